@@ -1,0 +1,2 @@
+//! Part of xen-eventfd.
+fn main() {}

@@ -1,0 +1,3 @@
+//! The rules of xen-eventfd.
+#![no_std]
+#![forbid(unsafe_code)]
