@@ -1,1 +1,146 @@
-//! Part of xen-eventfd.
+//! What an engine asks of Xen, and how Linux passes it on.
+//!
+//! [`Host`] is Xen as a backend domain sees it: guests, ioreq servers, event channels, interrupts,
+//! and the news that a guest is gone. Two things implement it: [`linux`], over `/dev/xen/privcmd`,
+//! `/dev/xen/evtchn` and xenstore, and the model. Everything above works on either.
+
+mod error;
+pub mod linux;
+
+pub use error::{Call, HostError, Result};
+pub use rustix::io::Errno;
+
+use core::fmt;
+use std::os::fd::BorrowedFd;
+use xen_eventfd_core::doorbell::Bytes;
+use xen_eventfd_core::irq::Line;
+use xen_eventfd_core::slot::Slot;
+use xen_eventfd_core::{DomId, IoServerId, Port};
+
+/// Our own end of an event channel. The guest's end is a [`Port`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LocalPort(pub u32);
+
+/// What is known of a domain by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Domain {
+    /// Its number, which is used again after it is gone.
+    pub id: DomId,
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// Its UUID, which is never used again.
+    pub uuid: Option<String>,
+}
+
+/// Who is at the other end of a guest's event channel (`EVTCHNOP_status`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Binding {
+    /// Nobody yet; this domain may bind it.
+    Unbound {
+        /// Who may.
+        by: DomId,
+    },
+    /// Bound by this domain.
+    Bound {
+        /// By whom.
+        by: DomId,
+    },
+    /// No such channel, or not one between two domains.
+    Other,
+}
+
+/// Xen, as a backend domain sees it.
+///
+/// # Contract
+/// * Every method may be called from any thread and returns without waiting for a guest.
+/// * A method fails with [`Errno::NOENT`] or [`Errno::SRCH`] if the guest or its server is gone
+///   ([`HostError::is_gone`]).
+/// * Whatever a method returned (a page, event channels) stays valid until it is dropped, also
+///   when the guest dies first.
+pub trait Host: Send + Sync + fmt::Debug {
+    /// All domains that have a name, this one included, in the order of their numbers.
+    fn domains(&self) -> Result<Vec<Domain>>;
+
+    /// What is known of one domain. Fails with [`Errno::NOENT`] if there is none.
+    fn domain(&self, dom: DomId) -> Result<Domain>;
+
+    /// How many vCPUs a guest has (`XEN_DMOP_nr_vcpus`).
+    fn vcpus(&self, dom: DomId) -> Result<u32>;
+
+    /// Creates an ioreq server without a buffered page and returns its id, the lowest that is
+    /// free. [`Errno::NOSPC`]: all 8 are taken.
+    fn create_server(&self, dom: DomId) -> Result<IoServerId>;
+
+    /// Destroys an ioreq server. A vCPU that is parked on it is *not* woken.
+    fn destroy_server(&self, dom: DomId, server: IoServerId) -> Result<()>;
+
+    /// Enables or disables a server; the guest is paused meanwhile.
+    ///
+    /// Enabling a server whose page nobody has acquired crashes the host at the first access:
+    /// call [`Host::map_page`] first.
+    fn set_server_state(&self, dom: DomId, server: IoServerId, enabled: bool) -> Result<()>;
+
+    /// Acquires a server's ioreq page and maps it.
+    fn map_page(&self, dom: DomId, server: IoServerId) -> Result<Box<dyn IoreqPage>>;
+
+    /// Routes accesses that lie wholly in `bytes` to a server. [`Errno::EXIST`]: some of the bytes
+    /// are routed to it already. [`Errno::NOMEM`] or [`Errno::NOSPC`]: it has 256 ranges.
+    fn map_range(&self, dom: DomId, server: IoServerId, bytes: Bytes) -> Result<()>;
+
+    /// Takes bytes back. Requests that are under way still arrive.
+    fn unmap_range(&self, dom: DomId, server: IoServerId, bytes: Bytes) -> Result<()>;
+
+    /// Injects a message-signalled interrupt (x86).
+    fn inject_msi(&self, dom: DomId, addr: u64, data: u32) -> Result<()>;
+
+    /// Raises or lowers a line.
+    fn set_line(&self, dom: DomId, line: Line, up: bool) -> Result<()>;
+
+    /// Opens a set of event channels of our own.
+    fn event_channels(&self) -> Result<Box<dyn EventChannels>>;
+
+    /// Who is bound to a guest's port.
+    fn binding(&self, dom: DomId, port: Port) -> Result<Binding>;
+
+    /// Watches for domains that go (`@releaseDomain`).
+    fn releases(&self) -> Result<Box<dyn Releases>>;
+}
+
+/// A mapped ioreq page.
+pub trait IoreqPage: Send + Sync + fmt::Debug {
+    /// The slots, one for each vCPU; [`xen_eventfd_core::ioreq::SLOTS`] of them.
+    fn slots(&self) -> &[Slot];
+}
+
+/// A set of event channels and the queue of their events (`/dev/xen/evtchn`).
+///
+/// An event masks its port until [`EventChannels::eoi`]. Dropping the set unbinds all of it.
+pub trait EventChannels: Send + Sync + fmt::Debug {
+    /// Readable while events wait.
+    fn fd(&self) -> BorrowedFd<'_>;
+
+    /// Binds a guest's unbound port. An event may be waiting at once, as Xen always rings a
+    /// channel that is newly bound.
+    fn bind(&self, dom: DomId, remote: Port) -> Result<LocalPort>;
+
+    /// Lets go of a port; the guest's end is unbound again.
+    fn unbind(&self, port: LocalPort) -> Result<()>;
+
+    /// Rings the other end.
+    fn notify(&self, port: LocalPort) -> Result<()>;
+
+    /// Appends the ports that have an event, each once, and masks them. Never waits.
+    fn pending(&self, ports: &mut Vec<LocalPort>) -> Result<()>;
+
+    /// Ends an event: the next one may come.
+    fn eoi(&self, port: LocalPort) -> Result<()>;
+}
+
+/// The news that domains went.
+pub trait Releases: Send + fmt::Debug {
+    /// Readable when there is news.
+    fn fd(&self) -> BorrowedFd<'_>;
+
+    /// Takes the news. `true`: some domain is gone or going since the last call. Never waits.
+    fn drain(&mut self) -> Result<bool>;
+}

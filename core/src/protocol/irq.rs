@@ -1,0 +1,121 @@
+//! The interrupts that an eventfd can raise in a guest.
+
+use super::id::Port;
+use core::fmt;
+
+/// How an eventfd drives an interrupt line.
+///
+/// Xen's lines are test-and-set: raising a line that is up does nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Trigger {
+    /// Raise and lower at once: one signal, one edge.
+    Pulse,
+    /// Raise; the VMM lowers it when the guest has acknowledged.
+    Level,
+}
+
+/// An interrupt line of a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Line {
+    /// An ISA line (x86 HVM), 0 to 15.
+    Isa(u8),
+    /// INTA to INTD of a PCI device (x86 HVM). Xen routes segment 0, bus 0 only.
+    PciIntx {
+        /// Device, 0 to 31.
+        device: u8,
+        /// Pin, 0 (INTA) to 3 (INTD).
+        pin: u8,
+    },
+    /// A shared peripheral interrupt (Arm) by its number in the GIC, 32 to 1019.
+    Spi(u32),
+}
+
+/// One interrupt of a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Irq {
+    /// An event channel that the guest has allocated for us, named by its own port.
+    EventChannel(Port),
+    /// A message-signalled interrupt (x86), as the guest wrote it into the device.
+    Msi {
+        /// `0xFEExxxxx`: destination and mode.
+        addr: u64,
+        /// Vector and delivery mode.
+        data: u32,
+    },
+    /// A line.
+    Line(Line, Trigger),
+}
+
+/// Why an interrupt cannot be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum InvalidIrq {
+    /// Port 0 is never an event channel.
+    Port,
+    /// The address is not a local APIC's (`0xFEE00000` to `0xFEEFFFFF`).
+    MsiAddress,
+    /// ISA lines are 0 to 15.
+    IsaLine,
+    /// Devices are 0 to 31, pins 0 to 3.
+    PciPin,
+    /// SPIs are 32 to 1019.
+    SpiLine,
+}
+
+impl fmt::Display for InvalidIrq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Port => "port 0 is never an event channel",
+            Self::MsiAddress => "an MSI address lies in 0xFEE00000 to 0xFEEFFFFF",
+            Self::IsaLine => "ISA lines are 0 to 15",
+            Self::PciPin => "PCI INTx wants a device of 0 to 31 and a pin of 0 to 3",
+            Self::SpiLine => "shared peripheral interrupts are 32 to 1019",
+        })
+    }
+}
+
+impl core::error::Error for InvalidIrq {}
+
+impl Irq {
+    /// Checks what Xen would refuse later, or silently ignore.
+    ///
+    /// # Errors
+    /// [`InvalidIrq`] says which part cannot be.
+    pub const fn check(&self) -> Result<(), InvalidIrq> {
+        match *self {
+            Self::EventChannel(Port(0)) => Err(InvalidIrq::Port),
+            Self::Msi { addr, .. } if addr >> 20 != 0xFEE => Err(InvalidIrq::MsiAddress),
+            Self::Line(Line::Isa(line), _) if line > 15 => Err(InvalidIrq::IsaLine),
+            Self::Line(Line::PciIntx { device, pin }, _) if device > 31 || pin > 3 => {
+                Err(InvalidIrq::PciPin)
+            }
+            Self::Line(Line::Spi(line), _) if line < 32 || line > 1019 => Err(InvalidIrq::SpiLine),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_checked_on_both_sides() {
+        let trigger = Trigger::Pulse;
+        let check = |irq: Irq| irq.check().err();
+        assert_eq!(check(Irq::EventChannel(Port(0))), Some(InvalidIrq::Port));
+        assert_eq!(check(Irq::EventChannel(Port(1))), None);
+        assert_eq!(check(Irq::Msi { addr: 0xFEE0_0000, data: 0x41 }), None);
+        assert_eq!(check(Irq::Msi { addr: 0xFED0_0000, data: 0x41 }), Some(InvalidIrq::MsiAddress));
+        assert_eq!(check(Irq::Line(Line::Isa(15), trigger)), None);
+        assert_eq!(check(Irq::Line(Line::Isa(16), trigger)), Some(InvalidIrq::IsaLine));
+        let pci = |device, pin| Irq::Line(Line::PciIntx { device, pin }, trigger);
+        assert_eq!((check(pci(31, 3)), check(pci(32, 0))), (None, Some(InvalidIrq::PciPin)));
+        assert_eq!(check(pci(0, 4)), Some(InvalidIrq::PciPin));
+        let spi = |line| Irq::Line(Line::Spi(line), trigger);
+        assert_eq!((check(spi(32)), check(spi(1019))), (None, None));
+        assert_eq!(
+            (check(spi(31)), check(spi(1020))),
+            (Some(InvalidIrq::SpiLine), Some(InvalidIrq::SpiLine))
+        );
+    }
+}

@@ -1,0 +1,14 @@
+//! The protocol: one module for each rule.
+
+pub mod claims;
+pub mod doorbell;
+pub mod held;
+pub mod id;
+pub mod ioreq;
+pub mod irq;
+pub mod slot;
+pub mod table;
+
+pub use self::doorbell::{Doorbell, Filter, Invalid};
+pub use self::id::{DomId, IoServerId, Port, VcpuId};
+pub use self::ioreq::{Access, Kick, Odd, Request, Space, Width};

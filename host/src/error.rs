@@ -1,0 +1,124 @@
+//! Errors of the host, as values that say what to do.
+
+use core::fmt;
+use rustix::io::Errno;
+use xen_eventfd_core::doorbell::Bytes;
+use xen_eventfd_core::{DomId, IoServerId, Port};
+
+/// What comes of asking the host.
+pub type Result<T> = core::result::Result<T, HostError>;
+
+/// What was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Call {
+    /// Open a device or a socket.
+    Open(&'static str),
+    /// Ask xenstore for a path, or set a watch on it.
+    Xenstore(String),
+    /// Count the vCPUs of a guest.
+    Vcpus(DomId),
+    /// Create an ioreq server.
+    CreateServer(DomId),
+    /// Destroy one.
+    DestroyServer(DomId, IoServerId),
+    /// Enable or disable one.
+    SetServerState(DomId, IoServerId),
+    /// Map its page.
+    MapPage(DomId, IoServerId),
+    /// Claim bytes.
+    MapRange(DomId, IoServerId, Bytes),
+    /// Give bytes back.
+    UnmapRange(DomId, IoServerId, Bytes),
+    /// Raise an interrupt.
+    Interrupt(DomId),
+    /// Bind a guest's port.
+    Bind(DomId, Port),
+    /// Ask who is bound to it.
+    Binding(DomId, Port),
+    /// Ring, read or end an event.
+    Event,
+    /// Signal an eventfd, or read it.
+    EventFd,
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open(path) => write!(f, "open {path}"),
+            Self::Xenstore(path) => write!(f, "ask xenstore for {path}"),
+            Self::Vcpus(dom) => write!(f, "count the vCPUs of {dom}"),
+            Self::CreateServer(dom) => write!(f, "create an ioreq server for {dom}"),
+            Self::DestroyServer(dom, id) => write!(f, "destroy {id} of {dom}"),
+            Self::SetServerState(dom, id) => write!(f, "enable or disable {id} of {dom}"),
+            Self::MapPage(dom, id) => write!(f, "map the page of {id} of {dom}"),
+            Self::MapRange(dom, id, b) => {
+                write!(f, "claim {:#x}-{:#x} for {id} of {dom}", b.first(), b.last())
+            }
+            Self::UnmapRange(dom, id, b) => {
+                write!(f, "give back {:#x}-{:#x} of {id} of {dom}", b.first(), b.last())
+            }
+            Self::Interrupt(dom) => write!(f, "raise an interrupt in {dom}"),
+            Self::Bind(dom, port) => write!(f, "bind {port} of {dom}"),
+            Self::Binding(dom, port) => write!(f, "ask who is bound to {port} of {dom}"),
+            Self::Event => f.write_str("handle an event channel"),
+            Self::EventFd => f.write_str("signal or read an eventfd"),
+        }
+    }
+}
+
+/// The host said no.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot {call}: {errno}{}", self.advice().map(|a| format!("; {a}")).unwrap_or_default())]
+pub struct HostError {
+    /// What was asked.
+    pub call: Call,
+    /// What was answered.
+    pub errno: Errno,
+}
+
+impl HostError {
+    /// An answer of the host.
+    pub fn new(call: Call, errno: Errno) -> Self {
+        Self { call, errno }
+    }
+
+    /// Whether the answer means that the guest, or our server in it, is no more.
+    pub fn is_gone(&self) -> bool {
+        matches!(self.errno, Errno::NOENT | Errno::SRCH)
+            && !matches!(self.call, Call::Open(_) | Call::UnmapRange(..))
+    }
+
+    /// What to do about it, where that is known.
+    pub fn advice(&self) -> Option<&'static str> {
+        use Errno as E;
+        Some(match (&self.call, self.errno) {
+            (Call::Open(_), E::ACCESS | E::PERM) => "run as root",
+            (Call::Open(_), E::NOENT | E::NODEV | E::NXIO | E::CONNREFUSED) => {
+                "is this a Xen domain with its devices and xenstore up? `xen-eventfd doctor` tells"
+            }
+            (Call::CreateServer(_) | Call::Vcpus(_), E::INVAL) => {
+                "a PV guest has no ioreq servers; use a PVH or HVM guest"
+            }
+            (Call::CreateServer(_) | Call::Vcpus(_), E::NOSYS | E::OPNOTSUPP) => {
+                "this Xen was built without CONFIG_IOREQ_SERVER"
+            }
+            (Call::CreateServer(_), E::NOSPC) => {
+                "all 8 ioreq servers of the guest are taken; stop a device model, \
+                 or run `xen-eventfd reap` if one died"
+            }
+            (Call::MapRange(..), E::NOMEM | E::NOSPC) => {
+                "a server has at most 256 separate ranges; register fewer, or adjacent, addresses"
+            }
+            (Call::CreateServer(_) | Call::Vcpus(_), E::PERM) => {
+                "this domain may not control that guest"
+            }
+            (_, E::SRCH) => "no such domain; `xl list` shows those that are",
+            (Call::Xenstore(_), E::NOENT) => "no such domain; `xl list` shows those that are",
+            (Call::Bind(..), E::INVAL | E::NOENT) => {
+                "the guest must have allocated the port for this domain, and nobody else bound it"
+            }
+            _ => return None,
+        })
+    }
+}

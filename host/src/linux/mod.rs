@@ -1,0 +1,1 @@
+//! Xen through Linux: `/dev/xen/privcmd`, `/dev/xen/evtchn` and xenstore.
