@@ -1,0 +1,307 @@
+//! Text into orders: everything that can be wrong is found here.
+
+use crate::orders::{Order, Value};
+use crate::place::number;
+use crate::{
+    Listener, ListenerId, MAX_LISTENERS, MAX_NESTING, MAX_REP_BYTES, MAX_SAMPLES, MAX_STATEMENTS,
+    MAX_VCPUS, OrderError, Place, Program, Reason, Source, Width,
+};
+
+impl<'a> Program<'a> {
+    /// Reads the orders of all vCPUs.
+    ///
+    /// # Errors
+    /// The first statement that is wrong, and why.
+    pub fn parse(text: &'a str) -> Result<Self, OrderError<'a>> {
+        let mut program = Self::empty();
+        for (vcpu, statement) in statements(text) {
+            program.declare(vcpu, statement).map_err(|reason| OrderError {
+                vcpu,
+                statement,
+                reason,
+            })?;
+        }
+        for (vcpu, section) in text.split('|').enumerate() {
+            Section::new(&mut program, vcpu).parse(section)?;
+        }
+        Ok(program)
+    }
+
+    /// Takes note of a name, so that any section may use it, whoever listens.
+    fn declare(&mut self, vcpu: usize, statement: &'a str) -> Result<(), Reason> {
+        let mut tokens = Tokens::of(statement);
+        if tokens.verb != "listen" {
+            return Ok(());
+        }
+        let source = match tokens.next()? {
+            "evtchn" => Source::Evtchn,
+            "msi" => match u8::try_from(tokens.number()?) {
+                Ok(vector @ 0x20..=0xef) => Source::Msi(vector),
+                _ => return Err(Reason::Vector),
+            },
+            _ => return Err(Reason::Verb),
+        };
+        let name = tokens.name()?;
+        let clash = |known: &Listener<'_>| {
+            known.name == name || (source != Source::Evtchn && known.source == source)
+        };
+        if self.listeners().iter().any(clash) {
+            return Err(Reason::Twice);
+        }
+        self.add_listener(Listener { name, source, vcpu })
+    }
+
+    fn find(&self, name: &str) -> Result<ListenerId, Reason> {
+        self.listeners()
+            .iter()
+            .position(|known| known.name == name)
+            .and_then(ListenerId::new)
+            .ok_or(Reason::Unknown)
+    }
+}
+
+/// All statements that are not empty, with their vCPU.
+fn statements(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.split('|').enumerate().flat_map(|(vcpu, section)| {
+        section.split(';').map(str::trim).filter(|text| !text.is_empty()).map(move |s| (vcpu, s))
+    })
+}
+
+/// One vCPU's share while it is read.
+struct Section<'p, 'a> {
+    program: &'p mut Program<'a>,
+    vcpu: usize,
+    /// The loops that are open, innermost last.
+    open: [Open<'a>; MAX_NESTING],
+    depth: usize,
+    listening: [bool; MAX_LISTENERS],
+    meets: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Open<'a> {
+    statement: &'a str,
+    /// `None` for `until`, whose rounds nobody knows.
+    rounds: Option<u64>,
+}
+
+impl<'p, 'a> Section<'p, 'a> {
+    fn new(program: &'p mut Program<'a>, vcpu: usize) -> Self {
+        let open = [Open { statement: "", rounds: None }; MAX_NESTING];
+        Self { program, vcpu, open, depth: 0, listening: [false; MAX_LISTENERS], meets: 0 }
+    }
+
+    fn parse(mut self, section: &'a str) -> Result<(), OrderError<'a>> {
+        let vcpu = self.vcpu;
+        let error = |statement, reason| OrderError { vcpu, statement, reason };
+        if vcpu >= MAX_VCPUS {
+            return Err(error("", Reason::Vcpus));
+        }
+        for (_, statement) in statements(section) {
+            self.statement(statement).map_err(|reason| error(statement, reason))?;
+        }
+        if let Some(open) = self.open[..self.depth].last() {
+            return Err(error(open.statement, Reason::Open));
+        }
+        if !self.program.close_section(self.meets) {
+            return Err(error("", Reason::Meets));
+        }
+        Ok(())
+    }
+
+    fn statement(&mut self, statement: &'a str) -> Result<(), Reason> {
+        let mut tokens = Tokens::of(statement);
+        let order = self.order(statement, &mut tokens)?;
+        tokens.finish()?;
+        if self.program.push(order) { Ok(()) } else { Err(Reason::Statements) }
+    }
+
+    fn order(&mut self, statement: &'a str, tokens: &mut Tokens<'a>) -> Result<Order<'a>, Reason> {
+        Ok(match tokens.verb {
+            "write" => {
+                let (place, width, value) = self.access(tokens)?;
+                Order::Write { place, width, value }
+            }
+            "read" => {
+                let (place, width) = tokens.target()?;
+                Order::Read { place, width }
+            }
+            "rep" => {
+                let (place, width, value) = self.access(tokens)?;
+                let count = tokens.number()?;
+                let bytes = count.checked_mul(width.bytes()).ok_or(Reason::Rep)?;
+                if bytes == 0 || bytes > MAX_REP_BYTES {
+                    return Err(Reason::Rep);
+                }
+                place.check(width, bytes)?;
+                Order::Rep { place, width, value, count }
+            }
+            "repeat" => {
+                let count = tokens.number()?;
+                self.enter(Open { statement, rounds: Some(count) })?;
+                Order::Repeat { count }
+            }
+            "until" => {
+                let listener = self.known(tokens)?;
+                self.enter(Open { statement, rounds: None })?;
+                Order::Until { listener }
+            }
+            "end" => {
+                self.depth = self.depth.checked_sub(1).ok_or(Reason::End)?;
+                Order::End
+            }
+            "meet" => {
+                self.meet()?;
+                Order::Meet
+            }
+            "pause" => Order::Pause { count: tokens.number()? },
+            "listen" => Order::Listen { listener: self.listen(tokens)? },
+            "wait" => Order::Wait { listener: self.known(tokens)?, count: tokens.count()? },
+            "send" => {
+                let listener = self.known(tokens)?;
+                let source = self.program.listeners().get(listener.index()).map(|l| l.source);
+                if source != Some(Source::Evtchn) {
+                    return Err(Reason::Send);
+                }
+                Order::Send { listener, count: tokens.count()? }
+            }
+            "balloon" => Order::Balloon { pages: tokens.number()? },
+            "time" => {
+                if tokens.next()? != "write" {
+                    return Err(Reason::Verb);
+                }
+                let (place, width, value) = self.access(tokens)?;
+                let count = usize::try_from(tokens.number()?).map_err(|_| Reason::Samples)?;
+                if count == 0 || count > MAX_SAMPLES {
+                    return Err(Reason::Samples);
+                }
+                Order::Time { place, width, value, count }
+            }
+            "say" => Order::Say { words: tokens.rest() },
+            "poweroff" => Order::Poweroff,
+            "crash" => Order::Crash,
+            _ => return Err(Reason::Verb),
+        })
+    }
+
+    fn access(&self, tokens: &mut Tokens<'a>) -> Result<(Place, Width, Value), Reason> {
+        let (place, width) = tokens.target()?;
+        let token = tokens.next()?;
+        let counter = match token.strip_prefix('i') {
+            Some("") => Some(0),
+            Some(plus) => plus.strip_prefix('+').and_then(number),
+            None => None,
+        };
+        let value = match counter {
+            Some(_) if self.depth == 0 => return Err(Reason::Counter),
+            Some(plus) => Value::Counter(plus),
+            None => {
+                let value = number(token).ok_or(Reason::Number)?;
+                if width.truncate(value) != value {
+                    return Err(Reason::Value);
+                }
+                Value::Number(value)
+            }
+        };
+        Ok((place, width, value))
+    }
+
+    fn enter(&mut self, open: Open<'a>) -> Result<(), Reason> {
+        *self.open.get_mut(self.depth).ok_or(Reason::Nesting)? = open;
+        self.depth += 1;
+        Ok(())
+    }
+
+    fn meet(&mut self) -> Result<(), Reason> {
+        let mut times = 1_u64;
+        for open in &self.open[..self.depth] {
+            times = times.saturating_mul(open.rounds.ok_or(Reason::Meet)?);
+        }
+        self.meets = self.meets.saturating_add(times);
+        Ok(())
+    }
+
+    /// `declare` has seen this statement: only its position is left to check.
+    fn listen(&mut self, tokens: &mut Tokens<'a>) -> Result<ListenerId, Reason> {
+        if self.depth > 0 {
+            return Err(Reason::Listen);
+        }
+        if tokens.next()? == "msi" {
+            tokens.number()?;
+        }
+        let listener = self.program.find(tokens.name()?)?;
+        if let Some(listening) = self.listening.get_mut(listener.index()) {
+            *listening = true;
+        }
+        Ok(listener)
+    }
+
+    fn known(&self, tokens: &mut Tokens<'a>) -> Result<ListenerId, Reason> {
+        let id = self.program.find(tokens.name()?)?;
+        let ours = self.program.listeners().get(id.index()).is_some_and(|l| l.vcpu == self.vcpu);
+        let listening = self.listening.get(id.index()).copied().unwrap_or(false);
+        if ours && !listening { Err(Reason::Unknown) } else { Ok(id) }
+    }
+}
+
+/// A statement's words.
+struct Tokens<'a> {
+    verb: &'a str,
+    rest: &'a str,
+}
+
+impl<'a> Tokens<'a> {
+    fn of(statement: &'a str) -> Self {
+        let (verb, rest) = split(statement);
+        Self { verb, rest }
+    }
+
+    fn optional(&mut self) -> Option<&'a str> {
+        let (token, rest) = split(self.rest);
+        self.rest = rest;
+        (!token.is_empty()).then_some(token)
+    }
+
+    fn next(&mut self) -> Result<&'a str, Reason> {
+        self.optional().ok_or(Reason::Missing)
+    }
+
+    fn number(&mut self) -> Result<u64, Reason> {
+        number(self.next()?).ok_or(Reason::Number)
+    }
+
+    /// A count that is 1 unless it is said.
+    fn count(&mut self) -> Result<u64, Reason> {
+        self.optional().map_or(Ok(1), |token| number(token).ok_or(Reason::Number))
+    }
+
+    fn name(&mut self) -> Result<&'a str, Reason> {
+        let name = self.next()?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        let good = name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(plain);
+        if good && name != "i" { Ok(name) } else { Err(Reason::Name) }
+    }
+
+    fn target(&mut self) -> Result<(Place, Width), Reason> {
+        let place = Place::parse(self.next()?)?;
+        let width = Width::parse(self.next()?)?;
+        place.check(width, width.bytes())?;
+        Ok((place, width))
+    }
+
+    fn rest(&mut self) -> &'a str {
+        core::mem::take(&mut self.rest)
+    }
+
+    fn finish(self) -> Result<(), Reason> {
+        if self.rest.is_empty() { Ok(()) } else { Err(Reason::Excess) }
+    }
+}
+
+/// The first word and what follows it, without the blanks around either.
+fn split(text: &str) -> (&str, &str) {
+    let text = text.trim();
+    text.split_once(char::is_whitespace).map_or((text, ""), |(word, rest)| (word, rest.trim()))
+}
+
+const _: () = assert!(MAX_STATEMENTS <= u16::MAX as usize, "section bounds are u16");
