@@ -4,6 +4,7 @@
 //! and the news that a guest is gone. Two things implement it: [`linux`], over `/dev/xen/privcmd`,
 //! `/dev/xen/evtchn` and xenstore, and the model. Everything above works on either.
 
+pub mod aio;
 mod error;
 pub mod linux;
 
@@ -104,6 +105,11 @@ pub trait Host: Send + Sync + fmt::Debug {
 
     /// Watches for domains that go (`@releaseDomain`).
     fn releases(&self) -> Result<Box<dyn Releases>>;
+
+    /// A way to signal eventfds that never waits. The kernel's asynchronous I/O, on any Linux.
+    fn signaller(&self) -> Result<Box<dyn Signaller>> {
+        Ok(Box::new(aio::Context::new()?))
+    }
 }
 
 /// A mapped ioreq page.
@@ -143,4 +149,10 @@ pub trait Releases: Send + fmt::Debug {
 
     /// Takes the news. `true`: some domain is gone or going since the last call. Never waits.
     fn drain(&mut self) -> Result<bool>;
+}
+
+/// Signals eventfds, whatever state a backend has left them in.
+pub trait Signaller: Send + fmt::Debug {
+    /// Adds 1 to the counter of an eventfd. Never waits: not for a full counter, not for a reader.
+    fn signal(&mut self, eventfd: BorrowedFd<'_>) -> Result<()>;
 }
