@@ -1,0 +1,68 @@
+//! Event channels as Xen shows them: pending bits in the page that it shares with the guest.
+//!
+//! There are no upcalls: a vCPU that waits polls, and Xen wakes pollers whatever the masks say.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::hypercall::{self, Operation, Refused};
+use crate::xen;
+
+/// Where the shared page goes: a hole, beside the pages that Xen's tools put there.
+const FRAME: u64 = 0xfefe0;
+
+/// The parts of `struct shared_info` up to the pending bits.
+#[repr(C)]
+struct SharedInfo {
+    vcpus: [[u64; 8]; 32],
+    pending: [AtomicU64; 64],
+}
+
+#[repr(C)]
+struct AddToPhysmap {
+    domid: u16,
+    size: u16,
+    space: u32,
+    index: u64,
+    frame: u64,
+}
+// SAFETY: `struct xen_add_to_physmap`.
+unsafe impl Operation for AddToPhysmap {
+    const NUMBER: u64 = 12;
+    const COMMAND: u64 = 7;
+}
+
+/// The guest's event channels.
+#[derive(Clone, Copy)]
+pub(crate) struct Events(&'static [AtomicU64; 64]);
+
+impl Events {
+    /// Maps the shared page.
+    pub(crate) fn map() -> Result<Self, Refused> {
+        // Space 0, index 0: the shared page.
+        let mut add = AddToPhysmap { domid: xen::SELF, size: 0, space: 0, index: 0, frame: FRAME };
+        // SAFETY: nothing of ours is at that frame.
+        unsafe { hypercall::perform(&mut add) }?;
+        let page = (FRAME << 12) as *const SharedInfo;
+        // SAFETY: mapped from now on, shared with Xen, hence only atomics are used.
+        let pending = unsafe { &(*page).pending };
+        Ok(Self(pending))
+    }
+
+    /// Takes the event that is pending on `port`, if there is one.
+    pub(crate) fn take(self, port: u32) -> bool {
+        let bit = 1 << (port % 64);
+        let word = usize::try_from(port / 64).ok().and_then(|word| self.0.get(word));
+        // A plain load first: this is asked in loops.
+        word.is_some_and(|word| {
+            word.load(Ordering::Relaxed) & bit != 0
+                && word.fetch_and(!bit, Ordering::AcqRel) & bit != 0
+        })
+    }
+
+    /// Sleeps until an event on `port` is taken.
+    pub(crate) fn wait(self, port: u32) {
+        while !self.take(port) {
+            xen::poll(port);
+        }
+    }
+}

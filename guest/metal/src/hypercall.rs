@@ -1,0 +1,88 @@
+//! The door to Xen: the hypercall page and the call into it.
+
+use core::arch::asm;
+use core::arch::x86_64::__cpuid;
+use core::cell::UnsafeCell;
+use core::fmt;
+
+use crate::msr;
+
+#[repr(C, align(4096))]
+struct Page(UnsafeCell<[u8; 4096]>);
+
+// SAFETY: Xen fills the page once, before any other vCPU runs; from then on it is only executed.
+unsafe impl Sync for Page {}
+
+static PAGE: Page = Page(UnsafeCell::new([0; 4096]));
+
+/// Has Xen fill the page, on the first vCPU, before anything is called.
+pub(crate) fn install() -> Result<(), &'static str> {
+    // Leaves move up by 0x100 each where Xen offers another hypervisor's interface as well.
+    let base = (0x4000_0000..0x4001_0000).step_by(0x100).find(|leaf| {
+        let id = __cpuid(*leaf);
+        (id.ebx, id.ecx, id.edx) == (0x566e_6558, 0x6558_4d4d, 0x4d4d_566e)
+    });
+    let Some(base) = base else { return Err("no Xen in CPUID") };
+    let register = __cpuid(base + 2).ebx;
+    // SAFETY: the register that CPUID names makes Xen write to this page and nothing else.
+    unsafe { msr::write(register, PAGE.0.get() as u64) };
+    Ok(())
+}
+
+/// What Xen answered instead of success: a negative errno.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refused(i64);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Xen answered {}", self.0)
+    }
+}
+
+/// One command of one hypercall, whose only operand is this structure.
+///
+/// # Safety
+///
+/// The implementer is laid out as the structure of public/*.h that this command takes, and pointers
+/// in it are references to what the command expects.
+pub(crate) unsafe trait Operation {
+    /// `__HYPERVISOR_*`
+    const NUMBER: u64;
+    /// `XENMEM_*`, `EVTCHNOP_*`, …
+    const COMMAND: u64;
+}
+
+/// Has Xen carry out `operation`.
+///
+/// # Safety
+///
+/// The page is installed, and what the operation does takes away no memory that is in use.
+pub(crate) unsafe fn perform<T: Operation>(operation: &mut T) -> Result<u64, Refused> {
+    let operand = (&raw mut *operation) as u64;
+    // SAFETY: layout by the trait's contract, effects by the caller's promise.
+    unsafe { call(T::NUMBER, T::COMMAND, operand, 0) }
+}
+
+/// Calls with up to three operands.
+///
+/// # Safety
+///
+/// The page is installed; the operands are what hypercall `number` takes, and its effects leave
+/// intact what the program uses.
+pub(crate) unsafe fn call(number: u64, a: u64, b: u64, c: u64) -> Result<u64, Refused> {
+    let entry = PAGE.0.get() as u64 + number * 32;
+    let answer: i64;
+    // SAFETY: the page holds one entry of 32 bytes for each hypercall; they follow this register
+    // convention and keep all others.
+    unsafe {
+        asm!(
+            "call {entry}",
+            entry = in(reg) entry,
+            inlateout("rdi") a => _,
+            inlateout("rsi") b => _,
+            inlateout("rdx") c => _,
+            lateout("rax") answer,
+        );
+    }
+    u64::try_from(answer).map_err(|_| Refused(answer))
+}

@@ -1,0 +1,87 @@
+//! The test guest: a PVH guest without an operating system that carries out the orders on its
+//! command line. Xen enters at [`boot`]; what follows is [`main`], then [`vcpu::Guest::run`] on
+//! every vCPU that has a section.
+#![no_std]
+#![no_main]
+
+mod access;
+mod apic;
+mod balloon;
+mod boot;
+mod console;
+mod events;
+mod hypercall;
+mod interrupts;
+mod library;
+mod msr;
+mod processors;
+mod start_info;
+mod sync;
+mod vcpu;
+mod xen;
+
+use core::panic::PanicInfo;
+
+use xen_eventfd_guest_orders::{Program, Report};
+
+use crate::console::CONSOLE;
+use crate::events::Events;
+use crate::sync::Once;
+use crate::vcpu::{Guest, give_up};
+
+static GUEST: Once<Guest> = Once::new();
+
+/// The first vCPU, from `boot`, with the address of `start_info`.
+extern "sysv64" fn main(start_info: u32) -> ! {
+    if let Err(why) = hypercall::install() {
+        panic!("{why}");
+    }
+    // SAFETY: the first vCPU, and the only one so far.
+    unsafe { interrupts::load(0) };
+    apic::enable();
+    let events = Events::map().unwrap_or_else(|why| give_up(format_args!("shared_info: {why}")));
+    if let Err(why) = CONSOLE.connect(events) {
+        give_up(format_args!("console: {why}"));
+    }
+    // SAFETY: what Xen passed; it lies outside of our image, which is all that we write to.
+    let orders = unsafe { start_info::command_line(start_info) }
+        .unwrap_or_else(|why| give_up(format_args!("{why}")));
+    let program = Program::parse(orders).unwrap_or_else(|why| give_up(format_args!("{why}")));
+    let vcpus = program.vcpus();
+    GUEST.set(Guest::new(program, events));
+    for vcpu in 1..vcpus {
+        // SAFETY: started here only, and the parser allows no more than MAX_VCPUS.
+        if let Err(why) = unsafe { processors::start(vcpu, second) } {
+            give_up(format_args!("v{vcpu} does not start, has the guest so many vCPUs? {why}"));
+        }
+    }
+    run(0)
+}
+
+/// Any other vCPU.
+extern "sysv64" fn second(vcpu: usize) -> ! {
+    // SAFETY: started once, with its own number.
+    unsafe { interrupts::load(vcpu) };
+    apic::enable();
+    run(vcpu)
+}
+
+fn run(vcpu: usize) -> ! {
+    match GUEST.get() {
+        Some(guest) => guest.run(vcpu),
+        None => panic!("started before its orders"),
+    }
+}
+
+/// A processor exception: nothing here expects one.
+extern "sysv64" fn fault(vector: u64, error: u64, rip: u64, address: u64) -> ! {
+    let vector = u8::try_from(vector).unwrap_or(u8::MAX);
+    CONSOLE.last_line(format_args!("{}", Report::Fault { vector, rip, error, address }));
+    xen::shutdown(xen::Reason::Crash)
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    CONSOLE.last_line(format_args!("guest error: {info}"));
+    xen::shutdown(xen::Reason::Crash)
+}
