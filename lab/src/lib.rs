@@ -1,1 +1,149 @@
-//! Part of xen-eventfd.
+//! Real Xen with a real dom0, in QEMU, from Debian's packages, on a machine that has none of them.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use xen_eventfd_lab::{Boot, Dom0, Lab};
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! let lab = Lab::prepare()?;
+//! let mut machine = lab.boot(Boot::new(Dom0::Pv).cpus(4).payload("bin/x", "/tmp/x"))?;
+//! let output = machine.check("xl info", Duration::from_secs(30))?;
+//! assert!(output.text().contains("xen_version"));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Data goes one way. `apt` resolves and downloads, `packages` unpacks into the `cache`, `image`
+//! makes dom0's initramfs, `boot` says what the machine is like, `qemu` runs it. Then
+//! `recorder` listens to Xen's console, `commands` talks to dom0's second serial port, and
+//! [`Machine`] is both together.
+//!
+//! Nothing of it is installed on the host, and no version is fixed: apt says what the mirror has,
+//! and a manifest keeps that until somebody asks for a refresh.
+
+mod apt;
+mod arch;
+mod base64;
+mod binaries;
+mod boot;
+mod cache;
+mod commands;
+mod console;
+mod cpio;
+mod elf;
+mod image;
+mod machine;
+mod manifest;
+mod packages;
+mod progress;
+mod qemu;
+mod recorder;
+mod run;
+mod terminal;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+pub use crate::{
+    arch::Arch,
+    binaries::{build_guest, build_static},
+    boot::{Boot, Clock, Dom0},
+    commands::Output,
+    console::{Line, Splitter, Voice, is_fatal},
+    cpio::Archive,
+    machine::{Machine, quote},
+    manifest::{Manifest, Package},
+    terminal::ESCAPE,
+};
+use crate::{
+    cache::{Cache, Lock},
+    qemu::Qemu,
+    run::Run,
+};
+
+/// A lab that is ready to boot.
+#[derive(Debug)]
+pub struct Lab {
+    arch: Arch,
+    folder: PathBuf,
+    manifest: Manifest,
+    _held: Lock,
+}
+
+impl Lab {
+    /// Takes the lab from the cache. The first time, it is set up: minutes on a slow line.
+    ///
+    /// The cache is `$XEN_EVENTFD_CACHE`, else `$XDG_CACHE_HOME/xen-eventfd`, else
+    /// `~/.cache/xen-eventfd`. Several processes may prepare at once.
+    ///
+    /// # Errors
+    ///
+    /// The packages cannot be had; the error says why and what to do. Running it again goes on
+    /// where it stopped.
+    pub fn prepare() -> Result<Self> {
+        Self::prepare_for(Arch::X86_64, false)
+    }
+
+    /// Sets the lab up with the versions that the mirror has today.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Lab::prepare`].
+    pub fn refresh() -> Result<Self> {
+        Self::prepare_for(Arch::X86_64, true)
+    }
+
+    fn prepare_for(arch: Arch, refresh: bool) -> Result<Self> {
+        let cache = Cache::open()?;
+        let digest = packages::set_up(&cache, arch, refresh)?;
+        let held = cache.hold(&digest)?;
+        let folder = cache.lab(&digest);
+        let manifest = Manifest::load(&folder.join("manifest.json"))?;
+        Ok(Self { arch, folder, manifest, _held: held })
+    }
+
+    /// Boots, and returns when dom0 answers.
+    ///
+    /// # Errors
+    ///
+    /// dom0 did not come up in the boot's time; the error shows the end of all consoles.
+    pub fn boot(&self, boot: Boot) -> Result<Machine> {
+        let base = image::base(&self.folder, self.arch)?;
+        let name = boot.name.clone().unwrap_or_else(|| boot.dom0.name().to_owned());
+        let run = Run::new(&name, &self.folder)?;
+        image::with_payload(&base, &boot.payload, &run.folder().join("dom0.cpio"))?;
+        let arguments = boot.arguments(self.arch)?;
+        let (qemu, ports) = Qemu::start(&self.folder, self.arch, &arguments, run.folder())?;
+        Machine::new(qemu, ports, run, &boot)
+    }
+
+    /// The packages that the lab is made of.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// dom0's kernel release, as `uname -r` says it.
+    ///
+    /// # Errors
+    ///
+    /// The lab in the cache is damaged.
+    pub fn kernel_release(&self) -> Result<String> {
+        let path = self.folder.join("kernel-release");
+        std::fs::read_to_string(&path)
+            .with_context(|| format!("{}: the lab is damaged; remove it", path.display()))
+    }
+
+    /// The tree of unpacked packages.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.folder.join("root")
+    }
+
+    /// dom0's kernel, which also runs as a PVH guest.
+    #[must_use]
+    pub fn kernel(&self) -> PathBuf {
+        self.folder.join("vmlinuz")
+    }
+}

@@ -1,0 +1,149 @@
+//! Everything that differs between the architectures the lab can boot.
+//!
+//! No other file of this crate asks which architecture it serves.
+
+use crate::boot::{Boot, Clock, Dom0};
+
+/// An architecture that the lab can emulate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Arch {
+    /// 64-bit x86: Xen for amd64, PV and PVH dom0.
+    X86_64,
+}
+
+/// Debian releases and packages of one architecture's lab.
+#[derive(Debug)]
+pub(crate) struct PackageSet {
+    /// Release that Xen, its tools, QEMU and busybox come from.
+    pub(crate) release: &'static str,
+    /// Packages taken from `release`, with the libraries that they need.
+    pub(crate) roots: &'static [&'static str],
+    /// Release that the kernel comes from.
+    pub(crate) kernel_release: &'static str,
+    /// The kernel's metapackage.
+    pub(crate) kernel: &'static str,
+    /// Of the packages that the metapackage brings, those with these prefixes are taken.
+    pub(crate) kernel_prefixes: &'static [&'static str],
+}
+
+impl Arch {
+    /// The architecture's name in Debian.
+    #[must_use]
+    pub fn debian(self) -> &'static str {
+        match self {
+            Self::X86_64 => "amd64",
+        }
+    }
+
+    /// The folder of the architecture's shared libraries below `/usr/lib`.
+    #[must_use]
+    pub fn library_folder(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64-linux-gnu",
+        }
+    }
+
+    /// The Rust target whose binaries run in dom0.
+    #[must_use]
+    pub fn rust_target(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64-unknown-linux-gnu",
+        }
+    }
+
+    /// Path of the dynamic loader that the architecture's binaries name.
+    pub(crate) fn loader(self) -> &'static str {
+        match self {
+            Self::X86_64 => "/lib64/ld-linux-x86-64.so.2",
+        }
+    }
+
+    /// Name of the emulator's binary.
+    pub(crate) fn emulator(self) -> &'static str {
+        match self {
+            Self::X86_64 => "qemu-system-x86_64",
+        }
+    }
+
+    pub(crate) fn packages(self) -> PackageSet {
+        match self {
+            Self::X86_64 => PackageSet {
+                release: "trixie",
+                roots: &["qemu-system-x86", "xen-system-amd64", "xenstore-utils", "busybox-static"],
+                kernel_release: "trixie-backports",
+                kernel: "linux-image-amd64",
+                kernel_prefixes: &["linux-binary-", "linux-modules-"],
+            },
+        }
+    }
+
+    /// The device node of the second serial port, which carries the commands.
+    pub(crate) fn command_tty(self) -> &'static str {
+        match self {
+            Self::X86_64 => "ttyS1",
+        }
+    }
+
+    /// Processor, machine and what Xen needs around them.
+    pub(crate) fn machine(self, boot: &Boot) -> Vec<String> {
+        let mut arguments = Vec::new();
+        let mut push = |text: &str| arguments.push(text.to_owned());
+        match self {
+            Self::X86_64 => {
+                push("-machine");
+                push("q35");
+                // Without `monitor` Xen idles with HLT: QEMU's MWAIT makes it panic. Without
+                // RDTSCP a PVH dom0 does not trip over an instruction that Xen would trap.
+                push("-cpu");
+                push("EPYC,+svm,+npt,-monitor,-rdtscp");
+                if boot.dom0 == Dom0::Pvh {
+                    push("-device");
+                    push("amd-iommu,intremap=on");
+                }
+            }
+        }
+        push("-accel");
+        push(match boot.clock {
+            Clock::Deterministic => "tcg,thread=single",
+            Clock::Host if boot.cpus > 1 => "tcg,thread=multi",
+            Clock::Host => "tcg,thread=single",
+        });
+        arguments
+    }
+
+    /// Kernel, hypervisor and initramfs. File names are relative to the run's folder, so that no
+    /// path of the host can hold a comma, which QEMU would split at.
+    pub(crate) fn kernel(self, xen_arguments: &str, linux_arguments: &str) -> Vec<String> {
+        match self {
+            Self::X86_64 => vec![
+                "-kernel".to_owned(),
+                "xen".to_owned(),
+                "-append".to_owned(),
+                xen_arguments.to_owned(),
+                "-initrd".to_owned(),
+                format!("vmlinuz {linux_arguments},dom0.cpio"),
+            ],
+        }
+    }
+
+    /// Xen's own arguments, without those that the caller adds.
+    pub(crate) fn xen_arguments(self, boot: &Boot) -> Vec<String> {
+        let mut arguments = match self {
+            Self::X86_64 => vec!["console=com1".to_owned(), "com1=115200".to_owned()],
+        };
+        arguments.extend([
+            "noreboot".to_owned(),
+            "loglvl=all".to_owned(),
+            "guest_loglvl=all".to_owned(),
+            "conring_size=1M".to_owned(),
+            "console_timestamps=none".to_owned(),
+            format!("dom0_mem={}M", boot.dom0_memory),
+            format!("dom0_max_vcpus={}", boot.dom0_vcpus),
+        ]);
+        if boot.dom0 == Dom0::Pvh {
+            // A stable TSC needs no RDTSC exits, and RDTSCP stays off.
+            arguments.extend(["dom0=pvh".to_owned(), "tsc=stable:socket".to_owned()]);
+        }
+        arguments
+    }
+}

@@ -1,0 +1,91 @@
+//! Builds what goes into dom0: static programs of this workspace, and the bare-metal guest.
+//!
+//! Both have target folders of their own, so that they neither wait for nor disturb the builds
+//! that a developer has running.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{
+    arch::Arch,
+    run::{target_folder, workspace},
+};
+
+/// Builds the program `binary` of the workspace's package `package`, static, with the profile
+/// `lab`, and returns its path.
+///
+/// # Errors
+///
+/// Cargo fails; what it said has been shown.
+pub fn build_static(package: &str, binary: &str) -> Result<PathBuf> {
+    let target = Arch::X86_64.rust_target();
+    let folder = target_folder().join("lab-build");
+    let mut cargo = cargo(workspace());
+    cargo
+        .args(["build", "--quiet", "--profile", "lab", "--package", package, "--bin", binary])
+        .args(["--target", target, "--target-dir"])
+        .arg(&folder)
+        .env("RUSTFLAGS", "-C target-feature=+crt-static");
+    run(&mut cargo, &format!("{package}, static for dom0,"))?;
+    existing(folder.join(target).join("lab").join(binary))
+}
+
+/// Builds the bare-metal guest in `guest/metal`, with the settings of its own `.cargo` folder,
+/// and returns the path of its ELF file.
+///
+/// # Errors
+///
+/// Cargo fails; what it said has been shown.
+pub fn build_guest(binary: &str) -> Result<PathBuf> {
+    let source = workspace().join("guest/metal");
+    ensure!(source.join("Cargo.toml").exists(), "{}: no guest here", source.display());
+    let folder = target_folder().join("lab-guest");
+    let mut cargo = cargo(&source);
+    cargo
+        .args(["build", "--quiet", "--release", "--bin", binary, "--target-dir"])
+        .arg(&folder)
+        .env_remove("RUSTFLAGS");
+    run(&mut cargo, "the bare-metal guest")?;
+    // A guest that names a target in its settings gets a folder of that name.
+    let mut places = vec![folder.join("release").join(binary)];
+    for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+        places.push(entry.path().join("release").join(binary));
+    }
+    newest(places).with_context(|| format!("{}: cargo built no {binary}", folder.display()))
+}
+
+fn cargo(folder: &Path) -> Command {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut cargo = Command::new(program);
+    // A build must not inherit what cargo told the program that asks for it.
+    for name in ["CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_MANIFEST_DIR"] {
+        cargo.env_remove(name);
+    }
+    cargo.current_dir(folder).stdin(Stdio::null());
+    cargo
+}
+
+fn run(command: &mut Command, what: &str) -> Result<()> {
+    eprintln!("lab: building {}", what.trim_end_matches(','));
+    let status = command.status().context("cargo could not be started")?;
+    if !status.success() {
+        bail!("{what} could not be built ({status}); cargo's messages are above");
+    }
+    Ok(())
+}
+
+fn existing(path: PathBuf) -> Result<PathBuf> {
+    ensure!(path.exists(), "{}: cargo succeeded, yet it is not there", path.display());
+    Ok(path)
+}
+
+fn newest(places: Vec<PathBuf>) -> Option<PathBuf> {
+    places
+        .into_iter()
+        .filter(|path| path.is_file())
+        .max_by_key(|path| std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok())
+}

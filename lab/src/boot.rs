@@ -1,0 +1,228 @@
+//! What a boot shall be like.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::{
+    arch::Arch,
+    image::{Content, Payload},
+};
+
+/// The kinds of dom0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dom0 {
+    /// Paravirtualized: what a Debian user gets.
+    Pv,
+    /// In a hardware container.
+    Pvh,
+}
+
+impl Dom0 {
+    /// `pv` or `pvh`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pv => "pv",
+            Self::Pvh => "pvh",
+        }
+    }
+}
+
+/// What time is to the emulated machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Clock {
+    /// The host's time.
+    Host,
+    /// Instructions: one CPU, and two runs take the very same path. About twice as slow.
+    Deterministic,
+}
+
+/// One boot's configuration.
+#[derive(Debug, Clone)]
+pub struct Boot {
+    pub(crate) dom0: Dom0,
+    pub(crate) cpus: u32,
+    pub(crate) dom0_vcpus: u32,
+    pub(crate) memory: u32,
+    pub(crate) dom0_memory: u32,
+    pub(crate) clock: Clock,
+    pub(crate) xen_arguments: Vec<String>,
+    pub(crate) linux_arguments: Vec<String>,
+    pub(crate) payload: Vec<Payload>,
+    pub(crate) timeout: Duration,
+    pub(crate) name: Option<String>,
+}
+
+impl Boot {
+    /// One CPU, one dom0 vCPU, 2 GiB of which dom0 has 768 MiB.
+    #[must_use]
+    pub fn new(dom0: Dom0) -> Self {
+        Self {
+            dom0,
+            cpus: 1,
+            dom0_vcpus: 1,
+            memory: 2048,
+            dom0_memory: 768,
+            clock: Clock::Host,
+            xen_arguments: Vec::new(),
+            linux_arguments: Vec::new(),
+            payload: Vec::new(),
+            timeout: Duration::from_secs(120),
+            name: None,
+        }
+    }
+
+    /// Emulated CPUs, each a thread of the host. dom0 gets as many vCPUs, at most two: the others
+    /// are there for guests.
+    #[must_use]
+    pub fn cpus(mut self, cpus: u32) -> Self {
+        self.cpus = cpus.max(1);
+        self.dom0_vcpus = self.cpus.min(2);
+        self
+    }
+
+    /// dom0's vCPUs; set it after [`Boot::cpus`].
+    #[must_use]
+    pub fn dom0_vcpus(mut self, vcpus: u32) -> Self {
+        self.dom0_vcpus = vcpus.max(1);
+        self
+    }
+
+    /// The machine's memory in MiB.
+    #[must_use]
+    pub fn memory(mut self, mebibytes: u32) -> Self {
+        self.memory = mebibytes;
+        self
+    }
+
+    /// dom0's memory in MiB.
+    #[must_use]
+    pub fn dom0_memory(mut self, mebibytes: u32) -> Self {
+        self.dom0_memory = mebibytes;
+        self
+    }
+
+    /// Time counted in instructions, on one CPU: two runs take the very same path.
+    #[must_use]
+    pub fn deterministic(mut self) -> Self {
+        self.clock = Clock::Deterministic;
+        self.cpus(1)
+    }
+
+    /// One more argument for Xen.
+    #[must_use]
+    pub fn xen_argument(mut self, argument: impl Into<String>) -> Self {
+        self.xen_arguments.push(argument.into());
+        self
+    }
+
+    /// One more argument for dom0's kernel.
+    #[must_use]
+    pub fn linux_argument(mut self, argument: impl Into<String>) -> Self {
+        self.linux_arguments.push(argument.into());
+        self
+    }
+
+    /// Puts a file of the host, with its permissions, to `path` in dom0 (`bin/tool`).
+    #[must_use]
+    pub fn payload(mut self, path: impl Into<String>, file: impl Into<PathBuf>) -> Self {
+        self.payload.push(Payload { path: path.into(), content: Content::File(file.into()) });
+        self
+    }
+
+    /// Puts bytes with permissions (`0o644`) to `path` in dom0.
+    #[must_use]
+    pub fn payload_bytes(
+        mut self,
+        path: impl Into<String>,
+        permissions: u32,
+        bytes: impl Into<Vec<u8>>,
+    ) -> Self {
+        let content = Content::Bytes(bytes.into(), permissions);
+        self.payload.push(Payload { path: path.into(), content });
+        self
+    }
+
+    /// How long it may take until dom0 answers; two minutes if not set.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// A word for the folder that keeps what the consoles said.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// QEMU's arguments, but for the serial ports.
+    pub(crate) fn arguments(&self, arch: Arch) -> Result<Vec<String>, CommaError> {
+        let mut arguments = arch.machine(self);
+        let mut push = |words: &[&str]| arguments.extend(words.iter().map(|w| (*w).to_owned()));
+        push(&["-smp", &self.cpus.to_string(), "-m", &format!("{}M", self.memory)]);
+        push(&["-display", "none", "-nodefaults", "-nic", "none", "-no-reboot"]);
+        if self.clock == Clock::Deterministic {
+            push(&["-icount", "shift=0,sleep=off", "-seed", "42"]);
+            push(&["-rtc", "clock=vm,base=2026-01-01T00:00:00"]);
+        }
+        let mut xen = arch.xen_arguments(self);
+        xen.extend(self.xen_arguments.iter().cloned());
+        let mut linux = vec![
+            "console=hvc0".to_owned(),
+            "quiet".to_owned(),
+            "loglevel=4".to_owned(),
+            "panic=0".to_owned(),
+            "rdinit=/init".to_owned(),
+            format!("LAB_TTY={}", arch.command_tty()),
+        ];
+        linux.extend(self.linux_arguments.iter().cloned());
+        if let Some(argument) = linux.iter().find(|argument| argument.contains(',')) {
+            return Err(CommaError(argument.clone()));
+        }
+        arguments.extend(arch.kernel(&xen.join(" "), &linux.join(" ")));
+        Ok(arguments)
+    }
+}
+
+/// QEMU splits the list of modules at commas, so a kernel argument cannot hold one.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct CommaError(String);
+
+impl std::fmt::Display for CommaError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}: an argument of dom0's kernel cannot hold a comma here", self.0)
+    }
+}
+
+impl std::error::Error for CommaError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments(boot: &Boot) -> String {
+        boot.arguments(Arch::X86_64).unwrap().join(" ")
+    }
+
+    #[test]
+    fn races_get_threads_and_the_bench_gets_none() {
+        assert!(arguments(&Boot::new(Dom0::Pv).cpus(4)).contains("tcg,thread=multi"));
+        let bench = arguments(&Boot::new(Dom0::Pv).cpus(4).deterministic());
+        assert!(bench.contains("tcg,thread=single") && bench.contains("-icount"));
+        assert!(bench.contains("-smp 1 "));
+    }
+
+    #[test]
+    fn a_pvh_dom0_has_an_iommu() {
+        assert!(arguments(&Boot::new(Dom0::Pvh)).contains("amd-iommu"));
+        assert!(arguments(&Boot::new(Dom0::Pvh)).contains("dom0=pvh"));
+        assert!(!arguments(&Boot::new(Dom0::Pv)).contains("amd-iommu"));
+    }
+
+    #[test]
+    fn a_comma_is_refused() {
+        let boot = Boot::new(Dom0::Pv).linux_argument("isolcpus=1,2");
+        assert!(boot.arguments(Arch::X86_64).is_err());
+    }
+}

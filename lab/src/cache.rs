@@ -1,0 +1,177 @@
+//! Where the lab lives between runs: outside the repository, shared by all checkouts.
+//!
+//! ```text
+//! <cache>/lock                    held while a lab is set up
+//! <cache>/apt/<arch>/             the private apt: lists, archives, and `pending.json`
+//! <cache>/labs/current-<arch>     digest of the lab in use
+//! <cache>/labs/<digest>/          one lab: manifest.json, root/, xen, vmlinuz, modules/, images/
+//! <cache>/labs/<digest>.lock      held, shared, by everybody who uses that lab
+//! ```
+
+use std::{
+    env, fs,
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
+
+use crate::{arch::Arch, progress::Progress};
+
+/// The cache's folder.
+#[derive(Debug, Clone)]
+pub(crate) struct Cache {
+    folder: PathBuf,
+}
+
+/// A lock file; the lock ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+impl Cache {
+    /// Finds the cache by the environment and makes its folder.
+    pub(crate) fn open() -> Result<Self> {
+        let variable = |name| env::var_os(name).filter(|value| !value.is_empty());
+        let folder = choose(
+            variable("XEN_EVENTFD_CACHE").map(PathBuf::from),
+            variable("XDG_CACHE_HOME").map(PathBuf::from),
+            variable("HOME").map(PathBuf::from),
+        )
+        .context("no place for the lab: set XEN_EVENTFD_CACHE to a folder")?;
+        Self::at(folder)
+    }
+
+    pub(crate) fn at(folder: PathBuf) -> Result<Self> {
+        fs::create_dir_all(folder.join("labs"))
+            .with_context(|| format!("{}: cannot make the lab's cache", folder.display()))?;
+        let folder = folder.canonicalize()?;
+        Ok(Self { folder })
+    }
+
+    pub(crate) fn apt(&self, arch: Arch) -> PathBuf {
+        self.folder.join("apt").join(arch.debian())
+    }
+
+    pub(crate) fn lab(&self, digest: &str) -> PathBuf {
+        self.folder.join("labs").join(digest)
+    }
+
+    /// Digest of the lab in use, if there is a complete one.
+    pub(crate) fn current(&self, arch: Arch) -> Option<String> {
+        let digest = fs::read_to_string(self.current_path(arch)).ok()?;
+        self.lab(&digest).join("manifest.json").exists().then_some(digest)
+    }
+
+    pub(crate) fn set_current(&self, arch: Arch, digest: &str) -> Result<()> {
+        let path = self.current_path(arch);
+        let new = path.with_extension("new");
+        fs::write(&new, digest)
+            .and_then(|()| fs::rename(&new, &path))
+            .with_context(|| format!("{}: cannot write", path.display()))
+    }
+
+    fn current_path(&self, arch: Arch) -> PathBuf {
+        self.folder.join("labs").join(format!("current-{}", arch.debian()))
+    }
+
+    /// Waits until nobody else sets up a lab.
+    pub(crate) fn lock(&self, progress: Progress) -> Result<Lock> {
+        let path = self.folder.join("lock");
+        let file = open_lock(&path)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => {
+                progress.stage("another process is setting the lab up; waiting for it");
+                flock(&file, FlockOperation::LockExclusive)
+            }
+            other => other,
+        }
+        .with_context(|| format!("{}: cannot lock", path.display()))?;
+        Ok(Lock { _file: file })
+    }
+
+    /// Keeps a lab from being removed while it is used.
+    pub(crate) fn hold(&self, digest: &str) -> Result<Lock> {
+        let path = self.lab(&format!("{digest}.lock"));
+        let file = open_lock(&path)?;
+        flock(&file, FlockOperation::LockShared)
+            .with_context(|| format!("{}: cannot lock", path.display()))?;
+        Ok(Lock { _file: file })
+    }
+
+    /// Removes the labs of `arch` that are neither current nor in use. Call it with the lock.
+    pub(crate) fn prune(&self, arch: Arch, current: &str, is_of_arch: impl Fn(&Path) -> bool) {
+        let Ok(entries) = fs::read_dir(self.folder.join("labs")) else { return };
+        for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()) {
+            let digest = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if digest == current || !is_of_arch(&path) {
+                continue;
+            }
+            let lock = self.lab(&format!("{digest}.lock"));
+            let free = open_lock(&lock).is_ok_and(|file| {
+                flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+                    && fs::remove_dir_all(&path).is_ok()
+            });
+            if free {
+                let _ = fs::remove_file(lock);
+            }
+        }
+        debug_assert!(self.current(arch).is_some_and(|digest| digest == current));
+    }
+}
+
+fn open_lock(path: &Path) -> Result<File> {
+    File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .with_context(|| format!("{}: cannot open the lock", path.display()))
+}
+
+fn choose(own: Option<PathBuf>, xdg: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBuf> {
+    own.or_else(|| xdg.map(|folder| folder.join("xen-eventfd")))
+        .or_else(|| home.map(|folder| folder.join(".cache/xen-eventfd")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_variable_wins() {
+        let path = |text: &str| Some(PathBuf::from(text));
+        assert_eq!(choose(path("/a"), path("/b"), path("/c")), path("/a"));
+        assert_eq!(choose(None, path("/b"), path("/c")), path("/b/xen-eventfd"));
+        assert_eq!(choose(None, None, path("/c")), path("/c/.cache/xen-eventfd"));
+        assert_eq!(choose(None, None, None), None);
+    }
+
+    #[test]
+    fn pruning_spares_what_is_current_or_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(folder.path().to_owned()).unwrap();
+        for digest in ["current", "held", "old"] {
+            fs::create_dir_all(cache.lab(digest)).unwrap();
+            fs::write(cache.lab(digest).join("manifest.json"), "{}").unwrap();
+        }
+        cache.set_current(Arch::X86_64, "current").unwrap();
+        let _held = cache.hold("held").unwrap();
+        cache.prune(Arch::X86_64, "current", |_| true);
+        assert!(cache.lab("current").exists() && cache.lab("held").exists());
+        assert!(!cache.lab("old").exists());
+    }
+
+    #[test]
+    fn an_incomplete_lab_is_not_current() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(folder.path().to_owned()).unwrap();
+        cache.set_current(Arch::X86_64, "gone").unwrap();
+        assert_eq!(cache.current(Arch::X86_64), None);
+    }
+}

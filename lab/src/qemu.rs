@@ -1,0 +1,154 @@
+//! The emulator's process. It never outlives us.
+
+use std::{
+    fs::File,
+    os::{
+        fd::{AsRawFd as _, OwnedFd, RawFd},
+        unix::{net::UnixStream, process::CommandExt as _},
+    },
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Stdio},
+    sync::mpsc,
+    thread,
+};
+
+use anyhow::{Context, Result};
+use rustix::{
+    io::{FdFlags, fcntl_setfd},
+    process::{
+        Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, set_parent_process_death_signal,
+    },
+};
+
+use crate::arch::Arch;
+
+/// A running QEMU, with our ends of its serial ports.
+#[derive(Debug)]
+pub(crate) struct Qemu {
+    /// Names the process even after it was reaped, when its number may be another's.
+    process: OwnedFd,
+    /// Says how QEMU ended; the keeper thread owns the child.
+    keeper: Option<thread::JoinHandle<Option<ExitStatus>>>,
+}
+
+/// Our ends of the two serial ports.
+#[derive(Debug)]
+pub(crate) struct Ports {
+    /// Xen's console.
+    pub(crate) console: UnixStream,
+    /// The commands' port.
+    pub(crate) commands: UnixStream,
+}
+
+impl Qemu {
+    /// Starts the lab's QEMU in the folder `run`, where the images lie.
+    pub(crate) fn start(
+        lab: &Path,
+        arch: Arch,
+        arguments: &[String],
+        run: &Path,
+    ) -> Result<(Self, Ports)> {
+        let (console, console_end) = UnixStream::pair()?;
+        let (commands, commands_end) = UnixStream::pair()?;
+        let ends: [OwnedFd; 2] = [console_end.into(), commands_end.into()];
+        let mut command = command(lab, arch)?;
+        command.args(arguments);
+        for (name, end) in ["console", "commands"].iter().zip(&ends) {
+            let fd = end.as_raw_fd();
+            command.args(["-chardev", &format!("socket,id={name},fd={fd}")]);
+            command.args(["-serial", &format!("chardev:{name}")]);
+        }
+        std::fs::write(run.join("qemu.command"), format!("{command:?}\n"))?;
+        let log = File::create(run.join("qemu.log"))?;
+        command.current_dir(run).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let raw = ends.each_ref().map(|end| end.as_raw_fd());
+        prepare_child(&mut command, raw);
+
+        // The death signal fires when the *thread* that started the child ends, so a thread of
+        // its own starts it and stays.
+        let (sender, receiver) = mpsc::channel();
+        let keeper = thread::Builder::new().name("qemu-keeper".to_owned()).spawn(move || {
+            let spawned = command.spawn();
+            drop(ends);
+            match spawned {
+                Ok(mut child) => {
+                    let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
+                    let lost = process.is_err();
+                    let _ = sender.send(process.map_err(Into::into));
+                    if lost {
+                        let _ = child.kill();
+                    }
+                    child.wait().ok()
+                }
+                Err(error) => {
+                    let _ = sender.send(Err(error));
+                    None
+                }
+            }
+        })?;
+        let process = receiver
+            .recv()
+            .context("the thread that starts QEMU ended")?
+            .context("QEMU could not be started; `cargo xtask lab setup --refresh` renews it")?;
+        Ok((Self { process, keeper: Some(keeper) }, Ports { console, commands }))
+    }
+
+    /// Kills QEMU if it still runs, and says how it ended.
+    pub(crate) fn end(&mut self) -> Option<ExitStatus> {
+        let keeper = self.keeper.take()?;
+        let _ = pidfd_send_signal(&self.process, Signal::KILL);
+        keeper.join().ok().flatten()
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.keeper.as_ref().is_none_or(thread::JoinHandle::is_finished)
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The lab's QEMU with its own loader, libraries, plug-ins and firmware.
+fn command(lab: &Path, arch: Arch) -> Result<Command> {
+    let root = lab.join("root");
+    // The emulator is a program of the host, whatever it emulates; x86-64 is the only host yet.
+    let host = Arch::X86_64;
+    let libraries = root.join("usr/lib").join(host.library_folder());
+    let loader = root.join(host.loader().trim_start_matches('/'));
+    let loader = loader
+        .canonicalize()
+        .with_context(|| format!("{}: the lab is damaged; remove it", loader.display()))?;
+    let mut command = Command::new(loader);
+    command
+        .arg("--library-path")
+        .arg(&libraries)
+        .arg(root.join("usr/bin").join(arch.emulator()))
+        .env("QEMU_MODULE_DIR", libraries.join("qemu"))
+        .env_remove("LD_LIBRARY_PATH")
+        .env_remove("LD_PRELOAD");
+    let firmware: [PathBuf; 2] = ["qemu", "seabios"].map(|name| root.join("usr/share").join(name));
+    for folder in firmware {
+        command.arg("-L").arg(folder);
+    }
+    Ok(command)
+}
+
+/// Lets the child keep its ends of the serial ports, and die with its parent.
+fn prepare_child(command: &mut Command, inherited: [RawFd; 2]) {
+    let prepare = move || {
+        for fd in inherited {
+            // SAFETY: the keeper thread owns both descriptors until the child is spawned, so
+            // they are open in the child.
+            let end = unsafe { rustix::fd::BorrowedFd::borrow_raw(fd) };
+            fcntl_setfd(end, FdFlags::empty())?;
+        }
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes system calls only; it neither allocates
+    // nor takes a lock.
+    unsafe { command.pre_exec(prepare) };
+}
