@@ -1,1 +1,180 @@
 //! Xen through Linux: `/dev/xen/privcmd`, `/dev/xen/evtchn` and xenstore.
+//!
+//! Only interfaces with a promise of stability are used: device model operations, acquiring a
+//! resource, event channels and xenstore. [`sys`] says what they look like, [`door`] leads to the
+//! drivers, [`page`] to memory that is shared; everything else is safe.
+
+mod door;
+mod evtchn;
+mod page;
+mod privcmd;
+mod releases;
+mod sys;
+mod xenstore;
+
+use crate::{Binding, Call, Domain, EventChannels, Host, HostError, IoreqPage, Releases, Result};
+use evtchn::Evtchn;
+use privcmd::Privcmd;
+use releases::ReleaseWatch;
+
+use sys::dm_op;
+use xen_eventfd_core::doorbell::Bytes;
+use xen_eventfd_core::irq::Line;
+use xen_eventfd_core::{DomId, IoServerId, Port, Space};
+use xenstore::Store;
+
+/// This machine's Xen.
+#[derive(Debug)]
+pub struct LinuxHost {
+    privcmd: Privcmd,
+    store: Store,
+}
+
+impl LinuxHost {
+    /// Opens the devices and connects to xenstore.
+    ///
+    /// # Errors
+    /// [`Call::Open`] names what is missing: [`NOENT`](crate::Errno::NOENT) without Xen, without the drivers
+    /// (`xen-privcmd`, `xen-evtchn`) or without xenstored; [`ACCESS`](crate::Errno::ACCESS) for all but root.
+    pub fn open() -> Result<Self> {
+        let privcmd = Privcmd::open()?;
+        // Opened for each set of channels; tried here so that its absence is told at once.
+        drop(Evtchn::open()?);
+        Ok(Self { privcmd, store: Store::open()? })
+    }
+}
+
+impl Host for LinuxHost {
+    fn domains(&self) -> Result<Vec<Domain>> {
+        self.store.domains()
+    }
+
+    fn domain(&self, dom: DomId) -> Result<Domain> {
+        self.store.domain(dom)
+    }
+
+    fn vcpus(&self, dom: DomId) -> Result<u32> {
+        let answer = self.privcmd.dm_op(dom, dm_op::NrVcpus::default());
+        answer.map(|answer| answer.vcpus).map_err(|errno| HostError::new(Call::Vcpus(dom), errno))
+    }
+
+    fn create_server(&self, dom: DomId) -> Result<IoServerId> {
+        let payload =
+            dm_op::CreateServer { handle_bufioreq: dm_op::BUFIOREQ_OFF, ..Default::default() };
+        let answer = self.privcmd.dm_op(dom, payload);
+        answer
+            .map(|answer| IoServerId(answer.id))
+            .map_err(|errno| HostError::new(Call::CreateServer(dom), errno))
+    }
+
+    fn destroy_server(&self, dom: DomId, server: IoServerId) -> Result<()> {
+        let payload = dm_op::DestroyServer { id: server.0, pad: 0 };
+        self.operate(dom, payload, || Call::DestroyServer(dom, server))
+    }
+
+    fn set_server_state(&self, dom: DomId, server: IoServerId, enabled: bool) -> Result<()> {
+        let payload = dm_op::SetServerState { id: server.0, enabled: u8::from(enabled), pad: 0 };
+        self.operate(dom, payload, || Call::SetServerState(dom, server))
+    }
+
+    fn map_page(&self, dom: DomId, server: IoServerId) -> Result<Box<dyn IoreqPage>> {
+        match self.privcmd.ioreq_page(dom, server) {
+            Ok(page) => Ok(Box::new(page)),
+            Err(errno) => Err(HostError::new(Call::MapPage(dom, server), errno)),
+        }
+    }
+
+    fn map_range(&self, dom: DomId, server: IoServerId, bytes: Bytes) -> Result<()> {
+        let (kind, start, end) = range(bytes);
+        let payload = dm_op::MapRange { id: server.0, pad: 0, kind, start, end };
+        self.operate(dom, payload, || Call::MapRange(dom, server, bytes))
+    }
+
+    fn unmap_range(&self, dom: DomId, server: IoServerId, bytes: Bytes) -> Result<()> {
+        let (kind, start, end) = range(bytes);
+        let payload = dm_op::UnmapRange { id: server.0, pad: 0, kind, start, end };
+        self.operate(dom, payload, || Call::UnmapRange(dom, server, bytes))
+    }
+
+    fn inject_msi(&self, dom: DomId, addr: u64, data: u32) -> Result<()> {
+        let payload = dm_op::InjectMsi { data, pad: 0, addr };
+        self.operate(dom, payload, || Call::Interrupt(dom))
+    }
+
+    fn set_line(&self, dom: DomId, line: Line, up: bool) -> Result<()> {
+        let (level, call) = (u8::from(up), || Call::Interrupt(dom));
+        match line {
+            Line::Isa(isa_irq) => self.operate(dom, dm_op::SetIsaIrqLevel { isa_irq, level }, call),
+            Line::PciIntx { device, pin } => {
+                let payload =
+                    dm_op::SetPciIntxLevel { segment: 0, bus: 0, device, intx: pin, level };
+                self.operate(dom, payload, call)
+            }
+            Line::Spi(irq) => {
+                self.operate(dom, dm_op::SetIrqLevel { irq, level, pad: [0; 3] }, call)
+            }
+        }
+    }
+
+    fn event_channels(&self) -> Result<Box<dyn EventChannels>> {
+        Ok(Box::new(Evtchn::open()?))
+    }
+
+    fn binding(&self, dom: DomId, port: Port) -> Result<Binding> {
+        self.privcmd
+            .binding(dom, port)
+            .map_err(|errno| HostError::new(Call::Binding(dom, port), errno))
+    }
+
+    fn releases(&self) -> Result<Box<dyn Releases>> {
+        Ok(Box::new(ReleaseWatch::open()?))
+    }
+}
+
+impl LinuxHost {
+    /// An operation that answers nothing.
+    fn operate<P: dm_op::Operation>(
+        &self,
+        dom: DomId,
+        payload: P,
+        call: impl FnOnce() -> Call,
+    ) -> Result<()> {
+        match self.privcmd.dm_op(dom, payload) {
+            Ok(_) => Ok(()),
+            Err(errno) => Err(HostError::new(call(), errno)),
+        }
+    }
+}
+
+fn range(bytes: Bytes) -> (u32, u64, u64) {
+    let kind = match bytes.space() {
+        Space::Mmio => dm_op::RANGE_MEMORY,
+        Space::Pio => dm_op::RANGE_PORT,
+    };
+    (kind, bytes.first(), bytes.last())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Errno;
+
+    #[test]
+    fn without_xen_the_error_names_the_device_and_the_next_step() {
+        match LinuxHost::open() {
+            Ok(host) => assert!(host.domain(DomId(0)).is_ok()),
+            Err(error) => {
+                assert!(matches!(error.call, Call::Open(_)), "{error}");
+                assert!(error.advice().is_some() || error.errno == Errno::NODEV, "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn ranges_go_to_xen_with_both_ends_inside() {
+        let mmio = Bytes::new(Space::Mmio, 0xFE00_0050, 0xFE00_0053).unwrap();
+        assert_eq!(range(mmio), (1, 0xFE00_0050, 0xFE00_0053));
+        let pio = Bytes::new(Space::Pio, 0xC050, 0xC050).unwrap();
+        assert_eq!(range(pio), (0, 0xC050, 0xC050));
+    }
+}

@@ -1,0 +1,123 @@
+//! A page that is shared: with Xen for the slots of an ioreq server, or with a hypercall.
+
+use crate::IoreqPage;
+use core::ptr::NonNull;
+use core::slice;
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, MlockFlags, ProtFlags, mlock_with, mmap, mmap_anonymous, munmap};
+use std::os::fd::BorrowedFd;
+use xen_eventfd_core::ioreq::SLOTS;
+use xen_eventfd_core::slot::Slot;
+
+/// Xen's page, in bytes, on every architecture.
+pub(super) const SIZE: usize = 4096;
+
+/// A mapping of [`SIZE`] bytes, readable and writable, unmapped on drop.
+///
+/// # Invariants
+/// `start` is what `mmap` returned, and nothing else unmaps it.
+#[derive(Debug)]
+pub(super) struct Mapping {
+    start: NonNull<u8>,
+}
+
+// SAFETY: the mapping belongs to the process, not to a thread.
+unsafe impl Send for Mapping {}
+// SAFETY: through a shared reference it hands out nothing but its address.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps the beginning of a device.
+    pub(super) fn of(device: BorrowedFd<'_>) -> Result<Self, Errno> {
+        let (rights, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let start = unsafe { mmap(core::ptr::null_mut(), SIZE, rights, flags, device, 0) }?;
+        Self::own(start.cast())
+    }
+
+    /// Maps memory of our own that stays where it is.
+    pub(super) fn locked() -> Result<Self, Errno> {
+        let (rights, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let start = unsafe { mmap_anonymous(core::ptr::null_mut(), SIZE, rights, flags) }?;
+        let mapping = Self::own(start.cast())?;
+        // SAFETY: the range is the mapping, whole.
+        unsafe { mlock_with(start, SIZE, MlockFlags::empty()) }?;
+        Ok(mapping)
+    }
+
+    fn own(start: *mut u8) -> Result<Self, Errno> {
+        Ok(Self { start: NonNull::new(start).ok_or(Errno::FAULT)? })
+    }
+
+    /// Where it is. Good for [`SIZE`] bytes as long as `self` lives.
+    pub(super) fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: ours, whole, and nobody borrows it any more.
+        let unmapped = unsafe { munmap(self.start.as_ptr().cast(), SIZE) };
+        debug_assert_eq!(unmapped, Ok(()));
+    }
+}
+
+/// The ioreq page of a server.
+///
+/// # Invariants
+/// The mapping is backed by a frame for as long as it lives: Xen keeps the frame of a dead guest
+/// while it is mapped.
+#[derive(Debug)]
+pub(super) struct Page(Mapping);
+
+const _: () = assert!(SLOTS * size_of::<Slot>() == SIZE);
+
+impl Page {
+    /// # Safety
+    /// The mapping has been filled with a server's ioreq page, or is ordinary memory.
+    pub(super) unsafe fn new(filled: Mapping) -> Self {
+        Self(filled)
+    }
+}
+
+impl IoreqPage for Page {
+    fn slots(&self) -> &[Slot] {
+        let first = self.0.start().cast::<Slot>();
+        // SAFETY: a page is aligned for a slot, holds SLOTS of them (asserted above), and is mapped
+        // and backed while `self` is borrowed. A slot is made of atomics, for which any bytes are
+        // a value, so Xen may write at any time.
+        unsafe { slice::from_raw_parts(first.as_ptr(), SLOTS) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+    use xen_eventfd_core::ioreq::Ioreq;
+
+    #[test]
+    fn slots_are_the_page_and_every_one_is_there() {
+        let file = tempfile().unwrap();
+        // SAFETY: a file of one page backs the mapping.
+        let page = unsafe { Page::new(Mapping::of(file.as_fd()).unwrap()) };
+        page.slots()[127].publish(&Ioreq { addr: 0x1234, ..Ioreq::default() });
+        let mut bytes = [0; 8];
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, 127 * 32).unwrap();
+        assert_eq!((page.slots().len(), u64::from_ne_bytes(bytes)), (128, 0x1234));
+    }
+
+    #[test]
+    fn locked_memory_is_zero_and_on_a_page_of_its_own() {
+        let page = Mapping::locked().unwrap();
+        assert_eq!(page.start().as_ptr().addr() % SIZE, 0);
+    }
+
+    fn tempfile() -> Result<std::fs::File, Errno> {
+        let file = rustix::fs::memfd_create("page", rustix::fs::MemfdFlags::CLOEXEC)?;
+        rustix::fs::ftruncate(&file, SIZE as u64)?;
+        Ok(file.into())
+    }
+}

@@ -1,0 +1,121 @@
+//! `/dev/xen/privcmd`: device model operations, a server's page, and one hypercall.
+
+use super::door::ioctl;
+use super::page::{Mapping, Page};
+use super::sys::dm_op::{Operation, Request};
+use super::sys::hypercall::{self, EvtchnStatus};
+use super::sys::privcmd::{self as sys, DmOp, DmOpBuffer, Hypercall, MmapResource};
+use crate::{Binding, Call, HostError};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, OwnedFd};
+use xen_eventfd_core::{DomId, IoServerId, Port};
+
+const DEVICE: &str = "/dev/xen/privcmd";
+/// Memory that the kernel keeps in place for hypercalls; since Linux 4.18.
+const BUFFERS: &str = "/dev/xen/hypercall";
+
+/// The device. Its requests do not depend on each other, so any thread may make them.
+#[derive(Debug)]
+pub(super) struct Privcmd {
+    device: OwnedFd,
+    buffers: Option<OwnedFd>,
+}
+
+impl Privcmd {
+    pub(super) fn open() -> crate::Result<Self> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        let device = open(DEVICE, flags, Mode::empty())
+            .map_err(|errno| HostError::new(Call::Open(DEVICE), errno))?;
+        Ok(Self { device, buffers: open(BUFFERS, flags, Mode::empty()).ok() })
+    }
+
+    /// Does one operation on a guest and returns its payload as Xen left it.
+    pub(super) fn dm_op<P: Operation>(&self, dom: DomId, payload: P) -> Result<P, Errno> {
+        let mut request = Request { op: P::NUMBER, pad: 0, payload };
+        let start = core::ptr::from_mut(&mut request).cast();
+        let buffer = DmOpBuffer { start, size: Request::<P>::SIZE };
+        let mut argument = DmOp { dom: dom.0, buffers: 1, first: &raw const buffer };
+        // SAFETY: one buffer, which outlives the call and is as long as it says; Xen writes only
+        // into the payload, for which any bytes are a value (`Operation`).
+        unsafe { ioctl(self.device.as_fd(), sys::DM_OP, &mut argument) }?;
+        Ok(request.payload)
+    }
+
+    /// Acquires the ioreq page of a server and maps it.
+    pub(super) fn ioreq_page(&self, dom: DomId, server: IoServerId) -> Result<Page, Errno> {
+        let mapping = Mapping::of(self.device.as_fd())?;
+        let mut argument = MmapResource {
+            dom: dom.0,
+            kind: sys::RESOURCE_IOREQ_SERVER,
+            id: u32::from(server.0),
+            first_frame: sys::FRAME_IOREQ,
+            frames: 1,
+            addr: mapping.start().as_ptr().expose_provenance() as u64,
+        };
+        // SAFETY: the address is that of one page of this very device, to which nothing refers yet.
+        unsafe { ioctl(self.device.as_fd(), sys::MMAP_RESOURCE, &mut argument) }?;
+        // SAFETY: the driver has just filled it.
+        Ok(unsafe { Page::new(mapping) })
+    }
+
+    /// Asks who is at the other end of a guest's port. A port that cannot be is nobody's.
+    pub(super) fn binding(&self, dom: DomId, port: Port) -> Result<Binding, Errno> {
+        let question = EvtchnStatus { dom: dom.0, port: port.0, ..EvtchnStatus::default() };
+        match self.evtchn_status(question) {
+            Ok(status) => Ok(binding_of(&status)),
+            Err(Errno::INVAL) => Ok(Binding::Other),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn evtchn_status(&self, question: EvtchnStatus) -> Result<EvtchnStatus, Errno> {
+        let buffer = match &self.buffers {
+            Some(device) => Mapping::of(device.as_fd())?,
+            None => Mapping::locked()?,
+        };
+        let status = buffer.start().cast::<EvtchnStatus>();
+        // SAFETY: a page is aligned for the struct and longer, and nobody else knows this one.
+        unsafe { status.write_volatile(question) };
+        let mut argument = Hypercall {
+            op: hypercall::EVENT_CHANNEL_OP,
+            arg: [hypercall::EVTCHNOP_STATUS, status.as_ptr().expose_provenance() as u64, 0, 0, 0],
+        };
+        // SAFETY: Xen reads and writes one `struct evtchn_status` in the buffer, which outlives it.
+        unsafe { ioctl(self.device.as_fd(), sys::HYPERCALL, &mut argument) }?;
+        // SAFETY: as for the write; the struct is of integers, for which any bytes are a value.
+        Ok(unsafe { status.read_volatile() })
+    }
+}
+
+fn binding_of(status: &EvtchnStatus) -> Binding {
+    let by = DomId(status.remote_dom);
+    match status.status {
+        hypercall::UNBOUND => Binding::Unbound { by },
+        hypercall::INTERDOMAIN => Binding::Bound { by },
+        _ => Binding::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::linux::sys::dm_op::{CreateServer, MapRange, NrVcpus, SetIsaIrqLevel};
+
+    #[test]
+    fn a_request_is_as_long_as_xen_wants_it_and_within_a_page() {
+        assert_eq!(Request::<CreateServer>::SIZE, 14);
+        assert_eq!(Request::<MapRange>::SIZE, 32);
+        assert_eq!(Request::<NrVcpus>::SIZE, 12);
+        assert_eq!(Request::<SetIsaIrqLevel>::SIZE, 10);
+        assert_eq!(align_of::<Request<NrVcpus>>(), 32);
+    }
+
+    #[test]
+    fn a_status_names_who_is_bound() {
+        let of = |status| binding_of(&EvtchnStatus { status, remote_dom: 3, ..Default::default() });
+        assert_eq!(of(hypercall::UNBOUND), Binding::Unbound { by: DomId(3) });
+        assert_eq!(of(hypercall::INTERDOMAIN), Binding::Bound { by: DomId(3) });
+        assert!([0, 3, 4, 5, 99].into_iter().all(|other| of(other) == Binding::Other));
+    }
+}

@@ -1,0 +1,34 @@
+//! The one hypercall that has no ioctl of its own: Xen's `public/event_channel.h`.
+
+use core::mem::offset_of;
+
+/// `__HYPERVISOR_event_channel_op` of `public/xen.h`, the same on every architecture.
+pub(in crate::linux) const EVENT_CHANNEL_OP: u64 = 32;
+/// `EVTCHNOP_status`.
+pub(in crate::linux) const EVTCHNOP_STATUS: u64 = 5;
+
+/// `struct evtchn_status`; of its union, the members that begin with a domain.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(in crate::linux) struct EvtchnStatus {
+    pub(in crate::linux) dom: u16,
+    pub(in crate::linux) pad: u16,
+    pub(in crate::linux) port: u32,
+    pub(in crate::linux) status: u32,
+    pub(in crate::linux) vcpu: u32,
+    pub(in crate::linux) remote_dom: u16,
+    pub(in crate::linux) remote_pad: u16,
+    pub(in crate::linux) remote_port: u32,
+}
+
+const _: () = {
+    assert!(size_of::<EvtchnStatus>() == 24);
+    assert!(offset_of!(EvtchnStatus, port) == 4 && offset_of!(EvtchnStatus, status) == 8);
+    assert!(offset_of!(EvtchnStatus, vcpu) == 12 && offset_of!(EvtchnStatus, remote_dom) == 16);
+    assert!(offset_of!(EvtchnStatus, remote_port) == 20);
+};
+
+/// `EVTCHNSTAT_unbound`.
+pub(in crate::linux) const UNBOUND: u32 = 1;
+/// `EVTCHNSTAT_interdomain`.
+pub(in crate::linux) const INTERDOMAIN: u32 = 2;

@@ -1,0 +1,220 @@
+//! One connection to the daemon: requests with a deadline, and watch events in between.
+
+use super::wire::{self, Message};
+use crate::linux::sys::xenstore::{DEVICE, HEADER, PAYLOAD_MAX, SOCKETS, WATCH_EVENT};
+use crate::{Call, HostError};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::{
+    AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, send, socket_with,
+};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// How long the daemon may take. It answers within a millisecond unless it is stuck.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why a request has no answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The daemon said no.
+    Refused(Errno),
+    /// The connection is of no more use.
+    Broken(Errno),
+}
+
+impl Failure {
+    pub(super) fn errno(&self) -> Errno {
+        match self {
+            Self::Refused(errno) | Self::Broken(errno) => *errno,
+        }
+    }
+}
+
+/// A connection, and what has come over it but has not been looked at.
+///
+/// # Invariants
+/// `received` is read into only while it holds no whole message: it stays below two messages.
+#[derive(Debug)]
+pub(in crate::linux) struct Connection {
+    link: Link,
+    received: Vec<u8>,
+    last_request: u32,
+}
+
+#[derive(Debug)]
+enum Link {
+    Socket(OwnedFd),
+    Device(OwnedFd),
+}
+
+impl Connection {
+    /// Connects to the daemon's socket or, where there is none, through the kernel.
+    pub(in crate::linux) fn open() -> crate::Result<Self> {
+        let mut missing = None;
+        for path in SOCKETS {
+            match Self::to_socket(path) {
+                Ok(connection) => return Ok(connection),
+                Err(Errno::NOENT) => {}
+                Err(errno) => missing = missing.or(Some(HostError::new(Call::Open(path), errno))),
+            }
+        }
+        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        match rustix::fs::open(DEVICE, flags, Mode::empty()) {
+            Ok(device) => Ok(Self::over(Link::Device(device))),
+            Err(Errno::NOENT) => {
+                let [usual, _] = SOCKETS;
+                Err(missing.unwrap_or(HostError::new(Call::Open(usual), Errno::NOENT)))
+            }
+            Err(errno) => Err(missing.unwrap_or(HostError::new(Call::Open(DEVICE), errno))),
+        }
+    }
+
+    fn to_socket(path: &str) -> Result<Self, Errno> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        connect(&socket, &SocketAddrUnix::new(path)?)?;
+        Ok(Self::over(Link::Socket(socket)))
+    }
+
+    fn over(link: Link) -> Self {
+        Self { link, received: Vec::new(), last_request: 0 }
+    }
+
+    /// Readable when something has come that has not been taken from the kernel.
+    pub(in crate::linux) fn fd(&self) -> BorrowedFd<'_> {
+        match &self.link {
+            Link::Socket(fd) | Link::Device(fd) => fd.as_fd(),
+        }
+    }
+
+    /// Asks, and waits for the answer. What watches say meanwhile goes to `event`.
+    pub(super) fn request(
+        &mut self,
+        kind: u32,
+        parts: &[&str],
+        mut event: impl FnMut(&[u8]),
+    ) -> Result<Vec<u8>, Failure> {
+        let deadline = Instant::now() + PATIENCE;
+        let request = self.last_request.wrapping_add(1);
+        self.last_request = request;
+        let bytes = wire::encode(kind, request, parts).map_err(Failure::Refused)?;
+        self.send(&bytes, deadline).map_err(Failure::Broken)?;
+        self.wait_for(deadline, |message| match message {
+            Message { kind: WATCH_EVENT, payload, .. } => {
+                event(payload);
+                None
+            }
+            reply if reply.request == request => Some(wire::answer(reply, kind).map(Vec::from)),
+            _ => None,
+        })
+        .map_err(Failure::Broken)?
+        .map_err(Failure::Refused)
+    }
+
+    /// Waits for an event.
+    pub(super) fn wait_for_event(&mut self, is_it: impl Fn(&[u8]) -> bool) -> Result<(), Errno> {
+        self.wait_for(Instant::now() + PATIENCE, |message| {
+            (message.kind == WATCH_EVENT && is_it(message.payload)).then_some(())
+        })
+    }
+
+    fn wait_for<T>(
+        &mut self,
+        deadline: Instant,
+        mut wanted: impl FnMut(&Message<'_>) -> Option<T>,
+    ) -> Result<T, Errno> {
+        loop {
+            while let Some(outcome) = self.take(&mut wanted)? {
+                if let Some(found) = outcome {
+                    return Ok(found);
+                }
+            }
+            if !self.receive()? {
+                self.wait(PollFlags::IN, deadline)?;
+            }
+        }
+    }
+
+    /// Looks at everything that has come, and at nothing else. Never waits.
+    pub(super) fn events(&mut self, mut event: impl FnMut(&[u8])) -> Result<(), Errno> {
+        loop {
+            while let Some(()) = self.take(|message| {
+                if message.kind == WATCH_EVENT {
+                    event(message.payload);
+                }
+            })? {}
+            if !self.receive()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Shows the first whole message that has come, and drops it.
+    fn take<T>(&mut self, look: impl FnOnce(&Message<'_>) -> T) -> Result<Option<T>, Errno> {
+        let Some((message, rest)) = wire::split(&self.received)? else {
+            return Ok(None);
+        };
+        let (looked, used) = (look(&message), self.received.len() - rest.len());
+        self.received.drain(..used);
+        Ok(Some(looked))
+    }
+
+    /// Reads what is there. `false`: nothing.
+    fn receive(&mut self) -> Result<bool, Errno> {
+        let mut bytes = [0; HEADER + PAYLOAD_MAX];
+        match retry_on_intr(|| rustix::io::read(self.fd(), &mut bytes)) {
+            Ok(0) => Err(Errno::CONNRESET),
+            Ok(length) => {
+                self.received.extend_from_slice(&bytes[..length]);
+                Ok(true)
+            }
+            Err(Errno::AGAIN) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn send(&self, mut bytes: &[u8], deadline: Instant) -> Result<(), Errno> {
+        while !bytes.is_empty() {
+            let sent = retry_on_intr(|| match &self.link {
+                Link::Socket(fd) => send(fd, bytes, SendFlags::NOSIGNAL),
+                Link::Device(fd) => rustix::io::write(fd, bytes),
+            });
+            match sent {
+                Ok(length) => bytes = &bytes[length..],
+                Err(Errno::AGAIN) => self.wait(PollFlags::OUT, deadline)?,
+                // A hang-up has one name, whether it is found by writing or by reading.
+                Err(Errno::PIPE) => return Err(Errno::CONNRESET),
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&self, flags: PollFlags, deadline: Instant) -> Result<(), Errno> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Errno::TIMEDOUT);
+        }
+        let left = Timespec::try_from(left).map_err(|_| Errno::INVAL)?;
+        match poll(&mut [PollFd::from_borrowed_fd(self.fd(), flags)], Some(&left)) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Connection {
+    /// A connection to a daemon of the test's own.
+    pub(in crate::linux) fn to(daemon: std::os::unix::net::UnixStream) -> Self {
+        daemon.set_nonblocking(true).unwrap();
+        Self::over(Link::Socket(daemon.into()))
+    }
+
+    /// A connection to a daemon that listens there.
+    pub(super) fn at(path: &str) -> Result<Self, Errno> {
+        Self::to_socket(path)
+    }
+}

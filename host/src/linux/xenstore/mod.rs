@@ -1,0 +1,284 @@
+//! A small client of xenstore: who the domains are, and when they go.
+
+mod connection;
+#[cfg(test)]
+pub(super) mod fake;
+mod wire;
+
+pub(super) use connection::Connection;
+
+use super::sys::xenstore::{DIRECTORY, DIRECTORY_PART, READ, WATCH};
+use crate::{Call, Domain, HostError, Result};
+use connection::Failure;
+use rustix::io::Errno;
+use std::sync::{Mutex, PoisonError};
+use xen_eventfd_core::DomId;
+
+const DOMAINS: &str = "/local/domain";
+/// How often a long directory may change while it is read, before we give up.
+const ATTEMPTS: usize = 8;
+
+/// Questions to xenstore, from any thread. A connection that broke is made anew by the next one.
+#[derive(Debug)]
+pub(super) struct Store {
+    connection: Mutex<Option<Connection>>,
+    connect: fn() -> Result<Connection>,
+}
+
+impl Store {
+    pub(super) fn open() -> Result<Self> {
+        let connect = Connection::open;
+        Ok(Self { connection: Mutex::new(Some(connect()?)), connect })
+    }
+
+    /// All domains that have a name, in the order of their numbers.
+    pub(super) fn domains(&self) -> Result<Vec<Domain>> {
+        let names = self.directory(DOMAINS)?;
+        let mut ids: Vec<DomId> =
+            names.iter().filter_map(|name| name.parse().ok()).map(DomId).collect();
+        ids.sort_unstable();
+        let mut domains = Vec::new();
+        for id in ids {
+            match self.domain(id) {
+                Ok(domain) if domain.name.is_some() => domains.push(domain),
+                // One without a name is being built or torn down; one that is gone was just there.
+                Ok(_) => {}
+                Err(error) if error.errno == Errno::NOENT => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(domains)
+    }
+
+    /// One domain; of a dying one, what is left of it.
+    pub(super) fn domain(&self, id: DomId) -> Result<Domain> {
+        let home = format!("{DOMAINS}/{}", id.0);
+        self.read(&home)?;
+        let name = present(self.read(&format!("{home}/name")))?.filter(|name| !name.is_empty());
+        let uuid = present(self.read(&format!("{home}/vm")))?;
+        Ok(Domain { id, name, uuid: uuid.as_deref().and_then(uuid_of).map(str::to_owned) })
+    }
+
+    fn read(&self, path: &str) -> Result<String> {
+        let value = self.request(READ, &[path])?;
+        Ok(String::from_utf8_lossy(&value).into_owned())
+    }
+
+    fn directory(&self, path: &str) -> Result<Vec<String>> {
+        match self.request(DIRECTORY, &[path]) {
+            Err(error) if error.errno == Errno::TOOBIG => self.long_directory(path),
+            names => Ok(wire::strings(&names?).map(str::to_owned).collect()),
+        }
+    }
+
+    /// A directory that does not fit a message, in parts that belong together only while its
+    /// generation stays the same. The end is a part without names.
+    fn long_directory(&self, path: &str) -> Result<Vec<String>> {
+        for _ in 0..ATTEMPTS {
+            let (mut names, mut offset, mut generation) = (Vec::new(), 0, None);
+            loop {
+                let part = self.request(DIRECTORY_PART, &[path, &offset.to_string()])?;
+                let mut strings = wire::strings(&part);
+                let Some(current) = strings.next().map(str::to_owned) else {
+                    return Err(failed(path, Errno::PROTO));
+                };
+                if generation.get_or_insert_with(|| current.clone()) != &current {
+                    break;
+                }
+                let (before, length) = (names.len(), part.len() - (current.len() + 1));
+                names.extend(strings.filter(|name| !name.is_empty()).map(str::to_owned));
+                if names.len() == before {
+                    return Ok(names);
+                }
+                offset += length;
+            }
+        }
+        Err(failed(path, Errno::AGAIN))
+    }
+
+    fn request(&self, kind: u32, parts: &[&str]) -> Result<Vec<u8>> {
+        // A thread that unwound in here left a connection that is whole, or none.
+        let mut slot = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut connection = match slot.take() {
+            Some(connection) => connection,
+            None => (self.connect)()?,
+        };
+        let answer = connection.request(kind, parts, |_| {});
+        if !matches!(answer, Err(Failure::Broken(_))) {
+            *slot = Some(connection);
+        }
+        let path = parts.first().copied().unwrap_or_default();
+        answer.map_err(|failure| failed(path, failure.errno()))
+    }
+}
+
+fn failed(path: &str, errno: Errno) -> HostError {
+    HostError::new(Call::Xenstore(path.to_owned()), errno)
+}
+
+/// What is not there is no error.
+fn present(value: Result<String>) -> Result<Option<String>> {
+    match value {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.errno == Errno::NOENT => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The UUID in `/vm/<uuid>`, to which old toolstacks add a number.
+fn uuid_of(vm: &str) -> Option<&str> {
+    let uuid = vm.strip_prefix("/vm/")?.get(..36)?;
+    let shape = |(at, byte): (usize, u8)| match at {
+        8 | 13 | 18 | 23 => byte == b'-',
+        _ => byte.is_ascii_hexdigit(),
+    };
+    uuid.bytes().enumerate().all(shape).then_some(uuid)
+}
+
+/// A watch, alone on its connection.
+#[derive(Debug)]
+pub(super) struct Watch {
+    connection: Connection,
+    path: &'static str,
+}
+
+impl Watch {
+    /// Sets a watch and waits for the event that every new watch has, which is no news.
+    pub(super) fn set(mut connection: Connection, path: &'static str) -> Result<Self> {
+        let mut fired = false;
+        connection
+            .request(WATCH, &[path, path], |event| fired |= wire::is_event_of(event, path))
+            .map_err(|failure| failed(path, failure.errno()))?;
+        if !fired {
+            connection
+                .wait_for_event(|event| wire::is_event_of(event, path))
+                .map_err(|errno| failed(path, errno))?;
+        }
+        Ok(Self { connection, path })
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Takes all events that have come. Never waits.
+    pub(super) fn drain(&mut self) -> Result<bool> {
+        let mut fired = false;
+        let path = self.path;
+        self.connection
+            .events(|event| fired |= wire::is_event_of(event, path))
+            .map_err(|errno| failed(path, errno))?;
+        Ok(fired)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fake::Daemon;
+    use super::*;
+
+    const UUID: &str = "b7d3a1f0-1234-4cde-8f00-0123456789ab";
+
+    fn store(daemon: &Daemon) -> Store {
+        let connection = Mutex::new(Some(daemon.connect()));
+        let connect = || Err(HostError::new(Call::Open("nothing"), Errno::CONNREFUSED));
+        Store { connection, connect }
+    }
+
+    #[test]
+    fn domains_come_in_the_order_of_their_numbers_and_with_their_names() {
+        let daemon = Daemon::new(&[
+            ("/local/domain/10", ""),
+            ("/local/domain/10/name", "ten"),
+            ("/local/domain/10/vm", &format!("/vm/{UUID}")),
+            ("/local/domain/9", ""),
+            ("/local/domain/2", ""),
+            ("/local/domain/2/name", "two"),
+            ("/local/domain/strange", ""),
+            ("/local/domain/70000/name", "beyond"),
+        ]);
+        let found = store(&daemon).domains().unwrap();
+        let ten = Domain { id: DomId(10), name: Some("ten".into()), uuid: Some(UUID.into()) };
+        let two = Domain { id: DomId(2), name: Some("two".into()), uuid: None };
+        assert_eq!(found, [two, ten]);
+    }
+
+    #[test]
+    fn a_dying_domain_may_lack_everything_but_a_missing_one_is_an_error() {
+        let daemon = Daemon::new(&[("/local/domain/9", "")]);
+        let store = store(&daemon);
+        let dying = Domain { id: DomId(9), name: None, uuid: None };
+        assert_eq!(store.domain(DomId(9)), Ok(dying));
+        let missing = store.domain(DomId(8)).unwrap_err();
+        assert_eq!(missing, failed("/local/domain/8", Errno::NOENT));
+        assert!(missing.is_gone());
+    }
+
+    #[test]
+    fn a_long_directory_is_read_in_parts() {
+        let paths: Vec<String> = (0..2000).map(|id| format!("/local/domain/{id}/name")).collect();
+        let nodes: Vec<_> = paths.iter().map(|path| (path.as_str(), "x")).collect();
+        let daemon = Daemon::new(&nodes);
+        let names = store(&daemon).directory(DOMAINS).unwrap();
+        assert_eq!(names.len(), 2000);
+    }
+
+    #[test]
+    fn a_long_directory_that_always_changes_is_an_error() {
+        let paths: Vec<String> = (0..2000).map(|id| format!("/local/domain/{id}/name")).collect();
+        let nodes: Vec<_> = paths.iter().map(|path| (path.as_str(), "x")).collect();
+        let daemon = Daemon::restless(&nodes);
+        let refused = store(&daemon).directory(DOMAINS).unwrap_err();
+        assert_eq!(refused.errno, Errno::AGAIN);
+    }
+
+    #[test]
+    fn events_between_question_and_answer_disturb_nobody() {
+        let daemon = Daemon::new(&[("/local/domain/9/name", "nine")]);
+        let store = store(&daemon);
+        daemon.chatter();
+        for _ in 0..3 {
+            assert_eq!(store.domain(DomId(9)).unwrap().name.as_deref(), Some("nine"));
+        }
+    }
+
+    #[test]
+    fn a_hang_up_is_an_error_and_the_next_question_connects_again() {
+        let daemon = Daemon::new(&[]);
+        let store = store(&daemon);
+        daemon.hang_up();
+        assert_eq!(store.domains().unwrap_err().errno, Errno::CONNRESET);
+        let again = store.domains().unwrap_err();
+        assert_eq!(again, HostError::new(Call::Open("nothing"), Errno::CONNREFUSED));
+    }
+
+    #[test]
+    fn a_daemon_is_found_by_its_socket() {
+        let place = tempfile();
+        let path = place.join("socket");
+        let path = path.to_str().unwrap();
+        assert_eq!(Connection::at(path).unwrap_err(), Errno::NOENT);
+        let listener = std::os::unix::net::UnixListener::bind(path).unwrap();
+        assert!(Connection::at(path).is_ok());
+        drop(listener);
+        assert_eq!(Connection::at(path).unwrap_err(), Errno::CONNREFUSED);
+        std::fs::remove_dir_all(place).unwrap();
+    }
+
+    fn tempfile() -> std::path::PathBuf {
+        let place = std::env::temp_dir().join(format!("xenstore-{}", std::process::id()));
+        std::fs::create_dir_all(&place).unwrap();
+        place
+    }
+
+    #[test]
+    fn a_uuid_has_its_shape() {
+        assert_eq!(uuid_of(&format!("/vm/{UUID}")), Some(UUID));
+        assert_eq!(uuid_of(&format!("/vm/{UUID}-1")), Some(UUID));
+        for odd in
+            ["", "/vm/", UUID, "/vm/b7d3a1f0", "/vm/b7d3a1f0-1234-4cde-8f00-0123456789\u{e9}"]
+        {
+            assert_eq!(uuid_of(odd), None, "{odd}");
+        }
+    }
+}

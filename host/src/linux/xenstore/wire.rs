@@ -1,0 +1,167 @@
+//! Xenstore's messages as bytes. Nothing here waits, and no bytes make it panic.
+
+use crate::linux::sys::xenstore::{ERROR, ERRORS, HEADER, PAYLOAD_MAX};
+use core::str;
+use rustix::io::Errno;
+
+/// One message, its payload still in the buffer it came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Message<'a> {
+    pub(super) kind: u32,
+    pub(super) request: u32,
+    pub(super) payload: &'a [u8],
+}
+
+/// A request outside of any transaction, each part of its payload ended by a NUL.
+///
+/// # Errors
+/// [`Errno::INVAL`] if a part has a NUL inside; [`Errno::TOOBIG`] if the payload is longer than the
+/// daemon suffers: it would hang up.
+pub(super) fn encode(kind: u32, request: u32, parts: &[&str]) -> Result<Vec<u8>, Errno> {
+    if parts.iter().any(|part| part.contains('\0')) {
+        return Err(Errno::INVAL);
+    }
+    let length: usize = parts.iter().map(|part| part.len() + 1).sum();
+    let length = match u32::try_from(length) {
+        Ok(bytes) if length <= PAYLOAD_MAX => bytes,
+        _ => return Err(Errno::TOOBIG),
+    };
+    let mut bytes: Vec<u8> = [kind, request, 0, length].map(u32::to_ne_bytes).concat();
+    for part in parts {
+        bytes.extend_from_slice(part.as_bytes());
+        bytes.push(0);
+    }
+    Ok(bytes)
+}
+
+/// The first message of what has come so far, and the bytes after it. `None`: it is not yet whole.
+///
+/// # Errors
+/// [`Errno::PROTO`] if it is longer than a message can be; what follows cannot be made out.
+pub(super) fn split(bytes: &[u8]) -> Result<Option<(Message<'_>, &[u8])>, Errno> {
+    let Some((header, rest)) = bytes.split_first_chunk::<HEADER>() else {
+        return Ok(None);
+    };
+    let (words, _) = header.as_chunks::<4>();
+    let word = |index: usize| u32::from_ne_bytes(words[index]);
+    let length = usize::try_from(word(3)).map_err(|_| Errno::PROTO)?;
+    if length > PAYLOAD_MAX {
+        return Err(Errno::PROTO);
+    }
+    Ok(rest
+        .split_at_checked(length)
+        .map(|(payload, rest)| (Message { kind: word(0), request: word(1), payload }, rest)))
+}
+
+/// What a reply says to a request of `kind`.
+///
+/// # Errors
+/// What the daemon answered; [`Errno::PROTO`] for an answer to something else, or an unknown error.
+pub(super) fn answer<'a>(reply: &Message<'a>, kind: u32) -> Result<&'a [u8], Errno> {
+    match reply.kind {
+        ERROR => Err(strings(reply.payload)
+            .next()
+            .and_then(|name| ERRORS.iter().find(|(known, _)| *known == name))
+            .map_or(Errno::PROTO, |(_, errno)| *errno)),
+        found if found == kind => Ok(reply.payload),
+        _ => Err(Errno::PROTO),
+    }
+}
+
+/// The strings of a payload, each ended by a NUL; what is not UTF-8 or not ended is left out.
+pub(super) fn strings(payload: &[u8]) -> impl Iterator<Item = &str> {
+    let ended = payload.iter().rposition(|byte| *byte == 0).map_or(0, |last| last + 1);
+    payload[..ended]
+        .split_inclusive(|byte| *byte == 0)
+        .filter_map(|part| str::from_utf8(part.strip_suffix(&[0])?).ok())
+}
+
+/// Whether an event is one of the watch that was set with `token`.
+pub(super) fn is_event_of(payload: &[u8], token: &str) -> bool {
+    strings(payload).nth(1) == Some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::linux::sys::xenstore::{READ, WATCH_EVENT};
+
+    fn message(kind: u32, payload: &[u8]) -> Message<'_> {
+        Message { kind, request: 1, payload }
+    }
+
+    #[test]
+    fn what_is_encoded_is_split_again() {
+        let bytes = encode(READ, 7, &["/local/domain/1", "x"]).unwrap();
+        let (found, rest) = split(&bytes).unwrap().unwrap();
+        assert_eq!((found.kind, found.request), (READ, 7));
+        assert_eq!((found.payload, rest), (&b"/local/domain/1\0x\0"[..], &b""[..]));
+    }
+
+    #[test]
+    fn a_message_is_not_there_before_its_last_byte() {
+        let bytes = encode(READ, 7, &["/a"]).unwrap();
+        assert!((0..bytes.len()).all(|length| split(&bytes[..length]) == Ok(None)));
+        let two = [&bytes[..], &bytes[..3]].concat();
+        assert_eq!(split(&two).unwrap().unwrap().1.len(), 3);
+    }
+
+    #[test]
+    fn a_payload_has_a_limit_in_both_directions() {
+        let longest = "x".repeat(PAYLOAD_MAX - 1);
+        assert!(split(&encode(READ, 1, &[&longest]).unwrap()).unwrap().is_some());
+        assert_eq!(encode(READ, 1, &[&longest, ""]), Err(Errno::TOOBIG));
+        assert_eq!(encode(READ, 1, &["a\0b"]), Err(Errno::INVAL));
+        for length in [PAYLOAD_MAX + 1, 0xFFFF_FFFF] {
+            let length = u32::try_from(length).unwrap();
+            let header = [READ, 1, 0, length].map(u32::to_ne_bytes).concat();
+            assert_eq!(split(&header), Err(Errno::PROTO));
+        }
+    }
+
+    #[test]
+    fn errors_are_known_by_name() {
+        assert_eq!(answer(&message(ERROR, b"ENOENT\0"), READ), Err(Errno::NOENT));
+        for odd in [&b"ENOENT"[..], b"", b"\0", b"EWHAT\0", b"\xFF\0"] {
+            assert_eq!(answer(&message(ERROR, odd), READ), Err(Errno::PROTO));
+        }
+    }
+
+    #[test]
+    fn an_answer_is_to_what_was_asked() {
+        assert_eq!(answer(&message(READ, b"value"), READ), Ok(&b"value"[..]));
+        assert_eq!(answer(&message(WATCH_EVENT, b"a\0b\0"), READ), Err(Errno::PROTO));
+    }
+
+    #[test]
+    fn strings_without_an_end_are_left_out() {
+        assert!(strings(b"0\x001\0\xFF\0tail").eq(["0", "1"]));
+        assert!(strings(b"").eq([""; 0]) && strings(b"tail").eq([""; 0]));
+        assert!(strings(b"\0\0").eq(["", ""]));
+    }
+
+    #[test]
+    fn an_event_belongs_to_its_token() {
+        assert!(is_event_of(b"@releaseDomain\0token\0", "token"));
+        assert!(!is_event_of(b"@releaseDomain\0token", "token"));
+        assert!(!is_event_of(b"token\0other\0", "token"));
+        assert!(!is_event_of(b"", "token"));
+    }
+
+    /// Every short run of a few telling bytes is taken without a panic, and never past its end.
+    #[test]
+    fn no_bytes_are_trusted() {
+        const TELLING: [u8; 4] = [0, 1, 4, 0xFF];
+        let header = encode(READ, 1, &[]).unwrap();
+        for run in 0..4_usize.pow(6) {
+            let tail: Vec<u8> = (0..6).map(|at| TELLING[(run >> (2 * at)) & 3]).collect();
+            let bytes = [&header[..12], &tail].concat();
+            if let Ok(Some((found, rest))) = split(&bytes) {
+                assert_eq!(HEADER + found.payload.len() + rest.len(), bytes.len());
+                let _ = answer(&found, READ);
+            }
+            let _ = answer(&message(ERROR, &tail), READ);
+            let _ = is_event_of(&tail, "");
+        }
+    }
+}
