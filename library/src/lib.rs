@@ -1,1 +1,38 @@
-//! Part of xen-eventfd.
+//! ioeventfd and irqfd for Xen guests.
+//!
+//! A virtio guest rings a doorbell; a backend waits on an eventfd. [`Xen`] connects the two, with
+//! the verbs of kvm-ioctls: [`Guest::register_ioevent`] signals an eventfd for a guest's write,
+//! [`Guest::register_irqfd`] raises a guest's interrupt for a signal. The VMM stays asleep.
+//!
+//! Start at [`Xen`]. What differs from KVM is said at [`Guest`].
+
+mod address;
+mod engine;
+mod error;
+mod eventfd;
+mod guardian;
+mod guest;
+pub mod run_dir;
+mod xen;
+
+pub use address::{AnyValue, Datamatch, IoEventAddress, Masked, NoDatamatch};
+pub use engine::doorbells::{Counters, MAX_REGISTRATIONS, MAX_UNMATCHED};
+pub use engine::guest::Registered;
+pub use engine::orphan::Reaped;
+pub use error::{Error, Result};
+pub use guardian::{Guardian, VARIABLE as GUARDIAN_VARIABLE};
+pub use guest::{ChannelFd, Fallback, Guest, IoEvent, IrqFd, Missed};
+pub use xen::{Builder, ENGINE_VARIABLE, EngineKind, Xen, find};
+pub use xen_eventfd_core::irq::{InvalidIrq, Irq, Line, Trigger};
+pub use xen_eventfd_core::{
+    DomId, Doorbell, Filter, Invalid, IoServerId, Kick, Port, Space, VcpuId, Width,
+};
+pub use xen_eventfd_host::{Domain, Host, HostError};
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks. A thread that panicked left nothing half done: every change under a lock of ours is
+/// complete before anything that could panic.
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

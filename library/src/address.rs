@@ -1,0 +1,129 @@
+//! Where a doorbell is and which writes ring it, in the shape of kvm-ioctls.
+
+use crate::{Error, Result};
+use xen_eventfd_core::{Doorbell, Filter, Space, Width};
+
+/// The address of a doorbell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum IoEventAddress {
+    /// A guest physical address.
+    Mmio(u64),
+    /// An x86 I/O port.
+    Pio(u64),
+}
+
+impl IoEventAddress {
+    /// The address as a number.
+    pub const fn addr(&self) -> u64 {
+        match *self {
+            Self::Mmio(addr) | Self::Pio(addr) => addr,
+        }
+    }
+
+    const fn space(&self) -> Space {
+        match self {
+            Self::Mmio(_) => Space::Mmio,
+            Self::Pio(_) => Space::Pio,
+        }
+    }
+
+    /// The doorbell at this address that takes what `datamatch` says.
+    pub(crate) fn doorbell(&self, datamatch: impl Into<Filter>) -> Result<Doorbell> {
+        let addr = self.addr();
+        Doorbell::new(self.space(), addr, datamatch.into())
+            .map_err(|why| Error::Invalid { addr, why })
+    }
+}
+
+/// Any write of any width that begins at the address and ends within this many bytes (1 to 8):
+/// KVM's length 0. Xen routes by bytes, so the bytes must be named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct NoDatamatch(pub u8);
+
+/// Any write of this width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AnyValue(pub Width);
+
+/// Writes of this width whose value is `value` in the bits of `mask`. For a guest with
+/// NOTIFICATION_DATA the queue's number is in the low 16 bits: mask 0xFFFF.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Masked {
+    /// How wide the write must be.
+    pub width: Width,
+    /// The value, without bits outside the mask.
+    pub value: u64,
+    /// The bits that are compared.
+    pub mask: u64,
+}
+
+impl From<NoDatamatch> for Filter {
+    fn from(NoDatamatch(span): NoDatamatch) -> Self {
+        Self::Any { span }
+    }
+}
+
+impl From<AnyValue> for Filter {
+    fn from(AnyValue(width): AnyValue) -> Self {
+        Self::Width(width)
+    }
+}
+
+impl From<Masked> for Filter {
+    fn from(Masked { width, value, mask }: Masked) -> Self {
+        Self::Value { width, value, mask }
+    }
+}
+
+/// A plain number is a datamatch: its type is the width, its value the value. `register_ioevent`
+/// takes it as kvm-ioctls does; here it becomes what the table compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Datamatch(Filter);
+
+impl From<Datamatch> for Filter {
+    fn from(Datamatch(filter): Datamatch) -> Self {
+        filter
+    }
+}
+
+macro_rules! number_is_datamatch {
+    ($($number:ty => $width:ident),*) => {$(
+        impl From<$number> for Datamatch {
+            fn from(value: $number) -> Self {
+                let width = Width::$width;
+                Self(Filter::Value { width, value: value.into(), mask: width.mask() })
+            }
+        }
+    )*};
+}
+
+number_is_datamatch!(u8 => One, u16 => Two, u32 => Four, u64 => Eight);
+
+macro_rules! filter_is_datamatch {
+    ($($filter:ty),*) => {$(
+        impl From<$filter> for Datamatch {
+            fn from(filter: $filter) -> Self {
+                Self(filter.into())
+            }
+        }
+    )*};
+}
+
+filter_is_datamatch!(NoDatamatch, AnyValue, Masked);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_type_of_a_number_is_the_width() {
+        let doorbell = IoEventAddress::Mmio(0x50).doorbell(Datamatch::from(7_u16)).unwrap();
+        let width = Width::Two;
+        assert_eq!(doorbell.filter(), Filter::Value { width, value: 7, mask: 0xFFFF });
+    }
+
+    #[test]
+    fn what_cannot_be_names_the_address() {
+        let refused = IoEventAddress::Pio(0x1_0000).doorbell(NoDatamatch(4)).unwrap_err();
+        assert!(refused.to_string().contains("0x10000"), "{refused}");
+    }
+}

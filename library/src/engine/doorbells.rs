@@ -1,0 +1,215 @@
+//! The doorbells of one guest: who waits for which kick, and what has come so far.
+
+use crate::eventfd::EventFd;
+use crate::{Error, Result};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use xen_eventfd_core::claims::{self, Claim, Debt, Piece};
+use xen_eventfd_core::doorbell::Bytes;
+use xen_eventfd_core::held::Held;
+use xen_eventfd_core::table::{self, Collision, Entry};
+use xen_eventfd_core::{DomId, Doorbell, Kick, Request};
+
+/// Registrations that one guest can have.
+pub const MAX_REGISTRATIONS: usize = 16_384;
+/// Distinct kicks held for one guest.
+pub(crate) const MAX_HELD: usize = 256;
+/// Distinct kicks kept for one fallback.
+pub const MAX_UNMATCHED: usize = 256;
+
+/// What a guest's doorbells have seen since the engine took it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct Counters {
+    /// Kicks that signalled an eventfd.
+    pub delivered: u64,
+    /// Kicks that matched nothing and were held.
+    pub held: u64,
+    /// Kicks that came after their doorbell was gone: answered, not delivered.
+    pub late: u64,
+    /// Reads, answered with 0.
+    pub reads: u64,
+    /// Messages of Xen to every ioreq server.
+    pub broadcasts: u64,
+    /// Requests that no doorbell serves (string instructions and the like), answered.
+    pub odd: u64,
+    /// Events without a request.
+    pub spurious: u64,
+    /// Eventfds that could not be signalled.
+    pub failed: u64,
+}
+
+/// The kicks that a fallback received.
+#[derive(Debug, Default)]
+pub(crate) struct Unmatched {
+    pub(crate) kicks: BTreeMap<Kick, u64>,
+    pub(crate) overflowed: u64,
+}
+
+impl Unmatched {
+    fn add(&mut self, kick: Kick) {
+        let room = self.kicks.len() < MAX_UNMATCHED;
+        match self.kicks.get_mut(&kick) {
+            Some(count) => *count += 1,
+            None if room => _ = self.kicks.insert(kick, 1),
+            None => self.overflowed += 1,
+        }
+    }
+}
+
+/// One registration.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    pub(crate) doorbell: Doorbell,
+    pub(crate) eventfd: Arc<EventFd>,
+    /// Tells this registration from one like it that came before or after.
+    pub(crate) serial: u64,
+    /// For a fallback: what it received.
+    pub(crate) unmatched: Option<Arc<Mutex<Unmatched>>>,
+    pub(crate) kicks: u64,
+}
+
+impl Entry for Registration {
+    fn doorbell(&self) -> &Doorbell {
+        &self.doorbell
+    }
+}
+
+/// All registrations of one guest.
+#[derive(Debug, Default)]
+pub(crate) struct Doorbells {
+    table: Vec<Registration>,
+    claims: Vec<Claim>,
+    held: Held<MAX_HELD>,
+    pub(crate) counters: Counters,
+}
+
+impl Doorbells {
+    pub(crate) fn table(&self) -> &[Registration] {
+        &self.table
+    }
+
+    pub(crate) fn held(&self) -> &[Kick] {
+        self.held.marks()
+    }
+
+    /// Puts a kick aside that was answered by somebody else.
+    pub(crate) fn hold(&mut self, kick: Kick) {
+        self.held.insert(kick);
+    }
+
+    /// Gives all of it up but for the counters.
+    pub(crate) fn clear(&mut self) {
+        *self = Self { counters: self.counters, ..Self::default() };
+    }
+
+    /// Whether a registration could join.
+    pub(crate) fn check(&self, dom: DomId, doorbell: &Doorbell) -> Result<()> {
+        if self.table.len() >= MAX_REGISTRATIONS {
+            return Err(Error::TooMany { dom, limit: MAX_REGISTRATIONS });
+        }
+        table::place(&self.table, doorbell).map(|_| ()).map_err(|why| exists(doorbell, &why))
+    }
+
+    /// Takes hold of bytes. Returns those that Xen must now be told to route to us. From here on
+    /// their kicks are held.
+    pub(crate) fn claim(&mut self, bytes: Bytes) -> Vec<Bytes> {
+        let pieces: Vec<Piece> = claims::acquire(&self.claims, bytes).collect();
+        self.claims = pieces.iter().map(|piece| piece.claim).collect();
+        owed(&pieces, Debt::Map)
+    }
+
+    /// Lets go of bytes. Returns those that Xen should take back; until [`Self::forget`] they
+    /// stay known as routed to us.
+    pub(crate) fn unclaim(&mut self, bytes: Bytes) -> Vec<Bytes> {
+        let pieces: Vec<Piece> = claims::release(&self.claims, bytes).collect();
+        self.claims = pieces.iter().map(|piece| piece.claim).collect();
+        self.held.forget_unclaimed(&self.claims);
+        owed(&pieces, Debt::Unmap)
+    }
+
+    /// Xen no longer routes these bytes to us.
+    pub(crate) fn forget(&mut self, bytes: Bytes) {
+        self.claims.retain(|claim| claim.bytes != bytes || claim.holders > 0);
+    }
+
+    /// Publishes a registration whose bytes are claimed, and delivers what was held for it.
+    pub(crate) fn add(
+        &mut self,
+        new: Registration,
+        signal: &mut dyn FnMut(&EventFd) -> bool,
+    ) -> Result<()> {
+        let doorbell = new.doorbell;
+        let index = table::place(&self.table, &doorbell).map_err(|why| exists(&doorbell, &why))?;
+        self.table.insert(index, new);
+        let table = &self.table;
+        let owed = self.held.take(|kick| table::find(table, kick) == Some(index));
+        if owed {
+            self.deliver(index, None, signal);
+        }
+        Ok(())
+    }
+
+    /// Takes a registration away: exactly this doorbell with this eventfd, and this serial number
+    /// if one is given. Its eventfd is not signalled again.
+    pub(crate) fn remove(
+        &mut self,
+        doorbell: &Doorbell,
+        eventfd: Option<&EventFd>,
+        serial: Option<u64>,
+    ) -> Option<Registration> {
+        let index = table::position(&self.table, doorbell)?;
+        let found = self.table.get(index)?;
+        let same = eventfd.is_none_or(|eventfd| found.eventfd.is(eventfd))
+            && serial.is_none_or(|serial| found.serial == serial);
+        same.then(|| self.table.remove(index))
+    }
+
+    /// Acts on one request; the result is the answer to a read.
+    pub(crate) fn act(
+        &mut self,
+        request: &Request,
+        signal: &mut dyn FnMut(&EventFd) -> bool,
+    ) -> u64 {
+        match request {
+            Request::Kick(kick) => match table::find(&self.table, kick) {
+                Some(index) => self.deliver(index, Some(*kick), signal),
+                None if claims::holds(&self.claims, &kick.access) => {
+                    self.counters.held += 1;
+                    self.held.insert(*kick);
+                }
+                None => self.counters.late += 1,
+            },
+            Request::Read(_) => self.counters.reads += 1,
+            Request::Broadcast => self.counters.broadcasts += 1,
+            Request::Odd(_) => self.counters.odd += 1,
+        }
+        0
+    }
+
+    fn deliver(
+        &mut self,
+        index: usize,
+        kick: Option<Kick>,
+        signal: &mut dyn FnMut(&EventFd) -> bool,
+    ) {
+        let Some(found) = self.table.get_mut(index) else { return };
+        if let (Some(unmatched), Some(kick)) = (&found.unmatched, kick) {
+            // Before the signal: who is woken finds it.
+            crate::lock(unmatched).add(kick);
+        }
+        if signal(&found.eventfd) {
+            found.kicks += 1;
+            self.counters.delivered += 1;
+        } else {
+            self.counters.failed += 1;
+        }
+    }
+}
+
+fn owed(pieces: &[Piece], debt: Debt) -> Vec<Bytes> {
+    pieces.iter().filter(|piece| piece.debt == debt).map(|piece| piece.claim.bytes).collect()
+}
+
+fn exists(doorbell: &Doorbell, why: &Collision) -> Error {
+    Error::Exists { addr: doorbell.bytes().first(), why: why.to_string() }
+}

@@ -1,0 +1,461 @@
+//! One guest in the hands of the engine.
+
+use super::doorbells::{Counters, Doorbells, Registration, Unmatched};
+use super::irq::{Action, Channel, IrqSource};
+use super::server::Server;
+use super::{Engine, Shared, Source, new_eventfd, orphan};
+use crate::eventfd::EventFd;
+use crate::run_dir::{HeldKick, Lock, Record};
+use crate::{Error, Result, lock};
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+use xen_eventfd_core::doorbell::Bytes;
+use xen_eventfd_core::irq::Irq;
+use xen_eventfd_core::{DomId, Doorbell, IoServerId, Kick, Port};
+use xen_eventfd_host::{HostError, LocalPort};
+
+/// What the handler of a kick needs. Whoever holds its lock may rely on no handler running.
+#[derive(Debug)]
+struct Board {
+    /// `None` once the guest is let go of or dead.
+    server: Option<Server>,
+    doorbells: Doorbells,
+}
+
+/// How a guest stands with the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Served,
+    LetGo,
+    Dead,
+}
+
+/// A guest, as long as the engine serves it.
+#[derive(Debug)]
+pub(crate) struct GuestCore {
+    pub(crate) dom: DomId,
+    pub(crate) server: IoServerId,
+    /// Held by whoever changes what is registered, across the host calls that this takes.
+    changes: Mutex<Life>,
+    board: Mutex<Board>,
+    channels: Mutex<BTreeMap<Port, (Arc<Channel>, u32)>>,
+    last_error: Mutex<Option<HostError>>,
+    /// Readable once the guest is dead.
+    gone: OwnedFd,
+    lock: Mutex<Option<Lock>>,
+}
+
+/// A guest that is ours; dropping it lets go of it.
+#[derive(Debug)]
+pub(crate) struct Attachment {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) core: Arc<GuestCore>,
+}
+
+/// One registration, as a value for people and machines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registered {
+    /// The doorbell.
+    pub doorbell: Doorbell,
+    /// Kicks delivered to it.
+    pub kicks: u64,
+}
+
+impl Attachment {
+    /// Takes a guest: locks it, recovers what a dead engine left, and sets up a doorbell server.
+    pub(crate) fn new(engine: &Arc<Engine>, dom: DomId) -> Result<Self> {
+        let shared = &engine.shared;
+        shared.alive()?;
+        let domain = shared.host.domain(dom).map_err(|error| match error.is_gone() {
+            true => Error::UnknownDomain(dom.0.to_string()),
+            false => error.into(),
+        })?;
+        let gone = new_eventfd()?;
+        let lock_file = shared.run_dir.lock(dom)?;
+        let fresh = Record { domid: dom.0, uuid: domain.uuid.clone(), server: None, held: vec![] };
+        let mut record = shared.run_dir.read(dom).unwrap_or_else(|| fresh.clone());
+        match orphan::recover(&*shared.host, &shared.run_dir, &mut record)? {
+            orphan::Reaped::GuestGone => record = fresh,
+            reaped => tracing::debug!(?reaped, %dom, "looked for an orphan"),
+        }
+        let mut doorbells = Doorbells::default();
+        record.held.iter().filter_map(HeldKick::kick).for_each(|kick| doorbells.hold(kick));
+
+        // An event may come as soon as a port is bound; it finds its source once this is unlocked.
+        let mut sources = lock(&shared.sources);
+        let server = Server::create(&*shared.host, &*shared.events, &shared.run_dir, &mut record)?;
+        let ports = server.ports.clone();
+        let core = Arc::new(GuestCore {
+            dom,
+            server: server.id,
+            changes: Mutex::new(Life::Served),
+            board: Mutex::new(Board { server: Some(server), doorbells }),
+            channels: Mutex::default(),
+            last_error: Mutex::default(),
+            gone,
+            lock: Mutex::new(Some(lock_file)),
+        });
+        for (vcpu, port) in ports.into_iter().enumerate() {
+            sources.ports.insert(port, Source::Doorbell(Arc::clone(&core), vcpu));
+        }
+        drop(sources);
+        lock(&shared.guests).insert(dom, Arc::clone(&core));
+        let attachment = Self { engine: Arc::clone(engine), core };
+        // It may have died before it was in the list of those who are looked after.
+        attachment.core.bury_if_dead(shared);
+        drop(attachment.core.changes()?);
+        Ok(attachment)
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.engine.shared
+    }
+
+    /// Registers a doorbell. Returns its serial number.
+    pub(crate) fn register(
+        &self,
+        doorbell: Doorbell,
+        eventfd: EventFd,
+        unmatched: Option<Arc<Mutex<Unmatched>>>,
+    ) -> Result<u64> {
+        let shared = self.shared();
+        shared.alive()?;
+        let _changes = self.core.changes()?;
+        let bytes = doorbell.bytes();
+        let to_map = {
+            let mut board = lock(&self.core.board);
+            board.doorbells.check(self.core.dom, &doorbell)?;
+            // From here on its kicks are held, so none is lost between the map and the table.
+            board.doorbells.claim(bytes)
+        };
+        for (index, piece) in to_map.iter().enumerate() {
+            if let Err(error) = shared.host.map_range(self.core.dom, self.core.server, *piece) {
+                let unmapped = to_map.get(index..).unwrap_or_default();
+                self.unclaim(bytes, unmapped);
+                return Err(self.core.died_or(error));
+            }
+        }
+        let serial = shared.serial();
+        let eventfd = Arc::new(eventfd);
+        let new = Registration { doorbell, eventfd, serial, unmatched, kicks: 0 };
+        lock(&self.core.board).doorbells.add(new, &mut |eventfd| shared.signal(eventfd))?;
+        Ok(serial)
+    }
+
+    /// Takes a registration back. When this returns, its eventfd is not signalled again.
+    pub(crate) fn unregister(
+        &self,
+        doorbell: &Doorbell,
+        eventfd: Option<&EventFd>,
+        serial: Option<u64>,
+    ) -> Result<()> {
+        let addr = doorbell.bytes().first();
+        let _changes = self.core.changes()?;
+        // The handler signals under this lock, so none is on its way once it is released.
+        let removed = lock(&self.core.board).doorbells.remove(doorbell, eventfd, serial);
+        if removed.is_none() {
+            return Err(Error::NotRegistered { addr });
+        }
+        self.unclaim(doorbell.bytes(), &[]);
+        Ok(())
+    }
+
+    /// Lets go of bytes, of which some were never mapped.
+    fn unclaim(&self, bytes: Bytes, never_mapped: &[Bytes]) {
+        let shared = self.shared();
+        let to_unmap = lock(&self.core.board).doorbells.unclaim(bytes);
+        for piece in to_unmap {
+            let unmapped = never_mapped.contains(&piece)
+                || match shared.host.unmap_range(self.core.dom, self.core.server, piece) {
+                    Ok(()) => true,
+                    // Taking bytes from the middle of a range may need one range too many. The
+                    // bytes stay ours then, and are answered.
+                    Err(error) => {
+                        tracing::info!(%error, "the bytes stay claimed");
+                        false
+                    }
+                };
+            if unmapped {
+                lock(&self.core.board).doorbells.forget(piece);
+            }
+        }
+    }
+
+    /// Registers an eventfd that raises an interrupt. Returns its serial number.
+    pub(crate) fn register_irq(&self, eventfd: EventFd, irq: Irq) -> Result<(u64, Arc<IrqSource>)> {
+        let shared = self.shared();
+        shared.alive()?;
+        irq.check()?;
+        let _changes = self.core.changes()?;
+        let id = eventfd.id();
+        let mut sources = lock(&shared.sources);
+        if sources.irqs.values().any(|other| other.eventfd.id() == id && other.dom == self.core.dom)
+        {
+            return Err(Error::Busy { what: "an interrupt for this eventfd".to_owned() });
+        }
+        drop(sources);
+        let action = match irq {
+            Irq::EventChannel(port) => Action::Ring(self.channel(port)?),
+            Irq::Msi { addr, data } => Action::Msi { addr, data },
+            Irq::Line(line, trigger) => Action::Line(line, trigger),
+        };
+        let source = Arc::new(IrqSource::new(self.core.dom, irq, eventfd, action));
+        let serial = shared.serial();
+        sources = lock(&shared.sources);
+        sources.irqs.insert(serial, Arc::clone(&source));
+        drop(sources);
+        // What was signalled before counts: the descriptor is readable, so the thread comes by.
+        if let Err(error) = shared.listen(source.eventfd.as_fd(), serial) {
+            self.unregister_irq(serial);
+            return Err(error);
+        }
+        Ok((serial, source))
+    }
+
+    /// Takes an irqfd back. When this returns, it raises nothing any more.
+    pub(crate) fn unregister_irq(&self, serial: u64) {
+        let Some(source) = lock(&self.shared().sources).irqs.remove(&serial) else { return };
+        self.shared().ignore(source.eventfd.as_fd());
+        source.close();
+        if let Irq::EventChannel(port) = source.irq {
+            self.release_channel(port);
+        }
+    }
+
+    /// The serial number of the irqfd with this eventfd and interrupt.
+    pub(crate) fn find_irq(&self, eventfd: &EventFd, irq: &Irq) -> Option<u64> {
+        let sources = lock(&self.shared().sources);
+        let same = |source: &IrqSource| {
+            source.dom == self.core.dom && source.eventfd.is(eventfd) && source.irq == *irq
+        };
+        sources.irqs.iter().find_map(|(serial, source)| same(source).then_some(*serial))
+    }
+
+    /// Has an eventfd signalled for each event of a guest's port.
+    pub(crate) fn listen(&self, eventfd: EventFd, port: Port) -> Result<()> {
+        self.shared().alive()?;
+        Irq::EventChannel(port).check()?;
+        let _changes = self.core.changes()?;
+        let channel = self.channel(port)?;
+        {
+            let mut listener = lock(&channel.listener);
+            if listener.is_some() {
+                drop(listener);
+                self.release_channel(port);
+                return Err(Error::Busy { what: format!("an eventfd for {port}") });
+            }
+            *listener = Some(Arc::new(eventfd));
+        }
+        // Events that came while nobody listened were not ended.
+        if let Err(error) = self.shared().events.eoi(channel.local) {
+            self.stop_listening(port);
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
+    /// When this returns, the eventfd of a port is not signalled again.
+    pub(crate) fn stop_listening(&self, port: Port) {
+        let channel = lock(&self.core.channels).get(&port).map(|(channel, _)| Arc::clone(channel));
+        if let Some(channel) = channel
+            && lock(&channel.listener).take().is_some()
+        {
+            self.release_channel(port);
+        }
+    }
+
+    /// One more user of a guest's port; bound by the first.
+    fn channel(&self, port: Port) -> Result<Arc<Channel>> {
+        let shared = self.shared();
+        let mut channels = lock(&self.core.channels);
+        if let Some((channel, users)) = channels.get_mut(&port) {
+            *users += 1;
+            return Ok(Arc::clone(channel));
+        }
+        let mut sources = lock(&shared.sources);
+        let bound = Channel::bind(&shared.events, self.core.dom, port);
+        let channel = Arc::new(bound.map_err(|error| self.core.died_or(error))?);
+        sources.ports.insert(channel.local, Source::Channel(Arc::clone(&channel)));
+        channels.insert(port, (Arc::clone(&channel), 1));
+        Ok(channel)
+    }
+
+    /// One user less; unbound by the last.
+    fn release_channel(&self, port: Port) {
+        let mut channels = lock(&self.core.channels);
+        let Some((channel, users)) = channels.get_mut(&port) else { return };
+        *users -= 1;
+        if *users == 0 {
+            lock(&self.shared().sources).ports.remove(&channel.local);
+            channels.remove(&port);
+        }
+    }
+
+    /// Lets go of the guest, in the order that leaves none of its vCPUs waiting.
+    pub(crate) fn close(&self) -> Result<()> {
+        let shared = self.shared();
+        let core = &self.core;
+        let mut life = lock(&core.changes);
+        if *life != Life::Served {
+            return Ok(());
+        }
+        *life = Life::LetGo;
+        core.drop_irqs(shared);
+        let disabled = match shared.host.set_server_state(core.dom, core.server, false) {
+            Err(error) if !error.is_gone() => Err(error),
+            _ => Ok(()),
+        };
+        // With this lock no handler runs, and without a server none starts.
+        let server = lock(&core.board).server.take();
+        core.forget_ports(shared);
+        let torn_down = match server {
+            Some(server) => server.tear_down(&*shared.host, &*shared.events, core.dom),
+            None => Ok(()),
+        };
+        let closed = disabled.and(torn_down);
+        if closed.is_ok() {
+            shared.run_dir.remove(core.dom);
+        }
+        core.leave(shared);
+        closed.map_err(Into::into)
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::warn!(%error, dom = %self.core.dom, "a guest was not let go of cleanly");
+        }
+    }
+}
+
+impl GuestCore {
+    /// Serves the request of one vCPU, if there is one, and ends the event.
+    ///
+    /// All of it happens under the board's lock, so that whoever takes the server away knows that
+    /// neither a slot nor a port of it is in use.
+    pub(super) fn serve(&self, shared: &Shared, port: LocalPort, vcpu: usize) {
+        let mut board = lock(&self.board);
+        let Board { server, doorbells } = &mut *board;
+        let Some(slot) = server.as_ref().and_then(|server| server.page.slots().get(vcpu)) else {
+            return;
+        };
+        let served = slot.serve(|request| doorbells.act(request, &mut |fd| shared.signal(fd)));
+        let rung = match served {
+            Some(_) => shared.events.notify(port),
+            None => {
+                doorbells.counters.spurious += 1;
+                Ok(())
+            }
+        };
+        if let Err(error) = rung.and(shared.events.eoi(port)) {
+            tracing::debug!(%error, dom = %self.dom, "a vCPU was not woken");
+            *lock(&self.last_error) = Some(error);
+        }
+    }
+
+    /// Drops everything of a guest that has died.
+    pub(super) fn bury_if_dead(&self, shared: &Shared) {
+        let mut life = lock(&self.changes);
+        let dead = match &lock(&self.board).server {
+            Some(server) if *life == Life::Served => !server.is_alive(&*shared.host, self.dom),
+            _ => false,
+        };
+        if !dead {
+            return;
+        }
+        *life = Life::Dead;
+        self.drop_irqs(shared);
+        let server = lock(&self.board).server.take();
+        self.forget_ports(shared);
+        if let Some(server) = server {
+            server.abandon(&*shared.events);
+        }
+        shared.run_dir.remove(self.dom);
+        self.leave(shared);
+        let _ = rustix::io::write(&self.gone, &1_u64.to_ne_bytes());
+        tracing::info!(dom = %self.dom, "a guest died");
+    }
+
+    /// Closes every irqfd and every event channel of this guest.
+    fn drop_irqs(&self, shared: &Shared) {
+        let mut closed = Vec::new();
+        lock(&shared.sources).irqs.retain(|_, source| {
+            let ours = source.dom == self.dom;
+            if ours {
+                closed.push(Arc::clone(source));
+            }
+            !ours
+        });
+        for source in closed {
+            shared.ignore(source.eventfd.as_fd());
+            source.close();
+        }
+        let channels = std::mem::take(&mut *lock(&self.channels));
+        for (channel, _) in channels.values() {
+            lock(&channel.listener).take();
+            lock(&shared.sources).ports.remove(&channel.local);
+        }
+    }
+
+    /// Events of our vCPUs' ports mean nothing any more. Before the ports are unbound, as their
+    /// numbers are used again.
+    fn forget_ports(&self, shared: &Shared) {
+        let ours = |source: &Source| match source {
+            Source::Doorbell(guest, _) => guest.dom == self.dom,
+            Source::Channel(_) => false,
+        };
+        lock(&shared.sources).ports.retain(|_, source| !ours(source));
+    }
+
+    /// Gives up the registrations, with their references to eventfds, and the guest's lock.
+    fn leave(&self, shared: &Shared) {
+        lock(&self.board).doorbells.clear();
+        lock(&shared.guests).remove(&self.dom);
+        lock(&self.lock).take();
+    }
+
+    /// The right to change what is registered; fails if the guest is no longer served.
+    fn changes(&self) -> Result<std::sync::MutexGuard<'_, Life>> {
+        let life = lock(&self.changes);
+        match *life {
+            Life::Served => Ok(life),
+            Life::LetGo | Life::Dead => Err(Error::GuestDied(self.dom)),
+        }
+    }
+
+    fn died_or(&self, error: HostError) -> Error {
+        if error.is_gone() && !matches!(error.call, xen_eventfd_host::Call::Bind(..)) {
+            Error::GuestDied(self.dom)
+        } else {
+            error.into()
+        }
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        lock(&self.board).doorbells.counters
+    }
+
+    pub(crate) fn held(&self) -> Vec<Kick> {
+        lock(&self.board).doorbells.held().to_vec()
+    }
+
+    pub(crate) fn registered(&self) -> Vec<Registered> {
+        let board = lock(&self.board);
+        let show = |r: &Registration| Registered { doorbell: r.doorbell, kicks: r.kicks };
+        board.doorbells.table().iter().map(show).collect()
+    }
+
+    pub(crate) fn last_error(&self) -> Option<HostError> {
+        lock(&self.last_error).clone()
+    }
+
+    pub(crate) fn gone(&self) -> BorrowedFd<'_> {
+        self.gone.as_fd()
+    }
+
+    pub(crate) fn is_served(&self) -> bool {
+        *lock(&self.changes) == Life::Served
+    }
+}

@@ -1,0 +1,235 @@
+//! The userspace engine: one thread that serves any number of guests.
+//!
+//! ```text
+//! event on a vCPU's port -> slot -> doorbells -> eventfd      (guest.rs, doorbells.rs)
+//! eventfd                -> interrupt                         (irq.rs)
+//! event on a port        -> eventfd                           (irq.rs)
+//! a domain was released  -> drop what we hold of dead guests  (guest.rs)
+//! ```
+//!
+//! The thread never waits but in `epoll_wait`: eventfds are signalled and read by paths that
+//! cannot block, and no lock that it takes is held across anything but a host call.
+//!
+//! Locks, in the order in which they are taken: a guest's `changes`, `channels`, [`Shared::sources`],
+//! a guest's `board` or a channel's listener, the signaller.
+
+pub(crate) mod doorbells;
+pub(crate) mod guest;
+pub(crate) mod irq;
+pub(crate) mod orphan;
+pub(crate) mod server;
+
+use crate::eventfd::EventFd;
+use crate::run_dir::RunDir;
+use crate::{Error, Result, lock};
+use guest::GuestCore;
+use irq::{Channel, IrqSource};
+use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::io::Errno;
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use xen_eventfd_core::DomId;
+use xen_eventfd_host::{Call, EventChannels, Host, HostError, LocalPort, Releases, Signaller};
+
+/// What an event on one of our ports means.
+#[derive(Debug, Clone)]
+pub(crate) enum Source {
+    /// A vCPU rang a doorbell.
+    Doorbell(Arc<GuestCore>, usize),
+    /// A guest rang an event channel.
+    Channel(Arc<Channel>),
+}
+
+/// Everything that can wake the thread.
+#[derive(Debug, Default)]
+pub(crate) struct Sources {
+    pub(crate) ports: HashMap<LocalPort, Source>,
+    pub(crate) irqs: HashMap<u64, Arc<IrqSource>>,
+}
+
+/// What the thread and the callers share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) host: Arc<dyn Host>,
+    pub(crate) events: Arc<dyn EventChannels>,
+    pub(crate) run_dir: RunDir,
+    pub(crate) sources: Mutex<Sources>,
+    pub(crate) guests: Mutex<BTreeMap<DomId, Arc<GuestCore>>>,
+    signaller: Mutex<Box<dyn Signaller>>,
+    epoll: OwnedFd,
+    stop: OwnedFd,
+    failure: Mutex<Option<HostError>>,
+    serial: AtomicU64,
+}
+
+/// Tokens of the sources that are always there; an irqfd's token is its serial number.
+const EVENTS: u64 = 0;
+const RELEASES: u64 = 1;
+const STOP: u64 = 2;
+const FIRST_SERIAL: u64 = 16;
+
+/// A running engine. Dropping it stops the thread.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+fn own(what: &'static str) -> impl Fn(Errno) -> HostError {
+    move |errno| HostError::new(Call::Open(what), errno)
+}
+
+/// A new eventfd of our own.
+pub(crate) fn new_eventfd() -> xen_eventfd_host::Result<OwnedFd> {
+    eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(own("an eventfd"))
+}
+
+impl Engine {
+    pub(crate) fn start(host: Arc<dyn Host>, run_dir: RunDir) -> Result<Self> {
+        let events: Arc<dyn EventChannels> = Arc::from(host.event_channels()?);
+        let releases = host.releases()?;
+        let signaller = Mutex::new(host.signaller()?);
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(own("an epoll set"))?;
+        let stop = new_eventfd()?;
+        let shared = Arc::new(Shared {
+            host,
+            events,
+            run_dir,
+            sources: Mutex::default(),
+            guests: Mutex::default(),
+            signaller,
+            epoll,
+            stop,
+            failure: Mutex::default(),
+            serial: AtomicU64::new(FIRST_SERIAL),
+        });
+        shared.listen(shared.events.fd(), EVENTS)?;
+        shared.listen(releases.fd(), RELEASES)?;
+        shared.listen(shared.stop.as_fd(), STOP)?;
+        let thread = std::thread::Builder::new()
+            .name("xen-eventfd".to_owned())
+            .spawn({
+                let shared = Arc::clone(&shared);
+                move || shared.run(releases)
+            })
+            .map_err(|error| Error::NoEngine(format!("no thread could be started ({error})")))?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let _ = rustix::io::write(&self.shared.stop, &1_u64.to_ne_bytes());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Signals an eventfd, whatever its backend does.
+    pub(crate) fn signal(&self, eventfd: &EventFd) -> bool {
+        match lock(&self.signaller).signal(eventfd.as_fd()) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(%error, "an eventfd was not signalled");
+                false
+            }
+        }
+    }
+
+    /// Fails if the thread has stopped.
+    pub(crate) fn alive(&self) -> Result<()> {
+        match &*lock(&self.failure) {
+            None => Ok(()),
+            Some(error) => Err(Error::EngineStopped(error.clone())),
+        }
+    }
+
+    pub(crate) fn listen(&self, fd: BorrowedFd<'_>, token: u64) -> Result<()> {
+        let data = epoll::EventData::new_u64(token);
+        epoll::add(&self.epoll, fd, data, epoll::EventFlags::IN)
+            .map_err(|errno| HostError::new(Call::EventFd, errno).into())
+    }
+
+    pub(crate) fn ignore(&self, fd: BorrowedFd<'_>) {
+        let _ = epoll::delete(&self.epoll, fd);
+    }
+
+    fn run(&self, mut releases: Box<dyn Releases>) {
+        if let Err(error) = self.serve(&mut *releases) {
+            tracing::error!(%error, "the engine stops");
+            *lock(&self.failure) = Some(error);
+        }
+    }
+
+    /// Serves until told to stop, or until the host fails in a way that leaves nothing to serve.
+    fn serve(&self, releases: &mut dyn Releases) -> xen_eventfd_host::Result<()> {
+        let mut ready = Vec::with_capacity(64);
+        let mut ports = Vec::new();
+        loop {
+            ready.clear();
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut ready), None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(HostError::new(Call::Event, errno)),
+            }
+            for event in &ready {
+                match event.data.u64() {
+                    STOP => return Ok(()),
+                    EVENTS => {
+                        self.events.pending(&mut ports)?;
+                        // Each port once a round, so no guest's flood delays another's turn.
+                        ports.drain(..).for_each(|port| self.event(port));
+                    }
+                    RELEASES => {
+                        if releases.drain()? {
+                            self.bury_the_dead();
+                        }
+                    }
+                    serial => self.irq(serial),
+                }
+            }
+        }
+    }
+
+    fn event(&self, port: LocalPort) {
+        let source = lock(&self.sources).ports.get(&port).cloned();
+        match source {
+            Some(Source::Doorbell(guest, vcpu)) => guest.serve(self, port, vcpu),
+            Some(Source::Channel(channel)) => {
+                let listener = lock(&channel.listener);
+                // Without a listener the event is not ended: the guest may ring, at no cost to us.
+                if let Some(eventfd) = &*listener {
+                    channel.received.fetch_add(1, Ordering::Relaxed);
+                    self.signal(eventfd);
+                    if let Err(error) = self.events.eoi(port) {
+                        tracing::warn!(%error, "an event was not ended");
+                    }
+                }
+            }
+            // Its owner has let go of it since.
+            None => _ = self.events.eoi(port),
+        }
+    }
+
+    fn irq(&self, serial: u64) {
+        let Some(source) = lock(&self.sources).irqs.get(&serial).cloned() else { return };
+        if let Err(error) = source.fire(&*self.host, &*self.events) {
+            tracing::debug!(%error, "an interrupt was not raised");
+        }
+    }
+
+    fn bury_the_dead(&self) {
+        let guests: Vec<_> = lock(&self.guests).values().cloned().collect();
+        for guest in guests {
+            guest.bury_if_dead(self);
+        }
+    }
+}

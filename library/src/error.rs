@@ -1,0 +1,136 @@
+//! What can go wrong, and what to do about it.
+
+use rustix::io::Errno;
+use std::path::PathBuf;
+use xen_eventfd_core::irq::InvalidIrq;
+use xen_eventfd_core::{DomId, Invalid};
+use xen_eventfd_host::HostError;
+
+/// What comes of a call.
+pub type Result<T> = core::result::Result<T, Error>;
+
+/// Why a call failed. Nothing is half done: what was registered before still is.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Xen, Linux or xenstore said no.
+    #[error(transparent)]
+    Host(#[from] HostError),
+
+    /// No such guest.
+    #[error("no domain {0}; `xl list` shows those that are")]
+    UnknownDomain(String),
+
+    /// The guest is gone, and all that was registered for it.
+    #[error("{0} is gone; drop its registrations")]
+    GuestDied(DomId),
+
+    /// One engine serves a guest, and another one does already.
+    #[error("{dom} is served by {holder}; stop that first")]
+    InUse {
+        /// The guest.
+        dom: DomId,
+        /// Who holds it: process id, name, engine.
+        holder: String,
+    },
+
+    /// The registration cannot be.
+    #[error("cannot register a doorbell at {addr:#x}: {why}")]
+    Invalid {
+        /// Its address.
+        addr: u64,
+        /// Which part is wrong.
+        why: Invalid,
+    },
+
+    /// The interrupt cannot be.
+    #[error("cannot register an interrupt: {0}")]
+    InvalidIrq(#[from] InvalidIrq),
+
+    /// Some write would belong to two registrations.
+    #[error("cannot register a doorbell at {addr:#x}: {why}; unregister that first")]
+    Exists {
+        /// Its address.
+        addr: u64,
+        /// What is in its way.
+        why: String,
+    },
+
+    /// No such registration: address, width, datamatch and eventfd must all be as they were.
+    #[error("nothing like this is registered at {addr:#x} with this eventfd")]
+    NotRegistered {
+        /// The address.
+        addr: u64,
+    },
+
+    /// An eventfd raises one interrupt of a guest, or stands for one event channel.
+    #[error("{what} is registered already; unregister that first")]
+    Busy {
+        /// The eventfd or the port.
+        what: String,
+    },
+
+    /// A guest has at most this many registrations.
+    #[error("{dom} has {limit} registrations already; unregister some")]
+    TooMany {
+        /// The guest.
+        dom: DomId,
+        /// The limit.
+        limit: usize,
+    },
+
+    /// The descriptor is none, or of another kind.
+    #[error("descriptor {fd} is {what}; pass an eventfd")]
+    NotAnEventFd {
+        /// Its number.
+        fd: i32,
+        /// What it is instead.
+        what: String,
+    },
+
+    /// The directory of locks and records failed.
+    #[error("cannot {what} {}: {errno}; it must be a directory that this process may write", path.display())]
+    RunDir {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the kernel said.
+        errno: Errno,
+    },
+
+    /// Nobody would look after the guests if this process were killed.
+    #[error(
+        "no guardian: {0}; install the xen-eventfd command, or choose Guardian::None and have a \
+         supervisor run `xen-eventfd reap` after a crash"
+    )]
+    NoGuardian(String),
+
+    /// No engine can run here.
+    #[error("no engine can run here: {0}; `xen-eventfd doctor` tells what is missing")]
+    NoEngine(String),
+
+    /// The engine's thread has stopped, because the host failed it.
+    #[error("the engine has stopped: {0}")]
+    EngineStopped(HostError),
+}
+
+impl Error {
+    /// The error number that KVM or the kernel engine answers for the same mistake.
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::Host(error) | Self::EngineStopped(error) => error.errno,
+            Self::UnknownDomain(_) | Self::GuestDied(_) => Errno::SRCH,
+            Self::InUse { .. } | Self::Busy { .. } => Errno::BUSY,
+            Self::Invalid { .. } | Self::InvalidIrq(_) => Errno::INVAL,
+            Self::Exists { .. } => Errno::EXIST,
+            Self::NotRegistered { .. } => Errno::NOENT,
+            Self::TooMany { .. } => Errno::NOSPC,
+            Self::NotAnEventFd { what, .. } if what == "not open" => Errno::BADF,
+            Self::NotAnEventFd { .. } => Errno::INVAL,
+            Self::RunDir { errno, .. } => *errno,
+            Self::NoGuardian(_) => Errno::CHILD,
+            Self::NoEngine(_) => Errno::NODEV,
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Who looks after the guests when this process is killed.
+//!
+//! A killed engine leaves its server enabled and its guests' vCPUs waiting. The guardian is a
+//! small process of its own, `xen-eventfd guard`, that waits for ours to end and then reaps what
+//! it left. It is given a pidfd of this process as its standard input: unlike a pipe's end, that
+//! cannot be held open by a forked child.
+
+use crate::{Error, Result};
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Names the guardian's program.
+pub const VARIABLE: &str = "XEN_EVENTFD_GUARDIAN";
+/// The program's usual name.
+const PROGRAM: &str = "xen-eventfd";
+
+/// Who reaps after this process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Guardian {
+    /// The `xen-eventfd` command: the one that `XEN_EVENTFD_GUARDIAN` names, or that lies beside
+    /// this program, or on the PATH.
+    #[default]
+    Auto,
+    /// This program, called as `PROGRAM --run-dir DIR guard`.
+    Program(PathBuf),
+    /// Nobody, or a supervisor that runs `xen-eventfd reap`.
+    None,
+}
+
+impl Guardian {
+    /// Starts the guardian, if there is to be one. It ends by itself after this process.
+    pub(crate) fn start(&self, run_dir: &Path) -> Result<()> {
+        let program = match self {
+            Self::None => return Ok(()),
+            Self::Program(program) => program.clone(),
+            Self::Auto => find().ok_or_else(|| {
+                Error::NoGuardian(format!("no {PROGRAM} beside this program or on the PATH"))
+            })?,
+        };
+        let failed = |what: &str, error: &dyn std::fmt::Display| {
+            Error::NoGuardian(format!("{}: cannot {what}: {error}", program.display()))
+        };
+        let me: OwnedFd = pidfd_open(getpid(), PidfdFlags::empty())
+            .map_err(|errno| failed("open a pidfd", &errno))?;
+        // Own process group: what kills the group of this process must not kill it.
+        let mut child = Command::new(&program)
+            .arg("--run-dir")
+            .arg(run_dir)
+            .arg("guard")
+            .stdin(Stdio::from(me))
+            .stdout(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .map_err(|error| failed("start it", &error))?;
+        // It says nothing and ends after us; if it ends before, nobody is left in its place.
+        let watch = move || match child.wait() {
+            Ok(status) => tracing::warn!(%status, "the guardian has ended; guests are unguarded"),
+            Err(error) => tracing::warn!(%error, "the guardian cannot be waited for"),
+        };
+        let name = "xen-eventfd-guardian".to_owned();
+        std::thread::Builder::new()
+            .name(name)
+            .spawn(watch)
+            .map_err(|error| failed("watch over it", &error))?;
+        Ok(())
+    }
+}
+
+fn find() -> Option<PathBuf> {
+    let named = std::env::var_os(VARIABLE).map(PathBuf::from);
+    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(PROGRAM)));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).map(|dir| dir.join(OsStr::new(PROGRAM)));
+    named.or_else(|| beside.into_iter().chain(on_path).find(|program| program.is_file()))
+}

@@ -1,0 +1,421 @@
+//! A guest, and what can be registered for it.
+
+use crate::address::{Datamatch, IoEventAddress};
+use crate::engine::Engine;
+use crate::engine::doorbells::{Counters, Unmatched};
+use crate::engine::guest::{Attachment, Registered};
+use crate::engine::irq::IrqSource;
+use crate::eventfd::EventFd;
+use crate::{Error, Result, lock};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex};
+use xen_eventfd_core::irq::Irq;
+use xen_eventfd_core::{DomId, Doorbell, Filter, IoServerId, Kick, Port};
+use xen_eventfd_host::HostError;
+
+/// A guest whose doorbells this engine serves. Cheap to clone.
+///
+/// The guest is let go of when the last clone and the last registration are dropped, or by
+/// [`Guest::close`]: its vCPUs go on, and its kicks go to the VMM again.
+///
+/// # The difference from KVM
+/// Xen decides by address alone who gets an access. Once a doorbell is registered, every access
+/// to its bytes comes here, so a write that matches no registration cannot fall through to the
+/// VMM. Register an eventfd for each queue, or a wildcard ([`crate::AnyValue`], [`crate::NoDatamatch`])
+/// beside the datamatches, or a [fallback](Guest::register_fallback) that tells the VMM what it
+/// missed. What still matches nothing is *held*, and delivered when its eventfd is registered.
+#[derive(Debug, Clone)]
+pub struct Guest(Arc<Attachment>);
+
+impl Guest {
+    pub(crate) fn new(engine: &Arc<Engine>, dom: DomId) -> Result<Self> {
+        Ok(Self(Arc::new(Attachment::new(engine, dom)?)))
+    }
+
+    /// Signals `eventfd` for each write to `addr` that matches.
+    ///
+    /// `datamatch` is a number, whose type is the width (`3_u32`: 4 bytes with the value 3), or
+    /// [`crate::Masked`], [`crate::AnyValue`], [`crate::NoDatamatch`].
+    ///
+    /// # Errors
+    /// [`Error::Exists`] if a write could belong to another registration as well;
+    /// [`Error::Invalid`]; [`Error::NotAnEventFd`]; [`Error::GuestDied`]; [`Error::Host`] if Xen
+    /// has no room for one more range.
+    ///
+    /// ```
+    /// # let model = xen_eventfd_model::Model::new();
+    /// # let dom = model.domain(xen_eventfd_model::Config::new("guest"));
+    /// # let dir = tempfile::tempdir()?;
+    /// # let xen = xen_eventfd::Xen::builder().run_dir(dir.path()).open_on(model.client("backend"))?;
+    /// # let guest = xen.guest(dom)?;
+    /// # use rustix::event::{eventfd, EventfdFlags};
+    /// use xen_eventfd::{IoEventAddress, Masked, Width};
+    /// let doorbell = IoEventAddress::Mmio(0xfe00_0050);
+    /// let (rx, tx) = (eventfd(0, EventfdFlags::empty())?, eventfd(0, EventfdFlags::empty())?);
+    /// let _rx = guest.register_ioevent(&rx, &doorbell, 0_u32)?;
+    /// let _tx = guest.register_ioevent(&tx, &doorbell, 1_u32)?;
+    /// let twin = guest.register_ioevent(&tx, &doorbell, 1_u32).unwrap_err();
+    /// assert_eq!(twin.errno(), rustix::io::Errno::EXIST);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn register_ioevent(
+        &self,
+        eventfd: &impl AsFd,
+        addr: &IoEventAddress,
+        datamatch: impl Into<Datamatch>,
+    ) -> Result<IoEvent> {
+        let doorbell = addr.doorbell(datamatch.into())?;
+        let serial = self.0.register(doorbell, EventFd::new(eventfd.as_fd())?, None)?;
+        Ok(IoEvent { guest: self.clone(), doorbell, serial, armed: true })
+    }
+
+    /// Takes a registration back by what it was: address, datamatch and eventfd. When this
+    /// returns, the eventfd is not signalled again.
+    ///
+    /// # Errors
+    /// [`Error::NotRegistered`] if not all of it is as it was.
+    ///
+    /// ```
+    /// # let model = xen_eventfd_model::Model::new();
+    /// # let dom = model.domain(xen_eventfd_model::Config::new("guest"));
+    /// # let dir = tempfile::tempdir()?;
+    /// # let xen = xen_eventfd::Xen::builder().run_dir(dir.path()).open_on(model.client("backend"))?;
+    /// # let guest = xen.guest(dom)?;
+    /// # use rustix::event::{eventfd, EventfdFlags};
+    /// use xen_eventfd::{IoEventAddress};
+    /// let (kick, port) = (eventfd(0, EventfdFlags::empty())?, IoEventAddress::Pio(0xc050));
+    /// guest.register_ioevent(&kick, &port, NoDatamatch(2))?.keep();
+    /// guest.unregister_ioevent(&kick, &port, NoDatamatch(2))?;
+    /// assert!(guest.unregister_ioevent(&kick, &port, NoDatamatch(2)).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn unregister_ioevent(
+        &self,
+        eventfd: &impl AsFd,
+        addr: &IoEventAddress,
+        datamatch: impl Into<Datamatch>,
+    ) -> Result<()> {
+        let doorbell = addr.doorbell(datamatch.into())?;
+        self.0.unregister(&doorbell, Some(&EventFd::new(eventfd.as_fd())?), None)
+    }
+
+    /// Signals `eventfd` for each write to `addr` that no other registration takes and that ends
+    /// within `span` bytes (1 to 8), and keeps what was written.
+    ///
+    /// # Errors
+    /// As [`Guest::register_ioevent`].
+    ///
+    /// ```
+    /// # let model = xen_eventfd_model::Model::new();
+    /// # let dom = model.domain(xen_eventfd_model::Config::new("guest"));
+    /// # let vcpu = model.vcpu(dom, xen_eventfd_core::VcpuId(0));
+    /// # let dir = tempfile::tempdir()?;
+    /// # let xen = xen_eventfd::Xen::builder().run_dir(dir.path()).open_on(model.client("backend"))?;
+    /// # let guest = xen.guest(dom)?;
+    /// # use rustix::event::{eventfd, EventfdFlags};
+    /// use xen_eventfd::IoEventAddress;
+    /// let rest = eventfd(0, EventfdFlags::empty())?;
+    /// let fallback = guest.register_fallback(&rest, &IoEventAddress::Mmio(0xfe00_0050), 4)?;
+    /// // The guest writes 9, for which nobody has registered.
+    /// # vcpu.write(xen_eventfd_core::Space::Mmio, 0xfe00_0050, xen_eventfd_core::Width::Four, 9)?;
+    /// let missed = fallback.take();
+    /// assert_eq!((missed.kicks[0].0.value, missed.kicks[0].1), (9, 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn register_fallback(
+        &self,
+        eventfd: &impl AsFd,
+        addr: &IoEventAddress,
+        span: u8,
+    ) -> Result<Fallback> {
+        let doorbell = addr.doorbell(Filter::Fallback { span })?;
+        let unmatched = Arc::new(Mutex::new(Unmatched::default()));
+        let kept = Some(Arc::clone(&unmatched));
+        let serial = self.0.register(doorbell, EventFd::new(eventfd.as_fd())?, kept)?;
+        let ioevent = IoEvent { guest: self.clone(), doorbell, serial, armed: true };
+        Ok(Fallback { ioevent, unmatched })
+    }
+
+    /// Raises `irq` in the guest whenever `eventfd` is signalled; signals that came before count
+    /// once. Several signals between two turns of the engine raise it once, as under KVM.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if the eventfd raises an interrupt of this guest already;
+    /// [`Error::InvalidIrq`]; [`Error::NotAnEventFd`]; [`Error::GuestDied`]; [`Error::Host`] if
+    /// the guest has not allocated the event channel for this domain.
+    ///
+    /// ```
+    /// # let model = xen_eventfd_model::Model::new();
+    /// # let dom = model.domain(xen_eventfd_model::Config::new("guest"));
+    /// # let vcpu = model.vcpu(dom, xen_eventfd_core::VcpuId(0));
+    /// # let dir = tempfile::tempdir()?;
+    /// # let xen = xen_eventfd::Xen::builder().run_dir(dir.path()).open_on(model.client("backend"))?;
+    /// # let guest = xen.guest(dom)?;
+    /// # use rustix::event::{eventfd, EventfdFlags};
+    /// use xen_eventfd::Irq;
+    /// # let port = vcpu.alloc_unbound()?;
+    /// let call = eventfd(0, EventfdFlags::empty())?;
+    /// let _irqfd = guest.register_irqfd(&call, Irq::EventChannel(port))?;
+    /// rustix::io::write(&call, &1_u64.to_ne_bytes())?;
+    /// # vcpu.wait(port)?; // the guest's interrupt
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn register_irqfd(&self, eventfd: &impl AsFd, irq: Irq) -> Result<IrqFd> {
+        let (serial, source) = self.0.register_irq(EventFd::new(eventfd.as_fd())?, irq)?;
+        Ok(IrqFd { guest: self.clone(), source, serial, armed: true })
+    }
+
+    /// Takes an irqfd back by what it was. When this returns, it raises nothing any more.
+    ///
+    /// # Errors
+    /// [`Error::NotRegistered`] if it is not there.
+    ///
+    /// ```
+    /// # let model = xen_eventfd_model::Model::new();
+    /// # let dom = model.domain(xen_eventfd_model::Config::new("guest"));
+    /// # let dir = tempfile::tempdir()?;
+    /// # let xen = xen_eventfd::Xen::builder().run_dir(dir.path()).open_on(model.client("backend"))?;
+    /// # let guest = xen.guest(dom)?;
+    /// # use rustix::event::{eventfd, EventfdFlags};
+    /// use xen_eventfd::Irq;
+    /// let (call, msi) = (eventfd(0, EventfdFlags::empty())?, Irq::Msi { addr: 0xfee0_0000, data: 0x41 });
+    /// guest.register_irqfd(&call, msi)?.keep();
+    /// guest.unregister_irqfd(&call, msi)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn unregister_irqfd(&self, eventfd: &impl AsFd, irq: Irq) -> Result<()> {
+        let eventfd = EventFd::new(eventfd.as_fd())?;
+        let serial = self.0.find_irq(&eventfd, &irq).ok_or(Error::NotRegistered { addr: 0 })?;
+        self.0.unregister_irq(serial);
+        Ok(())
+    }
+
+    /// Signals `eventfd` whenever the guest rings its event channel `port`, which it must have
+    /// allocated for this domain. The port may carry an irqfd the other way as well.
+    ///
+    /// The eventfd is signalled once at the beginning, as Xen cannot tell whether the guest rang
+    /// before anybody was bound.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if the port has an eventfd already; else as [`Guest::register_irqfd`].
+    ///
+    /// ```
+    /// # let model = xen_eventfd_model::Model::new();
+    /// # let dom = model.domain(xen_eventfd_model::Config::new("guest"));
+    /// # let vcpu = model.vcpu(dom, xen_eventfd_core::VcpuId(0));
+    /// # let dir = tempfile::tempdir()?;
+    /// # let xen = xen_eventfd::Xen::builder().run_dir(dir.path()).open_on(model.client("backend"))?;
+    /// # let guest = xen.guest(dom)?;
+    /// # use rustix::event::{eventfd, EventfdFlags};
+    /// # let port = vcpu.alloc_unbound()?;
+    /// let rung = eventfd(0, EventfdFlags::empty())?;
+    /// let _channel = guest.register_channel(&rung, port)?;
+    /// # vcpu.send(port)?; // the guest rings
+    /// rustix::io::read(&rung, &mut [0; 8])?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn register_channel(&self, eventfd: &impl AsFd, port: Port) -> Result<ChannelFd> {
+        self.0.listen(EventFd::new(eventfd.as_fd())?, port)?;
+        Ok(ChannelFd { guest: self.clone(), port, armed: true })
+    }
+
+    /// Lets go of the guest now, whatever is still registered: none of its vCPUs waits for us
+    /// afterwards, and no server, port or page of ours is left.
+    ///
+    /// # Errors
+    /// [`Error::Host`] if Xen refused a part; then the record stays, and `xen-eventfd reap` or
+    /// the next engine does the rest.
+    ///
+    /// ```
+    /// # let model = xen_eventfd_model::Model::new();
+    /// # let dom = model.domain(xen_eventfd_model::Config::new("guest"));
+    /// # let dir = tempfile::tempdir()?;
+    /// # let xen = xen_eventfd::Xen::builder().run_dir(dir.path()).open_on(model.client("backend"))?;
+    /// let guest = xen.guest(dom)?;
+    /// guest.close()?;
+    /// assert!(xen.guest(dom).is_ok(), "it is free again");
+    /// # Ok::<(), xen_eventfd::Error>(())
+    /// ```
+    pub fn close(&self) -> Result<()> {
+        self.0.close()
+    }
+
+    /// The guest's number.
+    pub fn dom(&self) -> DomId {
+        self.0.core.dom
+    }
+
+    /// Our ioreq server in it. No other outranks it if this is the highest id of all (7).
+    pub fn server(&self) -> IoServerId {
+        self.0.core.server
+    }
+
+    /// What its doorbells have seen.
+    pub fn counters(&self) -> Counters {
+        self.0.core.counters()
+    }
+
+    /// What is registered, in the order of addresses.
+    pub fn registered(&self) -> Vec<Registered> {
+        self.0.core.registered()
+    }
+
+    /// Kicks that wait for their eventfd to be registered.
+    pub fn held(&self) -> Vec<Kick> {
+        self.0.core.held()
+    }
+
+    /// The last time that the host refused to wake a vCPU, if ever.
+    pub fn last_error(&self) -> Option<HostError> {
+        self.0.core.last_error()
+    }
+
+    /// Whether the guest is still served: neither dead nor let go of.
+    pub fn is_served(&self) -> bool {
+        self.0.core.is_served()
+    }
+
+    /// An eventfd that is readable once the guest is dead, to be watched beside others. Do not
+    /// read it: every holder of the guest shares it.
+    pub fn gone(&self) -> BorrowedFd<'_> {
+        self.0.core.gone()
+    }
+}
+
+/// A doorbell that is registered. Dropping it ends the registration.
+#[derive(Debug)]
+#[must_use = "dropping it ends the registration; `keep` it to end it by `unregister_ioevent`"]
+pub struct IoEvent {
+    guest: Guest,
+    doorbell: Doorbell,
+    serial: u64,
+    armed: bool,
+}
+
+impl IoEvent {
+    /// Leaves the registration in place until it is unregistered or the guest is let go of.
+    pub fn keep(mut self) {
+        self.armed = false;
+    }
+
+    /// What is registered.
+    pub fn doorbell(&self) -> &Doorbell {
+        &self.doorbell
+    }
+
+    /// Ends the registration. When this returns, the eventfd is not signalled again.
+    ///
+    /// # Errors
+    /// [`Error::NotRegistered`] if it was ended before; [`Error::GuestDied`].
+    pub fn end(mut self) -> Result<()> {
+        self.armed = false;
+        self.guest.0.unregister(&self.doorbell, None, Some(self.serial))
+    }
+}
+
+impl Drop for IoEvent {
+    fn drop(&mut self) {
+        if self.armed {
+            let _ = self.guest.0.unregister(&self.doorbell, None, Some(self.serial));
+        }
+    }
+}
+
+/// A fallback that is registered. Dropping it ends the registration.
+#[derive(Debug)]
+#[must_use = "dropping it ends the registration"]
+pub struct Fallback {
+    ioevent: IoEvent,
+    unmatched: Arc<Mutex<Unmatched>>,
+}
+
+/// What a fallback received since it was last asked.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Missed {
+    /// Distinct kicks, in order, and how often each came.
+    pub kicks: Vec<(Kick, u64)>,
+    /// Kicks of which only the number is known, as there were more distinct ones than
+    /// [`crate::MAX_UNMATCHED`].
+    pub overflowed: u64,
+}
+
+impl Fallback {
+    /// Takes what was received so far.
+    pub fn take(&self) -> Missed {
+        let Unmatched { kicks, overflowed } = std::mem::take(&mut *lock(&self.unmatched));
+        Missed { kicks: kicks.into_iter().collect(), overflowed }
+    }
+
+    /// What is registered.
+    pub fn doorbell(&self) -> &Doorbell {
+        &self.ioevent.doorbell
+    }
+}
+
+/// An eventfd that raises an interrupt. Dropping it ends that.
+#[derive(Debug)]
+#[must_use = "dropping it ends the registration; `keep` it to end it by `unregister_irqfd`"]
+pub struct IrqFd {
+    guest: Guest,
+    source: Arc<IrqSource>,
+    serial: u64,
+    armed: bool,
+}
+
+impl IrqFd {
+    /// Leaves the registration in place until it is unregistered or the guest is let go of.
+    pub fn keep(mut self) {
+        self.armed = false;
+    }
+
+    /// Lowers a level-triggered line, when the guest has acknowledged the interrupt. Nothing for
+    /// other kinds.
+    ///
+    /// # Errors
+    /// [`Error::Host`].
+    pub fn lower(&self) -> Result<()> {
+        Ok(self.source.lower(&*self.guest.0.engine.shared.host)?)
+    }
+
+    /// How many interrupts it raised.
+    pub fn raised(&self) -> u64 {
+        self.source.raised.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// How many the host refused.
+    pub fn failed(&self) -> u64 {
+        self.source.failed.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+impl Drop for IrqFd {
+    fn drop(&mut self) {
+        if self.armed {
+            self.guest.0.unregister_irq(self.serial);
+        }
+    }
+}
+
+/// An eventfd that stands for a guest's event channel. Dropping it ends that.
+#[derive(Debug)]
+#[must_use = "dropping it ends the registration"]
+pub struct ChannelFd {
+    guest: Guest,
+    port: Port,
+    armed: bool,
+}
+
+impl ChannelFd {
+    /// Leaves the registration in place until the guest is let go of.
+    pub fn keep(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for ChannelFd {
+    fn drop(&mut self) {
+        if self.armed {
+            self.guest.0.stop_listening(self.port);
+        }
+    }
+}

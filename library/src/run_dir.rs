@@ -1,0 +1,238 @@
+//! The directory in which engines tell each other, and their heirs, what they hold.
+//!
+//! For each guest there are two files: a lock, held by the one engine that serves it for as long
+//! as that process lives; and a record of the doorbell server, which outlives the process, so
+//! that whoever comes next can tell the server from a foreign one.
+
+use crate::{Error, Result};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use xen_eventfd_core::{DomId, IoServerId, Kick, Port, Space, Width};
+
+/// Where the directory is on a real host.
+pub const DEFAULT: &str = "/run/xen-eventfd";
+
+/// The directory.
+#[derive(Debug, Clone)]
+pub(crate) struct RunDir(PathBuf);
+
+/// What is known of a guest's doorbell server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) domid: u16,
+    /// Domids are used again, UUIDs are not.
+    pub(crate) uuid: Option<String>,
+    /// The server that the last engine left, if it left one.
+    pub(crate) server: Option<ServerRecord>,
+    /// Kicks that were answered on behalf of a dead engine; the next one delivers them.
+    #[serde(default)]
+    pub(crate) held: Vec<HeldKick>,
+}
+
+/// How to recognise a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ServerRecord {
+    pub(crate) id: u16,
+    /// Every vCPU's port; unknown until the server is enabled.
+    pub(crate) ports: Option<Vec<u32>>,
+}
+
+impl ServerRecord {
+    pub(crate) fn server(&self) -> IoServerId {
+        IoServerId(self.id)
+    }
+
+    pub(crate) fn ports(&self) -> Option<Vec<Port>> {
+        Some(self.ports.as_ref()?.iter().copied().map(Port).collect())
+    }
+}
+
+/// A kick in a record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HeldKick {
+    pio: bool,
+    addr: u64,
+    width: u32,
+    value: u64,
+}
+
+impl From<Kick> for HeldKick {
+    fn from(kick: Kick) -> Self {
+        Self {
+            pio: kick.access.space == Space::Pio,
+            addr: kick.access.addr,
+            width: kick.access.width.bytes().into(),
+            value: kick.value,
+        }
+    }
+}
+
+impl HeldKick {
+    pub(crate) fn kick(&self) -> Option<Kick> {
+        let space = if self.pio { Space::Pio } else { Space::Mmio };
+        Some(Kick::new(space, self.addr, Width::new(self.width)?, self.value))
+    }
+}
+
+/// A guest that is ours: as long as this lives, no other engine serves it.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    file: File,
+    path: PathBuf,
+}
+
+impl RunDir {
+    /// Opens the directory, making it if need be.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        std::fs::create_dir_all(path).map_err(|error| failed("make", path, &error))?;
+        Ok(Self(path.to_owned()))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Locks a guest for this process.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] names who holds it.
+    pub(crate) fn lock(&self, dom: DomId) -> Result<Lock> {
+        let path = self.0.join(format!("{}.lock", dom.0));
+        loop {
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
+            let fd = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR | Mode::RGRP)
+                .map_err(|errno| Error::RunDir { what: "open", path: path.clone(), errno })?;
+            match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(Errno::AGAIN) => {
+                    let mut holder = String::new();
+                    let _ = File::from(fd).read_to_string(&mut holder);
+                    return Err(Error::InUse { dom, holder: holder.trim().to_owned() });
+                }
+                Err(errno) => return Err(Error::RunDir { what: "lock", path, errno }),
+            }
+            // Its last holder may have removed it between our open and our lock.
+            if !same_file(&fd, &path) {
+                continue;
+            }
+            let mut file = File::from(fd);
+            let told = file.set_len(0).and_then(|()| writeln!(file, "{}", this_process()));
+            told.map_err(|error| failed("write", &path, &error))?;
+            return Ok(Lock { file, path });
+        }
+    }
+
+    /// Guests that have a record.
+    pub(crate) fn recorded(&self) -> Result<Vec<DomId>> {
+        let entries = std::fs::read_dir(&self.0).map_err(|e| failed("list", &self.0, &e))?;
+        let mut guests: Vec<DomId> = entries
+            .filter_map(|entry| {
+                let name = entry.ok()?.file_name();
+                name.to_str()?.strip_suffix(".json")?.parse().ok().map(DomId)
+            })
+            .collect();
+        guests.sort();
+        Ok(guests)
+    }
+
+    /// A guest's record. A damaged one reads as none: it recognises no server.
+    pub(crate) fn read(&self, dom: DomId) -> Option<Record> {
+        let text = std::fs::read(self.record(dom)).ok()?;
+        let record: Record = serde_json::from_slice(&text).ok()?;
+        (record.domid == dom.0).then_some(record)
+    }
+
+    /// Writes a guest's record, in one step.
+    pub(crate) fn write(&self, record: &Record) -> Result<()> {
+        let path = self.record(DomId(record.domid));
+        let draft = path.with_extension("new");
+        let text = serde_json::to_vec(record).unwrap_or_default();
+        std::fs::write(&draft, text)
+            .and_then(|()| std::fs::rename(&draft, &path))
+            .map_err(|error| failed("write", &path, &error))
+    }
+
+    /// Removes a guest's record.
+    pub(crate) fn remove(&self, dom: DomId) {
+        let _ = std::fs::remove_file(self.record(dom));
+    }
+
+    fn record(&self, dom: DomId) -> PathBuf {
+        self.0.join(format!("{}.json", dom.0))
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // While still locked: whoever waits for this very file sees that it is no longer the one.
+        if same_file(&self.file, &self.path) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn same_file(fd: impl rustix::fd::AsFd, path: &Path) -> bool {
+    match (rustix::fs::fstat(fd), rustix::fs::stat(path)) {
+        (Ok(ours), Ok(theirs)) => ours.st_ino == theirs.st_ino && ours.st_dev == theirs.st_dev,
+        _ => false,
+    }
+}
+
+fn this_process() -> String {
+    let name = std::fs::read_to_string("/proc/self/comm").unwrap_or_default();
+    format!("process {} ({}), userspace engine", std::process::id(), name.trim())
+}
+
+fn failed(what: &'static str, path: &Path, error: &std::io::Error) -> Error {
+    let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
+    Error::RunDir { what, path: path.to_owned(), errno }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_engine_is_told_who_is_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::open(dir.path()).unwrap();
+        let first = run.lock(DomId(5)).unwrap();
+        let Err(Error::InUse { holder, .. }) = run.lock(DomId(5)) else {
+            panic!("two engines hold one guest")
+        };
+        assert!(holder.contains(&std::process::id().to_string()), "{holder}");
+        drop(first);
+        assert!(run.lock(DomId(5)).is_ok());
+    }
+
+    #[test]
+    fn records_come_back_as_they_went() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::open(dir.path()).unwrap();
+        let kick = Kick::new(Space::Pio, 0x50, Width::Two, 3);
+        let record = Record {
+            domid: 5,
+            uuid: Some("u".to_owned()),
+            server: Some(ServerRecord { id: 7, ports: Some(vec![4, 5]) }),
+            held: vec![kick.into()],
+        };
+        run.write(&record).unwrap();
+        assert_eq!(run.recorded().unwrap(), [DomId(5)]);
+        assert_eq!(run.read(DomId(5)), Some(record.clone()));
+        assert_eq!(record.held[0].kick(), Some(kick));
+        run.remove(DomId(5));
+        assert_eq!(run.read(DomId(5)), None);
+    }
+
+    #[test]
+    fn a_damaged_record_recognises_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::open(dir.path()).unwrap();
+        std::fs::write(dir.path().join("5.json"), b"{\"domid\": 6").unwrap();
+        assert_eq!(run.read(DomId(5)), None);
+    }
+}

@@ -1,0 +1,245 @@
+//! The way in: Xen, and the engine that serves its guests.
+
+use crate::engine::Engine;
+use crate::engine::orphan::{self, Reaped};
+use crate::guardian::Guardian;
+use crate::run_dir::{self, RunDir};
+use crate::{Error, Guest, Result};
+use core::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex};
+use xen_eventfd_core::DomId;
+use xen_eventfd_host::linux::LinuxHost;
+use xen_eventfd_host::{Domain, Host};
+
+/// Names the engine that [`Xen::new`] takes.
+pub const ENGINE_VARIABLE: &str = "XEN_EVENTFD_ENGINE";
+
+/// Who turns kicks into signals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum EngineKind {
+    /// The best that this machine has.
+    #[default]
+    Auto,
+    /// A thread of this process, on `/dev/xen/privcmd` and `/dev/xen/evtchn`.
+    Userspace,
+}
+
+impl fmt::Display for EngineKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Userspace => "userspace",
+        })
+    }
+}
+
+impl FromStr for EngineKind {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "auto" => Ok(Self::Auto),
+            "userspace" => Ok(Self::Userspace),
+            other => Err(Error::NoEngine(format!("there is no engine called {other:?}"))),
+        }
+    }
+}
+
+/// Xen, with an engine that serves guests. Cheap to clone; the engine ends with the last clone
+/// and the last [`Guest`].
+///
+/// ```
+/// use std::os::fd::AsFd;
+/// use rustix::event::{eventfd, EventfdFlags};
+/// use xen_eventfd::{DomId, IoEventAddress, Xen};
+/// # let model = xen_eventfd_model::Model::new();
+/// # let dom = model.domain(xen_eventfd_model::Config::new("guest"));
+/// # let vcpu = model.vcpu(dom, xen_eventfd_core::VcpuId(0));
+/// # let dir = tempfile::tempdir()?;
+/// # let open = || Xen::builder().run_dir(dir.path()).open_on(model.client("backend"));
+///
+/// let xen = open()?; // Xen::new() on a real host
+/// let guest = xen.guest(dom)?;
+/// let kick = eventfd(0, EventfdFlags::empty())?;
+/// let queue = guest.register_ioevent(&kick, &IoEventAddress::Mmio(0xfe00_0050), 3_u32)?;
+///
+/// // The guest writes 3 to its doorbell, and the eventfd is readable.
+/// # vcpu.write(xen_eventfd_core::Space::Mmio, 0xfe00_0050, xen_eventfd_core::Width::Four, 3)?;
+/// let mut count = [0; 8];
+/// rustix::io::read(&kick, &mut count)?;
+/// assert_eq!(u64::from_ne_bytes(count), 1);
+/// drop(queue); // the registration ends
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Xen(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    engine: Arc<Engine>,
+    guardian: Guardian,
+    guarded: Mutex<bool>,
+}
+
+/// How to open [`Xen`].
+#[derive(Debug, Clone, Default)]
+pub struct Builder {
+    engine: Option<EngineKind>,
+    run_dir: Option<PathBuf>,
+    guardian: Option<Guardian>,
+}
+
+impl Builder {
+    /// Names the engine, instead of the best one or `XEN_EVENTFD_ENGINE`.
+    #[must_use]
+    pub fn engine(mut self, kind: EngineKind) -> Self {
+        self.engine = Some(kind);
+        self
+    }
+
+    /// Where locks and records are kept; [`run_dir::DEFAULT`] unless told. All engines of a host
+    /// must agree on it.
+    #[must_use]
+    pub fn run_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.run_dir = Some(path.into());
+        self
+    }
+
+    /// Who looks after the guests when this process is killed; [`Guardian::Auto`] unless told on
+    /// a real host, [`Guardian::None`] on any other.
+    #[must_use]
+    pub fn guardian(mut self, guardian: Guardian) -> Self {
+        self.guardian = Some(guardian);
+        self
+    }
+
+    /// Opens this machine's Xen.
+    ///
+    /// # Errors
+    /// [`Error::Host`] names the device that is missing or forbidden; [`Error::NoEngine`] if the
+    /// engine that was asked for cannot run here.
+    pub fn open(self) -> Result<Xen> {
+        let kind = match (self.engine, std::env::var(ENGINE_VARIABLE)) {
+            (Some(kind), _) => kind,
+            (None, Ok(name)) => name.parse()?,
+            (None, Err(_)) => EngineKind::Auto,
+        };
+        match kind {
+            EngineKind::Auto | EngineKind::Userspace => {
+                self.open_with(Arc::new(LinuxHost::open()?), Guardian::Auto)
+            }
+        }
+    }
+
+    /// Opens another host: the model, or a wrapper of one's own.
+    ///
+    /// # Errors
+    /// Whatever that host answers.
+    pub fn open_on(self, host: Arc<dyn Host>) -> Result<Xen> {
+        self.open_with(host, Guardian::None)
+    }
+
+    fn open_with(self, host: Arc<dyn Host>, guardian: Guardian) -> Result<Xen> {
+        let run_dir = RunDir::open(&self.run_dir.unwrap_or_else(|| run_dir::DEFAULT.into()))?;
+        let engine = Arc::new(Engine::start(host, run_dir)?);
+        let guardian = self.guardian.unwrap_or(guardian);
+        Ok(Xen(Arc::new(Inner { engine, guardian, guarded: Mutex::new(false) })))
+    }
+
+    /// Sweeps up after engines that were killed: every guest that has a record and no living
+    /// engine. Needs no engine of its own.
+    ///
+    /// # Errors
+    /// The first failure of each guest stands beside it; the call itself fails only if the
+    /// directory cannot be read or the host not be opened.
+    pub fn reap(self) -> Result<Vec<(DomId, Result<Reaped>)>> {
+        self.reap_on(&LinuxHost::open()?)
+    }
+
+    /// The same on another host.
+    ///
+    /// # Errors
+    /// As [`Builder::reap`].
+    pub fn reap_on(self, host: &dyn Host) -> Result<Vec<(DomId, Result<Reaped>)>> {
+        let run_dir = RunDir::open(&self.run_dir.unwrap_or_else(|| run_dir::DEFAULT.into()))?;
+        let reap = |dom: DomId| -> Result<Reaped> {
+            let _lock = match run_dir.lock(dom) {
+                Err(Error::InUse { .. }) => return Ok(Reaped::InUse),
+                lock => lock?,
+            };
+            match run_dir.read(dom) {
+                Some(mut record) => orphan::recover(host, &run_dir, &mut record),
+                None => Ok(Reaped::NotOurs),
+            }
+        };
+        Ok(run_dir.recorded()?.into_iter().map(|dom| (dom, reap(dom))).collect())
+    }
+}
+
+impl Xen {
+    /// Opens this machine's Xen with the best engine that it has.
+    ///
+    /// # Errors
+    /// As [`Builder::open`].
+    pub fn new() -> Result<Self> {
+        Self::builder().open()
+    }
+
+    /// Settings.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Takes a guest: from now on this engine serves its doorbells, and no other can.
+    ///
+    /// Kicks go to the VMM as before until the first doorbell is registered.
+    ///
+    /// # Errors
+    /// [`Error::UnknownDomain`]; [`Error::InUse`] names the other engine; [`Error::Host`] if the
+    /// guest can have no ioreq server (a PV guest) or no further one; [`Error::NoGuardian`].
+    ///
+    /// ```
+    /// # let model = xen_eventfd_model::Model::new();
+    /// # let dir = tempfile::tempdir()?;
+    /// # let open = || xen_eventfd::Xen::builder().run_dir(dir.path()).open_on(model.client("backend"));
+    /// let xen = open()?; // Xen::new() on a real host
+    /// let refused = xen.guest(xen_eventfd::DomId(77)).unwrap_err();
+    /// assert_eq!(refused.to_string(), "no domain 77; `xl list` shows those that are");
+    /// # Ok::<(), xen_eventfd::Error>(())
+    /// ```
+    pub fn guest(&self, dom: DomId) -> Result<Guest> {
+        let mut guarded = crate::lock(&self.0.guarded);
+        if !*guarded {
+            self.0.guardian.start(self.0.engine.shared.run_dir.path())?;
+            *guarded = true;
+        }
+        drop(guarded);
+        Guest::new(&self.0.engine, dom)
+    }
+
+    /// Finds a domain by its name or its number.
+    ///
+    /// # Errors
+    /// [`Error::UnknownDomain`].
+    pub fn find(&self, name: &str) -> Result<Domain> {
+        find(&*self.0.engine.shared.host, name)
+    }
+
+    /// The host on which the engine runs.
+    pub fn host(&self) -> &Arc<dyn Host> {
+        &self.0.engine.shared.host
+    }
+}
+
+/// Finds a domain by its name or its number, without an engine.
+///
+/// # Errors
+/// [`Error::UnknownDomain`], or what the host answers.
+pub fn find(host: &dyn Host, name: &str) -> Result<Domain> {
+    let number = name.parse().ok().map(DomId);
+    let named = |domain: &Domain| Some(domain.id) == number || domain.name.as_deref() == Some(name);
+    host.domains()?.into_iter().find(named).ok_or_else(|| Error::UnknownDomain(name.to_owned()))
+}
