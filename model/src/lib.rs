@@ -1,1 +1,132 @@
-//! Part of xen-eventfd.
+//! An in-process Xen: guests, ioreq servers, event channels and interrupts, for machines without
+//! one.
+//!
+//! [`Model`] is the machine. [`Client`] is one process of domain 0 and implements
+//! [`xen_eventfd_host::Host`]; [`Vcpu`] is what the guest does. The rules are Xen's, each from its
+//! own source: which server gets an access, what parks a vCPU and what wakes it, when an event is
+//! lost, and what crashes a domain or the host. A test that passes here and fails on Xen has found
+//! a fault of the model.
+//!
+//! The model has no threads and does not poll: a vCPU runs in its caller's thread and sleeps on a
+//! condition variable while it is parked.
+//!
+//! ```
+//! use xen_eventfd_core::{Space, Width, doorbell::Bytes};
+//! use xen_eventfd_host::Host;
+//! use xen_eventfd_model::{Config, Model};
+//!
+//! let model = Model::new();
+//! let dom = model.domain(Config::new("guest"));
+//! let host = model.client("engine");
+//!
+//! // The engine: a server, its page, its bytes, its port.
+//! let server = host.create_server(dom)?;
+//! let page = host.map_page(dom, server)?;
+//! host.map_range(dom, server, Bytes::new(Space::Mmio, 0x50, 0x53).unwrap())?;
+//! host.set_server_state(dom, server, true)?;
+//! let channels = host.event_channels()?;
+//! let port = channels.bind(dom, page.slots()[0].vp_eport())?;
+//!
+//! // The guest rings, and is parked until it is answered and rung.
+//! let vcpu = model.vcpu(dom, 0);
+//! let kick = vcpu.run(|vcpu| vcpu.write(Space::Mmio, 0x50, Width::Four, 3));
+//! vcpu.until_parked();
+//! page.slots()[0].serve(|_| 0);
+//! channels.notify(port)?;
+//! assert_eq!(kick.join(), Ok(()));
+//! # Ok::<(), xen_eventfd_host::HostError>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod bell;
+mod client;
+mod describe;
+mod domain;
+mod event;
+mod fault;
+mod handles;
+mod inspect;
+mod irq;
+mod ranges;
+mod running;
+mod server;
+mod vcpu;
+mod world;
+
+pub use client::{Client, Leftovers};
+pub use domain::{Config, Kind, MAX_SERVERS, Stopped};
+pub use fault::{CallKind, CallSite, Verdict};
+pub use inspect::ServerInfo;
+pub use running::Running;
+pub use vcpu::Vcpu;
+
+use client::{ClientState, Process};
+use std::sync::Arc;
+use world::Shared;
+use xen_eventfd_core::{DomId, VcpuId};
+
+/// A machine with Xen on it. Cloning gives another handle to the same one.
+#[derive(Debug, Clone, Default)]
+pub struct Model {
+    shared: Arc<Shared>,
+}
+
+impl Model {
+    /// A machine with domain 0 and nothing else.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Starts a guest. Its number is the next, beginning with 1, unless the configuration asks for
+    /// one.
+    ///
+    /// # Panics
+    /// If the number is taken, by a zombie perhaps, or the vCPUs are none or too many.
+    pub fn domain(&self, config: Config) -> DomId {
+        self.shared.lock().create(config)
+    }
+
+    /// Starts a process in domain 0.
+    pub fn client(&self, name: impl Into<String>) -> Arc<Client> {
+        let mut world = self.shared.lock();
+        let serial = world.serial();
+        let client = ClientState { name: name.into(), ..ClientState::default() };
+        let killed = Arc::clone(&client.killed);
+        world.clients.insert(serial, client);
+        drop(world);
+        Arc::new(Client(Arc::new(Process { shared: Arc::clone(&self.shared), serial, killed })))
+    }
+
+    /// A vCPU of a guest.
+    ///
+    /// # Panics
+    /// If there is no such guest, or it has no such vCPU.
+    pub fn vcpu(&self, dom: DomId, vcpu: u32) -> Vcpu {
+        let world = self.shared.peek();
+        let domain = world.domains.get(&dom);
+        let key = domain.filter(|domain| (vcpu as usize) < domain.vcpus.len()).map(|d| d.key);
+        let key = key.unwrap_or_else(|| panic!("{dom} has no vCPU {vcpu}"));
+        Vcpu { model: self.clone(), key, id: VcpuId(vcpu) }
+    }
+
+    /// Destroys a guest (`xl destroy`): its vCPUs stop, parked ones too, its servers and event
+    /// channels are gone, and it is a zombie while anybody maps a page of it. `false`: there was
+    /// no such guest, or it is a zombie already.
+    pub fn destroy(&self, dom: DomId) -> bool {
+        self.shared.lock().destroy(dom)
+    }
+
+    /// Crashes a guest: its vCPUs stop, all else stays until somebody destroys it.
+    pub fn crash(&self, dom: DomId, why: &str) {
+        let mut world = self.shared.lock();
+        if let Some(key) = world.domains.get(&dom).map(|domain| domain.key) {
+            world.crash(key, why);
+        }
+    }
+
+    /// The ids that the next servers get, where they are free; then the first free ones again.
+    /// Xen gives such ids when other processes create and destroy servers in between.
+    pub fn next_server_ids(&self, ids: impl IntoIterator<Item = u16>) {
+        self.shared.lock().forced_ids.extend(ids);
+    }
+}

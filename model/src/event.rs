@@ -1,0 +1,255 @@
+//! Event channels between guests and domain 0 (`xen/common/event_channel.c`), and the queues in
+//! which Linux hands them to a process (`drivers/xen/evtchn.c`).
+
+use crate::bell::Bell;
+use crate::domain::{Domain, Life};
+use crate::world::{DOM0, Key, Serial, World};
+use rustix::io::Errno;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use xen_eventfd_core::{DomId, Port, VcpuId};
+use xen_eventfd_host::Binding;
+
+/// The guest's end of an event channel.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    pub(crate) end: End,
+    /// Xen's own: an event wakes this vCPU from an ioreq.
+    pub(crate) waits: Option<VcpuId>,
+    pub(crate) pending: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Unbound {
+        by: DomId,
+    },
+    /// Bound to this port of domain 0.
+    Bound {
+        local: u32,
+    },
+    /// Bound by domain 0's own services.
+    Toolstack,
+}
+
+impl Channel {
+    pub(crate) fn toolstack() -> Self {
+        Self { end: End::Toolstack, waits: None, pending: false }
+    }
+
+    fn unbound(waits: Option<VcpuId>) -> Self {
+        Self { end: End::Unbound { by: DOM0 }, waits, pending: false }
+    }
+}
+
+/// Domain 0's end.
+#[derive(Debug)]
+pub(crate) struct LocalEnd {
+    pub(crate) set: Serial,
+    pub(crate) dom: DomId,
+    pub(crate) remote: Port,
+    /// Whether the guest's end still exists.
+    pub(crate) connected: bool,
+    /// An event that has not been queued, as the last one has not ended.
+    pub(crate) pending: bool,
+    /// The last event has not ended.
+    pub(crate) masked: bool,
+}
+
+/// One open `/dev/xen/evtchn`.
+#[derive(Debug)]
+pub(crate) struct Set {
+    pub(crate) client: Serial,
+    /// Events not yet read. As in Linux, an event outlives the binding of its port.
+    pub(crate) queue: VecDeque<u32>,
+    pub(crate) bell: Arc<Bell>,
+}
+
+impl Domain {
+    /// The lowest free port: EINVAL in a dying domain, ENOSPC beyond the last.
+    pub(crate) fn allocate_port(&mut self, waits: Option<VcpuId>) -> Result<Port, Errno> {
+        if self.life == Life::Zombie {
+            return Err(Errno::INVAL);
+        }
+        let free = (1..=self.last_port).find(|port| !self.ports.contains_key(port));
+        let port = free.ok_or(Errno::NOSPC)?;
+        self.ports.insert(port, Channel::unbound(waits));
+        Ok(Port(port))
+    }
+}
+
+impl World {
+    /// Opens a set.
+    pub(crate) fn open_set(&mut self, client: Serial, bell: Arc<Bell>) -> Serial {
+        let set = self.serial();
+        self.sets.insert(set, Set { client, queue: VecDeque::new(), bell });
+        set
+    }
+
+    /// Closes a set as its last file descriptor: all its ports are unbound.
+    pub(crate) fn close_set(&mut self, set: Serial) {
+        let ports: Vec<u32> =
+            self.ports.iter().filter(|(_, end)| end.set == set).map(|(port, _)| *port).collect();
+        for port in ports {
+            self.drop_local(port);
+        }
+        self.sets.remove(&set);
+    }
+
+    /// `EVTCHNOP_bind_interdomain`: ESRCH without such a domain; EINVAL unless the port is unbound
+    /// and for us. The local end is rung at once, as events to an unbound port are lost.
+    pub(crate) fn bind(&mut self, set: Serial, dom: DomId, remote: Port) -> Result<u32, Errno> {
+        if dom == DOM0 {
+            return Err(Errno::INVAL);
+        }
+        let local = (1..).find(|port| !self.ports.contains_key(port)).ok_or(Errno::NOSPC)?;
+        let domain = self.domains.get_mut(&dom).ok_or(Errno::SRCH)?;
+        let channel = domain.ports.get_mut(&remote.0).ok_or(Errno::INVAL)?;
+        if channel.end != (End::Unbound { by: DOM0 }) {
+            return Err(Errno::INVAL);
+        }
+        channel.end = End::Bound { local };
+        let (connected, pending, masked) = (true, false, false);
+        self.ports.insert(local, LocalEnd { set, dom, remote, connected, pending, masked });
+        self.ring_local(local);
+        Ok(local)
+    }
+
+    /// ENOTCONN unless the port belongs to this set.
+    fn owned(&mut self, set: Serial, local: u32) -> Result<&mut LocalEnd, Errno> {
+        self.ports.get_mut(&local).filter(|end| end.set == set).ok_or(Errno::NOTCONN)
+    }
+
+    pub(crate) fn unbind(&mut self, set: Serial, local: u32) -> Result<(), Errno> {
+        self.owned(set, local)?;
+        self.drop_local(local);
+        Ok(())
+    }
+
+    /// Closes a port of domain 0; the guest's end may be bound again.
+    fn drop_local(&mut self, local: u32) {
+        let Some(end) = self.ports.remove(&local).filter(|end| end.connected) else { return };
+        let domain = self.domains.get_mut(&end.dom);
+        if let Some(channel) = domain.and_then(|domain| domain.ports.get_mut(&end.remote.0)) {
+            channel.end = End::Unbound { by: DOM0 };
+        }
+    }
+
+    /// The guest's end was closed: ours stays, connected to nothing.
+    pub(crate) fn forget_remote(&mut self, dom: DomId, remote: Port) {
+        let mut ends = self.ports.values_mut();
+        if let Some(end) = ends.find(|end| (end.dom, end.remote) == (dom, remote) && end.connected)
+        {
+            end.connected = false;
+        }
+    }
+
+    /// Closes a guest's port.
+    pub(crate) fn close_port(&mut self, dom: DomId, port: Port) {
+        if let Some(domain) = self.domains.get_mut(&dom) {
+            domain.ports.remove(&port.0);
+        }
+        self.forget_remote(dom, port);
+    }
+
+    /// Rings the guest's end. An event for nobody is lost, and is no error.
+    pub(crate) fn notify(&mut self, set: Serial, local: u32) -> Result<(), Errno> {
+        let (dom, port) = match self.owned(set, local)? {
+            end if end.connected => (end.dom, end.remote),
+            _ => return Ok(()),
+        };
+        let Some(domain) = self.domains.get_mut(&dom) else { return Ok(()) };
+        let Some(channel) = domain.ports.get_mut(&port.0) else { return Ok(()) };
+        if let Some(vcpu) = channel.waits {
+            if let Some(vcpu) = domain.vcpus.get_mut(vcpu.0 as usize) {
+                vcpu.wake();
+            }
+        } else {
+            channel.pending = true;
+            domain.arrive();
+        }
+        Ok(())
+    }
+
+    /// Rings domain 0's end of a guest's port (`evtchn_send`): EINVAL if the port is Xen's or no
+    /// port; an event to an unbound one is lost.
+    pub(crate) fn send(&mut self, key: Key, port: Port) -> Result<(), Errno> {
+        let domain = self.find(key).ok_or(Errno::SRCH)?;
+        match domain.ports.get(&port.0) {
+            Some(Channel { waits: None, end: End::Bound { local }, .. }) => {
+                let local = *local;
+                self.ring_local(local);
+                Ok(())
+            }
+            Some(Channel { waits: None, .. }) => Ok(()),
+            _ => Err(Errno::INVAL),
+        }
+    }
+
+    /// Rings domain 0 for Xen (`notify_via_xen_event_channel`): lost if nobody is bound.
+    pub(crate) fn ring_from_xen(&mut self, dom: DomId, port: Port) {
+        let channel = self.domains.get(&dom).and_then(|domain| domain.ports.get(&port.0));
+        if let Some(Channel { end: End::Bound { local }, .. }) = channel {
+            let local = *local;
+            self.ring_local(local);
+        }
+    }
+
+    fn ring_local(&mut self, local: u32) {
+        if let Some(end) = self.ports.get_mut(&local) {
+            end.pending = true;
+            self.deliver(local);
+        }
+    }
+
+    /// Queues an event that waits, unless the last one has not ended, and masks the port.
+    fn deliver(&mut self, local: u32) {
+        let Some(end) = self.ports.get_mut(&local).filter(|end| end.pending && !end.masked) else {
+            return;
+        };
+        (end.pending, end.masked) = (false, true);
+        let (set, from) = (end.set, (end.dom, end.remote));
+        let Some(set) = self.sets.get_mut(&set) else { return };
+        if set.queue.is_empty() {
+            set.bell.raise();
+        }
+        set.queue.push_back(local);
+        if let Some(client) = self.clients.get_mut(&set.client) {
+            *client.events.entry(from).or_default() += 1;
+        }
+    }
+
+    /// Takes the queue of a set.
+    pub(crate) fn take_events(&mut self, set: Serial) -> Vec<u32> {
+        let Some(set) = self.sets.get_mut(&set) else { return Vec::new() };
+        if !set.queue.is_empty() {
+            set.bell.lower();
+        }
+        set.queue.drain(..).collect()
+    }
+
+    /// Ends an event. As a write to `/dev/xen/evtchn`, it ignores ports that are not ours or not
+    /// masked.
+    pub(crate) fn end_event(&mut self, set: Serial, local: u32) {
+        if let Ok(end) = self.owned(set, local) {
+            end.masked = false;
+            self.deliver(local);
+        }
+    }
+
+    /// `EVTCHNOP_status`: ESRCH without such a domain.
+    pub(crate) fn binding(&self, dom: DomId, port: Port) -> Result<Binding, Errno> {
+        if dom == DOM0 {
+            return Ok(match self.ports.get(&port.0) {
+                Some(end) if end.connected => Binding::Bound { by: end.dom },
+                Some(end) => Binding::Unbound { by: end.dom },
+                None => Binding::Other,
+            });
+        }
+        let domain = self.domains.get(&dom).ok_or(Errno::SRCH)?;
+        Ok(domain.ports.get(&port.0).map_or(Binding::Other, |channel| match channel.end {
+            End::Unbound { by } => Binding::Unbound { by },
+            End::Bound { .. } | End::Toolstack => Binding::Bound { by: DOM0 },
+        }))
+    }
+}

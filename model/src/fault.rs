@@ -1,0 +1,123 @@
+//! Faults on demand: what a test may do to the calls of one client.
+
+use core::fmt;
+use rustix::io::Errno;
+use std::sync::Arc;
+use xen_eventfd_host::Call;
+
+/// The calls of a host, one for each method of its traits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum CallKind {
+    /// `Host::domains`.
+    Domains,
+    /// `Host::domain`.
+    Domain,
+    /// `Host::vcpus`.
+    Vcpus,
+    /// `Host::create_server`.
+    CreateServer,
+    /// `Host::destroy_server`.
+    DestroyServer,
+    /// `Host::set_server_state`.
+    SetServerState,
+    /// `Host::map_page`.
+    MapPage,
+    /// `Host::map_range`.
+    MapRange,
+    /// `Host::unmap_range`.
+    UnmapRange,
+    /// `Host::inject_msi`.
+    InjectMsi,
+    /// `Host::set_line`.
+    SetLine,
+    /// `Host::event_channels`.
+    EventChannels,
+    /// `Host::binding`.
+    Binding,
+    /// `Host::releases`.
+    Releases,
+    /// `Host::signaller`.
+    Signaller,
+    /// `EventChannels::bind`.
+    Bind,
+    /// `EventChannels::unbind`.
+    Unbind,
+    /// `EventChannels::notify`.
+    Notify,
+    /// `EventChannels::pending`.
+    Pending,
+    /// `EventChannels::eoi`.
+    Eoi,
+    /// `Releases::drain`.
+    Drain,
+    /// `Signaller::signal`.
+    Signal,
+}
+
+/// One call of a client, about to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallSite {
+    /// Which of the client's calls this is, from 1.
+    pub index: u64,
+    /// What is called.
+    pub kind: CallKind,
+    /// What is asked, and of which guest.
+    pub call: Call,
+}
+
+/// What becomes of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is made.
+    Proceed,
+    /// It is not made and fails.
+    Fail(Errno),
+    /// The client is killed first; the call is not made.
+    KillBefore,
+    /// The call is made, and the client is killed before it learns the result.
+    KillAfter,
+}
+
+pub(crate) type Hook = Arc<dyn Fn(&CallSite) -> Verdict + Send + Sync>;
+
+/// What is planned for the calls of one client.
+#[derive(Default)]
+pub(crate) struct Faults {
+    pub(crate) made: u64,
+    planned: Vec<(CallKind, u64, Errno)>,
+    pub(crate) hook: Option<Hook>,
+}
+
+impl Faults {
+    pub(crate) fn plan(&mut self, kind: CallKind, nth: u64, errno: Errno) {
+        self.planned.push((kind, nth, errno));
+    }
+
+    /// Counts one call; tells its number and how it was planned to fail.
+    pub(crate) fn count(&mut self, kind: CallKind) -> (u64, Option<Errno>) {
+        self.made += 1;
+        let mut due = None;
+        self.planned.retain_mut(|(planned, left, errno)| {
+            if *planned != kind {
+                return true;
+            }
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                due = Some(*errno);
+            }
+            *left > 0
+        });
+        (self.made, due)
+    }
+}
+
+impl fmt::Debug for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Faults")
+            .field("made", &self.made)
+            .field("planned", &self.planned)
+            .field("hook", &self.hook.is_some())
+            .finish()
+    }
+}
