@@ -57,7 +57,13 @@ fn write_domain(out: &mut String, domain: &Domain) -> fmt::Result {
     };
     let (id, name, kind, maps) = (domain.key.id, &domain.name, domain.kind, domain.mappings);
     writeln!(out, "{id} {name:?} ({kind:?}): {life}, {maps} mappings of its pages")?;
-    for (index, vcpu) in domain.vcpus.iter().enumerate().filter(|(_, vcpu)| vcpu.busy) {
+    for (index, vcpu) in domain.vcpus.iter().enumerate() {
+        for what in &vcpu.waiting {
+            writeln!(out, "  vCPU {index}: waits for {what}")?;
+        }
+        if !vcpu.busy {
+            continue;
+        }
         write!(out, "  vCPU {index}:")?;
         write_flags(
             out,

@@ -11,7 +11,7 @@
 //! condition variable while it is parked.
 //!
 //! ```
-//! use xen_eventfd_core::{Space, Width, doorbell::Bytes};
+//! use xen_eventfd_core::{Space, VcpuId, Width, doorbell::Bytes};
 //! use xen_eventfd_host::Host;
 //! use xen_eventfd_model::{Config, Model};
 //!
@@ -28,7 +28,7 @@
 //! let port = channels.bind(dom, page.slots()[0].vp_eport())?;
 //!
 //! // The guest rings, and is parked until it is answered and rung.
-//! let vcpu = model.vcpu(dom, 0);
+//! let vcpu = model.vcpu(dom, VcpuId(0));
 //! let kick = vcpu.run(|vcpu| vcpu.write(Space::Mmio, 0x50, Width::Four, 3));
 //! vcpu.until_parked();
 //! page.slots()[0].serve(|_| 0);
@@ -101,12 +101,12 @@ impl Model {
     ///
     /// # Panics
     /// If there is no such guest, or it has no such vCPU.
-    pub fn vcpu(&self, dom: DomId, vcpu: u32) -> Vcpu {
+    pub fn vcpu(&self, dom: DomId, id: VcpuId) -> Vcpu {
         let world = self.shared.peek();
         let domain = world.domains.get(&dom);
-        let key = domain.filter(|domain| (vcpu as usize) < domain.vcpus.len()).map(|d| d.key);
-        let key = key.unwrap_or_else(|| panic!("{dom} has no vCPU {vcpu}"));
-        Vcpu { model: self.clone(), key, id: VcpuId(vcpu) }
+        let key = domain.filter(|domain| (id.0 as usize) < domain.vcpus.len()).map(|d| d.key);
+        let key = key.unwrap_or_else(|| panic!("{dom} has no {id}"));
+        Vcpu { model: self.clone(), key, id }
     }
 
     /// Destroys a guest (`xl destroy`): its vCPUs stop, parked ones too, its servers and event

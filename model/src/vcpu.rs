@@ -32,6 +32,8 @@ pub(crate) struct VcpuState {
     pub(crate) blocked: bool,
     /// How often such an event found it waiting.
     pub(crate) wakes: u64,
+    /// What its other threads wait for: events, interrupts.
+    pub(crate) waiting: Vec<String>,
     pub(crate) woken: Arc<Condvar>,
 }
 
@@ -204,7 +206,9 @@ impl Vcpu {
     /// # Errors
     /// [`Stopped`].
     pub fn wait(&self, port: Port) -> Result<(), Stopped> {
-        self.until_arrival(|vcpu| vcpu.try_take(port).map(|taken| taken.then_some(())))
+        self.until_arrival(&format!("an event on {port}"), |vcpu| {
+            vcpu.try_take(port).map(|taken| taken.then_some(()))
+        })
     }
 
     /// Takes the event of a port, if there is one.
@@ -223,7 +227,9 @@ impl Vcpu {
     /// # Errors
     /// [`Stopped`].
     pub fn wait_msi(&self, vector: u8) -> Result<(), Stopped> {
-        self.until_arrival(|vcpu| vcpu.try_take_msi(vector).map(|taken| taken.then_some(())))
+        self.until_arrival(&format!("an MSI of vector {vector:#x}"), |vcpu| {
+            vcpu.try_take_msi(vector).map(|taken| taken.then_some(()))
+        })
     }
 
     /// Takes the MSI of this vector, if there is one.
@@ -240,7 +246,7 @@ impl Vcpu {
     /// # Errors
     /// [`Stopped`].
     pub fn wait_edge(&self, line: Line, seen: u64) -> Result<u64, Stopped> {
-        self.until_arrival(|vcpu| {
+        self.until_arrival(&format!("edge {} of {line:?}", seen + 1), |vcpu| {
             let edges = vcpu.model.edges(vcpu.key.id, line);
             Ok((edges > seen).then_some(edges))
         })
@@ -248,6 +254,7 @@ impl Vcpu {
 
     fn until_arrival<T>(
         &self,
+        what: &str,
         take: impl Fn(&Self) -> Result<Option<T>, Stopped>,
     ) -> Result<T, Stopped> {
         loop {
@@ -256,9 +263,14 @@ impl Vcpu {
                 return Ok(taken);
             }
             let mut world = self.model.shared.lock();
+            let arrival = Arc::clone(&world.running(self.key)?.arrival);
             while world.running(self.key)?.interrupts.arrivals == before {
-                let arrival = Arc::clone(&world.running(self.key)?.arrival);
+                self.state(&mut world)?.waiting.push(what.to_owned());
                 world.wait(&arrival);
+                let waiting = &mut self.state(&mut world)?.waiting;
+                if let Some(done) = waiting.iter().position(|waits| waits == what) {
+                    waiting.swap_remove(done);
+                }
             }
         }
     }
