@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::{Debug, Display};
+use std::process::ExitCode;
 use std::time::Duration;
 use xen_eventfd_core::doorbell::Bytes;
 use xen_eventfd_core::irq::Line;
@@ -25,7 +26,17 @@ type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 /// How long nothing may happen.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn main() -> Outcome {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("probe: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Outcome {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let host = LinuxHost::open()?;
@@ -294,6 +305,17 @@ fn errors(host: &dyn Host, dom: DomId) -> Outcome {
     let mut ports = Vec::new();
     channels.pending(&mut ports)?;
     say("event of a fresh binding", ports == [local]);
+    channels.unbind(local)?;
+    for _ in 0..200 {
+        channels.unbind(channels.bind(dom, port)?)?;
+    }
+    let local = channels.bind(dom, port)?;
+    ports.clear();
+    let mut fds = [PollFd::from_borrowed_fd(channels.fd(), PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec::default()))?;
+    say("it overflowed", fds[0].revents().contains(PollFlags::ERR));
+    say("queue after 200 bindings that nobody heard", errno(channels.pending(&mut ports)));
+    say("event of the last", ports == [local]);
     drop(channels);
     say("binding after the device is closed", host.binding(dom, port));
     say("destroy while enabled", errno(host.destroy_server(dom, id)));

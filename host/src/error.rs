@@ -110,9 +110,7 @@ impl HostError {
             (Call::MapRange(..), E::NOMEM | E::NOSPC) => {
                 "a server has at most 256 separate ranges; register fewer, or adjacent, addresses"
             }
-            (Call::CreateServer(_) | Call::Vcpus(_), E::PERM) => {
-                "this domain may not control that guest"
-            }
+            (_, E::PERM) => "this domain may not control that guest",
             (_, E::SRCH) => "no such domain; `xl list` shows those that are",
             (Call::Xenstore(_), E::NOENT) => "no such domain; `xl list` shows those that are",
             (Call::Xenstore(_), E::TIMEDOUT | E::CONNRESET) => "is xenstored alive?",

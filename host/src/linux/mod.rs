@@ -16,6 +16,7 @@ use crate::{Binding, Call, Domain, EventChannels, Host, HostError, IoreqPage, Re
 use evtchn::Evtchn;
 use privcmd::Privcmd;
 use releases::ReleaseWatch;
+use rustix::io::Errno;
 
 use sys::dm_op;
 use xen_eventfd_core::doorbell::Bytes;
@@ -24,6 +25,28 @@ use xen_eventfd_core::{DomId, IoServerId, Port, Space};
 use xenstore::Store;
 
 /// This machine's Xen.
+///
+/// # What Xen answers
+///
+/// Seen with Xen 4.20 and Linux 7.3, the same from a PV and a PVH domain 0; `examples/probe.rs`
+/// asks again. *Gone*: no such domain. *Dying*: destroyed, but somebody still maps its memory, be it
+/// our own [`IoreqPage`].
+///
+/// | asked | gone | dying | no such server | otherwise |
+/// |---|---|---|---|---|
+/// | [`vcpus`](Host::vcpus) | SRCH | ok | | PERM: our own domain. INVAL: a PV guest |
+/// | [`create_server`](Host::create_server) | SRCH | INVAL, passed on as SRCH | | NOSPC: 8 are there. PERM and INVAL as above |
+/// | [`map_page`](Host::map_page) | SRCH | NOENT | NOENT | may be mapped twice; outlives server and guest |
+/// | [`map_range`](Host::map_range) | SRCH | NOENT | NOENT | EXIST: overlaps. NOMEM: the 257th of its kind |
+/// | [`unmap_range`](Host::unmap_range) | SRCH | NOENT | NOENT | NOENT: not mapped as a whole. NOMEM: a split would be the 257th |
+/// | [`set_server_state`](Host::set_server_state) | SRCH | NOENT | NOENT | enabling twice is ok |
+/// | [`destroy_server`](Host::destroy_server) | SRCH | NOENT | NOENT | an enabled one may go; its ports are then closed |
+/// | [`inject_msi`](Host::inject_msi), [`set_line`](Host::set_line) | SRCH | ok | | OPNOTSUPP: a line of another architecture |
+/// | [`bind`](EventChannels::bind) | SRCH | INVAL | | INVAL: not unbound, not for us, or no port |
+/// | [`binding`](Host::binding) | SRCH | [`Binding::Other`] | | a port that cannot be is [`Binding::Other`] too |
+/// | [`notify`](EventChannels::notify), [`unbind`](EventChannels::unbind) | ok | ok | | NOTCONN: the port is not bound here |
+/// | [`eoi`](EventChannels::eoi) | ok | ok | | never refused, whatever the port |
+/// | [`domain`](Host::domain) | NOENT | NOENT once the toolstack has cleaned up | | |
 #[derive(Debug)]
 pub struct LinuxHost {
     privcmd: Privcmd,
@@ -34,8 +57,8 @@ impl LinuxHost {
     /// Opens the devices and connects to xenstore.
     ///
     /// # Errors
-    /// [`Call::Open`] names what is missing: [`NOENT`](crate::Errno::NOENT) without Xen, without the drivers
-    /// (`xen-privcmd`, `xen-evtchn`) or without xenstored; [`ACCESS`](crate::Errno::ACCESS) for all but root.
+    /// [`Call::Open`] names what is missing: [`Errno::NOENT`] without Xen, without the drivers
+    /// (`xen-privcmd`, `xen-evtchn`) or without xenstored; [`Errno::ACCESS`] for all but root.
     pub fn open() -> Result<Self> {
         let privcmd = Privcmd::open()?;
         // Opened for each set of channels; tried here so that its absence is told at once.
@@ -61,10 +84,15 @@ impl Host for LinuxHost {
     fn create_server(&self, dom: DomId) -> Result<IoServerId> {
         let payload =
             dm_op::CreateServer { handle_bufioreq: dm_op::BUFIOREQ_OFF, ..Default::default() };
-        let answer = self.privcmd.dm_op(dom, payload);
-        answer
-            .map(|answer| IoServerId(answer.id))
-            .map_err(|errno| HostError::new(Call::CreateServer(dom), errno))
+        match self.privcmd.dm_op(dom, payload) {
+            Ok(answer) => Ok(IoServerId(answer.id)),
+            // A PV guest and one that is dying get the same answer, but only the latter has a
+            // vCPU count for us.
+            Err(Errno::INVAL) if self.vcpus(dom).is_ok() => {
+                Err(HostError::new(Call::CreateServer(dom), Errno::SRCH))
+            }
+            Err(errno) => Err(HostError::new(Call::CreateServer(dom), errno)),
+        }
     }
 
     fn destroy_server(&self, dom: DomId, server: IoServerId) -> Result<()> {
@@ -157,7 +185,6 @@ fn range(bytes: Bytes) -> (u32, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Errno;
 
     #[test]
     fn without_xen_the_error_names_the_device_and_the_next_step() {
