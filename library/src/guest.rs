@@ -82,7 +82,7 @@ impl Guest {
     /// # let xen = xen_eventfd::Xen::builder().run_dir(dir.path()).open_on(model.client("backend"))?;
     /// # let guest = xen.guest(dom)?;
     /// # use rustix::event::{eventfd, EventfdFlags};
-    /// use xen_eventfd::{IoEventAddress};
+    /// use xen_eventfd::{IoEventAddress, NoDatamatch};
     /// let (kick, port) = (eventfd(0, EventfdFlags::empty())?, IoEventAddress::Pio(0xc050));
     /// guest.register_ioevent(&kick, &port, NoDatamatch(2))?.keep();
     /// guest.unregister_ioevent(&kick, &port, NoDatamatch(2))?;
@@ -234,7 +234,7 @@ impl Guest {
     /// let guest = xen.guest(dom)?;
     /// guest.close()?;
     /// assert!(xen.guest(dom).is_ok(), "it is free again");
-    /// # Ok::<(), xen_eventfd::Error>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn close(&self) -> Result<()> {
         self.0.close()

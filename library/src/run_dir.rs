@@ -11,10 +11,26 @@ use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use xen_eventfd_core::{DomId, IoServerId, Kick, Port, Space, Width};
 
 /// Where the directory is on a real host.
 pub const DEFAULT: &str = "/run/xen-eventfd";
+
+/// How long a reaper is waited for, in steps of [`PATIENCE_STEP`].
+const PATIENCE: u32 = 500;
+const PATIENCE_STEP: Duration = Duration::from_millis(10);
+
+/// What a guest is locked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To serve it.
+    Serve,
+    /// To sweep up after an engine that was killed.
+    Reap,
+}
+
+const REAPING: &str = "reaping";
 
 /// The directory.
 #[derive(Debug, Clone)]
@@ -96,11 +112,26 @@ impl RunDir {
         &self.0
     }
 
-    /// Locks a guest for this process.
+    /// Locks a guest for this process. A reaper is waited for: it is done in a moment.
     ///
     /// # Errors
     /// [`Error::InUse`] names who holds it.
-    pub(crate) fn lock(&self, dom: DomId) -> Result<Lock> {
+    pub(crate) fn lock(&self, dom: DomId, purpose: Purpose) -> Result<Lock> {
+        let mut patience = PATIENCE;
+        loop {
+            match self.try_lock(dom, purpose) {
+                Err(Error::InUse { holder, .. })
+                    if patience > 0 && (holder.is_empty() || holder.ends_with(REAPING)) =>
+                {
+                    patience -= 1;
+                    std::thread::sleep(PATIENCE_STEP);
+                }
+                locked => return locked,
+            }
+        }
+    }
+
+    fn try_lock(&self, dom: DomId, purpose: Purpose) -> Result<Lock> {
         let path = self.0.join(format!("{}.lock", dom.0));
         loop {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
@@ -120,7 +151,7 @@ impl RunDir {
                 continue;
             }
             let mut file = File::from(fd);
-            let told = file.set_len(0).and_then(|()| writeln!(file, "{}", this_process()));
+            let told = file.set_len(0).and_then(|()| writeln!(file, "{}", this_process(purpose)));
             told.map_err(|error| failed("write", &path, &error))?;
             return Ok(Lock { file, path });
         }
@@ -182,9 +213,13 @@ fn same_file(fd: impl rustix::fd::AsFd, path: &Path) -> bool {
     }
 }
 
-fn this_process() -> String {
+fn this_process(purpose: Purpose) -> String {
     let name = std::fs::read_to_string("/proc/self/comm").unwrap_or_default();
-    format!("process {} ({}), userspace engine", std::process::id(), name.trim())
+    let purpose = match purpose {
+        Purpose::Serve => "userspace engine",
+        Purpose::Reap => REAPING,
+    };
+    format!("process {} ({}), {purpose}", std::process::id(), name.trim())
 }
 
 fn failed(what: &'static str, path: &Path, error: &std::io::Error) -> Error {
@@ -200,13 +235,13 @@ mod tests {
     fn a_second_engine_is_told_who_is_the_first() {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::open(dir.path()).unwrap();
-        let first = run.lock(DomId(5)).unwrap();
-        let Err(Error::InUse { holder, .. }) = run.lock(DomId(5)) else {
+        let first = run.lock(DomId(5), Purpose::Serve).unwrap();
+        let Err(Error::InUse { holder, .. }) = run.lock(DomId(5), Purpose::Serve) else {
             panic!("two engines hold one guest")
         };
         assert!(holder.contains(&std::process::id().to_string()), "{holder}");
         drop(first);
-        assert!(run.lock(DomId(5)).is_ok());
+        assert!(run.lock(DomId(5), Purpose::Serve).is_ok());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::engine::Engine;
 use crate::engine::orphan::{self, Reaped};
 use crate::guardian::Guardian;
-use crate::run_dir::{self, RunDir};
+use crate::run_dir::{self, Purpose, RunDir};
 use crate::{Error, Guest, Result};
 use core::fmt;
 use std::path::PathBuf;
@@ -166,7 +166,7 @@ impl Builder {
     pub fn reap_on(self, host: &dyn Host) -> Result<Vec<(DomId, Result<Reaped>)>> {
         let run_dir = RunDir::open(&self.run_dir.unwrap_or_else(|| run_dir::DEFAULT.into()))?;
         let reap = |dom: DomId| -> Result<Reaped> {
-            let _lock = match run_dir.lock(dom) {
+            let _lock = match run_dir.lock(dom, Purpose::Reap) {
                 Err(Error::InUse { .. }) => return Ok(Reaped::InUse),
                 lock => lock?,
             };
@@ -208,7 +208,7 @@ impl Xen {
     /// let xen = open()?; // Xen::new() on a real host
     /// let refused = xen.guest(xen_eventfd::DomId(77)).unwrap_err();
     /// assert_eq!(refused.to_string(), "no domain 77; `xl list` shows those that are");
-    /// # Ok::<(), xen_eventfd::Error>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn guest(&self, dom: DomId) -> Result<Guest> {
         let mut guarded = crate::lock(&self.0.guarded);

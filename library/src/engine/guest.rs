@@ -5,7 +5,7 @@ use super::irq::{Action, Channel, IrqSource};
 use super::server::Server;
 use super::{Engine, Shared, Source, new_eventfd, orphan};
 use crate::eventfd::EventFd;
-use crate::run_dir::{HeldKick, Lock, Record};
+use crate::run_dir::{HeldKick, Lock, Purpose, Record};
 use crate::{Error, Result, lock};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -72,7 +72,7 @@ impl Attachment {
             false => error.into(),
         })?;
         let gone = new_eventfd()?;
-        let lock_file = shared.run_dir.lock(dom)?;
+        let lock_file = shared.run_dir.lock(dom, Purpose::Serve)?;
         let fresh = Record { domid: dom.0, uuid: domain.uuid.clone(), server: None, held: vec![] };
         let mut record = shared.run_dir.read(dom).unwrap_or_else(|| fresh.clone());
         match orphan::recover(&*shared.host, &shared.run_dir, &mut record)? {
