@@ -232,7 +232,11 @@ fn death(host: &dyn Host, dom: DomId, bytes: Bytes) -> Outcome {
 fn ask(host: &dyn Host, dom: DomId, id: IoServerId, bytes: Bytes) {
     say("domain", errno(host.domain(dom)));
     say("vcpus", errno(host.vcpus(dom)));
-    say("create", errno(host.create_server(dom)));
+    let created = host.create_server(dom);
+    if let Ok(id) = created {
+        say("destroy what was created", errno(host.destroy_server(dom, id)));
+    }
+    say("create", errno(created));
     say("page", errno(host.map_page(dom, id)));
     say("map", errno(host.map_range(dom, id, bytes)));
     say("unmap", errno(host.unmap_range(dom, id, bytes)));

@@ -103,7 +103,8 @@ pub trait Host: Send + Sync + fmt::Debug {
     /// Who is bound to a guest's port.
     fn binding(&self, dom: DomId, port: Port) -> Result<Binding>;
 
-    /// Watches for domains that go (`@releaseDomain`).
+    /// Watches for domains that go (`@releaseDomain`). One that goes meanwhile may go unreported:
+    /// look after a guest once the watch is set.
     fn releases(&self) -> Result<Box<dyn Releases>>;
 
     /// A way to signal eventfds that never waits. The kernel's asynchronous I/O, on any Linux.
@@ -136,6 +137,9 @@ pub trait EventChannels: Send + Sync + fmt::Debug {
     fn notify(&self, port: LocalPort) -> Result<()>;
 
     /// Appends the ports that have an event, each once, and masks them. Never waits.
+    ///
+    /// A port may be among them without an event, after the queue overflowed or when its number was
+    /// another's before: look before acting, and end it like any other.
     fn pending(&self, ports: &mut Vec<LocalPort>) -> Result<()>;
 
     /// Ends an event: the next one may come.
@@ -148,6 +152,8 @@ pub trait Releases: Send + fmt::Debug {
     fn fd(&self) -> BorrowedFd<'_>;
 
     /// Takes the news. `true`: some domain is gone or going since the last call. Never waits.
+    ///
+    /// An error is the last word: no more news comes from here, and [`Releases::fd`] stays readable.
     fn drain(&mut self) -> Result<bool>;
 }
 

@@ -2,6 +2,9 @@
 //!
 //! The driver masks a port when it queues its event, and unmasks it when the port is written back.
 //! Closing the device unbinds all of its ports.
+//!
+//! The queue has room for an event of every bound port, yet it can overflow: an event that waits
+//! there when its port is unbound stays, and the number may be given to the next port.
 
 use super::door::ioctl;
 use super::sys::evtchn::{self as sys, BindInterdomain, OnePort};

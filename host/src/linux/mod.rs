@@ -1,8 +1,8 @@
 //! Xen through Linux: `/dev/xen/privcmd`, `/dev/xen/evtchn` and xenstore.
 //!
 //! Only interfaces with a promise of stability are used: device model operations, acquiring a
-//! resource, event channels and xenstore. [`sys`] says what they look like, [`door`] leads to the
-//! drivers, [`page`] to memory that is shared; everything else is safe.
+//! resource, event channels and xenstore. `sys` says what they look like, `door` leads to the
+//! drivers, `page` to memory that is shared; everything else is safe.
 
 mod door;
 mod evtchn;
@@ -30,12 +30,13 @@ use xenstore::Store;
 ///
 /// Seen with Xen 4.20 and Linux 7.3, the same from a PV and a PVH domain 0; `examples/probe.rs`
 /// asks again. *Gone*: no such domain. *Dying*: destroyed, but somebody still maps its memory, be it
-/// our own [`IoreqPage`].
+/// our own [`IoreqPage`]. To all but event channels and xenstore, a PV guest answers INVAL and our
+/// own domain PERM.
 ///
 /// | asked | gone | dying | no such server | otherwise |
 /// |---|---|---|---|---|
-/// | [`vcpus`](Host::vcpus) | SRCH | ok | | PERM: our own domain. INVAL: a PV guest |
-/// | [`create_server`](Host::create_server) | SRCH | INVAL, passed on as SRCH | | NOSPC: 8 are there. PERM and INVAL as above |
+/// | [`vcpus`](Host::vcpus) | SRCH | ok | | |
+/// | [`create_server`](Host::create_server) | SRCH | INVAL, passed on as SRCH | | NOSPC: 8 are there |
 /// | [`map_page`](Host::map_page) | SRCH | NOENT | NOENT | may be mapped twice; outlives server and guest |
 /// | [`map_range`](Host::map_range) | SRCH | NOENT | NOENT | EXIST: overlaps. NOMEM: the 257th of its kind |
 /// | [`unmap_range`](Host::unmap_range) | SRCH | NOENT | NOENT | NOENT: not mapped as a whole. NOMEM: a split would be the 257th |

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// How long the daemon may take. It answers within a millisecond unless it is stuck.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often one look for events reads.
+const READS: usize = 16;
 
 /// Why a request has no answer.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,6 +43,7 @@ pub(in crate::linux) struct Connection {
     link: Link,
     received: Vec<u8>,
     last_request: u32,
+    patience: Duration,
 }
 
 #[derive(Debug)]
@@ -79,7 +82,7 @@ impl Connection {
     }
 
     fn over(link: Link) -> Self {
-        Self { link, received: Vec::new(), last_request: 0 }
+        Self { link, received: Vec::new(), last_request: 0, patience: PATIENCE }
     }
 
     /// Readable when something has come that has not been taken from the kernel.
@@ -96,7 +99,7 @@ impl Connection {
         parts: &[&str],
         mut event: impl FnMut(&[u8]),
     ) -> Result<Vec<u8>, Failure> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         let request = self.last_request.wrapping_add(1);
         self.last_request = request;
         let bytes = wire::encode(kind, request, parts).map_err(Failure::Refused)?;
@@ -115,7 +118,7 @@ impl Connection {
 
     /// Waits for an event.
     pub(super) fn wait_for_event(&mut self, is_it: impl Fn(&[u8]) -> bool) -> Result<(), Errno> {
-        self.wait_for(Instant::now() + PATIENCE, |message| {
+        self.wait_for(Instant::now() + self.patience, |message| {
             (message.kind == WATCH_EVENT && is_it(message.payload)).then_some(())
         })
     }
@@ -131,24 +134,28 @@ impl Connection {
                     return Ok(found);
                 }
             }
-            if !self.receive()? {
+            // Also a daemon that talks all the time, of something else, is waited for no longer.
+            if !self.receive()? || Instant::now() >= deadline {
                 self.wait(PollFlags::IN, deadline)?;
             }
         }
     }
 
-    /// Looks at everything that has come, and at nothing else. Never waits.
+    /// Looks at the events that have come. Never waits, and leaves in the kernel what comes faster
+    /// than it reads.
     pub(super) fn events(&mut self, mut event: impl FnMut(&[u8])) -> Result<(), Errno> {
-        loop {
+        for _ in 0..READS {
+            let heard = self.receive()?;
             while let Some(()) = self.take(|message| {
                 if message.kind == WATCH_EVENT {
                     event(message.payload);
                 }
             })? {}
-            if !self.receive()? {
-                return Ok(());
+            if !heard {
+                break;
             }
         }
+        Ok(())
     }
 
     /// Shows the first whole message that has come, and drops it.
@@ -211,6 +218,11 @@ impl Connection {
     pub(in crate::linux) fn to(daemon: std::os::unix::net::UnixStream) -> Self {
         daemon.set_nonblocking(true).unwrap();
         Self::over(Link::Socket(daemon.into()))
+    }
+
+    pub(super) fn patient_for(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// A connection to a daemon that listens there.

@@ -176,6 +176,10 @@ impl Watch {
 mod tests {
     use super::fake::Daemon;
     use super::*;
+    use crate::linux::sys::xenstore::WATCH_EVENT;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
 
     const UUID: &str = "b7d3a1f0-1234-4cde-8f00-0123456789ab";
 
@@ -250,6 +254,25 @@ mod tests {
         assert_eq!(store.domains().unwrap_err().errno, Errno::CONNRESET);
         let again = store.domains().unwrap_err();
         assert_eq!(again, HostError::new(Call::Open("nothing"), Errno::CONNREFUSED));
+    }
+
+    #[test]
+    fn a_daemon_that_is_silent_or_speaks_of_something_else_is_not_waited_for_forever() {
+        let brief = Duration::from_millis(30);
+        let (_silent, theirs) = UnixStream::pair().unwrap();
+        let mut connection = Connection::to(theirs).patient_for(brief);
+        let asked = connection.request(READ, &["/"], |_| {});
+        assert_eq!(asked, Err(Failure::Broken(Errno::TIMEDOUT)));
+
+        let (mut talker, theirs) = UnixStream::pair().unwrap();
+        let mut connection = Connection::to(theirs).patient_for(brief);
+        let event = wire::encode(WATCH_EVENT, 0, &["/a", "b"]).unwrap();
+        let talk = std::thread::spawn(move || while talker.write_all(&event).is_ok() {});
+        let asked = connection.request(READ, &["/"], |_| {});
+        assert_eq!(asked, Err(Failure::Broken(Errno::TIMEDOUT)));
+        connection.events(|_| {}).unwrap();
+        drop(connection);
+        talk.join().unwrap();
     }
 
     #[test]
