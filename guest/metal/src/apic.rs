@@ -46,3 +46,11 @@ pub(crate) fn sleep_until(so: impl Fn() -> bool) {
         unsafe { asm!("sti", "hlt", options(nostack)) };
     }
 }
+
+/// Stops this vCPU for good.
+pub(crate) fn stop() -> ! {
+    loop {
+        // SAFETY: nothing wakes it, and nothing is to.
+        unsafe { asm!("cli", "hlt", options(nostack)) };
+    }
+}

@@ -60,23 +60,18 @@ impl Console {
     /// Writes a last line, to both consoles, from a vCPU that may have held the lock.
     pub(crate) fn last_line(&self, line: fmt::Arguments<'_>) {
         self.lock.with_or_without(|| {
-            let _ = writeln!(Port, "{line}");
+            debug(line);
             self.write(line);
         });
         self.drain();
     }
 
     fn write(&self, line: fmt::Arguments<'_>) {
-        // Neither writer fails, and what is formatted are numbers and text.
-        let _ = match self.wire.get() {
-            Some(wire) => {
-                let mut wire = *wire;
-                let written = writeln!(wire, "{line}");
-                wire.notify();
-                written
-            }
-            None => writeln!(Port, "{line}"),
-        };
+        let Some(wire) = self.wire.get() else { return debug(line) };
+        let mut wire = *wire;
+        // This writer never fails.
+        let _ = writeln!(wire, "{line}");
+        wire.notify();
     }
 
     /// Waits until all has been read, or nobody seems to read.
@@ -120,6 +115,11 @@ impl Write for Wire {
         text.bytes().for_each(|byte| self.push(byte));
         Ok(())
     }
+}
+
+/// Writes a line that needs neither ring nor hypercalls.
+pub(crate) fn debug(line: fmt::Arguments<'_>) {
+    let _ = writeln!(Port, "{line}");
 }
 
 /// Xen's own debug port: lines show up on Xen's console.

@@ -21,6 +21,7 @@ mod vcpu;
 mod xen;
 
 use core::panic::PanicInfo;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use xen_eventfd_guest_orders::{Program, Report};
 
@@ -73,10 +74,19 @@ fn run(vcpu: usize) -> ! {
     }
 }
 
+/// Set by the first vCPU that faults.
+static FAULTED: AtomicBool = AtomicBool::new(false);
+
 /// A processor exception: nothing here expects one.
 extern "sysv64" fn fault(vector: u64, error: u64, rip: u64, address: u64) -> ! {
     let vector = u8::try_from(vector).unwrap_or(u8::MAX);
-    CONSOLE.last_line(format_args!("{}", Report::Fault { vector, rip, error, address }));
+    let report = Report::Fault { vector, rip, error, address };
+    if FAULTED.swap(true, Ordering::Relaxed) {
+        // The report of the first fault may be what faults: say so without Xen's help, and stay.
+        console::debug(format_args!("{report}"));
+        apic::stop();
+    }
+    CONSOLE.last_line(format_args!("{report}"));
     xen::shutdown(xen::Reason::Crash)
 }
 
