@@ -1,0 +1,76 @@
+//! Interrupts that are no event channels (`xen/arch/x86/hvm/{irq,vmsi}.c`).
+
+use crate::bench::{Bench, errno};
+use xen_eventfd_core::VcpuId;
+use xen_eventfd_core::irq::Line;
+use xen_eventfd_host::{Errno, Host};
+use xen_eventfd_model::{Config, Stopped};
+
+const APIC: u64 = 0xFEE0_0000;
+const EVERYBODY: u64 = 0xFEEF_F000;
+
+#[test]
+fn an_msi_is_waited_for_and_two_before_it_is_taken_are_one() {
+    let bench = Bench::new();
+    let wait = bench.vcpu(0).run(|vcpu| vcpu.wait_msi(0x41));
+    bench.host.inject_msi(bench.dom, APIC, 0x41).unwrap();
+    wait.join().unwrap();
+    bench.host.inject_msi(bench.dom, APIC, 0x41).unwrap();
+    bench.host.inject_msi(bench.dom, EVERYBODY, 0x41).unwrap();
+    assert_eq!(bench.vcpu(0).try_take_msi(0x41), Ok(true));
+    assert_eq!(bench.vcpu(0).try_take_msi(0x41), Ok(false));
+    assert_eq!(bench.model.msis(bench.dom, 0x41), 3);
+}
+
+#[test]
+fn an_msi_to_an_apic_that_is_not_there_vanishes_unless_it_seeks_the_lowest_priority() {
+    let bench = Bench::new();
+    let (second, third) = (APIC | 2 << 12, APIC | 4 << 12);
+    bench.host.inject_msi(bench.dom, second, 0x41).unwrap();
+    bench.host.inject_msi(bench.dom, third, 0x41).unwrap();
+    assert_eq!(bench.model.msis(bench.dom, 0x41), 1);
+    assert_eq!(errno(bench.host.inject_msi(bench.dom, third, 0x141)), Errno::SRCH);
+    assert_eq!(errno(bench.host.inject_msi(bench.dom, APIC, 0x241)), Errno::INVAL);
+    assert_eq!(errno(bench.host.inject_msi(bench.dom, APIC, 0)), Errno::RANGE);
+}
+
+#[test]
+fn raising_a_line_that_is_up_does_nothing() {
+    let bench = Bench::new();
+    for line in [Line::Isa(5), Line::PciIntx { device: 3, pin: 0 }] {
+        let set = |up| bench.host.set_line(bench.dom, line, up).unwrap();
+        let wait = bench.vcpu(0).run(move |vcpu| vcpu.wait_edge(line, 0));
+        [true, true].into_iter().for_each(set);
+        assert_eq!(wait.join(), Ok(1));
+        assert!(bench.model.is_up(bench.dom, line));
+        [false, false, true].into_iter().for_each(set);
+        assert_eq!(bench.model.edges(bench.dom, line), 2);
+    }
+}
+
+#[test]
+fn a_line_into_a_pvh_guest_leads_nowhere() {
+    let bench = Bench::new();
+    let pvh = bench.model.domain(Config::new("pvh"));
+    bench.host.set_line(pvh, Line::Isa(5), true).unwrap();
+    assert_eq!(bench.model.edges(pvh, Line::Isa(5)), 0);
+}
+
+#[test]
+fn lines_that_are_not_there_are_refused() {
+    let bench = Bench::new();
+    let set = |line| errno(bench.host.set_line(bench.dom, line, true));
+    assert_eq!(set(Line::Isa(16)), Errno::INVAL);
+    assert_eq!(set(Line::PciIntx { device: 32, pin: 0 }), Errno::INVAL);
+    assert_eq!(set(Line::PciIntx { device: 0, pin: 4 }), Errno::INVAL);
+    assert_eq!(set(Line::Spi(33)), Errno::OPNOTSUPP, "x86 has none");
+}
+
+#[test]
+fn the_end_of_the_guest_ends_the_wait_for_its_interrupt() {
+    let bench = Bench::new();
+    let wait = bench.model.vcpu(bench.dom, VcpuId(1)).run(|vcpu| vcpu.wait_msi(0x41));
+    bench.model.until("it waits", |model| model.describe().contains("MSI of vector 0x41"));
+    bench.model.destroy(bench.dom);
+    assert_eq!(wait.join(), Err(Stopped::Destroyed));
+}

@@ -1,0 +1,190 @@
+//! How guests and clients end, and what is left of them.
+
+use crate::bench::{Bench, DOORBELL, Server, doorbell, errno, pending, readable};
+use xen_eventfd_core::slot::State;
+use xen_eventfd_core::{DomId, IoServerId, Space, Width};
+use xen_eventfd_host::{Binding, Errno, Host};
+use xen_eventfd_model::{Config, Stopped};
+
+#[test]
+fn a_killed_client_leaves_its_server_enabled_and_its_ports_unbound() {
+    let bench = Bench::new();
+    let server = bench.server(doorbell());
+    let write = bench.vcpu(0).run(|vcpu| vcpu.write(Space::Mmio, DOORBELL, Width::Four, 1));
+    bench.vcpu(0).until_parked();
+    let port = server.page.slots()[0].vp_eport();
+    bench.host.kill();
+
+    assert!(bench.vcpu(0).is_parked());
+    assert!(bench.model.servers(bench.dom)[0].enabled);
+    let left = bench.host.leftovers();
+    assert_eq!(left.servers, [(bench.dom, IoServerId(0))]);
+    assert_eq!((left.ports, left.pages, left.sets), (vec![], 0, 0));
+
+    // Whoever comes next adopts it.
+    let heir = bench.model.client("heir");
+    assert_eq!(heir.binding(bench.dom, port), Ok(Binding::Unbound { by: DomId(0) }));
+    let page = heir.map_page(bench.dom, server.id).unwrap();
+    let channels = heir.event_channels().unwrap();
+    let local = channels.bind(bench.dom, port).unwrap();
+    assert!(page.slots()[0].sweep().is_some());
+    channels.notify(local).unwrap();
+    write.join().unwrap();
+}
+
+#[test]
+fn nothing_of_a_killed_client_works_any_more() {
+    let bench = Bench::new();
+    let server = bench.server(doorbell());
+    let mut releases = bench.host.releases().unwrap();
+    let mut signaller = bench.host.signaller().unwrap();
+    pending(&*server.channels);
+    assert!(!readable(server.channels.fd()) && !readable(releases.fd()));
+    let write = bench.vcpu(0).run(|vcpu| vcpu.write(Space::Mmio, DOORBELL, Width::Four, 1));
+    bench.vcpu(0).until_parked();
+    bench.host.kill();
+
+    assert!(readable(server.channels.fd()), "so that whoever polls it looks");
+    assert!(readable(releases.fd()));
+    let fd = server.channels.fd();
+    assert_eq!(errno(server.channels.pending(&mut Vec::new())), Errno::SHUTDOWN);
+    assert_eq!(errno(server.channels.notify(server.ports[0])), Errno::SHUTDOWN);
+    assert_eq!(errno(server.channels.eoi(server.ports[0])), Errno::SHUTDOWN);
+    assert_eq!(errno(server.channels.unbind(server.ports[0])), Errno::SHUTDOWN);
+    assert_eq!(errno(releases.drain()), Errno::SHUTDOWN);
+    assert_eq!(errno(signaller.signal(fd)), Errno::SHUTDOWN);
+    assert_eq!(errno(bench.host.domains()), Errno::SHUTDOWN);
+    assert_eq!(server.page.slots()[0].state(), State::None, "its page is no longer the guest's");
+    bench.model.destroy(bench.dom);
+    assert_eq!(write.join(), Err(Stopped::Destroyed));
+}
+
+#[test]
+fn a_dead_guest_is_a_zombie_while_its_page_is_mapped() {
+    let bench = Bench::new();
+    let (host, dom) = (&bench.host, bench.dom);
+    let server = bench.server(doorbell());
+    let port = server.page.slots()[0].vp_eport();
+    let second = host.map_page(dom, server.id).unwrap();
+    assert!(bench.model.destroy(dom));
+    assert!(!bench.model.destroy(dom), "it is dead already");
+
+    assert_eq!(bench.model.zombies(), [dom]);
+    assert_eq!(host.vcpus(dom), Ok(2));
+    assert_eq!(errno(host.set_server_state(dom, server.id, false)), Errno::NOENT);
+    assert_eq!(errno(host.unmap_range(dom, server.id, doorbell())), Errno::NOENT);
+    assert_eq!(errno(host.destroy_server(dom, server.id)), Errno::NOENT);
+    assert_eq!(errno(host.create_server(dom)), Errno::INVAL, "it gets no ports");
+    assert_eq!(errno(host.domain(dom)), Errno::NOENT, "xenstore has forgotten it");
+    assert_eq!(host.binding(dom, port), Ok(Binding::Other));
+    assert_eq!(server.channels.notify(server.ports[0]), Ok(()), "lost, and no error");
+    assert_eq!(server.channels.unbind(server.ports[0]), Ok(()));
+
+    drop(second);
+    assert_eq!(host.vcpus(dom), Ok(2));
+    drop(server);
+    assert_eq!(bench.model.zombies(), []);
+    assert_eq!(errno(host.vcpus(dom)), Errno::SRCH);
+    assert_eq!(errno(host.set_server_state(dom, IoServerId(0), false)), Errno::SRCH);
+}
+
+#[test]
+fn a_page_stays_readable_after_its_guest() {
+    let bench = Bench::new();
+    let server = bench.server(doorbell());
+    let port = server.page.slots()[0].vp_eport();
+    bench.model.destroy(bench.dom);
+    assert_eq!(server.page.slots()[0].vp_eport(), port);
+    bench.host.kill();
+    assert_eq!(bench.model.zombies(), [], "a killed client maps nothing");
+    drop(server);
+}
+
+#[test]
+fn a_guest_whose_page_nobody_maps_goes_at_once() {
+    let bench = Bench::new();
+    bench.servers(3);
+    bench.model.destroy(bench.dom);
+    assert_eq!(bench.model.zombies(), []);
+    assert_eq!(errno(bench.host.vcpus(bench.dom)), Errno::SRCH);
+    assert!(bench.host.leftovers().is_empty());
+}
+
+#[test]
+fn whoever_watches_hears_that_a_guest_went() {
+    let bench = Bench::new();
+    let other = bench.model.domain(Config::new("other"));
+    let mut watches = [bench.host.releases().unwrap(), bench.host.releases().unwrap()];
+    for watch in &mut watches {
+        assert!(!readable(watch.fd()));
+        assert_eq!(watch.drain(), Ok(false));
+    }
+    bench.model.destroy(bench.dom);
+    bench.model.destroy(other);
+    for watch in &mut watches {
+        assert!(readable(watch.fd()));
+        assert_eq!(watch.drain(), Ok(true));
+        assert_eq!(watch.drain(), Ok(false));
+        assert!(!readable(watch.fd()));
+    }
+}
+
+#[test]
+fn a_crash_is_news_and_the_guest_stays_until_it_is_destroyed() {
+    let bench = Bench::new();
+    let server = bench.server(doorbell());
+    let mut watch = bench.host.releases().unwrap();
+    bench.model.crash(bench.dom, "on purpose");
+    assert_eq!(watch.drain(), Ok(true));
+    assert!(matches!(bench.vcpu(0).balloon(1), Err(Stopped::Crashed(_))));
+    assert!(bench.host.domain(bench.dom).is_ok());
+    assert_eq!(bench.host.set_server_state(bench.dom, server.id, false), Ok(()));
+    bench.model.destroy(bench.dom);
+    assert_eq!(watch.drain(), Ok(true));
+}
+
+#[test]
+fn domains_are_listed_as_xenstore_shows_them() {
+    let bench = Bench::new();
+    let second = bench.model.domain(Config::new("second").uuid("of its own"));
+    let all = bench.host.domains().unwrap();
+    let names: Vec<_> = all.iter().map(|d| (d.id.0, d.name.as_deref().unwrap())).collect();
+    assert_eq!(names, [(0, "Domain-0"), (1, "guest"), (2, "second")]);
+    assert_eq!(bench.host.domain(second).unwrap().uuid.as_deref(), Some("of its own"));
+    bench.model.destroy(bench.dom);
+    assert_eq!(bench.host.domains().unwrap().len(), 2);
+    assert_eq!(bench.model.domain(Config::new("third")), DomId(3), "numbers are not used again");
+}
+
+#[test]
+fn a_number_can_be_used_again_on_demand_and_old_handles_do_not_mean_the_new_guest() {
+    let bench = Bench::new();
+    let (old, before) = (bench.vcpu(0), bench.host.domain(bench.dom).unwrap());
+    bench.model.destroy(bench.dom);
+    let dom = bench.model.domain(Config::new("guest").id(bench.dom));
+    let after = bench.host.domain(dom).unwrap();
+    assert_eq!((after.id, &after.name), (before.id, &before.name));
+    assert_ne!(after.uuid, before.uuid);
+    assert_eq!(old.alloc_unbound(), Err(Stopped::Destroyed));
+}
+
+#[test]
+#[should_panic(expected = "domain 1 is taken")]
+fn a_zombies_number_is_taken() {
+    let bench = Bench::new();
+    let _server: Server = bench.server(doorbell());
+    bench.model.destroy(bench.dom);
+    bench.model.domain(Config::new("too early").id(bench.dom));
+}
+
+#[test]
+fn dropping_all_that_a_client_was_given_leaves_only_its_servers() {
+    let bench = Bench::new();
+    let server = bench.server(doorbell());
+    let watch = bench.host.releases().unwrap();
+    let left = bench.host.leftovers();
+    assert_eq!((left.ports.len(), left.pages, left.sets, left.watches), (2, 1, 1, 1));
+    bench.host.destroy_server(bench.dom, server.id).unwrap();
+    drop((server, watch));
+    assert!(bench.host.leftovers().is_empty());
+}
