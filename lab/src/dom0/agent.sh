@@ -29,6 +29,8 @@ while IFS= read -r line <&3; do
 	shell)
 		stty -F "$tty" sane rows "$2" cols "$3"
 		setsid -c sh -i <"$tty" >"$tty" 2>&1 3>&-
+		# The end of a session hangs its terminal up, our descriptor with it.
+		exec 3<>"$tty"
 		quiet
 		echo "@lab ready" >&3
 		;;
