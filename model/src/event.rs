@@ -5,7 +5,7 @@ use crate::bell::Bell;
 use crate::domain::{Domain, Life};
 use crate::world::{DOM0, Key, Serial, World};
 use rustix::io::Errno;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use xen_eventfd_core::{DomId, Port, VcpuId};
 use xen_eventfd_host::Binding;
@@ -60,7 +60,8 @@ pub(crate) struct LocalEnd {
 #[derive(Debug)]
 pub(crate) struct Set {
     pub(crate) client: Serial,
-    /// Events not yet read. As in Linux, an event outlives the binding of its port.
+    /// Events not yet read. As in Linux, an event outlives the binding of its port, and its
+    /// number may be bound again.
     pub(crate) queue: VecDeque<u32>,
     pub(crate) bell: Arc<Bell>,
 }
@@ -219,13 +220,15 @@ impl World {
         }
     }
 
-    /// Takes the queue of a set.
-    pub(crate) fn take_events(&mut self, set: Serial) -> Vec<u32> {
-        let Some(set) = self.sets.get_mut(&set) else { return Vec::new() };
+    /// Takes the queue of a set: each port that is bound, once, in their order. Events of others
+    /// are stale and go nowhere.
+    pub(crate) fn take_events(&mut self, serial: Serial) -> BTreeSet<u32> {
+        let Some(set) = self.sets.get_mut(&serial) else { return BTreeSet::new() };
         if !set.queue.is_empty() {
             set.bell.lower();
         }
-        set.queue.drain(..).collect()
+        let queued = set.queue.drain(..);
+        queued.filter(|port| self.ports.get(port).is_some_and(|end| end.set == serial)).collect()
     }
 
     /// Ends an event. As a write to `/dev/xen/evtchn`, it ignores ports that are not ours or not

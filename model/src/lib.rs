@@ -38,6 +38,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod access;
 mod bell;
 mod client;
 mod describe;
@@ -45,6 +46,7 @@ mod domain;
 mod event;
 mod fault;
 mod handles;
+mod hypercall;
 mod inspect;
 mod irq;
 mod ranges;

@@ -78,8 +78,8 @@ impl World {
         server.and_then(Option::as_mut).ok_or(Errno::NOENT)
     }
 
-    /// The first free id; ENOSPC if there is none, or no port for one of the vCPUs; EINVAL in a
-    /// dying domain, which gets no ports.
+    /// The first free id; ENOSPC if there is none, or no port for one of the vCPUs. In a dying
+    /// domain, which gets no ports, Xen's EINVAL becomes ESRCH, as any host makes it.
     pub(crate) fn create_server(&mut self, dom: DomId, by: Serial) -> Result<IoServerId, Errno> {
         self.target(dom)?;
         let wanted = self.forced_ids.pop_front();
@@ -93,7 +93,7 @@ impl World {
                 Ok(port) => ports.push(port),
                 Err(errno) => {
                     domain.ports.retain(|port, _| !ports.contains(&Port(*port)));
-                    return Err(errno);
+                    return Err(if domain.life == Life::Zombie { Errno::SRCH } else { errno });
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! What a vCPU of a guest does: accesses, hypercalls, waiting.
+//! What a vCPU of a guest does: accesses, and the wait for their answers.
 //!
 //! An access that an ioreq server claims parks the vCPU as Xen parks it (`ioreq_send`,
 //! `wait_for_io`): it runs on when an event comes through *any* of Xen's own channels for this
@@ -10,19 +10,16 @@
 //! when it parks (on Arm it does not).
 
 use crate::Model;
+use crate::access::{Piece, check_port, in_page, mask, pieces};
 use crate::domain::Stopped;
 use crate::running::{PATIENCE, Running};
 use crate::server::Sent;
 use crate::world::{Key, Locked, World};
 use core::time::Duration;
-use rustix::io::Errno;
 use std::sync::{Arc, Condvar};
-use xen_eventfd_core::ioreq::{COPY, DATA_IS_PTR, DIR_READ, INVALIDATE, Ioreq, PIO};
-use xen_eventfd_core::irq::Line;
+use xen_eventfd_core::ioreq::{COPY, DATA_IS_PTR, DIR_READ, INVALIDATE, Ioreq};
 use xen_eventfd_core::slot::State;
-use xen_eventfd_core::{DomId, Port, Space, VcpuId, Width};
-
-const PAGE: u64 = 0x1000;
+use xen_eventfd_core::{DomId, Space, VcpuId, Width};
 
 #[derive(Debug, Default)]
 pub(crate) struct VcpuState {
@@ -168,113 +165,6 @@ impl Vcpu {
         Ok(())
     }
 
-    /// Allocates an event channel for domain 0 (`EVTCHNOP_alloc_unbound`).
-    ///
-    /// # Errors
-    /// [`Stopped::Refused`] with ENOSPC if all ports are taken.
-    pub fn alloc_unbound(&self) -> Result<Port, Stopped> {
-        let mut world = self.model.shared.lock();
-        world.running(self.key)?.allocate_port(None).map_err(Stopped::Refused)
-    }
-
-    /// Closes an event channel of the guest.
-    ///
-    /// # Errors
-    /// [`Stopped::Refused`] with EINVAL if it is Xen's, or none.
-    pub fn close(&self, port: Port) -> Result<(), Stopped> {
-        let mut world = self.model.shared.lock();
-        match world.running(self.key)?.ports.get(&port.0) {
-            Some(channel) if channel.waits.is_none() => {}
-            _ => return Err(Stopped::Refused(Errno::INVAL)),
-        }
-        world.close_port(self.key.id, port);
-        Ok(())
-    }
-
-    /// Rings domain 0 (`EVTCHNOP_send`). To an unbound port the event is lost.
-    ///
-    /// # Errors
-    /// [`Stopped::Refused`] with EINVAL if the port is Xen's, or none.
-    pub fn send(&self, port: Port) -> Result<(), Stopped> {
-        let mut world = self.model.shared.lock();
-        world.running(self.key)?;
-        world.send(self.key, port).map_err(Stopped::Refused)
-    }
-
-    /// Waits for an event of a port and takes it. Events that come before they are taken are one.
-    ///
-    /// # Errors
-    /// [`Stopped`].
-    pub fn wait(&self, port: Port) -> Result<(), Stopped> {
-        self.until_arrival(&format!("an event on {port}"), |vcpu| {
-            vcpu.try_take(port).map(|taken| taken.then_some(()))
-        })
-    }
-
-    /// Takes the event of a port, if there is one.
-    ///
-    /// # Errors
-    /// [`Stopped::Refused`] with EINVAL if there is no such port.
-    pub fn try_take(&self, port: Port) -> Result<bool, Stopped> {
-        let mut world = self.model.shared.lock();
-        let channel = world.running(self.key)?.ports.get_mut(&port.0);
-        let channel = channel.ok_or(Stopped::Refused(Errno::INVAL))?;
-        Ok(core::mem::take(&mut channel.pending))
-    }
-
-    /// Waits for an MSI of this vector and takes it. Those that come before it is taken are one.
-    ///
-    /// # Errors
-    /// [`Stopped`].
-    pub fn wait_msi(&self, vector: u8) -> Result<(), Stopped> {
-        self.until_arrival(&format!("an MSI of vector {vector:#x}"), |vcpu| {
-            vcpu.try_take_msi(vector).map(|taken| taken.then_some(()))
-        })
-    }
-
-    /// Takes the MSI of this vector, if there is one.
-    ///
-    /// # Errors
-    /// [`Stopped`].
-    pub fn try_take_msi(&self, vector: u8) -> Result<bool, Stopped> {
-        let mut world = self.model.shared.lock();
-        Ok(world.running(self.key)?.interrupts.pending.remove(&vector))
-    }
-
-    /// Waits until a line has risen more than `seen` times; returns how often it has.
-    ///
-    /// # Errors
-    /// [`Stopped`].
-    pub fn wait_edge(&self, line: Line, seen: u64) -> Result<u64, Stopped> {
-        self.until_arrival(&format!("edge {} of {line:?}", seen + 1), |vcpu| {
-            let edges = vcpu.model.edges(vcpu.key.id, line);
-            Ok((edges > seen).then_some(edges))
-        })
-    }
-
-    fn until_arrival<T>(
-        &self,
-        what: &str,
-        take: impl Fn(&Self) -> Result<Option<T>, Stopped>,
-    ) -> Result<T, Stopped> {
-        loop {
-            let before = self.model.shared.lock().running(self.key)?.interrupts.arrivals;
-            if let Some(taken) = take(self)? {
-                return Ok(taken);
-            }
-            let mut world = self.model.shared.lock();
-            let arrival = Arc::clone(&world.running(self.key)?.arrival);
-            while world.running(self.key)?.interrupts.arrivals == before {
-                self.state(&mut world)?.waiting.push(what.to_owned());
-                world.wait(&arrival);
-                let waiting = &mut self.state(&mut world)?.waiting;
-                if let Some(done) = waiting.iter().position(|waits| waits == what) {
-                    waiting.swap_remove(done);
-                }
-            }
-        }
-    }
-
     /// Whether it is parked on an ioreq and no event has come for it.
     pub fn is_parked(&self) -> bool {
         let mut world = self.model.shared.peek();
@@ -346,7 +236,7 @@ impl Vcpu {
         done
     }
 
-    fn state<'a>(&self, world: &'a mut World) -> Result<&'a mut VcpuState, Stopped> {
+    pub(crate) fn state<'a>(&self, world: &'a mut World) -> Result<&'a mut VcpuState, Stopped> {
         world.running(self.key)?.vcpus.get_mut(self.id.0 as usize).ok_or(Stopped::Destroyed)
     }
 
@@ -410,58 +300,4 @@ enum Look {
     Unchanged,
     /// The domain must crash.
     Weird(State, State),
-}
-
-/// One access of an instruction that may need more.
-struct Piece {
-    addr: u64,
-    size: u8,
-    /// Where its bytes stand in the value.
-    offset: u32,
-}
-
-impl Piece {
-    fn request(&self, space: Space, flags: u8) -> Ioreq {
-        let kind = match space {
-            Space::Mmio => COPY,
-            Space::Pio => PIO,
-        };
-        let (addr, size) = (self.addr, u32::from(self.size));
-        Ioreq { addr, size, count: 1, flags, kind, ..Ioreq::default() }
-    }
-}
-
-fn mask(size: u8) -> u64 {
-    Width::new(u32::from(size)).map_or(u64::MAX, Width::mask)
-}
-
-fn check_port(port: u64, width: Width) {
-    assert!(port <= 0xFFFF && width != Width::Eight, "x86 has no {width:?}-byte port {port:#x}");
-}
-
-/// How many accesses of `size` bytes lie in one page, but at least one.
-fn in_page(addr: u64, size: u64) -> u32 {
-    u32::try_from((PAGE - addr % PAGE) / size).unwrap_or(1).max(1)
-}
-
-/// Splits an access to memory at a page boundary (`hvmemul_phys_mmio_access`).
-fn pieces(space: Space, addr: u64, width: Width) -> Vec<Piece> {
-    if space == Space::Pio {
-        check_port(addr, width);
-        return vec![Piece { addr, size: width.bytes(), offset: 0 }];
-    }
-    let whole = u64::from(width.bytes());
-    let first = (PAGE - addr % PAGE).min(whole);
-    let mut pieces = Vec::new();
-    let mut offset = 0;
-    for mut left in [first, whole - first] {
-        for size in [8_u8, 4, 2, 1] {
-            if left >= u64::from(size) {
-                pieces.push(Piece { addr: addr.wrapping_add(u64::from(offset)), size, offset });
-                offset += u32::from(size);
-                left -= u64::from(size);
-            }
-        }
-    }
-    pieces
 }

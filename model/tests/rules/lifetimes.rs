@@ -74,7 +74,7 @@ fn a_dead_guest_is_a_zombie_while_its_page_is_mapped() {
     assert_eq!(errno(host.set_server_state(dom, server.id, false)), Errno::NOENT);
     assert_eq!(errno(host.unmap_range(dom, server.id, doorbell())), Errno::NOENT);
     assert_eq!(errno(host.destroy_server(dom, server.id)), Errno::NOENT);
-    assert_eq!(errno(host.create_server(dom)), Errno::INVAL, "it gets no ports");
+    assert_eq!(errno(host.create_server(dom)), Errno::SRCH, "it gets no ports");
     assert_eq!(errno(host.domain(dom)), Errno::NOENT, "xenstore has forgotten it");
     assert_eq!(host.binding(dom, port), Ok(Binding::Other));
     assert_eq!(server.channels.notify(server.ports[0]), Ok(()), "lost, and no error");
