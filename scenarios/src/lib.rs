@@ -1,1 +1,37 @@
-//! Part of xen-eventfd.
+//! The scenarios that hold on the model and on real Xen alike.
+//!
+//! A scenario is a function that takes a [`Play`]: it makes guests with orders, opens Xen through
+//! the library, checks what must hold, and notes in the [`Trace`] what must be the same everywhere.
+//! [`ALL`] lists them. To add one, write such a function beside the others and list it.
+
+pub mod link;
+pub mod play;
+pub mod roles;
+mod run;
+mod scenarios;
+pub mod stage;
+mod trace;
+
+pub use play::Play;
+pub use run::{Outcome, run};
+pub use scenarios::ALL;
+pub use trace::Trace;
+
+use anyhow::Result;
+use std::time::Duration;
+
+/// How long anything may take before it counts as never. Emulated machines are slow.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Something that must hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Scenario {
+    /// Its name.
+    pub name: &'static str,
+    /// What must hold, in a sentence.
+    pub about: &'static str,
+    /// Whether it is about things that happen at once, and worth playing on several CPUs.
+    pub race: bool,
+    /// Plays it.
+    pub play: fn(&mut Play<'_>) -> Result<()>,
+}

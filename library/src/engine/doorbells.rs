@@ -24,6 +24,8 @@ pub struct Counters {
     pub delivered: u64,
     /// Kicks that matched nothing and were held.
     pub held: u64,
+    /// Eventfds that were signalled at once when they were registered, for what was held.
+    pub redelivered: u64,
     /// Kicks that came after their doorbell was gone: answered, not delivered.
     pub late: u64,
     /// Reads, answered with 0.
@@ -199,7 +201,10 @@ impl Doorbells {
         }
         if signal(&found.eventfd) {
             found.kicks += 1;
-            self.counters.delivered += 1;
+            match kick {
+                Some(_) => self.counters.delivered += 1,
+                None => self.counters.redelivered += 1,
+            }
         } else {
             self.counters.failed += 1;
         }

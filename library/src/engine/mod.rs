@@ -163,15 +163,15 @@ impl Shared {
         let _ = epoll::delete(&self.epoll, fd);
     }
 
-    fn run(&self, mut releases: Box<dyn Releases>) {
-        if let Err(error) = self.serve(&mut *releases) {
+    fn run(&self, releases: Box<dyn Releases>) {
+        if let Err(error) = self.serve(releases) {
             tracing::error!(%error, "the engine stops");
             *lock(&self.failure) = Some(error);
         }
     }
 
     /// Serves until told to stop, or until the host fails in a way that leaves nothing to serve.
-    fn serve(&self, releases: &mut dyn Releases) -> xen_eventfd_host::Result<()> {
+    fn serve(&self, mut releases: Box<dyn Releases>) -> xen_eventfd_host::Result<()> {
         let mut ready = Vec::with_capacity(64);
         let mut ports = Vec::new();
         loop {
@@ -188,11 +188,7 @@ impl Shared {
                         // Each port once a round, so no guest's flood delays another's turn.
                         ports.drain(..).for_each(|port| self.event(port));
                     }
-                    RELEASES => {
-                        if releases.drain()? {
-                            self.bury_the_dead();
-                        }
-                    }
+                    RELEASES => self.released(&mut releases),
                     serial => self.irq(serial),
                 }
             }
@@ -224,6 +220,25 @@ impl Shared {
         if let Err(error) = source.fire(&*self.host, &*self.events) {
             tracing::debug!(%error, "an interrupt was not raised");
         }
+    }
+
+    /// Looks after the guests when xenstore says that some domain went. If xenstore itself went,
+    /// doorbells are served all the same; a death is then noticed at the next call that it fails.
+    fn released(&self, releases: &mut Box<dyn Releases>) {
+        let news = releases.drain().or_else(|error| {
+            tracing::warn!(%error, "the watch on xenstore broke; setting up another");
+            self.ignore(releases.fd());
+            *releases = self.host.releases()?;
+            self.listen(releases.fd(), RELEASES).map_err(|_| error)?;
+            // Whatever happened in between.
+            Ok::<_, HostError>(true)
+        });
+        match news {
+            Ok(false) => return,
+            Ok(true) => {}
+            Err(error) => tracing::error!(%error, "guests that die are noticed late from now on"),
+        }
+        self.bury_the_dead();
     }
 
     fn bury_the_dead(&self) {

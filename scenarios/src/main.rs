@@ -1,0 +1,143 @@
+//! `scenarios`: plays them, on the model of this machine or in domain 0 of real Xen.
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand, ValueEnum};
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use xen_eventfd::Guardian;
+use xen_eventfd_host::linux::LinuxHost;
+use xen_eventfd_scenarios::link::Link;
+use xen_eventfd_scenarios::roles::{Actor, kill::Die};
+use xen_eventfd_scenarios::stage::{Stage, model::ModelStage, xen::XenStage};
+use xen_eventfd_scenarios::{ALL, Scenario, Trace, run};
+
+/// Plays the scenarios that hold on the model and on real Xen alike.
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Lists them.
+    List,
+    /// Plays all of them, or those whose name contains one of NAMES.
+    Run {
+        /// Parts of names.
+        names: Vec<String>,
+        /// Where.
+        #[arg(long, value_enum, default_value = "model")]
+        on: Place,
+        /// The test guest's ELF file, for real Xen.
+        #[arg(long, default_value = "/lab/guest")]
+        guest: PathBuf,
+        /// Only those about things that happen at once.
+        #[arg(long)]
+        races: bool,
+        /// How often.
+        #[arg(long, default_value_t = 1)]
+        times: u32,
+        /// Traces to compare with, as --traces wrote them.
+        #[arg(long)]
+        expect: Option<PathBuf>,
+        /// Writes the traces here.
+        #[arg(long)]
+        traces: Option<PathBuf>,
+    },
+    /// Plays another process of a scenario; the link to the test is standard input.
+    #[command(hide = true)]
+    Actor {
+        /// Where locks and records are.
+        run_dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Place {
+    Model,
+    Xen,
+}
+
+type Traces = BTreeMap<String, Trace>;
+
+fn main() -> Result<ExitCode> {
+    match Arguments::parse().command {
+        Command::List => {
+            for scenario in ALL {
+                println!("{:24} {}", scenario.name, scenario.about);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Run { names, on, guest, races, times, expect, traces } => {
+            let wanted = |scenario: &&Scenario| {
+                (scenario.race || !races)
+                    && (names.is_empty() || names.iter().any(|name| scenario.name.contains(name)))
+            };
+            let chosen: Vec<_> = ALL.iter().filter(wanted).collect();
+            if chosen.is_empty() {
+                bail!("no scenario is called anything like {names:?}; `scenarios list` shows all");
+            }
+            let expected: Traces = match expect {
+                Some(path) => serde_json::from_str(&std::fs::read_to_string(path)?)?,
+                None => Traces::new(),
+            };
+            let mut told = Traces::new();
+            let (mut passed, mut failed) = (0, 0);
+            let stage: Option<Box<dyn Stage>> = match on {
+                Place::Xen => Some(Box::new(XenStage::new(guest)?)),
+                Place::Model => None,
+            };
+            for scenario in chosen.iter().flat_map(|one| (0..times).map(move |_| *one)) {
+                let outcome = match &stage {
+                    Some(stage) => run(scenario, &**stage),
+                    None => run(scenario, &ModelStage::new()?),
+                };
+                let differs = expected.get(scenario.name).and_then(|expected| {
+                    let difference = outcome.trace.difference(expected)?;
+                    Some(format!("the trace differs from the expected one: {difference}"))
+                });
+                match outcome.failure.or(differs) {
+                    None => {
+                        passed += 1;
+                        println!("ok      {}", scenario.name);
+                    }
+                    Some(why) => {
+                        failed += 1;
+                        println!("FAILED  {}: {why}", scenario.name);
+                        println!("{}", outcome.trace);
+                    }
+                }
+                told.insert(scenario.name.to_owned(), outcome.trace);
+            }
+            if let Some(path) = traces {
+                std::fs::write(&path, serde_json::to_string(&told)?)
+                    .with_context(|| format!("writing {}", path.display()))?;
+            }
+            println!("{passed} passed, {failed} failed");
+            Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Actor { run_dir } => {
+            let link = Link::from_fd(std::io::stdin().as_fd().try_clone_to_owned()?);
+            let actor = Actor {
+                host: Arc::new(LinuxHost::open()?),
+                link,
+                run_dir,
+                guardian: Guardian::Auto,
+                die: Die::new(|| {
+                    let me = rustix::process::getpid();
+                    let _ = rustix::process::kill_process(me, rustix::process::Signal::KILL);
+                    // Until the signal has arrived.
+                    loop {
+                        std::thread::park();
+                    }
+                }),
+            };
+            actor.play()?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! A host whose caller dies at one chosen step of serving a kick.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use xen_eventfd::{DomId, Domain, Host, IoServerId, Line, Port};
+use xen_eventfd_core::doorbell::Bytes;
+use xen_eventfd_host::{Binding, EventChannels, IoreqPage, LocalPort, Releases, Result, Signaller};
+
+/// A step of serving a kick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// The event has come, the request has not been looked at.
+    Woken,
+    /// The eventfd is signalled, the request not answered.
+    Signalled,
+    /// The answer is stored, the vCPU not notified.
+    Answered,
+    /// The vCPU is notified, the event not ended.
+    Notified,
+    /// All is done.
+    Ended,
+}
+
+impl Step {
+    /// All of them, in order.
+    pub const ALL: [Self; 5] =
+        [Self::Woken, Self::Signalled, Self::Answered, Self::Notified, Self::Ended];
+}
+
+/// When to die.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kill {
+    /// At this step …
+    pub step: Step,
+    /// … of this kick, counted from 1.
+    pub kick: u64,
+}
+
+/// Ends the caller's process.
+#[derive(Clone)]
+pub struct Die {
+    how: Arc<dyn Fn() + Send + Sync>,
+    dead: Arc<AtomicBool>,
+}
+
+impl Die {
+    /// Whatever ends it.
+    pub fn new(how: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { how: Arc::new(how), dead: Arc::new(AtomicBool::new(false)) }
+    }
+
+    /// Ends it. Whatever dies does not return from here.
+    pub fn now(&self) {
+        self.mark();
+        (self.how)();
+    }
+
+    /// Somebody else has ended it.
+    pub fn mark(&self) {
+        self.dead.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it has ended: on the model its other threads can still ask.
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::SeqCst)
+    }
+}
+
+impl fmt::Debug for Die {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Die")
+    }
+}
+
+#[derive(Debug)]
+struct Fate {
+    kill: Kill,
+    /// Kicks signalled so far.
+    signals: AtomicU64,
+    die: Die,
+}
+
+impl Fate {
+    fn at(&self, step: Step) {
+        let signals = self.signals.load(Ordering::SeqCst);
+        let due = if step == Step::Woken { self.kill.kick - 1 } else { self.kill.kick };
+        if step == self.kill.step && signals >= due {
+            self.die.now();
+        }
+    }
+}
+
+/// A host whose caller dies.
+#[derive(Debug)]
+pub struct Mortal {
+    host: Arc<dyn Host>,
+    fate: Arc<Fate>,
+}
+
+impl Mortal {
+    /// Wraps a host.
+    pub fn new(host: Arc<dyn Host>, kill: Kill, die: Die) -> Self {
+        Self { host, fate: Arc::new(Fate { kill, signals: AtomicU64::new(0), die }) }
+    }
+}
+
+impl Host for Mortal {
+    fn domains(&self) -> Result<Vec<Domain>> {
+        self.host.domains()
+    }
+    fn domain(&self, dom: DomId) -> Result<Domain> {
+        self.host.domain(dom)
+    }
+    fn vcpus(&self, dom: DomId) -> Result<u32> {
+        self.host.vcpus(dom)
+    }
+    fn create_server(&self, dom: DomId) -> Result<IoServerId> {
+        self.host.create_server(dom)
+    }
+    fn destroy_server(&self, dom: DomId, server: IoServerId) -> Result<()> {
+        self.host.destroy_server(dom, server)
+    }
+    fn set_server_state(&self, dom: DomId, server: IoServerId, enabled: bool) -> Result<()> {
+        self.host.set_server_state(dom, server, enabled)
+    }
+    fn map_page(&self, dom: DomId, server: IoServerId) -> Result<Box<dyn IoreqPage>> {
+        self.host.map_page(dom, server)
+    }
+    fn map_range(&self, dom: DomId, server: IoServerId, bytes: Bytes) -> Result<()> {
+        self.host.map_range(dom, server, bytes)
+    }
+    fn unmap_range(&self, dom: DomId, server: IoServerId, bytes: Bytes) -> Result<()> {
+        self.host.unmap_range(dom, server, bytes)
+    }
+    fn inject_msi(&self, dom: DomId, addr: u64, data: u32) -> Result<()> {
+        self.host.inject_msi(dom, addr, data)
+    }
+    fn set_line(&self, dom: DomId, line: Line, up: bool) -> Result<()> {
+        self.host.set_line(dom, line, up)
+    }
+    fn event_channels(&self) -> Result<Box<dyn EventChannels>> {
+        let channels = self.host.event_channels()?;
+        Ok(Box::new(MortalChannels { channels, fate: Arc::clone(&self.fate) }))
+    }
+    fn binding(&self, dom: DomId, port: Port) -> Result<Binding> {
+        self.host.binding(dom, port)
+    }
+    fn releases(&self) -> Result<Box<dyn Releases>> {
+        self.host.releases()
+    }
+    fn signaller(&self) -> Result<Box<dyn Signaller>> {
+        let signaller = self.host.signaller()?;
+        Ok(Box::new(MortalSignaller { signaller, fate: Arc::clone(&self.fate) }))
+    }
+}
+
+#[derive(Debug)]
+struct MortalChannels {
+    channels: Box<dyn EventChannels>,
+    fate: Arc<Fate>,
+}
+
+impl EventChannels for MortalChannels {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.channels.fd()
+    }
+    fn bind(&self, dom: DomId, remote: Port) -> Result<LocalPort> {
+        self.channels.bind(dom, remote)
+    }
+    fn unbind(&self, port: LocalPort) -> Result<()> {
+        self.channels.unbind(port)
+    }
+    fn notify(&self, port: LocalPort) -> Result<()> {
+        self.fate.at(Step::Answered);
+        self.channels.notify(port)?;
+        self.fate.at(Step::Notified);
+        Ok(())
+    }
+    fn pending(&self, ports: &mut Vec<LocalPort>) -> Result<()> {
+        self.channels.pending(ports)?;
+        if !ports.is_empty() {
+            self.fate.at(Step::Woken);
+        }
+        Ok(())
+    }
+    fn eoi(&self, port: LocalPort) -> Result<()> {
+        self.channels.eoi(port)?;
+        self.fate.at(Step::Ended);
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct MortalSignaller {
+    signaller: Box<dyn Signaller>,
+    fate: Arc<Fate>,
+}
+
+impl Signaller for MortalSignaller {
+    fn signal(&mut self, eventfd: BorrowedFd<'_>) -> Result<()> {
+        self.signaller.signal(eventfd)?;
+        self.fate.signals.fetch_add(1, Ordering::SeqCst);
+        self.fate.at(Step::Signalled);
+        Ok(())
+    }
+}

@@ -1,0 +1,113 @@
+//! Registrations come and go while the guest kicks.
+
+use super::{BASE, DOORBELL};
+use crate::Play;
+use crate::play::{await_count, new_eventfd, signal, taken};
+use crate::roles::vmm::Place;
+use anyhow::{Result, ensure};
+use xen_eventfd::IoEventAddress::Mmio;
+use xen_eventfd::Irq;
+
+/// How often each registration comes and goes.
+const ROUNDS: u32 = 100;
+
+/// Two queues behind one doorbell: one stays, the other comes and goes. Its bytes stay claimed, so
+/// what it misses is held.
+pub(super) fn assign_under_load(play: &mut Play<'_>) -> Result<()> {
+    let mut guest = play.guest(&format!(
+        "listen evtchn stop; until stop; write mmio:{DOORBELL:#x} 4 0; \
+         write mmio:{DOORBELL:#x} 4 1; end"
+    ))?;
+    let xen = play.xen()?;
+    let ours = xen.guest(guest.dom())?;
+    let (steady, fleeting, stop) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
+    let _steady = ours.register_ioevent(&steady, &Mmio(DOORBELL), 0_u32)?;
+    guest.start()?;
+    let _stop = ours.register_irqfd(&stop, Irq::EventChannel(guest.port("stop")?))?;
+    let mut steady_count = 0;
+    for _ in 0..ROUNDS {
+        let registered = ours.register_ioevent(&fleeting, &Mmio(DOORBELL), 1_u32)?;
+        await_count(&fleeting, 1)?;
+        registered.end()?;
+        taken(&fleeting)?;
+        // The guest rings both in turn, so three more of one are two of the other at least.
+        steady_count += await_count(&steady, 3)?;
+        ensure!(taken(&fleeting)? == 0, "signalled after deassign returned");
+    }
+    signal(&stop)?;
+    guest.finish()?;
+    guest.tell(play);
+    steady_count += taken(&steady)?;
+    let rounds = guest.rounds("stop");
+    ensure!(steady_count == rounds, "{steady_count} of {rounds} kicks on the steady queue");
+    let counters = ours.counters();
+    ensure!(counters.late == 0, "{counters:?}");
+    ensure!(counters.delivered + counters.held == 2 * rounds, "{counters:?} for {rounds} rounds");
+    play.note("queues", "every kick delivered or held");
+    Ok(())
+}
+
+/// Two doorbells: one stays, the other's bytes are claimed and given back. Without a VMM its kicks
+/// vanish meanwhile; the other's never do.
+pub(super) fn claim_under_load(play: &mut Play<'_>) -> Result<()> {
+    let other = DOORBELL + 0x1000;
+    let mut guest = play.guest(&format!(
+        "listen evtchn stop; meet; until stop; write mmio:{DOORBELL:#x} 4 0; end; meet; say over | \
+         listen evtchn halt; meet; until halt; write mmio:{other:#x} 4 0; end; meet"
+    ))?;
+    let xen = play.xen()?;
+    let ours = xen.guest(guest.dom())?;
+    let (steady, fleeting) = (new_eventfd()?, new_eventfd()?);
+    let (stop, halt) = (new_eventfd()?, new_eventfd()?);
+    let _steady = ours.register_ioevent(&steady, &Mmio(DOORBELL), 0_u32)?;
+    guest.start()?;
+    let _stop = ours.register_irqfd(&stop, Irq::EventChannel(guest.port("stop")?))?;
+    let _halt = ours.register_irqfd(&halt, Irq::EventChannel(guest.port("halt")?))?;
+    for _ in 0..ROUNDS {
+        let registered = ours.register_ioevent(&fleeting, &Mmio(other), 0_u32)?;
+        await_count(&fleeting, 1)?;
+        registered.end()?;
+        taken(&fleeting)?;
+        ensure!(taken(&fleeting)? == 0, "signalled after deassign returned");
+    }
+    signal(&stop)?;
+    signal(&halt)?;
+    guest.finish()?;
+    guest.tell(play);
+    let (count, rounds) = (taken(&steady)?, guest.rounds("stop"));
+    ensure!(count == rounds, "{count} of {rounds} kicks on the steady queue");
+    play.note("queues", "every kick of the steady queue delivered");
+    Ok(())
+}
+
+/// A queue changes hands between the engine and the VMM. Every kick is the engine's, the VMM's, or
+/// late; a VMM that takes a queue back looks at it once, which is for those.
+pub(super) fn hand_over(play: &mut Play<'_>) -> Result<()> {
+    let mut guest =
+        play.guest(&format!("listen evtchn stop; until stop; write mmio:{DOORBELL:#x} 4 0; end"))?;
+    let vmm = play.vmm(guest.dom(), &[(Place::Mmio, BASE, 0x200)])?;
+    let xen = play.xen()?;
+    let ours = xen.guest(guest.dom())?;
+    let (kick, stop) = (new_eventfd()?, new_eventfd()?);
+    guest.start()?;
+    let _stop = ours.register_irqfd(&stop, Irq::EventChannel(guest.port("stop")?))?;
+    let mut count = 0;
+    for _ in 0..ROUNDS / 4 {
+        let registered = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
+        count += await_count(&kick, 1)?;
+        registered.end()?;
+        count += taken(&kick)?;
+        let before = vmm.seen()?.writes_to(DOORBELL);
+        while vmm.seen()?.writes_to(DOORBELL) == before {}
+    }
+    signal(&stop)?;
+    guest.finish()?;
+    guest.tell(play);
+    let (rounds, counters) = (guest.rounds("stop"), ours.counters());
+    let by_vmm = vmm.seen()?.writes_to(DOORBELL);
+    let answered = by_vmm + counters.delivered + counters.held + counters.late;
+    ensure!(answered == rounds, "{rounds} kicks, {by_vmm} by the VMM, {counters:?}");
+    ensure!(count == counters.delivered + counters.redelivered, "{count} signals, {counters:?}");
+    play.note("queue", "every kick answered by one of them");
+    vmm.stop()
+}

@@ -1,0 +1,101 @@
+//! Kicks arrive.
+
+use super::{BASE, DOORBELL, NOTIFY};
+use crate::Play;
+use crate::play::{await_count, new_eventfd, taken};
+use crate::roles::vmm::Place;
+use anyhow::{Result, ensure};
+use rustix::event::{EventfdFlags, eventfd};
+use xen_eventfd::IoEventAddress::Mmio;
+
+pub(super) fn one_queue(play: &mut Play<'_>) -> Result<()> {
+    let mut guest = play.guest(&format!("repeat 1000; write mmio:{DOORBELL:#x} 4 0; end"))?;
+    let kick = new_eventfd()?;
+    let xen = play.xen()?;
+    let ours = xen.guest(guest.dom())?;
+    let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
+    guest.start()?;
+    guest.finish()?;
+    guest.tell(play);
+    play.note("queue", format!("{} kicks", taken(&kick)?));
+    let counters = ours.counters();
+    ensure!(counters.delivered == 1000 && counters.held == 0 && counters.late == 0, "{counters:?}");
+    Ok(())
+}
+
+pub(super) fn many_queues(play: &mut Play<'_>) -> Result<()> {
+    const DEVICES: u64 = 3;
+    const QUEUES: u32 = 4;
+    const ROUNDS: u32 = 50;
+    let doorbells: Vec<(u64, u32)> = (0..DEVICES)
+        .flat_map(|device| (0..QUEUES).map(move |queue| (DOORBELL + device * 0x1000, queue)))
+        .collect();
+    let write = |(addr, queue): &(u64, u32)| format!("write mmio:{addr:#x} 4 {queue}; ");
+    let there: String = doorbells.iter().map(write).collect();
+    let back: String = doorbells.iter().rev().map(write).collect();
+    let orders = format!("meet; repeat {ROUNDS}; {there}end | meet; repeat {ROUNDS}; {back}end");
+    let mut guest = play.guest(&orders)?;
+    let xen = play.xen()?;
+    let ours = xen.guest(guest.dom())?;
+    let mut queues = Vec::new();
+    for (addr, queue) in &doorbells {
+        let kick = new_eventfd()?;
+        let registered = ours.register_ioevent(&kick, &Mmio(*addr), *queue)?;
+        queues.push((kick, registered));
+    }
+    guest.start()?;
+    guest.finish()?;
+    guest.tell(play);
+    for ((addr, queue), (kick, _)) in doorbells.iter().zip(&queues) {
+        play.note("queues", format!("{addr:#x} {queue}: {} kicks", taken(kick)?));
+    }
+    let delivered = ours.counters().delivered;
+    ensure!(delivered == 2 * u64::from(ROUNDS) * doorbells.len() as u64, "{delivered} delivered");
+    Ok(())
+}
+
+pub(super) fn vmm_beside(play: &mut Play<'_>) -> Result<()> {
+    let (magic, status) = (BASE, BASE + 0x70);
+    let orders = format!(
+        "read mmio:{magic:#x} 4; write mmio:{status:#x} 4 15; \
+         repeat 1000; write mmio:{DOORBELL:#x} 4 1; end; read mmio:{:#x} 4",
+        BASE + NOTIFY + 4
+    );
+    let mut guest = play.guest(&orders)?;
+    let vmm = play.vmm(guest.dom(), &[(Place::Mmio, BASE, 0x200)])?;
+    let kick = new_eventfd()?;
+    let xen = play.xen()?;
+    let ours = xen.guest(guest.dom())?;
+    let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 1_u32)?;
+    guest.start()?;
+    guest.finish()?;
+    guest.tell(play);
+    let seen = vmm.seen()?;
+    play.note("queue", format!("{} kicks", taken(&kick)?));
+    play.note("vmm", format!("{} reads", seen.reads));
+    play.note("vmm", format!("{} writes of its status", seen.writes_to(status)));
+    play.note("vmm", format!("{} kicks", seen.writes_to(DOORBELL)));
+    // One vCPU waits for each answer, so each access that reached the VMM woke it once.
+    play.note("vmm", format!("{} wakeups for kicks", seen.wakeups - seen.reads - 1));
+    ensure!(seen.wakeups == 3, "the VMM was woken {} times for 3 accesses", seen.wakeups);
+    vmm.stop()
+}
+
+pub(super) fn full_eventfd(play: &mut Play<'_>) -> Result<()> {
+    let orders =
+        format!("repeat 100; write mmio:{DOORBELL:#x} 4 0; write mmio:{DOORBELL:#x} 4 1; end");
+    let mut guest = play.guest(&orders)?;
+    // Blocking, and as full as a writer can make it: a plain write would sleep here.
+    let hostile = eventfd(0, EventfdFlags::CLOEXEC)?;
+    rustix::io::write(&hostile, &(u64::MAX - 1).to_ne_bytes())?;
+    let kick = new_eventfd()?;
+    let xen = play.xen()?;
+    let ours = xen.guest(guest.dom())?;
+    let _full = ours.register_ioevent(&hostile, &Mmio(DOORBELL), 0_u32)?;
+    let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 1_u32)?;
+    guest.start()?;
+    guest.finish()?;
+    guest.tell(play);
+    play.note("queue", format!("{} kicks", await_count(&kick, 100)?));
+    Ok(())
+}

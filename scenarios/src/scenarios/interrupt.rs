@@ -1,0 +1,110 @@
+//! Eventfds to interrupts, and event channels to eventfds.
+
+use super::DOORBELL;
+use crate::Play;
+use crate::play::{await_count, new_eventfd, signal, taken};
+use anyhow::{Result, ensure};
+use xen_eventfd::IoEventAddress::Mmio;
+use xen_eventfd::Irq;
+
+/// Interrupts the guest `times` times; it acknowledges each by a kick.
+fn ping_pong(play: &mut Play<'_>, listen: &str, times: u32, irq: Option<Irq>) -> Result<()> {
+    let mut guest = play.guest(&format!(
+        "listen {listen} call; say ready; repeat {times}; wait call; write mmio:{DOORBELL:#x} 4 0; end"
+    ))?;
+    let xen = play.xen()?;
+    let ours = xen.guest(guest.dom())?;
+    let (call, kick) = (new_eventfd()?, new_eventfd()?);
+    let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
+    guest.start()?;
+    guest.said(0, "ready")?;
+    let irq = match irq {
+        Some(irq) => irq,
+        None => Irq::EventChannel(guest.port("call")?),
+    };
+    let irqfd = ours.register_irqfd(&call, irq)?;
+    for _ in 0..times {
+        signal(&call)?;
+        await_count(&kick, 1)?;
+    }
+    guest.finish()?;
+    guest.tell(play);
+    play.note("irqfd", format!("{} raised, {} failed", irqfd.raised(), irqfd.failed()));
+    Ok(())
+}
+
+pub(super) fn event_channel(play: &mut Play<'_>) -> Result<()> {
+    ping_pong(play, "evtchn", 1000, None)
+}
+
+pub(super) fn msi(play: &mut Play<'_>) -> Result<()> {
+    let irq = Irq::Msi { addr: 0xFEE0_0000, data: 0x41 };
+    ping_pong(play, "msi 0x41", 1000, Some(irq))
+}
+
+pub(super) fn pending_at_assign(play: &mut Play<'_>) -> Result<()> {
+    let mut guest = play.guest("listen evtchn call; wait call")?;
+    let xen = play.xen()?;
+    let ours = xen.guest(guest.dom())?;
+    let call = new_eventfd()?;
+    (0..3).try_for_each(|_| signal(&call))?;
+    guest.start()?;
+    let irqfd = ours.register_irqfd(&call, Irq::EventChannel(guest.port("call")?))?;
+    guest.finish()?;
+    guest.tell(play);
+    play.note("irqfd", format!("{} raised for 3 signals", irqfd.raised()));
+    Ok(())
+}
+
+pub(super) fn channel_to_eventfd(play: &mut Play<'_>) -> Result<()> {
+    const TIMES: u32 = 200;
+    let mut guest = play.guest(&format!(
+        "listen evtchn both; wait both; repeat {TIMES}; send both; wait both; end"
+    ))?;
+    let xen = play.xen()?;
+    let ours = xen.guest(guest.dom())?;
+    let (rung, ring) = (new_eventfd()?, new_eventfd()?);
+    guest.start()?;
+    let port = guest.port("both")?;
+    let _rung = ours.register_channel(&rung, port)?;
+    // Xen rings every channel that is newly bound.
+    play.note("channel", format!("{} at the beginning", await_count(&rung, 1)?));
+    let _ring = ours.register_irqfd(&ring, Irq::EventChannel(port))?;
+    signal(&ring)?;
+    let mut count = 0;
+    for _ in 0..TIMES {
+        count += await_count(&rung, 1)?;
+        signal(&ring)?;
+    }
+    guest.finish()?;
+    guest.tell(play);
+    play.note("channel", format!("{} then", count + taken(&rung)?));
+    Ok(())
+}
+
+pub(super) fn channel_flood(play: &mut Play<'_>) -> Result<()> {
+    let mut guest = play.guest(&format!(
+        "listen evtchn stop; listen evtchn flood; meet; until stop; send flood 10; end | \
+         listen evtchn go; meet; wait go; repeat 300; write mmio:{DOORBELL:#x} 4 0; end; say kicked"
+    ))?;
+    let xen = play.xen()?;
+    let ours = xen.guest(guest.dom())?;
+    let (kick, flood) = (new_eventfd()?, new_eventfd()?);
+    let (stop, go) = (new_eventfd()?, new_eventfd()?);
+    let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
+    guest.start()?;
+    let _stop = ours.register_irqfd(&stop, Irq::EventChannel(guest.port("stop")?))?;
+    let _go = ours.register_irqfd(&go, Irq::EventChannel(guest.port("go")?))?;
+    let flooded = ours.register_channel(&flood, guest.port("flood")?)?;
+    await_count(&flood, 2)?;
+    signal(&go)?;
+    guest.said(1, "kicked")?;
+    play.note("queue", format!("{} kicks during the flood", await_count(&kick, 300)?));
+    drop(flooded);
+    taken(&flood)?;
+    ensure!(taken(&flood)? == 0, "signalled after the end of the registration");
+    signal(&stop)?;
+    guest.finish()?;
+    guest.tell(play);
+    Ok(())
+}

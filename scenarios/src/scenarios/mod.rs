@@ -1,0 +1,63 @@
+//! The scenarios, by subject.
+
+mod access;
+mod churn;
+mod crash;
+mod delivery;
+mod identity;
+mod interrupt;
+
+use crate::Scenario;
+
+/// The first device's registers.
+const BASE: u64 = 0xFE00_0000;
+/// virtio-mmio's QueueNotify.
+const NOTIFY: u64 = 0x50;
+/// The first device's doorbell.
+const DOORBELL: u64 = BASE + NOTIFY;
+
+macro_rules! scenarios {
+    ($($file:ident::$name:ident, $race:literal, $about:literal;)*) => {
+        /// All of them, in the order in which they build on each other.
+        pub const ALL: &[Scenario] = &[$(Scenario {
+            name: stringify!($name),
+            about: $about,
+            race: $race,
+            play: $file::$name,
+        }),*];
+    };
+}
+
+scenarios! {
+    delivery::one_queue, false, "every one of 1,000 kicks is delivered";
+    delivery::many_queues, false, "2 vCPUs, 3 devices, 4 queues: none lost, none on the wrong eventfd";
+    delivery::vmm_beside, false, "a VMM keeps its registers and is never woken for a kick";
+    delivery::full_eventfd, false, "a backend that leaves its eventfd full stops nobody";
+    access::widths, false, "a doorbell is matched by width";
+    access::notification_data, false, "a mask leaves NOTIFICATION_DATA out";
+    access::doorbell_read, false, "a read of a doorbell answers 0";
+    access::wildcard_beside, false, "a wildcard gets what the datamatches leave";
+    access::fallback, false, "a fallback tells what nobody else took";
+    access::held, false, "an unmatched kick is held and delivered when its eventfd comes";
+    access::before_the_claim, false, "kicks before the first registration go to the VMM";
+    access::string_writes, false, "string instructions are answered";
+    access::ports, false, "doorbells in I/O space";
+    access::memory_given_back, false, "Xen's broadcasts between kicks are answered";
+    churn::assign_under_load, true, "nothing is signalled after deassign returns";
+    churn::claim_under_load, true, "bytes are claimed and given back under load, no kick is lost";
+    churn::hand_over, true, "a queue goes to the VMM and back and loses nothing";
+    crash::killed, true, "SIGKILL at every step, no restart: all vCPUs of the guest go on";
+    crash::killed_and_restarted, true, "SIGKILL at every step, then another engine: the guest goes on";
+    crash::killed_while_serving, true, "SIGKILL at any moment: the guest goes on";
+    crash::guest_destroyed, true, "the guest is destroyed with kicks in flight: no zombie is left";
+    interrupt::event_channel, false, "eventfd to guest by event channel, 1,000 times";
+    interrupt::msi, false, "eventfd to guest by MSI, 1,000 times";
+    interrupt::pending_at_assign, false, "what was signalled before the irqfd counts";
+    interrupt::channel_to_eventfd, false, "event channel to eventfd, 200 times";
+    interrupt::channel_flood, true, "a flood on one event channel delays nobody's kicks for ever";
+    identity::vmm_first, true, "a VMM that starts before the engine";
+    identity::vmm_after, true, "a VMM that starts after the engine, and again";
+    identity::hole_in_the_ids, true, "the engine takes the highest id, not the lowest free one";
+    identity::all_taken, false, "no server is left for the engine: an error that says so";
+    identity::second_engine, true, "another engine for the same guest is told who holds it";
+}

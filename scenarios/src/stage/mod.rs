@@ -1,0 +1,68 @@
+//! Where a scenario plays: on the model, or in a dom0 of real Xen.
+
+pub mod model;
+pub mod xen;
+
+use crate::link::Link;
+use anyhow::Result;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use xen_eventfd::{DomId, Guardian, Host};
+
+/// A place with guests and processes.
+pub trait Stage {
+    /// Xen, as the test's own process sees it.
+    fn host(&self) -> Arc<dyn Host>;
+
+    /// Where engines keep locks and records.
+    fn run_dir(&self) -> PathBuf;
+
+    /// Who reaps after an engine in a process of its own.
+    fn guardian(&self) -> Guardian;
+
+    /// Creates a guest with these orders. It does not run yet.
+    fn guest(&self, orders: &str) -> Result<Box<dyn GuestOnStage>>;
+
+    /// Starts a process that waits for its role.
+    fn process(&self) -> Result<Box<dyn ProcessOnStage>>;
+
+    /// What the kernel does when a process has been killed, but for what it does by itself.
+    fn after_death(&self) -> Result<()>;
+
+    /// Waits until the guardian of an engine that was killed has done its work.
+    fn guarded(&self, dom: DomId) -> Result<()>;
+
+    /// The ids of a guest's ioreq servers, from Xen's own list.
+    fn servers(&self, dom: DomId) -> Result<Vec<u16>>;
+
+    /// Domains that are dead but still there, because somebody holds a page of theirs.
+    fn zombies(&self) -> Result<Vec<DomId>>;
+}
+
+/// A guest on a stage. Dropping it destroys it.
+pub trait GuestOnStage {
+    /// Its number.
+    fn dom(&self) -> DomId;
+
+    /// Lets it run.
+    fn start(&mut self) -> Result<()>;
+
+    /// Ends it, whatever it is doing.
+    fn destroy(&mut self) -> Result<()>;
+
+    /// The next line of its console; `None` if there is none in time.
+    fn line(&mut self, patience: Duration) -> Result<Option<String>>;
+}
+
+/// A process on a stage.
+pub trait ProcessOnStage {
+    /// To talk to it.
+    fn link(&self) -> &Link;
+
+    /// SIGKILL.
+    fn kill(&mut self) -> Result<()>;
+
+    /// Waits until it has ended.
+    fn wait(&mut self) -> Result<()>;
+}
