@@ -1,2 +1,8 @@
-//! Part of xen-eventfd.
-fn main() {}
+//! The `xen-eventfd` command.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    xen_eventfd_cli::run(std::env::args_os())
+}

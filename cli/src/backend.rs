@@ -1,0 +1,155 @@
+//! A backend as our child: what it is given, and how it ends.
+
+use crate::failure::Failure;
+use crate::handover::Passed;
+use crate::signals::Signals;
+use command_fds::{CommandFdExt, FdMapping};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::ffi::OsString;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+/// How long a backend may take to end when it is told to.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// A backend that runs.
+#[derive(Debug)]
+pub struct Backend {
+    child: Child,
+    /// Names the child for good, unlike its number.
+    process: OwnedFd,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// By itself, or because a signal of ours was passed on to it.
+    Exited(ExitStatus),
+    /// It was told to, as the guest had died.
+    GuestGone,
+}
+
+impl Backend {
+    /// Starts `command` with the eventfds in place. `helper` is this program's own file: its
+    /// `exec` command is what sets LISTEN_PID.
+    ///
+    /// # Errors
+    /// When the helper cannot be started. That `command` cannot is told by its exit code, 126 or
+    /// 127, as by a shell.
+    pub fn start(helper: &Path, passed: &[Passed], command: &[OsString]) -> Result<Self, Failure> {
+        let failed = |what: &str, error: std::io::Error| {
+            let program = command.first().map(OsString::as_os_str).unwrap_or_default();
+            Failure::system(&format!("{what} {}", program.display()), error)
+        };
+        let names: Vec<&str> = passed.iter().map(|passed| passed.name.as_str()).collect();
+        let mut child = Command::new(helper);
+        child
+            .arg("exec")
+            .arg("--parent")
+            .arg(std::process::id().to_string())
+            .arg("--")
+            .args(command)
+            .env("LISTEN_FDS", passed.len().to_string())
+            .env("LISTEN_FDNAMES", names.join(":"));
+        let mut mappings = Vec::new();
+        for Passed { fd, eventfd, .. } in passed {
+            let parent_fd =
+                eventfd.try_clone().map_err(|error| failed("pass an eventfd to", error))?;
+            mappings.push(FdMapping { parent_fd, child_fd: *fd });
+        }
+        child
+            .fd_mappings(mappings)
+            .map_err(|error| failed("pass eventfds to", std::io::Error::other(error)))?;
+        let mut child = child.spawn().map_err(|error| failed("start", error))?;
+        match pidfd(&child) {
+            Ok(process) => Ok(Self { child, process }),
+            Err(errno) => {
+                let _ = child.kill();
+                Err(failed("watch over", errno.into()))
+            }
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until it ends, passing signals on to it; ends it when `gone` becomes readable.
+    ///
+    /// # Errors
+    /// When waiting fails.
+    pub fn attend(
+        mut self,
+        gone: BorrowedFd<'_>,
+        mut signals: Option<&mut Signals>,
+    ) -> Result<End, Failure> {
+        let failed = |error: std::io::Error| Failure::system("wait for the backend", error);
+        let mut guest_gone = false;
+        let mut patience = None;
+        loop {
+            let mut watched = vec![PollFd::new(&self.process, PollFlags::IN)];
+            if let Some(signals) = &signals {
+                watched.push(PollFd::new(&**signals, PollFlags::IN));
+            }
+            if !guest_gone {
+                watched.push(PollFd::from_borrowed_fd(gone, PollFlags::IN));
+            }
+            let woken = poll(&mut watched, left(patience).as_ref());
+            let ended = watched.first().is_some_and(|process| !process.revents().is_empty());
+            let died = !guest_gone && watched.last().is_some_and(|fd| !fd.revents().is_empty());
+            match woken {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(failed(errno.into())),
+            }
+            while let Some(caught) = signals.as_mut().and_then(|signals| signals.next()) {
+                // A terminal's signal has reached it without us.
+                if let Some(signal) = Signal::from_named_raw(caught.number)
+                    && !caught.to_the_group
+                {
+                    self.tell(signal);
+                }
+            }
+            if ended {
+                let status = self.child.wait().map_err(failed)?;
+                return Ok(if guest_gone { End::GuestGone } else { End::Exited(status) });
+            }
+            if died {
+                guest_gone = true;
+                patience = Some(Instant::now() + GRACE);
+                self.tell(Signal::TERM);
+            }
+            if patience.is_some_and(|deadline| Instant::now() >= deadline) {
+                patience = None;
+                self.tell(Signal::KILL);
+            }
+        }
+    }
+
+    fn tell(&self, signal: Signal) {
+        // Fails only when it has ended, which the poll tells as well.
+        let _ = pidfd_send_signal(&self.process, signal);
+    }
+}
+
+/// The exit code that a shell would tell: 128 + n for signal n.
+pub fn code_of(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| Some(128 + status.signal()?));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
+}
+
+/// The time until a deadline, as `poll` wants it; `None` for ever.
+fn left(deadline: Option<Instant>) -> Option<Timespec> {
+    let left = deadline?.saturating_duration_since(Instant::now());
+    Timespec::try_from(left).ok()
+}
+
+fn pidfd(child: &Child) -> Result<OwnedFd, Errno> {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
+    pidfd_open(pid, PidfdFlags::empty())
+}

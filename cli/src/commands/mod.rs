@@ -1,0 +1,25 @@
+//! The commands, a module for each.
+
+pub mod doctor;
+pub mod exec;
+pub mod guard;
+pub mod reap;
+pub mod run;
+
+use crate::arguments::Command;
+use crate::failure::{Exit, Failure};
+use crate::session::Session;
+
+/// Carries one out.
+///
+/// # Errors
+/// The sentence to print and the code to exit with.
+pub fn dispatch(session: &Session, command: Command) -> Result<Exit, Failure> {
+    match command {
+        Command::Doctor(arguments) => doctor::run(session, &arguments),
+        Command::Run(arguments) => run::run(session, &arguments),
+        Command::Reap(arguments) => reap::run(session, &arguments),
+        Command::Guard(arguments) => guard::run(session, &arguments),
+        Command::Exec(arguments) => exec::run(&arguments),
+    }
+}
