@@ -10,6 +10,17 @@
 //! The model has no threads and does not poll: a vCPU runs in its caller's thread and sleeps on a
 //! condition variable while it is parked.
 //!
+//! # Not modelled
+//! * What Xen answers itself before any server is asked: local APIC, I/O APIC, HPET, the PC's
+//!   timers and clock, port 0xE9; and PCI configuration through 0xCF8 and 0xCFC.
+//! * Buffered ioreqs, PCI ranges, `map_mem_type`, legacy pages at a guest frame.
+//! * Other device model domains, XSM, a toolstack that destroys a crashed guest by itself.
+//! * A destroyed guest's moments: here it leaves xenstore, loses its servers and is announced in
+//!   one step; a real toolstack removes its nodes first.
+//! * The guest's own masking of events, its interrupt controllers, pirqs, time.
+//! * Linux's delay of spurious events, and the overflow of its event queue.
+//! * Arm: an access that nobody claims is all ones here, and there are no SPIs.
+//!
 //! ```
 //! use xen_eventfd_core::{Space, VcpuId, Width, doorbell::Bytes};
 //! use xen_eventfd_host::Host;

@@ -1,10 +1,11 @@
 //! What parks a vCPU, and what wakes it (`wait_for_io` in `xen/common/ioreq.c`).
 
-use crate::bench::{Bench, DOORBELL, Server, doorbell, mmio, pio};
+use crate::bench::{Bench, DOORBELL, Server, doorbell, mmio, pending, pio};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use xen_eventfd_core::slot::State;
 use xen_eventfd_core::{Access, Request, Space, Width};
 use xen_eventfd_host::Host;
-use xen_eventfd_model::{Running, Stopped};
+use xen_eventfd_model::{Running, Stopped, Vcpu};
 
 fn read(bench: &Bench) -> Running<Result<u64, Stopped>> {
     let run = bench.vcpu(0).run(|vcpu| vcpu.read(Space::Mmio, DOORBELL, Width::Four));
@@ -173,4 +174,35 @@ fn the_world_in_words_says_what_a_vcpu_waits_for() {
     run.join().unwrap();
     bench.model.destroy(bench.dom);
     assert_eq!(wait.join(), Err(Stopped::Destroyed));
+}
+
+#[test]
+fn many_vcpus_at_once_and_each_kick_is_answered_once() {
+    const KICKS: u64 = 500;
+    let bench = Bench::new();
+    let server = bench.server(doorbell());
+    let guests = [0, 1].map(|id| {
+        bench.vcpu(id).run(|vcpu| {
+            (0..KICKS).try_for_each(|n| vcpu.write(Space::Mmio, DOORBELL, Width::Four, n))
+        })
+    });
+    let mut served = 0;
+    while served < 2 * KICKS {
+        let patience = Timespec::try_from(Vcpu::PATIENCE).unwrap();
+        let mut events = [PollFd::from_borrowed_fd(server.channels.fd(), PollFlags::IN)];
+        let ready = poll(&mut events, Some(&patience)).unwrap();
+        assert_eq!(ready, 1, "after {served} kicks\n{}", bench.model.describe());
+        for port in pending(&*server.channels) {
+            let vcpu = server.ports.iter().position(|bound| *bound == port).unwrap();
+            let answered = server.page.slots()[vcpu].serve(|_| 0).is_some();
+            served += u64::from(answered);
+            server.channels.eoi(port).unwrap();
+            if answered {
+                server.ring(vcpu);
+            }
+        }
+    }
+    guests.into_iter().for_each(|guest| guest.join().unwrap());
+    let events = bench.host.wakeups();
+    assert!((2 * KICKS..=2 * KICKS + 2).contains(&events), "{events} events, two of binding");
 }
