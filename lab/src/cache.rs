@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <cache>/lock                    held while a lab is set up
-//! <cache>/apt/<arch>/             the private apt: lists, archives, and `pending.json`
+//! <cache>/apt/<arch>/             the private apt, while a set-up is unfinished
 //! <cache>/labs/current-<arch>     digest of the lab in use
 //! <cache>/labs/<digest>/          one lab: manifest.json, root/, xen, vmlinuz, modules/, images/
 //! <cache>/labs/<digest>.lock      held, shared, by everybody who uses that lab

@@ -41,7 +41,7 @@ mod recorder;
 mod run;
 mod terminal;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
 
@@ -61,6 +61,19 @@ use crate::{
     qemu::Qemu,
     run::Run,
 };
+
+/// What came of a whole run.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// What the script said, and its status.
+    pub output: Output,
+    /// How long it took until dom0 answered.
+    pub boot_time: Duration,
+    /// The folder with all logs; see [`Machine::folder`].
+    pub folder: PathBuf,
+    /// The end of all consoles if the status is not zero, else empty.
+    pub report: String,
+}
 
 /// A lab that is ready to boot.
 #[derive(Debug)]
@@ -116,6 +129,31 @@ impl Lab {
         let arguments = boot.arguments(self.arch)?;
         let (qemu, ports) = Qemu::start(&self.folder, self.arch, &arguments, run.folder())?;
         Machine::new(qemu, ports, run, &boot)
+    }
+
+    /// A whole run: boots, runs one script in dom0 and hands on its lines as they come, keeps all
+    /// logs, and ends the machine.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Lab::boot`] and [`Machine::run`]. A status other than zero is no error.
+    pub fn run(
+        &self,
+        boot: Boot,
+        script: &str,
+        timeout: Duration,
+        mut line: impl FnMut(&str),
+    ) -> Result<Outcome> {
+        let mut machine = self.boot(boot)?;
+        let boot_time = machine.boot_time();
+        let mut lines = Vec::new();
+        let status = machine.run_with(script, timeout, |text| {
+            line(text);
+            lines.push(text.to_owned());
+        })?;
+        let report = if status == 0 { String::new() } else { machine.report("the consoles:") };
+        let folder = machine.finish()?;
+        Ok(Outcome { output: Output { status, lines }, boot_time, folder, report })
     }
 
     /// The packages that the lab is made of.

@@ -72,8 +72,8 @@ pub(crate) fn set_up(cache: &Cache, arch: Arch, refresh: bool) -> Result<String>
         Manifest::load(&lab.join("manifest.json"))
             .is_ok_and(|manifest| manifest.architecture == arch.debian())
     });
-    remove_files(&apt.archives());
-    let _ = fs::remove_file(pending);
+    // Lists and archives served their purpose; they are as large as the lab.
+    let _ = fs::remove_dir_all(cache.apt(arch));
     progress.stage(&format!(
         "ready: Xen {}, Linux {}, QEMU {}, in {}",
         manifest.version_of("xen-hypervisor-").unwrap_or("?"),
@@ -234,12 +234,6 @@ fn only_entry(folder: &Path) -> Result<String> {
     match names.as_slice() {
         [name] => Ok(name.clone()),
         _ => bail!("{}: one kernel is expected, there are {names:?}", folder.display()),
-    }
-}
-
-fn remove_files(folder: &Path) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let _ = fs::remove_file(entry.path());
     }
 }
 

@@ -1,10 +1,10 @@
 //! `cargo xtask lab`: sets the lab up, gives a person a shell in it, and tests in it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::{Args, Subcommand, ValueEnum};
-use xen_eventfd_lab::{Boot, Dom0, Lab, Machine};
+use xen_eventfd_lab::{Boot, Dom0, Lab};
 
 /// What to do with the lab.
 #[derive(Debug, Args)]
@@ -84,7 +84,7 @@ fn setup(refresh: bool) -> Result<()> {
 }
 
 fn shell(machinery: &Machinery) -> Result<()> {
-    let mut machine = boot(machinery, "shell")?;
+    let mut machine = Lab::prepare()?.boot(machinery.boot("shell"))?;
     eprintln!(
         "lab: dom0 after {:.1} s; its consoles go to {}; Control and ] leaves",
         machine.boot_time().as_secs_f64(),
@@ -96,48 +96,46 @@ fn shell(machinery: &Machinery) -> Result<()> {
 }
 
 fn test(machinery: &Machinery, engine: Engine) -> Result<()> {
-    let mut machine = boot(machinery, "test")?;
-    println!("dom0 after {:.1} s", machine.boot_time().as_secs_f64());
-    match engine {
-        Engine::Userspace => smoke(&mut machine)?,
-    }
-    println!("consoles: {}", machine.finish()?.display());
-    Ok(())
-}
-
-/// Xen's tools work, and dom0 is what was asked for.
-fn smoke(machine: &mut Machine) -> Result<()> {
-    let start = Instant::now();
-    let info = machine.check("xl info", Duration::from_secs(30))?;
-    println!("xl info after {:.2} s", start.elapsed().as_secs_f64());
-    for line in info.lines.iter().filter(|line| line.starts_with("xen_version")) {
-        println!("{line}");
-    }
-    ensure!(info.text().contains("xen_version"), "xl info says nothing of Xen:\n{}", info.text());
-    machine.check("xl list && xenstore-ls /tool", Duration::from_secs(30))?;
-    println!("ok");
-    Ok(())
-}
-
-fn boot(machinery: &Machinery, name: &str) -> Result<Machine> {
-    let kind = match machinery.dom0 {
-        Kind::Pv => Dom0::Pv,
-        Kind::Pvh => Dom0::Pvh,
+    let (boot, script, timeout) = match engine {
+        Engine::Userspace => smoke(machinery.boot("test")),
     };
-    let mut boot = Boot::new(kind).cpus(machinery.cpus).name(format!("{name}-{}", kind.name()));
-    if machinery.deterministic {
-        boot = boot.deterministic();
+    let outcome = Lab::prepare()?.run(boot, script, timeout, |line| println!("{line}"))?;
+    let status = outcome.output.status;
+    ensure!(status == 0, "the test failed in dom0 with status {status}\n{}", outcome.report);
+    eprintln!(
+        "lab: ok; dom0 came up in {:.1} s; the consoles are in {}",
+        outcome.boot_time.as_secs_f64(),
+        outcome.folder.display()
+    );
+    Ok(())
+}
+
+/// What to boot, what to run there, and for how long at most: Xen's tools work.
+fn smoke(boot: Boot) -> (Boot, &'static str, Duration) {
+    (boot, "xl info && xl list && xenstore-ls /tool", Duration::from_secs(60))
+}
+
+impl Machinery {
+    fn boot(&self, name: &str) -> Boot {
+        let kind = match self.dom0 {
+            Kind::Pv => Dom0::Pv,
+            Kind::Pvh => Dom0::Pvh,
+        };
+        let mut boot = Boot::new(kind).cpus(self.cpus).name(format!("{name}-{}", kind.name()));
+        if self.deterministic {
+            boot = boot.deterministic();
+        }
+        for argument in &self.xen {
+            boot = boot.xen_argument(argument);
+        }
+        for argument in &self.linux {
+            boot = boot.linux_argument(argument);
+        }
+        for (path, file) in &self.payload {
+            boot = boot.payload(path.trim_start_matches('/'), file);
+        }
+        boot
     }
-    for argument in &machinery.xen {
-        boot = boot.xen_argument(argument);
-    }
-    for argument in &machinery.linux {
-        boot = boot.linux_argument(argument);
-    }
-    for (path, file) in &machinery.payload {
-        boot = boot.payload(path.trim_start_matches('/'), file);
-    }
-    Lab::prepare()?.boot(boot)
 }
 
 fn parse_payload(text: &str) -> Result<(String, String), String> {
