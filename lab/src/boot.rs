@@ -66,7 +66,7 @@ impl Boot {
             xen_arguments: Vec::new(),
             linux_arguments: Vec::new(),
             payload: Vec::new(),
-            timeout: Duration::from_secs(120),
+            timeout: Duration::from_secs(180),
             name: None,
         }
     }
@@ -142,7 +142,7 @@ impl Boot {
         self
     }
 
-    /// How long it may take until dom0 answers; two minutes if not set.
+    /// How long it may take until dom0 answers; three minutes if not set.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;

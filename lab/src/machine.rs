@@ -290,7 +290,6 @@ impl Drop for Machine {
             eprintln!("{report}");
         }
         self.qemu.end();
-        self.run.tidy();
     }
 }
 

@@ -16,7 +16,7 @@ const KEPT: usize = 50;
 /// Files that only booting needs.
 const IMAGES: [&str; 3] = ["xen", "vmlinuz", "dom0.cpio"];
 
-/// A run's folder.
+/// A run's folder. Dropping it removes what only booting needed.
 #[derive(Debug)]
 pub(crate) struct Run {
     folder: PathBuf,
@@ -49,9 +49,10 @@ impl Run {
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
+}
 
-    /// Removes what only booting needed.
-    pub(crate) fn tidy(&self) {
+impl Drop for Run {
+    fn drop(&mut self) {
         for image in IMAGES {
             let _ = fs::remove_file(self.folder.join(image));
         }

@@ -125,3 +125,18 @@ fn a_guest_speaks_on_xens_console_and_into_its_log() {
     let folder = machine.finish().unwrap();
     assert!(folder.join("dom0-logs/console/guest-g1.log").exists());
 }
+
+#[test]
+#[ignore = "builds, and boots Xen"]
+fn static_programs_run_in_dom0() {
+    let program = xen_eventfd_lab::build_static("xtask", "xtask").unwrap();
+    let lab = Lab::prepare().unwrap();
+    let boot = Boot::new(Dom0::Pv).payload("bin/xtask", program);
+    let mut heard = Vec::new();
+    let outcome =
+        lab.run(boot, "xtask --help; false", SHORT, |line| heard.push(line.to_owned())).unwrap();
+    assert_eq!(outcome.output.lines, heard);
+    assert!(outcome.output.text().contains("cargo xtask"));
+    assert_eq!(outcome.output.status, 1);
+    assert!(outcome.report.contains("--- Xen") && outcome.folder.join("xen.log").exists());
+}
