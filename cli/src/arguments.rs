@@ -38,12 +38,22 @@ pub struct Arguments {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Show the whole path on an in-process Xen; needs none of its own
+    Demo(commands::demo::Arguments),
     /// Tell what this host has, what is missing and how to get it
     Doctor(commands::doctor::Arguments),
     /// Hand a guest's doorbells and interrupts to a backend, as eventfds
     Run(commands::run::Arguments),
+    /// Take a guest's doorbell and print its kicks as they come
+    Watch(commands::watch::Arguments),
+    /// Measure the engine on an in-process Xen, against a bare eventfd
+    Bench(commands::bench::Arguments),
     /// Sweep up after engines that were killed
     Reap(commands::reap::Arguments),
+    /// Print a completion script for a shell
+    Completion(commands::completion::Arguments),
+    /// Print the man page
+    Man(commands::man::Arguments),
     /// Wait for the process behind standard input to end, then reap
     #[command(hide = true)]
     Guard(commands::guard::Arguments),

@@ -107,7 +107,7 @@ impl Backend {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(failed(errno.into())),
             }
-            while let Some(caught) = signals.as_mut().and_then(|signals| signals.next()) {
+            while let Some(caught) = signals.as_mut().and_then(|signals| signals.take()) {
                 // A terminal's signal has reached it without us.
                 if let Some(signal) = Signal::from_named_raw(caught.number)
                     && !caught.to_the_group

@@ -21,7 +21,7 @@ pub enum Exit {
     InUse,
     /// 6: not permitted.
     NotPermitted,
-    /// Whatever the command that `run` started ended with; 128 + n for signal n.
+    /// Whatever a command ended with that `run` started; 128 + n for signal n.
     Backend(u8),
 }
 
@@ -72,6 +72,11 @@ impl Failure {
     /// A bad end.
     pub fn new(exit: Exit, sentence: impl Into<String>) -> Self {
         Self { exit, sentence: sentence.into() }
+    }
+
+    /// Standard output leads nowhere any more. Nothing is said; the code is SIGPIPE's.
+    pub fn reader_gone() -> Self {
+        Self::new(Exit::Backend(128 + 13), "")
     }
 
     /// What the operating system refused.

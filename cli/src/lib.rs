@@ -8,11 +8,13 @@
 pub mod arguments;
 pub mod backend;
 pub mod commands;
+pub mod demo;
 pub mod failure;
 pub mod handover;
 pub mod session;
 pub mod signals;
 pub mod spec;
+pub mod terminal;
 
 use arguments::Arguments;
 use clap::Parser;
@@ -35,7 +37,9 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     match commands::dispatch(&session, arguments.command) {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            complain(&failure, session.json);
+            if !failure.sentence.is_empty() {
+                complain(&failure, session.json);
+            }
             failure.exit.into()
         }
     }

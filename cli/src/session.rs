@@ -2,7 +2,7 @@
 
 use crate::failure::Failure;
 use serde::Serialize;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use tracing_subscriber::filter::LevelFilter;
 use xen_eventfd::{Builder, EngineKind, Xen};
@@ -68,11 +68,20 @@ impl Session {
         } else {
             prose()
         };
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "{}", text.trim_end_matches('\n'))
-            .and_then(|()| out.flush())
-            .map_err(|error| Failure::system("write the result", error))
+        put(format!("{}\n", text.trim_end_matches('\n')).as_bytes())
     }
+}
+
+/// Writes to standard output.
+///
+/// # Errors
+/// When it cannot be written; without a word if the reader has gone, as in `… | head`.
+pub fn put(bytes: &[u8]) -> Outcome {
+    let mut out = std::io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| match error.kind() {
+        ErrorKind::BrokenPipe => Failure::reader_gone(),
+        _ => Failure::system("write the result", error),
+    })
 }
 
 /// What comes of something that has no result but its doing.

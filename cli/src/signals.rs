@@ -40,7 +40,7 @@ impl Signals {
     }
 
     /// The next one, if there is one.
-    pub fn next(&mut self) -> Option<Caught> {
+    pub fn take(&mut self) -> Option<Caught> {
         let caught = self.0.read_signal().ok().flatten()?;
         let number = i32::try_from(caught.ssi_signo).ok()?;
         Some(Caught { number, to_the_group: caught.ssi_code == FROM_KERNEL })

@@ -1,10 +1,15 @@
 //! The commands, a module for each.
 
+pub mod bench;
+pub mod completion;
+pub mod demo;
 pub mod doctor;
 pub mod exec;
 pub mod guard;
+pub mod man;
 pub mod reap;
 pub mod run;
+pub mod watch;
 
 use crate::arguments::Command;
 use crate::failure::{Exit, Failure};
@@ -16,8 +21,13 @@ use crate::session::Session;
 /// The sentence to print and the code to exit with.
 pub fn dispatch(session: &Session, command: Command) -> Result<Exit, Failure> {
     match command {
+        Command::Demo(arguments) => demo::run(session, &arguments),
         Command::Doctor(arguments) => doctor::run(session, &arguments),
         Command::Run(arguments) => run::run(session, &arguments),
+        Command::Watch(arguments) => watch::run(session, &arguments),
+        Command::Bench(arguments) => bench::run(session, &arguments),
+        Command::Completion(arguments) => completion::run(&arguments),
+        Command::Man(arguments) => man::run(&arguments),
         Command::Reap(arguments) => reap::run(session, &arguments),
         Command::Guard(arguments) => guard::run(session, &arguments),
         Command::Exec(arguments) => exec::run(&arguments),

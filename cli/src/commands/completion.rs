@@ -1,0 +1,24 @@
+//! `completion`: a script that completes the command line in a shell.
+
+use crate::arguments;
+use crate::failure::{Exit, Failure};
+use crate::session::put;
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+
+/// Prints a completion script; e.g. `xen-eventfd completion bash >
+/// /usr/share/bash-completion/completions/xen-eventfd`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The shell
+    pub shell: Shell,
+}
+
+/// Prints the script.
+pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+    let mut script = Vec::new();
+    let mut command = arguments::Arguments::command();
+    clap_complete::generate(arguments.shell, &mut command, "xen-eventfd", &mut script);
+    put(&script)?;
+    Ok(Exit::Success)
+}

@@ -1,0 +1,39 @@
+//! `man`: the man page, from the same source as `--help`.
+
+use crate::arguments;
+use crate::failure::{Exit, Failure};
+use crate::session::put;
+use clap::{Args, Command, CommandFactory};
+use clap_mangen::Man;
+
+/// Prints the man page; e.g. `xen-eventfd man | man -l -`. With a command, that command's page.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The command
+    pub command: Option<String>,
+}
+
+/// Prints the page.
+pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+    let mut program = arguments::Arguments::command();
+    program.build();
+    let page = match &arguments.command {
+        None => program,
+        Some(name) => find(&program, name)?,
+    };
+    let mut text = Vec::new();
+    Man::new(page).render(&mut text).map_err(|error| Failure::system("make the page", error))?;
+    put(&text)?;
+    Ok(Exit::Success)
+}
+
+fn find(program: &Command, name: &str) -> Result<Command, Failure> {
+    let found = program.find_subcommand(name).filter(|command| !command.is_hide_set());
+    let Some(found) = found else {
+        let known: Vec<&str> =
+            program.get_subcommands().filter(|c| !c.is_hide_set()).map(Command::get_name).collect();
+        let sentence = format!("there is no command {name}; there are {}", known.join(", "));
+        return Err(Failure::new(Exit::Usage, sentence));
+    };
+    Ok(found.clone())
+}

@@ -1,0 +1,128 @@
+//! Backends: a thread for each device that waits on the eventfds of its queues.
+
+use crate::failure::Failure;
+use hdrhistogram::Histogram;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+/// The eventfd of one queue, and when each of its kicks was sent.
+#[derive(Debug)]
+pub(super) struct Bell {
+    eventfd: OwnedFd,
+    began: Instant,
+    /// By the number of the kick, in ns since `began`.
+    sent: Vec<AtomicU64>,
+    /// How many kicks were read so far. They are read in the order in which they were sent, so
+    /// this is the number of the next.
+    heard: AtomicUsize,
+}
+
+/// By device, then by queue.
+pub(super) type Bells = Vec<Vec<Bell>>;
+
+/// What a backend has heard.
+#[derive(Debug)]
+pub(super) struct Heard {
+    pub(super) kicks: u64,
+    pub(super) signals: u64,
+    pub(super) latency: Histogram<u64>,
+}
+
+/// The eventfds of all queues, for up to `kicks` kicks each.
+pub(super) fn bells(devices: usize, queues: usize, kicks: usize) -> Result<Bells, Failure> {
+    let began = Instant::now();
+    let bell = || {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let eventfd =
+            eventfd(0, flags).map_err(|errno| Failure::system("make an eventfd", errno))?;
+        let sent = (0..kicks).map(|_| AtomicU64::new(0)).collect();
+        Ok(Bell { eventfd, began, sent, heard: AtomicUsize::new(0) })
+    };
+    (0..devices).map(|_| (0..queues).map(|_| bell()).collect()).collect()
+}
+
+impl Bell {
+    /// Notes that a kick is about to be sent.
+    pub(super) fn stamp(&self, kick: usize) {
+        if let Some(sent) = self.sent.get(kick) {
+            sent.store(self.now(), Ordering::Release);
+        }
+    }
+
+    /// Signals it: a VMM does, without an engine.
+    pub(super) fn ring(&self) {
+        // Fails only if the counter is full.
+        let _ = rustix::io::write(&self.eventfd, &1_u64.to_ne_bytes());
+    }
+
+    /// What its backend has read so far.
+    pub(super) fn heard(&self) -> usize {
+        self.heard.load(Ordering::Acquire)
+    }
+
+    /// Reads the eventfd's counter, and tells the age of each kick in it.
+    fn take(&self, mut age: impl FnMut(u64)) -> Option<u64> {
+        let mut counter = [0; 8];
+        rustix::io::read(&self.eventfd, &mut counter).ok()?;
+        let (now, count) = (self.now(), u64::from_ne_bytes(counter));
+        let new = usize::try_from(count).unwrap_or(0);
+        let first = self.heard.fetch_add(new, Ordering::AcqRel);
+        for sent in self.sent.iter().skip(first).take(new) {
+            age(now.saturating_sub(sent.load(Ordering::Acquire)));
+        }
+        Some(count)
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.eventfd.as_fd()
+    }
+}
+
+impl Default for Heard {
+    fn default() -> Self {
+        // Any value, at three significant digits; growing on demand.
+        let latency = Histogram::new(3).expect("3 is a number of digits that it takes");
+        Self { kicks: 0, signals: 0, latency }
+    }
+}
+
+impl Heard {
+    pub(super) fn add(&mut self, other: &Self) {
+        self.kicks += other.kicks;
+        self.signals += other.signals;
+        // Both grow on demand, so this cannot fail for want of room.
+        let _ = self.latency.add(&other.latency);
+    }
+}
+
+/// Starts the backend of one device; it ends when `stop` is set and it is woken.
+pub(super) fn start(bells: Arc<Bells>, device: usize, stop: Arc<AtomicBool>) -> JoinHandle<Heard> {
+    std::thread::spawn(move || {
+        let queues: &[Bell] = bells.get(device).map(Vec::as_slice).unwrap_or_default();
+        let mut heard = Heard::default();
+        loop {
+            let mut waiting: Vec<PollFd<'_>> =
+                queues.iter().map(|bell| PollFd::new(bell, PollFlags::IN)).collect();
+            let _ = poll(&mut waiting, None);
+            if stop.load(Ordering::Acquire) {
+                return heard;
+            }
+            for bell in queues {
+                if let Some(count) = bell.take(|age| heard.latency.saturating_record(age)) {
+                    heard.kicks += count;
+                    heard.signals += 1;
+                }
+            }
+        }
+    })
+}
