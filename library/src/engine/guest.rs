@@ -84,7 +84,11 @@ impl Attachment {
 
         // An event may come as soon as a port is bound; it finds its source once this is unlocked.
         let mut sources = lock(&shared.sources);
-        let server = Server::create(&*shared.host, &*shared.events, &shared.run_dir, &mut record)?;
+        let server = Server::create(&*shared.host, &*shared.events, &shared.run_dir, &mut record)
+            .map_err(|error| match error {
+            Error::Host(error) if error.is_gone() => Error::GuestDied(dom),
+            other => other,
+        })?;
         let ports = server.ports.clone();
         let core = Arc::new(GuestCore {
             dom,
@@ -238,28 +242,31 @@ impl Attachment {
         Irq::EventChannel(port).check()?;
         let _changes = self.core.changes()?;
         let channel = self.channel(port)?;
-        {
-            let mut listener = lock(&channel.listener);
-            if listener.is_some() {
-                drop(listener);
-                self.release_channel(port);
-                return Err(Error::Busy { what: format!("an eventfd for {port}") });
-            }
-            *listener = Some(Arc::new(eventfd));
+        let mut listener = lock(&channel.listener);
+        if listener.eventfd.is_some() {
+            drop(listener);
+            self.release_channel(port);
+            return Err(Error::Busy { what: format!("an eventfd for {port}") });
         }
-        // Events that came while nobody listened were not ended.
-        if let Err(error) = self.shared().events.eoi(channel.local) {
+        let ended = if std::mem::take(&mut listener.missed) {
+            self.shared().signal(&eventfd);
+            self.shared().events.eoi(channel.local)
+        } else {
+            Ok(())
+        };
+        listener.eventfd = Some(eventfd);
+        drop(listener);
+        ended.map_err(|error| {
             self.stop_listening(port);
-            return Err(error.into());
-        }
-        Ok(())
+            error.into()
+        })
     }
 
     /// When this returns, the eventfd of a port is not signalled again.
     pub(crate) fn stop_listening(&self, port: Port) {
         let channel = lock(&self.core.channels).get(&port).map(|(channel, _)| Arc::clone(channel));
         if let Some(channel) = channel
-            && lock(&channel.listener).take().is_some()
+            && lock(&channel.listener).eventfd.take().is_some()
         {
             self.release_channel(port);
         }
@@ -394,7 +401,7 @@ impl GuestCore {
         }
         let channels = std::mem::take(&mut *lock(&self.channels));
         for (channel, _) in channels.values() {
-            lock(&channel.listener).take();
+            lock(&channel.listener).eventfd.take();
             lock(&shared.sources).ports.remove(&channel.local);
         }
     }

@@ -8,13 +8,22 @@ use xen_eventfd_core::irq::{Irq, Line, Trigger};
 use xen_eventfd_core::{DomId, Port};
 use xen_eventfd_host::{EventChannels, Host, LocalPort};
 
+/// Who hears the guest's end of a channel.
+#[derive(Debug, Default)]
+pub(crate) struct Listener {
+    /// The eventfd that stands for events of the guest, if one does.
+    pub(crate) eventfd: Option<EventFd>,
+    /// An event came while nobody listened. It is not ended, so no further one comes: a guest may
+    /// ring at no cost to us.
+    pub(crate) missed: bool,
+}
+
 /// A guest's port that is bound for as long as somebody uses it, in either direction.
 #[derive(Debug)]
 pub(crate) struct Channel {
     pub(crate) local: LocalPort,
     events: Weak<dyn EventChannels>,
-    /// The eventfd that stands for events of the guest, if one does.
-    pub(crate) listener: Mutex<Option<Arc<EventFd>>>,
+    pub(crate) listener: Mutex<Listener>,
     pub(crate) received: AtomicU64,
 }
 
@@ -27,7 +36,7 @@ impl Channel {
         Ok(Self {
             local: events.bind(dom, remote)?,
             events: Arc::downgrade(events),
-            listener: Mutex::new(None),
+            listener: Mutex::default(),
             received: AtomicU64::new(0),
         })
     }

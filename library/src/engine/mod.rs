@@ -200,14 +200,15 @@ impl Shared {
         match source {
             Some(Source::Doorbell(guest, vcpu)) => guest.serve(self, port, vcpu),
             Some(Source::Channel(channel)) => {
-                let listener = lock(&channel.listener);
-                // Without a listener the event is not ended: the guest may ring, at no cost to us.
-                if let Some(eventfd) = &*listener {
-                    channel.received.fetch_add(1, Ordering::Relaxed);
-                    self.signal(eventfd);
-                    if let Err(error) = self.events.eoi(port) {
-                        tracing::warn!(%error, "an event was not ended");
-                    }
+                let mut listener = lock(&channel.listener);
+                let Some(eventfd) = &listener.eventfd else {
+                    listener.missed = true;
+                    return;
+                };
+                channel.received.fetch_add(1, Ordering::Relaxed);
+                self.signal(eventfd);
+                if let Err(error) = self.events.eoi(port) {
+                    tracing::warn!(%error, "an event was not ended");
                 }
             }
             // Its owner has let go of it since.

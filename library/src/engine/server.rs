@@ -80,9 +80,11 @@ impl Server {
                 match events.bind(dom, remote) {
                     Ok(port) => server.ports.push(port),
                     Err(error) => {
-                        let _ = host.set_server_state(dom, id, false);
+                        // A port of a dying guest is refused like one that never was.
+                        let disabled = host.set_server_state(dom, id, false);
                         let _ = server.tear_down(host, events, dom);
-                        return Err(error.into());
+                        let gone = disabled.err().filter(HostError::is_gone);
+                        return Err(gone.unwrap_or(error).into());
                     }
                 }
             }

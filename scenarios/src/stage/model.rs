@@ -71,7 +71,7 @@ impl Stage for ModelStage {
     fn process(&self) -> Result<Box<dyn ProcessOnStage>> {
         let (ours, theirs) = Link::pair()?;
         let client = self.model.client("process");
-        let hang_up = theirs.again()?;
+        let (hang_up, ended) = (theirs.again()?, theirs.again()?);
         let die = Die::new({
             let client = Arc::clone(&client);
             move || {
@@ -90,7 +90,11 @@ impl Stage for ModelStage {
             guardian: Guardian::None,
             die: die.clone(),
         };
-        let thread = Some(std::thread::spawn(move || actor.play()));
+        let thread = Some(std::thread::spawn(move || {
+            let played = actor.play();
+            ended.hang_up();
+            played
+        }));
         Ok(Box::new(ModelProcess { link: ours, client, die, thread }))
     }
 
