@@ -101,7 +101,8 @@ impl Boot {
         self
     }
 
-    /// Time counted in instructions, on one CPU: two runs take the very same path.
+    /// Time counted in instructions, on one CPU: two runs take the very same path, as long as
+    /// nobody talks to dom0 meanwhile. [`Lab::run`](crate::Lab::run) takes care of that.
     #[must_use]
     pub fn deterministic(mut self) -> Self {
         self.clock = Clock::Deterministic;
@@ -140,6 +141,16 @@ impl Boot {
         let content = Content::Bytes(bytes.into(), permissions);
         self.payload.push(Payload { path: path.into(), content });
         self
+    }
+
+    /// A script that dom0 runs when it is up, without a word from the host.
+    pub(crate) fn script(self, script: &str, timeout: Duration) -> Self {
+        let seconds = timeout.as_secs().max(1).to_string();
+        self.payload_bytes("lib/lab/script", 0o644, script).payload_bytes(
+            "lib/lab/seconds",
+            0o644,
+            seconds,
+        )
     }
 
     /// How long it may take until dom0 answers; three minutes if not set.

@@ -2,8 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, Read as _, Write as _},
-    os::unix::net::UnixStream,
+    io::{self, PipeReader, PipeWriter, Read as _, Write as _},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
@@ -50,7 +49,7 @@ pub(crate) enum Verdict {
 /// Our side of the port.
 #[derive(Debug)]
 pub(crate) struct Commands {
-    port: UnixStream,
+    requests: PipeWriter,
     chunks: Receiver<Vec<u8>>,
     reader: Reader,
     id: u64,
@@ -66,13 +65,12 @@ pub(crate) enum Silence {
 }
 
 impl Commands {
-    pub(crate) fn new(port: UnixStream) -> Result<Self> {
+    pub(crate) fn new(mut answers: PipeReader, requests: PipeWriter) -> Result<Self> {
         let (sender, chunks) = mpsc::channel();
-        let mut input = port.try_clone()?;
         thread::Builder::new().name("commands".to_owned()).spawn(move || {
             let mut buffer = [0; 4096];
             loop {
-                match input.read(&mut buffer) {
+                match answers.read(&mut buffer) {
                     Ok(0) => return,
                     Ok(count) => {
                         let chunk = buffer.get(..count).unwrap_or_default().to_vec();
@@ -85,7 +83,7 @@ impl Commands {
                 }
             }
         })?;
-        Ok(Self { port, chunks, reader: Reader::default(), id: 0 })
+        Ok(Self { requests, chunks, reader: Reader::default(), id: 0 })
     }
 
     /// Asks dom0 to run a script; returns the request's number.
@@ -103,7 +101,7 @@ impl Commands {
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        self.port.write_all(bytes).context("dom0's commands' port is closed: QEMU ended")
+        self.requests.write_all(bytes).context("dom0's commands' port is closed: QEMU ended")
     }
 
     /// The next line, waiting for at most `patience`.

@@ -132,7 +132,8 @@ impl Lab {
     }
 
     /// A whole run: boots, runs one script in dom0 and hands on its lines as they come, keeps all
-    /// logs, and ends the machine.
+    /// logs, and ends the machine. With [`Boot::deterministic`] the script starts without the
+    /// host, so that two runs are the same to the last instruction.
     ///
     /// # Errors
     ///
@@ -144,13 +145,20 @@ impl Lab {
         timeout: Duration,
         mut line: impl FnMut(&str),
     ) -> Result<Outcome> {
+        let own = boot.clock == Clock::Deterministic;
+        let boot = if own { boot.script(script, timeout) } else { boot };
         let mut machine = self.boot(boot)?;
         let boot_time = machine.boot_time();
         let mut lines = Vec::new();
-        let status = machine.run_with(script, timeout, |text| {
+        let hear = |text: &str| {
             line(text);
             lines.push(text.to_owned());
-        })?;
+        };
+        let status = if own {
+            machine.run_own(timeout, hear)?
+        } else {
+            machine.run_with(script, timeout, hear)?
+        };
         let report = if status == 0 { String::new() } else { machine.report("the consoles:") };
         let folder = machine.finish()?;
         Ok(Outcome { output: Output { status, lines }, boot_time, folder, report })

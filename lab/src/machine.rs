@@ -19,6 +19,9 @@ use crate::{
     run::Run,
 };
 
+/// The agent's number for the script that the image brings.
+const OWN_SCRIPT: u64 = 0;
+
 /// Xen and dom0, running. Dropping it ends them.
 ///
 /// When a test panics while it holds one, the last lines of all consoles go to standard error.
@@ -39,7 +42,7 @@ impl Machine {
     pub(crate) fn new(qemu: Qemu, ports: Ports, run: Run, boot: &Boot) -> Result<Self> {
         let start = Instant::now();
         let recorder = Recorder::start(ports.console, run.folder())?;
-        let commands = Commands::new(ports.commands)?;
+        let commands = Commands::new(ports.answers, ports.requests)?;
         let mut machine = Self {
             qemu,
             recorder,
@@ -86,7 +89,18 @@ impl Machine {
         timeout: Duration,
         mut line: impl FnMut(&str),
     ) -> Result<i32> {
-        match self.execute(script, timeout, &mut line) {
+        let verdict = self.execute(script, timeout, &mut line);
+        self.status(verdict, script, timeout)
+    }
+
+    /// Waits for the script that the image began by itself; see [`Boot::script`].
+    pub(crate) fn run_own(&mut self, timeout: Duration, mut line: impl FnMut(&str)) -> Result<i32> {
+        let verdict = self.hear(OWN_SCRIPT, timeout, &mut line);
+        self.status(verdict, "the image's own script", timeout)
+    }
+
+    fn status(&mut self, verdict: Result<Verdict>, script: &str, timeout: Duration) -> Result<i32> {
+        match verdict {
             Ok(Verdict::Ended(status)) => Ok(status),
             Ok(Verdict::TimedOut) => {
                 let title = format!("dom0 did not finish within {timeout:?}: {script}");
@@ -217,13 +231,18 @@ impl Machine {
         emit: &mut dyn FnMut(&str),
     ) -> Result<Verdict> {
         ensure!(!self.lost, "dom0 does not answer any more");
+        let id = self.commands.request(script, timeout)?;
+        self.hear(id, timeout, emit)
+    }
+
+    /// Hands on what the script with this number says, until it is over.
+    fn hear(&mut self, id: u64, timeout: Duration, emit: &mut dyn FnMut(&str)) -> Result<Verdict> {
         // dom0 watches the timeout itself. We wait longer, for the case that dom0 is gone.
         let patience = match self.clock {
             Clock::Host => timeout + Duration::from_secs(15),
             Clock::Deterministic => timeout * 5 + Duration::from_secs(15),
         };
         let deadline = Instant::now() + patience;
-        let id = self.commands.request(script, timeout)?;
         let mut transcript = Transcript::new(id);
         self.lost = true;
         loop {

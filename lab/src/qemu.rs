@@ -2,14 +2,16 @@
 
 use std::{
     fs::File,
+    io::{PipeReader, PipeWriter, pipe},
     os::{
         fd::{AsRawFd as _, OwnedFd, RawFd},
-        unix::{net::UnixStream, process::CommandExt as _},
+        unix::process::CommandExt as _,
     },
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     sync::mpsc,
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -32,12 +34,17 @@ pub(crate) struct Qemu {
 }
 
 /// Our ends of the two serial ports.
+///
+/// They are pipes: with sockets, QEMU's main loop disturbs a machine whose clock counts
+/// instructions, and two runs differ.
 #[derive(Debug)]
 pub(crate) struct Ports {
-    /// Xen's console.
-    pub(crate) console: UnixStream,
-    /// The commands' port.
-    pub(crate) commands: UnixStream,
+    /// What Xen's console says.
+    pub(crate) console: PipeReader,
+    /// What the commands' port says.
+    pub(crate) answers: PipeReader,
+    /// What the commands' port is told.
+    pub(crate) requests: PipeWriter,
 }
 
 impl Qemu {
@@ -48,20 +55,26 @@ impl Qemu {
         arguments: &[String],
         run: &Path,
     ) -> Result<(Self, Ports)> {
-        let (console, console_end) = UnixStream::pair()?;
-        let (commands, commands_end) = UnixStream::pair()?;
-        let ends: [OwnedFd; 2] = [console_end.into(), commands_end.into()];
+        let (console, console_end) = pipe()?;
+        let (answers, answers_end) = pipe()?;
+        let (requests_end, requests) = pipe()?;
+        let ends: [OwnedFd; 3] = [console_end.into(), answers_end.into(), requests_end.into()];
+        let raw = ends.each_ref().map(|end| end.as_raw_fd());
         let mut command = command(lab, arch)?;
         command.args(arguments);
-        for (name, end) in ["console", "commands"].iter().zip(&ends) {
-            let fd = end.as_raw_fd();
-            command.args(["-chardev", &format!("socket,id={name},fd={fd}")]);
-            command.args(["-serial", &format!("chardev:{name}")]);
+        for (set, fd) in raw.iter().enumerate() {
+            command.args(["-add-fd", &format!("fd={fd},set={set}")]);
         }
+        // Without `append` QEMU would truncate them, which pipes refuse.
+        command.args(["-chardev", "file,id=console,append=on,path=/dev/fdset/0"]);
+        command.args([
+            "-chardev",
+            "file,id=commands,append=on,path=/dev/fdset/1,input-path=/dev/fdset/2",
+        ]);
+        command.args(["-serial", "chardev:console", "-serial", "chardev:commands"]);
         std::fs::write(run.join("qemu.command"), format!("{command:?}\n"))?;
         let log = File::create(run.join("qemu.log"))?;
         command.current_dir(run).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let raw = ends.each_ref().map(|end| end.as_raw_fd());
         prepare_child(&mut command, raw);
 
         // The death signal fires when the *thread* that started the child ends, so a thread of
@@ -90,7 +103,7 @@ impl Qemu {
             .recv()
             .context("the thread that starts QEMU ended")?
             .context("QEMU could not be started; `cargo xtask lab setup --refresh` renews it")?;
-        Ok((Self { process, keeper: Some(keeper) }, Ports { console, commands }))
+        Ok((Self { process, keeper: Some(keeper) }, Ports { console, answers, requests }))
     }
 
     /// Kills QEMU if it still runs, and says how it ended.
@@ -100,8 +113,15 @@ impl Qemu {
         keeper.join().ok().flatten()
     }
 
+    /// Whether QEMU has ended, or does within a moment: its pipes close a little earlier.
     pub(crate) fn has_ended(&self) -> bool {
-        self.keeper.as_ref().is_none_or(thread::JoinHandle::is_finished)
+        for _ in 0..20 {
+            if self.keeper.as_ref().is_none_or(thread::JoinHandle::is_finished) {
+                return true;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        false
     }
 }
 
@@ -137,10 +157,10 @@ fn command(lab: &Path, arch: Arch) -> Result<Command> {
 }
 
 /// Lets the child keep its ends of the serial ports, and die with its parent.
-fn prepare_child(command: &mut Command, inherited: [RawFd; 2]) {
+fn prepare_child(command: &mut Command, inherited: [RawFd; 3]) {
     let prepare = move || {
         for fd in inherited {
-            // SAFETY: the keeper thread owns both descriptors until the child is spawned, so
+            // SAFETY: the keeper thread owns the descriptors until the child is spawned, so
             // they are open in the child.
             let end = unsafe { rustix::fd::BorrowedFd::borrow_raw(fd) };
             fcntl_setfd(end, FdFlags::empty())?;

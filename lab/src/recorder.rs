@@ -4,8 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{self, Read as _, Write as _},
-    os::unix::net::UnixStream,
+    io::{self, PipeReader, Read as _, Write as _},
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard},
     thread,
@@ -44,7 +43,7 @@ struct State {
 impl Recorder {
     /// Records `stream` into `xen.log`, `dom0.log` and `guest-<domid>.log` in `folder`, and all
     /// of it, as it came, into `console.log`.
-    pub(crate) fn start(stream: UnixStream, folder: &Path) -> Result<Self> {
+    pub(crate) fn start(stream: PipeReader, folder: &Path) -> Result<Self> {
         let shared = Arc::new(Shared::default());
         let mut files = Files::create(folder)
             .with_context(|| format!("{}: cannot keep the consoles here", folder.display()))?;
@@ -115,7 +114,7 @@ impl Shared {
     }
 }
 
-fn listen(mut stream: UnixStream, files: &mut Files, shared: &Shared) {
+fn listen(mut stream: PipeReader, files: &mut Files, shared: &Shared) {
     let mut splitter = Splitter::new();
     let mut buffer = [0; 4096];
     loop {
@@ -203,7 +202,7 @@ mod tests {
     #[test]
     fn voices_go_to_files_and_panics_are_noticed() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let (theirs, mut ours) = io::pipe().unwrap();
         let recorder = Recorder::start(theirs, folder.path()).unwrap();
         ours.write_all(b"(XEN) up\r\nLinux\r\n(d3) hi\r\n").unwrap();
         let hi = recorder.wait(0, Duration::from_secs(5), |line| line.voice == Voice::Guest(3));

@@ -140,3 +140,18 @@ fn static_programs_run_in_dom0() {
     assert_eq!(outcome.output.status, 1);
     assert!(outcome.report.contains("--- Xen") && outcome.folder.join("xen.log").exists());
 }
+
+#[test]
+#[ignore = "boots Xen twice"]
+fn two_deterministic_runs_are_the_same() {
+    let lab = Lab::prepare().unwrap();
+    let run = || {
+        let boot = Boot::new(Dom0::Pv).deterministic();
+        let script = "cat /proc/uptime; cat /proc/interrupts; dmesg | tail -n 50";
+        let outcome = lab.run(boot, script, SHORT, |_| {}).unwrap();
+        (outcome.output, fs::read(outcome.folder.join("console.log")).unwrap())
+    };
+    let (first, second) = (run(), run());
+    assert_eq!(first.0.lines, second.0.lines);
+    assert_eq!(String::from_utf8_lossy(&first.1), String::from_utf8_lossy(&second.1));
+}
