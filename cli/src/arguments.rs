@@ -35,29 +35,20 @@ pub struct Arguments {
     pub command: Command,
 }
 
-/// The commands.
+/// The commands. What each does is said at its arguments, for the help texts as well.
+#[expect(missing_docs, reason = "a text here would replace the one at the arguments")]
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show the whole path on an in-process Xen; needs none of its own
     Demo(commands::demo::Arguments),
-    /// Tell what this host has, what is missing and how to get it
     Doctor(commands::doctor::Arguments),
-    /// Hand a guest's doorbells and interrupts to a backend, as eventfds
     Run(commands::run::Arguments),
-    /// Take a guest's doorbell and print its kicks as they come
     Watch(commands::watch::Arguments),
-    /// Measure the engine on an in-process Xen, against a bare eventfd
     Bench(commands::bench::Arguments),
-    /// Sweep up after engines that were killed
     Reap(commands::reap::Arguments),
-    /// Print a completion script for a shell
     Completion(commands::completion::Arguments),
-    /// Print the man page
     Man(commands::man::Arguments),
-    /// Wait for the process behind standard input to end, then reap
     #[command(hide = true)]
     Guard(commands::guard::Arguments),
-    /// Become COMMAND, with LISTEN_PID set
     #[command(hide = true)]
     Exec(commands::exec::Arguments),
 }
@@ -86,5 +77,13 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_says_in_a_line_what_it_does() {
+        for command in Arguments::command().get_subcommands() {
+            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+            assert!((10..80).contains(&about.len()), "{}: {about:?}", command.get_name());
+        }
     }
 }

@@ -20,7 +20,9 @@ use xen_eventfd::{Doorbell, Filter, IoEventAddress, Kick, Space, VcpuId, Width, 
 use xen_eventfd_core::table;
 use xen_eventfd_model::{Config, Model, Stopped};
 
-/// Measures the engine on an in-process Xen: what a match costs among 1, 64 and 4,096
+/// Measure the engine on an in-process Xen, against a bare eventfd.
+///
+/// What a match costs among 1, 64 and 4,096
 /// registrations, and how long a kick takes to its backend, against a bare write to an eventfd in
 /// the same run. Compare the ratios; the numbers themselves are this machine's.
 #[derive(Debug, Args)]
@@ -199,7 +201,8 @@ fn histogram() -> Histogram<u64> {
 
 fn record(latency: &mut Histogram<u64>, began: Instant, ended: Instant) {
     let ns = ended.saturating_duration_since(began).as_nanos();
-    latency.saturating_record(u64::try_from(ns).unwrap_or(u64::MAX));
+    // It grows on demand, so there is always room.
+    let _ = latency.record(u64::try_from(ns).unwrap_or(u64::MAX));
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a ratio for people, of times far below 2^52 ns")]
@@ -246,7 +249,7 @@ mod tests {
     fn every_size_is_measured() {
         let report = measure(20).unwrap();
         assert_eq!(report.sizes.iter().map(|size| size.registrations).collect::<Vec<_>>(), SIZES);
-        assert!(report.eventfd_ns > 0);
-        assert!(report.sizes.iter().all(|size| size.match_ns > 0.0 && size.kick_ns > 0));
+        assert!(report.eventfd_ns > 100, "{report:?}");
+        assert!(report.sizes.iter().all(|size| size.match_ns > 0.0 && size.kick_ns > 100));
     }
 }

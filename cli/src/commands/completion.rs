@@ -6,7 +6,9 @@ use crate::session::put;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-/// Prints a completion script; e.g. `xen-eventfd completion bash >
+/// Print a completion script for a shell.
+///
+/// For example `xen-eventfd completion bash >
 /// /usr/share/bash-completion/completions/xen-eventfd`.
 #[derive(Debug, Args)]
 pub struct Arguments {

@@ -13,8 +13,10 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Tells what this host has: Xen, its devices, xenstore, and which engines can run. Whatever is
-/// missing comes with a way to get it. Ends with 0 if an engine can run, with 3 otherwise.
+/// Tell what this host has, what is missing and how to get it.
+///
+/// Xen, its devices, xenstore, the kernel, and which engines can run. Nothing is changed. Ends with
+/// 0 if an engine can run, with 3 otherwise.
 #[derive(Debug, Args)]
 pub struct Arguments {}
 

@@ -13,7 +13,7 @@ use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// Becomes COMMAND, with LISTEN_PID set.
+/// Become COMMAND, with LISTEN_PID set.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// End with this process

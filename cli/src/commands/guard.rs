@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::Duration;
 use xen_eventfd::Reaped;
 
-/// Waits for the process behind standard input (a pidfd) to end, then reaps.
+/// Wait for the process behind standard input (a pidfd) to end, then reap.
 #[derive(Debug, Args)]
 pub struct Arguments {}
 

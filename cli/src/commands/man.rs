@@ -6,7 +6,9 @@ use crate::session::put;
 use clap::{Args, Command, CommandFactory};
 use clap_mangen::Man;
 
-/// Prints the man page; e.g. `xen-eventfd man | man -l -`. With a command, that command's page.
+/// Print the man page, or that of a command.
+///
+/// For example `xen-eventfd man run | man -l -`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The command
@@ -35,5 +37,5 @@ fn find(program: &Command, name: &str) -> Result<Command, Failure> {
         let sentence = format!("there is no command {name}; there are {}", known.join(", "));
         return Err(Failure::new(Exit::Usage, sentence));
     };
-    Ok(found.clone())
+    Ok(found.clone().version(env!("CARGO_PKG_VERSION")))
 }

@@ -6,7 +6,9 @@ use clap::Args;
 use serde::Serialize;
 use xen_eventfd::{DomId, Reaped};
 
-/// Sweeps up after engines that were killed: for each guest that has a record and no living
+/// Sweep up after engines that were killed.
+///
+/// For each guest that has a record and no living
 /// engine, answers and wakes the vCPUs that still wait, and destroys the ioreq server.
 #[derive(Debug, Args)]
 pub struct Arguments {}

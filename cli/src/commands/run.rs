@@ -20,6 +20,8 @@ use std::ffi::OsString;
 use std::path::Path;
 use xen_eventfd::{Counters, Guest, Xen};
 
+/// Hand a guest's doorbells and interrupts to a backend, as eventfds.
+///
 /// Makes an eventfd for each --kick and --call, registers them for the guest DOM, and runs COMMAND
 /// with them. The registrations end with COMMAND; COMMAND is ended (SIGTERM) if the guest dies.
 ///

@@ -11,7 +11,7 @@ use serde::Serialize;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use xen_eventfd::{Error, Kick, Missed, Space, Xen};
 
-/// Prints the guest's writes to a doorbell as they come.
+/// Take a guest's doorbell and print its kicks as they come.
 ///
 /// It *takes* them: while it watches, whoever serves the doorbell now (the VMM, a backend behind
 /// it) does not see them, and the device stands still. Afterwards they go there again. Those that
