@@ -350,3 +350,100 @@ impl Report {
         text + verdict
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine that has these files.
+    struct Tree(tempfile::TempDir);
+
+    impl Tree {
+        fn new(files: &[(&str, &str)]) -> Self {
+            let tree = Self(tempfile::tempdir().unwrap());
+            for (path, text) in files {
+                let path = tree.0.path().join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+            tree
+        }
+
+        fn examine(&self, opened: Result<(), String>) -> Report {
+            Machine {
+                root: self.0.path(),
+                release: "6.12.0".to_owned(),
+                run_dir: "/run/xen-eventfd".into(),
+                path: vec![self.0.path().join("usr/bin")],
+                aio: Ok(()),
+                opened,
+            }
+            .examine()
+        }
+    }
+
+    fn check<'a>(report: &'a Report, name: &str) -> &'a Check {
+        report.checks.iter().find(|check| check.name == name).unwrap()
+    }
+
+    const DOM0: [(&str, &str); 9] = [
+        ("sys/hypervisor/type", "xen\n"),
+        ("sys/hypervisor/version/major", "4\n"),
+        ("sys/hypervisor/version/minor", "19\n"),
+        ("sys/hypervisor/version/extra", ".1\n"),
+        ("sys/hypervisor/guest_type", "PVH\n"),
+        ("sys/hypervisor/uuid", "00000000-0000-0000-0000-000000000000\n"),
+        ("dev/xen/privcmd", ""),
+        ("run/xenstored/socket", ""),
+        ("boot/config-6.12.0", "CONFIG_RUST=y\n# CONFIG_XEN_PRIVCMD_EVENTFD is not set\n"),
+    ];
+
+    #[test]
+    fn a_dom0_in_which_one_driver_is_missing() {
+        let report = Tree::new(&DOM0).examine(Err("cannot open /dev/xen/evtchn".to_owned()));
+        assert_eq!(check(&report, "Xen").found, "4.19.1");
+        assert_eq!(check(&report, "this domain").found, "domain 0 (PVH)");
+        assert_eq!(check(&report, "privcmd").standing, Standing::Ok);
+        let evtchn = check(&report, "evtchn");
+        assert_eq!(evtchn.standing, Standing::Missing);
+        assert_eq!(evtchn.advice.as_deref(), Some("modprobe xen-evtchn"));
+        assert_eq!(check(&report, "hypercall buffers").standing, Standing::Fact);
+        assert!(check(&report, "Rust in the kernel").found.starts_with("CONFIG_RUST=y"));
+        assert!(check(&report, "privcmd's own ioeventfd").found.starts_with("not compiled in"));
+        assert_eq!(report.engines, Engines { userspace: false, kernel: false });
+    }
+
+    #[test]
+    fn a_dom0_that_has_everything() {
+        let all = [&DOM0[..], &[("dev/xen/evtchn", ""), ("usr/bin/xen-eventfd", "")]].concat();
+        let report = Tree::new(&all).examine(Ok(()));
+        assert!(report.checks.iter().all(|check| check.advice.is_none()), "{report:?}");
+        assert!(report.engines.userspace);
+        assert!(report.prose().contains("can run here"));
+    }
+
+    #[test]
+    fn a_guest_is_told_that_it_is_one() {
+        let guest = [
+            ("sys/hypervisor/type", "xen"),
+            ("sys/hypervisor/guest_type", "HVM"),
+            ("sys/hypervisor/uuid", "b7d3a1f0-1234-4cde-8f00-0123456789ab"),
+        ];
+        let report = Tree::new(&guest).examine(Err("no".to_owned()));
+        let domain = check(&report, "this domain");
+        assert_eq!(
+            (domain.standing, &*domain.found),
+            (Standing::Poor, "a guest (HVM), not domain 0")
+        );
+    }
+
+    #[test]
+    fn without_xen_every_missing_thing_has_advice() {
+        let report = Tree::new(&[]).examine(Err("cannot open /dev/xen/privcmd".to_owned()));
+        let missing = report.checks.iter().filter(|check| check.standing == Standing::Missing);
+        let named: Vec<&str> = missing.clone().map(|check| check.name).collect();
+        assert_eq!(named, ["Xen", "privcmd", "evtchn", "xenstore", "userspace engine"]);
+        assert!(missing.clone().all(|check| check.advice.is_some()));
+        assert!(check(&report, "Rust in the kernel").found.contains("unknown"));
+    }
+}

@@ -65,6 +65,14 @@ pub struct Seen {
     pub unknown: u64,
 }
 
+/// What `--json` prints, a line each.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+enum Event<'a> {
+    Kick(&'a Line),
+    Ended(Seen),
+}
+
 /// Watches a guest of this machine.
 pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     check(arguments)?;
@@ -76,9 +84,11 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             arguments.addr.text, arguments.dom
         );
     }
-    let print = |line: &Line| session.print(line, || line.prose());
+    let print = |line: &Line| session.print(&Event::Kick(line), || line.prose());
     let seen = watch(&xen, arguments, Some(&mut signals), print)?;
-    if !session.json {
+    if session.json {
+        session.print(&Event::Ended(seen), String::new)?;
+    } else {
         eprintln!("xen-eventfd: {}", seen.prose());
     }
     Ok(Exit::Success)
