@@ -1,7 +1,8 @@
 //! `cargo xtask lab`: sets the lab up, gives a person a shell in it, and tests in it.
 
-use std::time::Duration;
+mod scenarios;
 
+use crate::tally::Tally;
 use anyhow::{Result, ensure};
 use clap::{Args, Subcommand, ValueEnum};
 use xen_eventfd_lab::{Boot, Dom0, Lab};
@@ -23,14 +24,8 @@ enum Command {
     },
     /// A shell in dom0; Control and ] leaves it
     Shell(Machinery),
-    /// Boot and test
-    Test {
-        #[command(flatten)]
-        machinery: Machinery,
-        /// The engine under test
-        #[arg(long, value_enum, default_value_t = Engine::Userspace)]
-        engine: Engine,
-    },
+    /// Play the scenarios on real Xen and on the model, and compare
+    Test(Test),
 }
 
 /// The machine to boot.
@@ -56,10 +51,35 @@ pub(crate) struct Machinery {
     payload: Vec<(String, String)>,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+/// What to play.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Test {
+    /// The kind of dom0; both if not given
+    #[arg(long, value_enum)]
+    dom0: Option<Kind>,
+    /// The engine under test
+    #[arg(long, value_enum, default_value_t = Engine::Userspace)]
+    engine: Engine,
+    /// Only this many emulated CPUs; else all on one, and then those that race on four
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=16))]
+    cpus: Option<u32>,
+    /// Only scenarios whose name contains one of these
+    names: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Kind {
     Pv,
     Pvh,
+}
+
+impl From<Kind> for Dom0 {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Pv => Self::Pv,
+            Kind::Pvh => Self::Pvh,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -71,7 +91,12 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
     match arguments.command {
         Command::Setup { refresh } => setup(refresh),
         Command::Shell(machinery) => shell(&machinery),
-        Command::Test { machinery, engine } => test(&machinery, engine),
+        Command::Test(test) => {
+            let tally = test.play()?;
+            println!("{tally}");
+            ensure!(tally.failed == 0, "{} scenarios failed", tally.failed);
+            Ok(())
+        }
     }
 }
 
@@ -95,32 +120,36 @@ fn shell(machinery: &Machinery) -> Result<()> {
     Ok(())
 }
 
-fn test(machinery: &Machinery, engine: Engine) -> Result<()> {
-    let (boot, script, timeout) = match engine {
-        Engine::Userspace => smoke(machinery.boot("test")),
-    };
-    let outcome = Lab::prepare()?.run(boot, script, timeout, |line| println!("{line}"))?;
-    let status = outcome.output.status;
-    ensure!(status == 0, "the test failed in dom0 with status {status}\n{}", outcome.report);
-    eprintln!(
-        "lab: ok; dom0 came up in {:.1} s; the consoles are in {}",
-        outcome.boot_time.as_secs_f64(),
-        outcome.folder.display()
-    );
-    Ok(())
+impl Test {
+    /// Everything that the lab tests.
+    pub(crate) fn everything() -> Self {
+        Self { dom0: None, engine: Engine::Userspace, cpus: None, names: Vec::new() }
+    }
+
+    /// Plays what was asked for.
+    pub(crate) fn play(&self) -> Result<Tally> {
+        let Engine::Userspace = self.engine;
+        let stage = scenarios::Stage::prepare(&self.names)?;
+        let kinds = self.dom0.map_or_else(|| vec![Kind::Pv, Kind::Pvh], |kind| vec![kind]);
+        let mut tally = stage.model_tally();
+        for kind in kinds {
+            let boots = self
+                .cpus
+                .map_or_else(|| vec![(1, false), (RACE_CPUS, true)], |cpus| vec![(cpus, false)]);
+            for (cpus, races) in boots {
+                tally += stage.play(kind.into(), cpus, races, &self.names)?;
+            }
+        }
+        Ok(tally)
+    }
 }
 
-/// What to boot, what to run there, and for how long at most: Xen's tools work.
-fn smoke(boot: Boot) -> (Boot, &'static str, Duration) {
-    (boot, "xl info && xl list && xenstore-ls /tool", Duration::from_secs(60))
-}
+/// Things happen at once on so many.
+const RACE_CPUS: u32 = 4;
 
 impl Machinery {
     fn boot(&self, name: &str) -> Boot {
-        let kind = match self.dom0 {
-            Kind::Pv => Dom0::Pv,
-            Kind::Pvh => Dom0::Pvh,
-        };
+        let kind = Dom0::from(self.dom0);
         let mut boot = Boot::new(kind).cpus(self.cpus).name(format!("{name}-{}", kind.name()));
         if self.deterministic {
             boot = boot.deterministic();

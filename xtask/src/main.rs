@@ -3,6 +3,7 @@
 //! One module per command, named like it.
 
 mod lab;
+mod tally;
 
 use std::process::ExitCode;
 
