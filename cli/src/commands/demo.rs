@@ -170,7 +170,8 @@ impl Report {
         );
         let spared = format!(
             "Without ioeventfd the VMM woke up {} times to pass kicks on (at times two at once).\n\
-             With it, it slept through all of them and woke up {} times, for its own registers.\n",
+             With it, it slept through all of them and woke up {} times, for its own registers.\n\
+             The times are those of threads of this program: there are no VM exits in them.\n",
             grouped(without.vmm_wakeups),
             grouped(with.vmm_wakeups),
         );
