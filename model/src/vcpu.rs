@@ -117,8 +117,9 @@ impl Vcpu {
         Ok(())
     }
 
-    /// `rep outs` to a port: `count` values from guest memory at `buffer`. Xen sends it in one
-    /// request for each page of the buffer, with its address in `data` (`data_is_ptr`).
+    /// `rep outs` to a port: `count` times `value`, from guest memory at `buffer`. Xen sends it in
+    /// one request for each page of the buffer, with its address in `data` (`data_is_ptr`); a
+    /// single repetition, or the last one left, is a plain write to its emulator.
     ///
     /// # Errors
     /// As [`Vcpu::write`].
@@ -130,12 +131,16 @@ impl Vcpu {
         port: u64,
         width: Width,
         buffer: u64,
+        value: u64,
         count: u32,
     ) -> Result<(), Stopped> {
         check_port(port, width);
         let size = u64::from(width.bytes());
         let (mut buffer, mut left) = (buffer, count);
         while left > 0 {
+            if left == 1 {
+                return self.write(Space::Pio, port, width, value);
+            }
             let now = in_page(buffer, size).min(left);
             let piece = Piece { addr: port, size: width.bytes(), offset: 0 };
             let request = piece.request(Space::Pio, DATA_IS_PTR);

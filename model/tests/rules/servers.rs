@@ -258,9 +258,20 @@ fn a_string_instruction_beyond_a_range_is_not_the_servers() {
 fn rep_outs_carries_the_address_of_its_buffer() {
     let bench = Bench::new();
     let server = bench.server(pio(0xC050, 0xC053));
-    let outs = bench.vcpu(0).run(|v| v.rep_outs(0xC050, Width::Four, 0x8000, 16));
+    let outs = bench.vcpu(0).run(|v| v.rep_outs(0xC050, Width::Four, 0x8000, 7, 16));
     bench.vcpu(0).until_parked();
     assert_eq!(server.answer(0, 0), Some(Request::Odd(Odd::Pointer)));
+    outs.join().unwrap();
+}
+
+#[test]
+fn a_single_repetition_of_outs_is_a_plain_write() {
+    let bench = Bench::new();
+    let server = bench.server(pio(0xC050, 0xC053));
+    let outs = bench.vcpu(0).run(|v| v.rep_outs(0xC050, Width::Four, 0x8000, 7, 1));
+    bench.vcpu(0).until_parked();
+    let kick = Kick::new(Space::Pio, 0xC050, Width::Four, 7);
+    assert_eq!(server.answer(0, 0), Some(Request::Kick(kick)));
     outs.join().unwrap();
 }
 

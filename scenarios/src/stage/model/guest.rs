@@ -206,7 +206,10 @@ impl Machine for Simulated {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         match place {
             Place::Mmio(addr) => self.vcpu.rep_stos(addr.into(), wide(width), value, count),
-            Place::Pio(port) => self.vcpu.rep_outs(port.into(), wide(width), value, count),
+            Place::Pio(port) => {
+                // The bare-metal guest's buffer is one page, from its beginning.
+                self.vcpu.rep_outs(port.into(), wide(width), 0x1000, value, count)
+            }
         }
     }
 
