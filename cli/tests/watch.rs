@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use xen_eventfd::{Space, Width, Xen};
 use xen_eventfd_cli::arguments::{self, Command};
-use xen_eventfd_cli::commands::watch::{Arguments, Line, Seen, watch};
+use xen_eventfd_cli::commands::watch::{Arguments, Line, Seen, Watch};
 use xen_eventfd_cli::failure::{Exit, Failure};
 
 const ADDR: u64 = 0xFE00_0050;
@@ -21,23 +21,24 @@ fn parse(words: &[&str]) -> Arguments {
     }
 }
 
-fn start(xen: Xen, words: &[&str]) -> (JoinHandle<Result<Seen, Failure>>, Receiver<Line>) {
+type Watching = JoinHandle<Result<Seen, Failure>>;
+
+/// Takes the doorbell, and follows it in a thread.
+fn start(xen: &Xen, words: &[&str]) -> Result<(Watching, Receiver<Line>), Failure> {
+    let watch = Watch::start(xen, &parse(words))?;
     let (tell, lines) = channel();
-    let arguments = parse(words);
-    let watching = std::thread::spawn(move || {
-        watch(&xen, &arguments, None, |line| {
-            tell.send(line.clone()).unwrap();
-            Ok(())
-        })
-    });
-    (watching, lines)
+    let show = move |line: &Line| {
+        tell.send(line.clone()).unwrap();
+        Ok(())
+    };
+    Ok((std::thread::spawn(move || watch.follow(None, show)), lines))
 }
 
 #[test]
 fn kicks_are_shown_and_the_doorbell_is_given_back() {
     let machine = Machine::default();
-    let (watching, lines) = start(machine.xen(), &[NAME, "0xfe000050", "--take", "--count", "2"]);
-    machine.until_claimed();
+    let (watching, lines) =
+        start(&machine.xen(), &[NAME, "0xfe000050", "--take", "--count", "2"]).unwrap();
     let vcpu = machine.vcpu();
     vcpu.write(Space::Mmio, ADDR, Width::Four, 7).unwrap();
     let line = lines.recv().unwrap();
@@ -53,8 +54,7 @@ fn kicks_are_shown_and_the_doorbell_is_given_back() {
 fn a_datamatch_chooses_what_is_shown() {
     let machine = Machine::default();
     let (watching, lines) =
-        start(machine.xen(), &["1", "mmio:0xfe000050:4:3", "--take", "--count", "1"]);
-    machine.until_claimed();
+        start(&machine.xen(), &["1", "mmio:0xfe000050:4:3", "--take", "--count", "1"]).unwrap();
     for value in [1, 2, 3] {
         machine.vcpu().write(Space::Mmio, ADDR, Width::Four, value).unwrap();
     }
@@ -66,15 +66,15 @@ fn a_datamatch_chooses_what_is_shown() {
 #[test]
 fn it_ends_when_time_is_up() {
     let machine = Machine::default();
-    let (watching, _lines) = start(machine.xen(), &[NAME, "0x50", "--take", "--for", "0.01"]);
+    let (watching, _lines) =
+        start(&machine.xen(), &[NAME, "0x50", "--take", "--for", "0.01"]).unwrap();
     assert_eq!(watching.join().unwrap(), Ok(Seen::default()));
 }
 
 #[test]
 fn it_tells_that_the_guest_died() {
     let machine = Machine::default();
-    let (watching, _lines) = start(machine.xen(), &[NAME, "0x50", "--take"]);
-    machine.until_claimed();
+    let (watching, _lines) = start(&machine.xen(), &[NAME, "0x50", "--take"]).unwrap();
     machine.model.destroy(machine.dom);
     assert_eq!(watching.join().unwrap().unwrap_err().exit, Exit::GuestGone);
 }
@@ -82,8 +82,7 @@ fn it_tells_that_the_guest_died() {
 #[test]
 fn it_takes_nothing_unless_told_to() {
     let machine = Machine::default();
-    let (watching, _lines) = start(machine.xen(), &[NAME, "0x50"]);
-    let failure = watching.join().unwrap().unwrap_err();
+    let failure = start(&machine.xen(), &[NAME, "0x50"]).unwrap_err();
     assert_eq!(failure.exit, Exit::Usage);
     assert!(failure.sentence.contains("add --take"), "{failure}");
 }
@@ -91,10 +90,10 @@ fn it_takes_nothing_unless_told_to() {
 #[test]
 fn unknown_and_taken_guests_are_refused() {
     let machine = Machine::default();
-    let (watching, _lines) = start(machine.xen(), &["nobody", "0x50", "--take"]);
-    assert_eq!(watching.join().unwrap().unwrap_err().exit, Exit::GuestGone);
+    let failure = start(&machine.xen(), &["nobody", "0x50", "--take"]).unwrap_err();
+    assert_eq!(failure.exit, Exit::GuestGone);
     let other = machine.xen();
     let _guest = other.guest(machine.dom).unwrap();
-    let (watching, _lines) = start(machine.xen(), &[NAME, "0x50", "--take"]);
-    assert_eq!(watching.join().unwrap().unwrap_err().exit, Exit::InUse);
+    let failure = start(&machine.xen(), &[NAME, "0x50", "--take"]).unwrap_err();
+    assert_eq!(failure.exit, Exit::InUse);
 }

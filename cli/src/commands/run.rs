@@ -28,12 +28,12 @@ use xen_eventfd::{Counters, Guest, Xen};
 /// The eventfds are descriptors 3 and up in the order kicks, calls; LISTEN_FDS says how many,
 /// LISTEN_FDNAMES what they are (kick0:kick1:call0), as with systemd's socket activation.
 ///
-/// KICK is mmio:ADDR[:LEN[:DATAMATCH]] or pio:PORT[:LEN[:DATAMATCH]] (a write), or evtchn:PORT (an
-/// event channel that the guest rings). LEN is 1, 2, 4 or 8 bytes; without it, or as `any` or 0,
-/// writes of any width within 4 bytes count. DATAMATCH is VALUE or VALUE/MASK.
+/// KICK is `mmio:ADDR[:LEN[:DATAMATCH]]` or `pio:PORT[:LEN[:DATAMATCH]]` (a write), or `evtchn:PORT`
+/// (an event channel that the guest rings). LEN is 1, 2, 4 or 8 bytes; without it, or as `any` or
+/// 0, writes of any width within 4 bytes count. DATAMATCH is VALUE or VALUE/MASK.
 ///
-/// CALL is evtchn:PORT, msi:ADDR:DATA, isa:LINE, intx:DEVICE:PIN or spi:LINE; lines are pulsed,
-/// or raised and left up with :level.
+/// CALL is `evtchn:PORT`, `msi:ADDR:DATA`, `isa:LINE`, `intx:DEVICE:PIN` or `spi:LINE`; lines are
+/// pulsed, or raised and left up with `:level`.
 ///
 /// Numbers are decimal, or hexadecimal after 0x.
 #[derive(Debug, Args)]

@@ -8,8 +8,9 @@ use clap::Args;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use serde::Serialize;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use xen_eventfd::{Error, Kick, Missed, Space, Xen};
+use xen_eventfd::{Doorbell, Error, Fallback, Guest, Kick, Missed, Space, Xen};
 
 /// Take a guest's doorbell and print its kicks as they come.
 ///
@@ -20,7 +21,7 @@ use xen_eventfd::{Error, Kick, Missed, Space, Xen};
 pub struct Arguments {
     /// The guest, by name or number
     pub dom: String,
-    /// [mmio:|pio:]ADDR[:LEN[:DATAMATCH]]; LEN bytes are taken (4 unless told), DATAMATCH chooses
+    /// `[mmio:|pio:]ADDR[:LEN[:DATAMATCH]]`; LEN bytes are taken (4 unless told), DATAMATCH chooses
     /// what is shown
     #[arg(value_name = "ADDR[:LEN[:DATAMATCH]]")]
     pub addr: Watched,
@@ -77,15 +78,15 @@ enum Event<'a> {
 pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     check(arguments)?;
     let mut signals = Signals::new()?;
-    let xen = session.open()?;
+    let watch = Watch::start(&session.open()?, arguments)?;
     if !session.json {
         eprintln!(
-            "xen-eventfd: taking {} of {} from whoever serves it; end with Ctrl-C",
+            "xen-eventfd: {} of {} is taken from whoever served it; end with Ctrl-C",
             arguments.addr.text, arguments.dom
         );
     }
     let print = |line: &Line| session.print(&Event::Kick(line), || line.prose());
-    let seen = watch(&xen, arguments, Some(&mut signals), print)?;
+    let seen = watch.follow(Some(&mut signals), print)?;
     if session.json {
         session.print(&Event::Ended(seen), String::new)?;
     } else {
@@ -106,58 +107,86 @@ fn check(arguments: &Arguments) -> Outcome {
     Err(Failure::new(Exit::Usage, sentence))
 }
 
-/// Watches until enough was seen, time is up, or a signal comes.
-///
-/// # Errors
-/// Without `--take`; the guest's absence, or its death meanwhile ([`Exit::GuestGone`]).
-pub fn watch(
-    xen: &Xen,
-    arguments: &Arguments,
-    mut signals: Option<&mut Signals>,
-    mut show: impl FnMut(&Line) -> Outcome,
-) -> Result<Seen, Failure> {
-    check(arguments)?;
-    let Watched { address, span, shown, .. } = &arguments.addr;
-    let guest = xen.guest(xen.find(&arguments.dom)?.id)?;
-    let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-    let rung = eventfd(0, flags).map_err(|errno| Failure::system("make an eventfd", errno))?;
-    let fallback = guest.register_fallback(&rung, address, *span)?;
-    let began = Instant::now();
-    let deadline = arguments.duration.map(|duration| began + duration);
-    let mut seen = Seen::default();
-    loop {
-        let gone = guest.gone();
-        let mut watched =
-            vec![PollFd::new(&rung, PollFlags::IN), PollFd::new(&gone, PollFlags::IN)];
-        if let Some(signals) = &signals {
-            watched.push(PollFd::new(&**signals, PollFlags::IN));
+/// A doorbell that is taken; given back when this is dropped.
+#[derive(Debug)]
+pub struct Watch {
+    guest: Guest,
+    rung: OwnedFd,
+    fallback: Fallback,
+    /// What is shown.
+    shown: Doorbell,
+    /// After how many.
+    count: Option<u64>,
+    began: Instant,
+    deadline: Option<Instant>,
+}
+
+impl Watch {
+    /// Takes the doorbell. Every kick from now on is seen.
+    ///
+    /// # Errors
+    /// Without `--take`; the guest's absence; another engine's hold on it.
+    pub fn start(xen: &Xen, arguments: &Arguments) -> Result<Self, Failure> {
+        check(arguments)?;
+        let Watched { address, span, shown, .. } = &arguments.addr;
+        let guest = xen.guest(xen.find(&arguments.dom)?.id)?;
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let rung = eventfd(0, flags).map_err(|errno| Failure::system("make an eventfd", errno))?;
+        let fallback = guest.register_fallback(&rung, address, *span)?;
+        let (count, began) = (arguments.count, Instant::now());
+        let deadline = arguments.duration.and_then(|duration| began.checked_add(duration));
+        Ok(Self { guest, rung, fallback, shown: *shown, count, began, deadline })
+    }
+
+    /// Shows kicks until there were enough, time is up, or a signal comes.
+    ///
+    /// # Errors
+    /// The guest's death meanwhile ([`Exit::GuestGone`]); what `show` fails with.
+    pub fn follow(
+        self,
+        mut signals: Option<&mut Signals>,
+        mut show: impl FnMut(&Line) -> Outcome,
+    ) -> Result<Seen, Failure> {
+        let mut seen = Seen::default();
+        loop {
+            self.wait(signals.as_deref())?;
+            let Missed { kicks, overflowed } = self.fallback.take();
+            seen.unknown += overflowed;
+            for (kick, count) in kicks {
+                if self.shown.takes(&kick) {
+                    seen.shown += count;
+                    show(&Line::new(&kick, count, self.began))?;
+                } else {
+                    seen.other += count;
+                }
+            }
+            let interrupted = signals.as_mut().and_then(|signals| signals.take()).is_some();
+            let enough = self.count.is_some_and(|count| seen.shown >= count);
+            let late = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if interrupted || enough || late {
+                return Ok(seen);
+            }
+            if !self.guest.is_served() {
+                return Err(Error::GuestDied(self.guest.dom()).into());
+            }
         }
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    }
+
+    /// Waits for anything to happen.
+    fn wait(&self, signals: Option<&Signals>) -> Outcome {
+        let gone = self.guest.gone();
+        let mut watched =
+            vec![PollFd::new(&self.rung, PollFlags::IN), PollFd::new(&gone, PollFlags::IN)];
+        watched.extend(signals.map(|signals| PollFd::new(signals, PollFlags::IN)));
+        let left = self.deadline.map(|d| d.saturating_duration_since(Instant::now()));
         match poll(&mut watched, left.and_then(|left| Timespec::try_from(left).ok()).as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(Failure::system("wait for kicks", errno)),
         }
-        // Fails only if nothing has come.
-        let _ = rustix::io::read(&rung, &mut [0; 8]);
-        let Missed { kicks, overflowed } = fallback.take();
-        seen.unknown += overflowed;
-        for (kick, count) in kicks {
-            if shown.takes(&kick) {
-                seen.shown += count;
-                show(&Line::new(&kick, count, began))?;
-            } else {
-                seen.other += count;
-            }
-        }
-        let interrupted = signals.as_mut().and_then(|signals| signals.take()).is_some();
-        let enough = arguments.count.is_some_and(|count| seen.shown >= count);
-        let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        if interrupted || enough || late {
-            return Ok(seen);
-        }
-        if !guest.is_served() {
-            return Err(Error::GuestDied(guest.dom()).into());
-        }
+        // Before the kicks are looked at, so that none stays without a signal. Fails only if
+        // nothing has come.
+        let _ = rustix::io::read(&self.rung, &mut [0; 8]);
+        Ok(())
     }
 }
 

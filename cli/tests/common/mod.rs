@@ -36,14 +36,6 @@ impl Machine {
     pub(crate) fn vcpu(&self) -> Vcpu {
         self.model.vcpu(self.dom, VcpuId(0))
     }
-
-    /// Waits until some doorbell of the guest is claimed.
-    pub(crate) fn until_claimed(&self) {
-        let dom = self.dom;
-        self.model.until("a doorbell is claimed", move |model| {
-            model.servers(dom).iter().any(|server| server.enabled && !server.ranges.is_empty())
-        });
-    }
 }
 
 impl Default for Machine {
