@@ -95,8 +95,10 @@ pub fn run_on(
     let backend = Backend::start(helper, handover.passed(), &arguments.command)?;
     tell_start(session, &guest, &handover, &backend)?;
     let end = backend.attend(guest.gone(), signals)?;
+    if end != End::GuestGone {
+        handover.settle();
+    }
     let counters = guest.counters();
-    drop(handover);
     let exit = match end {
         End::Exited(status) => Exit::Backend(code_of(status)),
         End::GuestGone => Exit::GuestGone,
