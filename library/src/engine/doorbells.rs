@@ -143,10 +143,16 @@ impl Doorbells {
         let doorbell = new.doorbell;
         let index = table::place(&self.table, &doorbell).map_err(|why| exists(&doorbell, &why))?;
         self.table.insert(index, new);
-        let table = &self.table;
-        let owed = self.held.take(|kick| table::find(table, kick) == Some(index));
-        if owed {
-            self.deliver(index, None, signal);
+        let (table, mut found) = (&self.table, Vec::new());
+        let owed = self.held.take(|kick| {
+            let ours = table::find(table, kick) == Some(index);
+            if ours {
+                found.push(*kick);
+            }
+            ours
+        });
+        if owed && self.deliver(index, &found, signal) {
+            self.counters.redelivered += 1;
         }
         Ok(())
     }
@@ -174,7 +180,11 @@ impl Doorbells {
     ) -> u64 {
         match request {
             Request::Kick(kick) => match table::find(&self.table, kick) {
-                Some(index) => self.deliver(index, Some(*kick), signal),
+                Some(index) => {
+                    if self.deliver(index, &[*kick], signal) {
+                        self.counters.delivered += 1;
+                    }
+                }
                 None if claims::holds(&self.claims, &kick.access) => {
                     self.counters.held += 1;
                     self.held.insert(*kick);
@@ -188,26 +198,23 @@ impl Doorbells {
         0
     }
 
+    /// Signals one registration for these kicks. A fallback keeps them.
     fn deliver(
         &mut self,
         index: usize,
-        kick: Option<Kick>,
+        kicks: &[Kick],
         signal: &mut dyn FnMut(&EventFd) -> bool,
-    ) {
-        let Some(found) = self.table.get_mut(index) else { return };
-        if let (Some(unmatched), Some(kick)) = (&found.unmatched, kick) {
-            // Before the signal: who is woken finds it.
-            crate::lock(unmatched).add(kick);
+    ) -> bool {
+        let Some(found) = self.table.get_mut(index) else { return false };
+        if let Some(unmatched) = &found.unmatched {
+            // Before the signal: who is woken finds them.
+            let mut unmatched = crate::lock(unmatched);
+            kicks.iter().for_each(|kick| unmatched.add(*kick));
         }
-        if signal(&found.eventfd) {
-            found.kicks += 1;
-            match kick {
-                Some(_) => self.counters.delivered += 1,
-                None => self.counters.redelivered += 1,
-            }
-        } else {
-            self.counters.failed += 1;
-        }
+        let signalled = signal(&found.eventfd);
+        let counter = if signalled { &mut found.kicks } else { &mut self.counters.failed };
+        *counter += 1;
+        signalled
     }
 }
 

@@ -221,7 +221,7 @@ impl Attachment {
     pub(crate) fn unregister_irq(&self, serial: u64) {
         let Some(source) = lock(&self.shared().sources).irqs.remove(&serial) else { return };
         self.shared().ignore(source.eventfd.as_fd());
-        source.close();
+        source.finish(&*self.shared().host, &*self.shared().events);
         if let Irq::EventChannel(port) = source.irq {
             self.release_channel(port);
         }
@@ -397,7 +397,7 @@ impl GuestCore {
         });
         for source in closed {
             shared.ignore(source.eventfd.as_fd());
-            source.close();
+            source.finish(&*shared.host, &*shared.events);
         }
         let channels = std::mem::take(&mut *lock(&self.channels));
         for (channel, _) in channels.values() {

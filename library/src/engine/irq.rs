@@ -109,8 +109,11 @@ impl IrqSource {
         }
     }
 
-    /// After this returns no signal is passed on, and none is left half passed on.
-    pub(crate) fn close(&self) {
+    /// Passes on what was signalled so far, and nothing after that.
+    pub(crate) fn finish(&self, host: &dyn Host, events: &dyn EventChannels) {
+        if let Err(error) = self.fire(host, events) {
+            tracing::debug!(%error, "the last interrupt was not raised");
+        }
         *lock(&self.open) = false;
     }
 }

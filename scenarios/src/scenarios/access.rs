@@ -124,6 +124,10 @@ pub(super) fn held(play: &mut Play<'_>) -> Result<()> {
     play.note("held", format!("{values:?}"));
     let _nine = ours.register_ioevent(&nine, &Mmio(DOORBELL), 9_u32)?;
     let _seven = ours.register_ioevent(&seven, &Mmio(DOORBELL), 7_u32)?;
+    let rest = new_eventfd()?;
+    let fallback = ours.register_fallback(&rest, &Mmio(DOORBELL), 4)?;
+    let values: Vec<u64> = fallback.take().kicks.iter().map(|(kick, _)| kick.value).collect();
+    play.note("fallback", format!("{values:?}, {} signals", taken(&rest)?));
     let counts = format!("1: {}, 9: {}, 7: {}", taken(&one)?, taken(&nine)?, taken(&seven)?);
     play.note("queues", counts);
     let values: Vec<u64> = ours.held().iter().map(|kick| kick.value).collect();

@@ -56,6 +56,28 @@ pub(super) fn pending_at_assign(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
+pub(super) fn last_signal(play: &mut Play<'_>) -> Result<()> {
+    const TIMES: u32 = 50;
+    let mut guest = play.guest(&format!(
+        "listen evtchn call; repeat {TIMES}; wait call; write mmio:{DOORBELL:#x} 4 0; end"
+    ))?;
+    let xen = play.xen()?;
+    let ours = xen.guest(guest.dom())?;
+    let (call, kick) = (new_eventfd()?, new_eventfd()?);
+    let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
+    guest.start()?;
+    let irq = Irq::EventChannel(guest.port("call")?);
+    for _ in 0..TIMES {
+        let irqfd = ours.register_irqfd(&call, irq)?;
+        signal(&call)?;
+        drop(irqfd);
+        await_count(&kick, 1)?;
+    }
+    guest.finish()?;
+    guest.tell(play);
+    Ok(())
+}
+
 pub(super) fn channel_to_eventfd(play: &mut Play<'_>) -> Result<()> {
     const TIMES: u32 = 200;
     let mut guest = play.guest(&format!(

@@ -53,6 +53,7 @@ scenarios! {
     interrupt::event_channel, false, "eventfd to guest by event channel, 1,000 times";
     interrupt::msi, false, "eventfd to guest by MSI, 1,000 times";
     interrupt::pending_at_assign, false, "what was signalled before the irqfd counts";
+    interrupt::last_signal, false, "a signal just before the end of an irqfd is not lost";
     interrupt::channel_to_eventfd, false, "event channel to eventfd, 200 times";
     interrupt::channel_flood, true, "a flood on one event channel delays nobody's kicks for ever";
     identity::vmm_first, true, "a VMM that starts before the engine";

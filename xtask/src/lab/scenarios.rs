@@ -63,7 +63,9 @@ impl Stage {
             .payload("bin/scenarios", &self.player)
             .payload("bin/xen-eventfd", &self.command)
             .payload("lab/guest", &self.guest)
-            .payload("lab/traces.json", &self.traces);
+            .payload("lab/traces.json", &self.traces)
+            .payload("lab/vmlinuz", self.lab.kernel())
+            .payload_bytes("lab/commands", 0o644, include_str!("commands.sh"));
         let mut script = "scenarios run --on xen --expect /lab/traces.json".to_owned();
         if races {
             script.push_str(" --races");
@@ -72,12 +74,15 @@ impl Stage {
             script.push(' ');
             script.push_str(&quote(name));
         }
+        if !races && names.is_empty() {
+            script.push_str("; status=$?; sh /lab/commands; exit $status");
+        }
         let mut tally = Tally::default();
         let outcome = self.lab.run(boot, &script, TIMEOUT, |line| {
             tally.count(line);
             println!("{place}: {line}");
         })?;
-        if outcome.output.status != 0 {
+        if outcome.output.status != 0 || tally.failed > 0 {
             println!("{}", outcome.report);
         }
         if tally == Tally::default() {

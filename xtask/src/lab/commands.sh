@@ -1,0 +1,122 @@
+# The xen-eventfd command as an administrator uses it, in dom0 of real Xen. One verdict a line.
+# shellcheck shell=sh
+
+cd /tmp || exit 1
+bell=0xfe000050
+
+# guest NAME ORDERS: a guest that waits to be unpaused
+guest() {
+	printf 'name="%s"\ntype="pvh"\nkernel="/lab/guest"\nmemory=16\nvcpus=1\ncmdline="%s"\non_poweroff="preserve"\n' \
+		"$1" "$2" >"$1.cfg"
+	xl create -q -e -p "$1.cfg"
+}
+
+# within SECONDS COMMAND...: waits until it succeeds
+within() {
+	left=$(($1 * 20))
+	shift
+	until "$@" >/dev/null 2>&1; do
+		left=$((left - 1))
+		[ $left -gt 0 ] || return 1
+		usleep 50000
+	done
+}
+
+verdict() { # NAME STATUS FILE...: ok, or what the files say
+	if [ "$2" = 0 ]; then
+		echo "ok      command_$1"
+	else
+		name=$1
+		shift 2
+		echo "FAILED  command_$name: $(cat "$@" | tail -c 600 | tr '\n' ' ')"
+	fi
+}
+
+done_by() { grep -q 'guest done' "/var/log/xen/console/guest-$1.log"; }
+
+xen-eventfd doctor --json >out 2>err && grep -q '"userspace":true' out
+verdict doctor $? out err
+
+# watch: refused without --take; then takes kicks with their values
+guest c1 "repeat 3; write mmio:$bell 4 i+5; end"
+xen-eventfd watch c1 $bell >out 2>err
+[ $? = 2 ] && grep -q -- --take err
+verdict watch_wants_take $? out err
+xen-eventfd watch c1 $bell --take --count 3 --json >out 2>err &
+watcher=$!
+within 20 test -s /run/xen-eventfd/"$(xl domid c1)".json
+xen-eventfd watch "$(xl domid c1)" $bell --take >out2 2>err2
+[ $? = 5 ] && grep -q "process $watcher" err2
+verdict second_engine $? out2 err2
+# The doorbell is claimed once the record and the registration are there.
+usleep 500000
+xl unpause c1
+wait $watcher && grep -q '"value":5' out && grep -q '"value":7' out
+verdict watch $? out err
+within 20 done_by c1
+verdict watch_lets_go $? /var/log/xen/console/guest-c1.log
+xl destroy c1
+
+# run: a backend that is a shell, which reads fd 3 and writes fd 4
+guest c2 "listen evtchn call; wait call; write mmio:$bell 4 0; wait call"
+dom=$(xl domid c2)
+xl unpause c2
+within 20 grep -q 'port call' /var/log/xen/console/guest-c2.log
+port=$(sed -n 's/.*port call = //p' /var/log/xen/console/guest-c2.log | tr -d '\r')
+cat >backend <<'EOF'
+echo "$LISTEN_FDS $LISTEN_FDNAMES $([ "$LISTEN_PID" = $$ ] && echo mine)"
+one='\001\000\000\000\000\000\000\000'
+printf "$one" >&4
+dd bs=8 count=1 <&3 2>/dev/null | od -An -tx1
+printf "$one" >&4
+exit 7
+EOF
+xen-eventfd run c2 --kick mmio:$bell:4:0 --call "evtchn:$port" -- sh backend >out 2>err
+[ $? = 7 ] && grep -q '2 kick0:call0 mine' out && grep -q '01 00 00 00 00 00 00 00' out
+verdict run $? out err
+within 20 done_by c2
+verdict run_rings_the_guest $? /var/log/xen/console/guest-c2.log
+xl destroy c2
+
+# a guest that dies under a backend
+guest c3 "repeat 1000000; write mmio:$bell 4 0; end"
+xen-eventfd run c3 --kick mmio:$bell:4:0 -- sleep 60 >out 2>err &
+runner=$!
+within 20 test -s /run/xen-eventfd/"$(xl domid c3)".json
+xl unpause c3
+usleep 200000
+xl destroy c3
+wait $runner
+[ $? = 4 ]
+verdict run_outlives_its_guest $? out err
+
+# engine and guardian killed together: reap does what they cannot
+guest c4 "write mmio:$bell 4 0; write mmio:$bell 4 1"
+dom=$(xl domid c4)
+xen-eventfd watch c4 $bell --take >out 2>err &
+within 20 test -s "/run/xen-eventfd/$dom.json"
+usleep 500000
+# shellcheck disable=SC2046
+kill -9 $(pidof xen-eventfd)
+xl unpause c4
+usleep 300000
+! done_by c4
+verdict killed_without_a_guardian $? /var/log/xen/console/guest-c4.log
+xen-eventfd reap --json >out 2>err && within 20 done_by c4
+verdict reap $? out err /var/log/xen/console/guest-c4.log
+xl destroy c4
+
+# what is refused
+xen-eventfd watch nobody $bell --take >out 2>err
+[ $? = 4 ] && grep -q nobody err
+verdict unknown_domain $? out err
+xen-eventfd watch Domain-0 $bell --take >out 2>err
+[ $? != 0 ] && [ "$(wc -l <err)" = 1 ]
+verdict domain_0 $? out err
+printf 'name="pv"\ntype="pv"\nkernel="/lab/vmlinuz"\nmemory=128\n' >pv.cfg
+xl create -q -e -p pv.cfg >out 2>err && {
+	xen-eventfd watch pv $bell --take >out 2>err
+	[ $? != 0 ] && grep -q 'PV guest' err
+}
+verdict pv_guest $? out err
+xl destroy pv
