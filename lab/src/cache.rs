@@ -6,6 +6,7 @@
 //! <cache>/labs/current-<arch>     digest of the lab in use
 //! <cache>/labs/<digest>/          one lab: manifest.json, root/, xen, vmlinuz, modules/, images/
 //! <cache>/labs/<digest>.lock      held, shared, by everybody who uses that lab
+//! <cache>/tools/                  programs that the project's own commands build for themselves
 //! ```
 
 use std::{
@@ -56,6 +57,10 @@ impl Cache {
 
     pub(crate) fn apt(&self, arch: Arch) -> PathBuf {
         self.folder.join("apt").join(arch.debian())
+    }
+
+    pub(crate) fn tools(&self) -> PathBuf {
+        self.folder.join("tools")
     }
 
     pub(crate) fn lab(&self, digest: &str) -> PathBuf {

@@ -75,6 +75,16 @@ pub struct Outcome {
     pub report: String,
 }
 
+/// Where the project's commands keep programs of their own, beside the labs: outside the
+/// repository. It may not exist yet.
+///
+/// # Errors
+///
+/// The cache has no place; the error says how to name one.
+pub fn tools_folder() -> Result<PathBuf> {
+    Ok(Cache::open()?.tools())
+}
+
 /// A lab that is ready to boot.
 #[derive(Debug)]
 pub struct Lab {

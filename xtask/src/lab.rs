@@ -121,27 +121,44 @@ fn shell(machinery: &Machinery) -> Result<()> {
 }
 
 impl Test {
-    /// Everything that the lab tests.
-    pub(crate) fn everything() -> Self {
-        Self { dom0: None, engine: Engine::Userspace, cpus: None, names: Vec::new() }
-    }
-
     /// Plays what was asked for.
-    pub(crate) fn play(&self) -> Result<Tally> {
+    fn play(&self) -> Result<Tally> {
         let Engine::Userspace = self.engine;
         let stage = scenarios::Stage::prepare(&self.names)?;
         let kinds = self.dom0.map_or_else(|| vec![Kind::Pv, Kind::Pvh], |kind| vec![kind]);
         let mut tally = stage.model_tally();
         for kind in kinds {
-            let boots = self
-                .cpus
-                .map_or_else(|| vec![(1, false), (RACE_CPUS, true)], |cpus| vec![(cpus, false)]);
-            for (cpus, races) in boots {
-                tally += stage.play(kind.into(), cpus, races, &self.names)?;
+            match self.cpus {
+                Some(cpus) => tally += stage.play(kind.into(), cpus, false, &self.names)?,
+                None => tally += play_all(&stage, kind.into(), &self.names)?,
             }
         }
         Ok(tally)
     }
+}
+
+/// Everything that the lab tests, built, and played on the model.
+pub(crate) struct Scenarios(scenarios::Stage);
+
+impl Scenarios {
+    pub(crate) fn prepare() -> Result<Self> {
+        Ok(Self(scenarios::Stage::prepare(&[])?))
+    }
+
+    pub(crate) fn model_tally(&self) -> Tally {
+        self.0.model_tally()
+    }
+
+    pub(crate) fn play(&self, dom0: Dom0) -> Result<Tally> {
+        play_all(&self.0, dom0, &[])
+    }
+}
+
+/// All on one CPU, and then those that race on several.
+fn play_all(stage: &scenarios::Stage, dom0: Dom0, names: &[String]) -> Result<Tally> {
+    let mut tally = stage.play(dom0, 1, false, names)?;
+    tally += stage.play(dom0, RACE_CPUS, true, names)?;
+    Ok(tally)
 }
 
 /// Things happen at once on so many.

@@ -4,6 +4,7 @@
 
 mod lab;
 mod tally;
+mod test;
 
 use std::process::ExitCode;
 
@@ -21,14 +22,17 @@ struct Arguments {
 enum Command {
     /// Real Xen with a real dom0, in QEMU
     Lab(lab::Arguments),
+    /// All checks, stage by stage
+    Test(test::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Lab(arguments) => lab::run(arguments),
+        Command::Lab(arguments) => lab::run(arguments).map(|()| ExitCode::SUCCESS),
+        Command::Test(arguments) => test::run(&arguments),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE

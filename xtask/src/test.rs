@@ -1,0 +1,151 @@
+//! `cargo xtask test`: all checks there are, stage by stage, and a table at the end.
+//!
+//! A stage that fails does not stop the others. What a passing stage says is cut to a line for
+//! each of its steps; a failing step is shown whole.
+
+mod counts;
+mod deny;
+mod house;
+mod stages;
+mod step;
+
+use crate::tally::Tally;
+use anyhow::{Result, ensure};
+use clap::{Args, ValueEnum};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Which stages to run.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Only this stage; may be repeated
+    #[arg(long, value_enum, value_name = "STAGE", conflicts_with = "skip")]
+    only: Vec<Stage>,
+    /// All but this stage; may be repeated
+    #[arg(long, value_enum, value_name = "STAGE")]
+    skip: Vec<Stage>,
+}
+
+/// The stages, in the order in which they run: what fails soonest comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Stage {
+    /// The sources look as rustfmt leaves them
+    Format,
+    /// Rules of this repository that no other tool knows
+    House,
+    /// Clippy finds nothing, in the workspace and in the guest; the core keeps to its old Rust
+    Lints,
+    /// Unit tests, integration tests, and the examples of the documentation
+    Tests,
+    /// The documentation builds without a warning
+    Docs,
+    /// Dependencies: licences, sources, bans, and known vulnerabilities
+    Deny,
+    /// The demo on the model loses nothing
+    Demo,
+    /// The scenarios on the model; builds what goes into the lab
+    Model,
+    /// The scenarios on real Xen with a PV dom0, and its traces against the model's
+    Pv,
+    /// The same with a PVH dom0
+    Pvh,
+}
+
+impl Stage {
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    fn about(self) -> String {
+        let value = self.to_possible_value();
+        value.and_then(|value| value.get_help().map(ToString::to_string)).unwrap_or_default()
+    }
+}
+
+/// How a stage went.
+struct Verdict {
+    stage: Stage,
+    tally: Tally,
+    time: Duration,
+}
+
+impl Arguments {
+    fn wants(&self, stage: Stage) -> bool {
+        (self.only.is_empty() || self.only.contains(&stage)) && !self.skip.contains(&stage)
+    }
+}
+
+/// Nothing is said after the sum: it is the last line, whatever came of it.
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let mut workshop = stages::Workshop::default();
+    let mut verdicts = Vec::new();
+    for stage in Stage::value_variants().iter().copied().filter(|stage| arguments.wants(*stage)) {
+        println!("{}: {}", stage.name(), stage.about());
+        let since = Instant::now();
+        let tally = workshop.run(stage).unwrap_or_else(|error| {
+            println!("  FAILED {error:#}");
+            Tally { passed: 0, failed: 1 }
+        });
+        let time = since.elapsed();
+        println!("{}: {tally}, {}\n", stage.name(), clock(time));
+        verdicts.push(Verdict { stage, tally, time });
+    }
+    ensure!(!verdicts.is_empty(), "no stage is left; `cargo xtask test --help` lists them");
+    let total = conclude(&verdicts);
+    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Prints the table and, as the last line, the sum.
+fn conclude(verdicts: &[Verdict]) -> Tally {
+    let mut total = Tally::default();
+    println!("stage       passed  failed     time");
+    for Verdict { stage, tally, time } in verdicts {
+        let mark = if tally.failed == 0 { "" } else { "  FAILED" };
+        let (name, Tally { passed, failed }) = (stage.name(), tally);
+        println!("{name:10} {passed:7} {failed:7} {:>8}{mark}", clock(*time));
+        total += *tally;
+    }
+    let time: Duration = verdicts.iter().map(|verdict| verdict.time).sum();
+    println!("{:26} {:>8}\n", "in all", clock(time));
+    println!("{total}");
+    total
+}
+
+/// Minutes and seconds.
+fn clock(time: Duration) -> String {
+    let seconds = time.as_secs();
+    format!("{}:{:02}", seconds / 60, seconds % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments(only: &[Stage], skip: &[Stage]) -> Arguments {
+        Arguments { only: only.to_vec(), skip: skip.to_vec() }
+    }
+
+    #[test]
+    fn every_stage_unless_told() {
+        assert!(Stage::value_variants().iter().all(|stage| arguments(&[], &[]).wants(*stage)));
+        assert!(!arguments(&[Stage::Demo], &[]).wants(Stage::Pv));
+        assert!(!arguments(&[], &[Stage::Pv]).wants(Stage::Pv));
+    }
+
+    #[test]
+    fn every_stage_says_what_it_checks() {
+        assert!(Stage::value_variants().iter().all(|stage| stage.about().len() > 10));
+    }
+
+    #[test]
+    fn the_sum_is_over_all_stages() {
+        let verdict = |passed, failed| Verdict {
+            stage: Stage::Docs,
+            tally: Tally { passed, failed },
+            time: Duration::from_secs(61),
+        };
+        let total = conclude(&[verdict(3, 0), verdict(4, 2)]);
+        assert_eq!(total.to_string(), "7 passed, 2 failed");
+        assert_eq!(clock(Duration::from_secs(61)), "1:01");
+    }
+}
