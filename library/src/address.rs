@@ -4,6 +4,11 @@ use crate::{Error, Result};
 use xen_eventfd_core::{Doorbell, Filter, Space, Width};
 
 /// The address of a doorbell.
+///
+#[doc = example!(r#"
+let (memory, port) = (IoEventAddress::Mmio(0xfe00_0050), IoEventAddress::Pio(0xc050));
+assert_eq!((memory.addr(), port.addr()), (0xfe00_0050, 0xc050));
+"#)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IoEventAddress {
     /// A guest physical address.
@@ -14,6 +19,10 @@ pub enum IoEventAddress {
 
 impl IoEventAddress {
     /// The address as a number.
+    ///
+    #[doc = example!(r#"
+assert_eq!(IoEventAddress::Pio(0xc050).addr(), 0xc050);
+"#)]
     pub const fn addr(&self) -> u64 {
         match *self {
             Self::Mmio(addr) | Self::Pio(addr) => addr,
@@ -37,15 +46,43 @@ impl IoEventAddress {
 
 /// Any write of any width that begins at the address and ends within this many bytes (1 to 8):
 /// KVM's length 0. Xen routes by bytes, so the bytes must be named.
+///
+#[doc = example!(r#"
+let kick = eventfd(0, EventfdFlags::empty())?;
+let doorbell = IoEventAddress::Mmio(0xfe00_0050);
+let _queue = guest.register_ioevent(&kick, &doorbell, NoDatamatch(4))?;
+// The guest writes 2 bytes.
+# vcpu.write(Space::Mmio, 0xfe00_0050, Width::Two, 7)?;
+rustix::io::read(&kick, &mut [0; 8])?;
+"#)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NoDatamatch(pub u8);
 
 /// Any write of this width.
+///
+#[doc = example!(r#"
+let (one, rest) = (eventfd(0, EventfdFlags::empty())?, eventfd(0, EventfdFlags::empty())?);
+let doorbell = IoEventAddress::Mmio(0xfe00_0050);
+let _one = guest.register_ioevent(&one, &doorbell, 1_u32)?;
+let _rest = guest.register_ioevent(&rest, &doorbell, AnyValue(Width::Four))?;
+// The guest writes 9.
+# vcpu.write(Space::Mmio, 0xfe00_0050, Width::Four, 9)?;
+rustix::io::read(&rest, &mut [0; 8])?;
+"#)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AnyValue(pub Width);
 
 /// Writes of this width whose value is `value` in the bits of `mask`. For a guest with
 /// NOTIFICATION_DATA the queue's number is in the low 16 bits: mask 0xFFFF.
+///
+#[doc = example!(r#"
+let kick = eventfd(0, EventfdFlags::empty())?;
+let three = Masked { width: Width::Four, value: 3, mask: 0xFFFF };
+let _queue = guest.register_ioevent(&kick, &IoEventAddress::Mmio(0xfe00_0050), three)?;
+// The guest notifies queue 3, with its next index in the high half.
+# vcpu.write(Space::Mmio, 0xfe00_0050, Width::Four, 0x8001_0003)?;
+rustix::io::read(&kick, &mut [0; 8])?;
+"#)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Masked {
     /// How wide the write must be.
@@ -76,6 +113,10 @@ impl From<Masked> for Filter {
 
 /// A plain number is a datamatch: its type is the width, its value the value. `register_ioevent`
 /// takes it as kvm-ioctls does; here it becomes what the table compares.
+///
+#[doc = example!(r#"
+assert_eq!(Datamatch::from(3_u16), Datamatch::from(Masked { width: Width::Two, value: 3, mask: 0xFFFF }));
+"#)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Datamatch(Filter);
 

@@ -117,6 +117,13 @@ pub enum Error {
 
 impl Error {
     /// The error number that KVM or the kernel engine answers for the same mistake.
+    ///
+    #[doc = example!(r#"
+let call = eventfd(0, EventfdFlags::empty())?;
+let _first = guest.register_irqfd(&call, Irq::Msi { addr: 0xfee0_0000, data: 0x41 })?;
+let second = guest.register_irqfd(&call, Irq::Msi { addr: 0xfee0_0000, data: 0x42 });
+assert_eq!(second.unwrap_err().errno(), rustix::io::Errno::BUSY);
+"#)]
     pub fn errno(&self) -> Errno {
         match self {
             Self::Host(error) | Self::EngineStopped(error) => error.errno,

@@ -19,6 +19,12 @@ pub const VARIABLE: &str = "XEN_EVENTFD_GUARDIAN";
 const PROGRAM: &str = "xen-eventfd";
 
 /// Who reaps after this process.
+///
+#[doc = example!(r#"
+# let other = tempfile::tempdir()?;
+// A supervisor runs `xen-eventfd reap` after a crash.
+let xen = Xen::builder().run_dir(other.path()).guardian(Guardian::None).open_on(host)?;
+"#)]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Guardian {
     /// The `xen-eventfd` command: the one that `XEN_EVENTFD_GUARDIAN` names, or that lies beside

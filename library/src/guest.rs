@@ -42,22 +42,14 @@ impl Guest {
     /// [`Error::Invalid`]; [`Error::NotAnEventFd`]; [`Error::GuestDied`]; [`Error::Host`] if Xen
     /// has no room for one more range.
     ///
-    /// ```
-    /// # let model = xen_eventfd_model::Model::new();
-    /// # let dom = model.domain(xen_eventfd_model::Config::new("guest"));
-    /// # let dir = tempfile::tempdir()?;
-    /// # let xen = xen_eventfd::Xen::builder().run_dir(dir.path()).open_on(model.client("backend"))?;
-    /// # let guest = xen.guest(dom)?;
-    /// # use rustix::event::{eventfd, EventfdFlags};
-    /// use xen_eventfd::{IoEventAddress, Masked, Width};
-    /// let doorbell = IoEventAddress::Mmio(0xfe00_0050);
-    /// let (rx, tx) = (eventfd(0, EventfdFlags::empty())?, eventfd(0, EventfdFlags::empty())?);
-    /// let _rx = guest.register_ioevent(&rx, &doorbell, 0_u32)?;
-    /// let _tx = guest.register_ioevent(&tx, &doorbell, 1_u32)?;
-    /// let twin = guest.register_ioevent(&tx, &doorbell, 1_u32).unwrap_err();
-    /// assert_eq!(twin.errno(), rustix::io::Errno::EXIST);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
+    #[doc = example!(r#"
+let doorbell = IoEventAddress::Mmio(0xfe00_0050);
+let (rx, tx) = (eventfd(0, EventfdFlags::empty())?, eventfd(0, EventfdFlags::empty())?);
+let _rx = guest.register_ioevent(&rx, &doorbell, 0_u32)?;
+let _tx = guest.register_ioevent(&tx, &doorbell, 1_u32)?;
+let twin = guest.register_ioevent(&tx, &doorbell, 1_u32).unwrap_err();
+assert_eq!(twin.errno(), rustix::io::Errno::EXIST);
+"#)]
     pub fn register_ioevent(
         &self,
         eventfd: &impl AsFd,
@@ -75,20 +67,12 @@ impl Guest {
     /// # Errors
     /// [`Error::NotRegistered`] if not all of it is as it was.
     ///
-    /// ```
-    /// # let model = xen_eventfd_model::Model::new();
-    /// # let dom = model.domain(xen_eventfd_model::Config::new("guest"));
-    /// # let dir = tempfile::tempdir()?;
-    /// # let xen = xen_eventfd::Xen::builder().run_dir(dir.path()).open_on(model.client("backend"))?;
-    /// # let guest = xen.guest(dom)?;
-    /// # use rustix::event::{eventfd, EventfdFlags};
-    /// use xen_eventfd::{IoEventAddress, NoDatamatch};
-    /// let (kick, port) = (eventfd(0, EventfdFlags::empty())?, IoEventAddress::Pio(0xc050));
-    /// guest.register_ioevent(&kick, &port, NoDatamatch(2))?.keep();
-    /// guest.unregister_ioevent(&kick, &port, NoDatamatch(2))?;
-    /// assert!(guest.unregister_ioevent(&kick, &port, NoDatamatch(2)).is_err());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
+    #[doc = example!(r#"
+let (kick, port) = (eventfd(0, EventfdFlags::empty())?, IoEventAddress::Pio(0xc050));
+guest.register_ioevent(&kick, &port, NoDatamatch(2))?.keep();
+guest.unregister_ioevent(&kick, &port, NoDatamatch(2))?;
+assert!(guest.unregister_ioevent(&kick, &port, NoDatamatch(2)).is_err());
+"#)]
     pub fn unregister_ioevent(
         &self,
         eventfd: &impl AsFd,
@@ -105,23 +89,14 @@ impl Guest {
     /// # Errors
     /// As [`Guest::register_ioevent`].
     ///
-    /// ```
-    /// # let model = xen_eventfd_model::Model::new();
-    /// # let dom = model.domain(xen_eventfd_model::Config::new("guest"));
-    /// # let vcpu = model.vcpu(dom, xen_eventfd_core::VcpuId(0));
-    /// # let dir = tempfile::tempdir()?;
-    /// # let xen = xen_eventfd::Xen::builder().run_dir(dir.path()).open_on(model.client("backend"))?;
-    /// # let guest = xen.guest(dom)?;
-    /// # use rustix::event::{eventfd, EventfdFlags};
-    /// use xen_eventfd::IoEventAddress;
-    /// let rest = eventfd(0, EventfdFlags::empty())?;
-    /// let fallback = guest.register_fallback(&rest, &IoEventAddress::Mmio(0xfe00_0050), 4)?;
-    /// // The guest writes 9, for which nobody has registered.
-    /// # vcpu.write(xen_eventfd_core::Space::Mmio, 0xfe00_0050, xen_eventfd_core::Width::Four, 9)?;
-    /// let missed = fallback.take();
-    /// assert_eq!((missed.kicks[0].0.value, missed.kicks[0].1), (9, 1));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
+    #[doc = example!(r#"
+let rest = eventfd(0, EventfdFlags::empty())?;
+let fallback = guest.register_fallback(&rest, &IoEventAddress::Mmio(0xfe00_0050), 4)?;
+// The guest writes 9, for which nobody has registered.
+# vcpu.write(Space::Mmio, 0xfe00_0050, Width::Four, 9)?;
+let missed = fallback.take();
+assert_eq!((missed.kicks[0].0.value, missed.kicks[0].1), (9, 1));
+"#)]
     pub fn register_fallback(
         &self,
         eventfd: &impl AsFd,
@@ -144,22 +119,13 @@ impl Guest {
     /// [`Error::InvalidIrq`]; [`Error::NotAnEventFd`]; [`Error::GuestDied`]; [`Error::Host`] if
     /// the guest has not allocated the event channel for this domain.
     ///
-    /// ```
-    /// # let model = xen_eventfd_model::Model::new();
-    /// # let dom = model.domain(xen_eventfd_model::Config::new("guest"));
-    /// # let vcpu = model.vcpu(dom, xen_eventfd_core::VcpuId(0));
-    /// # let dir = tempfile::tempdir()?;
-    /// # let xen = xen_eventfd::Xen::builder().run_dir(dir.path()).open_on(model.client("backend"))?;
-    /// # let guest = xen.guest(dom)?;
-    /// # use rustix::event::{eventfd, EventfdFlags};
-    /// use xen_eventfd::Irq;
-    /// # let port = vcpu.alloc_unbound()?;
-    /// let call = eventfd(0, EventfdFlags::empty())?;
-    /// let _irqfd = guest.register_irqfd(&call, Irq::EventChannel(port))?;
-    /// rustix::io::write(&call, &1_u64.to_ne_bytes())?;
-    /// # vcpu.wait(port)?; // the guest's interrupt
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
+    #[doc = example!(r#"
+# let port = vcpu.alloc_unbound()?;
+let call = eventfd(0, EventfdFlags::empty())?;
+let _irqfd = guest.register_irqfd(&call, Irq::EventChannel(port))?;
+rustix::io::write(&call, &1_u64.to_ne_bytes())?;
+# vcpu.wait(port)?; // the guest's interrupt
+"#)]
     pub fn register_irqfd(&self, eventfd: &impl AsFd, irq: Irq) -> Result<IrqFd> {
         let (serial, source) = self.0.register_irq(EventFd::new(eventfd.as_fd())?, irq)?;
         Ok(IrqFd { guest: self.clone(), source, serial, armed: true })
@@ -170,19 +136,11 @@ impl Guest {
     /// # Errors
     /// [`Error::NotRegistered`] if it is not there.
     ///
-    /// ```
-    /// # let model = xen_eventfd_model::Model::new();
-    /// # let dom = model.domain(xen_eventfd_model::Config::new("guest"));
-    /// # let dir = tempfile::tempdir()?;
-    /// # let xen = xen_eventfd::Xen::builder().run_dir(dir.path()).open_on(model.client("backend"))?;
-    /// # let guest = xen.guest(dom)?;
-    /// # use rustix::event::{eventfd, EventfdFlags};
-    /// use xen_eventfd::Irq;
-    /// let (call, msi) = (eventfd(0, EventfdFlags::empty())?, Irq::Msi { addr: 0xfee0_0000, data: 0x41 });
-    /// guest.register_irqfd(&call, msi)?.keep();
-    /// guest.unregister_irqfd(&call, msi)?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
+    #[doc = example!(r#"
+let (call, msi) = (eventfd(0, EventfdFlags::empty())?, Irq::Msi { addr: 0xfee0_0000, data: 0x41 });
+guest.register_irqfd(&call, msi)?.keep();
+guest.unregister_irqfd(&call, msi)?;
+"#)]
     pub fn unregister_irqfd(&self, eventfd: &impl AsFd, irq: Irq) -> Result<()> {
         let eventfd = EventFd::new(eventfd.as_fd())?;
         let serial = self.0.find_irq(&eventfd, &irq).ok_or(Error::NotRegistered { addr: 0 })?;
@@ -199,21 +157,13 @@ impl Guest {
     /// # Errors
     /// [`Error::Busy`] if the port has an eventfd already; else as [`Guest::register_irqfd`].
     ///
-    /// ```
-    /// # let model = xen_eventfd_model::Model::new();
-    /// # let dom = model.domain(xen_eventfd_model::Config::new("guest"));
-    /// # let vcpu = model.vcpu(dom, xen_eventfd_core::VcpuId(0));
-    /// # let dir = tempfile::tempdir()?;
-    /// # let xen = xen_eventfd::Xen::builder().run_dir(dir.path()).open_on(model.client("backend"))?;
-    /// # let guest = xen.guest(dom)?;
-    /// # use rustix::event::{eventfd, EventfdFlags};
-    /// # let port = vcpu.alloc_unbound()?;
-    /// let rung = eventfd(0, EventfdFlags::empty())?;
-    /// let _channel = guest.register_channel(&rung, port)?;
-    /// # vcpu.send(port)?; // the guest rings
-    /// rustix::io::read(&rung, &mut [0; 8])?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
+    #[doc = example!(r#"
+# let port = vcpu.alloc_unbound()?;
+let rung = eventfd(0, EventfdFlags::empty())?;
+let _channel = guest.register_channel(&rung, port)?;
+# vcpu.send(port)?; // the guest rings
+rustix::io::read(&rung, &mut [0; 8])?;
+"#)]
     pub fn register_channel(&self, eventfd: &impl AsFd, port: Port) -> Result<ChannelFd> {
         self.0.listen(EventFd::new(eventfd.as_fd())?, port)?;
         Ok(ChannelFd { guest: self.clone(), port, armed: true })
@@ -226,57 +176,107 @@ impl Guest {
     /// [`Error::Host`] if Xen refused a part; then the record stays, and `xen-eventfd reap` or
     /// the next engine does the rest.
     ///
-    /// ```
-    /// # let model = xen_eventfd_model::Model::new();
-    /// # let dom = model.domain(xen_eventfd_model::Config::new("guest"));
-    /// # let dir = tempfile::tempdir()?;
-    /// # let xen = xen_eventfd::Xen::builder().run_dir(dir.path()).open_on(model.client("backend"))?;
-    /// let guest = xen.guest(dom)?;
-    /// guest.close()?;
-    /// assert!(xen.guest(dom).is_ok(), "it is free again");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
+    #[doc = example!(r#"
+guest.close()?;
+assert!(xen.guest(dom).is_ok(), "it is free again");
+"#)]
     pub fn close(&self) -> Result<()> {
         self.0.close()
     }
 
     /// The guest's number.
+    ///
+    #[doc = example!(r#"
+assert_eq!(guest.dom(), dom);
+"#)]
     pub fn dom(&self) -> DomId {
         self.0.core.dom
     }
 
     /// Our ioreq server in it. No other outranks it if this is the highest id of all (7).
+    ///
+    #[doc = example!(r#"
+// All ids were free: the highest is ours.
+assert_eq!(guest.server().0, 7);
+"#)]
     pub fn server(&self) -> IoServerId {
         self.0.core.server
     }
 
     /// What its doorbells have seen.
+    ///
+    #[doc = example!(r#"
+let kick = eventfd(0, EventfdFlags::empty())?;
+let _queue = guest.register_ioevent(&kick, &IoEventAddress::Mmio(0xfe00_0050), 0_u32)?;
+// The guest rings once, and reads its doorbell once.
+# vcpu.write(Space::Mmio, 0xfe00_0050, Width::Four, 0)?;
+# vcpu.read(Space::Mmio, 0xfe00_0050, Width::Four)?;
+let counters = guest.counters();
+assert_eq!((counters.delivered, counters.reads, counters.held), (1, 1, 0));
+"#)]
     pub fn counters(&self) -> Counters {
         self.0.core.counters()
     }
 
     /// What is registered, in the order of addresses.
+    ///
+    #[doc = example!(r#"
+let kick = eventfd(0, EventfdFlags::empty())?;
+let _queue = guest.register_ioevent(&kick, &IoEventAddress::Mmio(0xfe00_0050), 0_u32)?;
+assert_eq!(guest.registered().len(), 1);
+assert_eq!(guest.registered()[0].kicks, 0);
+"#)]
     pub fn registered(&self) -> Vec<Registered> {
         self.0.core.registered()
     }
 
     /// Kicks that wait for their eventfd to be registered.
+    ///
+    #[doc = example!(r#"
+let (one, two) = (eventfd(0, EventfdFlags::empty())?, eventfd(0, EventfdFlags::empty())?);
+let doorbell = IoEventAddress::Mmio(0xfe00_0050);
+let _one = guest.register_ioevent(&one, &doorbell, 1_u32)?;
+// The guest writes 2, for which nobody waits yet.
+# vcpu.write(Space::Mmio, 0xfe00_0050, Width::Four, 2)?;
+assert_eq!(guest.held()[0].value, 2);
+let _two = guest.register_ioevent(&two, &doorbell, 2_u32)?;
+rustix::io::read(&two, &mut [0; 8])?; // delivered
+assert!(guest.held().is_empty());
+"#)]
     pub fn held(&self) -> Vec<Kick> {
         self.0.core.held()
     }
 
     /// The last time that the host refused to wake a vCPU, if ever.
+    ///
+    #[doc = example!(r#"
+assert_eq!(guest.last_error(), None);
+"#)]
     pub fn last_error(&self) -> Option<HostError> {
         self.0.core.last_error()
     }
 
     /// Whether the guest is still served: neither dead nor let go of.
+    ///
+    #[doc = example!(r#"
+assert!(guest.is_served());
+guest.close()?;
+assert!(!guest.is_served());
+"#)]
     pub fn is_served(&self) -> bool {
         self.0.core.is_served()
     }
 
     /// An eventfd that is readable once the guest is dead, to be watched beside others. Do not
     /// read it: every holder of the guest shares it.
+    ///
+    #[doc = example!(r#"
+use rustix::event::{PollFd, PollFlags, poll};
+// The guest is destroyed.
+# model.destroy(dom);
+poll(&mut [PollFd::new(&guest.gone(), PollFlags::IN)], None)?;
+assert!(!guest.is_served());
+"#)]
     pub fn gone(&self) -> BorrowedFd<'_> {
         self.0.core.gone()
     }
@@ -294,11 +294,23 @@ pub struct IoEvent {
 
 impl IoEvent {
     /// Leaves the registration in place until it is unregistered or the guest is let go of.
+    ///
+    #[doc = example!(r#"
+let (kick, port) = (eventfd(0, EventfdFlags::empty())?, IoEventAddress::Pio(0xc050));
+guest.register_ioevent(&kick, &port, 1_u16)?.keep();
+guest.unregister_ioevent(&kick, &port, 1_u16)?;
+"#)]
     pub fn keep(mut self) {
         self.armed = false;
     }
 
     /// What is registered.
+    ///
+    #[doc = example!(r#"
+let kick = eventfd(0, EventfdFlags::empty())?;
+let queue = guest.register_ioevent(&kick, &IoEventAddress::Pio(0xc050), 1_u16)?;
+assert_eq!(queue.doorbell().bytes().last(), 0xc051);
+"#)]
     pub fn doorbell(&self) -> &Doorbell {
         &self.doorbell
     }
@@ -307,6 +319,13 @@ impl IoEvent {
     ///
     /// # Errors
     /// [`Error::NotRegistered`] if it was ended before; [`Error::GuestDied`].
+    ///
+    #[doc = example!(r#"
+let kick = eventfd(0, EventfdFlags::empty())?;
+let queue = guest.register_ioevent(&kick, &IoEventAddress::Pio(0xc050), 1_u16)?;
+queue.end()?;
+assert!(guest.registered().is_empty());
+"#)]
     pub fn end(mut self) -> Result<()> {
         self.armed = false;
         self.guest.0.unregister(&self.doorbell, None, Some(self.serial))
@@ -341,12 +360,29 @@ pub struct Missed {
 
 impl Fallback {
     /// Takes what was received so far.
+    ///
+    #[doc = example!(r#"
+let rest = eventfd(0, EventfdFlags::empty())?;
+let fallback = guest.register_fallback(&rest, &IoEventAddress::Mmio(0xfe00_0050), 4)?;
+// The guest writes 9 twice.
+# vcpu.write(Space::Mmio, 0xfe00_0050, Width::Four, 9)?;
+# vcpu.write(Space::Mmio, 0xfe00_0050, Width::Four, 9)?;
+let (kick, times) = fallback.take().kicks[0];
+assert_eq!((kick.value, times), (9, 2));
+assert!(fallback.take().kicks.is_empty());
+"#)]
     pub fn take(&self) -> Missed {
         let Unmatched { kicks, overflowed } = std::mem::take(&mut *lock(&self.unmatched));
         Missed { kicks: kicks.into_iter().collect(), overflowed }
     }
 
     /// What is registered.
+    ///
+    #[doc = example!(r#"
+let rest = eventfd(0, EventfdFlags::empty())?;
+let fallback = guest.register_fallback(&rest, &IoEventAddress::Mmio(0xfe00_0050), 4)?;
+assert!(fallback.doorbell().is_fallback());
+"#)]
     pub fn doorbell(&self) -> &Doorbell {
         &self.ioevent.doorbell
     }
@@ -364,6 +400,12 @@ pub struct IrqFd {
 
 impl IrqFd {
     /// Leaves the registration in place until it is unregistered or the guest is let go of.
+    ///
+    #[doc = example!(r#"
+let (call, msi) = (eventfd(0, EventfdFlags::empty())?, Irq::Msi { addr: 0xfee0_0000, data: 0x41 });
+guest.register_irqfd(&call, msi)?.keep();
+guest.unregister_irqfd(&call, msi)?;
+"#)]
     pub fn keep(mut self) {
         self.armed = false;
     }
@@ -373,16 +415,40 @@ impl IrqFd {
     ///
     /// # Errors
     /// [`Error::Host`].
+    ///
+    #[doc = example!(r#"
+let call = eventfd(0, EventfdFlags::empty())?;
+let irqfd = guest.register_irqfd(&call, Irq::Line(Line::Isa(5), Trigger::Level))?;
+rustix::io::write(&call, &1_u64.to_ne_bytes())?;
+# model.until("the line is up", |model| model.is_up(dom, Line::Isa(5)));
+irqfd.lower()?; // the guest has acknowledged it
+# assert!(!model.is_up(dom, Line::Isa(5)));
+"#)]
     pub fn lower(&self) -> Result<()> {
         Ok(self.source.lower(&*self.guest.0.engine.shared.host)?)
     }
 
     /// How many interrupts it raised.
+    ///
+    #[doc = example!(r#"
+let call = eventfd(0, EventfdFlags::empty())?;
+let irqfd = guest.register_irqfd(&call, Irq::Msi { addr: 0xfee0_0000, data: 0x41 })?;
+rustix::io::write(&call, &1_u64.to_ne_bytes())?;
+# vcpu.wait_msi(0x41)?; // the guest's interrupt
+# while irqfd.raised() == 0 {}
+assert_eq!((irqfd.raised(), irqfd.failed()), (1, 0));
+"#)]
     pub fn raised(&self) -> u64 {
         self.source.raised.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// How many the host refused.
+    ///
+    #[doc = example!(r#"
+let call = eventfd(0, EventfdFlags::empty())?;
+let irqfd = guest.register_irqfd(&call, Irq::Msi { addr: 0xfee0_0000, data: 0x41 })?;
+assert_eq!(irqfd.failed(), 0);
+"#)]
     pub fn failed(&self) -> u64 {
         self.source.failed.load(std::sync::atomic::Ordering::Relaxed)
     }
@@ -407,6 +473,13 @@ pub struct ChannelFd {
 
 impl ChannelFd {
     /// Leaves the registration in place until the guest is let go of.
+    ///
+    #[doc = example!(r#"
+# let port = vcpu.alloc_unbound()?;
+let rung = eventfd(0, EventfdFlags::empty())?;
+guest.register_channel(&rung, port)?.keep();
+assert!(guest.register_channel(&rung, port).is_err(), "it has an eventfd already");
+"#)]
     pub fn keep(mut self) {
         self.armed = false;
     }

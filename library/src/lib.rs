@@ -6,6 +6,27 @@
 //!
 //! Start at [`Xen`]. What differs from KVM is said at [`Guest`].
 
+/// A running example on the model: a guest `dom` with a `vcpu`, taken as `guest` by `xen`.
+macro_rules! example {
+    ($code:literal) => {
+        concat!(
+            "```\n",
+            "# use rustix::event::{EventfdFlags, eventfd};\n",
+            "# use xen_eventfd::*;\n",
+            "# let model = xen_eventfd_model::Model::new();\n",
+            "# let dom = model.domain(xen_eventfd_model::Config::new(\"guest\"));\n",
+            "# let vcpu = model.vcpu(dom, VcpuId(0));\n",
+            "# let dir = tempfile::tempdir()?;\n",
+            "# let host = model.client(\"backend\");\n",
+            "# let xen = Xen::builder().run_dir(dir.path()).open_on(host.clone())?;\n",
+            "# let guest = xen.guest(dom)?;\n",
+            $code,
+            "# Ok::<(), Box<dyn std::error::Error>>(())\n",
+            "```"
+        )
+    };
+}
+
 mod address;
 mod engine;
 mod error;

@@ -51,29 +51,17 @@ impl FromStr for EngineKind {
 /// Xen, with an engine that serves guests. Cheap to clone; the engine ends with the last clone
 /// and the last [`Guest`].
 ///
-/// ```
-/// use std::os::fd::AsFd;
-/// use rustix::event::{eventfd, EventfdFlags};
-/// use xen_eventfd::{DomId, IoEventAddress, Xen};
-/// # let model = xen_eventfd_model::Model::new();
-/// # let dom = model.domain(xen_eventfd_model::Config::new("guest"));
-/// # let vcpu = model.vcpu(dom, xen_eventfd_core::VcpuId(0));
-/// # let dir = tempfile::tempdir()?;
-/// # let open = || Xen::builder().run_dir(dir.path()).open_on(model.client("backend"));
-///
-/// let xen = open()?; // Xen::new() on a real host
-/// let guest = xen.guest(dom)?;
-/// let kick = eventfd(0, EventfdFlags::empty())?;
-/// let queue = guest.register_ioevent(&kick, &IoEventAddress::Mmio(0xfe00_0050), 3_u32)?;
-///
-/// // The guest writes 3 to its doorbell, and the eventfd is readable.
-/// # vcpu.write(xen_eventfd_core::Space::Mmio, 0xfe00_0050, xen_eventfd_core::Width::Four, 3)?;
-/// let mut count = [0; 8];
-/// rustix::io::read(&kick, &mut count)?;
-/// assert_eq!(u64::from_ne_bytes(count), 1);
-/// drop(queue); // the registration ends
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
+#[doc = example!(r#"
+let kick = eventfd(0, EventfdFlags::empty())?;
+let queue = guest.register_ioevent(&kick, &IoEventAddress::Mmio(0xfe00_0050), 3_u32)?;
+
+// The guest writes 3 to its doorbell, and the eventfd is readable.
+# vcpu.write(Space::Mmio, 0xfe00_0050, Width::Four, 3)?;
+let mut count = [0; 8];
+rustix::io::read(&kick, &mut count)?;
+assert_eq!(u64::from_ne_bytes(count), 1);
+drop(queue); // the registration ends
+"#)]
 #[derive(Debug, Clone)]
 pub struct Xen(Arc<Inner>);
 
@@ -94,6 +82,12 @@ pub struct Builder {
 
 impl Builder {
     /// Names the engine, instead of the best one or `XEN_EVENTFD_ENGINE`.
+    ///
+    #[doc = example!(r#"
+# let other = tempfile::tempdir()?;
+// On a real host: .open()
+let xen = Xen::builder().engine(EngineKind::Userspace).run_dir(other.path()).open_on(host)?;
+"#)]
     #[must_use]
     pub fn engine(mut self, kind: EngineKind) -> Self {
         self.engine = Some(kind);
@@ -102,6 +96,11 @@ impl Builder {
 
     /// Where locks and records are kept; [`run_dir::DEFAULT`] unless told. All engines of a host
     /// must agree on it.
+    ///
+    #[doc = example!(r#"
+# let other = tempfile::tempdir()?;
+let xen = Xen::builder().run_dir(other.path()).open_on(host)?;
+"#)]
     #[must_use]
     pub fn run_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.run_dir = Some(path.into());
@@ -110,6 +109,14 @@ impl Builder {
 
     /// Who looks after the guests when this process is killed; [`Guardian::Auto`] unless told on
     /// a real host, [`Guardian::None`] on any other.
+    ///
+    #[doc = example!(r#"
+# let other = tempfile::tempdir()?;
+# let builder = Xen::builder().run_dir(other.path());
+let xen = builder.guardian(Guardian::Program("/no/such".into())).open_on(host)?;
+// It is started with the first guest.
+assert!(matches!(xen.guest(dom), Err(Error::NoGuardian(_))));
+"#)]
     #[must_use]
     pub fn guardian(mut self, guardian: Guardian) -> Self {
         self.guardian = Some(guardian);
@@ -121,6 +128,14 @@ impl Builder {
     /// # Errors
     /// [`Error::Host`] names the device that is missing or forbidden; [`Error::NoEngine`] if the
     /// engine that was asked for cannot run here.
+    ///
+    #[doc = example!(r#"
+# // Whatever this machine is.
+match Xen::builder().engine(EngineKind::Userspace).run_dir(dir.path()).open() {
+    Ok(_) => println!("this is a Xen domain with its devices"),
+    Err(error) => println!("{error}"), // says what is missing, and what to do
+}
+"#)]
     pub fn open(self) -> Result<Xen> {
         let kind = match (self.engine, std::env::var(ENGINE_VARIABLE)) {
             (Some(kind), _) => kind,
@@ -138,6 +153,12 @@ impl Builder {
     ///
     /// # Errors
     /// Whatever that host answers.
+    ///
+    #[doc = example!(r#"
+# let other = tempfile::tempdir()?;
+let host = model.client("backend"); // any Host
+let xen = Xen::builder().run_dir(other.path()).open_on(host)?;
+"#)]
     pub fn open_on(self, host: Arc<dyn Host>) -> Result<Xen> {
         self.open_with(host, Guardian::None)
     }
@@ -155,6 +176,14 @@ impl Builder {
     /// # Errors
     /// The first failure of each guest stands beside it; the call itself fails only if the
     /// directory cannot be read or the host not be opened.
+    ///
+    #[doc = example!(r#"
+if let Ok(reaped) = Xen::builder().run_dir(dir.path()).reap() {
+    for (dom, result) in reaped {
+        println!("{dom}: {result:?}");
+    }
+}
+"#)]
     pub fn reap(self) -> Result<Vec<(DomId, Result<Reaped>)>> {
         self.reap_on(&LinuxHost::open()?)
     }
@@ -163,6 +192,12 @@ impl Builder {
     ///
     /// # Errors
     /// As [`Builder::reap`].
+    ///
+    #[doc = example!(r#"
+// A guest with a living engine is left alone.
+let reaped = Xen::builder().run_dir(dir.path()).reap_on(&*model.client("reaper"))?;
+assert!(matches!(reaped[..], [(_, Ok(Reaped::InUse))]));
+"#)]
     pub fn reap_on(self, host: &dyn Host) -> Result<Vec<(DomId, Result<Reaped>)>> {
         let run_dir = RunDir::open(&self.run_dir.unwrap_or_else(|| run_dir::DEFAULT.into()))?;
         let reap = |dom: DomId| -> Result<Reaped> {
@@ -184,11 +219,23 @@ impl Xen {
     ///
     /// # Errors
     /// As [`Builder::open`].
+    ///
+    #[doc = example!(r#"
+match Xen::new() {
+    Ok(_) => println!("this is a Xen domain with its devices"),
+    Err(error) => println!("{error}"),
+}
+"#)]
     pub fn new() -> Result<Self> {
         Self::builder().open()
     }
 
     /// Settings.
+    ///
+    #[doc = example!(r#"
+# let other = tempfile::tempdir()?;
+let xen = Xen::builder().run_dir(other.path()).guardian(Guardian::None).open_on(host)?;
+"#)]
     pub fn builder() -> Builder {
         Builder::default()
     }
@@ -201,15 +248,10 @@ impl Xen {
     /// [`Error::UnknownDomain`]; [`Error::InUse`] names the other engine; [`Error::Host`] if the
     /// guest can have no ioreq server (a PV guest) or no further one; [`Error::NoGuardian`].
     ///
-    /// ```
-    /// # let model = xen_eventfd_model::Model::new();
-    /// # let dir = tempfile::tempdir()?;
-    /// # let open = || xen_eventfd::Xen::builder().run_dir(dir.path()).open_on(model.client("backend"));
-    /// let xen = open()?; // Xen::new() on a real host
-    /// let refused = xen.guest(xen_eventfd::DomId(77)).unwrap_err();
-    /// assert_eq!(refused.to_string(), "no domain 77; `xl list` shows those that are");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
+    #[doc = example!(r#"
+let refused = xen.guest(DomId(77)).unwrap_err();
+assert_eq!(refused.to_string(), "no domain 77; `xl list` shows those that are");
+"#)]
     pub fn guest(&self, dom: DomId) -> Result<Guest> {
         let mut guarded = crate::lock(&self.0.guarded);
         if !*guarded {
@@ -224,11 +266,21 @@ impl Xen {
     ///
     /// # Errors
     /// [`Error::UnknownDomain`].
+    ///
+    #[doc = example!(r#"
+assert_eq!(xen.find("guest")?.id, dom);
+assert_eq!(xen.find("1")?.id, dom);
+assert!(matches!(xen.find("nobody"), Err(Error::UnknownDomain(_))));
+"#)]
     pub fn find(&self, name: &str) -> Result<Domain> {
         find(&*self.0.engine.shared.host, name)
     }
 
     /// The host on which the engine runs.
+    ///
+    #[doc = example!(r#"
+assert_eq!(xen.host().vcpus(dom)?, 1);
+"#)]
     pub fn host(&self) -> &Arc<dyn Host> {
         &self.0.engine.shared.host
     }
@@ -238,6 +290,10 @@ impl Xen {
 ///
 /// # Errors
 /// [`Error::UnknownDomain`], or what the host answers.
+///
+#[doc = example!(r#"
+assert_eq!(find(&*host, "guest")?.id, dom);
+"#)]
 pub fn find(host: &dyn Host, name: &str) -> Result<Domain> {
     let number = name.parse().ok().map(DomId);
     let named = |domain: &Domain| Some(domain.id) == number || domain.name.as_deref() == Some(name);
