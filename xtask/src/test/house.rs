@@ -64,13 +64,16 @@ fn binary(file: &File) -> Option<String> {
     (!text).then(|| file.path.clone())
 }
 
+/// Folders that every machine has.
+const COMMON: [&str; 7] = ["/", "/mnt", "/opt", "/srv", "/tmp", "/usr/src", "/var/tmp"];
+
 /// Paths that exist on one machine only: people's homes, and this very checkout.
 fn places(file: &File) -> Faults {
-    let checkout = root().parent().unwrap_or(root()).display().to_string();
-    let home = std::env::var("HOME").unwrap_or_default();
     let mut marks: Vec<String> =
         ["home", "Users", "root"].iter().map(|folder| format!("/{folder}/")).collect();
-    // A folder right below the root is too common a word.
+    let home = std::env::var("HOME").unwrap_or_default();
+    let parent = root().parent().filter(|parent| !COMMON.map(Path::new).contains(parent));
+    let checkout = parent.unwrap_or(root()).display().to_string();
     marks.extend([checkout, home].into_iter().filter(|path| path.len() > 1).map(|p| p + "/"));
     let lines = file.text().lines().enumerate();
     lines
