@@ -21,7 +21,7 @@ use anyhow::Result;
 use std::time::Duration;
 
 /// How long anything may take before it counts as never. Emulated machines are slow.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Something that must hold.
 #[derive(Debug, Clone, Copy)]

@@ -82,8 +82,6 @@ impl Attachment {
         let mut doorbells = Doorbells::default();
         record.held.iter().filter_map(HeldKick::kick).for_each(|kick| doorbells.hold(kick));
 
-        // An event may come as soon as a port is bound; it finds its source once this is unlocked.
-        let mut sources = lock(&shared.sources);
         let server = Server::create(&*shared.host, &*shared.events, &shared.run_dir, &mut record)
             .map_err(|error| match error {
             Error::Host(error) if error.is_gone() => Error::GuestDied(dom),
@@ -100,12 +98,16 @@ impl Attachment {
             gone,
             lock: Mutex::new(Some(lock_file)),
         });
-        for (vcpu, port) in ports.into_iter().enumerate() {
-            sources.ports.insert(port, Source::Doorbell(Arc::clone(&core), vcpu));
+        for (vcpu, port) in ports.iter().enumerate() {
+            let source = Source::Doorbell(Arc::clone(&core), vcpu);
+            lock(&shared.sources).ports.insert(*port, source);
         }
-        drop(sources);
         lock(&shared.guests).insert(dom, Arc::clone(&core));
         let attachment = Self { engine: Arc::clone(engine), core };
+        // An event that came between a port's binding and its entry above was not for anybody.
+        for (vcpu, port) in ports.into_iter().enumerate() {
+            attachment.core.serve(shared, port, vcpu);
+        }
         // It may have died before it was in the list of those who are looked after.
         attachment.core.bury_if_dead(shared);
         drop(attachment.core.changes()?);

@@ -9,7 +9,7 @@ use xen_eventfd::IoEventAddress::Mmio;
 use xen_eventfd::Irq;
 
 /// How often each registration comes and goes.
-const ROUNDS: u32 = 100;
+const ROUNDS: u32 = 60;
 
 /// Two queues behind one doorbell: one stays, the other comes and goes. Its bytes stay claimed, so
 /// what it misses is held.
