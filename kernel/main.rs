@@ -8,6 +8,7 @@ use kernel::{
     prelude::*,
 };
 
+mod bindings;
 #[path = "../core/src/protocol/mod.rs"]
 pub mod protocol;
 
@@ -27,9 +28,14 @@ struct XenEventfd {
 
 impl kernel::InPlaceModule for XenEventfd {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        // SAFETY: It only reads what the kernel found out at boot.
+        let xen = unsafe { bindings::shim_xen_domain() };
         // The node's path below /dev, as Xen's other devices have it; 0600 is the default.
         let options = MiscDeviceOptions { name: c"xen/eventfd" };
-        try_pin_init!(Self { _device <- MiscDeviceRegistration::register(options) })
+        try_pin_init!(Self {
+            _: { if !xen { return Err(ENODEV) } },
+            _device <- MiscDeviceRegistration::register(options),
+        })
     }
 }
 
