@@ -77,6 +77,13 @@ impl Arch {
         }
     }
 
+    /// What the kernel's own build is told about the architecture.
+    pub(crate) fn kernel_make(self) -> &'static [&'static str] {
+        match self {
+            Self::X86_64 => &["ARCH=x86", "CROSS_COMPILE=x86_64-linux-gnu-"],
+        }
+    }
+
     /// The device node of the second serial port, which carries the commands.
     pub(crate) fn command_tty(self) -> &'static str {
         match self {
@@ -140,6 +147,11 @@ impl Arch {
             format!("dom0_mem={}M", boot.dom0_memory),
             format!("dom0_max_vcpus={}", boot.dom0_vcpus),
         ]);
+        if boot.cpus > 1 {
+            // Where dom0's vCPUs may move between emulated CPUs, its processes have been seen to
+            // crash at random under load; pinned, never.
+            arguments.push("dom0_vcpus_pin".to_owned());
+        }
         if boot.dom0 == Dom0::Pvh {
             // A stable TSC needs no RDTSC exits, and RDTSCP stays off.
             arguments.extend(["dom0=pvh".to_owned(), "tsc=stable:socket".to_owned()]);

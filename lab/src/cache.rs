@@ -6,6 +6,8 @@
 //! <cache>/labs/current-<arch>     digest of the lab in use
 //! <cache>/labs/<digest>/          one lab: manifest.json, root/, xen, vmlinuz, modules/, images/
 //! <cache>/labs/<digest>.lock      held, shared, by everybody who uses that lab
+//! <cache>/kernel-builds/          the same for trees that build kernel modules: current-<arch>,
+//!                                 <digest>/, <digest>.lock, a lock and an apt of their own
 //! <cache>/tools/                  programs that the project's own commands build for themselves
 //! ```
 
@@ -23,10 +25,27 @@ use rustix::{
 
 use crate::{arch::Arch, progress::Progress};
 
-/// The cache's folder.
+/// The cache, open at one of its shelves.
 #[derive(Debug, Clone)]
 pub(crate) struct Cache {
     folder: PathBuf,
+    shelf: Shelf,
+}
+
+/// What a part of the cache holds: folders that are made of packages and named by their digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shelf {
+    Labs,
+    KernelBuilds,
+}
+
+impl Shelf {
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Labs => "labs",
+            Self::KernelBuilds => "kernel-builds",
+        }
+    }
 }
 
 /// A lock file; the lock ends when this is dropped.
@@ -36,8 +55,8 @@ pub(crate) struct Lock {
 }
 
 impl Cache {
-    /// Finds the cache by the environment and makes its folder.
-    pub(crate) fn open() -> Result<Self> {
+    /// Finds the cache by the environment and makes the shelf's folder.
+    pub(crate) fn open(shelf: Shelf) -> Result<Self> {
         let variable = |name| env::var_os(name).filter(|value| !value.is_empty());
         let folder = choose(
             variable("XEN_EVENTFD_CACHE").map(PathBuf::from),
@@ -45,32 +64,41 @@ impl Cache {
             variable("HOME").map(PathBuf::from),
         )
         .context("no place for the lab: set XEN_EVENTFD_CACHE to a folder")?;
-        Self::at(folder)
+        Self::at(folder, shelf)
     }
 
-    pub(crate) fn at(folder: PathBuf) -> Result<Self> {
-        fs::create_dir_all(folder.join("labs"))
+    pub(crate) fn at(folder: PathBuf, shelf: Shelf) -> Result<Self> {
+        fs::create_dir_all(folder.join(shelf.folder()))
             .with_context(|| format!("{}: cannot make the lab's cache", folder.display()))?;
         let folder = folder.canonicalize()?;
-        Ok(Self { folder })
+        Ok(Self { folder, shelf })
     }
 
     pub(crate) fn apt(&self, arch: Arch) -> PathBuf {
-        self.folder.join("apt").join(arch.debian())
+        let apt = self.folder.join("apt");
+        match self.shelf {
+            Shelf::Labs => apt.join(arch.debian()),
+            Shelf::KernelBuilds => apt.join(format!("{}-{}", arch.debian(), self.shelf.folder())),
+        }
     }
 
     pub(crate) fn tools(&self) -> PathBuf {
         self.folder.join("tools")
     }
 
-    pub(crate) fn lab(&self, digest: &str) -> PathBuf {
-        self.folder.join("labs").join(digest)
+    fn shelf(&self) -> PathBuf {
+        self.folder.join(self.shelf.folder())
     }
 
-    /// Digest of the lab in use, if there is a complete one.
+    /// The place of what has this digest.
+    pub(crate) fn item(&self, digest: &str) -> PathBuf {
+        self.shelf().join(digest)
+    }
+
+    /// Digest of what is in use, if there is a complete one.
     pub(crate) fn current(&self, arch: Arch) -> Option<String> {
         let digest = fs::read_to_string(self.current_path(arch)).ok()?;
-        self.lab(&digest).join("manifest.json").exists().then_some(digest)
+        self.item(&digest).join("manifest.json").exists().then_some(digest)
     }
 
     pub(crate) fn set_current(&self, arch: Arch, digest: &str) -> Result<()> {
@@ -82,16 +110,19 @@ impl Cache {
     }
 
     fn current_path(&self, arch: Arch) -> PathBuf {
-        self.folder.join("labs").join(format!("current-{}", arch.debian()))
+        self.shelf().join(format!("current-{}", arch.debian()))
     }
 
-    /// Waits until nobody else sets up a lab.
+    /// Waits until nobody else sets up one of this shelf.
     pub(crate) fn lock(&self, progress: Progress) -> Result<Lock> {
-        let path = self.folder.join("lock");
+        let path = match self.shelf {
+            Shelf::Labs => self.folder.join("lock"),
+            Shelf::KernelBuilds => self.shelf().join("lock"),
+        };
         let file = open_lock(&path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => {
-                progress.stage("another process is setting the lab up; waiting for it");
+                progress.stage("another process is setting this up; waiting for it");
                 flock(&file, FlockOperation::LockExclusive)
             }
             other => other,
@@ -100,24 +131,24 @@ impl Cache {
         Ok(Lock { _file: file })
     }
 
-    /// Keeps a lab from being removed while it is used.
+    /// Keeps it from being removed while it is used.
     pub(crate) fn hold(&self, digest: &str) -> Result<Lock> {
-        let path = self.lab(&format!("{digest}.lock"));
+        let path = self.item(&format!("{digest}.lock"));
         let file = open_lock(&path)?;
         flock(&file, FlockOperation::LockShared)
             .with_context(|| format!("{}: cannot lock", path.display()))?;
         Ok(Lock { _file: file })
     }
 
-    /// Removes the labs of `arch` that are neither current nor in use. Call it with the lock.
+    /// Removes those of `arch` that are neither current nor in use. Call it with the lock.
     pub(crate) fn prune(&self, arch: Arch, current: &str, is_of_arch: impl Fn(&Path) -> bool) {
-        let Ok(entries) = fs::read_dir(self.folder.join("labs")) else { return };
+        let Ok(entries) = fs::read_dir(self.shelf()) else { return };
         for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()) {
             let digest = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if digest == current || !is_of_arch(&path) {
                 continue;
             }
-            let lock = self.lab(&format!("{digest}.lock"));
+            let lock = self.item(&format!("{digest}.lock"));
             let free = open_lock(&lock).is_ok_and(|file| {
                 flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
                     && fs::remove_dir_all(&path).is_ok()
@@ -160,22 +191,22 @@ mod tests {
     #[test]
     fn pruning_spares_what_is_current_or_held() {
         let folder = tempfile::tempdir().unwrap();
-        let cache = Cache::at(folder.path().to_owned()).unwrap();
+        let cache = Cache::at(folder.path().to_owned(), Shelf::Labs).unwrap();
         for digest in ["current", "held", "old"] {
-            fs::create_dir_all(cache.lab(digest)).unwrap();
-            fs::write(cache.lab(digest).join("manifest.json"), "{}").unwrap();
+            fs::create_dir_all(cache.item(digest)).unwrap();
+            fs::write(cache.item(digest).join("manifest.json"), "{}").unwrap();
         }
         cache.set_current(Arch::X86_64, "current").unwrap();
         let _held = cache.hold("held").unwrap();
         cache.prune(Arch::X86_64, "current", |_| true);
-        assert!(cache.lab("current").exists() && cache.lab("held").exists());
-        assert!(!cache.lab("old").exists());
+        assert!(cache.item("current").exists() && cache.item("held").exists());
+        assert!(!cache.item("old").exists());
     }
 
     #[test]
     fn an_incomplete_lab_is_not_current() {
         let folder = tempfile::tempdir().unwrap();
-        let cache = Cache::at(folder.path().to_owned()).unwrap();
+        let cache = Cache::at(folder.path().to_owned(), Shelf::Labs).unwrap();
         cache.set_current(Arch::X86_64, "gone").unwrap();
         assert_eq!(cache.current(Arch::X86_64), None);
     }

@@ -13,10 +13,11 @@
 //! # }
 //! ```
 //!
-//! Data goes one way. `apt` resolves and downloads, `packages` unpacks into the `cache`, `image`
-//! makes dom0's initramfs, `boot` says what the machine is like, `qemu` runs it. Then
+//! Data goes one way. `setup` has `apt` resolve and download and `packages` unpack into the `cache`,
+//! `image` makes dom0's initramfs, `boot` says what the machine is like, `qemu` runs it. Then
 //! `recorder` listens to Xen's console, `commands` talks to dom0's second serial port, and
-//! [`Machine`] is both together.
+//! [`Machine`] is both together. `kernel_build` is set up in the same way, when a module is built
+//! for dom0's kernel and not before.
 //!
 //! Nothing of it is installed on the host, and no version is fixed: apt says what the mirror has,
 //! and a manifest keeps that until somebody asks for a refresh.
@@ -32,6 +33,7 @@ mod console;
 mod cpio;
 mod elf;
 mod image;
+mod kernel_build;
 mod machine;
 mod manifest;
 mod packages;
@@ -39,6 +41,7 @@ mod progress;
 mod qemu;
 mod recorder;
 mod run;
+mod setup;
 mod terminal;
 
 use std::{path::PathBuf, time::Duration};
@@ -52,12 +55,15 @@ pub use crate::{
     commands::Output,
     console::{Line, Splitter, Voice, is_fatal},
     cpio::Archive,
+    kernel_build::KernelBuild,
     machine::{Machine, quote},
     manifest::{Manifest, Package},
+    run::{target_folder, workspace},
     terminal::ESCAPE,
 };
 use crate::{
-    cache::{Cache, Lock},
+    cache::{Cache, Lock, Shelf},
+    packages::LabPackages,
     qemu::Qemu,
     run::Run,
 };
@@ -82,7 +88,7 @@ pub struct Outcome {
 ///
 /// The cache has no place; the error says how to name one.
 pub fn tools_folder() -> Result<PathBuf> {
-    Ok(Cache::open()?.tools())
+    Ok(Cache::open(Shelf::Labs)?.tools())
 }
 
 /// A lab that is ready to boot.
@@ -118,10 +124,10 @@ impl Lab {
     }
 
     fn prepare_for(arch: Arch, refresh: bool) -> Result<Self> {
-        let cache = Cache::open()?;
-        let digest = packages::set_up(&cache, arch, refresh)?;
+        let cache = Cache::open(Shelf::Labs)?;
+        let digest = setup::set_up(&cache, arch, refresh, &LabPackages(arch))?;
         let held = cache.hold(&digest)?;
-        let folder = cache.lab(&digest);
+        let folder = cache.item(&digest);
         let manifest = Manifest::load(&folder.join("manifest.json"))?;
         Ok(Self { arch, folder, manifest, _held: held })
     }
@@ -172,6 +178,17 @@ impl Lab {
         let report = if status == 0 { String::new() } else { machine.report("the consoles:") };
         let folder = machine.finish()?;
         Ok(Outcome { output: Output { status, lines }, boot_time, folder, report })
+    }
+
+    /// Takes what builds modules for [`Lab::kernel`] from the cache. The first time, it is set up:
+    /// some minutes, most of them of the processor.
+    ///
+    /// # Errors
+    ///
+    /// The packages cannot be had, or the kernel's Rust metadata cannot be made; the error says why
+    /// and what to do.
+    pub fn kernel_build(&self) -> Result<KernelBuild> {
+        KernelBuild::prepare(self.arch, &self.kernel_release()?, &self.manifest)
     }
 
     /// The packages that the lab is made of.

@@ -8,9 +8,6 @@ use sha2::{Digest, Sha256};
 
 use crate::arch::Arch;
 
-/// Changes when the way packages become a lab changes, so that older labs are not taken for new.
-const LAYOUT: u32 = 1;
-
 /// One package, exactly.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Package {
@@ -35,11 +32,11 @@ impl Package {
     }
 }
 
-/// All packages of a lab.
+/// All packages of a lab, or of another thing that is made of packages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// The layout of the lab that is made of them.
-    layout: u32,
+    /// The layout of what is made of them.
+    pub(crate) layout: u32,
     /// The architecture, as Debian calls it.
     pub architecture: String,
     /// The packages, sorted by name.
@@ -47,9 +44,9 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    pub(crate) fn new(arch: Arch, mut packages: Vec<Package>) -> Self {
+    pub(crate) fn new(layout: u32, arch: Arch, mut packages: Vec<Package>) -> Self {
         packages.sort();
-        Self { layout: LAYOUT, architecture: arch.debian().to_owned(), packages }
+        Self { layout, architecture: arch.debian().to_owned(), packages }
     }
 
     /// Names this very set of packages; 16 hexadecimal digits.
@@ -75,10 +72,6 @@ impl Manifest {
     /// Bytes to download.
     pub(crate) fn size(&self) -> u64 {
         self.packages.iter().map(|package| package.size).sum()
-    }
-
-    pub(crate) fn is_current_layout(&self) -> bool {
-        self.layout == LAYOUT
     }
 
     pub(crate) fn load(path: &Path) -> Result<Self> {
@@ -135,11 +128,13 @@ mod tests {
 
     #[test]
     fn the_digest_names_the_set_and_not_its_order() {
-        let one = Manifest::new(Arch::X86_64, vec![package("a", "1"), package("b", "1")]);
-        let two = Manifest::new(Arch::X86_64, vec![package("b", "1"), package("a", "1")]);
-        let newer = Manifest::new(Arch::X86_64, vec![package("a", "2"), package("b", "1")]);
+        let one = Manifest::new(1, Arch::X86_64, vec![package("a", "1"), package("b", "1")]);
+        let two = Manifest::new(1, Arch::X86_64, vec![package("b", "1"), package("a", "1")]);
+        let layout = Manifest::new(2, Arch::X86_64, vec![package("a", "1"), package("b", "1")]);
+        let newer = Manifest::new(1, Arch::X86_64, vec![package("a", "2"), package("b", "1")]);
         assert_eq!(one.digest(), two.digest());
         assert_ne!(one.digest(), newer.digest());
+        assert_ne!(one.digest(), layout.digest());
         assert_eq!(one.digest().len(), 16);
     }
 
@@ -147,7 +142,7 @@ mod tests {
     fn it_survives_a_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("manifest.json");
-        let manifest = Manifest::new(Arch::X86_64, vec![package("a", "1")]);
+        let manifest = Manifest::new(1, Arch::X86_64, vec![package("a", "1")]);
         manifest.store(&path).unwrap();
         assert_eq!(Manifest::load(&path).unwrap(), manifest);
     }

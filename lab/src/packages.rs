@@ -1,4 +1,4 @@
-//! From a mirror to a lab: resolve, download, unpack, and make the few files that booting needs.
+//! From packages to a lab: which they are, and how they become the few files that booting needs.
 
 use std::{
     fs,
@@ -14,111 +14,97 @@ use flate2::read::GzDecoder;
 use crate::{
     apt::{self, Apt},
     arch::Arch,
-    cache::Cache,
     elf,
     manifest::Manifest,
     progress::Progress,
+    setup::Product,
 };
 
 /// The modules that dom0 loads, and what they need before them.
 pub(crate) const MODULES: [&str; 5] =
     ["xen-privcmd", "xen-evtchn", "xen-gntdev", "xen-gntalloc", "xenfs"];
 
-/// Makes sure that a complete lab is in the cache and returns its digest.
-///
-/// A complete lab is used as it is, without apt and without a network, unless `refresh` asks for
-/// the versions of today. A set-up that broke off goes on where it stopped.
-pub(crate) fn set_up(cache: &Cache, arch: Arch, refresh: bool) -> Result<String> {
-    if let Some(digest) = cache.current(arch).filter(|_| !refresh).filter(|d| usable(cache, d)) {
-        return Ok(digest);
-    }
-    let progress = Progress::new();
-    let _lock = cache.lock(progress)?;
-    if let Some(digest) = cache.current(arch).filter(|_| !refresh).filter(|d| usable(cache, d)) {
-        return Ok(digest);
+/// The lab itself, as something made of packages.
+#[derive(Debug)]
+pub(crate) struct LabPackages(pub(crate) Arch);
+
+impl Product for LabPackages {
+    fn layout(&self) -> u32 {
+        1
     }
 
-    let apt = Apt::new(cache.apt(arch), arch)?;
-    let pending = cache.apt(arch).join("pending.json");
-    let unfinished = Manifest::load(&pending).ok().filter(Manifest::is_current_layout);
-    let manifest = match unfinished.filter(|_| !refresh) {
-        Some(manifest) => {
-            progress.stage("going on with a set-up that was not finished");
-            manifest
-        }
-        None => {
-            progress.stage("fetching the package lists");
-            apt.update()?;
-            progress.stage("resolving the packages");
-            let manifest = apt.resolve()?;
-            manifest.store(&pending)?;
-            manifest
-        }
-    };
-    let digest = manifest.digest();
-    let folder = cache.lab(&digest);
-    if !folder.join("manifest.json").exists() {
-        progress.stage(&format!(
-            "{} packages, {} MB to download",
-            manifest.packages.len(),
-            manifest.size() / 1_000_000
-        ));
-        apt.download(&manifest, &progress)?;
+    fn resolve(&self, apt: &Apt) -> Result<Manifest> {
+        let set = self.0.packages();
+        let mut wanted = apt.closure(set.release, set.roots)?;
+        wanted.retain(|(name, _)| set.roots.contains(&name.as_str()) || is_needed(name));
+        let kernel = apt.closure(set.kernel_release, &[set.kernel])?;
+        wanted.extend(
+            kernel
+                .into_iter()
+                .filter(|(name, _)| set.kernel_prefixes.iter().any(|p| name.starts_with(p))),
+        );
+        apt.describe(self.layout(), &wanted)
+    }
+
+    fn serves(&self, _: &Manifest) -> bool {
+        true
+    }
+
+    fn build(
+        &self,
+        manifest: &Manifest,
+        archives: &Path,
+        folder: &Path,
+        progress: Progress,
+    ) -> Result<()> {
         progress.stage("unpacking");
-        build(&folder, arch, &manifest, &apt.archives())?;
+        let root = folder.join("root");
+        unpack_all(manifest, archives, &root)?;
+        extract_xen(&root.join("boot"), &folder.join("xen"))?;
+        let modules = root.join("usr/lib/modules");
+        let release = only_entry(&modules)?;
+        fs::rename(modules.join(&release).join("vmlinuz"), folder.join("vmlinuz"))
+            .context("the kernel's package brings no vmlinuz beside its modules")?;
+        fs::write(folder.join("kernel-release"), &release)?;
+        extract_modules(&modules.join(&release), &folder.join("modules"))?;
+        ensure!(
+            root.join(self.0.loader().trim_start_matches('/')).exists(),
+            "libc6 brings no {}",
+            self.0.loader()
+        );
+        Ok(())
     }
-    cache.set_current(arch, &digest)?;
-    cache.prune(arch, &digest, |lab| {
-        Manifest::load(&lab.join("manifest.json"))
-            .is_ok_and(|manifest| manifest.architecture == arch.debian())
-    });
-    // Lists and archives served their purpose; they are as large as the lab.
-    let _ = fs::remove_dir_all(cache.apt(arch));
-    progress.stage(&format!(
-        "ready: Xen {}, Linux {}, QEMU {}, in {}",
-        manifest.version_of("xen-hypervisor-").unwrap_or("?"),
-        manifest.version_of("linux-binary-").unwrap_or("?"),
-        manifest.version_of("qemu-system-").unwrap_or("?"),
-        folder.display()
-    ));
-    Ok(digest)
+
+    fn describe(&self, manifest: &Manifest) -> String {
+        format!(
+            "Xen {}, Linux {}, QEMU {}",
+            manifest.version_of("xen-hypervisor-").unwrap_or("?"),
+            manifest.version_of("linux-binary-").unwrap_or("?"),
+            manifest.version_of("qemu-system-").unwrap_or("?"),
+        )
+    }
 }
 
-fn usable(cache: &Cache, digest: &str) -> bool {
-    Manifest::load(&cache.lab(digest).join("manifest.json"))
-        .is_ok_and(|manifest| manifest.is_current_layout())
+/// Of what apt's dependencies bring, the lab wants shared libraries and the emulator's parts. The
+/// rest (an init system, Python, perl) would be there to configure a host that is none.
+fn is_needed(name: &str) -> bool {
+    const PREFIXES: [&str; 7] =
+        ["lib", "zlib", "qemu-system-", "seabios", "xen-hypervisor-", "xen-utils-", "xenstore-"];
+    const UNUSED: [&str; 4] = ["libpython", "libpam", "libsystemd-shared", "libnss"];
+    PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        && !UNUSED.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Builds the lab beside its place and moves it there when it is complete.
-fn build(folder: &Path, arch: Arch, manifest: &Manifest, archives: &Path) -> Result<()> {
-    let partial = folder.with_extension("partial");
-    if partial.exists() {
-        fs::remove_dir_all(&partial)
-            .with_context(|| format!("{}: cannot remove", partial.display()))?;
+/// Unpacks all packages into one tree, in place of whatever is there.
+pub(crate) fn unpack_all(manifest: &Manifest, archives: &Path, root: &Path) -> Result<()> {
+    if root.exists() {
+        fs::remove_dir_all(root).with_context(|| format!("{}: cannot remove", root.display()))?;
     }
-    let root = partial.join("root");
-    merge_usr(&root)?;
+    merge_usr(root)?;
     for package in &manifest.packages {
-        unpack(&archives.join(&package.file), &root)?;
+        unpack(&archives.join(&package.file), root)?;
     }
-    check_merged(&root)?;
-    extract_xen(&root.join("boot"), &partial.join("xen"))?;
-    let modules = root.join("usr/lib/modules");
-    let release = only_entry(&modules)?;
-    fs::rename(modules.join(&release).join("vmlinuz"), partial.join("vmlinuz"))
-        .context("the kernel's package brings no vmlinuz beside its modules")?;
-    fs::write(partial.join("kernel-release"), &release)?;
-    extract_modules(&modules.join(&release), &partial.join("modules"))?;
-    ensure!(
-        root.join(arch.loader().trim_start_matches('/')).exists(),
-        "libc6 brings no {}",
-        arch.loader()
-    );
-    manifest.store(&partial.join("manifest.json"))?;
-    if folder.exists() {
-        fs::remove_dir_all(folder)?;
-    }
-    fs::rename(&partial, folder).with_context(|| format!("{}: cannot move there", folder.display()))
+    check_merged(root)
 }
 
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
@@ -240,6 +226,12 @@ fn only_entry(folder: &Path) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn libraries_are_needed_and_init_systems_are_not() {
+        assert!(is_needed("libc6") && is_needed("xen-utils-4.20") && is_needed("libgcc-s1"));
+        assert!(!is_needed("systemd") && !is_needed("libpython3.13-stdlib"));
+    }
 
     #[test]
     fn modules_are_found_by_either_spelling() {

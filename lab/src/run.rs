@@ -60,13 +60,15 @@ impl Drop for Run {
 }
 
 /// The root of the repository that this crate was built in.
-pub(crate) fn workspace() -> &'static Path {
+#[must_use]
+pub fn workspace() -> &'static Path {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
     own.parent().unwrap_or(own)
 }
 
 /// Cargo's target folder.
-pub(crate) fn target_folder() -> PathBuf {
+#[must_use]
+pub fn target_folder() -> PathBuf {
     match env::var_os("CARGO_TARGET_DIR") {
         Some(folder) => workspace().join(folder),
         None => workspace().join("target"),

@@ -68,7 +68,7 @@ pub(crate) struct Test {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Kind {
+pub(crate) enum Kind {
     Pv,
     Pvh,
 }

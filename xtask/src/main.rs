@@ -2,6 +2,7 @@
 //!
 //! One module per command, named like it.
 
+mod kmod;
 mod lab;
 mod tally;
 mod test;
@@ -20,6 +21,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// The kernel module
+    Kmod(kmod::Arguments),
     /// Real Xen with a real dom0, in QEMU
     Lab(lab::Arguments),
     /// All checks, stage by stage
@@ -28,6 +31,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
+        Command::Kmod(arguments) => kmod::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Lab(arguments) => lab::run(arguments).map(|()| ExitCode::SUCCESS),
         Command::Test(arguments) => test::run(&arguments),
     };

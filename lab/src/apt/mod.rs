@@ -50,20 +50,6 @@ impl Apt {
         )
     }
 
-    /// Says exactly which packages the lab consists of today.
-    pub(crate) fn resolve(&self) -> Result<Manifest> {
-        let set = self.arch.packages();
-        let mut wanted = self.closure(set.release, set.roots)?;
-        wanted.retain(|(name, _)| set.roots.contains(&name.as_str()) || is_needed(name));
-        let kernel = self.closure(set.kernel_release, &[set.kernel])?;
-        wanted.extend(
-            kernel
-                .into_iter()
-                .filter(|(name, _)| set.kernel_prefixes.iter().any(|p| name.starts_with(p))),
-        );
-        self.describe(&wanted)
-    }
-
     /// Downloads the packages that are not there yet; apt checks their hashes. A download that
     /// broke off goes on where it stopped.
     pub(crate) fn download(&self, manifest: &Manifest, progress: &Progress) -> Result<()> {
@@ -100,7 +86,7 @@ impl Apt {
     }
 
     /// What apt would install for `roots` on an empty system: names and versions.
-    fn closure(&self, release: &str, roots: &[&str]) -> Result<Vec<(String, String)>> {
+    pub(crate) fn closure(&self, release: &str, roots: &[&str]) -> Result<Vec<(String, String)>> {
         let text = self
             .run(
                 self.command("apt-get")
@@ -114,7 +100,8 @@ impl Apt {
         Ok(packages)
     }
 
-    fn describe(&self, wanted: &[(String, String)]) -> Result<Manifest> {
+    /// The very archives of these packages.
+    pub(crate) fn describe(&self, layout: u32, wanted: &[(String, String)]) -> Result<Manifest> {
         let names = wanted.iter().map(|(name, version)| format!("{name}={version}"));
         let empty = self.folder.join("empty");
         fs::create_dir_all(&empty)?;
@@ -139,7 +126,7 @@ impl Apt {
             packages.len(),
             wanted.len()
         );
-        Ok(Manifest::new(self.arch, packages))
+        Ok(Manifest::new(layout, self.arch, packages))
     }
 
     fn sources(&self) -> Result<String> {
@@ -246,16 +233,6 @@ fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Of what apt's dependencies bring, the lab wants shared libraries and the emulator's parts. The
-/// rest (an init system, Python, perl) would be there to configure a host that is none.
-fn is_needed(name: &str) -> bool {
-    const PREFIXES: [&str; 7] =
-        ["lib", "zlib", "qemu-system-", "seabios", "xen-hypervisor-", "xen-utils-", "xenstore-"];
-    const UNUSED: [&str; 4] = ["libpython", "libpam", "libsystemd-shared", "libnss"];
-    PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-        && !UNUSED.iter().any(|prefix| name.starts_with(prefix))
-}
-
 /// `Inst NAME (VERSION ORIGIN [ARCH])`
 fn parse_simulated(line: &str) -> Option<(String, String)> {
     let rest = line.strip_prefix("Inst ")?;
@@ -289,11 +266,5 @@ mod tests {
             Some(("x_1%3a1+2_all.deb".to_owned(), 77, "abc".to_owned()))
         );
         assert_eq!(parse_uri("Reading package lists..."), None);
-    }
-
-    #[test]
-    fn libraries_are_needed_and_init_systems_are_not() {
-        assert!(is_needed("libc6") && is_needed("xen-utils-4.20") && is_needed("libgcc-s1"));
-        assert!(!is_needed("systemd") && !is_needed("libpython3.13-stdlib"));
     }
 }

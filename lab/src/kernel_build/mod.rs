@@ -1,0 +1,123 @@
+//! What builds modules, Rust ones too, for the lab's own kernel: a tree of Debian packages with the
+//! kernel's compilers and headers, in which commands run as if it were the machine's root.
+//!
+//! The headers' packages bring no Rust metadata. It is generated here from the kernel's source
+//! package, with the headers' own configuration and the very compilers: `rust/lib*` and
+//! `scripts/target.json` then lie among the headers as if a package had brought them.
+//!
+//! `packages` says what the tree consists of and how it is made, `metadata` makes what no package
+//! brings, `tree` runs commands inside.
+
+mod metadata;
+mod packages;
+mod tree;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    arch::Arch,
+    cache::{Cache, Lock, Shelf},
+    kernel_build::{
+        packages::BuildPackages,
+        tree::{Bind, Tree},
+    },
+    manifest::Manifest,
+    setup,
+};
+
+/// Builds modules for one exact kernel.
+#[derive(Debug)]
+pub struct KernelBuild {
+    arch: Arch,
+    release: String,
+    version: String,
+    tree: Tree,
+    _held: Lock,
+}
+
+impl KernelBuild {
+    /// Takes the tree for the kernel of the lab with this manifest from the cache, or makes it.
+    pub(crate) fn prepare(arch: Arch, release: &str, lab: &Manifest) -> Result<Self> {
+        let version = lab
+            .version_of(&format!("linux-binary-{release}"))
+            .with_context(|| format!("the lab has no package of its kernel {release}"))?;
+        let cache = Cache::open(Shelf::KernelBuilds)?;
+        let product = BuildPackages::new(arch, release, version)?;
+        let digest = setup::set_up(&cache, arch, false, &product)?;
+        let held = cache.hold(&digest)?;
+        let tree = Tree::new(cache.item(&digest).join("root"));
+        Ok(Self {
+            arch,
+            release: release.to_owned(),
+            version: version.to_owned(),
+            tree,
+            _held: held,
+        })
+    }
+
+    /// The kernel's release, as `uname -r` says it.
+    #[must_use]
+    pub fn release(&self) -> &str {
+        &self.release
+    }
+
+    /// The version of the kernel's packages.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The tree of packages; `usr/src` has the headers, and of the kernel's source what a module's
+    /// author reads.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        self.tree.root()
+    }
+
+    /// Builds the module whose Kbuild file lies in `module` below `source`. Nothing is written
+    /// there: all that make makes goes to `output`. `arguments` go to make (`CLIPPY=1`).
+    ///
+    /// Returns make's lines, which also go to standard error as they come.
+    ///
+    /// # Errors
+    ///
+    /// Make fails; its messages have been shown.
+    pub fn make(
+        &self,
+        source: &Path,
+        module: &str,
+        output: &Path,
+        arguments: &[&str],
+    ) -> Result<Vec<String>> {
+        fs::create_dir_all(output)
+            .with_context(|| format!("{}: cannot make the folder", output.display()))?;
+        let mut words = vec![
+            "make".to_owned(),
+            "--no-print-directory".to_owned(),
+            format!("--directory=/usr/lib/modules/{}/build", self.release),
+            format!("M={}", Path::new(SOURCE).join(module).display()),
+            format!("MO={OUTPUT}"),
+            format!("DEB_BUILD_ARCH={}", self.arch.debian()),
+        ];
+        words.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        words.push("modules".to_owned());
+        let binds = [Bind::read_only(source, SOURCE), Bind::writable(output, OUTPUT)];
+        self.tree.show(&binds, &words)
+    }
+
+    /// The kernel's source, as far as it is kept: `rust/`, `drivers/xen/` and the like.
+    #[must_use]
+    pub fn kernel_source(&self) -> PathBuf {
+        self.tree.root().join(format!("usr/src/{}", packages::source_name(&self.release)))
+    }
+}
+
+/// Where a module's source is seen inside the tree.
+const SOURCE: &str = "/source";
+/// Where make's output is seen inside the tree.
+const OUTPUT: &str = "/output";

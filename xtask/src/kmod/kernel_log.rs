@@ -1,0 +1,80 @@
+//! What dom0's kernel says while something is tested, and which of it means trouble.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use xen_eventfd_lab::Machine;
+
+/// A kernel that says one of these has found a mistake of ours.
+const TROUBLE: [&str; 20] = [
+    "WARNING:",
+    "BUG",
+    "Oops",
+    "Call Trace",
+    "general protection",
+    "scheduling while atomic",
+    "sleeping function",
+    "leak",
+    "use-after-free",
+    "refcount_t",
+    "list_add corruption",
+    "list_del corruption",
+    "irq event",
+    "nobody cared",
+    "soft lockup",
+    "hung_task",
+    "blocked for more than",
+    "rcu_preempt detected",
+    "rust_kernel: panicked",
+    "Kernel panic",
+];
+
+/// The kernel's log from a mark on.
+#[derive(Debug)]
+pub(crate) struct Log {
+    mark: String,
+}
+
+impl Log {
+    /// Sets the mark.
+    pub(crate) fn begin(machine: &mut Machine) -> Result<Self> {
+        let mark = "xtask: a test begins".to_owned();
+        machine.check(&format!("echo '<6>{mark}' >/dev/kmsg"), Duration::from_secs(10))?;
+        Ok(Self { mark })
+    }
+
+    /// The lines since then; fails if one of them means trouble.
+    pub(crate) fn end(self, machine: &mut Machine) -> Result<Vec<String>> {
+        let log = machine.check("dmesg", Duration::from_secs(30))?.lines;
+        let begin = log.iter().rposition(|line| line.ends_with(&self.mark));
+        let lines = log.get(begin.map_or(0, |at| at + 1)..).unwrap_or_default();
+        let trouble = lines.iter().find(|line| is_trouble(line));
+        ensure!(
+            trouble.is_none(),
+            "dom0's kernel found a mistake: {}\n{}",
+            trouble.map_or("", String::as_str),
+            lines.join("\n")
+        );
+        Ok(lines.to_vec())
+    }
+}
+
+/// Whether the kernel says in this line that something is wrong.
+pub(crate) fn is_trouble(line: &str) -> bool {
+    TROUBLE.iter().any(|mark| line.contains(mark))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernels_complaints_are_trouble_and_its_notes_are_not() {
+        assert!(is_trouble("[ 1.0] WARNING: CPU: 0 PID: 1 at kernel/irq/manage.c:1"));
+        assert!(is_trouble("[ 1.0] BUG: scheduling while atomic: xl/77/0x2"));
+        assert!(!is_trouble("[ 9.7] xen_eventfd: loading out-of-tree module taints kernel."));
+        assert!(!is_trouble(
+            "[ 9.7] xen_eventfd: module verification failed: signature and/or required key missing"
+        ));
+    }
+}
