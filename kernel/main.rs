@@ -2,15 +2,22 @@
 
 //! ioeventfd and irqfd for Xen guests.
 
-use kernel::{
-    fs::File,
-    miscdevice::{MiscDevice, MiscDeviceOptions, MiscDeviceRegistration},
-    prelude::*,
-};
+use guest::Reception;
+use kernel::miscdevice::{MiscDeviceOptions, MiscDeviceRegistration};
+use kernel::prelude::*;
 
+mod abi;
 mod bindings;
+mod death;
+mod doorbells;
+mod eventfd;
+mod file;
+mod guest;
+mod page;
+mod port;
 #[path = "../core/src/protocol/mod.rs"]
 pub mod protocol;
+mod xen;
 
 module! {
     type: XenEventfd,
@@ -20,33 +27,24 @@ module! {
     license: "GPL",
 }
 
+/// The loaded module. It can go once no file is open: each pins it.
 #[pin_data]
 struct XenEventfd {
     #[pin]
-    _device: MiscDeviceRegistration<Control>,
+    device: MiscDeviceRegistration<file::Control>,
+    /// After the device: nobody can open it any more.
+    reception: Reception,
 }
 
 impl kernel::InPlaceModule for XenEventfd {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        // SAFETY: It only reads what the kernel found out at boot.
-        let xen = unsafe { bindings::shim_xen_domain() };
         // The node's path below /dev, as Xen's other devices have it; 0600 is the default.
         let options = MiscDeviceOptions { name: c"xen/eventfd" };
         try_pin_init!(Self {
-            _: { if !xen { return Err(ENODEV) } },
-            _device <- MiscDeviceRegistration::register(options),
+            _: { if !xen::is_domain() { return Err(ENODEV) } },
+            // SAFETY: A module is initialised once, and its device comes next.
+            reception: unsafe { Reception::open() },
+            device <- MiscDeviceRegistration::register(options),
         })
-    }
-}
-
-/// An open `/dev/xen/eventfd`.
-struct Control;
-
-#[vtable]
-impl MiscDevice for Control {
-    type Ptr = KBox<Self>;
-
-    fn open(_file: &File, _device: &MiscDeviceRegistration<Self>) -> Result<KBox<Self>> {
-        Ok(KBox::new(Self, GFP_KERNEL)?)
     }
 }

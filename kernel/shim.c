@@ -2,7 +2,10 @@
 
 #include "shim.h"
 
+#include <linux/mm.h>
+#include <linux/vmalloc.h>
 #include <asm/xen/hypercall.h>
+#include <asm/xen/page.h>
 #include <xen/interface/hvm/dm_op.h>
 #include <xen/xen.h>
 
@@ -34,4 +37,88 @@ int shim_memory_op(unsigned int command, void *argument)
 int shim_event_channel_op(int command, void *argument)
 {
 	return HYPERVISOR_event_channel_op(command, argument);
+}
+
+void *shim_vmap(struct page *page)
+{
+	return vmap(&page, 1, VM_MAP, PAGE_KERNEL);
+}
+
+void shim_vunmap(void *address)
+{
+	vunmap(address);
+}
+
+#ifdef CONFIG_XEN_PV
+static pte_t *entry_of(void *address)
+{
+	unsigned int level;
+	pte_t *entry = lookup_address((unsigned long)address, &level);
+
+	return entry && level == PG_LEVEL_4K ? entry : NULL;
+}
+
+/* Xen's answer comes before anybody can use the address, so the flush has to be told to Xen. */
+static int set_entry(void *address, pte_t *entry, u64 value, domid_t owner)
+{
+	struct mmuext_op flush = {
+		.cmd = MMUEXT_INVLPG_ALL,
+		.arg1.linear_addr = (unsigned long)address,
+	};
+	struct mmu_update update = {
+		.ptr = arbitrary_virt_to_machine(entry).maddr | MMU_PT_UPDATE_NO_TRANSLATE,
+		.val = value,
+	};
+	int error = HYPERVISOR_mmu_update(&update, 1, NULL, owner);
+
+	return error ?: HYPERVISOR_mmuext_op(&flush, 1, NULL, DOMID_SELF);
+}
+
+int shim_pv_map(void *address, domid_t owner, xen_pfn_t frame, u64 *before)
+{
+	pte_t *entry = entry_of(address);
+	int error;
+
+	if (!entry)
+		return -EFAULT;
+	*before = READ_ONCE(entry->pte);
+	error = set_entry(address, entry, ((u64)frame << PAGE_SHIFT) | (*before & ~PTE_PFN_MASK), owner);
+	if (error)
+		set_entry(address, entry, *before, DOMID_SELF);
+	return error;
+}
+
+int shim_pv_unmap(void *address, u64 before)
+{
+	pte_t *entry = entry_of(address);
+
+	return entry ? set_entry(address, entry, before, DOMID_SELF) : -EFAULT;
+}
+#else
+int shim_pv_map(void *address, domid_t owner, xen_pfn_t frame, u64 *before)
+{
+	return -EOPNOTSUPP;
+}
+
+int shim_pv_unmap(void *address, u64 before)
+{
+	return -EOPNOTSUPP;
+}
+#endif
+
+struct page *shim_alloc_unpopulated(void)
+{
+	struct page *page;
+
+	return xen_alloc_unpopulated_pages(1, &page) ? NULL : page;
+}
+
+void shim_free_unpopulated(struct page *page)
+{
+	xen_free_unpopulated_pages(1, &page);
+}
+
+xen_pfn_t shim_page_frame(struct page *page)
+{
+	return page_to_pfn(page);
 }

@@ -7,6 +7,7 @@
 #include <linux/types.h>
 #include <xen/interface/xen.h>
 
+struct page;
 struct xen_dm_op_buf;
 
 /* xen_domain(), xen_initial_domain(), xen_pv_domain() */
@@ -18,5 +19,22 @@ bool shim_xen_pv_domain(void);
 int shim_dm_op(domid_t domain, unsigned int count, struct xen_dm_op_buf *buffers);
 int shim_memory_op(unsigned int command, void *argument);
 int shim_event_channel_op(int command, void *argument);
+
+
+/* vmap() of one page, for reading and writing, and vunmap(). */
+void *shim_vmap(struct page *page);
+void shim_vunmap(void *address);
+
+/*
+ * In a PV domain, points the page table entry of an address from shim_vmap() at a machine frame of
+ * another domain, and back. *before is the entry as it was. Afterwards no CPU knows the old one.
+ */
+int shim_pv_map(void *address, domid_t owner, xen_pfn_t frame, u64 *before);
+int shim_pv_unmap(void *address, u64 before);
+
+/* xen_alloc_unpopulated_pages() of one page or NULL, xen_free_unpopulated_pages(), page_to_pfn() */
+struct page *shim_alloc_unpopulated(void);
+void shim_free_unpopulated(struct page *page);
+xen_pfn_t shim_page_frame(struct page *page);
 
 #endif

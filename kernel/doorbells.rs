@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The doorbells of one guest: who waits for which kick, and what has come so far.
+//!
+//! All of it lies under a spinlock that the handlers take, so nothing here allocates or frees:
+//! what may grow is given room first, by [`Room`], outside the lock. That works because whoever
+//! changes what is registered holds a mutex across both.
+
+use crate::eventfd::EventFd;
+use crate::protocol::claims::{self, Claim, Debt};
+use crate::protocol::doorbell::Bytes;
+use crate::protocol::held::Held;
+use crate::protocol::table::{self, Entry};
+use crate::protocol::{Doorbell, Request};
+use core::mem;
+use kernel::prelude::*;
+
+/// Doorbells that one guest can have.
+pub(crate) const MAX_DOORBELLS: usize = 4096;
+/// Distinct kicks held for one guest.
+pub(crate) const MAX_HELD: usize = 64;
+/// Pieces by which the claims can grow at once. A doorbell has at most 8 bytes: it cuts two claims
+/// at its ends, and fills no more gaps than it has bytes.
+const GROWTH: usize = 2 + 8;
+
+/// What a guest's doorbells have seen since the file was bound.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Counters {
+    pub(crate) delivered: u64,
+    pub(crate) held: u64,
+    pub(crate) redelivered: u64,
+    pub(crate) late: u64,
+    pub(crate) reads: u64,
+    pub(crate) broadcasts: u64,
+    pub(crate) odd: u64,
+    pub(crate) spurious: u64,
+}
+
+/// One registration.
+pub(crate) struct Registration {
+    pub(crate) doorbell: Doorbell,
+    pub(crate) eventfd: EventFd,
+}
+
+impl Entry for Registration {
+    fn doorbell(&self) -> &Doorbell {
+        &self.doorbell
+    }
+}
+
+/// All registrations of one guest.
+pub(crate) struct Doorbells {
+    table: KVVec<Registration>,
+    claims: KVVec<Claim>,
+    held: KBox<Held<MAX_HELD>>,
+    pub(crate) counters: Counters,
+}
+
+/// How much a table and the claims hold, to make [`Room`] by.
+#[derive(Clone, Copy)]
+pub(crate) struct Size {
+    table: usize,
+    capacity: usize,
+    claims: usize,
+}
+
+impl Size {
+    /// After one more claim.
+    pub(crate) fn grown(self) -> Self {
+        Self { claims: self.claims.saturating_add(GROWTH), ..self }
+    }
+}
+
+/// Memory for one change, and afterwards the memory that it replaced.
+pub(crate) struct Room {
+    table: Option<KVVec<Registration>>,
+    claims: KVVec<Claim>,
+    /// What Xen is to be told.
+    owed: KVec<Bytes>,
+}
+
+impl Room {
+    /// Room for one registration less.
+    pub(crate) fn to_shrink(size: Size) -> Result<Self> {
+        Ok(Self {
+            table: None,
+            claims: KVVec::with_capacity(size.claims.saturating_add(GROWTH), GFP_KERNEL_ACCOUNT)?,
+            owed: KVec::with_capacity(GROWTH, GFP_KERNEL_ACCOUNT)?,
+        })
+    }
+
+    /// Room for one more registration.
+    pub(crate) fn to_grow(size: Size) -> Result<Self> {
+        let mut room = Self::to_shrink(size)?;
+        if size.table >= size.capacity {
+            let capacity = size.table.saturating_mul(2).clamp(8, MAX_DOORBELLS);
+            room.table = Some(KVVec::with_capacity(capacity, GFP_KERNEL_ACCOUNT)?);
+        }
+        Ok(room)
+    }
+
+    /// What Xen is to be told.
+    pub(crate) fn owed(&self) -> &[Bytes] {
+        &self.owed
+    }
+}
+
+impl Doorbells {
+    /// No doorbell.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self {
+            table: KVVec::new(),
+            claims: KVVec::new(),
+            held: KBox::new(Held::new(), GFP_KERNEL_ACCOUNT)?,
+            counters: Counters::default(),
+        })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    pub(crate) fn size(&self) -> Size {
+        let (table, capacity) = (self.table.len(), self.table.capacity());
+        Size { table, capacity, claims: self.claims.len() }
+    }
+
+    /// Gives the registrations up. To be dropped outside the lock.
+    pub(crate) fn clear(&mut self) -> (KVVec<Registration>, KVVec<Claim>) {
+        let claims = mem::replace(&mut self.claims, KVVec::new());
+        self.forget_unclaimed();
+        (mem::replace(&mut self.table, KVVec::new()), claims)
+    }
+
+    /// Whether a registration could join.
+    pub(crate) fn check(&self, doorbell: &Doorbell) -> Result {
+        if self.table.len() >= MAX_DOORBELLS {
+            return Err(ENOSPC);
+        }
+        table::place(&self.table, doorbell).map(|_| ()).map_err(|_| EEXIST)
+    }
+
+    /// Takes hold of bytes, and leaves in `room` those that Xen must now be told to route to us.
+    /// From here on their kicks are held.
+    pub(crate) fn claim(&mut self, bytes: Bytes, room: &mut Room) -> Result {
+        for piece in claims::acquire(&self.claims, bytes) {
+            room.claims.push_within_capacity(piece.claim).map_err(|_| ENOMEM)?;
+            if piece.debt == Debt::Map {
+                room.owed.push_within_capacity(piece.claim.bytes).map_err(|_| ENOMEM)?;
+            }
+        }
+        mem::swap(&mut self.claims, &mut room.claims);
+        Ok(())
+    }
+
+    /// Lets go of bytes, and leaves in `room` those that Xen should take back; until
+    /// [`Self::forget`] they stay known as routed to us.
+    pub(crate) fn unclaim(&mut self, bytes: Bytes, room: &mut Room) -> Result {
+        for piece in claims::release(&self.claims, bytes) {
+            room.claims.push_within_capacity(piece.claim).map_err(|_| ENOMEM)?;
+            if piece.debt == Debt::Unmap {
+                room.owed.push_within_capacity(piece.claim.bytes).map_err(|_| ENOMEM)?;
+            }
+        }
+        mem::swap(&mut self.claims, &mut room.claims);
+        self.forget_unclaimed();
+        Ok(())
+    }
+
+    /// Forgets what came for bytes that nobody holds any more.
+    fn forget_unclaimed(&mut self) {
+        let claims = &self.claims;
+        self.held.take(|kick| !claims::holds(claims, &kick.access));
+        if !claims.iter().any(|claim| claim.holders > 0) {
+            *self.held = Held::new();
+        }
+    }
+
+    /// Xen no longer routes these bytes to us.
+    pub(crate) fn forget(&mut self, bytes: Bytes) {
+        self.claims.retain(|claim| claim.bytes != bytes || claim.holders > 0);
+    }
+
+    /// Publishes a registration whose bytes are claimed, and delivers what was held for it.
+    pub(crate) fn add(&mut self, new: Registration, room: &mut Room) -> Result {
+        if let Some(next) = &mut room.table {
+            for registration in self.table.drain_all() {
+                next.push_within_capacity(registration).map_err(|_| ENOMEM)?;
+            }
+            mem::swap(&mut self.table, next);
+        }
+        let index = table::place(&self.table, &new.doorbell).map_err(|_| EEXIST)?;
+        self.table.insert_within_capacity(index, new).map_err(|_| ENOMEM)?;
+        let (table, held) = (&self.table, &mut self.held);
+        if held.take(|kick| table::find(table, kick) == Some(index)) {
+            if let Some(new) = table.get(index) {
+                new.eventfd.signal();
+                self.counters.redelivered = self.counters.redelivered.wrapping_add(1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a registration away: exactly this doorbell with this eventfd. The eventfd is not
+    /// signalled again. To be dropped outside the lock.
+    pub(crate) fn remove(&mut self, doorbell: &Doorbell, eventfd: &EventFd) -> Result<Registration> {
+        let index = table::position(&self.table, doorbell).ok_or(ENOENT)?;
+        match self.table.get(index) {
+            Some(found) if found.eventfd.is(eventfd) => {}
+            _ => return Err(ENOENT),
+        }
+        self.table.remove(index).map_err(|_| ENOENT)
+    }
+
+    /// Acts on one request; the result is the answer to a read.
+    pub(crate) fn act(&mut self, request: &Request) -> u64 {
+        let counters = &mut self.counters;
+        let counter = match request {
+            Request::Kick(kick) => {
+                let found = table::find(&self.table, kick);
+                match found.and_then(|index| self.table.get(index)) {
+                    Some(registration) => {
+                        registration.eventfd.signal();
+                        &mut counters.delivered
+                    }
+                    None if claims::holds(&self.claims, &kick.access) => {
+                        self.held.insert(*kick);
+                        &mut counters.held
+                    }
+                    None => &mut counters.late,
+                }
+            }
+            Request::Read(_) => &mut counters.reads,
+            Request::Broadcast => &mut counters.broadcasts,
+            Request::Odd(_) => &mut counters.odd,
+        };
+        *counter = counter.wrapping_add(1);
+        0
+    }
+}

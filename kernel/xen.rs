@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What we ask of Xen: device model operations, a server's page, event channels.
+//!
+//! Errors are Xen's own. Xen's public headers `hvm/dm_op.h`, `memory.h` and `event_channel.h` say
+//! what the structs mean.
+
+use crate::bindings;
+use crate::protocol::doorbell::Bytes;
+use crate::protocol::{DomId, IoServerId, Port, Space};
+use core::mem::offset_of;
+use kernel::error::to_result;
+use kernel::prelude::*;
+
+/// `XENMEM_resource_ioreq_server`.
+const RESOURCE_IOREQ_SERVER: u16 = 0;
+/// `XENMEM_resource_ioreq_server_frame_ioreq(0)`.
+const FRAME_IOREQ: u64 = 1;
+/// `EVTCHNSTAT_interdomain`.
+const STATUS_INTERDOMAIN: u32 = 2;
+
+/// The number of a page frame.
+pub(crate) type Frame = bindings::xen_pfn_t;
+
+/// Whether this is a domain of Xen at all.
+pub(crate) fn is_domain() -> bool {
+    // SAFETY: It only reads what the kernel found out at boot.
+    unsafe { bindings::shim_xen_domain() }
+}
+
+/// Whether this is the domain that Xen started.
+pub(crate) fn is_initial_domain() -> bool {
+    // SAFETY: It only reads what the kernel found out at boot.
+    unsafe { bindings::shim_xen_initial_domain() }
+}
+
+/// Whether this is a PV domain.
+pub(crate) fn is_pv_domain() -> bool {
+    // SAFETY: It only reads what the kernel found out at boot.
+    unsafe { bindings::shim_xen_pv_domain() }
+}
+
+/// The payload of one device model operation.
+///
+/// # Safety
+/// The type is the struct that Xen names for [`Operation::NUMBER`]: `repr(C)`, of integers and
+/// without padding of the compiler's.
+unsafe trait Operation {
+    /// `XEN_DMOP_*`.
+    const NUMBER: u32;
+}
+
+/// `struct xen_dm_op` with one member of its union.
+#[repr(C, align(32))]
+struct Request<P> {
+    op: u32,
+    pad: u32,
+    payload: P,
+}
+
+macro_rules! operation {
+    ($number:literal, $size:literal, $(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),* }) => {
+        $(#[$doc])*
+        #[repr(C)]
+        #[derive(Default)]
+        struct $name {
+            $($field: $type),*
+        }
+
+        // SAFETY: repr(C), integers only, and they fill it: the sizes are compared here.
+        unsafe impl Operation for $name {
+            const NUMBER: u32 = $number;
+        }
+
+        const _: () = {
+            assert!(size_of::<$name>() == $size);
+            assert!($size == 0 $(+ size_of::<$type>())*);
+            assert!(offset_of!(Request<$name>, payload) == 8);
+        };
+    };
+}
+
+operation!(1, 6, /// `XEN_DMOP_create_ioreq_server`; Xen writes `id`.
+    CreateServer { handle_bufioreq: u8, pad: [u8; 3], id: u16 });
+operation!(3, 24, /// `XEN_DMOP_map_io_range_to_ioreq_server`; `end` is inside.
+    MapRange { id: u16, pad: u16, kind: u32, start: u64, end: u64 });
+operation!(4, 24, /// `XEN_DMOP_unmap_io_range_from_ioreq_server`; `end` is inside.
+    UnmapRange { id: u16, pad: u16, kind: u32, start: u64, end: u64 });
+operation!(5, 4, /// `XEN_DMOP_set_ioreq_server_state`.
+    SetServerState { id: u16, enabled: u8, pad: u8 });
+operation!(6, 4, /// `XEN_DMOP_destroy_ioreq_server`.
+    DestroyServer { id: u16, pad: u16 });
+operation!(20, 4, /// `XEN_DMOP_nr_vcpus`; Xen writes `vcpus`.
+    NrVcpus { vcpus: u32 });
+
+/// Does one operation on a guest and returns its payload as Xen left it.
+fn dm_op<P: Operation>(dom: DomId, payload: P) -> Result<P> {
+    let mut request = Request { op: P::NUMBER, pad: 0, payload };
+    let size = offset_of!(Request<P>, payload) + size_of::<P>();
+    let mut buffer = bindings::xen_dm_op_buf {
+        h: core::ptr::from_mut(&mut request).cast(),
+        size: size as bindings::xen_ulong_t,
+    };
+    // SAFETY: One buffer, which outlives the call and is at least as long as it says; Xen writes
+    // only into the payload, for which any bytes are a value (`Operation`).
+    to_result(unsafe { bindings::shim_dm_op(dom.0, 1, &raw mut buffer) })?;
+    Ok(request.payload)
+}
+
+/// How many vCPUs a guest has.
+pub(crate) fn vcpus(dom: DomId) -> Result<u32> {
+    dm_op(dom, NrVcpus::default()).map(|answer| answer.vcpus)
+}
+
+/// Creates a server without a buffered ring; it gets the lowest free id.
+pub(crate) fn create_server(dom: DomId) -> Result<IoServerId> {
+    dm_op(dom, CreateServer::default()).map(|answer| IoServerId(answer.id))
+}
+
+/// Destroys a server.
+pub(crate) fn destroy_server(dom: DomId, server: IoServerId) -> Result {
+    dm_op(dom, DestroyServer { id: server.0, pad: 0 }).map(|_| ())
+}
+
+/// Enables or disables a server.
+pub(crate) fn set_server_state(dom: DomId, server: IoServerId, enabled: bool) -> Result {
+    let payload = SetServerState { id: server.0, enabled: u8::from(enabled), pad: 0 };
+    dm_op(dom, payload).map(|_| ())
+}
+
+/// Routes bytes to a server.
+pub(crate) fn map_range(dom: DomId, server: IoServerId, bytes: Bytes) -> Result {
+    let (kind, start, end) = range(bytes);
+    dm_op(dom, MapRange { id: server.0, pad: 0, kind, start, end }).map(|_| ())
+}
+
+/// Routes bytes to a server no longer.
+pub(crate) fn unmap_range(dom: DomId, server: IoServerId, bytes: Bytes) -> Result {
+    let (kind, start, end) = range(bytes);
+    dm_op(dom, UnmapRange { id: server.0, pad: 0, kind, start, end }).map(|_| ())
+}
+
+fn range(bytes: Bytes) -> (u32, u64, u64) {
+    let kind = match bytes.space() {
+        Space::Pio => 0,
+        Space::Mmio => 1,
+    };
+    (kind, bytes.first(), bytes.last())
+}
+
+/// Acquires the ioreq page of a server. On PV the result is its machine frame. On PVH it is put at
+/// `frame`, which is one of ours that has no memory behind it, and the result is the same.
+pub(crate) fn acquire_ioreq_page(dom: DomId, server: IoServerId, frame: Frame) -> Result<Frame> {
+    let mut frame = frame;
+    let mut argument = bindings::xen_mem_acquire_resource {
+        domid: dom.0,
+        type_: RESOURCE_IOREQ_SERVER,
+        id: u32::from(server.0),
+        nr_frames: 1,
+        frame: FRAME_IOREQ,
+        frame_list: &raw mut frame,
+        ..Default::default()
+    };
+    // SAFETY: The argument is what the command takes, and its list has the one frame that it says;
+    // both outlive the call.
+    to_result(unsafe {
+        bindings::shim_memory_op(bindings::XENMEM_acquire_resource, (&raw mut argument).cast())
+    })?;
+    Ok(frame)
+}
+
+/// Takes what is at a frame of ours out of our memory map.
+pub(crate) fn remove_from_physmap(frame: Frame) -> Result {
+    let mut argument =
+        bindings::xen_remove_from_physmap { domid: DomId::SELF.0, gpfn: frame };
+    // SAFETY: The argument is what the command takes, and outlives the call.
+    to_result(unsafe {
+        bindings::shim_memory_op(bindings::XENMEM_remove_from_physmap, (&raw mut argument).cast())
+    })
+}
+
+fn event_channel_op<T>(command: u32, argument: &mut T) -> Result {
+    // SAFETY: The callers below pass the struct that Xen names for the command; it outlives the
+    // call.
+    to_result(unsafe {
+        bindings::shim_event_channel_op(command as c_int, core::ptr::from_mut(argument).cast())
+    })
+}
+
+/// Binds a port of a guest to a new one of ours.
+pub(crate) fn bind_interdomain(dom: DomId, remote: Port) -> Result<Port> {
+    let mut argument = bindings::evtchn_bind_interdomain {
+        remote_dom: dom.0,
+        remote_port: remote.0,
+        ..Default::default()
+    };
+    event_channel_op(bindings::EVTCHNOP_bind_interdomain, &mut argument)?;
+    Ok(Port(argument.local_port))
+}
+
+/// Rings the other end of a port of ours. It fails only if nobody is there any more.
+pub(crate) fn send(port: Port) {
+    let mut argument = bindings::evtchn_send { port: port.0 };
+    let _ = event_channel_op(bindings::EVTCHNOP_send, &mut argument);
+}
+
+/// Closes a port of ours, unless it is somebody else's by now.
+pub(crate) fn close_if_bound_to(port: Port, dom: DomId, remote: Port) {
+    let mut status =
+        bindings::evtchn_status { dom: DomId::SELF.0, port: port.0, ..Default::default() };
+    if event_channel_op(bindings::EVTCHNOP_status, &mut status).is_err()
+        || status.status != STATUS_INTERDOMAIN
+    {
+        return;
+    }
+    // SAFETY: The status says that this is the member which Xen wrote.
+    let other = unsafe { status.u.interdomain };
+    if (other.dom, other.port) == (dom.0, remote.0) {
+        let mut argument = bindings::evtchn_close { port: port.0 };
+        let _ = event_channel_op(bindings::EVTCHNOP_close, &mut argument);
+    }
+}
