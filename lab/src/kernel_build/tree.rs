@@ -52,7 +52,8 @@ while [ "$1" != -- ]; do
 	shift 3
 done
 shift
-exec chroot "$root" "$@"
+# What is built ends with who asked for it: the next one may build in the same place.
+exec setpriv --pdeathsig TERM chroot "$root" "$@"
 "#;
 
 impl Tree {
