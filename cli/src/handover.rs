@@ -2,17 +2,13 @@
 
 use crate::failure::Failure;
 use crate::spec::{Call, Kick, Place};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{EventfdFlags, eventfd};
 use serde::Serialize;
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
 use xen_eventfd::{ChannelFd, Guest, IoEvent, IrqFd};
 
 /// The first descriptor that is passed (`SD_LISTEN_FDS_START`).
 const FIRST: i32 = 3;
-/// How long the engine may take for signals that wait, and how often it is looked after.
-const PATIENCE: Duration = Duration::from_millis(500);
-const STEP: Duration = Duration::from_millis(1);
 
 /// Eventfds, registered for as long as this lives: kicks first, then calls.
 #[derive(Debug, Default)]
@@ -68,22 +64,6 @@ impl Handover {
     /// What is passed, in the order of the descriptors.
     pub fn passed(&self) -> &[Passed] {
         &self.passed
-    }
-
-    /// Ends the registrations, when the engine has raised what the backend signalled last: a
-    /// backend may signal and end at once.
-    pub fn settle(self) {
-        let deadline = Instant::now() + PATIENCE;
-        let calls = self.passed.iter().rev().take(self.irqs.len());
-        let mut pending: Vec<PollFd<'_>> =
-            calls.map(|call| PollFd::new(&call.eventfd, PollFlags::IN)).collect();
-        // Readable until the engine has taken the signal; ending the registration waits for what
-        // it has taken.
-        while matches!(poll(&mut pending, Some(&Timespec::default())), Ok(1..))
-            && Instant::now() < deadline
-        {
-            std::thread::sleep(STEP);
-        }
     }
 
     fn pass(&mut self, name: String, what: &str, eventfd: OwnedFd) {

@@ -95,9 +95,8 @@ pub fn run_on(
     let backend = Backend::start(helper, handover.passed(), &arguments.command)?;
     tell_start(session, &guest, &handover, &backend)?;
     let end = backend.attend(guest.gone(), signals)?;
-    if end != End::GuestGone {
-        handover.settle();
-    }
+    // What the backend signalled last is still raised.
+    drop(handover);
     let counters = guest.counters();
     let exit = match end {
         End::Exited(status) => Exit::Backend(code_of(status)),
