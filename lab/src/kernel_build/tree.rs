@@ -7,10 +7,10 @@
 use std::{
     io::{BufRead as _, BufReader, pipe},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use rustix::process::geteuid;
 
 /// A tree of unpacked packages.
@@ -67,12 +67,32 @@ impl Tree {
 
     /// Runs a command quietly. If it fails, the error ends with what it last said.
     pub(super) fn run(&self, words: &[String]) -> Result<()> {
-        self.execute(&[], words, |_| {}).map(drop)
+        let (lines, status) = self.execute(&[], words, |_| {})?;
+        let tail = lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n");
+        ensure!(status.success(), "{} ({status}):\n{tail}", self.failure(words, &lines));
+        Ok(())
     }
 
     /// Runs a command, shows what it says on standard error, and returns it.
     pub(super) fn show(&self, binds: &[Bind], words: &[String]) -> Result<Vec<String>> {
-        self.execute(binds, words, |line| eprintln!("{line}"))
+        let (lines, status) = self.execute(binds, words, |line| eprintln!("{line}"))?;
+        ensure!(
+            status.success(),
+            "{} ({status}); its messages are above",
+            self.failure(words, &lines)
+        );
+        Ok(lines)
+    }
+
+    /// Whose failure it was, by what was said last.
+    fn failure(&self, words: &[String], lines: &[String]) -> String {
+        let root = self.root.display();
+        match lines.last().map_or("", String::as_str) {
+            last if last.starts_with("unshare: ") || last.starts_with("mount: ") => {
+                format!("{root} cannot be entered: root or user namespaces are needed")
+            }
+            _ => format!("{} failed in {root}", words.first().map_or("", String::as_str)),
+        }
     }
 
     fn execute(
@@ -80,8 +100,7 @@ impl Tree {
         binds: &[Bind],
         words: &[String],
         mut hear: impl FnMut(&str),
-    ) -> Result<Vec<String>> {
-        let name = words.first().map_or("", String::as_str);
+    ) -> Result<(Vec<String>, ExitStatus)> {
         let (reader, writer) = pipe()?;
         let mut command = Command::new("unshare");
         if !geteuid().is_root() {
@@ -109,15 +128,6 @@ impl Tree {
             hear(&line);
             lines.push(line);
         }
-        let status = child.wait()?;
-        if !status.success() {
-            let tail = lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n");
-            bail!(
-                "{name} failed in {} ({status}):\n{tail}\nIf this is about mounting: root or user \
-                 namespaces are needed",
-                self.root.display()
-            );
-        }
-        Ok(lines)
+        Ok((lines, child.wait()?))
     }
 }
