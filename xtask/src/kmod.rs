@@ -1,6 +1,7 @@
 //! `cargo xtask kmod`: builds the kernel module for the kernel that the lab boots, and loads it
 //! there.
 
+mod guests;
 mod kernel_log;
 
 use std::{path::PathBuf, time::Duration};
@@ -9,7 +10,10 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
 use xen_eventfd_lab::{Boot, Dom0, Lab, Machine, target_folder, workspace};
 
-use crate::lab::Kind;
+use crate::{
+    lab::{Kind, RACE_CPUS},
+    tally::Tally,
+};
 
 /// What to do with the module.
 #[derive(Debug, Args)]
@@ -26,11 +30,16 @@ enum Command {
         #[arg(long)]
         clippy: bool,
     },
-    /// Load it in the lab and unload it again, and look at the kernel's log
+    /// Load it in the lab, have it serve guests, unload it, and look at the kernel's log
     Test {
         /// The kind of dom0; both if not given
         #[arg(long, value_enum)]
         dom0: Option<Kind>,
+        /// Only this many emulated CPUs; else all on one, and then those that race on four
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=16))]
+        cpus: Option<u32>,
+        /// Only tests whose name contains one of these
+        names: Vec<String>,
     },
     /// A shell in a dom0 that has it loaded; Control and ] leaves
     Load {
@@ -68,15 +77,29 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             println!("for Linux {} ({})", module.release, module.version);
             Ok(())
         }
-        Command::Test { dom0 } => {
+        Command::Test { dom0, cpus, ref names } => {
             let module = build(&lab, false)?;
+            let guests = guests::Guests::prepare()?;
             let kinds = dom0.map_or_else(|| vec![Kind::Pv, Kind::Pvh], |kind| vec![kind]);
+            let mut tally = Tally::default();
             for kind in kinds {
                 let kind = Dom0::from(kind);
-                comes_and_goes(&lab, &module, kind)
-                    .with_context(|| format!("{} dom0", kind.name()))?;
-                println!("ok      {}: loaded, unloaded, the log is clean", kind.name());
+                if names.is_empty() {
+                    comes_and_goes(&lab, &module, kind)
+                        .with_context(|| format!("{} dom0", kind.name()))?;
+                    println!("ok      {}: loaded, unloaded, the log is clean", kind.name());
+                    tally.passed += 1;
+                }
+                let boots = cpus.map_or_else(
+                    || vec![(1, false), (RACE_CPUS, true)],
+                    |cpus| vec![(cpus, false)],
+                );
+                for (cpus, races) in boots {
+                    tally += guests.play(&lab, &module, (kind, cpus), races, names)?;
+                }
             }
+            println!("{tally}");
+            ensure!(tally.failed == 0, "{} tests of the module failed", tally.failed);
             Ok(())
         }
         Command::Load { dom0, cpus } => {

@@ -162,7 +162,7 @@ fn play_all(stage: &scenarios::Stage, dom0: Dom0, names: &[String]) -> Result<Ta
 }
 
 /// Things happen at once on so many.
-const RACE_CPUS: u32 = 4;
+pub(crate) const RACE_CPUS: u32 = 4;
 
 impl Machinery {
     fn boot(&self, name: &str) -> Boot {

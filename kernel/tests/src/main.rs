@@ -1,0 +1,91 @@
+//! Tests of the kernel module, in domain 0 of real Xen, with real guests.
+
+mod device;
+mod tests;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use xen_eventfd::{DomId, Guardian};
+use xen_eventfd_host::linux::LinuxHost;
+use xen_eventfd_scenarios::link::Link;
+use xen_eventfd_scenarios::roles::{Actor, kill::Die};
+use xen_eventfd_scenarios::run;
+use xen_eventfd_scenarios::stage::xen::XenStage;
+
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs all tests, or those whose name contains one of NAMES; the module is loaded.
+    Run {
+        /// Parts of names.
+        names: Vec<String>,
+        /// The test guest's ELF file.
+        #[arg(long, default_value = "/lab/guest")]
+        guest: PathBuf,
+        /// Only those about things that happen at once.
+        #[arg(long)]
+        races: bool,
+    },
+    /// Plays another process of a test; the link to it is standard input.
+    #[command(hide = true)]
+    Actor {
+        /// Where the library's engines would keep locks and records.
+        run_dir: PathBuf,
+    },
+    /// Serves two queues of a guest until it is killed.
+    #[command(hide = true)]
+    Own {
+        /// The guest.
+        dom: u16,
+    },
+}
+
+fn main() -> Result<ExitCode> {
+    match Arguments::parse().command {
+        Command::Run { names, guest, races } => {
+            let stage = XenStage::new(guest)?;
+            let chosen = tests::ALL.iter().filter(|test| {
+                (test.race || !races)
+                    && (names.is_empty() || names.iter().any(|name| test.name.contains(name)))
+            });
+            let (mut passed, mut failed) = (0, 0);
+            for test in chosen {
+                match run(test, &stage).failure {
+                    None => {
+                        passed += 1;
+                        println!("ok      {}", test.name);
+                    }
+                    Some(why) => {
+                        failed += 1;
+                        println!("FAILED  {}: {why}", test.name);
+                    }
+                }
+            }
+            if passed + failed == 0 {
+                bail!("no test is called anything like {names:?}");
+            }
+            println!("{passed} passed, {failed} failed");
+            Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Actor { run_dir } => {
+            let link = Link::from_fd(std::io::stdin().as_fd().try_clone_to_owned()?);
+            let host = Arc::new(LinuxHost::open()?);
+            let (guardian, die) = (Guardian::None, Die::new(|| std::process::abort()));
+            Actor { host, link, run_dir, guardian, die }.play()?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Own { dom } => {
+            tests::own(DomId(dom)).with_context(|| format!("domain {dom}"))?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
