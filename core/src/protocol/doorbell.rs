@@ -1,6 +1,6 @@
 //! What a registration listens to, checked once, here.
 
-use super::ioreq::{Kick, Space, Width};
+use super::ioreq::{Access, Kick, Space, Width};
 use core::fmt;
 
 /// A run of at least one byte of one space. It never wraps.
@@ -36,6 +36,12 @@ impl Bytes {
     /// The last byte's address.
     pub const fn last(&self) -> u64 {
         self.last
+    }
+
+    /// Whether an access touches any of them.
+    pub fn meet(&self, access: &Access) -> bool {
+        let last = access.addr.saturating_add(u64::from(access.width.bytes()) - 1);
+        access.space == self.space && access.addr <= self.last && self.first <= last
     }
 }
 

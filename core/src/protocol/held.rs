@@ -7,6 +7,7 @@
 //! many costs a look at an empty queue, a kick too few a guest that waits for ever.
 
 use super::claims::{self, Claim};
+use super::doorbell::Bytes;
 use super::ioreq::{Kick, Space, Width};
 
 /// A set of up to `N` held kicks.
@@ -60,9 +61,11 @@ impl<const N: usize> Held<N> {
         self.len < before || self.overflowed > 0
     }
 
-    /// Forgets what came for bytes that nobody holds any more.
-    pub fn forget_unclaimed(&mut self, claims: &[Claim]) {
-        self.retain(|kick| claims::holds(claims, &kick.access));
+    /// Forgets what came for `bytes`, which somebody has let go of, unless all of it is held by
+    /// others still. What came for other bytes stays, claimed or not: an engine may have found it
+    /// in the slots of one that died.
+    pub fn forget(&mut self, bytes: Bytes, claims: &[Claim]) {
+        self.retain(|kick| !bytes.meet(&kick.access) || claims::holds(claims, &kick.access));
         if !claims.iter().any(|claim| claim.holders > 0) {
             self.overflowed = 0;
         }
@@ -91,8 +94,11 @@ impl<const N: usize> Default for Held<N> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::doorbell::Bytes;
     use super::*;
+
+    fn doorbell() -> Bytes {
+        Bytes::new(Space::Mmio, 0x50, 0x53).unwrap()
+    }
 
     fn kick(value: u64) -> Kick {
         Kick::new(Space::Mmio, 0x50, Width::Four, value)
@@ -114,7 +120,7 @@ mod tests {
         (0..5).for_each(|value| held.insert(kick(value)));
         assert_eq!((held.marks().len(), held.overflowed()), (2, 3));
         assert!(held.take(|held| *held == kick(4)));
-        held.forget_unclaimed(&[]);
+        held.forget(doorbell(), &[]);
         assert_eq!((held.marks().len(), held.overflowed()), (0, 0));
     }
 
@@ -122,10 +128,23 @@ mod tests {
     fn marks_live_as_long_as_their_bytes_are_claimed() {
         let mut held = Held::<4>::new();
         held.insert(kick(1));
-        let bytes = Bytes::new(Space::Mmio, 0x50, 0x53).unwrap();
-        held.forget_unclaimed(&[Claim { bytes, holders: 1 }]);
+        let bytes = doorbell();
+        held.forget(bytes, &[Claim { bytes, holders: 1 }]);
         assert_eq!(held.marks(), [kick(1)]);
-        held.forget_unclaimed(&[Claim { bytes, holders: 0 }]);
+        held.forget(bytes, &[Claim { bytes, holders: 0 }]);
+        assert_eq!(held.marks(), []);
+    }
+
+    #[test]
+    fn what_came_for_other_bytes_stays() {
+        let mut held = Held::<4>::new();
+        held.insert(kick(1));
+        for (first, last) in [(0x40, 0x4F), (0x54, 0x5F)] {
+            held.forget(Bytes::new(Space::Mmio, first, last).unwrap(), &[]);
+        }
+        held.forget(Bytes::new(Space::Pio, 0x50, 0x53).unwrap(), &[]);
+        assert_eq!(held.marks(), [kick(1)]);
+        held.forget(Bytes::new(Space::Mmio, 0x53, 0x60).unwrap(), &[]);
         assert_eq!(held.marks(), []);
     }
 }

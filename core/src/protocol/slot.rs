@@ -90,6 +90,14 @@ impl Slot {
         self.serve_in(&[State::Ready], act)
     }
 
+    /// What waits here, READY or INPROCESS, and is left as it is: to be put down before a
+    /// [`Slot::sweep`].
+    pub fn waiting(&self) -> Option<Request> {
+        let flags = self.flags.load(Ordering::Acquire);
+        let waits = matches!(State::from_flags(flags), State::Ready | State::InProcess);
+        waits.then(|| Request::decode(&self.copy(flags)))
+    }
+
     /// Completes whatever waits here on behalf of an owner that is gone, INPROCESS included.
     /// The caller notifies the vCPU in any case: the old owner may have died between its answer
     /// and its event.
@@ -230,7 +238,11 @@ mod tests {
         for state in [State::Ready, State::InProcess] {
             slot.publish(&request(0));
             slot.force(state);
-            assert!(slot.sweep().is_some());
+            let waiting = slot.waiting();
+            assert_eq!(slot.state(), state);
+            assert!(waiting.is_some());
+            assert_eq!(slot.sweep(), waiting);
+            assert_eq!(slot.waiting(), None);
             assert_eq!(slot.collect(), Some(7));
         }
     }
