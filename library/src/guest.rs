@@ -267,7 +267,8 @@ assert!(!guest.is_served());
         self.0.core.is_served()
     }
 
-    /// An eventfd that is readable once the guest is dead, to be watched beside others. Do not
+    /// An eventfd that is readable once the guest is dead, or the engine has stopped and let go of
+    /// it; to be watched beside others. Do not
     /// read it: every holder of the guest shares it.
     ///
     #[doc = example!(r#"

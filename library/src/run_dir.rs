@@ -4,15 +4,17 @@
 //! as that process lives; and a record of the doorbell server, which outlives the process, so
 //! that whoever comes next can tell the server from a foreign one.
 
+use crate::engine::doorbells::MAX_HELD;
 use crate::{Error, Result};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use xen_eventfd_core::{DomId, IoServerId, Kick, Port, Space, Width};
+use xen_eventfd_core::{DomId, Kick, Space, Width};
 
 /// Where the directory is on a real host.
 pub const DEFAULT: &str = "/run/xen-eventfd";
@@ -42,34 +44,60 @@ pub(crate) struct Record {
     pub(crate) domid: u16,
     /// Domids are used again, UUIDs are not.
     pub(crate) uuid: Option<String>,
-    /// The server that the last engine left, if it left one.
+    /// Servers that were created and not yet enabled, or are about to be given back. One is
+    /// forgotten before it is destroyed, so that this never names what has become another's.
+    #[serde(default)]
+    pub(crate) created: Vec<u16>,
+    /// The server that serves the guest, or that the last engine left.
     pub(crate) server: Option<ServerRecord>,
     /// Kicks that were answered on behalf of a dead engine; the next one delivers them.
     #[serde(default)]
-    pub(crate) held: Vec<HeldKick>,
+    held: Vec<HeldKick>,
 }
 
 /// How to recognise a server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ServerRecord {
     pub(crate) id: u16,
-    /// Every vCPU's port; unknown until the server is enabled.
-    pub(crate) ports: Option<Vec<u32>>,
+    /// Every vCPU's port.
+    pub(crate) ports: Vec<u32>,
 }
 
-impl ServerRecord {
-    pub(crate) fn server(&self) -> IoServerId {
-        IoServerId(self.id)
+impl Record {
+    /// Nothing is known but the guest.
+    pub(crate) fn new(dom: DomId, uuid: Option<String>) -> Self {
+        Self { domid: dom.0, uuid, created: vec![], server: None, held: vec![] }
     }
 
-    pub(crate) fn ports(&self) -> Option<Vec<Port>> {
-        Some(self.ports.as_ref()?.iter().copied().map(Port).collect())
+    pub(crate) fn dom(&self) -> DomId {
+        DomId(self.domid)
+    }
+
+    /// The kicks that wait for the next engine.
+    pub(crate) fn held(&self) -> impl Iterator<Item = Kick> + '_ {
+        self.held.iter().filter_map(HeldKick::kick)
+    }
+
+    /// Puts kicks aside for the next engine: each once, and no more than it would tell apart.
+    pub(crate) fn hold(&mut self, kicks: impl IntoIterator<Item = Kick>) {
+        let all: BTreeSet<Kick> = self.held().chain(kicks).collect();
+        self.held = all.into_iter().take(MAX_HELD + 1).map(Into::into).collect();
+    }
+
+    /// Leaves these kicks, and no others, for the next engine.
+    pub(crate) fn hold_only(&mut self, kicks: impl IntoIterator<Item = Kick>) {
+        self.held.clear();
+        self.hold(kicks);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.created.is_empty() && self.server.is_none() && self.held.is_empty()
     }
 }
 
 /// A kick in a record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct HeldKick {
+struct HeldKick {
     pio: bool,
     addr: u64,
     width: u32,
@@ -88,7 +116,7 @@ impl From<Kick> for HeldKick {
 }
 
 impl HeldKick {
-    pub(crate) fn kick(&self) -> Option<Kick> {
+    fn kick(&self) -> Option<Kick> {
         let space = if self.pio { Space::Pio } else { Space::Mmio };
         Some(Kick::new(space, self.addr, Width::new(self.width)?, self.value))
     }
@@ -177,9 +205,13 @@ impl RunDir {
         (record.domid == dom.0).then_some(record)
     }
 
-    /// Writes a guest's record, in one step.
+    /// Writes a guest's record, in one step; removes it if there is nothing in it.
     pub(crate) fn write(&self, record: &Record) -> Result<()> {
-        let path = self.record(DomId(record.domid));
+        if record.is_empty() {
+            self.remove(record.dom());
+            return Ok(());
+        }
+        let path = self.record(record.dom());
         let draft = path.with_extension("new");
         let text = serde_json::to_vec(record).unwrap_or_default();
         std::fs::write(&draft, text)
@@ -249,16 +281,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::open(dir.path()).unwrap();
         let kick = Kick::new(Space::Pio, 0x50, Width::Two, 3);
-        let record = Record {
-            domid: 5,
-            uuid: Some("u".to_owned()),
-            server: Some(ServerRecord { id: 7, ports: Some(vec![4, 5]) }),
-            held: vec![kick.into()],
-        };
+        let mut record = Record::new(DomId(5), Some("u".to_owned()));
+        record.created = vec![3];
+        record.server = Some(ServerRecord { id: 7, ports: vec![4, 5] });
+        record.hold([kick, kick]);
         run.write(&record).unwrap();
         assert_eq!(run.recorded().unwrap(), [DomId(5)]);
         assert_eq!(run.read(DomId(5)), Some(record.clone()));
-        assert_eq!(record.held[0].kick(), Some(kick));
+        assert_eq!(record.held().collect::<Vec<_>>(), [kick]);
+        run.write(&Record::new(DomId(5), None)).unwrap();
+        assert_eq!(run.recorded().unwrap(), [], "one with nothing in it is none");
+        run.write(&record).unwrap();
         run.remove(DomId(5));
         assert_eq!(run.read(DomId(5)), None);
     }

@@ -125,8 +125,19 @@ impl Doorbells {
     pub(crate) fn unclaim(&mut self, bytes: Bytes) -> Vec<Bytes> {
         let pieces: Vec<Piece> = claims::release(&self.claims, bytes).collect();
         self.claims = pieces.iter().map(|piece| piece.claim).collect();
-        self.held.forget_unclaimed(&self.claims);
+        self.held.forget(bytes, &self.claims);
         owed(&pieces, Debt::Unmap)
+    }
+
+    /// What nobody holds and Xen still routes to us.
+    pub(crate) fn stuck(&self) -> Vec<Bytes> {
+        self.claims.iter().filter(|claim| claim.holders == 0).map(|claim| claim.bytes).collect()
+    }
+
+    /// Held kicks for bytes that nobody has registered: they came to an engine that died.
+    pub(crate) fn inherited(&self) -> Vec<Kick> {
+        let claimed = |kick: &Kick| self.claims.iter().any(|claim| claim.bytes.meet(&kick.access));
+        self.held.marks().iter().filter(|kick| !claimed(kick)).copied().collect()
     }
 
     /// Xen no longer routes these bytes to us.

@@ -2,10 +2,10 @@
 
 use super::doorbells::{Counters, Doorbells, Registration, Unmatched};
 use super::irq::{Action, Channel, IrqSource};
-use super::server::Server;
+use super::server::{Server, give_back};
 use super::{Engine, Shared, Source, new_eventfd, orphan};
 use crate::eventfd::EventFd;
-use crate::run_dir::{HeldKick, Lock, Purpose, Record};
+use crate::run_dir::{Lock, Purpose, Record};
 use crate::{Error, Result, lock};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use xen_eventfd_core::doorbell::Bytes;
 use xen_eventfd_core::irq::Irq;
 use xen_eventfd_core::{DomId, Doorbell, IoServerId, Kick, Port};
-use xen_eventfd_host::{HostError, LocalPort};
+use xen_eventfd_host::{Call, HostError, LocalPort};
 
 /// What the handler of a kick needs. Whoever holds its lock may rely on no handler running.
 #[derive(Debug)]
@@ -21,6 +21,17 @@ struct Board {
     /// `None` once the guest is let go of or dead.
     server: Option<Server>,
     doorbells: Doorbells,
+}
+
+impl Board {
+    /// Takes the server away from the handlers. The kicks that came so far are delivered.
+    fn take_server(&mut self, shared: &Shared) -> Option<Server> {
+        let server = self.server.take()?;
+        for slot in server.page.slots().iter().take(server.ports.len()) {
+            slot.serve(|request| self.doorbells.act(request, &mut |fd| shared.signal(fd)));
+        }
+        Some(server)
+    }
 }
 
 /// How a guest stands with the engine.
@@ -41,9 +52,10 @@ pub(crate) struct GuestCore {
     board: Mutex<Board>,
     channels: Mutex<BTreeMap<Port, (Arc<Channel>, u32)>>,
     last_error: Mutex<Option<HostError>>,
-    /// Readable once the guest is dead.
+    /// Readable once the guest is dead or the engine has stopped.
     gone: OwnedFd,
-    lock: Mutex<Option<Lock>>,
+    /// The guest's lock and record, until it is no longer ours.
+    hold: Mutex<Option<(Lock, Record)>>,
 }
 
 /// A guest that is ours; dropping it lets go of it.
@@ -73,14 +85,14 @@ impl Attachment {
         })?;
         let gone = new_eventfd()?;
         let lock_file = shared.run_dir.lock(dom, Purpose::Serve)?;
-        let fresh = Record { domid: dom.0, uuid: domain.uuid.clone(), server: None, held: vec![] };
+        let fresh = Record::new(dom, domain.uuid);
         let mut record = shared.run_dir.read(dom).unwrap_or_else(|| fresh.clone());
         match orphan::recover(&*shared.host, &shared.run_dir, &mut record)? {
             orphan::Reaped::GuestGone => record = fresh,
             reaped => tracing::debug!(?reaped, %dom, "looked for an orphan"),
         }
         let mut doorbells = Doorbells::default();
-        record.held.iter().filter_map(HeldKick::kick).for_each(|kick| doorbells.hold(kick));
+        record.held().for_each(|kick| doorbells.hold(kick));
 
         let server = Server::create(&*shared.host, &*shared.events, &shared.run_dir, &mut record)
             .map_err(|error| match error {
@@ -96,7 +108,7 @@ impl Attachment {
             channels: Mutex::default(),
             last_error: Mutex::default(),
             gone,
-            lock: Mutex::new(Some(lock_file)),
+            hold: Mutex::new(Some((lock_file, record))),
         });
         for (vcpu, port) in ports.iter().enumerate() {
             let source = Source::Doorbell(Arc::clone(&core), vcpu);
@@ -110,6 +122,8 @@ impl Attachment {
         }
         // It may have died before it was in the list of those who are looked after.
         attachment.core.bury_if_dead(shared);
+        // So may the engine.
+        shared.alive()?;
         drop(attachment.core.changes()?);
         Ok(attachment)
     }
@@ -139,7 +153,7 @@ impl Attachment {
             if let Err(error) = shared.host.map_range(self.core.dom, self.core.server, *piece) {
                 let unmapped = to_map.get(index..).unwrap_or_default();
                 self.unclaim(bytes, unmapped);
-                return Err(self.core.died_or(error));
+                return Err(self.core.died_or(shared, error));
             }
         }
         let serial = shared.serial();
@@ -157,6 +171,7 @@ impl Attachment {
         serial: Option<u64>,
     ) -> Result<()> {
         let addr = doorbell.bytes().first();
+        self.shared().alive()?;
         let _changes = self.core.changes()?;
         // The handler signals under this lock, so none is on its way once it is released.
         let removed = lock(&self.core.board).doorbells.remove(doorbell, eventfd, serial);
@@ -169,21 +184,34 @@ impl Attachment {
 
     /// Lets go of bytes, of which some were never mapped.
     fn unclaim(&self, bytes: Bytes, never_mapped: &[Bytes]) {
-        let shared = self.shared();
-        let to_unmap = lock(&self.core.board).doorbells.unclaim(bytes);
-        for piece in to_unmap {
-            let unmapped = never_mapped.contains(&piece)
-                || match shared.host.unmap_range(self.core.dom, self.core.server, piece) {
-                    Ok(()) => true,
-                    // Taking bytes from the middle of a range may need one range too many. The
-                    // bytes stay ours then, and are answered.
-                    Err(error) => {
-                        tracing::info!(%error, "the bytes stay claimed");
-                        false
-                    }
-                };
-            if unmapped {
+        let released = lock(&self.core.board).doorbells.unclaim(bytes);
+        let mut room = false;
+        for piece in &released {
+            room |= never_mapped.contains(piece) || self.unmap(*piece);
+            if never_mapped.contains(piece) {
+                lock(&self.core.board).doorbells.forget(*piece);
+            }
+        }
+        // There may be room now for what Xen could not take back before.
+        let stuck = lock(&self.core.board).doorbells.stuck();
+        let mut others = stuck.into_iter().filter(|piece| !released.contains(piece));
+        while room {
+            let Some(piece) = others.next() else { break };
+            room = self.unmap(piece);
+        }
+    }
+
+    /// Has Xen take bytes back. `false`: it does not, as when taking them from the middle of a
+    /// range needs one range too many. They stay ours then, and are answered.
+    fn unmap(&self, piece: Bytes) -> bool {
+        match self.shared().host.unmap_range(self.core.dom, self.core.server, piece) {
+            Ok(()) => {
                 lock(&self.core.board).doorbells.forget(piece);
+                true
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the bytes stay claimed");
+                false
             }
         }
     }
@@ -196,8 +224,7 @@ impl Attachment {
         let _changes = self.core.changes()?;
         let id = eventfd.id();
         let mut sources = lock(&shared.sources);
-        if sources.irqs.values().any(|other| other.eventfd.id() == id && other.dom == self.core.dom)
-        {
+        if sources.irqs.values().any(|other| other.eventfd == id && other.dom == self.core.dom) {
             return Err(Error::Busy { what: "an interrupt for this eventfd".to_owned() });
         }
         drop(sources);
@@ -212,7 +239,7 @@ impl Attachment {
         sources.irqs.insert(serial, Arc::clone(&source));
         drop(sources);
         // What was signalled before counts: the descriptor is readable, so the thread comes by.
-        if let Err(error) = shared.listen(source.eventfd.as_fd(), serial) {
+        if let Err(error) = source.listen(shared, serial) {
             self.unregister_irq(serial);
             return Err(error);
         }
@@ -222,8 +249,7 @@ impl Attachment {
     /// Takes an irqfd back. When this returns, it raises nothing any more.
     pub(crate) fn unregister_irq(&self, serial: u64) {
         let Some(source) = lock(&self.shared().sources).irqs.remove(&serial) else { return };
-        self.shared().ignore(source.eventfd.as_fd());
-        source.finish(&*self.shared().host, &*self.shared().events);
+        source.finish(self.shared());
         if let Irq::EventChannel(port) = source.irq {
             self.release_channel(port);
         }
@@ -233,7 +259,7 @@ impl Attachment {
     pub(crate) fn find_irq(&self, eventfd: &EventFd, irq: &Irq) -> Option<u64> {
         let sources = lock(&self.shared().sources);
         let same = |source: &IrqSource| {
-            source.dom == self.core.dom && source.eventfd.is(eventfd) && source.irq == *irq
+            source.dom == self.core.dom && source.eventfd == eventfd.id() && source.irq == *irq
         };
         sources.irqs.iter().find_map(|(serial, source)| same(source).then_some(*serial))
     }
@@ -250,26 +276,26 @@ impl Attachment {
             self.release_channel(port);
             return Err(Error::Busy { what: format!("an eventfd for {port}") });
         }
-        let ended = if std::mem::take(&mut listener.missed) {
+        if listener.missed {
             self.shared().signal(&eventfd);
-            self.shared().events.eoi(channel.local)
-        } else {
-            Ok(())
-        };
+            if let Err(error) = self.shared().events.eoi(channel.local) {
+                // It waits for the next one.
+                drop(listener);
+                self.release_channel(port);
+                return Err(error.into());
+            }
+            listener.missed = false;
+        }
         listener.eventfd = Some(eventfd);
-        drop(listener);
-        ended.map_err(|error| {
-            self.stop_listening(port);
-            error.into()
-        })
+        Ok(())
     }
 
     /// When this returns, the eventfd of a port is not signalled again.
     pub(crate) fn stop_listening(&self, port: Port) {
         let channel = lock(&self.core.channels).get(&port).map(|(channel, _)| Arc::clone(channel));
-        if let Some(channel) = channel
-            && lock(&channel.listener).eventfd.take().is_some()
-        {
+        let listened =
+            channel.is_some_and(|channel| lock(&channel.listener).eventfd.take().is_some());
+        if listened {
             self.release_channel(port);
         }
     }
@@ -283,8 +309,8 @@ impl Attachment {
             return Ok(Arc::clone(channel));
         }
         let mut sources = lock(&shared.sources);
-        let bound = Channel::bind(&shared.events, self.core.dom, port);
-        let channel = Arc::new(bound.map_err(|error| self.core.died_or(error))?);
+        let bound = Channel::bind(&*shared.events, self.core.dom, port);
+        let channel = Arc::new(bound.map_err(|error| self.core.died_or(shared, error))?);
         sources.ports.insert(channel.local, Source::Channel(Arc::clone(&channel)));
         channels.insert(port, (Arc::clone(&channel), 1));
         Ok(channel)
@@ -293,41 +319,18 @@ impl Attachment {
     /// One user less; unbound by the last.
     fn release_channel(&self, port: Port) {
         let mut channels = lock(&self.core.channels);
-        let Some((channel, users)) = channels.get_mut(&port) else { return };
+        let Some((_, users)) = channels.get_mut(&port) else { return };
         *users -= 1;
-        if *users == 0 {
-            lock(&self.shared().sources).ports.remove(&channel.local);
-            channels.remove(&port);
+        if *users == 0
+            && let Some((channel, _)) = channels.remove(&port)
+        {
+            channel.close(self.shared());
         }
     }
 
-    /// Lets go of the guest, in the order that leaves none of its vCPUs waiting.
+    /// Lets go of the guest.
     pub(crate) fn close(&self) -> Result<()> {
-        let shared = self.shared();
-        let core = &self.core;
-        let mut life = lock(&core.changes);
-        if *life != Life::Served {
-            return Ok(());
-        }
-        *life = Life::LetGo;
-        core.drop_irqs(shared);
-        let disabled = match shared.host.set_server_state(core.dom, core.server, false) {
-            Err(error) if !error.is_gone() => Err(error),
-            _ => Ok(()),
-        };
-        // With this lock no handler runs, and without a server none starts.
-        let server = lock(&core.board).server.take();
-        core.forget_ports(shared);
-        let torn_down = match server {
-            Some(server) => server.tear_down(&*shared.host, &*shared.events, core.dom),
-            None => Ok(()),
-        };
-        let closed = disabled.and(torn_down);
-        if closed.is_ok() {
-            shared.run_dir.remove(core.dom);
-        }
-        core.leave(shared);
-        closed.map_err(Into::into)
+        self.core.let_go(self.shared())
     }
 }
 
@@ -364,6 +367,50 @@ impl GuestCore {
         }
     }
 
+    /// Lets go of the guest, in the order that leaves none of its vCPUs waiting.
+    pub(super) fn let_go(&self, shared: &Shared) -> Result<()> {
+        let mut life = lock(&self.changes);
+        if *life != Life::Served {
+            return Ok(());
+        }
+        *life = Life::LetGo;
+        self.drop_irqs(shared);
+        let disabled = shared.host.set_server_state(self.dom, self.server, false);
+        // With this lock no handler runs, and without a server none starts.
+        let server = lock(&self.board).take_server(shared);
+        self.forget_ports(shared);
+        let torn_down = match server {
+            Some(server) => server.tear_down(disabled, &*shared.host, &*shared.events, self.dom),
+            None => Ok(()),
+        };
+        let closed = torn_down.map_err(Into::into).and_then(|()| self.settle(shared));
+        self.leave(shared);
+        closed
+    }
+
+    /// Leaves in the record what the next engine needs, once the server is gone: kicks that were
+    /// answered for a dead engine and that nobody has asked for, and what Xen did not take back.
+    fn settle(&self, shared: &Shared) -> Result<()> {
+        let mut hold = lock(&self.hold);
+        let Some((_, record)) = &mut *hold else { return Ok(()) };
+        record.server = None;
+        record.hold_only(lock(&self.board).doorbells.inherited());
+        shared.run_dir.write(record)?;
+        record
+            .created
+            .clone()
+            .into_iter()
+            .try_for_each(|id| give_back(&*shared.host, &shared.run_dir, record, IoServerId(id)))
+    }
+
+    /// The engine has stopped: lets go of the guest and tells whoever watches it.
+    pub(super) fn give_up(&self, shared: &Shared) {
+        if let Err(error) = self.let_go(shared) {
+            tracing::warn!(%error, dom = %self.dom, "a guest was not let go of cleanly");
+        }
+        let _ = rustix::io::write(&self.gone, &1_u64.to_ne_bytes());
+    }
+
     /// Drops everything of a guest that has died.
     pub(super) fn bury_if_dead(&self, shared: &Shared) {
         let mut life = lock(&self.changes);
@@ -397,15 +444,9 @@ impl GuestCore {
             }
             !ours
         });
-        for source in closed {
-            shared.ignore(source.eventfd.as_fd());
-            source.finish(&*shared.host, &*shared.events);
-        }
+        closed.iter().for_each(|source| source.finish(shared));
         let channels = std::mem::take(&mut *lock(&self.channels));
-        for (channel, _) in channels.values() {
-            lock(&channel.listener).eventfd.take();
-            lock(&shared.sources).ports.remove(&channel.local);
-        }
+        channels.values().for_each(|(channel, _)| channel.close(shared));
     }
 
     /// Events of our vCPUs' ports mean nothing any more. Before the ports are unbound, as their
@@ -422,7 +463,7 @@ impl GuestCore {
     fn leave(&self, shared: &Shared) {
         lock(&self.board).doorbells.clear();
         lock(&shared.guests).remove(&self.dom);
-        lock(&self.lock).take();
+        lock(&self.hold).take();
     }
 
     /// The right to change what is registered; fails if the guest is no longer served.
@@ -434,11 +475,17 @@ impl GuestCore {
         }
     }
 
-    fn died_or(&self, error: HostError) -> Error {
-        if error.is_gone() && !matches!(error.call, xen_eventfd_host::Call::Bind(..)) {
-            Error::GuestDied(self.dom)
-        } else {
-            error.into()
+    /// What a refusal means. The caller holds the right to change what is registered.
+    fn died_or(&self, shared: &Shared, error: HostError) -> Error {
+        let gone = match error.call {
+            // A port of a dead guest is refused like one that never was. Our server is enabled, so
+            // asking changes nothing.
+            Call::Bind(..) => shared.host.set_server_state(self.dom, self.server, true),
+            _ => Err(error.clone()),
+        };
+        match gone {
+            Err(gone) if gone.is_gone() => Error::GuestDied(self.dom),
+            _ => error.into(),
         }
     }
 

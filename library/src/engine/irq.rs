@@ -1,9 +1,11 @@
 //! From an eventfd to a guest's interrupt, and from a guest's event channel to an eventfd.
 
+use super::Shared;
 use crate::eventfd::EventFd;
-use crate::lock;
+use crate::{Result, lock};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use xen_eventfd_core::irq::{Irq, Line, Trigger};
 use xen_eventfd_core::{DomId, Port};
 use xen_eventfd_host::{EventChannels, Host, LocalPort};
@@ -16,36 +18,37 @@ pub(crate) struct Listener {
     /// An event came while nobody listened. It is not ended, so no further one comes: a guest may
     /// ring at no cost to us.
     pub(crate) missed: bool,
+    /// The port is unbound, and its number may be another's.
+    pub(crate) closed: bool,
 }
 
 /// A guest's port that is bound for as long as somebody uses it, in either direction.
 #[derive(Debug)]
 pub(crate) struct Channel {
     pub(crate) local: LocalPort,
-    events: Weak<dyn EventChannels>,
     pub(crate) listener: Mutex<Listener>,
     pub(crate) received: AtomicU64,
 }
 
 impl Channel {
     pub(crate) fn bind(
-        events: &Arc<dyn EventChannels>,
+        events: &dyn EventChannels,
         dom: DomId,
         remote: Port,
     ) -> xen_eventfd_host::Result<Self> {
-        Ok(Self {
-            local: events.bind(dom, remote)?,
-            events: Arc::downgrade(events),
-            listener: Mutex::default(),
-            received: AtomicU64::new(0),
-        })
+        let local = events.bind(dom, remote)?;
+        Ok(Self { local, listener: Mutex::default(), received: AtomicU64::new(0) })
     }
-}
 
-impl Drop for Channel {
-    fn drop(&mut self) {
-        if let Some(events) = self.events.upgrade() {
-            let _ = events.unbind(self.local);
+    /// Unbinds the port. After this returns nothing is signalled for it.
+    pub(crate) fn close(&self, shared: &Shared) {
+        lock(&shared.sources).ports.remove(&self.local);
+        let mut listener = lock(&self.listener);
+        listener.eventfd = None;
+        if !std::mem::replace(&mut listener.closed, true)
+            && let Err(error) = shared.events.unbind(self.local)
+        {
+            tracing::warn!(%error, "a port stays bound");
         }
     }
 }
@@ -63,10 +66,10 @@ pub(crate) enum Action {
 pub(crate) struct IrqSource {
     pub(crate) dom: DomId,
     pub(crate) irq: Irq,
-    pub(crate) eventfd: EventFd,
-    action: Action,
-    /// Held while a signal is passed on, so that a deassign waits for it; `false` after that.
-    open: Mutex<bool>,
+    /// Which eventfd it is.
+    pub(crate) eventfd: u64,
+    /// Held while a signal is passed on, so that a deassign waits for it; `None` after that.
+    open: Mutex<Option<(EventFd, Action)>>,
     pub(crate) raised: AtomicU64,
     pub(crate) failed: AtomicU64,
 }
@@ -74,21 +77,46 @@ pub(crate) struct IrqSource {
 impl IrqSource {
     pub(crate) fn new(dom: DomId, irq: Irq, eventfd: EventFd, action: Action) -> Self {
         let (raised, failed) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { dom, irq, eventfd, action, open: Mutex::new(true), raised, failed }
+        let id = eventfd.id();
+        let open = Mutex::new(Some((eventfd, action)));
+        Self { dom, irq, eventfd: id, open, raised, failed }
+    }
+
+    /// Has the thread come by when it is signalled.
+    pub(crate) fn listen(&self, shared: &Shared, serial: u64) -> Result<()> {
+        match &*lock(&self.open) {
+            Some((eventfd, _)) => shared.listen(eventfd.as_fd(), serial),
+            None => Ok(()),
+        }
     }
 
     /// Passes on what was signalled.
-    pub(crate) fn fire(
-        &self,
-        host: &dyn Host,
-        events: &dyn EventChannels,
-    ) -> xen_eventfd_host::Result<()> {
-        let open = lock(&self.open);
-        if !*open || !self.eventfd.consume()? {
-            return Ok(());
+    pub(crate) fn fire(&self, shared: &Shared) -> xen_eventfd_host::Result<()> {
+        match &*lock(&self.open) {
+            Some((eventfd, action)) => self.pass_on(shared, eventfd, action),
+            None => Ok(()),
         }
-        let raised = match &self.action {
-            Action::Ring(channel) => events.notify(channel.local),
+    }
+
+    fn pass_on(
+        &self,
+        shared: &Shared,
+        eventfd: &EventFd,
+        action: &Action,
+    ) -> xen_eventfd_host::Result<()> {
+        match eventfd.consume() {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(error) => {
+                // It stays readable, and would keep the thread busy for ever.
+                shared.ignore(eventfd.as_fd());
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                return Err(error);
+            }
+        }
+        let host = &*shared.host;
+        let raised = match action {
+            Action::Ring(channel) => shared.events.notify(channel.local),
             Action::Msi { addr, data } => host.inject_msi(self.dom, *addr, *data),
             Action::Line(line, Trigger::Level) => host.set_line(self.dom, *line, true),
             // Xen's lines are test-and-set: without lowering, the next pulse would be lost.
@@ -103,17 +131,20 @@ impl IrqSource {
 
     /// Lowers a level-triggered line.
     pub(crate) fn lower(&self, host: &dyn Host) -> xen_eventfd_host::Result<()> {
-        match self.action {
-            Action::Line(line, _) => host.set_line(self.dom, line, false),
-            Action::Ring(_) | Action::Msi { .. } => Ok(()),
+        match self.irq {
+            Irq::Line(line, Trigger::Level) => host.set_line(self.dom, line, false),
+            _ => Ok(()),
         }
     }
 
-    /// Passes on what was signalled so far, and nothing after that.
-    pub(crate) fn finish(&self, host: &dyn Host, events: &dyn EventChannels) {
-        if let Err(error) = self.fire(host, events) {
+    /// Passes on what was signalled so far, and nothing after that. Afterwards neither the eventfd
+    /// nor the port is held, whoever still has this value.
+    pub(crate) fn finish(&self, shared: &Shared) {
+        let mut open = lock(&self.open);
+        let Some((eventfd, action)) = open.take() else { return };
+        if let Err(error) = self.pass_on(shared, &eventfd, &action) {
             tracing::debug!(%error, "the last interrupt was not raised");
         }
-        *lock(&self.open) = false;
+        shared.ignore(eventfd.as_fd());
     }
 }

@@ -18,6 +18,7 @@ pub(crate) mod guest;
 pub(crate) mod irq;
 pub(crate) mod orphan;
 pub(crate) mod server;
+mod watch;
 
 use crate::eventfd::EventFd;
 use crate::run_dir::RunDir;
@@ -28,9 +29,11 @@ use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use watch::Watch;
 use xen_eventfd_core::DomId;
 use xen_eventfd_host::{Call, EventChannels, Host, HostError, LocalPort, Releases, Signaller};
 
@@ -165,19 +168,24 @@ impl Shared {
     }
 
     fn run(&self, releases: Box<dyn Releases>) {
-        if let Err(error) = self.serve(releases) {
-            tracing::error!(%error, "the engine stops");
-            *lock(&self.failure) = Some(error);
-        }
+        // A fault of ours must not leave a vCPU waiting either.
+        let served = catch_unwind(AssertUnwindSafe(|| self.serve(Watch::new(releases))));
+        let fault = HostError::new(Call::Event, Errno::NOTRECOVERABLE);
+        let Err(error) = served.unwrap_or(Err(fault)) else { return };
+        tracing::error!(%error, "the engine stops");
+        *lock(&self.failure) = Some(error);
+        self.each_guest(|guest| guest.give_up(self));
     }
 
     /// Serves until told to stop, or until the host fails in a way that leaves nothing to serve.
-    fn serve(&self, mut releases: Box<dyn Releases>) -> xen_eventfd_host::Result<()> {
+    fn serve(&self, mut watch: Watch) -> xen_eventfd_host::Result<()> {
         let mut ready = Vec::with_capacity(64);
         let mut ports = Vec::new();
         loop {
             ready.clear();
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut ready), None) {
+            let patience = watch.patience();
+            let room = rustix::buffer::spare_capacity(&mut ready);
+            match epoll::wait(&self.epoll, room, patience.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(HostError::new(Call::Event, errno)),
             }
@@ -189,10 +197,11 @@ impl Shared {
                         // Each port once a round, so no guest's flood delays another's turn.
                         ports.drain(..).for_each(|port| self.event(port));
                     }
-                    RELEASES => self.released(&mut releases),
+                    RELEASES => watch.look(self),
                     serial => self.irq(serial),
                 }
             }
+            watch.mend(self);
         }
     }
 
@@ -202,6 +211,9 @@ impl Shared {
             Some(Source::Doorbell(guest, vcpu)) => guest.serve(self, port, vcpu),
             Some(Source::Channel(channel)) => {
                 let mut listener = lock(&channel.listener);
+                if listener.closed {
+                    return;
+                }
                 let Some(eventfd) = &listener.eventfd else {
                     listener.missed = true;
                     return;
@@ -219,34 +231,18 @@ impl Shared {
 
     fn irq(&self, serial: u64) {
         let Some(source) = lock(&self.sources).irqs.get(&serial).cloned() else { return };
-        if let Err(error) = source.fire(&*self.host, &*self.events) {
+        if let Err(error) = source.fire(self) {
             tracing::debug!(%error, "an interrupt was not raised");
         }
     }
 
-    /// Looks after the guests when xenstore says that some domain went. If xenstore itself went,
-    /// doorbells are served all the same; a death is then noticed at the next call that it fails.
-    fn released(&self, releases: &mut Box<dyn Releases>) {
-        let news = releases.drain().or_else(|error| {
-            tracing::warn!(%error, "the watch on xenstore broke; setting up another");
-            self.ignore(releases.fd());
-            *releases = self.host.releases()?;
-            self.listen(releases.fd(), RELEASES).map_err(|_| error)?;
-            // Whatever happened in between.
-            Ok::<_, HostError>(true)
-        });
-        match news {
-            Ok(false) => return,
-            Ok(true) => {}
-            Err(error) => tracing::error!(%error, "guests that die are noticed late from now on"),
-        }
-        self.bury_the_dead();
+    /// Looks after the guests when some domain went.
+    fn bury_the_dead(&self) {
+        self.each_guest(|guest| guest.bury_if_dead(self));
     }
 
-    fn bury_the_dead(&self) {
+    fn each_guest(&self, what: impl Fn(&GuestCore)) {
         let guests: Vec<_> = lock(&self.guests).values().cloned().collect();
-        for guest in guests {
-            guest.bury_if_dead(self);
-        }
+        guests.iter().for_each(|guest| what(guest));
     }
 }

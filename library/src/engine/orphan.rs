@@ -5,10 +5,11 @@
 //! taken for an orphan only if its guest, its page, its ports and their bindings are all as the
 //! record says.
 
+use super::server::give_back;
 use crate::Result;
 use crate::run_dir::{Record, RunDir, ServerRecord};
 use std::time::Duration;
-use xen_eventfd_core::{DomId, Kick, Port, Request};
+use xen_eventfd_core::{DomId, IoServerId, Port, Request};
 use xen_eventfd_host::{Binding, Errno, Host, IoreqPage};
 
 /// What became of a record.
@@ -36,58 +37,77 @@ const PATIENCE_STEP: Duration = Duration::from_millis(10);
 ///
 /// Afterwards the record names no server; kicks that were answered here are held in it.
 pub(crate) fn recover(host: &dyn Host, run_dir: &RunDir, record: &mut Record) -> Result<Reaped> {
-    let dom = DomId(record.domid);
+    let dom = record.dom();
     let same_guest = match host.domain(dom) {
         Ok(domain) => domain.uuid == record.uuid,
         Err(error) if error.is_gone() => false,
         Err(error) => return Err(error.into()),
     };
     if !same_guest {
-        run_dir.remove(dom);
-        record.server = None;
-        record.held.clear();
+        *record = Record::new(dom, record.uuid.take());
+        run_dir.write(record)?;
         return Ok(Reaped::GuestGone);
     }
-    let Some(server) = record.server.take() else {
+    for id in record.created.clone() {
+        recover_created(host, run_dir, record, IoServerId(id))?;
+    }
+    let Some(server) = record.server.clone() else {
         return Ok(Reaped::Swept { kicks: 0 });
     };
     let reaped = match recognise(host, dom, &server) {
-        Ok(Some((page, ports))) => {
-            let kicks = sweep(host, dom, &server, page, &ports)?;
-            record.held.extend(kicks.iter().copied().map(Into::into));
-            Reaped::Swept { kicks: kicks.len() }
-        }
+        Ok(Some(page)) => Reaped::Swept { kicks: sweep(host, run_dir, record, &server, page)? },
         Ok(None) => Reaped::NotOurs,
         Err(error) if error.is_gone() => Reaped::NotOurs,
         Err(error) => return Err(error.into()),
     };
-    if record.held.is_empty() {
-        run_dir.remove(dom);
-    } else {
-        run_dir.write(record)?;
-    }
+    record.server = None;
+    run_dir.write(record)?;
     Ok(reaped)
 }
 
-type Recognised = (Box<dyn IoreqPage>, Vec<Port>);
+/// The ports that the page of a server shows.
+fn ports(host: &dyn Host, dom: DomId, page: &dyn IoreqPage) -> xen_eventfd_host::Result<Vec<u32>> {
+    let vcpus = host.vcpus(dom)? as usize;
+    Ok(page.slots().iter().take(vcpus).map(|slot| slot.vp_eport().0).collect())
+}
+
+/// Recovers a server whose engine did not come so far as to record its ports. A record of such a
+/// server ends before it does, so it is the one that was created.
+fn recover_created(
+    host: &dyn Host,
+    run_dir: &RunDir,
+    record: &mut Record,
+    id: IoServerId,
+) -> Result<()> {
+    let dom = record.dom();
+    let seen = host.map_page(dom, id).and_then(|page| ports(host, dom, &*page));
+    let shown = match seen {
+        Ok(shown) => shown,
+        Err(error) if error.is_gone() => vec![],
+        Err(error) => return Err(error.into()),
+    };
+    if shown.iter().all(|port| *port == 0) {
+        return give_back(host, run_dir, record, id);
+    }
+    // Enabled: from here on like any other.
+    record.created.retain(|created| *created != id.0);
+    record.server = Some(ServerRecord { id: id.0, ports: shown });
+    run_dir.write(record)
+}
 
 fn recognise(
     host: &dyn Host,
     dom: DomId,
     server: &ServerRecord,
-) -> xen_eventfd_host::Result<Option<Recognised>> {
-    let vcpus = host.vcpus(dom)? as usize;
-    let page = host.map_page(dom, server.server())?;
-    let shown: Vec<Port> = page.slots().iter().take(vcpus).map(|slot| slot.vp_eport()).collect();
-    if server.ports().is_some_and(|recorded| recorded != shown) {
+) -> xen_eventfd_host::Result<Option<Box<dyn IoreqPage>>> {
+    let page = host.map_page(dom, IoServerId(server.id))?;
+    if ports(host, dom, &*page)? != server.ports {
         return Ok(None);
     }
-    // Never enabled, or killed between that and the record: then there may be no ports yet.
-    let ports: Vec<Port> = shown.into_iter().filter(|port| *port != Port(0)).collect();
-    for port in &ports {
+    for port in &server.ports {
         let mut patience = PATIENCE;
         loop {
-            match host.binding(dom, *port)? {
+            match host.binding(dom, Port(*port))? {
                 Binding::Unbound { .. } => break,
                 Binding::Bound { .. } if patience > 0 => {
                     patience -= 1;
@@ -97,39 +117,53 @@ fn recognise(
             }
         }
     }
-    Ok(Some((page, ports)))
+    Ok(Some(page))
 }
 
-/// Adopts an orphan, answers and wakes its vCPUs, and destroys it.
+/// Adopts an orphan, answers and wakes its vCPUs, and destroys it. Returns how many kicks were
+/// answered.
 fn sweep(
     host: &dyn Host,
-    dom: DomId,
+    run_dir: &RunDir,
+    record: &mut Record,
     server: &ServerRecord,
     page: Box<dyn IoreqPage>,
-    ports: &[Port],
-) -> Result<Vec<Kick>> {
-    let gone_is_fine = |result: xen_eventfd_host::Result<()>| match result {
-        Err(error) if !error.is_gone() => Err(error),
-        _ => Ok(()),
-    };
+) -> Result<usize> {
+    let (dom, id) = (record.dom(), IoServerId(server.id));
     let events = host.event_channels()?;
-    gone_is_fine(host.set_server_state(dom, server.server(), false))?;
-    let mut kicks = Vec::new();
-    for slot in page.slots().iter().take(ports.len()) {
-        if let Some(Request::Kick(kick)) = slot.sweep() {
-            kicks.push(kick);
-        }
-    }
-    for port in ports {
-        let bound = match events.bind(dom, *port) {
-            Ok(bound) => bound,
-            Err(error) if matches!(error.errno, Errno::SRCH | Errno::NOENT) => continue,
-            Err(error) => return Err(error.into()),
+    alive(host.set_server_state(dom, id, false))?;
+    let slots = page.slots().iter().take(server.ports.len());
+    let kicks = slots.clone().filter_map(|slot| match slot.waiting() {
+        Some(Request::Kick(kick)) => Some(kick),
+        _ => None,
+    });
+    let kicks: Vec<_> = kicks.collect();
+    // Before they are answered: if we are killed as well, nobody else knows of them.
+    record.hold(kicks.iter().copied());
+    run_dir.write(record)?;
+    slots.for_each(|slot| _ = slot.sweep());
+    let mut woken = Ok(());
+    for port in &server.ports {
+        let rung = match events.bind(dom, Port(*port)) {
+            Ok(bound) => {
+                let rung = events.notify(bound);
+                events.unbind(bound).and(rung)
+            }
+            Err(error) if matches!(error.errno, Errno::SRCH | Errno::NOENT) => Ok(()),
+            Err(error) => Err(error),
         };
-        gone_is_fine(events.notify(bound))?;
-        gone_is_fine(events.unbind(bound))?;
+        woken = woken.and(alive(rung));
     }
+    woken?;
     drop(page);
-    gone_is_fine(host.destroy_server(dom, server.server()))?;
-    Ok(kicks)
+    alive(host.destroy_server(dom, id))?;
+    Ok(kicks.len())
+}
+
+/// What failed, if not by the guest's death.
+fn alive(result: xen_eventfd_host::Result<()>) -> xen_eventfd_host::Result<()> {
+    match result {
+        Err(error) if error.is_gone() => Ok(()),
+        other => other,
+    }
 }

@@ -1,10 +1,11 @@
 //! Our ioreq server in one guest: how it comes to be, and how it goes without leaving a vCPU
 //! behind.
 
-use crate::Result;
 use crate::run_dir::{Record, RunDir, ServerRecord};
-use xen_eventfd_core::{DomId, IoServerId};
-use xen_eventfd_host::{Errno, EventChannels, Host, HostError, IoreqPage, LocalPort};
+use crate::{Error, Result};
+use xen_eventfd_core::slot::State;
+use xen_eventfd_core::{DomId, IoServerId, Port};
+use xen_eventfd_host::{Call, Errno, EventChannels, Host, HostError, IoreqPage, LocalPort};
 
 /// Ioreq servers that one guest can have (`MAX_NR_IOREQ_SERVERS`).
 const MAX_SERVERS: usize = 8;
@@ -14,7 +15,9 @@ const MAX_SERVERS: usize = 8;
 pub(crate) struct Server {
     pub(crate) id: IoServerId,
     pub(crate) page: Box<dyn IoreqPage>,
-    /// One for each vCPU, in order.
+    /// The guest's port for each vCPU, in order.
+    remotes: Vec<Port>,
+    /// Our ends of them.
     pub(crate) ports: Vec<LocalPort>,
 }
 
@@ -22,33 +25,87 @@ pub(crate) struct Server {
 ///
 /// Xen hands out the lowest free id and asks the highest first, so a server created later would
 /// outrank one that took the lowest. All free ids are taken, the highest kept, the others given
-/// back before any is enabled.
+/// back before any is enabled. All of them are in the record meanwhile, but for one that Xen has
+/// just created or is just destroying: if we are killed at that very moment it stays, without a
+/// page and without a vCPU that would wait for it.
 ///
 /// # Errors
 /// The host's, if not even one could be created.
-fn claim_highest(host: &dyn Host, dom: DomId) -> Result<IoServerId> {
-    let mut created = Vec::new();
-    let mut refused = None;
-    while created.len() < MAX_SERVERS {
+fn claim_highest(host: &dyn Host, run_dir: &RunDir, record: &mut Record) -> Result<IoServerId> {
+    let dom = record.dom();
+    let known = record.created.len();
+    let mut refused = HostError::new(Call::CreateServer(dom), Errno::NOSPC);
+    while record.created.len() - known < MAX_SERVERS {
         match host.create_server(dom) {
-            Ok(id) => created.push(id),
+            Ok(id) => {
+                record.created.push(id.0);
+                if let Err(error) = run_dir.write(record) {
+                    return Err(give_all_back(host, run_dir, record, known, error));
+                }
+            }
             // Each costs the guest some ports, so it may end sooner than at the eighth.
             Err(error) => {
-                refused = Some(error);
+                refused = error;
                 break;
             }
         }
     }
-    let Some(highest) = created.iter().copied().max() else {
-        let none = HostError::new(xen_eventfd_host::Call::CreateServer(dom), Errno::NOSPC);
-        return Err(refused.unwrap_or(none).into());
-    };
-    for id in created.into_iter().filter(|id| *id != highest) {
-        if let Err(error) = host.destroy_server(dom, id) {
+    let created = record.created[known..].to_vec();
+    let highest = created.iter().copied().max();
+    for id in created.into_iter().filter(|id| Some(*id) != highest).map(IoServerId) {
+        if let Err(error) = give_back(host, run_dir, record, id) {
             tracing::warn!(%error, "a spare ioreq server stays");
         }
     }
-    Ok(highest)
+    highest.map(IoServerId).ok_or(refused.into())
+}
+
+/// Gives back what was created just now, as the last of it could not be recorded. Returns why.
+fn give_all_back(
+    host: &dyn Host,
+    run_dir: &RunDir,
+    record: &mut Record,
+    known: usize,
+    why: Error,
+) -> Error {
+    let mut created = record.created.split_off(known);
+    // One with nothing in it needs no room. If others cannot be forgotten, they stay.
+    if run_dir.write(record).is_err() {
+        let unrecorded = created.pop();
+        record.created.append(&mut created);
+        created.extend(unrecorded);
+    }
+    for id in created {
+        if let Err(error) = host.destroy_server(record.dom(), IoServerId(id)) {
+            tracing::warn!(%error, "an ioreq server stays");
+        }
+    }
+    why
+}
+
+/// Destroys a server that is in the record as created and was never enabled.
+///
+/// # Errors
+/// The server stays then, and so does the record of it.
+pub(crate) fn give_back(
+    host: &dyn Host,
+    run_dir: &RunDir,
+    record: &mut Record,
+    id: IoServerId,
+) -> Result<()> {
+    // First, as its id may be another's a moment later.
+    record.created.retain(|created| *created != id.0);
+    let given_back =
+        run_dir.write(record).and_then(|()| match host.destroy_server(record.dom(), id) {
+            Err(error) if !error.is_gone() => Err(error.into()),
+            _ => Ok(()),
+        });
+    if given_back.is_err() {
+        record.created.push(id.0);
+        // What cannot be written is still there from before.
+        let _ = run_dir.write(record);
+    }
+    given_back
 }
 
 impl Server {
@@ -60,48 +117,64 @@ impl Server {
         run_dir: &RunDir,
         record: &mut Record,
     ) -> Result<Self> {
-        let dom = DomId(record.domid);
-        let vcpus = host.vcpus(dom)?;
-        let id = claim_highest(host, dom)?;
-        record.server = Some(ServerRecord { id: id.0, ports: None });
-        let made = run_dir.write(record).and_then(|()| {
-            // Acquire before enable: Xen does not check, and crashes the host.
-            let page = host.map_page(dom, id)?;
+        let dom = record.dom();
+        let vcpus = host.vcpus(dom)? as usize;
+        let id = claim_highest(host, run_dir, record)?;
+        // Acquire before enable: Xen does not check, and crashes the host.
+        let enabled = host.map_page(dom, id).and_then(|page| {
             host.set_server_state(dom, id, true)?;
-            let slots = page.slots().get(..vcpus as usize).unwrap_or(page.slots());
-            let remotes: Vec<_> = slots.iter().map(|slot| slot.vp_eport()).collect();
-            record.server = Some(ServerRecord {
-                id: id.0,
-                ports: Some(remotes.iter().map(|port| port.0).collect()),
-            });
-            run_dir.write(record)?;
-            let mut server = Self { id, page, ports: Vec::with_capacity(remotes.len()) };
-            for remote in remotes {
-                match events.bind(dom, remote) {
-                    Ok(port) => server.ports.push(port),
-                    Err(error) => {
-                        // A port of a dying guest is refused like one that never was.
-                        let disabled = host.set_server_state(dom, id, false);
-                        let _ = server.tear_down(host, events, dom);
-                        let gone = disabled.err().filter(HostError::is_gone);
-                        return Err(gone.unwrap_or(error).into());
-                    }
-                }
-            }
-            Ok(server)
+            Ok(page)
         });
-        if made.is_err() {
-            // Whatever was reached; if it is gone already, so much the better.
-            let gone = match host.destroy_server(dom, id) {
-                Ok(()) => true,
-                Err(error) => error.is_gone(),
-            };
-            if gone {
-                record.server = None;
-                run_dir.remove(dom);
+        let page = match enabled {
+            Ok(page) => page,
+            Err(error) => {
+                if let Err(error) = give_back(host, run_dir, record, id) {
+                    tracing::warn!(%error, "an ioreq server stays");
+                }
+                return Err(error.into());
             }
+        };
+        let remotes: Vec<Port> =
+            page.slots().iter().take(vcpus).map(|slot| slot.vp_eport()).collect();
+        let mut server = Self { id, page, ports: Vec::with_capacity(remotes.len()), remotes };
+        record.created.retain(|created| *created != id.0);
+        let ports = server.remotes.iter().map(|port| port.0).collect();
+        record.server = Some(ServerRecord { id: id.0, ports });
+        match run_dir.write(record).and_then(|()| server.bind(events, dom)) {
+            Ok(()) => Ok(server),
+            Err(error) => Err(server.undo(host, events, run_dir, record, error)),
         }
-        made
+    }
+
+    fn bind(&mut self, events: &dyn EventChannels, dom: DomId) -> Result<()> {
+        for remote in &self.remotes {
+            self.ports.push(events.bind(dom, *remote)?);
+        }
+        Ok(())
+    }
+
+    /// Takes away a server that came to be only in part. Returns why.
+    fn undo(
+        self,
+        host: &dyn Host,
+        events: &dyn EventChannels,
+        run_dir: &RunDir,
+        record: &mut Record,
+        why: Error,
+    ) -> Error {
+        let dom = record.dom();
+        let disabled = host.set_server_state(dom, self.id, false);
+        // A port of a dying guest is refused like one that never was.
+        let gone = disabled.as_ref().err().filter(|error| error.is_gone()).cloned();
+        match self.tear_down(disabled, host, events, dom) {
+            Ok(()) => {
+                record.server = None;
+                // The old one names a server that is gone; that does no harm.
+                let _ = run_dir.write(record);
+            }
+            Err(error) => tracing::warn!(%error, "an ioreq server stays"),
+        }
+        gone.map_or(why, Into::into)
     }
 
     /// Whether the guest still has this server.
@@ -110,45 +183,49 @@ impl Server {
         !matches!(host.set_server_state(dom, self.id, true), Err(error) if error.is_gone())
     }
 
-    /// Takes a disabled server away from a guest that may be running, in the one order that leaves
-    /// no vCPU waiting. The caller has seen to it that nobody else touches the slots.
+    /// Takes a server away from a guest that may be running, in the one order that leaves no vCPU
+    /// waiting. The caller has disabled it, with what came of that, and has seen to it that nobody
+    /// else touches the slots.
     ///
     /// # Errors
     /// The first thing that failed other than by the guest's death; the rest was done all the
-    /// same, but for the destruction, so that the server stays recognisable.
+    /// same. Only a server that is disabled and whose vCPUs are all woken is destroyed: the others
+    /// stay, to be recognised.
     pub(crate) fn tear_down(
-        self,
+        mut self,
+        disabled: xen_eventfd_host::Result<()>,
         host: &dyn Host,
         events: &dyn EventChannels,
         dom: DomId,
     ) -> xen_eventfd_host::Result<()> {
-        let mut first = Ok(());
-        let mut note = |result: xen_eventfd_host::Result<()>| {
-            if let Err(error) = result
-                && !error.is_gone()
-                && first.is_ok()
-            {
-                first = Err(error);
-            }
+        if disabled.as_ref().is_err_and(HostError::is_gone) {
+            self.abandon(events);
+            return Ok(());
+        }
+        let alive = |result: xen_eventfd_host::Result<()>| match result {
+            Err(error) if error.is_gone() => Ok(()),
+            other => other,
         };
-        for slot in self.page.slots().iter().take(self.ports.len()) {
+        let mut idle = disabled;
+        for (vcpu, slot) in self.page.slots().iter().take(self.remotes.len()).enumerate() {
             slot.sweep();
+            // Every one of them: only an event wakes a parked vCPU, the server's end does not.
+            let woken = match (self.ports.get(vcpu), slot.state()) {
+                (Some(port), _) => events.notify(*port),
+                (None, State::None) => Ok(()),
+                (None, _) => events.bind(dom, self.remotes[vcpu]).and_then(|port| {
+                    let woken = events.notify(port);
+                    events.unbind(port).and(woken)
+                }),
+            };
+            idle = idle.and(alive(woken));
         }
-        // Every one of them: only an event wakes a parked vCPU, the server's end does not.
-        for port in &self.ports {
-            note(events.notify(*port));
-        }
-        for port in &self.ports {
-            note(events.unbind(*port));
+        let mut unbound = Ok(());
+        for port in self.ports.drain(..) {
+            unbound = unbound.and(alive(events.unbind(port)));
         }
         drop(self.page);
-        if first.is_ok() {
-            first = match host.destroy_server(dom, self.id) {
-                Err(error) if !error.is_gone() => Err(error),
-                _ => Ok(()),
-            };
-        }
-        first
+        idle.and_then(|()| alive(host.destroy_server(dom, self.id))).and(unbound)
     }
 
     /// Lets go of a guest that is dead: nobody is left to be woken.

@@ -1,0 +1,283 @@
+//! From an eventfd to an interrupt, and from an event channel to an eventfd.
+
+use crate::bench::{Bench, config, count, event, is_readable, signal, until, until_readable};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
+use xen_eventfd::{Irq, Line, Trigger};
+use xen_eventfd_model::{CallKind, Kind, Verdict};
+
+const MSI: Irq = Irq::Msi { addr: 0xFEE0_0000, data: 0x41 };
+const ISA: Line = Line::Isa(5);
+const INTX: Line = Line::PciIntx { device: 3, pin: 1 };
+
+#[test]
+fn a_pulse_is_an_edge_a_thousand_times() {
+    for line in [ISA, INTX] {
+        let bench = Bench::new();
+        let (guest, vcpu, call) = (bench.attach(), bench.vcpu(0), event());
+        let irqfd = guest.register_irqfd(&call, Irq::Line(line, Trigger::Pulse)).unwrap();
+        for seen in 0..1_000 {
+            signal(&call);
+            assert_eq!(vcpu.wait_edge(line, seen).unwrap(), seen + 1);
+        }
+        until("all are counted", || irqfd.raised() == 1_000);
+        assert!(!bench.model.is_up(bench.dom, line));
+    }
+}
+
+#[test]
+fn a_level_stays_up_until_it_is_lowered() {
+    for line in [ISA, INTX] {
+        let bench = Bench::new();
+        let (guest, vcpu, call) = (bench.attach(), bench.vcpu(0), event());
+        let irqfd = guest.register_irqfd(&call, Irq::Line(line, Trigger::Level)).unwrap();
+        signal(&call);
+        assert_eq!(vcpu.wait_edge(line, 0).unwrap(), 1);
+        // Without lowering there is no second edge.
+        signal(&call);
+        until("the second signal is passed on", || irqfd.raised() == 2);
+        assert_eq!(bench.model.edges(bench.dom, line), 1);
+        assert!(bench.model.is_up(bench.dom, line));
+        irqfd.lower().unwrap();
+        assert!(!bench.model.is_up(bench.dom, line));
+        signal(&call);
+        assert_eq!(vcpu.wait_edge(line, 1).unwrap(), 2);
+    }
+}
+
+#[test]
+fn an_arm_interrupt_is_refused_by_an_x86_host_and_counted() {
+    let bench = Bench::new();
+    let (guest, call) = (bench.attach(), event());
+    let irqfd = guest.register_irqfd(&call, Irq::Line(Line::Spi(40), Trigger::Level)).unwrap();
+    signal(&call);
+    until("it is counted", || irqfd.failed() == 1);
+    assert_eq!(irqfd.raised(), 0);
+    assert_eq!(irqfd.lower().unwrap_err().errno(), Errno::OPNOTSUPP);
+}
+
+#[test]
+fn an_msi_each_time() {
+    let bench = Bench::with(config().kind(Kind::Pvh));
+    let (guest, vcpu, call) = (bench.attach(), bench.vcpu(1), event());
+    let irqfd = guest.register_irqfd(&call, MSI).unwrap();
+    for _ in 0..1_000 {
+        signal(&call);
+        vcpu.wait_msi(0x41).unwrap();
+    }
+    until("all are counted", || irqfd.raised() == 1_000);
+    assert_eq!(bench.model.msis(bench.dom, 0x41), 1_000);
+    assert!(irqfd.lower().is_ok(), "nothing to lower");
+}
+
+#[test]
+fn an_event_channel_each_time() {
+    let bench = Bench::with(config().kind(Kind::Pvh));
+    let (guest, vcpu, call) = (bench.attach(), bench.vcpu(0), event());
+    let port = vcpu.alloc_unbound().unwrap();
+    let _irqfd = guest.register_irqfd(&call, Irq::EventChannel(port)).unwrap();
+    for _ in 0..1_000 {
+        signal(&call);
+        vcpu.wait(port).unwrap();
+    }
+    assert!(!vcpu.try_take(port).unwrap());
+}
+
+#[test]
+fn what_was_signalled_before_counts_once() {
+    let bench = Bench::new();
+    let (guest, vcpu, call) = (bench.attach(), bench.vcpu(0), event());
+    (0..5).for_each(|_| signal(&call));
+    let irqfd = guest.register_irqfd(&call, MSI).unwrap();
+    vcpu.wait_msi(0x41).unwrap();
+    until("it is counted", || irqfd.raised() == 1);
+    assert_eq!(count(&call), 0);
+}
+
+/// The engine's thread is kept busy while the signals come.
+#[test]
+fn several_signals_at_once_are_one_interrupt() {
+    let bench = Bench::new();
+    let (guest, call, other) = (bench.attach(), event(), event());
+    let irqfd = guest.register_irqfd(&call, MSI).unwrap();
+    let _other = guest.register_irqfd(&other, Irq::Line(ISA, Trigger::Level)).unwrap();
+    let signals = call.try_clone().unwrap();
+    bench.backend.on_call(Box::new(move |site| {
+        if site.kind == CallKind::SetLine {
+            (0..7).for_each(|_| signal(&signals));
+        }
+        Verdict::Proceed
+    }));
+    signal(&other);
+    until("the signals are passed on", || irqfd.raised() == 1);
+    bench.vcpu(0).wait_edge(ISA, 0).unwrap();
+    assert_eq!(bench.model.msis(bench.dom, 0x41), 1);
+}
+
+#[test]
+fn a_semaphore_is_an_interrupt_for_each_count() {
+    let bench = Bench::new();
+    let guest = bench.attach();
+    let flags = EventfdFlags::CLOEXEC | EventfdFlags::SEMAPHORE;
+    let call = eventfd(3, flags).unwrap();
+    let irqfd = guest.register_irqfd(&call, MSI).unwrap();
+    until("each count is passed on", || irqfd.raised() == 3);
+    assert!(!is_readable(&call));
+}
+
+#[test]
+fn nothing_is_raised_after_unregister() {
+    let bench = Bench::new();
+    let (guest, call) = (bench.attach(), event());
+    let irqfd = guest.register_irqfd(&call, MSI).unwrap();
+    assert_eq!(guest.unregister_irqfd(&event(), MSI).unwrap_err().errno(), Errno::NOENT);
+    let other = Irq::Line(ISA, Trigger::Pulse);
+    assert_eq!(guest.unregister_irqfd(&call, other).unwrap_err().errno(), Errno::NOENT);
+    guest.unregister_irqfd(&call, MSI).unwrap();
+    signal(&call);
+    // Whatever the thread was told before this, it has done once this is raised.
+    let fence = event();
+    let _fence = guest.register_irqfd(&fence, other).unwrap();
+    signal(&fence);
+    bench.vcpu(0).wait_edge(ISA, 0).unwrap();
+    assert_eq!((irqfd.raised(), bench.model.msis(bench.dom, 0x41)), (0, 0));
+    assert_eq!(count(&call), 1, "nobody took the signal");
+    assert_eq!(guest.unregister_irqfd(&call, MSI).unwrap_err().errno(), Errno::NOENT);
+}
+
+/// The port is free again at once, though the caller still has the value that stood for it.
+#[test]
+fn an_irqfd_that_is_unregistered_holds_no_port() {
+    let bench = Bench::new();
+    let (guest, call) = (bench.attach(), event());
+    let port = bench.vcpu(0).alloc_unbound().unwrap();
+    let irq = Irq::EventChannel(port);
+    let irqfd = guest.register_irqfd(&call, irq).unwrap();
+    guest.unregister_irqfd(&call, irq).unwrap();
+    assert!(!bench.backend.leftovers().ports.contains(&(bench.dom, port)));
+    let _again = guest.register_irqfd(&call, irq).unwrap();
+    drop(irqfd);
+    assert!(bench.backend.leftovers().ports.contains(&(bench.dom, port)), "that one's port stays");
+    signal(&call);
+    bench.vcpu(0).wait(port).unwrap();
+}
+
+#[test]
+fn what_the_host_refuses_is_counted_and_the_next_one_is_tried() {
+    let bench = Bench::new();
+    let (guest, call) = (bench.attach(), event());
+    let irqfd = guest.register_irqfd(&call, MSI).unwrap();
+    bench.backend.fail(CallKind::InjectMsi, 1, Errno::SRCH);
+    signal(&call);
+    until("it is counted", || irqfd.failed() == 1);
+    signal(&call);
+    until("the next one is raised", || irqfd.raised() == 1);
+}
+
+#[test]
+fn an_interrupt_of_a_guest_that_dies_is_the_last() {
+    let bench = Bench::new();
+    let (guest, call) = (bench.attach(), event());
+    let irqfd = guest.register_irqfd(&call, MSI).unwrap();
+    bench.backend.on_call(Box::new({
+        let (model, dom) = (bench.model.clone(), bench.dom);
+        move |site| {
+            if site.kind == CallKind::InjectMsi {
+                model.destroy(dom);
+            }
+            Verdict::Proceed
+        }
+    }));
+    signal(&call);
+    // Xen takes interrupts for the dead as long as somebody holds a page of theirs.
+    until("it is counted", || irqfd.raised() + irqfd.failed() == 1);
+    until_readable(guest.gone(), "the death is noticed");
+    signal(&call);
+    assert_eq!(irqfd.raised() + irqfd.failed(), 1);
+    assert_eq!(count(&call), 1, "nobody took the signal");
+    drop(irqfd);
+    drop(guest);
+    bench.assert_let_go();
+}
+
+#[test]
+fn one_eventfd_may_interrupt_two_guests() {
+    let bench = Bench::new();
+    let xen = bench.xen();
+    let other = bench.model.domain(config());
+    let guests = [bench.dom, other].map(|dom| xen.guest(dom).unwrap());
+    let call = event();
+    let irqfds = guests.map(|guest| guest.register_irqfd(&call, MSI).unwrap());
+    signal(&call);
+    until("one of them is interrupted", || irqfds[0].raised() + irqfds[1].raised() == 1);
+}
+
+#[test]
+fn a_channel_signals_an_eventfd_for_each_event() {
+    let bench = Bench::new();
+    let (guest, vcpu, rung) = (bench.attach(), bench.vcpu(0), event());
+    let port = vcpu.alloc_unbound().unwrap();
+    let channel = guest.register_channel(&rung, port).unwrap();
+    for _ in 0..100 {
+        until_readable(&rung, "an event");
+        assert_eq!(count(&rung), 1);
+        vcpu.send(port).unwrap();
+    }
+    until_readable(&rung, "the last event");
+    count(&rung);
+    drop(channel);
+    vcpu.send(port).unwrap();
+    assert_eq!(count(&rung), 0);
+    assert!(!bench.backend.leftovers().ports.contains(&(bench.dom, port)));
+}
+
+#[test]
+fn an_event_that_came_before_its_listener_is_not_lost() {
+    let bench = Bench::new();
+    let (guest, vcpu, rung) = (bench.attach(), bench.vcpu(0), event());
+    let port = vcpu.alloc_unbound().unwrap();
+    let _ring = guest.register_irqfd(&event(), Irq::EventChannel(port)).unwrap();
+    for _ in 0..2 {
+        vcpu.send(port).unwrap();
+        let listener = guest.register_channel(&rung, port).unwrap();
+        until_readable(&rung, "the event");
+        drop(listener);
+        count(&rung);
+    }
+}
+
+/// If the host cannot end the event that waited for the listener, the next listener gets it.
+#[test]
+fn an_event_whose_listener_failed_is_not_lost() {
+    let bench = Bench::new();
+    let (guest, vcpu, rung) = (bench.attach(), bench.vcpu(0), event());
+    let port = vcpu.alloc_unbound().unwrap();
+    let ring = event();
+    let _ring = guest.register_irqfd(&ring, Irq::EventChannel(port)).unwrap();
+    // The event of the new channel is left alone before the eventfd is read.
+    signal(&ring);
+    vcpu.wait(port).unwrap();
+    until("the thread is through", || {
+        bench.backend.fail(CallKind::Eoi, 1, Errno::IO);
+        guest.register_channel(&rung, port).is_err()
+    });
+    count(&rung);
+    let _listener = guest.register_channel(&rung, port).unwrap();
+    until_readable(&rung, "the event that waited");
+    count(&rung);
+    vcpu.send(port).unwrap();
+    until_readable(&rung, "the next event");
+}
+
+#[test]
+fn the_interrupts_of_a_guest_end_with_it() {
+    let bench = Bench::new();
+    let (guest, call, rung) = (bench.attach(), event(), event());
+    let port = bench.vcpu(0).alloc_unbound().unwrap();
+    let _ring = guest.register_irqfd(&call, Irq::EventChannel(port)).unwrap();
+    let _rung = guest.register_channel(&rung, port).unwrap();
+    let _msi = guest.register_irqfd(&event(), MSI).unwrap();
+    guest.close().unwrap();
+    // The values are still there, what they stood for is not.
+    bench.assert_let_go();
+}

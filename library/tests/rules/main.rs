@@ -1,0 +1,11 @@
+//! The engine's rules, on the model: one test each.
+
+mod bench;
+mod faults;
+mod irqfds;
+mod kicks;
+mod lifetimes;
+mod orphans;
+mod random;
+mod refusals;
+mod steps;
