@@ -105,13 +105,25 @@ impl Room {
     }
 }
 
+/// On a stack frame of its own, as the marks pass through it.
+#[inline(never)]
+fn nothing_held() -> Result<KBox<Held<MAX_HELD>>> {
+    Ok(KBox::new(Held::new(), GFP_KERNEL_ACCOUNT)?)
+}
+
+/// On a stack frame of its own, as above.
+#[inline(never)]
+fn hold_nothing(held: &mut Held<MAX_HELD>) {
+    *held = Held::new();
+}
+
 impl Doorbells {
     /// No doorbell.
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
             table: KVVec::new(),
             claims: KVVec::new(),
-            held: KBox::new(Held::new(), GFP_KERNEL_ACCOUNT)?,
+            held: nothing_held()?,
             counters: Counters::default(),
         })
     }
@@ -172,7 +184,7 @@ impl Doorbells {
         let claims = &self.claims;
         self.held.take(|kick| !claims::holds(claims, &kick.access));
         if !claims.iter().any(|claim| claim.holders > 0) {
-            *self.held = Held::new();
+            hold_nothing(&mut self.held);
         }
     }
 

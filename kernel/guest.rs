@@ -128,7 +128,9 @@ impl Guest {
         )?;
         let server = Server::create(&guest)?;
         *guest.changes.lock() = Life::Served(server);
-        if guests.served.push_within_capacity(guest.clone()).is_err() {
+        let listed = guests.served.push_within_capacity(guest.clone()).is_ok();
+        drop(guests);
+        if !listed {
             guest.end(Life::Apart);
             return Err(ENOMEM);
         }
@@ -157,7 +159,10 @@ impl Guest {
             }
         }
         let new = Registration { doorbell, eventfd };
-        self.board.lock().doorbells.add(new, &mut room)
+        let added = self.board.lock().doorbells.add(new, &mut room);
+        // Not with the spinlock held, as it would be at the end of the block: this may sleep.
+        drop(room);
+        added
     }
 
     /// Takes a registration back. When this returns, its eventfd is not signalled again.
