@@ -228,7 +228,7 @@ fn claims_lose_nothing(bench: &Bench, reference: &Reference) -> Result<(), TestC
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 200, failure_persistence: None, ..Config::default() })]
+    #![proptest_config(Config { cases: 100, failure_persistence: None, ..Config::default() })]
 
     #[test]
     fn every_kick_goes_where_it_must(steps in prop::collection::vec(step(), 1..40)) {
