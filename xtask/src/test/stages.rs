@@ -47,7 +47,7 @@ impl Workshop {
             Some(scenarios) => scenarios,
             none => none.insert(Scenarios::prepare()?),
         };
-        scenarios.play(dom0)
+        Ok(scenarios.play(dom0))
     }
 }
 
