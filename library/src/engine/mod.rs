@@ -10,8 +10,8 @@
 //! The thread never waits but in `epoll_wait`: eventfds are signalled and read by paths that
 //! cannot block, and no lock that it takes is held across anything but a host call.
 //!
-//! Locks, in the order in which they are taken: a guest's `changes`, `channels`, [`Shared::sources`],
-//! a guest's `board` or a channel's listener, the signaller.
+//! Locks, in the order in which they are taken: a guest's `changes`, its `channels` or `hold`,
+//! [`Shared::sources`], a guest's `board`, a channel's listener or an irqfd, the signaller.
 
 pub(crate) mod doorbells;
 pub(crate) mod guest;

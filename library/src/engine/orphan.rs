@@ -81,17 +81,17 @@ fn recover_created(
 ) -> Result<()> {
     let dom = record.dom();
     let seen = host.map_page(dom, id).and_then(|page| ports(host, dom, &*page));
-    let shown = match seen {
-        Ok(shown) => shown,
-        Err(error) if error.is_gone() => vec![],
+    match seen {
+        Ok(shown) if shown.iter().all(|port| *port == 0) => {
+            return give_back(host, run_dir, record, id);
+        }
+        // Enabled: from here on like any other.
+        Ok(ports) => record.server = Some(ServerRecord { id: id.0, ports }),
+        // Whatever has that id a moment later is another's.
+        Err(error) if error.is_gone() => {}
         Err(error) => return Err(error.into()),
-    };
-    if shown.iter().all(|port| *port == 0) {
-        return give_back(host, run_dir, record, id);
     }
-    // Enabled: from here on like any other.
     record.created.retain(|created| *created != id.0);
-    record.server = Some(ServerRecord { id: id.0, ports: shown });
     run_dir.write(record)
 }
 

@@ -258,6 +258,41 @@ fn a_server_whose_ports_are_bound_is_left_alone() {
     kicks.into_iter().for_each(|kick| assert_eq!(kick.join(), Err(Stopped::Destroyed)));
 }
 
+/// What a record says was created and is no more, is nobody's to destroy.
+#[test]
+fn a_server_that_is_not_there_is_not_destroyed() {
+    let bench = Bench::beside_a_vmm();
+    let uuid = bench.backend.domain(bench.dom).unwrap().uuid.unwrap();
+    let record = format!(
+        r#"{{"domid":{},"uuid":"{uuid}","created":[5],"server":{{"id":6,"ports":[9,10]}}}}"#,
+        bench.dom.0
+    );
+    let path = bench.run_dir.path().join(format!("{}.json", bench.dom.0));
+    std::fs::write(path, record).unwrap();
+    let reaper = bench.model.client("reaper");
+    reaper.on_call(Box::new(|site| {
+        assert!(!matches!(site.kind, CallKind::DestroyServer | CallKind::SetServerState));
+        Verdict::Proceed
+    }));
+    let reaped = Xen::builder().run_dir(bench.run_dir.path()).reap_on(&*reaper).unwrap();
+    assert!(matches!(reaped[..], [(_, Ok(Reaped::NotOurs))]), "{reaped:?}");
+    bench.assert_let_go();
+}
+
+/// Killed between a server's creation and its end, never enabled.
+#[test]
+fn a_server_that_was_never_enabled_is_given_back() {
+    let bench = Bench::beside_a_vmm();
+    let uuid = bench.backend.domain(bench.dom).unwrap().uuid.unwrap();
+    let id = bench.backend.create_server(bench.dom).unwrap().0;
+    let record =
+        format!(r#"{{"domid":{},"uuid":"{uuid}","created":[{id}],"server":null}}"#, bench.dom.0);
+    std::fs::write(bench.run_dir.path().join(format!("{}.json", bench.dom.0)), record).unwrap();
+    let reaped = bench.reap(bench.run_dir.path());
+    assert!(matches!(reaped, Some(Ok(Reaped::Swept { kicks: 0 }))), "{reaped:?}");
+    bench.assert_let_go();
+}
+
 #[test]
 fn a_damaged_record_means_nobody_and_is_no_obstacle() {
     for text in ["", "{", "{\"domid\": 1}", "[]", "\u{0}"] {
