@@ -44,10 +44,10 @@ fn a_thousand_rounds_leave_nothing() {
         let vcpu = model.vcpu(dom, VcpuId(0));
         let guest = xen.guest(dom).unwrap();
         use_all(&guest, &vcpu);
-        if dom.0 % 3 != 0 {
+        if !dom.0.is_multiple_of(3) {
             assert!(guest.close().is_ok());
         }
-        if dom.0 % 2 == 0 {
+        if dom.0.is_multiple_of(2) {
             model.destroy(dom);
         }
         drop(guest);

@@ -236,3 +236,37 @@ fn owed(pieces: &[Piece], debt: Debt) -> Vec<Bytes> {
 fn exists(doorbell: &Doorbell, why: &Collision) -> Error {
     Error::Exists { addr: doorbell.bytes().first(), why: why.to_string() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+    use xen_eventfd_core::{Filter, Space, Width};
+    use xen_eventfd_host::Errno;
+
+    fn queue(value: u64) -> Doorbell {
+        let filter = Filter::Value { width: Width::Four, value, mask: 0xFFFF_FFFF };
+        Doorbell::new(Space::Mmio, 0x50, filter).unwrap()
+    }
+
+    #[test]
+    fn there_are_so_many_registrations_and_no_more() {
+        let eventfd = crate::engine::new_eventfd().unwrap();
+        let eventfd = Arc::new(EventFd::new(eventfd.as_fd()).unwrap());
+        let mut doorbells = Doorbells::default();
+        let mut add = |value| {
+            let doorbell = queue(value);
+            doorbells.check(DomId(1), &doorbell)?;
+            let eventfd = Arc::clone(&eventfd);
+            let new = Registration { doorbell, eventfd, serial: value, unmatched: None, kicks: 0 };
+            doorbells.add(new, &mut |_| true)
+        };
+        for value in 0..MAX_REGISTRATIONS as u64 {
+            add(value).unwrap();
+        }
+        let refused = add(MAX_REGISTRATIONS as u64).unwrap_err();
+        assert_eq!(refused.errno(), Errno::NOSPC);
+        assert!(doorbells.remove(&queue(7), None, None).is_some());
+        assert!(doorbells.check(DomId(1), &queue(7)).is_ok());
+    }
+}
