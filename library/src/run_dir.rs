@@ -140,7 +140,8 @@ impl RunDir {
         &self.0
     }
 
-    /// Locks a guest for this process. A reaper is waited for: it is done in a moment.
+    /// Locks a guest for this process. A reaper is waited for: it is done in a moment. So is one
+    /// that has not said yet who it is: then the file still names a process that is dead.
     ///
     /// # Errors
     /// [`Error::InUse`] names who holds it.
@@ -149,7 +150,8 @@ impl RunDir {
         loop {
             match self.try_lock(dom, purpose) {
                 Err(Error::InUse { holder, .. })
-                    if patience > 0 && (holder.is_empty() || holder.ends_with(REAPING)) =>
+                    if patience > 0
+                        && (holder.is_empty() || holder.ends_with(REAPING) || is_dead(&holder)) =>
                 {
                     patience -= 1;
                     std::thread::sleep(PATIENCE_STEP);
@@ -254,6 +256,17 @@ fn this_process(purpose: Purpose) -> String {
     format!("process {} ({}), {purpose}", std::process::id(), name.trim())
 }
 
+/// Whether the process that a lock names is no more. Without a number it is not known to be.
+fn is_dead(holder: &str) -> bool {
+    let number = holder.strip_prefix("process ").and_then(|rest| rest.split(' ').next());
+    let Some(pid) = number.and_then(|number| number.parse::<u32>().ok()) else { return false };
+    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        // Its name is in brackets and may hold any; what follows begins with the state.
+        Ok(stat) => stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X'])),
+        Err(_) => true,
+    }
+}
+
 fn failed(what: &'static str, path: &Path, error: &std::io::Error) -> Error {
     let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
     Error::RunDir { what, path: path.to_owned(), errno }
@@ -274,6 +287,28 @@ mod tests {
         assert!(holder.contains(&std::process::id().to_string()), "{holder}");
         drop(first);
         assert!(run.lock(DomId(5), Purpose::Serve).is_ok());
+    }
+
+    #[test]
+    fn a_holder_that_has_not_said_who_it_is_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::open(dir.path()).unwrap();
+        // No process has a number like this.
+        std::fs::write(dir.path().join("5.lock"), "process 4294967295 (dead), userspace engine")
+            .unwrap();
+        let mut silent = File::options().write(true).open(dir.path().join("5.lock")).unwrap();
+        rustix::fs::flock(&silent, FlockOperation::LockExclusive).unwrap();
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| run.lock(DomId(5), Purpose::Serve));
+            std::thread::sleep(PATIENCE_STEP * 5);
+            assert!(!second.is_finished(), "it believed the dead");
+            silent.set_len(0).unwrap();
+            writeln!(silent, "{}", this_process(Purpose::Serve)).unwrap();
+            let Err(Error::InUse { holder, .. }) = second.join().unwrap() else {
+                panic!("two engines hold one guest")
+            };
+            assert!(holder.contains(&std::process::id().to_string()), "{holder}");
+        });
     }
 
     #[test]

@@ -1,11 +1,22 @@
 //! Eventfds to interrupts, and event channels to eventfds.
 
 use super::DOORBELL;
-use crate::Play;
 use crate::play::{await_count, new_eventfd, signal, taken};
+use crate::{PATIENCE, Play};
 use anyhow::{Result, ensure};
+use std::time::Instant;
 use xen_eventfd::IoEventAddress::Mmio;
-use xen_eventfd::Irq;
+use xen_eventfd::{Irq, IrqFd};
+
+/// Waits until the engine has counted so many: the guest may be faster.
+fn settled(irqfd: &IrqFd, count: u64) -> Result<()> {
+    let since = Instant::now();
+    while irqfd.raised() + irqfd.failed() < count {
+        ensure!(since.elapsed() < PATIENCE, "{} of {count} raised", irqfd.raised());
+        std::thread::yield_now();
+    }
+    Ok(())
+}
 
 /// Interrupts the guest `times` times; it acknowledges each by a kick.
 fn ping_pong(play: &mut Play<'_>, listen: &str, times: u32, irq: Option<Irq>) -> Result<()> {
@@ -29,6 +40,7 @@ fn ping_pong(play: &mut Play<'_>, listen: &str, times: u32, irq: Option<Irq>) ->
     }
     guest.finish()?;
     guest.tell(play);
+    settled(&irqfd, times.into())?;
     play.note("irqfd", format!("{} raised, {} failed", irqfd.raised(), irqfd.failed()));
     Ok(())
 }
@@ -52,6 +64,7 @@ pub(super) fn pending_at_assign(play: &mut Play<'_>) -> Result<()> {
     let irqfd = ours.register_irqfd(&call, Irq::EventChannel(guest.port("call")?))?;
     guest.finish()?;
     guest.tell(play);
+    settled(&irqfd, 1)?;
     play.note("irqfd", format!("{} raised for 3 signals", irqfd.raised()));
     Ok(())
 }
