@@ -1,7 +1,7 @@
 //! What each call refuses, and that nothing is half done then.
 
 use crate::bench::{
-    AT, Bench, DOORBELL, balloon, config, count, event, is_readable, until_readable,
+    AT, Bench, DOORBELL, balloon, config, count, event, is_readable, until, until_readable,
 };
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -453,7 +453,11 @@ fn a_record_that_cannot_be_written_leaves_no_vcpu_behind() {
             if site.kind == CallKind::SetServerState && !enabled.swap(true, SeqCst) {
                 std::fs::create_dir(&draft).unwrap();
             } else if enabled.load(SeqCst) {
-                parked.lock().unwrap().get_or_insert_with(|| balloon(&vcpu));
+                let mut parked = parked.lock().unwrap();
+                let parked = parked.get_or_insert_with(|| balloon(&vcpu));
+                // It must go on before the server does: then nobody could wake it.
+                let last = site.kind == CallKind::DestroyServer;
+                until("the vCPU goes on", || !last || parked.is_finished());
             }
             Verdict::Proceed
         }
