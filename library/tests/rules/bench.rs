@@ -41,7 +41,7 @@ impl Bench {
         let model = Model::new();
         let dom = model.domain(config);
         let backend = model.client("backend");
-        let run_dir = tempfile::tempdir().unwrap();
+        let run_dir = new_run_dir();
         Self { model, dom, backend, run_dir, foreign: Vec::new() }
     }
 
@@ -138,8 +138,13 @@ pub(crate) fn config() -> Config {
     Config::new("guest").vcpus(2).kind(Kind::Hvm)
 }
 
+/// In memory, as `/run` is.
+fn new_run_dir() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 pub(crate) fn inherit(run_dir: &Path) -> TempDir {
-    let heir = tempfile::tempdir().unwrap();
+    let heir = new_run_dir();
     for entry in std::fs::read_dir(run_dir).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "json") {

@@ -83,14 +83,15 @@ impl Act {
             scene.register(0).unwrap();
             scene.register(1).unwrap();
         }
+        if self == Self::Serve {
+            scene.freeze();
+        }
         if self == Self::Close {
             scene.irqfd().unwrap();
             scene.channel().unwrap();
-            scene.fate.frozen.freeze(&scene.bench, scene.guest.as_ref().unwrap());
-            for value in [0, 1] {
-                scene.kick(value);
-                scene.bench.vcpu(value).until_parked();
-            }
+            scene.freeze();
+            scene.kick(0);
+            scene.kick(1);
         }
         scene
     }
@@ -106,13 +107,11 @@ impl Act {
             Self::Channel => scene.channel()?,
             Self::Close => scene.guest.as_ref().unwrap().close()?,
             Self::Serve => {
+                // It is there before the first call of its service.
                 scene.kick(0);
-                let (kick, fate, vcpu) = (&scene.kicks[0], &scene.fate, scene.bench.vcpu(0));
-                // The call may have been one for an event that a binding brought: then the kick is
-                // still to come, and must find the server.
-                crate::bench::until("the kick is served", || {
-                    kick.is_finished() || (fate.hit() && vcpu.is_parked())
-                });
+                let (kick, fate) = (&scene.kicks[0], &scene.fate);
+                fate.frozen.thaw();
+                crate::bench::until("the kick is served", || kick.is_finished() || fate.hit());
             }
         }
         Ok(())
@@ -149,7 +148,13 @@ impl Scene {
 
     fn kick(&mut self, value: u32) {
         let kicking = self.bench.vcpu(value).run(move |vcpu| kick(vcpu, u64::from(value)));
+        self.bench.vcpu(value).until_parked();
         self.kicks.push(kicking);
+    }
+
+    /// From here on kicks wait.
+    fn freeze(&self) {
+        self.fate.frozen.freeze(&self.bench, self.guest.as_ref().unwrap());
     }
 
     /// Drops all that the process has. Returns the machine, the queues, and what the vCPUs do.
