@@ -27,7 +27,6 @@ pub(crate) struct Listener {
 pub(crate) struct Channel {
     pub(crate) local: LocalPort,
     pub(crate) listener: Mutex<Listener>,
-    pub(crate) received: AtomicU64,
 }
 
 impl Channel {
@@ -37,7 +36,7 @@ impl Channel {
         remote: Port,
     ) -> xen_eventfd_host::Result<Self> {
         let local = events.bind(dom, remote)?;
-        Ok(Self { local, listener: Mutex::default(), received: AtomicU64::new(0) })
+        Ok(Self { local, listener: Mutex::default() })
     }
 
     /// Unbinds the port. After this returns nothing is signalled for it.

@@ -218,7 +218,6 @@ impl Shared {
                     listener.missed = true;
                     return;
                 };
-                channel.received.fetch_add(1, Ordering::Relaxed);
                 self.signal(eventfd);
                 if let Err(error) = self.events.eoi(port) {
                     tracing::warn!(%error, "an event was not ended");
