@@ -1,13 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
 /*
- * /dev/xen/eventfd: a guest's doorbells become eventfd signals.
+ * /dev/xen/eventfd: a guest's doorbells become eventfd signals, and eventfd signals become a
+ * guest's interrupts.
  *
- * An open file serves one guest, once it is bound to it; closing it undoes all that it did.
+ * Objects are file descriptors. An open of the device gives a control file; XEN_EVENTFD_CREATE on it
+ * gives a guest's file, on which everything is assigned. Closing a file undoes all that was done
+ * through it. A guest's file, and an assignment, outlive the control file.
  *
  * Each struct begins with its size in bytes, as the caller knows it, so that structs can grow. A
  * smaller size than that of the first version is EINVAL. A larger one than the module knows is
  * accepted if the bytes beyond are zero, else it is E2BIG. Unknown flags, and padding or unused
  * fields that are not zero, are EINVAL. A struct that cannot be read or written is EFAULT.
+ *
+ * The control file also takes the requests of <xen/privcmd.h> IOCTL_PRIVCMD_IOEVENTFD,
+ * IOCTL_PRIVCMD_IRQFD and IOCTL_PRIVCMD_RESTRICT; docs/seed-abi.md says where they differ.
  */
 
 #ifndef _UAPI_XEN_EVENTFD_H
@@ -19,29 +25,55 @@
 #define XEN_EVENTFD_ABI 1
 
 /* Features. */
-/* XEN_EVENTFD_ASSIGN and XEN_EVENTFD_DEASSIGN. */
+/* XEN_EVENTFD_ASSIGN, _DEASSIGN, _STATS, _LIST, _MISSED. */
 #define XEN_EVENTFD_FEATURE_DOORBELLS (1ULL << 0)
+/* XEN_EVENTFD_ASSIGN_IRQ, _DEASSIGN_IRQ, _IRQ_STATS, _LOWER. */
+#define XEN_EVENTFD_FEATURE_IRQS (1ULL << 1)
+/* XEN_EVENTFD_ASSIGN_CHANNEL, _DEASSIGN_CHANNEL. */
+#define XEN_EVENTFD_FEATURE_CHANNELS (1ULL << 2)
+/* The requests of <xen/privcmd.h>. */
+#define XEN_EVENTFD_FEATURE_PRIVCMD (1ULL << 3)
 
-/* What this module is. Works on every open file. */
+/* What this module is. On a control file. */
 struct xen_eventfd_query {
 	__u32 size;
 	__u32 abi;		/* out: XEN_EVENTFD_ABI */
 	__u64 features;		/* out: XEN_EVENTFD_FEATURE_* */
 	__u32 max_doorbells;	/* out: of one guest */
 	__u32 max_held;		/* out: distinct kicks that are kept for one guest */
+	__u32 max_missed;	/* out: distinct kicks that are kept for one fallback */
+	__u32 max_irqs;		/* out: of one guest; as many channels again */
+};
+
+/* Only keeps the guest for the caller: it sets no server up, and every assignment is EOPNOTSUPP. */
+#define XEN_EVENTFD_CREATE_RESERVE (1U << 0)
+
+/*
+ * Takes a guest, sets a doorbell server up in it, and returns a new file descriptor, close-on-exec:
+ * the guest's file. On a control file.
+ *
+ * EBUSY: the guest is somebody's; XEN_EVENTFD_OWNER tells whose. ENODEV: there is no such guest, or
+ * it is dying. EOPNOTSUPP: it is a PV guest, or it has more than 128 vCPUs. EPERM: the control file
+ * is restricted to another guest, or Xen does not let this domain serve it. ENOSPC: all of its ioreq
+ * servers are taken. EBADF, EINVAL: `gone` is not open, not an eventfd. EMFILE: too many open files.
+ */
+struct xen_eventfd_create {
+	__u32 size;
+	__u32 flags;		/* XEN_EVENTFD_CREATE_* */
+	__u16 dom;
+	__u16 pad;
+	__s32 gone;		/* an eventfd that is signalled once when the guest dies, or -1 */
 };
 
 /*
- * Binds the file to a guest and sets a doorbell server up in it.
- *
- * EBUSY: the file is bound already, or another file is bound to this guest. ENODEV: there is no such
- * guest, or it is dying. EOPNOTSUPP: it is a PV guest, or it has more than 128 vCPUs. EPERM: Xen
- * does not let this domain serve it. ENOSPC: all of its ioreq servers are taken.
+ * Who holds a guest. On a control file. ENOENT: nobody. EPERM: it is restricted to another guest.
  */
-struct xen_eventfd_bind {
+struct xen_eventfd_owner {
 	__u32 size;
 	__u16 dom;
 	__u16 pad;
+	__s32 pid;		/* out: the process that took it, in the caller's namespace; 0: not there */
+	char name[16];		/* out: its name, with a zero at the end */
 };
 
 enum xen_eventfd_space {
@@ -57,6 +89,8 @@ enum xen_eventfd_kind {
 	XEN_EVENTFD_WIDTH = 1,
 	/* All writes that begin at addr and end within len (1 to 8) bytes. */
 	XEN_EVENTFD_ANY = 2,
+	/* The same, and XEN_EVENTFD_MISSED tells what they were. */
+	XEN_EVENTFD_FALLBACK = 3,
 };
 
 /*
@@ -72,8 +106,8 @@ enum xen_eventfd_kind {
  * knows 256 separate ranges for each space.
  * To deassign, every field is as it was at the assignment; ENOENT: there is no such doorbell. When it
  * returns, the eventfd is not signalled again.
- * To both, EBADF: not an open file; EINVAL: not an eventfd, or a doorbell that cannot be; ENOTCONN:
- * the file is not bound; ENODEV: the guest is dead.
+ * To both, EBADF: not an open file; EINVAL: not an eventfd, or a doorbell that cannot be; ENODEV: the
+ * guest is dead.
  */
 struct xen_eventfd_doorbell {
 	__u32 size;
@@ -87,7 +121,7 @@ struct xen_eventfd_doorbell {
 	__u64 datamask;		/* for XEN_EVENTFD_VALUE, not 0 and within len; else 0 */
 };
 
-/* What the doorbells have seen since the file was bound. ENOTCONN, ENODEV: as above. */
+/* What the doorbells have seen since the guest was taken. ENODEV: the guest is dead. */
 struct xen_eventfd_stats {
 	__u32 size;
 	__u16 server;		/* out: id of the ioreq server */
@@ -102,13 +136,115 @@ struct xen_eventfd_stats {
 	__u64 spurious;		/* out: events without a request */
 };
 
+enum xen_eventfd_list_what {
+	XEN_EVENTFD_LIST_DOORBELLS = 0,	/* what is assigned, in the order of addresses */
+	XEN_EVENTFD_LIST_HELD = 1,	/* kicks that wait for a doorbell */
+};
+
+/* One entry of a list, for people who look. ENOENT: the list ends before it. ENODEV: as above. */
+struct xen_eventfd_entry {
+	__u32 size;
+	__u32 what;		/* enum xen_eventfd_list_what */
+	__u32 index;
+	__u32 space;		/* out, as in struct xen_eventfd_doorbell: */
+	__u32 kind;
+	__u32 len;
+	__u64 addr;
+	__u64 datamatch;
+	__u64 datamask;
+	__u64 kicks;		/* out: delivered to it */
+	__u64 held;		/* out: kicks at its address that no doorbell took */
+};
+
+/*
+ * Takes from a fallback one distinct kick that it received and that was not taken yet, in order. The
+ * fields down to addr name the fallback as at its assignment. ENOENT: there is no such fallback.
+ */
+struct xen_eventfd_missed {
+	__u32 size;
+	__u32 space;
+	__u32 len;
+	__s32 eventfd;
+	__u64 addr;
+	__u32 width;		/* out: of the kick, in bytes */
+	__u32 pad;
+	__u64 value;		/* out: what was written */
+	__u64 kicks;		/* out: how often; 0: nothing is left */
+	__u64 overflowed;	/* out: kicks of which only the number is known; given out once */
+};
+
+enum xen_eventfd_irq_kind {
+	XEN_EVENTFD_IRQ_CHANNEL = 0,	/* number: a port that the guest allocated for this domain */
+	XEN_EVENTFD_IRQ_MSI = 1,	/* msi_addr, msi_data (x86) */
+	XEN_EVENTFD_IRQ_ISA = 2,	/* number: 0 to 15 (x86 HVM) */
+	XEN_EVENTFD_IRQ_INTX = 3,	/* number: PCI device 0 to 31; pin: 0 to 3 (x86 HVM) */
+	XEN_EVENTFD_IRQ_SPI = 4,	/* number: 32 to 1019 (Arm) */
+};
+
+/* Lines are test-and-set in Xen: raising one that is up does nothing. */
+enum xen_eventfd_trigger {
+	XEN_EVENTFD_PULSE = 0,		/* raise and lower at once */
+	XEN_EVENTFD_LEVEL = 1,		/* raise; XEN_EVENTFD_LOWER lowers */
+};
+
+/*
+ * One eventfd that raises one interrupt. What it counted before raises one at once; a signal is
+ * consumed by being passed on. An eventfd that its last user closes ends its assignment.
+ *
+ * To assign, EBUSY: the eventfd raises an interrupt already, of whichever guest. EINVAL: no eventfd,
+ * an interrupt that cannot be, or a port that the guest has not allocated for this domain, or that is
+ * bound. ENOSPC: max_irqs are there.
+ * To deassign, to ask and to lower, every in-field is as it was; ENOENT: there is no such assignment.
+ * When deassign returns, the interrupt is not raised again.
+ * ENODEV: the guest is dead.
+ */
+struct xen_eventfd_irq {
+	__u32 size;
+	__u32 flags;		/* 0 */
+	__u32 kind;		/* enum xen_eventfd_irq_kind */
+	__s32 eventfd;
+	__u32 trigger;		/* of lines: enum xen_eventfd_trigger; else 0 */
+	__u32 number;
+	__u32 pin;
+	__u32 msi_data;
+	__u64 msi_addr;
+	__u64 raised;		/* out of XEN_EVENTFD_IRQ_STATS: interrupts raised */
+	__u64 failed;		/* out of XEN_EVENTFD_IRQ_STATS: refused by Xen */
+};
+
+/*
+ * One event channel of the guest that signals an eventfd. While the eventfd is unread, further events
+ * are slowed down. The port may be that of an XEN_EVENTFD_IRQ_CHANNEL as well.
+ *
+ * To assign, EBUSY: the port has an eventfd. EINVAL: as for an irq. ENOSPC: max_irqs are there.
+ * To deassign, ENOENT: this port does not signal this eventfd. When it returns, the eventfd is not
+ * signalled again. ENODEV: the guest is dead.
+ */
+struct xen_eventfd_channel {
+	__u32 size;
+	__u32 flags;		/* 0 */
+	__u32 port;
+	__s32 eventfd;
+};
+
 #define XEN_EVENTFD_IOCTL 0xEF
 
 /* _IO, as the size of a struct is in the struct. Any other request is ENOTTY. */
+/* On a control file. */
 #define XEN_EVENTFD_QUERY _IO(XEN_EVENTFD_IOCTL, 0x00)
-#define XEN_EVENTFD_BIND _IO(XEN_EVENTFD_IOCTL, 0x01)
-#define XEN_EVENTFD_ASSIGN _IO(XEN_EVENTFD_IOCTL, 0x02)
-#define XEN_EVENTFD_DEASSIGN _IO(XEN_EVENTFD_IOCTL, 0x03)
-#define XEN_EVENTFD_STATS _IO(XEN_EVENTFD_IOCTL, 0x04)
+#define XEN_EVENTFD_CREATE _IO(XEN_EVENTFD_IOCTL, 0x01)
+#define XEN_EVENTFD_OWNER _IO(XEN_EVENTFD_IOCTL, 0x02)
+/* On a guest's file. */
+#define XEN_EVENTFD_ASSIGN _IO(XEN_EVENTFD_IOCTL, 0x10)
+#define XEN_EVENTFD_DEASSIGN _IO(XEN_EVENTFD_IOCTL, 0x11)
+#define XEN_EVENTFD_STATS _IO(XEN_EVENTFD_IOCTL, 0x12)
+#define XEN_EVENTFD_LIST _IO(XEN_EVENTFD_IOCTL, 0x13)
+#define XEN_EVENTFD_MISSED _IO(XEN_EVENTFD_IOCTL, 0x14)
+#define XEN_EVENTFD_ASSIGN_IRQ _IO(XEN_EVENTFD_IOCTL, 0x20)
+#define XEN_EVENTFD_DEASSIGN_IRQ _IO(XEN_EVENTFD_IOCTL, 0x21)
+#define XEN_EVENTFD_IRQ_STATS _IO(XEN_EVENTFD_IOCTL, 0x22)
+#define XEN_EVENTFD_LOWER _IO(XEN_EVENTFD_IOCTL, 0x23)
+#define XEN_EVENTFD_ASSIGN_CHANNEL _IO(XEN_EVENTFD_IOCTL, 0x30)
+#define XEN_EVENTFD_DEASSIGN_CHANNEL _IO(XEN_EVENTFD_IOCTL, 0x31)
 
 #endif
