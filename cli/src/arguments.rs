@@ -43,6 +43,8 @@ pub enum Command {
     Doctor(commands::doctor::Arguments),
     Run(commands::run::Arguments),
     Watch(commands::watch::Arguments),
+    List(commands::list::Arguments),
+    Show(commands::show::Arguments),
     Bench(commands::bench::Arguments),
     Reap(commands::reap::Arguments),
     Completion(commands::completion::Arguments),
