@@ -45,6 +45,7 @@ pub enum Command {
     Watch(commands::watch::Arguments),
     List(commands::list::Arguments),
     Show(commands::show::Arguments),
+    Top(commands::top::Arguments),
     Bench(commands::bench::Arguments),
     Reap(commands::reap::Arguments),
     Completion(commands::completion::Arguments),

@@ -11,6 +11,7 @@ pub mod commands;
 pub mod demo;
 pub mod failure;
 pub mod handover;
+pub mod rates;
 pub mod served;
 pub mod session;
 pub mod shown;

@@ -11,6 +11,7 @@ pub mod man;
 pub mod reap;
 pub mod run;
 pub mod show;
+pub mod top;
 pub mod watch;
 
 use crate::arguments::Command;
@@ -29,6 +30,7 @@ pub fn dispatch(session: &Session, command: Command) -> Result<Exit, Failure> {
         Command::Watch(arguments) => watch::run(session, &arguments),
         Command::List(arguments) => list::run(session, &arguments),
         Command::Show(arguments) => show::run(session, &arguments),
+        Command::Top(arguments) => top::run(session, &arguments),
         Command::Bench(arguments) => bench::run(session, &arguments),
         Command::Completion(arguments) => completion::run(&arguments),
         Command::Man(arguments) => man::run(&arguments),
