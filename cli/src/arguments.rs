@@ -69,7 +69,8 @@ impl Arguments {
 }
 
 fn engines() -> impl TypedValueParser<Value = EngineKind> {
-    PossibleValuesParser::new(["auto", "userspace"]).try_map(|name| name.parse::<EngineKind>())
+    PossibleValuesParser::new(["auto", "kernel", "userspace"])
+        .try_map(|name| name.parse::<EngineKind>())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use crate::failure::{Exit, Failure};
 use crate::session::Session;
 use crate::shown::{self, Interface, Owner};
+use crate::table::{NOTHING, printable};
 use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -137,11 +138,16 @@ impl Guest {
         Some(self.shown.as_ref()?.served?.counters.delivered)
     }
 
+    /// Its name, for people.
+    pub fn name(&self) -> String {
+        self.name.as_deref().map_or_else(|| NOTHING.to_owned(), printable)
+    }
+
     /// The owner, for people.
     pub fn owner(&self) -> String {
         match &self.owner {
-            Some(Owner { pid: 0, name }) => format!("{name} (elsewhere)"),
-            Some(Owner { pid, name }) => format!("{pid} {name}").trim_end().to_owned(),
+            Some(Owner { pid: 0, name }) => format!("{} (elsewhere)", printable(name)),
+            Some(Owner { pid, name }) => format!("{pid} {}", printable(name)).trim_end().to_owned(),
             None => "starting".to_owned(),
         }
     }

@@ -32,6 +32,11 @@ pub fn table(heads: &[(&str, Side)], rows: &[Vec<String>]) -> String {
     text
 }
 
+/// A name that somebody else chose, without what could move a terminal's cursor.
+pub fn printable(name: &str) -> String {
+    name.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect()
+}
+
 /// What is not known, or not there.
 pub const NOTHING: &str = "-";
 
@@ -43,6 +48,11 @@ pub fn cell(value: Option<impl ToString>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_writes_nothing_but_letters() {
+        assert_eq!(printable("wéb 1\x1b[2J\n"), "wéb 1\u{fffd}[2J\u{fffd}");
+    }
 
     #[test]
     fn words_stand_left_and_numbers_right() {

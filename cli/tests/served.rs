@@ -77,6 +77,22 @@ fn list_tells_who_serves_whom() {
 }
 
 #[test]
+fn an_engine_in_userspace_is_known_by_its_lock() {
+    let host = host(&[]);
+    let model = xen_eventfd_model::Model::new();
+    let dom = model.domain(xen_eventfd_model::Config::new("web"));
+    let builder = xen_eventfd::Xen::builder().run_dir(host.path().join("run/xen-eventfd"));
+    let xen = builder.open_on(model.client("engine")).unwrap();
+    let served = xen.guest(dom).unwrap();
+    let guest = &json(host.path(), &["show", &dom.0.to_string()]);
+    assert_eq!(guest["engine"], "userspace");
+    assert_eq!(guest["owner"]["pid"], std::process::id());
+    assert_eq!(guest["server"], served.server().0);
+    drop(served);
+    assert_eq!(prose(host.path(), &["list"]), "No guest is served.\n");
+}
+
+#[test]
 fn without_a_guest_list_says_so() {
     assert_eq!(prose(host(&[]).path(), &["list"]), "No guest is served.\n");
     assert_eq!(json(host(&[]).path(), &["list"])["guests"], Value::Array(vec![]));
@@ -158,7 +174,8 @@ const LEAVE: &[u8] = b"\x1b[?1049l";
 impl OnTerminal {
     fn start() -> Self {
         let host = host(&[(3, GUEST)]);
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        let master =
+            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
         let name = ptsname(&master, Vec::new()).unwrap();
@@ -220,4 +237,15 @@ fn a_text_that_cannot_be_understood_ends_top_and_the_terminal_is_as_it_was() {
     top.until(LEAVE);
     assert_eq!(top.child.wait().unwrap().code(), Some(1));
     assert!(!top.is_raw(), "the terminal stays raw");
+}
+
+#[test]
+fn top_ends_when_its_terminal_goes() {
+    let mut top = OnTerminal::start();
+    top.until(b"0xfe000050");
+    let OnTerminal { master, slave, mut child, .. } = top;
+    drop((master, slave));
+    let end = child.wait().unwrap();
+    // A failure if it was just drawing. No signal told it to end, nor did it abort.
+    assert!(matches!(end.code(), Some(0 | 1)), "{end}");
 }

@@ -63,7 +63,7 @@ impl Report {
         let row = |Row { guest, registrations, kicks }: &Row| {
             vec![
                 guest.domid.to_string(),
-                cell(guest.name.as_ref()),
+                guest.name(),
                 guest.engine.name().to_owned(),
                 guest.owner(),
                 cell(guest.server),

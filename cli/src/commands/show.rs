@@ -50,7 +50,7 @@ impl Report {
         let Self { guest, module } = self;
         let mut facts = vec![
             ("domain", guest.domid.to_string()),
-            ("name", cell(guest.name.as_ref())),
+            ("name", guest.name()),
             ("engine", self.engine().to_owned()),
             ("owner", guest.owner()),
             ("server", cell(guest.server)),

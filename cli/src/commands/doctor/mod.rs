@@ -6,7 +6,7 @@
 //! [`engine`] says which engine would be picked.
 
 pub mod engine;
-mod kernel;
+pub mod kernel;
 pub mod machine;
 #[cfg(test)]
 mod tests;

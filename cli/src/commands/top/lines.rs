@@ -3,7 +3,7 @@
 use crate::rates::{GuestRates, Rates};
 use crate::served::Engine;
 use crate::shown::Place;
-use crate::table::{NOTHING, Side, cell, table};
+use crate::table::{NOTHING, Side, printable, table};
 
 /// What the lines are sorted by: the number of the domain, or the highest rate first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +83,7 @@ pub fn plain(guests: &[GuestRates]) -> String {
 }
 
 fn of_guest(guest: &GuestRates, order: Order) -> Vec<Line> {
-    let name = cell(guest.name.as_ref());
+    let name = guest.name.as_deref().map_or_else(|| NOTHING.to_owned(), printable);
     let engine = match guest.engine {
         Engine::Kernel => "",
         Engine::Userspace => " (userspace)",

@@ -85,8 +85,8 @@ enum Woken {
     Due,
     /// A key may have been pressed.
     Key,
-    /// A signal asks for the end.
-    Signal,
+    /// A signal asks for the end, or the terminal is gone.
+    End,
 }
 
 impl<'a> Meter<'a> {
@@ -112,14 +112,17 @@ impl<'a> Meter<'a> {
             let stdin = std::io::stdin();
             let mut watched = vec![PollFd::new(&self.signals, PollFlags::IN)];
             watched.extend(keys.then(|| PollFd::new(&stdin, PollFlags::IN)));
-            let key = match poll(&mut watched, Timespec::try_from(left).ok().as_ref()) {
-                Ok(_) => watched.get(1).is_some_and(|stdin| !stdin.revents().is_empty()),
+            let woken = poll(&mut watched, Timespec::try_from(left).ok().as_ref());
+            let stdin = watched.get(1).map_or(PollFlags::empty(), PollFd::revents);
+            let key = match woken {
+                Ok(_) => !stdin.is_empty(),
                 // The terminal may have changed its size.
                 Err(Errno::INTR) => keys,
                 Err(errno) => return Err(Failure::system("wait", errno)),
             };
-            if self.signals.take().is_some() {
-                return Ok(Woken::Signal);
+            let gone = stdin.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL);
+            if self.signals.take().is_some() || gone {
+                return Ok(Woken::End);
             }
             if key {
                 return Ok(Woken::Key);
@@ -164,7 +167,7 @@ fn on_screen(mut meter: Meter<'_>) -> Outcome {
     while !meter.is_over() {
         screen.draw(&mut view).map_err(failed)?;
         match meter.wait(true)? {
-            Woken::Signal => return Ok(()),
+            Woken::End => return Ok(()),
             Woken::Due => view.update(meter.read()?.1),
             Woken::Key => {
                 while event::poll(Duration::ZERO).map_err(failed)? {

@@ -46,7 +46,14 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // It fails only where nobody looks any more.
+        // Dropped as it is, it would complain of a terminal that is gone, to that terminal, and
+        // panic.
+        if let Some(mut terminal) = self.terminal.take()
+            && terminal.show_cursor().is_err()
+        {
+            core::mem::forget(terminal);
+        }
+        // Fails only where nobody looks any more.
         let _ = ratatui::try_restore();
     }
 }
