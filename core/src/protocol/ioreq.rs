@@ -98,6 +98,14 @@ const _: () = {
 /// Slots in the one page that Xen gives an ioreq server.
 pub const SLOTS: usize = 128;
 
+/// The slots of a guest with so many vCPUs, if the one page has them.
+pub const fn slots_for(vcpus: u32) -> Option<usize> {
+    match vcpus {
+        1..=128 => Some(vcpus as usize),
+        _ => None,
+    }
+}
+
 /// Bits of [`Ioreq::flags`] that hold the state.
 pub const STATE: u8 = 0x0F;
 /// `data` is the address of a buffer in the guest.
@@ -212,6 +220,13 @@ mod tests {
     fn a_write_is_a_kick_cut_to_its_width() {
         let kick = Request::decode(&write(COPY, 0x50, 2, 0xABCD_0003));
         assert_eq!(kick, Request::Kick(Kick::new(Space::Mmio, 0x50, Width::Two, 3)));
+    }
+
+    #[test]
+    fn one_page_has_128_vcpus() {
+        assert_eq!((slots_for(1), slots_for(128)), (Some(1), Some(SLOTS)));
+        assert!([0, 129, 4096, u32::MAX].iter().all(|vcpus| slots_for(*vcpus).is_none()));
+        assert_eq!(SLOTS * size_of::<Ioreq>(), 4096);
     }
 
     #[test]

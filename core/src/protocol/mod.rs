@@ -6,6 +6,8 @@ pub mod held;
 pub mod id;
 pub mod ioreq;
 pub mod irq;
+pub mod missed;
+pub mod seed;
 pub mod slot;
 pub mod table;
 

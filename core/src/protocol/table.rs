@@ -107,6 +107,14 @@ pub fn find<E: Entry>(table: &[E], kick: &Kick) -> Option<usize> {
         .or_else(|| at(Rank::Fallback, 0))
 }
 
+/// The index of the first entry at the address of a kick, whether it takes it or not.
+pub fn first_at<E: Entry>(table: &[E], kick: &Kick) -> Option<usize> {
+    let (space, addr) = (kick.access.space, kick.access.addr);
+    let begin = |entry: &E| (entry.doorbell().bytes().space(), entry.doorbell().bytes().first());
+    let index = table.partition_point(|entry| begin(entry) < (space, addr));
+    (begin(table.get(index)?) == (space, addr)).then_some(index)
+}
+
 /// The index at which `new` keeps the table in order.
 ///
 /// # Errors
@@ -191,6 +199,14 @@ mod tests {
         assert_eq!(found(&table, Width::Four, 8), Some(wildcard));
         assert_eq!(found(&table, Width::Two, 7), Some(rest));
         assert_eq!(found(&table, Width::Eight, 7), None);
+    }
+
+    #[test]
+    fn whatever_is_written_the_first_at_its_address_is_found() {
+        let table = table(&[value(7), doorbell(Filter::Width(Width::Two)), value(3)]);
+        let at = |addr| first_at(&table, &Kick::new(Space::Mmio, addr, Width::Eight, 99));
+        assert_eq!((at(ADDR - 1), at(ADDR), at(ADDR + 1)), (None, Some(0), None));
+        assert_eq!(first_at(&table, &Kick::new(Space::Pio, ADDR, Width::Four, 3)), None);
     }
 
     #[test]
