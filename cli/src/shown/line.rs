@@ -3,7 +3,7 @@
 use super::words::{Words, number};
 use core::fmt;
 use serde::{Serialize, Serializer};
-use xen_eventfd::Space;
+use xen_eventfd::{Space, Width};
 
 /// Where a doorbell listens, and to what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -137,6 +137,20 @@ pub struct Channel {
     pub signals: u64,
 }
 
+impl Place {
+    /// In as few words as tell it: of a value without the mask, if that is all of the width.
+    pub fn brief(&self) -> String {
+        let Self { space, addr, len, takes } = *self;
+        let whole = |mask| Width::new(len).is_some_and(|width| width.mask() == mask);
+        match takes {
+            Takes::Value { value, mask } if whole(mask) => {
+                format!("{} {addr:#x} len {len} value {value:#x}", name(space))
+            }
+            _ => self.to_string(),
+        }
+    }
+}
+
 impl Doorbell {
     pub(super) fn parse(words: &mut Words<'_>) -> Result<Self, String> {
         let (space, addr) = address(words)?;
@@ -260,5 +274,23 @@ impl fmt::Display for Trigger {
             Self::Pulse => "pulse",
             Self::Level => "level",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_mask_of_all_bits_goes_without_saying() {
+        let brief = |len, mask| {
+            let takes = Takes::Value { value: 3, mask };
+            Place { space: Space::Mmio, addr: 0x50, len, takes }.brief()
+        };
+        assert_eq!(brief(4, 0xFFFF_FFFF), "mmio 0x50 len 4 value 0x3");
+        assert_eq!(brief(8, u64::MAX), "mmio 0x50 len 8 value 0x3");
+        assert_eq!(brief(4, 0xFFFF), "mmio 0x50 len 4 value 0x3 mask 0xffff");
+        let any = Place { space: Space::Pio, addr: 0x50, len: 4, takes: Takes::Any };
+        assert_eq!(any.brief(), "pio 0x50 span 4 any");
     }
 }

@@ -101,7 +101,7 @@ fn of_guest(guest: &GuestRates, order: Order) -> Vec<Line> {
         Order::Dom | Order::Odd | Order::Irqs => {}
     }
     lines.extend(doorbells.into_iter().map(|doorbell| {
-        let place = format!("  {}", doorbell.place);
+        let place = format!("  {}", doorbell.place.brief());
         let mut cells = vec![String::new(), place, rate(doorbell.kicks), rate(doorbell.held)];
         cells.resize(HEADS.len(), String::new());
         Line { subject: (guest.domid, Some(doorbell.place)), cells }
