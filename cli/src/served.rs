@@ -44,8 +44,8 @@ pub struct Guest {
     pub name: Option<String>,
     /// By whom it is served.
     pub engine: Engine,
-    /// The process that took it; not known for a moment when an engine starts.
-    pub owner: Option<Owner>,
+    /// The process that took it.
+    pub owner: Owner,
     /// Its doorbell server.
     pub server: Option<u16>,
     /// What the module tells of it, if it serves it.
@@ -93,17 +93,18 @@ impl Machine {
 
 /// Both tellings as one.
 fn join(shown: Vec<shown::Guest>, holders: Vec<Holder>, names: &Names) -> Vec<Guest> {
-    let held = holders.into_iter().filter(|holder| !holder.is_reaping()).map(|holder| {
+    let held = holders.into_iter().filter_map(|holder| {
         let name = holder.name().unwrap_or_default().to_owned();
         let guest = Guest {
             domid: holder.dom.0,
             name: names.of(holder.dom),
-            engine: Engine::Userspace,
-            owner: holder.pid.map(|pid| Owner { pid, name }),
+            // A reaper serves nobody, and one that has not said who it is will in a moment.
+            engine: if holder.engine()? == "kernel" { Engine::Kernel } else { Engine::Userspace },
+            owner: Owner { pid: holder.pid?, name },
             server: holder.server.map(|server| server.0),
             shown: None,
         };
-        (holder.dom, guest)
+        Some((holder.dom, guest))
     });
     let mut guests: BTreeMap<DomId, Guest> = held.collect();
     for shown in shown {
@@ -122,7 +123,7 @@ impl Guest {
             domid: shown.dom.0,
             name: names.of(shown.dom),
             engine: if kernel { Engine::Kernel } else { Engine::Userspace },
-            owner: Some(shown.owner.clone()),
+            owner: shown.owner.clone(),
             server: shown.served.map(|served| served.server.0),
             shown: kernel.then_some(shown),
         }
@@ -145,10 +146,11 @@ impl Guest {
 
     /// The owner, for people.
     pub fn owner(&self) -> String {
-        match &self.owner {
-            Some(Owner { pid: 0, name }) => format!("{} (elsewhere)", printable(name)),
-            Some(Owner { pid, name }) => format!("{pid} {}", printable(name)).trim_end().to_owned(),
-            None => "starting".to_owned(),
+        let Owner { pid, name } = &self.owner;
+        let name = printable(name);
+        match pid {
+            0 => format!("{name} (elsewhere)"),
+            pid => format!("{pid} {name}").trim_end().to_owned(),
         }
     }
 }
@@ -233,7 +235,24 @@ mod tests {
         let guests = join(vec![], holders(), &NONE);
         let [guest] = &guests[..] else { panic!("{guests:?}") };
         assert_eq!((guest.domid, guest.engine, guest.kicks()), (3, Engine::Userspace, None));
-        assert_eq!(guest.owner.as_ref().unwrap().pid, std::process::id());
+        assert_eq!(guest.owner.pid, std::process::id());
+    }
+
+    #[test]
+    fn a_lock_names_its_engine_and_a_reapers_names_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = |dom: u16, what: &str| {
+            let text = format!("process {} (me), {what}\n", std::process::id());
+            let path = dir.path().join(format!("{dom}.lock"));
+            std::fs::write(&path, text).unwrap();
+            let file = std::fs::File::open(&path).unwrap();
+            rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+            file
+        };
+        let _locks = [lock(3, "kernel engine"), lock(4, "reaping"), lock(5, "userspace engine")];
+        let guests = join(vec![], run_dir::holders(dir.path()).unwrap(), &NONE);
+        let told: Vec<_> = guests.iter().map(|guest| (guest.domid, guest.engine)).collect();
+        assert_eq!(told, [(3, Engine::Kernel), (5, Engine::Userspace)]);
     }
 
     #[test]

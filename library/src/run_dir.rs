@@ -149,13 +149,14 @@ assert!(holders[0].text.contains(holders[0].name().unwrap()));
         Some(self.text.split_once(" (")?.1.rsplit_once("), ")?.0)
     }
 
-    /// Whether it only sweeps up after an engine that was killed.
+    /// The name of the engine that serves the guest; none, if the process only sweeps up after one
+    /// that was killed.
     ///
     #[doc = example!(r#"
-assert!(!run_dir::holders(dir.path())?[0].is_reaping());
+assert_eq!(run_dir::holders(dir.path())?[0].engine(), Some("userspace"));
 "#)]
-    pub fn is_reaping(&self) -> bool {
-        self.text.ends_with(REAPING)
+    pub fn engine(&self) -> Option<&str> {
+        self.text.rsplit_once("), ")?.1.strip_suffix(" engine")
     }
 }
 
@@ -408,8 +409,9 @@ mod tests {
         record.server = Some(ServerRecord { id: 6, ports: vec![] });
         run.write(&record).unwrap();
         let holders = holders(dir.path()).unwrap();
-        let told: Vec<_> = holders.iter().map(|h| (h.dom, h.server, h.is_reaping())).collect();
-        assert_eq!(told, [(DomId(5), Some(IoServerId(6)), false), (DomId(7), None, true)]);
+        let told: Vec<_> = holders.iter().map(|h| (h.dom, h.server, h.engine())).collect();
+        let engine = (DomId(5), Some(IoServerId(6)), Some("userspace"));
+        assert_eq!(told, [engine, (DomId(7), None, None)]);
         assert!(holders.iter().all(|holder| holder.pid == Some(std::process::id())));
     }
 

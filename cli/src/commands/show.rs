@@ -56,9 +56,14 @@ impl Report {
             ("server", cell(guest.server)),
         ];
         let Some(shown) = module else {
-            return prose_of(&facts)
-                + "\nIts counters are inside that process. `xen-eventfd watch` shows kicks as they \
-                   come, once it is stopped.\n";
+            let hint = match guest.engine {
+                Engine::Kernel => "",
+                Engine::Userspace => {
+                    "\nIts counters are inside that process. `xen-eventfd watch` shows kicks as they \
+                     come, once it is stopped.\n"
+                }
+            };
+            return prose_of(&facts) + hint;
         };
         if let Some(Served { vcpus, counters, .. }) = &shown.served {
             facts.push(("vcpus", vcpus.to_string()));
