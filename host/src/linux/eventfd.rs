@@ -312,7 +312,7 @@ impl GuestFile {
     /// # Errors
     /// [`Errno::NOENT`] if there is no such assignment, or what Xen says.
     pub fn lower(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<()> {
-        self.change(&sys::LOWER, irq_argument(irq, eventfd), Call::Interrupt(self.dom))
+        self.change(&sys::LOWER, irq_argument(irq, eventfd), Call::Assign(self.dom))
     }
 
     /// Signals an eventfd whenever the guest rings its event channel.
@@ -461,7 +461,7 @@ mod tests {
         refused(Call::Interrupt(dom), file.assign_irq(&msi, fd));
         refused(Call::Assign(dom), file.deassign_irq(&msi, fd));
         refused(Call::Ask(dom), file.irq_counts(&msi, fd).map(drop));
-        refused(Call::Interrupt(dom), file.lower(&msi, fd));
+        refused(Call::Assign(dom), file.lower(&msi, fd));
         refused(Call::Bind(dom, port), file.assign_channel(port, fd));
         refused(Call::Assign(dom), file.deassign_channel(port, fd));
     }
