@@ -151,9 +151,7 @@ impl RunDir {
             match self.try_lock(dom, purpose) {
                 Err(Error::InUse { holder, .. })
                     if patience > 0
-                        && (holder.is_empty()
-                            || holder.ends_with(REAPING)
-                            || names_the_dead(&holder)) =>
+                        && (holder.is_empty() || holder.ends_with(REAPING) || is_dead(&holder)) =>
                 {
                     patience -= 1;
                     std::thread::sleep(PATIENCE_STEP);
@@ -258,10 +256,14 @@ fn this_process(purpose: Purpose) -> String {
     format!("process {} ({}), {purpose}", std::process::id(), name.trim())
 }
 
+/// The process that a lock names.
+fn pid_of(holder: &str) -> Option<u32> {
+    holder.strip_prefix("process ")?.split(' ').next()?.parse().ok()
+}
+
 /// Whether the process that a lock names is no more. Without a number it is not known to be.
-fn names_the_dead(holder: &str) -> bool {
-    let number = holder.strip_prefix("process ").and_then(|rest| rest.split(' ').next());
-    number.and_then(|number| number.parse().ok()).is_some_and(is_ending)
+fn is_dead(holder: &str) -> bool {
+    pid_of(holder).is_some_and(is_ending)
 }
 
 /// Whether a process is no more, or on its way out: then its files are about to be closed.

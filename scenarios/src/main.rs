@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use xen_eventfd::Guardian;
+use xen_eventfd::{EngineKind, Guardian};
 use xen_eventfd_host::linux::LinuxHost;
 use xen_eventfd_scenarios::link::Link;
 use xen_eventfd_scenarios::roles::{Actor, kill::Die};
@@ -32,6 +32,9 @@ enum Command {
         /// Where.
         #[arg(long, value_enum, default_value = "model")]
         on: Place,
+        /// With which engine; the model has userspace only.
+        #[arg(long, value_enum, default_value = "userspace")]
+        engine: Engine,
         /// The test guest's ELF file, for real Xen.
         #[arg(long, default_value = "/lab/guest")]
         guest: PathBuf,
@@ -53,6 +56,9 @@ enum Command {
     Actor {
         /// Where locks and records are.
         run_dir: PathBuf,
+        /// With which engine.
+        #[arg(value_enum)]
+        engine: Engine,
     },
 }
 
@@ -60,6 +66,21 @@ enum Command {
 enum Place {
     Model,
     Xen,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Engine {
+    Userspace,
+    Kernel,
+}
+
+impl From<Engine> for EngineKind {
+    fn from(engine: Engine) -> Self {
+        match engine {
+            Engine::Userspace => Self::Userspace,
+            Engine::Kernel => Self::Kernel,
+        }
+    }
 }
 
 type Traces = BTreeMap<String, Trace>;
@@ -72,7 +93,7 @@ fn main() -> Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Run { names, on, guest, races, times, expect, traces } => {
+        Command::Run { names, on, engine, guest, races, times, expect, traces } => {
             let wanted = |scenario: &&Scenario| {
                 (scenario.race || !races)
                     && (names.is_empty() || names.iter().any(|name| scenario.name.contains(name)))
@@ -87,9 +108,12 @@ fn main() -> Result<ExitCode> {
             };
             let mut told = Traces::new();
             let (mut passed, mut failed) = (0, 0);
-            let stage: Option<Box<dyn Stage>> = match on {
-                Place::Xen => Some(Box::new(XenStage::new(guest)?)),
-                Place::Model => None,
+            let stage: Option<Box<dyn Stage>> = match (on, engine) {
+                (Place::Xen, engine) => Some(Box::new(XenStage::new(engine.into(), guest)?)),
+                (Place::Model, Engine::Userspace) => None,
+                (Place::Model, Engine::Kernel) => {
+                    bail!("the kernel module serves real Xen only; say --on xen as well")
+                }
             };
             for scenario in chosen.iter().flat_map(|one| (0..times).map(move |_| *one)) {
                 let outcome = match &stage {
@@ -120,10 +144,11 @@ fn main() -> Result<ExitCode> {
             println!("{passed} passed, {failed} failed");
             Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
-        Command::Actor { run_dir } => {
+        Command::Actor { run_dir, engine } => {
             let link = Link::from_fd(std::io::stdin().as_fd().try_clone_to_owned()?);
             let actor = Actor {
                 host: Arc::new(LinuxHost::open()?),
+                engine: Some(engine.into()),
                 link,
                 run_dir,
                 guardian: Guardian::Auto,

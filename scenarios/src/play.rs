@@ -48,7 +48,7 @@ impl<'a> Play<'a> {
     /// No engine can run.
     pub fn xen(&self) -> Result<Xen> {
         let builder = Xen::builder().run_dir(self.stage.run_dir()).guardian(Guardian::None);
-        Ok(builder.open_on(self.stage.host())?)
+        Ok(self.stage.open(builder)?)
     }
 
     /// Creates a guest with these orders. It waits for [`Guest::start`].

@@ -6,14 +6,16 @@ pub mod xen;
 use crate::link::Link;
 use anyhow::Result;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
-use xen_eventfd::{DomId, Guardian, Host};
+use xen_eventfd::{Builder, DomId, EngineKind, Guardian, Xen};
 
 /// A place with guests and processes.
 pub trait Stage {
-    /// Xen, as the test's own process sees it.
-    fn host(&self) -> Arc<dyn Host>;
+    /// Which engine is under test.
+    fn engine(&self) -> EngineKind;
+
+    /// Opens Xen with that engine, as the test's own process sees it.
+    fn open(&self, builder: Builder) -> xen_eventfd::Result<Xen>;
 
     /// Where engines keep locks and records.
     fn run_dir(&self) -> PathBuf;
