@@ -2,7 +2,7 @@
 //! there.
 
 mod guests;
-mod kernel_log;
+pub(crate) mod kernel_log;
 
 use std::{path::PathBuf, time::Duration};
 
