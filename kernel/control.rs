@@ -76,8 +76,8 @@ impl MiscDevice for Control {
         Ok(0)
     }
 
-    fn show_fdinfo(device: Pin<&Self>, file: &SeqFile, _file: &File) {
-        let mut out = Sequence(file);
+    fn show_fdinfo(device: Pin<&Self>, sequence: &SeqFile, _file: &File) {
+        let mut out = Sequence(sequence);
         // A sequence is cut where it is full, and begun again with more room.
         let _ = match *device.confined.lock() {
             Confined::Free => out.write_str("confined:\tno\n"),

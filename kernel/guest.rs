@@ -110,7 +110,7 @@ impl Guest {
             changes <- new_mutex!(life, "Guest::changes"),
             board <- new_spinlock_irq!(Board { page: None, doorbells }, "Guest::board"),
         });
-        Ok(Arc::pin_init(guest, GFP_KERNEL_ACCOUNT)?)
+        Arc::pin_init(guest, GFP_KERNEL_ACCOUNT)
     }
 
     /// Sets a doorbell server up in it.

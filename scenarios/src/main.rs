@@ -56,9 +56,6 @@ enum Command {
     Actor {
         /// Where locks and records are.
         run_dir: PathBuf,
-        /// With which engine.
-        #[arg(value_enum)]
-        engine: Engine,
     },
 }
 
@@ -109,7 +106,9 @@ fn main() -> Result<ExitCode> {
             let mut told = Traces::new();
             let (mut passed, mut failed) = (0, 0);
             let stage: Option<Box<dyn Stage>> = match (on, engine) {
-                (Place::Xen, engine) => Some(Box::new(XenStage::new(engine.into(), guest)?)),
+                (Place::Xen, engine) => {
+                    Some(Box::new(XenStage::new(guest)?.served_by(engine.into())))
+                }
                 (Place::Model, Engine::Userspace) => None,
                 (Place::Model, Engine::Kernel) => {
                     bail!("the kernel module serves real Xen only; say --on xen as well")
@@ -144,11 +143,10 @@ fn main() -> Result<ExitCode> {
             println!("{passed} passed, {failed} failed");
             Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
-        Command::Actor { run_dir, engine } => {
+        Command::Actor { run_dir } => {
             let link = Link::from_fd(std::io::stdin().as_fd().try_clone_to_owned()?);
             let actor = Actor {
                 host: Arc::new(LinuxHost::open()?),
-                engine: Some(engine.into()),
                 link,
                 run_dir,
                 guardian: Guardian::Auto,

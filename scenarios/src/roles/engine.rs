@@ -17,12 +17,15 @@ pub struct Spec {
     pub dom: u16,
     /// Doorbells of 4 bytes: address and value, one for each descriptor that comes along.
     pub doorbells: Vec<(u64, u32)>,
+    /// Which one it is, where Xen is this machine's own.
+    pub engine: Option<String>,
     /// Where it dies, if it does.
     pub kill: Option<Kill>,
 }
 
 pub(super) fn play(actor: Actor, spec: &Spec, fds: &[OwnedFd]) -> Result<()> {
-    let Actor { host, engine, link, run_dir, guardian, die } = actor;
+    let Actor { host, link, run_dir, guardian, die } = actor;
+    let engine = spec.engine.as_deref().map(str::parse).transpose()?;
     let builder = Xen::builder().run_dir(run_dir).guardian(guardian);
     let xen = match (engine, spec.kill) {
         (Some(kernel @ EngineKind::Kernel), _) => builder.engine(kernel).open()?,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use xen_eventfd::{EngineKind, Guardian, Host};
+use xen_eventfd::{Guardian, Host};
 
 /// What a process is there for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -54,8 +54,6 @@ pub enum Say {
 pub struct Actor {
     /// Its Xen.
     pub host: Arc<dyn Host>,
-    /// The engine under test on this machine's Xen; `None` on another.
-    pub engine: Option<EngineKind>,
     /// To the test.
     pub link: Link,
     /// Where locks and records are.

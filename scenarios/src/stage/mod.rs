@@ -6,16 +6,17 @@ pub mod xen;
 use crate::link::Link;
 use anyhow::Result;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
-use xen_eventfd::{Builder, DomId, EngineKind, Guardian, Xen};
+use xen_eventfd::{DomId, EngineKind, Guardian, Host};
 
 /// A place with guests and processes.
 pub trait Stage {
-    /// Which engine is under test.
-    fn engine(&self) -> EngineKind;
+    /// Xen, as the test's own process sees it.
+    fn host(&self) -> Arc<dyn Host>;
 
-    /// Opens Xen with that engine, as the test's own process sees it.
-    fn open(&self, builder: Builder) -> xen_eventfd::Result<Xen>;
+    /// The engine under test, where Xen is this machine's own; another host has only one.
+    fn engine(&self) -> Option<EngineKind>;
 
     /// Where engines keep locks and records.
     fn run_dir(&self) -> PathBuf;

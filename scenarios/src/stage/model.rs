@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use xen_eventfd::{Builder, DomId, EngineKind, Guardian, Host, Xen};
+use xen_eventfd::{DomId, EngineKind, Guardian, Host, Xen};
 use xen_eventfd_model::{Client, Model};
 
 /// The model as a stage.
@@ -50,12 +50,12 @@ impl ModelStage {
 }
 
 impl Stage for ModelStage {
-    fn engine(&self) -> EngineKind {
-        EngineKind::Userspace
+    fn host(&self) -> Arc<dyn Host> {
+        Arc::clone(&self.own) as Arc<dyn Host>
     }
 
-    fn open(&self, builder: Builder) -> xen_eventfd::Result<Xen> {
-        builder.open_on(Arc::clone(&self.own) as Arc<dyn Host>)
+    fn engine(&self) -> Option<EngineKind> {
+        None
     }
 
     fn run_dir(&self) -> PathBuf {
@@ -89,7 +89,6 @@ impl Stage for ModelStage {
         });
         let actor = Actor {
             host: Arc::clone(&client) as Arc<dyn Host>,
-            engine: None,
             link: theirs,
             run_dir: self.run_dir(),
             guardian: Guardian::None,

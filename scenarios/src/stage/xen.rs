@@ -8,9 +8,10 @@ use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
-use xen_eventfd::{Builder, DomId, EngineKind, Guardian, Host, Xen};
+use xen_eventfd::{DomId, EngineKind, Guardian, Host};
 use xen_eventfd_guest_orders::Program;
 use xen_eventfd_host::linux::LinuxHost;
 
@@ -22,7 +23,7 @@ const TICK: Duration = Duration::from_millis(5);
 /// Domain 0 as a stage.
 #[derive(Debug)]
 pub struct XenStage {
-    host: LinuxHost,
+    host: Arc<LinuxHost>,
     engine: EngineKind,
     kernel: PathBuf,
     run_dir: tempfile::TempDir,
@@ -30,14 +31,21 @@ pub struct XenStage {
 }
 
 impl XenStage {
-    /// This machine, with an engine and the bare-metal guest `kernel`.
+    /// This machine, with the userspace engine and the bare-metal guest `kernel`.
     ///
     /// # Errors
     /// This is no domain 0.
-    pub fn new(engine: EngineKind, kernel: PathBuf) -> Result<Self> {
+    pub fn new(kernel: PathBuf) -> Result<Self> {
         ensure!(kernel.is_file(), "{}: there is no guest to run", kernel.display());
-        let host = LinuxHost::open()?;
+        let host = Arc::new(LinuxHost::open()?);
+        let engine = EngineKind::Userspace;
         Ok(Self { host, engine, kernel, run_dir: tempfile::tempdir()?, guests: AtomicU32::new(0) })
+    }
+
+    /// With another engine.
+    #[must_use]
+    pub fn served_by(self, engine: EngineKind) -> Self {
+        Self { engine, ..self }
     }
 }
 
@@ -99,12 +107,12 @@ fn domains_in(dump: &str) -> Vec<DomId> {
 }
 
 impl Stage for XenStage {
-    fn engine(&self) -> EngineKind {
-        self.engine
+    fn host(&self) -> Arc<dyn Host> {
+        Arc::clone(&self.host) as Arc<dyn Host>
     }
 
-    fn open(&self, builder: Builder) -> xen_eventfd::Result<Xen> {
-        builder.engine(self.engine).open()
+    fn engine(&self) -> Option<EngineKind> {
+        Some(self.engine)
     }
 
     fn run_dir(&self) -> PathBuf {
@@ -142,7 +150,6 @@ impl Stage for XenStage {
         let child = Command::new("/proc/self/exe")
             .arg("actor")
             .arg(self.run_dir())
-            .arg(self.engine.to_string())
             .stdin(Stdio::from(theirs.into_fd()))
             .spawn()
             .context("starting a process of the scenario")?;
