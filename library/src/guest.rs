@@ -114,9 +114,10 @@ assert_eq!((missed.kicks[0].0.value, missed.kicks[0].1), (9, 1));
     /// once. Several signals between two turns of the engine raise it once, as under KVM.
     ///
     /// # Errors
-    /// [`Error::Busy`] if the eventfd raises an interrupt of this guest already;
-    /// [`Error::InvalidIrq`]; [`Error::NotAnEventFd`]; [`Error::GuestDied`]; [`Error::Host`] if
-    /// the guest has not allocated the event channel for this domain.
+    /// [`Error::Busy`] if the eventfd raises an interrupt of this guest already (with the kernel
+    /// engine, of any guest); [`Error::InvalidIrq`]; [`Error::NotAnEventFd`];
+    /// [`Error::GuestDied`]; [`Error::Host`] if the guest has not allocated the event channel for
+    /// this domain.
     ///
     #[doc = example!(r#"
 # let port = vcpu.alloc_unbound()?;
@@ -202,7 +203,8 @@ assert_eq!(guest.server().0, 7);
         self.0.server()
     }
 
-    /// What its doorbells have seen.
+    /// What its doorbells have seen. Of a guest that died the kernel engine knows what it had seen
+    /// when it was last asked.
     ///
     #[doc = example!(r#"
 let kick = eventfd(0, EventfdFlags::empty())?;
@@ -353,8 +355,8 @@ pub struct Fallback {
 pub struct Missed {
     /// Distinct kicks, in order, and how often each came.
     pub kicks: Vec<(Kick, u64)>,
-    /// Kicks of which only the number is known, as there were more distinct ones than
-    /// [`crate::MAX_UNMATCHED`].
+    /// Kicks of which only the number is known, as there were more distinct ones than the engine
+    /// keeps: [`crate::MAX_UNMATCHED`] in userspace, fewer in the kernel.
     pub overflowed: u64,
 }
 

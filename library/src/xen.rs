@@ -115,7 +115,7 @@ let xen = Xen::builder().run_dir(other.path()).open_on(host)?;
     }
 
     /// Who looks after the guests when this process is killed; [`Guardian::Auto`] unless told on
-    /// a real host, [`Guardian::None`] on any other.
+    /// a real host, [`Guardian::None`] on any other. The kernel engine needs none, and starts none.
     ///
     #[doc = example!(r#"
 # let other = tempfile::tempdir()?;

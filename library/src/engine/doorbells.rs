@@ -15,7 +15,7 @@ use xen_eventfd_core::{DomId, Doorbell, Kick, Request};
 pub const MAX_REGISTRATIONS: usize = 16_384;
 /// Distinct kicks held for one guest.
 pub(crate) const MAX_HELD: usize = 256;
-/// Distinct kicks kept for one fallback.
+/// Distinct kicks that the userspace engine keeps for one fallback.
 pub const MAX_UNMATCHED: usize = 256;
 
 /// What a guest's doorbells have seen since the engine took it.
@@ -37,7 +37,7 @@ pub struct Counters {
     pub odd: u64,
     /// Events without a request.
     pub spurious: u64,
-    /// Eventfds that could not be signalled.
+    /// Eventfds that could not be signalled. The kernel's way does not fail.
     pub failed: u64,
 }
 
