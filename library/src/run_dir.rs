@@ -450,6 +450,17 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_dead_and_not_waited_for_is_ending() {
+        use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+        assert!(!is_ending(std::process::id()));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let zombie = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(Pid::from_child(&child)), zombie).unwrap();
+        assert!(is_ending(child.id()));
+        child.wait().unwrap();
+    }
+
+    #[test]
     fn records_come_back_as_they_went() {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::open(dir.path()).unwrap();

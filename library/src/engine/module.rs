@@ -43,7 +43,7 @@ pub(super) fn reserve(dom: DomId) -> Result<Option<Reservation>> {
 }
 
 /// Whether the module is not loaded.
-pub(super) fn is_absent(error: &HostError) -> bool {
+fn is_absent(error: &HostError) -> bool {
     matches!(error.errno, Errno::NOENT | Errno::NXIO | Errno::NODEV)
 }
 
@@ -73,8 +73,7 @@ mod tests {
 
     #[test]
     fn a_holder_that_lives_is_named_and_not_waited_for() {
-        let (pid, name_) = (Some(std::process::id()), "backend".to_owned());
-        let owner = Owner { pid, name: name_ };
+        let owner = Owner { pid: Some(std::process::id()), name: "backend".to_owned() };
         assert!(!leaves(&owner));
         assert!(name(Some(owner)).contains(&std::process::id().to_string()));
         assert!(!leaves(&Owner { pid: None, name: "hidden".to_owned() }));
