@@ -37,8 +37,7 @@ pub mod run_dir;
 mod xen;
 
 pub use address::{AnyValue, Datamatch, IoEventAddress, Masked, NoDatamatch};
-pub use engine::doorbells::{Counters, MAX_REGISTRATIONS, MAX_UNMATCHED};
-pub use engine::guest::Registered;
+pub use engine::doorbells::{Counters, MAX_REGISTRATIONS, MAX_UNMATCHED, Registered};
 pub use engine::orphan::Reaped;
 pub use error::{Error, Result};
 pub use guardian::{Guardian, VARIABLE as GUARDIAN_VARIABLE};

@@ -5,7 +5,7 @@
 //! that whoever comes next can tell the server from a foreign one.
 
 use crate::engine::doorbells::MAX_HELD;
-use crate::{Error, Result};
+use crate::{EngineKind, Error, Result};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -20,14 +20,14 @@ use xen_eventfd_core::{DomId, IoServerId, Kick, Space, Width};
 pub const DEFAULT: &str = "/run/xen-eventfd";
 
 /// How long a reaper is waited for, in steps of [`PATIENCE_STEP`].
-const PATIENCE: u32 = 500;
-const PATIENCE_STEP: Duration = Duration::from_millis(10);
+pub(crate) const PATIENCE: u32 = 500;
+pub(crate) const PATIENCE_STEP: Duration = Duration::from_millis(10);
 
 /// What a guest is locked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// To serve it.
-    Serve,
+    /// To serve it by this engine.
+    Serve(EngineKind),
     /// To sweep up after an engine that was killed.
     Reap,
 }
@@ -334,8 +334,8 @@ fn same_file(fd: impl rustix::fd::AsFd, path: &Path) -> bool {
 fn this_process(purpose: Purpose) -> String {
     let name = std::fs::read_to_string("/proc/self/comm").unwrap_or_default();
     let purpose = match purpose {
-        Purpose::Serve => "userspace engine",
-        Purpose::Reap => REAPING,
+        Purpose::Serve(kind) => format!("{kind} engine"),
+        Purpose::Reap => REAPING.to_owned(),
     };
     format!("process {} ({}), {purpose}", std::process::id(), name.trim())
 }
@@ -347,12 +347,19 @@ fn pid_of(holder: &str) -> Option<u32> {
 
 /// Whether the process that a lock names is no more. Without a number it is not known to be.
 fn is_dead(holder: &str) -> bool {
-    let Some(pid) = pid_of(holder) else { return false };
-    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        // Its name is in brackets and may hold any; what follows begins with the state.
-        Ok(stat) => stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X'])),
-        Err(_) => true,
-    }
+    pid_of(holder).is_some_and(is_ending)
+}
+
+/// Whether a process is no more, or on its way out: then its files are about to be closed.
+pub(crate) fn is_ending(pid: u32) -> bool {
+    /// `PF_EXITING` of Linux's `sched.h`.
+    const EXITING: u64 = 4;
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    // Its name is in brackets and may hold any; after it come the state, and as seventh its flags.
+    let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+    let dead = fields.next().is_some_and(|state| matches!(state, "Z" | "X"));
+    let flags = fields.nth(5).and_then(|flags| flags.parse::<u64>().ok());
+    dead || flags.is_some_and(|flags| flags & EXITING != 0)
 }
 
 fn failed(what: &'static str, path: &Path, error: &std::io::Error) -> Error {
@@ -368,13 +375,15 @@ mod tests {
     fn a_second_engine_is_told_who_is_the_first() {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::open(dir.path()).unwrap();
-        let first = run.lock(DomId(5), Purpose::Serve).unwrap();
-        let Err(Error::InUse { holder, .. }) = run.lock(DomId(5), Purpose::Serve) else {
+        let first = run.lock(DomId(5), Purpose::Serve(EngineKind::Userspace)).unwrap();
+        let Err(Error::InUse { holder, .. }) =
+            run.lock(DomId(5), Purpose::Serve(EngineKind::Userspace))
+        else {
             panic!("two engines hold one guest")
         };
         assert!(holder.contains(&std::process::id().to_string()), "{holder}");
         drop(first);
-        assert!(run.lock(DomId(5), Purpose::Serve).is_ok());
+        assert!(run.lock(DomId(5), Purpose::Serve(EngineKind::Userspace)).is_ok());
     }
 
     #[test]
@@ -387,11 +396,11 @@ mod tests {
         let mut silent = File::options().write(true).open(dir.path().join("5.lock")).unwrap();
         rustix::fs::flock(&silent, FlockOperation::LockExclusive).unwrap();
         std::thread::scope(|scope| {
-            let second = scope.spawn(|| run.lock(DomId(5), Purpose::Serve));
+            let second = scope.spawn(|| run.lock(DomId(5), Purpose::Serve(EngineKind::Userspace)));
             std::thread::sleep(PATIENCE_STEP * 5);
             assert!(!second.is_finished(), "it believed the dead");
             silent.set_len(0).unwrap();
-            writeln!(silent, "{}", this_process(Purpose::Serve)).unwrap();
+            writeln!(silent, "{}", this_process(Purpose::Serve(EngineKind::Userspace))).unwrap();
             let Err(Error::InUse { holder, .. }) = second.join().unwrap() else {
                 panic!("two engines hold one guest")
             };
@@ -403,7 +412,7 @@ mod tests {
     fn the_living_hold_what_they_have_locked() {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::open(dir.path()).unwrap();
-        let _engine = run.lock(DomId(5), Purpose::Serve).unwrap();
+        let _engine = run.lock(DomId(5), Purpose::Serve(EngineKind::Userspace)).unwrap();
         let _reaper = run.lock(DomId(7), Purpose::Reap).unwrap();
         let mut record = Record::new(DomId(5), None);
         record.server = Some(ServerRecord { id: 6, ports: vec![] });
@@ -438,6 +447,17 @@ mod tests {
         lock(6, std::process::id());
         assert_eq!(holders(dir.path()).unwrap(), []);
         assert_eq!(holders(&dir.path().join("none")).unwrap(), []);
+    }
+
+    #[test]
+    fn one_that_is_dead_and_not_waited_for_is_ending() {
+        use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+        assert!(!is_ending(std::process::id()));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let zombie = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(Pid::from_child(&child)), zombie).unwrap();
+        assert!(is_ending(child.id()));
+        child.wait().unwrap();
     }
 
     #[test]

@@ -1,16 +1,19 @@
 //! The way in: Xen, and the engine that serves its guests.
 
 use crate::engine::Engine;
+use crate::engine::kernel::KernelEngine;
 use crate::engine::orphan::{self, Reaped};
+use crate::engine::userspace::UserspaceEngine;
 use crate::guardian::Guardian;
 use crate::run_dir::{self, Purpose, RunDir};
 use crate::{Error, Guest, Result};
 use core::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 use xen_eventfd_core::DomId;
 use xen_eventfd_host::linux::LinuxHost;
+use xen_eventfd_host::linux::eventfd::Control;
 use xen_eventfd_host::{Domain, Host};
 
 /// Names the engine that [`Xen::new`] takes.
@@ -20,9 +23,11 @@ pub const ENGINE_VARIABLE: &str = "XEN_EVENTFD_ENGINE";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum EngineKind {
-    /// The best that this machine has.
+    /// The kernel module if it is loaded, else userspace.
     #[default]
     Auto,
+    /// The kernel module, through `/dev/xen/eventfd`. No process but the backend is woken by a kick.
+    Kernel,
     /// A thread of this process, on `/dev/xen/privcmd` and `/dev/xen/evtchn`.
     Userspace,
 }
@@ -31,6 +36,7 @@ impl fmt::Display for EngineKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Auto => "auto",
+            Self::Kernel => "kernel",
             Self::Userspace => "userspace",
         })
     }
@@ -42,6 +48,7 @@ impl FromStr for EngineKind {
     fn from_str(name: &str) -> Result<Self> {
         match name {
             "auto" => Ok(Self::Auto),
+            "kernel" => Ok(Self::Kernel),
             "userspace" => Ok(Self::Userspace),
             other => Err(Error::NoEngine(format!("there is no engine called {other:?}"))),
         }
@@ -67,7 +74,7 @@ pub struct Xen(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    engine: Arc<Engine>,
+    engine: Arc<dyn Engine>,
     guardian: Guardian,
     guarded: Mutex<bool>,
 }
@@ -108,7 +115,7 @@ let xen = Xen::builder().run_dir(other.path()).open_on(host)?;
     }
 
     /// Who looks after the guests when this process is killed; [`Guardian::Auto`] unless told on
-    /// a real host, [`Guardian::None`] on any other.
+    /// a real host, [`Guardian::None`] on any other. The kernel engine needs none, and starts none.
     ///
     #[doc = example!(r#"
 # let other = tempfile::tempdir()?;
@@ -142,17 +149,25 @@ match Xen::builder().engine(EngineKind::Userspace).run_dir(dir.path()).open() {
             (None, Ok(name)) => name.parse()?,
             (None, Err(_)) => EngineKind::Auto,
         };
-        match kind {
-            EngineKind::Auto | EngineKind::Userspace => {
-                self.open_with(Arc::new(LinuxHost::open()?), Guardian::Auto)
+        let module = pick(kind, Control::open)?;
+        let host = Arc::new(LinuxHost::open()?);
+        let run_dir = self.open_run_dir()?;
+        Ok(match module {
+            // Nothing is left when it ends, so nobody need look after that.
+            Some(control) => Xen::with(KernelEngine::new(host, run_dir, control), Guardian::None),
+            None => {
+                let engine = UserspaceEngine::start(host, run_dir, true)?;
+                Xen::with(engine, self.guardian.unwrap_or(Guardian::Auto))
             }
-        }
+        })
     }
 
-    /// Opens another host: the model, or a wrapper of one's own.
+    /// Opens another host: the model, or a wrapper of one's own. It is served by the userspace
+    /// engine.
     ///
     /// # Errors
-    /// Whatever that host answers.
+    /// Whatever that host answers; [`Error::NoEngine`] for the kernel engine, which serves this
+    /// machine's Xen.
     ///
     #[doc = example!(r#"
 # let other = tempfile::tempdir()?;
@@ -160,14 +175,16 @@ let host = model.client("backend"); // any Host
 let xen = Xen::builder().run_dir(other.path()).open_on(host)?;
 "#)]
     pub fn open_on(self, host: Arc<dyn Host>) -> Result<Xen> {
-        self.open_with(host, Guardian::None)
+        if self.engine == Some(EngineKind::Kernel) {
+            let why = "the kernel module serves this machine's Xen and no other host";
+            return Err(Error::NoEngine(why.to_owned()));
+        }
+        let engine = UserspaceEngine::start(host, self.open_run_dir()?, false)?;
+        Ok(Xen::with(engine, self.guardian.unwrap_or(Guardian::None)))
     }
 
-    fn open_with(self, host: Arc<dyn Host>, guardian: Guardian) -> Result<Xen> {
-        let run_dir = RunDir::open(&self.run_dir.unwrap_or_else(|| run_dir::DEFAULT.into()))?;
-        let engine = Arc::new(Engine::start(host, run_dir)?);
-        let guardian = self.guardian.unwrap_or(guardian);
-        Ok(Xen(Arc::new(Inner { engine, guardian, guarded: Mutex::new(false) })))
+    fn open_run_dir(&self) -> Result<RunDir> {
+        RunDir::open(self.run_dir.as_deref().unwrap_or(Path::new(run_dir::DEFAULT)))
     }
 
     /// Sweeps up after engines that were killed: every guest that has a record and no living
@@ -199,7 +216,7 @@ let reaped = Xen::builder().run_dir(dir.path()).reap_on(&*model.client("reaper")
 assert!(matches!(reaped[..], [(_, Ok(Reaped::InUse))]));
 "#)]
     pub fn reap_on(self, host: &dyn Host) -> Result<Vec<(DomId, Result<Reaped>)>> {
-        let run_dir = RunDir::open(&self.run_dir.unwrap_or_else(|| run_dir::DEFAULT.into()))?;
+        let run_dir = self.open_run_dir()?;
         let reap = |dom: DomId| -> Result<Reaped> {
             let _lock = match run_dir.lock(dom, Purpose::Reap) {
                 Err(Error::InUse { .. }) => return Ok(Reaped::InUse),
@@ -214,7 +231,30 @@ assert!(matches!(reaped[..], [(_, Ok(Reaped::InUse))]));
     }
 }
 
+/// The module, if it is what serves guests.
+fn pick(
+    kind: EngineKind,
+    open: impl FnOnce() -> xen_eventfd_host::Result<Control>,
+) -> Result<Option<Control>> {
+    let complete = |control: Control| {
+        let lacks = "the kernel module lacks some of what an engine does; install a newer one";
+        control.info().complete.then_some(control).ok_or_else(|| Error::NoEngine(lacks.to_owned()))
+    };
+    let module = || open().map_err(Error::from).and_then(complete);
+    match kind {
+        EngineKind::Kernel => module().map(Some),
+        EngineKind::Userspace => Ok(None),
+        EngineKind::Auto => Ok(module()
+            .inspect_err(|why| tracing::debug!(%why, "the userspace engine serves"))
+            .ok()),
+    }
+}
+
 impl Xen {
+    fn with(engine: impl Engine + 'static, guardian: Guardian) -> Self {
+        Self(Arc::new(Inner { engine: Arc::new(engine), guardian, guarded: Mutex::new(false) }))
+    }
+
     /// Opens this machine's Xen with the best engine that it has.
     ///
     /// # Errors
@@ -255,11 +295,11 @@ assert_eq!(refused.to_string(), "no domain 77; `xl list` shows those that are");
     pub fn guest(&self, dom: DomId) -> Result<Guest> {
         let mut guarded = crate::lock(&self.0.guarded);
         if !*guarded {
-            self.0.guardian.start(self.0.engine.shared.run_dir.path())?;
+            self.0.guardian.start(self.0.engine.run_dir().path())?;
             *guarded = true;
         }
         drop(guarded);
-        Guest::new(&self.0.engine, dom)
+        Guest::new(Arc::clone(&self.0.engine), dom)
     }
 
     /// Finds a domain by its name or its number.
@@ -273,7 +313,7 @@ assert_eq!(xen.find("1")?.id, dom);
 assert!(matches!(xen.find("nobody"), Err(Error::UnknownDomain(_))));
 "#)]
     pub fn find(&self, name: &str) -> Result<Domain> {
-        find(&*self.0.engine.shared.host, name)
+        find(&**self.host(), name)
     }
 
     /// The host on which the engine runs.
@@ -282,7 +322,16 @@ assert!(matches!(xen.find("nobody"), Err(Error::UnknownDomain(_))));
 assert_eq!(xen.host().vcpus(dom)?, 1);
 "#)]
     pub fn host(&self) -> &Arc<dyn Host> {
-        &self.0.engine.shared.host
+        self.0.engine.host()
+    }
+
+    /// The engine that serves; never [`EngineKind::Auto`].
+    ///
+    #[doc = example!(r#"
+assert_eq!(xen.engine(), EngineKind::Userspace); // the only one for the model
+"#)]
+    pub fn engine(&self) -> EngineKind {
+        self.0.engine.kind()
     }
 }
 
@@ -298,4 +347,31 @@ pub fn find(host: &dyn Host, name: &str) -> Result<Domain> {
     let number = name.parse().ok().map(DomId);
     let named = |domain: &Domain| Some(domain.id) == number || domain.name.as_deref() == Some(name);
     host.domains()?.into_iter().find(named).ok_or_else(|| Error::UnknownDomain(name.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xen_eventfd_host::{Call, Errno, HostError};
+
+    fn no_module() -> xen_eventfd_host::Result<Control> {
+        Err(HostError::new(Call::Open("/dev/xen/eventfd"), Errno::NOENT))
+    }
+
+    #[test]
+    fn without_the_module_the_userspace_engine_is_the_best() {
+        assert!(matches!(pick(EngineKind::Auto, no_module), Ok(None)));
+    }
+
+    #[test]
+    fn a_kernel_engine_that_was_asked_for_is_not_replaced() {
+        let refused = pick(EngineKind::Kernel, no_module).unwrap_err();
+        assert!(refused.to_string().contains("modprobe xen-eventfd"), "{refused}");
+    }
+
+    #[test]
+    fn the_userspace_engine_does_not_ask_whether_there_is_another() {
+        let opened = || -> xen_eventfd_host::Result<Control> { panic!("the device was opened") };
+        assert!(matches!(pick(EngineKind::Userspace, opened), Ok(None)));
+    }
 }

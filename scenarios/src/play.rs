@@ -48,7 +48,10 @@ impl<'a> Play<'a> {
     /// No engine can run.
     pub fn xen(&self) -> Result<Xen> {
         let builder = Xen::builder().run_dir(self.stage.run_dir()).guardian(Guardian::None);
-        Ok(builder.open_on(self.stage.host())?)
+        Ok(match self.stage.engine() {
+            Some(engine) => builder.engine(engine).open()?,
+            None => builder.open_on(self.stage.host())?,
+        })
     }
 
     /// Creates a guest with these orders. It waits for [`Guest::start`].
@@ -84,7 +87,8 @@ impl<'a> Play<'a> {
     ) -> Result<Engine> {
         let fds: Vec<BorrowedFd<'_>> = doorbells.iter().map(|(_, _, fd)| fd.as_fd()).collect();
         let doorbells = doorbells.iter().map(|(addr, value, _)| (*addr, *value)).collect();
-        let spec = engine::Spec { dom: dom.0, doorbells, kill };
+        let engine = self.stage.engine().map(|engine| engine.to_string());
+        let spec = engine::Spec { dom: dom.0, doorbells, engine, kill };
         let (process, server) = self.process(&Role::Engine(spec), &fds)?;
         Ok(Engine { process, server })
     }

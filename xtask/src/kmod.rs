@@ -3,7 +3,7 @@
 
 mod confinement;
 mod guests;
-mod kernel_log;
+pub(crate) mod kernel_log;
 
 use std::{path::PathBuf, time::Duration};
 

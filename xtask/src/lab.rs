@@ -85,6 +85,18 @@ impl From<Kind> for Dom0 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Engine {
     Userspace,
+    /// The kernel module, which is built first
+    Kernel,
+}
+
+impl Engine {
+    /// As the programs in dom0 call it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Userspace => "userspace",
+            Self::Kernel => "kernel",
+        }
+    }
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<()> {
@@ -123,8 +135,7 @@ fn shell(machinery: &Machinery) -> Result<()> {
 impl Test {
     /// Plays what was asked for.
     fn play(&self) -> Result<Tally> {
-        let Engine::Userspace = self.engine;
-        let stage = scenarios::Stage::prepare(&self.names)?;
+        let stage = scenarios::Stage::prepare(self.engine, &self.names)?;
         let kinds = self.dom0.map_or_else(|| vec![Kind::Pv, Kind::Pvh], |kind| vec![kind]);
         let mut tally = stage.model_tally();
         for kind in kinds {
@@ -142,7 +153,7 @@ pub(crate) struct Scenarios(scenarios::Stage);
 
 impl Scenarios {
     pub(crate) fn prepare() -> Result<Self> {
-        Ok(Self(scenarios::Stage::prepare(&[])?))
+        Ok(Self(scenarios::Stage::prepare(Engine::Userspace, &[])?))
     }
 
     pub(crate) fn model_tally(&self) -> Tally {

@@ -2,9 +2,11 @@
 //!
 //! Only interfaces with a promise of stability are used: device model operations, acquiring a
 //! resource, event channels and xenstore. `sys` says what they look like, `door` leads to the
-//! drivers, `page` to memory that is shared; everything else is safe.
+//! drivers, `page` to memory that is shared; everything else is safe. [`eventfd`] is the kernel
+//! module of this project, which need not be there.
 
 mod door;
+pub mod eventfd;
 mod evtchn;
 mod page;
 mod privcmd;

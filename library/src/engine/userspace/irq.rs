@@ -1,36 +1,37 @@
 //! From an eventfd to a guest's interrupt, and from a guest's event channel to an eventfd.
 
 use super::Shared;
+use crate::engine::IrqCounts;
 use crate::eventfd::EventFd;
 use crate::{Result, lock};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use xen_eventfd_core::irq::{Irq, Line, Trigger};
 use xen_eventfd_core::{DomId, Port};
-use xen_eventfd_host::{EventChannels, Host, LocalPort};
+use xen_eventfd_host::{EventChannels, LocalPort};
 
 /// Who hears the guest's end of a channel.
 #[derive(Debug, Default)]
-pub(crate) struct Listener {
+pub(super) struct Listener {
     /// The eventfd that stands for events of the guest, if one does.
-    pub(crate) eventfd: Option<EventFd>,
+    pub(super) eventfd: Option<EventFd>,
     /// An event came while nobody listened. It is not ended, so no further one comes: a guest may
     /// ring at no cost to us.
-    pub(crate) missed: bool,
+    pub(super) missed: bool,
     /// The port is unbound, and its number may be another's.
-    pub(crate) closed: bool,
+    pub(super) closed: bool,
 }
 
 /// A guest's port that is bound for as long as somebody uses it, in either direction.
 #[derive(Debug)]
-pub(crate) struct Channel {
-    pub(crate) local: LocalPort,
-    pub(crate) listener: Mutex<Listener>,
+pub(super) struct Channel {
+    pub(super) local: LocalPort,
+    pub(super) listener: Mutex<Listener>,
 }
 
 impl Channel {
-    pub(crate) fn bind(
+    pub(super) fn bind(
         events: &dyn EventChannels,
         dom: DomId,
         remote: Port,
@@ -40,7 +41,7 @@ impl Channel {
     }
 
     /// Unbinds the port. After this returns nothing is signalled for it.
-    pub(crate) fn close(&self, shared: &Shared) {
+    pub(super) fn close(&self, shared: &Shared) {
         lock(&shared.sources).ports.remove(&self.local);
         let mut listener = lock(&self.listener);
         listener.eventfd = None;
@@ -54,7 +55,7 @@ impl Channel {
 
 /// What a signal does.
 #[derive(Debug)]
-pub(crate) enum Action {
+pub(super) enum Action {
     Ring(Arc<Channel>),
     Msi { addr: u64, data: u32 },
     Line(Line, Trigger),
@@ -62,27 +63,25 @@ pub(crate) enum Action {
 
 /// An eventfd that raises one interrupt.
 #[derive(Debug)]
-pub(crate) struct IrqSource {
-    pub(crate) dom: DomId,
-    pub(crate) irq: Irq,
+pub(super) struct IrqSource {
+    pub(super) dom: DomId,
+    pub(super) irq: Irq,
     /// Which eventfd it is.
-    pub(crate) eventfd: u64,
+    pub(super) eventfd: u64,
     /// Held while a signal is passed on, so that a deassign waits for it; `None` after that.
     open: Mutex<Option<(EventFd, Action)>>,
-    pub(crate) raised: AtomicU64,
-    pub(crate) failed: AtomicU64,
+    pub(super) counts: Arc<IrqCounts>,
 }
 
 impl IrqSource {
-    pub(crate) fn new(dom: DomId, irq: Irq, eventfd: EventFd, action: Action) -> Self {
-        let (raised, failed) = (AtomicU64::new(0), AtomicU64::new(0));
+    pub(super) fn new(dom: DomId, irq: Irq, eventfd: EventFd, action: Action) -> Self {
         let id = eventfd.id();
         let open = Mutex::new(Some((eventfd, action)));
-        Self { dom, irq, eventfd: id, open, raised, failed }
+        Self { dom, irq, eventfd: id, open, counts: Arc::default() }
     }
 
     /// Has the thread come by when it is signalled.
-    pub(crate) fn listen(&self, shared: &Shared, serial: u64) -> Result<()> {
+    pub(super) fn listen(&self, shared: &Shared, serial: u64) -> Result<()> {
         match &*lock(&self.open) {
             Some((eventfd, _)) => shared.listen(eventfd.as_fd(), serial),
             None => Ok(()),
@@ -90,7 +89,7 @@ impl IrqSource {
     }
 
     /// Passes on what was signalled.
-    pub(crate) fn fire(&self, shared: &Shared) -> xen_eventfd_host::Result<()> {
+    pub(super) fn fire(&self, shared: &Shared) -> xen_eventfd_host::Result<()> {
         match &*lock(&self.open) {
             Some((eventfd, action)) => self.pass_on(shared, eventfd, action),
             None => Ok(()),
@@ -109,7 +108,7 @@ impl IrqSource {
             Err(error) => {
                 // It stays readable, and would keep the thread busy for ever.
                 shared.ignore(eventfd.as_fd());
-                self.failed.fetch_add(1, Ordering::Relaxed);
+                self.counts.failed.fetch_add(1, Ordering::Relaxed);
                 return Err(error);
             }
         }
@@ -123,22 +122,15 @@ impl IrqSource {
                 .set_line(self.dom, *line, true)
                 .and_then(|()| host.set_line(self.dom, *line, false)),
         };
-        let counter = if raised.is_ok() { &self.raised } else { &self.failed };
+        let IrqCounts { raised: good, failed: bad } = &*self.counts;
+        let counter = if raised.is_ok() { good } else { bad };
         counter.fetch_add(1, Ordering::Relaxed);
         raised
     }
 
-    /// Lowers a level-triggered line.
-    pub(crate) fn lower(&self, host: &dyn Host) -> xen_eventfd_host::Result<()> {
-        match self.irq {
-            Irq::Line(line, Trigger::Level) => host.set_line(self.dom, line, false),
-            _ => Ok(()),
-        }
-    }
-
     /// Passes on what was signalled so far, and nothing after that. Afterwards neither the eventfd
     /// nor the port is held, whoever still has this value.
-    pub(crate) fn finish(&self, shared: &Shared) {
+    pub(super) fn finish(&self, shared: &Shared) {
         let mut open = lock(&self.open);
         let Some((eventfd, action)) = open.take() else { return };
         if let Err(error) = self.pass_on(shared, &eventfd, &action) {

@@ -1,12 +1,13 @@
 //! One guest in the hands of the engine.
 
-use super::doorbells::{Counters, Doorbells, Registration, Unmatched};
 use super::irq::{Action, Channel, IrqSource};
-use super::server::{Server, give_back};
-use super::{Engine, Shared, Source, new_eventfd, orphan};
-use crate::eventfd::EventFd;
-use crate::run_dir::{Lock, Purpose, Record};
-use crate::{Error, Result, lock};
+use super::server::Server;
+use super::{Shared, Source, UserspaceEngine};
+use crate::engine::doorbells::{Counters, Doorbells, Registered, Registration, Unmatched};
+use crate::engine::hold::Hold;
+use crate::engine::{Attachment, IrqCounts};
+use crate::eventfd::{self, EventFd};
+use crate::{EngineKind, Error, Result, lock};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
@@ -54,51 +55,37 @@ pub(crate) struct GuestCore {
     last_error: Mutex<Option<HostError>>,
     /// Readable once the guest is dead or the engine has stopped.
     gone: OwnedFd,
-    /// The guest's lock and record, until it is no longer ours.
-    hold: Mutex<Option<(Lock, Record)>>,
+    /// Until it is no longer ours.
+    hold: Mutex<Option<Hold>>,
 }
 
 /// A guest that is ours; dropping it lets go of it.
 #[derive(Debug)]
-pub(crate) struct Attachment {
-    pub(crate) engine: Arc<Engine>,
-    pub(crate) core: Arc<GuestCore>,
+pub(super) struct UserspaceGuest {
+    engine: Arc<UserspaceEngine>,
+    core: Arc<GuestCore>,
 }
 
-/// One registration, as a value for people and machines.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Registered {
-    /// The doorbell.
-    pub doorbell: Doorbell,
-    /// Kicks delivered to it.
-    pub kicks: u64,
-}
-
-impl Attachment {
-    /// Takes a guest: locks it, recovers what a dead engine left, and sets up a doorbell server.
-    pub(crate) fn new(engine: &Arc<Engine>, dom: DomId) -> Result<Self> {
+impl UserspaceGuest {
+    /// Takes a guest and sets up a doorbell server.
+    pub(super) fn new(engine: &Arc<UserspaceEngine>, dom: DomId) -> Result<Self> {
         let shared = &engine.shared;
         shared.alive()?;
-        let domain = shared.host.domain(dom).map_err(|error| match error.is_gone() {
-            true => Error::UnknownDomain(dom.0.to_string()),
-            false => error.into(),
-        })?;
-        let gone = new_eventfd()?;
-        let lock_file = shared.run_dir.lock(dom, Purpose::Serve)?;
-        let fresh = Record::new(dom, domain.uuid);
-        let mut record = shared.run_dir.read(dom).unwrap_or_else(|| fresh.clone());
-        match orphan::recover(&*shared.host, &shared.run_dir, &mut record)? {
-            orphan::Reaped::GuestGone => record = fresh,
-            reaped => tracing::debug!(?reaped, %dom, "looked for an orphan"),
+        let gone = eventfd::new()?;
+        let kind = EngineKind::Userspace;
+        let mut hold = Hold::take(&*shared.host, &shared.run_dir, dom, kind)?;
+        if engine.reserve {
+            hold.reserve()?;
         }
         let mut doorbells = Doorbells::default();
-        record.held().for_each(|kick| doorbells.hold(kick));
+        hold.record.held().for_each(|kick| doorbells.hold(kick));
 
-        let server = Server::create(&*shared.host, &*shared.events, &shared.run_dir, &mut record)
+        let record = &mut hold.record;
+        let server = Server::create(&*shared.host, &*shared.events, &shared.run_dir, record)
             .map_err(|error| match error {
-            Error::Host(error) if error.is_gone() => Error::GuestDied(dom),
-            other => other,
-        })?;
+                Error::Host(error) if error.is_gone() => Error::GuestDied(dom),
+                other => other,
+            })?;
         let ports = server.ports.clone();
         let core = Arc::new(GuestCore {
             dom,
@@ -108,7 +95,7 @@ impl Attachment {
             channels: Mutex::default(),
             last_error: Mutex::default(),
             gone,
-            hold: Mutex::new(Some((lock_file, record))),
+            hold: Mutex::new(Some(hold)),
         });
         for (vcpu, port) in ports.iter().enumerate() {
             let source = Source::Doorbell(Arc::clone(&core), vcpu);
@@ -130,56 +117,6 @@ impl Attachment {
 
     fn shared(&self) -> &Shared {
         &self.engine.shared
-    }
-
-    /// Registers a doorbell. Returns its serial number.
-    pub(crate) fn register(
-        &self,
-        doorbell: Doorbell,
-        eventfd: EventFd,
-        unmatched: Option<Arc<Mutex<Unmatched>>>,
-    ) -> Result<u64> {
-        let shared = self.shared();
-        shared.alive()?;
-        let _changes = self.core.changes()?;
-        let bytes = doorbell.bytes();
-        let to_map = {
-            let mut board = lock(&self.core.board);
-            board.doorbells.check(self.core.dom, &doorbell)?;
-            // From here on its kicks are held, so none is lost between the map and the table.
-            board.doorbells.claim(bytes)
-        };
-        for (index, piece) in to_map.iter().enumerate() {
-            if let Err(error) = shared.host.map_range(self.core.dom, self.core.server, *piece) {
-                let unmapped = to_map.get(index..).unwrap_or_default();
-                self.unclaim(bytes, unmapped);
-                return Err(self.core.died_or(shared, error));
-            }
-        }
-        let serial = shared.serial();
-        let eventfd = Arc::new(eventfd);
-        let new = Registration { doorbell, eventfd, serial, unmatched, kicks: 0 };
-        lock(&self.core.board).doorbells.add(new, &mut |eventfd| shared.signal(eventfd))?;
-        Ok(serial)
-    }
-
-    /// Takes a registration back. When this returns, its eventfd is not signalled again.
-    pub(crate) fn unregister(
-        &self,
-        doorbell: &Doorbell,
-        eventfd: Option<&EventFd>,
-        serial: Option<u64>,
-    ) -> Result<()> {
-        let addr = doorbell.bytes().first();
-        self.shared().alive()?;
-        let _changes = self.core.changes()?;
-        // The handler signals under this lock, so none is on its way once it is released.
-        let removed = lock(&self.core.board).doorbells.remove(doorbell, eventfd, serial);
-        if removed.is_none() {
-            return Err(Error::NotRegistered { addr });
-        }
-        self.unclaim(doorbell.bytes(), &[]);
-        Ok(())
     }
 
     /// Lets go of bytes, of which some were never mapped.
@@ -216,90 +153,6 @@ impl Attachment {
         }
     }
 
-    /// Registers an eventfd that raises an interrupt. Returns its serial number.
-    pub(crate) fn register_irq(&self, eventfd: EventFd, irq: Irq) -> Result<(u64, Arc<IrqSource>)> {
-        let shared = self.shared();
-        shared.alive()?;
-        irq.check()?;
-        let _changes = self.core.changes()?;
-        let id = eventfd.id();
-        let mut sources = lock(&shared.sources);
-        if sources.irqs.values().any(|other| other.eventfd == id && other.dom == self.core.dom) {
-            return Err(Error::Busy { what: "an interrupt for this eventfd".to_owned() });
-        }
-        drop(sources);
-        let action = match irq {
-            Irq::EventChannel(port) => Action::Ring(self.channel(port)?),
-            Irq::Msi { addr, data } => Action::Msi { addr, data },
-            Irq::Line(line, trigger) => Action::Line(line, trigger),
-        };
-        let source = Arc::new(IrqSource::new(self.core.dom, irq, eventfd, action));
-        let serial = shared.serial();
-        sources = lock(&shared.sources);
-        sources.irqs.insert(serial, Arc::clone(&source));
-        drop(sources);
-        // What was signalled before counts: the descriptor is readable, so the thread comes by.
-        if let Err(error) = source.listen(shared, serial) {
-            self.unregister_irq(serial);
-            return Err(error);
-        }
-        Ok((serial, source))
-    }
-
-    /// Takes an irqfd back. When this returns, it raises nothing any more.
-    pub(crate) fn unregister_irq(&self, serial: u64) {
-        let Some(source) = lock(&self.shared().sources).irqs.remove(&serial) else { return };
-        source.finish(self.shared());
-        if let Irq::EventChannel(port) = source.irq {
-            self.release_channel(port);
-        }
-    }
-
-    /// The serial number of the irqfd with this eventfd and interrupt.
-    pub(crate) fn find_irq(&self, eventfd: &EventFd, irq: &Irq) -> Option<u64> {
-        let sources = lock(&self.shared().sources);
-        let same = |source: &IrqSource| {
-            source.dom == self.core.dom && source.eventfd == eventfd.id() && source.irq == *irq
-        };
-        sources.irqs.iter().find_map(|(serial, source)| same(source).then_some(*serial))
-    }
-
-    /// Has an eventfd signalled for each event of a guest's port.
-    pub(crate) fn listen(&self, eventfd: EventFd, port: Port) -> Result<()> {
-        self.shared().alive()?;
-        Irq::EventChannel(port).check()?;
-        let _changes = self.core.changes()?;
-        let channel = self.channel(port)?;
-        let mut listener = lock(&channel.listener);
-        if listener.eventfd.is_some() {
-            drop(listener);
-            self.release_channel(port);
-            return Err(Error::Busy { what: format!("an eventfd for {port}") });
-        }
-        if listener.missed {
-            self.shared().signal(&eventfd);
-            if let Err(error) = self.shared().events.eoi(channel.local) {
-                // It waits for the next one.
-                drop(listener);
-                self.release_channel(port);
-                return Err(error.into());
-            }
-            listener.missed = false;
-        }
-        listener.eventfd = Some(eventfd);
-        Ok(())
-    }
-
-    /// When this returns, the eventfd of a port is not signalled again.
-    pub(crate) fn stop_listening(&self, port: Port) {
-        let channel = lock(&self.core.channels).get(&port).map(|(channel, _)| Arc::clone(channel));
-        let listened =
-            channel.is_some_and(|channel| lock(&channel.listener).eventfd.take().is_some());
-        if listened {
-            self.release_channel(port);
-        }
-    }
-
     /// One more user of a guest's port; bound by the first.
     fn channel(&self, port: Port) -> Result<Arc<Channel>> {
         let shared = self.shared();
@@ -327,14 +180,187 @@ impl Attachment {
             channel.close(self.shared());
         }
     }
+}
 
-    /// Lets go of the guest.
-    pub(crate) fn close(&self) -> Result<()> {
+impl Attachment for UserspaceGuest {
+    fn dom(&self) -> DomId {
+        self.core.dom
+    }
+
+    fn server(&self) -> IoServerId {
+        self.core.server
+    }
+
+    fn register(
+        &self,
+        doorbell: Doorbell,
+        eventfd: EventFd,
+        unmatched: Option<Arc<Mutex<Unmatched>>>,
+    ) -> Result<u64> {
+        let shared = self.shared();
+        shared.alive()?;
+        let _changes = self.core.changes()?;
+        let bytes = doorbell.bytes();
+        let to_map = {
+            let mut board = lock(&self.core.board);
+            board.doorbells.check(self.core.dom, &doorbell)?;
+            // From here on its kicks are held, so none is lost between the map and the table.
+            board.doorbells.claim(bytes)
+        };
+        for (index, piece) in to_map.iter().enumerate() {
+            if let Err(error) = shared.host.map_range(self.core.dom, self.core.server, *piece) {
+                let unmapped = to_map.get(index..).unwrap_or_default();
+                self.unclaim(bytes, unmapped);
+                return Err(self.core.died_or(shared, error));
+            }
+        }
+        let serial = shared.serial();
+        let eventfd = Arc::new(eventfd);
+        let new = Registration { doorbell, eventfd, serial, unmatched, kicks: 0 };
+        lock(&self.core.board).doorbells.add(new, &mut |eventfd| shared.signal(eventfd))?;
+        Ok(serial)
+    }
+
+    fn unregister(
+        &self,
+        doorbell: &Doorbell,
+        eventfd: Option<&EventFd>,
+        serial: Option<u64>,
+    ) -> Result<()> {
+        let addr = doorbell.bytes().first();
+        self.shared().alive()?;
+        let _changes = self.core.changes()?;
+        // The handler signals under this lock, so none is on its way once it is released.
+        let removed = lock(&self.core.board).doorbells.remove(doorbell, eventfd, serial);
+        if removed.is_none() {
+            return Err(Error::NotRegistered { addr });
+        }
+        self.unclaim(doorbell.bytes(), &[]);
+        Ok(())
+    }
+
+    fn collect(&self, _: &Doorbell, _: u64, _: &Mutex<Unmatched>) {}
+
+    fn register_irq(&self, eventfd: EventFd, irq: Irq) -> Result<(u64, Arc<IrqCounts>)> {
+        let shared = self.shared();
+        shared.alive()?;
+        irq.check()?;
+        let _changes = self.core.changes()?;
+        let id = eventfd.id();
+        let mut sources = lock(&shared.sources);
+        if sources.irqs.values().any(|other| other.eventfd == id && other.dom == self.core.dom) {
+            return Err(Error::Busy { what: "an interrupt for this eventfd".to_owned() });
+        }
+        drop(sources);
+        let action = match irq {
+            Irq::EventChannel(port) => Action::Ring(self.channel(port)?),
+            Irq::Msi { addr, data } => Action::Msi { addr, data },
+            Irq::Line(line, trigger) => Action::Line(line, trigger),
+        };
+        let source = Arc::new(IrqSource::new(self.core.dom, irq, eventfd, action));
+        let serial = shared.serial();
+        sources = lock(&shared.sources);
+        sources.irqs.insert(serial, Arc::clone(&source));
+        drop(sources);
+        // What was signalled before counts: the descriptor is readable, so the thread comes by.
+        if let Err(error) = source.listen(shared, serial) {
+            self.unregister_irq(serial);
+            return Err(error);
+        }
+        Ok((serial, Arc::clone(&source.counts)))
+    }
+
+    fn unregister_irq(&self, serial: u64) {
+        let Some(source) = lock(&self.shared().sources).irqs.remove(&serial) else { return };
+        source.finish(self.shared());
+        if let Irq::EventChannel(port) = source.irq {
+            self.release_channel(port);
+        }
+    }
+
+    fn count_irqs(&self, _: u64) {}
+
+    fn lower(&self, _: u64, irq: &Irq) -> Result<()> {
+        match *irq {
+            Irq::Line(line, _) => Ok(self.shared().host.set_line(self.core.dom, line, false)?),
+            Irq::EventChannel(_) | Irq::Msi { .. } => Ok(()),
+        }
+    }
+
+    fn find_irq(&self, eventfd: &EventFd, irq: &Irq) -> Option<u64> {
+        let sources = lock(&self.shared().sources);
+        let same = |source: &IrqSource| {
+            source.dom == self.core.dom && source.eventfd == eventfd.id() && source.irq == *irq
+        };
+        sources.irqs.iter().find_map(|(serial, source)| same(source).then_some(*serial))
+    }
+
+    fn listen(&self, eventfd: EventFd, port: Port) -> Result<()> {
+        self.shared().alive()?;
+        Irq::EventChannel(port).check()?;
+        let _changes = self.core.changes()?;
+        let channel = self.channel(port)?;
+        let mut listener = lock(&channel.listener);
+        if listener.eventfd.is_some() {
+            drop(listener);
+            self.release_channel(port);
+            return Err(Error::Busy { what: format!("an eventfd for {port}") });
+        }
+        if listener.missed {
+            self.shared().signal(&eventfd);
+            if let Err(error) = self.shared().events.eoi(channel.local) {
+                // It waits for the next one.
+                drop(listener);
+                self.release_channel(port);
+                return Err(error.into());
+            }
+            listener.missed = false;
+        }
+        listener.eventfd = Some(eventfd);
+        Ok(())
+    }
+
+    fn stop_listening(&self, port: Port) {
+        let channel = lock(&self.core.channels).get(&port).map(|(channel, _)| Arc::clone(channel));
+        let listened =
+            channel.is_some_and(|channel| lock(&channel.listener).eventfd.take().is_some());
+        if listened {
+            self.release_channel(port);
+        }
+    }
+
+    fn close(&self) -> Result<()> {
         self.core.let_go(self.shared())
+    }
+
+    fn counters(&self) -> Counters {
+        lock(&self.core.board).doorbells.counters
+    }
+
+    fn held(&self) -> Vec<Kick> {
+        lock(&self.core.board).doorbells.held().to_vec()
+    }
+
+    fn registered(&self) -> Vec<Registered> {
+        let board = lock(&self.core.board);
+        let show = |r: &Registration| Registered { doorbell: r.doorbell, kicks: r.kicks };
+        board.doorbells.table().iter().map(show).collect()
+    }
+
+    fn last_error(&self) -> Option<HostError> {
+        lock(&self.core.last_error).clone()
+    }
+
+    fn gone(&self) -> BorrowedFd<'_> {
+        self.core.gone.as_fd()
+    }
+
+    fn is_served(&self) -> bool {
+        *lock(&self.core.changes) == Life::Served
     }
 }
 
-impl Drop for Attachment {
+impl Drop for UserspaceGuest {
     fn drop(&mut self) {
         if let Err(error) = self.close() {
             tracing::warn!(%error, dom = %self.core.dom, "a guest was not let go of cleanly");
@@ -388,19 +414,12 @@ impl GuestCore {
         closed
     }
 
-    /// Leaves in the record what the next engine needs, once the server is gone: kicks that were
-    /// answered for a dead engine and that nobody has asked for, and what Xen did not take back.
+    /// Leaves in the record what the next engine needs, once the server is gone.
     fn settle(&self, shared: &Shared) -> Result<()> {
         let mut hold = lock(&self.hold);
-        let Some((_, record)) = &mut *hold else { return Ok(()) };
-        record.server = None;
-        record.hold_only(lock(&self.board).doorbells.inherited());
-        shared.run_dir.write(record)?;
-        record
-            .created
-            .clone()
-            .into_iter()
-            .try_for_each(|id| give_back(&*shared.host, &shared.run_dir, record, IoServerId(id)))
+        let Some(hold) = &mut *hold else { return Ok(()) };
+        let inherited = lock(&self.board).doorbells.inherited();
+        hold.settle(&*shared.host, &shared.run_dir, inherited)
     }
 
     /// The engine has stopped: lets go of the guest and tells whoever watches it.
@@ -487,31 +506,5 @@ impl GuestCore {
             Err(gone) if gone.is_gone() => Error::GuestDied(self.dom),
             _ => error.into(),
         }
-    }
-
-    pub(crate) fn counters(&self) -> Counters {
-        lock(&self.board).doorbells.counters
-    }
-
-    pub(crate) fn held(&self) -> Vec<Kick> {
-        lock(&self.board).doorbells.held().to_vec()
-    }
-
-    pub(crate) fn registered(&self) -> Vec<Registered> {
-        let board = lock(&self.board);
-        let show = |r: &Registration| Registered { doorbell: r.doorbell, kicks: r.kicks };
-        board.doorbells.table().iter().map(show).collect()
-    }
-
-    pub(crate) fn last_error(&self) -> Option<HostError> {
-        lock(&self.last_error).clone()
-    }
-
-    pub(crate) fn gone(&self) -> BorrowedFd<'_> {
-        self.gone.as_fd()
-    }
-
-    pub(crate) fn is_served(&self) -> bool {
-        *lock(&self.changes) == Life::Served
     }
 }

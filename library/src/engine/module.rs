@@ -1,0 +1,91 @@
+//! The kernel module as the one place where all who serve a guest meet.
+
+use crate::run_dir::{PATIENCE, PATIENCE_STEP, is_ending};
+use crate::{Error, Result};
+use xen_eventfd_core::DomId;
+use xen_eventfd_host::linux::eventfd::{Control, Owner, Reservation};
+use xen_eventfd_host::{Errno, HostError};
+
+/// Takes a guest there in the way that `create` does. A holder that is about to end is waited for.
+///
+/// # Errors
+/// [`Error::InUse`] names who holds it.
+pub(super) fn take<T>(
+    control: &Control,
+    dom: DomId,
+    create: impl Fn() -> xen_eventfd_host::Result<T>,
+) -> Result<T> {
+    let mut patience = PATIENCE;
+    loop {
+        let error = match create() {
+            Ok(taken) => return Ok(taken),
+            Err(error) => error,
+        };
+        let holder = match error.errno {
+            Errno::BUSY => control.owner(dom)?,
+            _ => return Err(refused(dom, error)),
+        };
+        if patience == 0 || !holder.as_ref().is_none_or(leaves) {
+            return Err(Error::InUse { dom, holder: name(holder) });
+        }
+        patience -= 1;
+        std::thread::sleep(PATIENCE_STEP);
+    }
+}
+
+/// Keeps a guest from those who would take it there. `None`: there is no module.
+pub(super) fn reserve(dom: DomId) -> Result<Option<Reservation>> {
+    match Control::open() {
+        Ok(control) => take(&control, dom, || control.reserve(dom)).map(Some),
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether the module is not loaded.
+fn is_absent(error: &HostError) -> bool {
+    matches!(error.errno, Errno::NOENT | Errno::NXIO | Errno::NODEV)
+}
+
+fn refused(dom: DomId, error: HostError) -> Error {
+    if error.is_gone() { Error::GuestDied(dom) } else { error.into() }
+}
+
+/// Whether a holder that is still there lets go by itself in a moment.
+fn leaves(owner: &Owner) -> bool {
+    owner.pid.is_some_and(is_ending)
+}
+
+fn name(owner: Option<Owner>) -> String {
+    match owner {
+        Some(Owner { pid: Some(pid), name }) => {
+            format!("process {pid} ({name}), which holds it at /dev/xen/eventfd")
+        }
+        Some(Owner { pid: None, name }) => format!("a process ({name}) of another namespace"),
+        None => "a process that comes and goes".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xen_eventfd_host::Call;
+
+    #[test]
+    fn a_holder_that_lives_is_named_and_not_waited_for() {
+        let owner = Owner { pid: Some(std::process::id()), name: "backend".to_owned() };
+        assert!(!leaves(&owner));
+        assert!(name(Some(owner)).contains(&std::process::id().to_string()));
+        assert!(!leaves(&Owner { pid: None, name: "hidden".to_owned() }));
+        // No process has a number like this.
+        assert!(leaves(&Owner { pid: Some(u32::MAX), name: "dead".to_owned() }));
+    }
+
+    #[test]
+    fn a_guest_that_is_gone_is_told_from_one_that_cannot_be_served() {
+        let said = |errno| refused(DomId(5), HostError::new(Call::Take(DomId(5)), errno));
+        assert!(matches!(said(Errno::NODEV), Error::GuestDied(DomId(5))));
+        let pv = said(Errno::OPNOTSUPP);
+        assert!(matches!(pv, Error::Host(_)) && pv.to_string().contains("PV guest"), "{pv}");
+    }
+}
