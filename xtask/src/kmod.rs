@@ -1,6 +1,7 @@
 //! `cargo xtask kmod`: builds the kernel module for the kernel that the lab boots, and loads it
 //! there.
 
+mod confinement;
 mod guests;
 mod kernel_log;
 
@@ -97,6 +98,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
                 for (cpus, races) in boots {
                     tally += guests.play(&lab, &module, (kind, cpus), races, names)?;
                 }
+            }
+            if names.is_empty() && cpus.is_none() && dom0 != Some(Kind::Pvh) {
+                tally += confinement::check(&lab, &module)?;
             }
             println!("{tally}");
             ensure!(tally.failed == 0, "{} tests of the module failed", tally.failed);
