@@ -3,7 +3,7 @@
 use super::calls::{self, Setting};
 use super::common::{DOORBELL, IDLE, refused};
 use crate::device::edge::Edge;
-use crate::device::request::{CREATE, LIST, OF_GUEST, WIDTH};
+use crate::device::request::{ANY, CREATE, LIST, OF_GUEST, OWNER, QUERY, STATS, WIDTH};
 use crate::device::structs::Doorbell;
 use crate::device::{Control, GuestFile, ask};
 use anyhow::{Context, Result, ensure};
@@ -100,14 +100,11 @@ pub(super) fn pointers(play: &mut Play<'_>) -> Result<()> {
         if listed {
             setting.file.assign(&doorbell)?;
         }
-        let mut before = good.clone();
-        ask(setting.place(call.request), call.request, &mut before).ok();
-        let answers = before != *good;
+        let answers = [QUERY, OWNER, STATS, LIST].contains(&call.request);
         let found = call.make_at(&setting, edge.put_for_good(good)?, good)?;
         let verdict = if answers { Err(Errno::FAULT) } else { call.verdict };
         ensure!(found == verdict, "{} in memory that is only read: {found:?}", call.name);
         if listed {
-            ensure!(answers, "nothing is listed");
             setting.file.deassign(&doorbell)?;
         }
     }
@@ -119,21 +116,25 @@ pub(super) fn fields(play: &mut Play<'_>) -> Result<()> {
     let mut wrong = Vec::new();
     for call in calls::all(&setting) {
         for field in &call.fields {
+            let what = |value| format!("{}: {} = {value:#x}", call.name, field.name);
+            let mut mistakes = Vec::new();
             for value in field.edges(&call.good) {
-                let (found, verdict) = {
-                    let bytes = call.with(field.at, field.width, value);
-                    let found = call.make(&setting, &bytes);
-                    let what = || format!("{}: {} = {value:#x}", call.name, field.name);
-                    (found.with_context(what)?, (field.rule)(value))
-                };
+                let bytes = call.with(field.at, field.width, value);
+                let found = call.make(&setting, &bytes).with_context(|| what(value))?;
+                let verdict = (field.rule)(value);
                 if found != verdict {
-                    let name = (call.name, field.name);
-                    wrong.push(format!("{name:?} = {value:#x}: {found:?}, not {verdict:?}"));
+                    mistakes.push(format!("{}: {found:?}, not {verdict:?}", what(value)));
                 }
+            }
+            // The first and the last say which of a field's values are meant.
+            let (count, last) = (mistakes.len(), mistakes.pop());
+            let first = mistakes.into_iter().next();
+            if let Some(last) = last {
+                wrong.push(format!("{count} of a field, {} … {last}", first.unwrap_or_default()));
             }
         }
     }
-    ensure!(wrong.is_empty(), "{} wrong verdicts: {}", wrong.len(), wrong.join("; "));
+    ensure!(wrong.is_empty(), "{}", wrong.join("; "));
     let stats = setting.file.stats()?;
     ensure!(stats.doorbells == 0 && stats.delivered == 0, "{stats:?}");
     Ok(())
@@ -215,7 +216,7 @@ pub(super) fn doorbells(play: &mut Play<'_>) -> Result<()> {
     refused(file.assign(&wider), Errno::EXIST, "a second fallback")?;
     refused(file.deassign(&wider), Errno::NOENT, "another span")?;
     refused(file.missed(&wider), Errno::NOENT, "of another span")?;
-    let any = Doorbell::wildcard(DOORBELL + 8, crate::device::request::ANY, 4, &kick);
+    let any = Doorbell::wildcard(DOORBELL + 8, ANY, 4, &kick);
     file.assign(&any)?;
     refused(file.missed(&any), Errno::NOENT, "of no fallback")?;
     Ok(())
