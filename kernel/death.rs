@@ -5,7 +5,7 @@
 //! It comes for a domain that only stops as well, and does not say which: whoever hears it asks Xen.
 
 use crate::bindings;
-use crate::guest;
+use crate::guests;
 use kernel::error::to_result;
 use kernel::prelude::*;
 use kernel::str::CStrExt;
@@ -48,5 +48,5 @@ unsafe extern "C" fn released(
     _path: *const c_char,
     _token: *const c_char,
 ) {
-    guest::bury_the_dead();
+    guests::bury_the_dead();
 }

@@ -10,8 +10,10 @@ use crate::eventfd::EventFd;
 use crate::protocol::claims::{self, Claim, Debt};
 use crate::protocol::doorbell::Bytes;
 use crate::protocol::held::Held;
+use crate::protocol::missed::Missed;
 use crate::protocol::table::{self, Entry};
-use crate::protocol::{Doorbell, Request};
+use crate::protocol::{Doorbell, DomId, Kick, Request};
+use crate::trace::{self, KickEnd};
 use core::mem;
 use kernel::prelude::*;
 
@@ -19,11 +21,13 @@ use kernel::prelude::*;
 pub(crate) const MAX_DOORBELLS: usize = 4096;
 /// Distinct kicks held for one guest.
 pub(crate) const MAX_HELD: usize = 64;
+/// Distinct kicks kept for one fallback.
+pub(crate) const MAX_MISSED: usize = 32;
 /// Pieces by which the claims can grow at once. A doorbell has at most 8 bytes: it cuts two claims
 /// at its ends, and fills no more gaps than it has bytes.
 const GROWTH: usize = 2 + 8;
 
-/// What a guest's doorbells have seen since the file was bound.
+/// What a guest's doorbells have seen since it was taken.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Counters {
     pub(crate) delivered: u64,
@@ -38,8 +42,47 @@ pub(crate) struct Counters {
 
 /// One registration.
 pub(crate) struct Registration {
+    doorbell: Doorbell,
+    eventfd: EventFd,
+    /// For a fallback: what it received.
+    missed: Option<KBox<Missed<MAX_MISSED>>>,
+    /// Delivered to it.
+    kicks: u64,
+    /// Came to its address, if it is the first there, and nobody took it.
+    held: u64,
+}
+
+impl Registration {
+    pub(crate) fn new(doorbell: Doorbell, eventfd: EventFd) -> Result<Self> {
+        let missed = if doorbell.is_fallback() { Some(nothing_missed()?) } else { None };
+        Ok(Self { doorbell, eventfd, missed, kicks: 0, held: 0 })
+    }
+
+    fn deliver(&mut self, kick: &Kick) {
+        if let Some(missed) = &mut self.missed {
+            // Before the signal: who is woken finds it.
+            missed.add(*kick);
+        }
+        self.signal();
+    }
+
+    fn signal(&mut self) {
+        self.kicks = self.kicks.wrapping_add(1);
+        self.eventfd.signal();
+    }
+}
+
+/// A registration, for people who look.
+pub(crate) struct Shown {
     pub(crate) doorbell: Doorbell,
-    pub(crate) eventfd: EventFd,
+    pub(crate) kicks: u64,
+    pub(crate) held: u64,
+}
+
+/// What is taken from a fallback at once.
+pub(crate) struct Taken {
+    pub(crate) kick: Option<(Kick, u64)>,
+    pub(crate) overflowed: u64,
 }
 
 impl Entry for Registration {
@@ -113,6 +156,12 @@ fn nothing_held() -> Result<KBox<Held<MAX_HELD>>> {
 
 /// On a stack frame of its own, as above.
 #[inline(never)]
+fn nothing_missed() -> Result<KBox<Missed<MAX_MISSED>>> {
+    Ok(KBox::new(Missed::new(), GFP_KERNEL_ACCOUNT)?)
+}
+
+/// On a stack frame of its own, as above.
+#[inline(never)]
 fn hold_nothing(held: &mut Held<MAX_HELD>) {
     *held = Held::new();
 }
@@ -137,10 +186,40 @@ impl Doorbells {
         Size { table, capacity, claims: self.claims.len() }
     }
 
+    /// The registration at an index, in the order of addresses.
+    pub(crate) fn shown(&self, index: usize) -> Option<Shown> {
+        let found = self.table.get(index)?;
+        Some(Shown { doorbell: found.doorbell, kicks: found.kicks, held: found.held })
+    }
+
+    /// The held kick at an index.
+    pub(crate) fn waiting(&self, index: usize) -> Option<Kick> {
+        self.held.marks().get(index).copied()
+    }
+
+    /// Takes one distinct kick from the fallback that is exactly this doorbell with this eventfd,
+    /// and once none is left the number of those that found no place.
+    pub(crate) fn take_missed(&mut self, doorbell: &Doorbell, eventfd: &EventFd) -> Result<Taken> {
+        let index = self.position(doorbell, eventfd)?;
+        let fallback = self.table.get_mut(index).and_then(|found| found.missed.as_mut());
+        let missed = fallback.ok_or(ENOENT)?;
+        let kick = missed.take_first();
+        let overflowed = if kick.is_none() { missed.take_overflowed() } else { 0 };
+        Ok(Taken { kick, overflowed })
+    }
+
+    fn position(&self, doorbell: &Doorbell, eventfd: &EventFd) -> Result<usize> {
+        let index = table::position(&self.table, doorbell).ok_or(ENOENT)?;
+        match self.table.get(index) {
+            Some(found) if found.eventfd.is(eventfd) => Ok(index),
+            _ => Err(ENOENT),
+        }
+    }
+
     /// Gives the registrations up. To be dropped outside the lock.
     pub(crate) fn clear(&mut self) -> (KVVec<Registration>, KVVec<Claim>) {
         let claims = mem::replace(&mut self.claims, KVVec::new());
-        self.forget_unclaimed();
+        hold_nothing(&mut self.held);
         (mem::replace(&mut self.table, KVVec::new()), claims)
     }
 
@@ -175,17 +254,8 @@ impl Doorbells {
             }
         }
         mem::swap(&mut self.claims, &mut room.claims);
-        self.forget_unclaimed();
+        self.held.forget(bytes, &self.claims);
         Ok(())
-    }
-
-    /// Forgets what came for bytes that nobody holds any more.
-    fn forget_unclaimed(&mut self) {
-        let claims = &self.claims;
-        self.held.take(|kick| !claims::holds(claims, &kick.access));
-        if !claims.iter().any(|claim| claim.holders > 0) {
-            hold_nothing(&mut self.held);
-        }
     }
 
     /// Xen no longer routes these bytes to us.
@@ -203,11 +273,20 @@ impl Doorbells {
         }
         let index = table::place(&self.table, &new.doorbell).map_err(|_| EEXIST)?;
         self.table.insert_within_capacity(index, new).map_err(|_| ENOMEM)?;
-        let (table, held) = (&self.table, &mut self.held);
-        if held.take(|kick| table::find(table, kick) == Some(index)) {
-            if let Some(new) = table.get(index) {
-                new.eventfd.signal();
-                self.counters.redelivered = self.counters.redelivered.wrapping_add(1);
+        let Self { table, held, counters, .. } = self;
+        let mut missed = table.get_mut(index).and_then(|new| new.missed.take());
+        let owed = held.take(|kick| {
+            let ours = table::find(table, kick) == Some(index);
+            if let (true, Some(missed)) = (ours, &mut missed) {
+                missed.add(*kick);
+            }
+            ours
+        });
+        if let Some(new) = table.get_mut(index) {
+            new.missed = missed;
+            if owed {
+                new.signal();
+                counters.redelivered = counters.redelivered.wrapping_add(1);
             }
         }
         Ok(())
@@ -216,37 +295,44 @@ impl Doorbells {
     /// Takes a registration away: exactly this doorbell with this eventfd. The eventfd is not
     /// signalled again. To be dropped outside the lock.
     pub(crate) fn remove(&mut self, doorbell: &Doorbell, eventfd: &EventFd) -> Result<Registration> {
-        let index = table::position(&self.table, doorbell).ok_or(ENOENT)?;
-        match self.table.get(index) {
-            Some(found) if found.eventfd.is(eventfd) => {}
-            _ => return Err(ENOENT),
-        }
+        let index = self.position(doorbell, eventfd)?;
         self.table.remove(index).map_err(|_| ENOENT)
     }
 
-    /// Acts on one request; the result is the answer to a read.
-    pub(crate) fn act(&mut self, request: &Request) -> u64 {
-        let counters = &mut self.counters;
+    /// Acts on one request of a vCPU; the result is the answer to a read.
+    pub(crate) fn act(&mut self, dom: DomId, vcpu: usize, request: &Request) -> u64 {
         let counter = match request {
             Request::Kick(kick) => {
-                let found = table::find(&self.table, kick);
-                match found.and_then(|index| self.table.get(index)) {
-                    Some(registration) => {
-                        registration.eventfd.signal();
-                        &mut counters.delivered
-                    }
-                    None if claims::holds(&self.claims, &kick.access) => {
-                        self.held.insert(*kick);
-                        &mut counters.held
-                    }
-                    None => &mut counters.late,
+                let end = self.kick(kick);
+                trace::kick(dom, vcpu, kick, end);
+                match end {
+                    KickEnd::Delivered => &mut self.counters.delivered,
+                    KickEnd::Held => &mut self.counters.held,
+                    KickEnd::Late => &mut self.counters.late,
                 }
             }
-            Request::Read(_) => &mut counters.reads,
-            Request::Broadcast => &mut counters.broadcasts,
-            Request::Odd(_) => &mut counters.odd,
+            Request::Read(_) => &mut self.counters.reads,
+            Request::Broadcast => &mut self.counters.broadcasts,
+            Request::Odd(_) => &mut self.counters.odd,
         };
         *counter = counter.wrapping_add(1);
         0
+    }
+
+    fn kick(&mut self, kick: &Kick) -> KickEnd {
+        let found = table::find(&self.table, kick);
+        if let Some(registration) = found.and_then(|index| self.table.get_mut(index)) {
+            registration.deliver(kick);
+            return KickEnd::Delivered;
+        }
+        if !claims::holds(&self.claims, &kick.access) {
+            return KickEnd::Late;
+        }
+        self.held.insert(*kick);
+        let first = table::first_at(&self.table, kick);
+        if let Some(first) = first.and_then(|index| self.table.get_mut(index)) {
+            first.held = first.held.wrapping_add(1);
+        }
+        KickEnd::Held
     }
 }

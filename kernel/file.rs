@@ -1,86 +1,171 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! An open `/dev/xen/eventfd`: at first nobody's, then one guest's.
+//! A guest's file: what is assigned through it ends when it is closed, whatever its last user died
+//! of.
 //!
-//! The file operations pin the module, so it cannot go while a file is open; closing the last
-//! descriptor undoes all that was done through it, whatever the process died of.
+//! # Invariants
+//! * The private data of a file with [`OPERATIONS`] is an `Arc<Taken>` by `Arc::into_raw`, from
+//!   [`install`] to [`release`].
 
-use crate::eventfd::EventFd;
+use crate::abi::native;
+use crate::bindings;
+use crate::eventfd::{EventFd, OpenEventFd};
 use crate::guest::Guest;
-use crate::protocol::DomId;
-use crate::{abi, xen};
-use kernel::fs::File;
-use kernel::miscdevice::{MiscDevice, MiscDeviceRegistration};
+use crate::guests::{self, Taken};
+use crate::show::{self, Sequence};
+use kernel::bindings as kernel_bindings;
+use kernel::module::this_module;
 use kernel::prelude::*;
-use kernel::sync::{new_mutex, Arc, Mutex};
+use kernel::seq_file::SeqFile;
+use kernel::str::CStrExt;
+use kernel::sync::{Arc, ArcBorrow};
 use kernel::uaccess::UserPtr;
 
-/// What an open file stands for.
-#[pin_data]
-pub(crate) struct Control {
-    #[pin]
-    guest: Mutex<Option<Arc<Guest>>>,
-}
+struct Operations(kernel_bindings::file_operations);
 
-#[vtable]
-impl MiscDevice for Control {
-    type Ptr = Pin<KBox<Self>>;
+// SAFETY: It is only read.
+unsafe impl Sync for Operations {}
 
-    fn open(_file: &File, _device: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
-        // Another domain would have to be confined to its target.
-        if !xen::is_initial_domain() {
-            return Err(EPERM);
-        }
-        KBox::try_pin_init(
-            try_pin_init!(Self { guest <- new_mutex!(None, "Control::guest") }),
-            GFP_KERNEL_ACCOUNT,
+static OPERATIONS: Operations = Operations(kernel_bindings::file_operations {
+    // An open file pins the module.
+    owner: this_module::<crate::LocalModule>().as_ptr(),
+    release: Some(release),
+    unlocked_ioctl: Some(ioctl),
+    compat_ioctl: kernel_bindings::compat_ptr_ioctl,
+    show_fdinfo: Some(show_fdinfo),
+    ..pin_init::zeroed()
+});
+
+/// Gives the caller a descriptor of a guest's file.
+pub(crate) fn install(taken: Arc<Taken>) -> Result<isize> {
+    let private = taken.clone().into_raw();
+    // SAFETY: The name and the operations are static, and these fit the private data, of which the
+    // file becomes the owner.
+    let fd = unsafe {
+        bindings::anon_inode_getfd(
+            c"[xen-eventfd]".as_char_ptr(),
+            &raw const OPERATIONS.0,
+            private.cast_mut().cast(),
+            (kernel_bindings::O_RDWR | kernel_bindings::O_CLOEXEC) as c_int,
         )
+    };
+    if fd < 0 {
+        // SAFETY: It came from `into_raw`, and there is no file that owns it.
+        drop(unsafe { Arc::from_raw(private) });
+        guests::leave(&taken);
+        return Err(Error::from_errno(fd));
     }
+    Ok(fd as isize)
+}
 
-    fn release(device: Self::Ptr, _file: &File) {
-        let guest = device.guest.lock().take();
-        if let Some(guest) = guest {
-            guest.close();
+fn answer(guest: &Guest, request: u32, arg: UserPtr) -> Result {
+    match request {
+        native::ASSIGN => {
+            let (doorbell, eventfd) = native::doorbell(arg)?;
+            guest.register(doorbell, EventFd::from_descriptor(eventfd)?)
         }
-    }
-
-    fn ioctl(device: Pin<&Self>, _file: &File, request: u32, arg: usize) -> Result<isize> {
-        let arg = UserPtr::from_addr(arg);
-        match request {
-            abi::QUERY => abi::query(arg)?,
-            abi::BIND => device.bind(abi::bind(arg)?)?,
-            abi::ASSIGN => {
-                let (doorbell, eventfd) = abi::doorbell(arg)?;
-                let eventfd = EventFd::from_descriptor(eventfd)?;
-                device.guest()?.register(doorbell, eventfd)?;
-            }
-            abi::DEASSIGN => {
-                let (doorbell, eventfd) = abi::doorbell(arg)?;
-                let eventfd = EventFd::from_descriptor(eventfd)?;
-                device.guest()?.unregister(&doorbell, &eventfd)?;
-            }
-            abi::STATS => {
-                abi::wants_stats(arg)?;
-                let stats = device.guest()?.stats()?;
-                abi::stats(arg, stats.server.0, stats.doorbells, &stats.counters)?;
-            }
-            _ => return Err(ENOTTY),
+        native::DEASSIGN => {
+            let (doorbell, eventfd) = native::doorbell(arg)?;
+            guest.unregister(&doorbell, &EventFd::from_descriptor(eventfd)?)
         }
-        Ok(0)
+        native::STATS => {
+            native::wants_stats(arg)?;
+            native::stats(arg, &guest.stats()?)
+        }
+        native::LIST => {
+            let listed = native::Listed::read(arg)?;
+            guest.stats()?;
+            match listed {
+                native::Listed::Doorbell(index) => {
+                    native::list_doorbell(arg, &guest.shown(index).ok_or(ENOENT)?)
+                }
+                native::Listed::Held(index) => {
+                    native::list_held(arg, &guest.waiting(index).ok_or(ENOENT)?)
+                }
+            }
+        }
+        native::MISSED => {
+            let (doorbell, eventfd) = native::fallback(arg)?;
+            let eventfd = EventFd::from_descriptor(eventfd)?;
+            native::missed(arg, &guest.take_missed(&doorbell, &eventfd)?)
+        }
+        native::ASSIGN_IRQ => {
+            let (irq, eventfd) = native::irq(arg)?;
+            guest.assign_irq(irq, &OpenEventFd::from_descriptor(eventfd)?)
+        }
+        native::DEASSIGN_IRQ => {
+            let (irq, eventfd) = native::irq(arg)?;
+            guest.deassign_irq(Some(irq), &EventFd::from_descriptor(eventfd)?)
+        }
+        native::IRQ_STATS => {
+            let (irq, eventfd) = native::irq(arg)?;
+            let eventfd = EventFd::from_descriptor(eventfd)?;
+            native::irq_stats(arg, guest.irq_counts(irq, &eventfd)?)
+        }
+        native::LOWER => {
+            let (irq, eventfd) = native::irq(arg)?;
+            guest.lower(irq, &EventFd::from_descriptor(eventfd)?)
+        }
+        native::ASSIGN_CHANNEL => {
+            let (port, eventfd) = native::channel(arg)?;
+            guest.assign_channel(port, OpenEventFd::from_descriptor(eventfd)?)
+        }
+        native::DEASSIGN_CHANNEL => {
+            let (port, eventfd) = native::channel(arg)?;
+            guest.deassign_channel(port, &EventFd::from_descriptor(eventfd)?)
+        }
+        _ => Err(ENOTTY),
     }
 }
 
-impl Control {
-    fn bind(&self, dom: DomId) -> Result {
-        let mut guest = self.guest.lock();
-        if guest.is_some() {
-            return Err(EBUSY);
-        }
-        *guest = Some(Guest::take(dom)?);
-        Ok(())
-    }
+/// # Safety
+/// The file has [`OPERATIONS`] and is open for as long as the result is used.
+unsafe fn taken<'a>(file: *mut kernel_bindings::file) -> ArcBorrow<'a, Taken> {
+    // SAFETY: The file is open.
+    let private = unsafe { (*file).private_data };
+    // SAFETY: By the invariant, and the file keeps it.
+    unsafe { ArcBorrow::from_raw(private.cast()) }
+}
 
-    fn guest(&self) -> Result<Arc<Guest>> {
-        self.guest.lock().clone().ok_or(ENOTCONN)
+/// # Safety
+/// As the kernel calls it, for a file with [`OPERATIONS`].
+unsafe extern "C" fn ioctl(
+    file: *mut kernel_bindings::file,
+    request: c_uint,
+    arg: c_ulong,
+) -> c_long {
+    // SAFETY: The kernel keeps the file open during a call.
+    let taken = unsafe { taken(file) };
+    match answer(&taken.guest, request, UserPtr::from_addr(arg)) {
+        Ok(()) => 0,
+        Err(error) => error.to_errno() as c_long,
     }
+}
+
+/// # Safety
+/// As the kernel calls it, for a file with [`OPERATIONS`].
+unsafe extern "C" fn show_fdinfo(
+    file: *mut kernel_bindings::seq_file,
+    of: *mut kernel_bindings::file,
+) {
+    // SAFETY: The kernel keeps the file open during a call.
+    let taken = unsafe { taken(of) };
+    // SAFETY: The kernel lends it for the call, to us alone.
+    let sequence = unsafe { SeqFile::from_raw(file) };
+    // A sequence is cut where it is full, and begun again with more room.
+    let _ = show::taken(&taken, &mut Sequence(sequence));
+}
+
+/// # Safety
+/// As the kernel calls it, once and last, for a file with [`OPERATIONS`].
+unsafe extern "C" fn release(
+    _inode: *mut kernel_bindings::inode,
+    file: *mut kernel_bindings::file,
+) -> c_int {
+    // SAFETY: The file is still there.
+    let private = unsafe { (*file).private_data };
+    // SAFETY: By the invariant, and this is its end.
+    let taken = unsafe { Arc::<Taken>::from_raw(private.cast()) };
+    guests::leave(&taken);
+    0
 }

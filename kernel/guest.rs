@@ -1,69 +1,33 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One guest in the hands of the module: its doorbell server, how that comes to be, and how it goes
-//! without leaving a vCPU behind.
+//! One guest in the hands of the module: what is assigned for it, and who may change that.
 //!
 //! # Locks, in the order in which they are taken
-//! * `GUESTS`, a mutex: which guests are served, one server for each. Held while a guest is taken,
-//!   so that none is taken twice, nor dies unseen.
-//! * [`Guest::changes`], a mutex: held by whoever changes what is registered, across the hypercalls
-//!   that this takes. Not together with `GUESTS` but where a guest is new and nobody else's yet.
+//! * `GUESTS` of `guests.rs`, a mutex: which guests are served.
+//! * [`Guest::changes`], a mutex: held by whoever changes what is assigned, across the hypercalls
+//!   that this takes. Together with `GUESTS` only where a guest is new and nobody else's yet.
 //! * [`Guest::board`], a spinlock that the handlers take: whoever holds it may rely on no handler
-//!   being between a slot and an eventfd.
+//!   being between a slot and an eventfd. A channel's listener is one more, alone.
+//! * An eventfd's own, inside a signal.
 
-use crate::death::Watch;
-use crate::doorbells::{Counters, Doorbells, Registration, Room};
-use crate::eventfd::EventFd;
+use crate::channel::Channel;
+use crate::doorbells::{Counters, Doorbells, Registration, Room, Shown, Taken};
+use crate::eventfd::{EventFd, OpenEventFd};
+use crate::interrupt::Interrupt;
+use crate::irqfd::{Attached, IrqFd};
 use crate::page::IoreqPage;
-use crate::port::Port;
 use crate::protocol::doorbell::Bytes;
-use crate::protocol::ioreq::SLOTS;
-use crate::protocol::{DomId, Doorbell, IoServerId};
+use crate::protocol::irq::Irq;
+use crate::protocol::seed::Operation;
+use crate::protocol::{DomId, Doorbell, IoServerId, Kick, Port};
+use crate::server::{dead_or, Server};
 use crate::xen;
-use kernel::pr_warn_once;
 use kernel::prelude::*;
 use kernel::sync::lock::spinlock::{new_spinlock_irq, SpinLockIrq};
-use kernel::sync::{global_lock, new_mutex, Arc, Mutex};
+use kernel::sync::{new_mutex, Arc, Mutex};
 
-/// Ioreq servers that one guest can have (`MAX_NR_IOREQ_SERVERS`).
-const MAX_SERVERS: usize = 8;
-
-/// Every guest that is served, and the watch that tells of their deaths.
-struct Guests {
-    served: KVec<Arc<Guest>>,
-    /// Set with the first guest: xenstore runs by then.
-    watch: Option<Watch>,
-}
-
-global_lock! {
-    // SAFETY: `init` below comes first.
-    unsafe(uninit) static GUESTS: Mutex<Guests> = Guests { served: KVec::new(), watch: None };
-}
-
-/// The right to take guests. Dropped once no file is open any more.
-pub(crate) struct Reception;
-
-impl Reception {
-    /// # Safety
-    /// To be called once, before any file can be opened.
-    pub(crate) unsafe fn open() -> Self {
-        // SAFETY: The caller's promise.
-        unsafe { GUESTS.init() };
-        Self
-    }
-}
-
-impl Drop for Reception {
-    fn drop(&mut self) {
-        let mut guests = GUESTS.lock();
-        let watch = guests.watch.take();
-        let served = core::mem::replace(&mut guests.served, KVec::new());
-        drop(guests);
-        // Its callback takes the lock.
-        drop(watch);
-        drop(served);
-    }
-}
+/// Irqfds that one guest can have, and channels with an eventfd.
+pub(crate) const MAX_IRQS: usize = 1024;
 
 /// What a handler needs.
 struct Board {
@@ -73,26 +37,48 @@ struct Board {
 }
 
 /// How a guest stands with us.
-enum Life {
+pub(crate) enum Life {
     /// Not yet, or no longer.
     Apart,
-    Served(Server),
+    /// Kept for somebody else's engine.
+    Reserved,
+    Served(Served),
     Dead,
 }
 
+/// A guest that is served.
+pub(crate) struct Served {
+    server: Server,
+    irqs: KVec<Attached>,
+    channels: KVec<Bound>,
+}
+
+/// A channel and how many use it: irqfds that ring it, and an eventfd that hears it.
+struct Bound {
+    channel: Arc<Channel>,
+    users: usize,
+}
+
 impl Life {
-    fn server(&self) -> Result<&Server> {
+    fn served(&mut self) -> Result<&mut Served> {
         match self {
-            Self::Served(server) => Ok(server),
+            Self::Served(served) => {
+                // Nobody can signal these any more.
+                served.drop_irqs(|irq| irq.is_closed());
+                Ok(served)
+            }
+            Self::Reserved => Err(EOPNOTSUPP),
             Self::Apart | Self::Dead => Err(ENODEV),
         }
     }
 }
 
-/// A guest, as long as its file is open.
+/// A guest, as long as a file of it is open.
 #[pin_data]
 pub(crate) struct Guest {
     dom: DomId,
+    /// Signalled once when it dies.
+    gone: Option<EventFd>,
     #[pin]
     changes: Mutex<Life>,
     #[pin]
@@ -102,45 +88,82 @@ pub(crate) struct Guest {
 /// For people who look.
 pub(crate) struct Stats {
     pub(crate) server: IoServerId,
+    pub(crate) vcpus: usize,
     pub(crate) doorbells: usize,
     pub(crate) counters: Counters,
 }
 
+/// An irqfd, for people who look.
+pub(crate) struct ShownIrq {
+    pub(crate) irq: Irq,
+    pub(crate) raised: u64,
+    pub(crate) failed: u64,
+}
+
 impl Guest {
-    /// Takes a guest: sets a doorbell server up in it.
-    pub(crate) fn take(dom: DomId) -> Result<Arc<Self>> {
-        let mut guests = GUESTS.lock();
-        if guests.served.iter().any(|guest| guest.dom == dom) {
-            return Err(EBUSY);
-        }
-        guests.served.reserve(1, GFP_KERNEL_ACCOUNT)?;
-        if guests.watch.is_none() {
-            guests.watch = Some(Watch::set()?);
-        }
+    /// A guest without a server.
+    pub(crate) fn new(dom: DomId, gone: Option<EventFd>, life: Life) -> Result<Arc<Self>> {
         let doorbells = Doorbells::new()?;
-        let guest = Arc::pin_init(
-            pin_init!(Self {
-                dom,
-                changes <- new_mutex!(Life::Apart, "Guest::changes"),
-                board <- new_spinlock_irq!(Board { page: None, doorbells }, "Guest::board"),
-            }),
-            GFP_KERNEL_ACCOUNT,
-        )?;
-        let server = Server::create(&guest)?;
-        *guest.changes.lock() = Life::Served(server);
-        let listed = guests.served.push_within_capacity(guest.clone()).is_ok();
-        drop(guests);
-        if !listed {
-            guest.end(Life::Apart);
-            return Err(ENOMEM);
-        }
-        Ok(guest)
+        let guest = pin_init!(Self {
+            dom,
+            gone,
+            changes <- new_mutex!(life, "Guest::changes"),
+            board <- new_spinlock_irq!(Board { page: None, doorbells }, "Guest::board"),
+        });
+        Arc::pin_init(guest, GFP_KERNEL_ACCOUNT)
     }
 
+    /// Sets a doorbell server up in it.
+    pub(crate) fn begin(self: &Arc<Self>) -> Result {
+        let server = Server::create(self)?;
+        *self.changes.lock() =
+            Life::Served(Served { server, irqs: KVec::new(), channels: KVec::new() });
+        Ok(())
+    }
+
+    /// Its number.
+    pub(crate) fn dom(&self) -> DomId {
+        self.dom
+    }
+
+    /// Has the handlers serve the slots of a page.
+    pub(crate) fn give_page(&self, page: IoreqPage) {
+        self.board.lock().page = Some(page);
+    }
+
+    /// Takes the page away from the handlers: when this returns, none serves a slot.
+    pub(crate) fn take_page(&self) -> Option<IoreqPage> {
+        self.board.lock().page.take()
+    }
+
+    /// The guest's port of a vCPU, as Xen wrote it into the slot.
+    pub(crate) fn vp_eport(&self, vcpu: usize) -> Option<Port> {
+        let board = self.board.lock();
+        Some(board.page.as_ref()?.slots().get(vcpu)?.vp_eport())
+    }
+
+    /// Serves the request of one vCPU, if there is one. Returns whether the vCPU is owed an event.
+    pub(crate) fn serve(&self, vcpu: usize) -> bool {
+        let mut board = self.board.lock();
+        let Board { page, doorbells } = &mut *board;
+        let Some(slot) = page.as_ref().and_then(|page| page.slots().get(vcpu)) else {
+            return false;
+        };
+        if slot.serve(|request| doorbells.act(self.dom, vcpu, request)).is_none() {
+            doorbells.counters.spurious = doorbells.counters.spurious.wrapping_add(1);
+            return false;
+        }
+        true
+    }
+}
+
+/// Doorbells.
+impl Guest {
     /// Registers a doorbell.
     pub(crate) fn register(&self, doorbell: Doorbell, eventfd: EventFd) -> Result {
-        let changes = self.changes.lock();
-        let server = changes.server()?.id;
+        let new = Registration::new(doorbell, eventfd)?;
+        let mut changes = self.changes.lock();
+        let server = changes.served()?.server.id();
         let bytes = doorbell.bytes();
         let size = self.board.lock().doorbells.size();
         let (mut room, mut way_back) = (Room::to_grow(size)?, Room::to_shrink(size.grown())?);
@@ -158,7 +181,6 @@ impl Guest {
                 return Err(dead_or(error));
             }
         }
-        let new = Registration { doorbell, eventfd };
         let added = self.board.lock().doorbells.add(new, &mut room);
         // Not with the spinlock held, as it would be at the end of the block: this may sleep.
         drop(room);
@@ -167,8 +189,8 @@ impl Guest {
 
     /// Takes a registration back. When this returns, its eventfd is not signalled again.
     pub(crate) fn unregister(&self, doorbell: &Doorbell, eventfd: &EventFd) -> Result {
-        let changes = self.changes.lock();
-        let server = changes.server()?.id;
+        let mut changes = self.changes.lock();
+        let server = changes.served()?.server.id();
         let size = self.board.lock().doorbells.size();
         let mut room = Room::to_shrink(size)?;
         let removed = {
@@ -194,185 +216,230 @@ impl Guest {
         }
     }
 
+    /// Takes one kick that a fallback received.
+    pub(crate) fn take_missed(&self, doorbell: &Doorbell, eventfd: &EventFd) -> Result<Taken> {
+        self.changes.lock().served()?;
+        self.board.lock().doorbells.take_missed(doorbell, eventfd)
+    }
+
     pub(crate) fn stats(&self) -> Result<Stats> {
-        let changes = self.changes.lock();
-        let server = changes.server()?.id;
+        let mut changes = self.changes.lock();
+        let server = &changes.served()?.server;
         let board = self.board.lock();
         let (doorbells, counters) = (board.doorbells.len(), board.doorbells.counters);
-        Ok(Stats { server, doorbells, counters })
+        Ok(Stats { server: server.id(), vcpus: server.vcpus(), doorbells, counters })
     }
 
-    /// Serves the request of one vCPU, if there is one. Returns whether the vCPU is owed an event.
-    pub(crate) fn serve(&self, vcpu: usize) -> bool {
-        let mut board = self.board.lock();
-        let Board { page, doorbells } = &mut *board;
-        let Some(slot) = page.as_ref().and_then(|page| page.slots().get(vcpu)) else {
-            return false;
+    /// The registration at an index.
+    pub(crate) fn shown(&self, index: usize) -> Option<Shown> {
+        self.board.lock().doorbells.shown(index)
+    }
+
+    /// The held kick at an index.
+    pub(crate) fn waiting(&self, index: usize) -> Option<Kick> {
+        self.board.lock().doorbells.waiting(index)
+    }
+}
+
+/// Interrupts and event channels.
+impl Guest {
+    /// Has an eventfd raise an interrupt.
+    pub(crate) fn assign_irq(&self, irq: Irq, eventfd: &OpenEventFd) -> Result {
+        irq.check().map_err(|_| EINVAL)?;
+        let mut changes = self.changes.lock();
+        let served = changes.served()?;
+        let Irq::EventChannel(port) = irq else {
+            return served.attach(Interrupt::plain(self.dom, irq)?, eventfd);
         };
-        if slot.serve(|request| doorbells.act(request)).is_none() {
-            doorbells.counters.spurious = doorbells.counters.spurious.wrapping_add(1);
-            return false;
+        let channel = served.use_channel(self.dom, port)?;
+        let attached = served.attach(Interrupt::channel(self.dom, channel), eventfd);
+        if attached.is_err() {
+            served.leave_channel(port);
         }
-        true
+        attached
     }
 
-    /// Lets go of the guest.
+    /// The same for an operation of the seed ABI.
+    pub(crate) fn assign_operation(&self, operation: Operation, eventfd: &OpenEventFd) -> Result {
+        self.changes.lock().served()?.attach(Interrupt::seed(self.dom, operation), eventfd)
+    }
+
+    /// Takes that back: of this eventfd, and this interrupt if one is given. When this returns, it
+    /// is not raised again.
+    pub(crate) fn deassign_irq(&self, irq: Option<Irq>, eventfd: &EventFd) -> Result {
+        let mut changes = self.changes.lock();
+        let served = changes.served()?;
+        served.irq(irq, eventfd)?;
+        served.drop_irqs(|irqfd| irqfd.is_of(eventfd));
+        Ok(())
+    }
+
+    /// Whether an eventfd raises an interrupt of this guest.
+    pub(crate) fn has_irq(&self, eventfd: &EventFd) -> bool {
+        self.changes.lock().served().is_ok_and(|served| served.irq(None, eventfd).is_ok())
+    }
+
+    /// Interrupts raised and refused.
+    pub(crate) fn irq_counts(&self, irq: Irq, eventfd: &EventFd) -> Result<(u64, u64)> {
+        let mut changes = self.changes.lock();
+        changes.served()?.irq(Some(irq), eventfd).map(|irqfd| irqfd.counts())
+    }
+
+    /// Lowers a line.
+    pub(crate) fn lower(&self, irq: Irq, eventfd: &EventFd) -> Result {
+        let mut changes = self.changes.lock();
+        let irqfd = changes.served()?.irq(Some(irq), eventfd)?;
+        irqfd.interrupt().lower().map_err(dead_or)
+    }
+
+    /// The irqfd at an index.
+    pub(crate) fn shown_irq(&self, index: usize) -> Option<ShownIrq> {
+        let mut changes = self.changes.lock();
+        let irqfd = changes.served().ok()?.irqs.get(index)?;
+        let (raised, failed) = irqfd.counts();
+        Some(ShownIrq { irq: irqfd.interrupt().irq(), raised, failed })
+    }
+
+    /// Has a guest's event channel signal an eventfd.
+    pub(crate) fn assign_channel(&self, port: Port, eventfd: OpenEventFd) -> Result {
+        Irq::EventChannel(port).check().map_err(|_| EINVAL)?;
+        let mut changes = self.changes.lock();
+        let served = changes.served()?;
+        let channel = served.use_channel(self.dom, port)?;
+        let heard = channel.listen(eventfd);
+        if heard.is_err() {
+            served.leave_channel(port);
+        }
+        heard
+    }
+
+    /// Takes that back. When this returns, the eventfd is not signalled again.
+    pub(crate) fn deassign_channel(&self, port: Port, eventfd: &EventFd) -> Result {
+        let mut changes = self.changes.lock();
+        let served = changes.served()?;
+        let found = served.channels.iter().find(|bound| bound.channel.remote() == port);
+        if !found.is_some_and(|bound| bound.channel.stop_listening(eventfd)) {
+            return Err(ENOENT);
+        }
+        served.leave_channel(port);
+        Ok(())
+    }
+
+    /// The channel at an index, and how often its eventfd was signalled if it has one.
+    pub(crate) fn shown_channel(&self, index: usize) -> Option<(Port, Option<u64>)> {
+        let mut changes = self.changes.lock();
+        let bound = changes.served().ok()?.channels.get(index)?;
+        Some((bound.channel.remote(), bound.channel.signals()))
+    }
+}
+
+impl Served {
+    fn attach(&mut self, interrupt: Interrupt, eventfd: &OpenEventFd) -> Result {
+        if self.irqs.len() >= MAX_IRQS {
+            return Err(ENOSPC);
+        }
+        self.irqs.reserve(1, GFP_KERNEL_ACCOUNT)?;
+        let attached = IrqFd::attach(eventfd, interrupt)?;
+        self.irqs.push_within_capacity(attached).map_err(|_| ENOMEM)
+    }
+
+    fn irq(&self, irq: Option<Irq>, eventfd: &EventFd) -> Result<&IrqFd> {
+        let wanted = |irqfd: &&Attached| {
+            irqfd.is_of(eventfd) && irq.is_none_or(|irq| irqfd.interrupt().irq() == irq)
+        };
+        self.irqs.iter().find(wanted).map(|irqfd| &**irqfd).ok_or(ENOENT)
+    }
+
+    fn drop_irqs(&mut self, which: impl Fn(&IrqFd) -> bool) {
+        while let Some(index) = self.irqs.iter().position(|irqfd| which(irqfd)) {
+            let Ok(irqfd) = self.irqs.remove(index) else { return };
+            let irq = irqfd.interrupt().irq();
+            drop(irqfd);
+            if let Irq::EventChannel(port) = irq {
+                self.leave_channel(port);
+            }
+        }
+    }
+
+    /// One more user of a guest's port; bound by the first.
+    fn use_channel(&mut self, dom: DomId, port: Port) -> Result<Arc<Channel>> {
+        if let Some(bound) = self.channels.iter_mut().find(|bound| bound.channel.remote() == port) {
+            bound.users = bound.users.saturating_add(1);
+            return Ok(bound.channel.clone());
+        }
+        if self.channels.len() >= MAX_IRQS {
+            return Err(ENOSPC);
+        }
+        self.channels.reserve(1, GFP_KERNEL_ACCOUNT)?;
+        let channel = Channel::bind(dom, port).map_err(|error| {
+            // A port of a dead guest is refused like one that never was.
+            if self.server.is_alive(dom) {
+                // Xen's words for one that is not the guest's, or not for us.
+                if error == ENOENT || error == ESRCH { EINVAL } else { error }
+            } else {
+                ENODEV
+            }
+        })?;
+        let channel = Arc::new(channel, GFP_KERNEL_ACCOUNT)?;
+        let bound = Bound { channel: channel.clone(), users: 1 };
+        self.channels.push_within_capacity(bound).map_err(|_| ENOMEM)?;
+        Ok(channel)
+    }
+
+    /// One user less; unbound by the last.
+    fn leave_channel(&mut self, port: Port) {
+        self.channels.retain(|bound| {
+            if bound.channel.remote() == port {
+                bound.users = bound.users.saturating_sub(1);
+            }
+            bound.users > 0
+        });
+    }
+}
+
+/// The end.
+impl Guest {
+    /// Lets go of the guest: none of its vCPUs waits for us afterwards, and nothing of ours is left.
     pub(crate) fn close(&self) {
         self.end(Life::Apart);
     }
 
-    /// Drops everything of a guest that has died.
-    fn bury_if_dead(&self) {
+    /// Drops everything of a guest that has died. Returns whether it has.
+    pub(crate) fn bury_if_dead(&self) -> bool {
         let alive = match &*self.changes.lock() {
-            Life::Served(server) => server.is_alive(self.dom),
+            Life::Served(served) => served.server.is_alive(self.dom),
+            Life::Reserved => !matches!(xen::vcpus(self.dom).map_err(dead_or), Err(ENODEV)),
             Life::Apart | Life::Dead => true,
         };
-        if !alive {
-            self.end(Life::Dead);
+        if alive {
+            return false;
         }
+        self.end(Life::Dead);
+        if let Some(gone) = &self.gone {
+            gone.signal();
+        }
+        true
     }
 
-    /// Ends the service, if there is one.
+    /// Whether it has died.
+    pub(crate) fn is_dead(&self) -> bool {
+        matches!(&*self.changes.lock(), Life::Dead)
+    }
+
+    /// Whether it is kept for another engine.
+    pub(crate) fn is_reserved(&self) -> bool {
+        matches!(&*self.changes.lock(), Life::Reserved)
+    }
+
     fn end(&self, how: Life) {
         let mut changes = self.changes.lock();
-        if let Life::Served(server) = core::mem::replace(&mut *changes, how) {
-            server.tear_down(self);
-            let cleared = self.board.lock().doorbells.clear();
-            drop(cleared);
-        }
-        drop(changes);
-        GUESTS.lock().served.retain(|guest| !core::ptr::eq(&**guest, self));
-    }
-}
-
-/// Some domain went. Looks at each of ours once.
-pub(crate) fn bury_the_dead() {
-    let mut next = 0;
-    loop {
-        let guests = GUESTS.lock();
-        let later = guests.served.iter().filter(|guest| u32::from(guest.dom.0) >= next);
-        let Some(guest) = later.min_by_key(|guest| guest.dom).cloned() else { return };
-        drop(guests);
-        next = u32::from(guest.dom.0).saturating_add(1);
-        guest.bury_if_dead();
-    }
-}
-
-/// What Xen says of a guest that it does not have, or no longer lets us serve.
-fn dead_or(error: Error) -> Error {
-    if error == ENOENT || error == ESRCH {
-        ENODEV
-    } else {
-        error
-    }
-}
-
-/// An enabled server with its page mapped and every vCPU's port bound.
-struct Server {
-    id: IoServerId,
-    /// One for each vCPU, in order.
-    ports: KVec<Port>,
-}
-
-/// Creates the server with the highest id that is free.
-///
-/// Xen hands out the lowest free id and asks the highest first, so a server created later would
-/// outrank one that took the lowest. All free ids are taken, the highest kept, the others given
-/// back before any is enabled.
-fn claim_highest(dom: DomId) -> Result<IoServerId> {
-    let mut created = [None; MAX_SERVERS];
-    let mut refused = ENOSPC;
-    for place in &mut created {
-        match xen::create_server(dom) {
-            Ok(id) => *place = Some(id),
-            // Each costs the guest some ports, so it may end sooner than at the eighth.
-            Err(error) => {
-                refused = error;
-                break;
-            }
-        }
-    }
-    let Some(highest) = created.iter().copied().flatten().max() else {
-        // It has a vCPU count for us, so it is no PV guest but one that is dying.
-        return Err(if refused == EINVAL { ENODEV } else { dead_or(refused) });
-    };
-    for id in created.into_iter().flatten().filter(|id| *id != highest) {
-        if xen::destroy_server(dom, id).is_err() {
-            pr_warn_once!("a spare ioreq server stays\n");
-        }
-    }
-    Ok(highest)
-}
-
-impl Server {
-    /// Creates, maps, enables and binds a server.
-    fn create(guest: &Arc<Guest>) -> Result<Self> {
-        let dom = guest.dom;
-        let vcpus = xen::vcpus(dom).map_err(|error| match dead_or(error) {
-            EINVAL => EOPNOTSUPP,
-            other => other,
-        })? as usize;
-        if vcpus == 0 || vcpus > SLOTS {
-            return Err(EOPNOTSUPP);
-        }
-        let ports = KVec::with_capacity(vcpus, GFP_KERNEL_ACCOUNT)?;
-        let mut server = Self { id: claim_highest(dom)?, ports };
-        match server.enable(guest, vcpus) {
-            Ok(()) => Ok(server),
-            Err(error) => {
-                // A port of a dying guest is refused like one that never was.
-                let gone = !server.is_alive(dom);
-                server.tear_down(guest);
-                Err(if gone { ENODEV } else { dead_or(error) })
-            }
-        }
-    }
-
-    fn enable(&mut self, guest: &Arc<Guest>, vcpus: usize) -> Result {
-        // Acquire before enable: Xen does not check, and crashes the host.
-        let page = IoreqPage::map(guest.dom, self.id)?;
-        guest.board.lock().page = Some(page);
-        xen::set_server_state(guest.dom, self.id, true)?;
-        for vcpu in 0..vcpus {
-            let remote = {
-                let board = guest.board.lock();
-                let slot = board.page.as_ref().and_then(|page| page.slots().get(vcpu));
-                slot.ok_or(EINVAL)?.vp_eport()
-            };
-            let port = Port::bind(guest.clone(), guest.dom, remote, vcpu)?;
-            self.ports.push_within_capacity(port).map_err(|_| ENOMEM)?;
-        }
-        Ok(())
-    }
-
-    /// Whether the guest still has this server.
-    fn is_alive(&self, dom: DomId) -> bool {
-        // It is enabled, so this changes nothing; a guest that died has lost it.
-        !matches!(xen::set_server_state(dom, self.id, true).map_err(dead_or), Err(ENODEV))
-    }
-
-    /// Takes the server away from a guest that may be running, in the one order that leaves no vCPU
-    /// waiting. A guest that is dead refuses some of it, and needs none of that.
-    fn tear_down(self, guest: &Guest) {
-        // This pauses the domain: afterwards nothing new is on its way.
-        let _ = xen::set_server_state(guest.dom, self.id, false);
-        // With this lock no handler runs, and without a page none serves.
-        let page = guest.board.lock().page.take();
-        if let Some(page) = &page {
-            for slot in page.slots() {
-                slot.sweep();
-            }
-        }
-        // Every one of them: only an event wakes a parked vCPU, the server's end does not.
-        for port in &self.ports {
-            port.notify();
-        }
-        drop(self.ports);
-        drop(page);
-        if let Err(error) = xen::destroy_server(guest.dom, self.id) {
-            if dead_or(error) != ENODEV {
-                pr_warn_once!("an ioreq server stays behind, disabled\n");
-            }
-        }
+        let before = core::mem::replace(&mut *changes, how);
+        let Life::Served(Served { server, irqs, channels }) = before else { return };
+        // What was signalled until now is still raised.
+        drop(irqs);
+        drop(channels);
+        server.tear_down(self);
+        let cleared = self.board.lock().doorbells.clear();
+        drop(cleared);
     }
 }

@@ -2,21 +2,32 @@
 
 //! ioeventfd and irqfd for Xen guests.
 
-use guest::Reception;
+use access::Access;
+use guests::Reception;
 use kernel::miscdevice::{MiscDeviceOptions, MiscDeviceRegistration};
 use kernel::prelude::*;
 
 mod abi;
+mod access;
 mod bindings;
+mod channel;
+mod control;
 mod death;
 mod doorbells;
 mod eventfd;
 mod file;
 mod guest;
+mod guests;
+mod interrupt;
+mod irqfd;
 mod page;
 mod port;
 #[path = "../core/src/protocol/mod.rs"]
 pub mod protocol;
+mod seed;
+mod server;
+mod show;
+mod trace;
 mod xen;
 
 module! {
@@ -31,8 +42,9 @@ module! {
 #[pin_data]
 struct XenEventfd {
     #[pin]
-    device: MiscDeviceRegistration<file::Control>,
+    device: MiscDeviceRegistration<control::Control>,
     /// After the device: nobody can open it any more.
+    access: Access,
     reception: Reception,
 }
 
@@ -44,6 +56,8 @@ impl kernel::InPlaceModule for XenEventfd {
             _: { if !xen::is_domain() { return Err(ENODEV) } },
             // SAFETY: A module is initialised once, and its device comes next.
             reception: unsafe { Reception::open() },
+            // SAFETY: As above.
+            access: unsafe { Access::settle() }?,
             device <- MiscDeviceRegistration::register(options),
         })
     }

@@ -3,6 +3,8 @@
 #include "shim.h"
 
 #include <linux/mm.h>
+#include <linux/poll.h>
+#include <linux/sched.h>
 #include <linux/vmalloc.h>
 #include <asm/xen/hypercall.h>
 #include <asm/xen/page.h>
@@ -121,4 +123,47 @@ void shim_free_unpopulated(struct page *page)
 xen_pfn_t shim_page_frame(struct page *page)
 {
 	return page_to_pfn(page);
+}
+
+struct attachment {
+	poll_table table;
+	struct wait_queue_entry *entry;
+	struct wait_queue_head *queue;
+	int error;
+};
+
+static void attach(struct file *file, struct wait_queue_head *queue, poll_table *table)
+{
+	struct attachment *attachment = container_of(table, struct attachment, table);
+
+	attachment->queue = queue;
+	attachment->error = add_wait_queue_priority_exclusive(queue, attachment->entry);
+}
+
+int shim_eventfd_attach(struct file *eventfd, struct wait_queue_entry *entry, wait_queue_func_t wake)
+{
+	struct attachment attachment = { .entry = entry, .error = -EINVAL };
+	__poll_t events;
+
+	init_waitqueue_func_entry(entry, wake);
+	init_poll_funcptr(&attachment.table, attach);
+	events = vfs_poll(eventfd, &attachment.table);
+	if (attachment.error)
+		return attachment.error;
+	if (events & EPOLLIN) {
+		spin_lock_irq(&attachment.queue->lock);
+		wake(entry, TASK_NORMAL, 0, poll_to_key(EPOLLIN));
+		spin_unlock_irq(&attachment.queue->lock);
+	}
+	return 0;
+}
+
+bool shim_eventfd_is_unread(struct file *eventfd)
+{
+	return vfs_poll(eventfd, NULL) & EPOLLIN;
+}
+
+void shim_current_comm(char *name)
+{
+	strscpy_pad(name, current->comm, TASK_COMM_LEN);
 }

@@ -5,8 +5,10 @@
 #define XEN_EVENTFD_SHIM_H
 
 #include <linux/types.h>
+#include <linux/wait.h>
 #include <xen/interface/xen.h>
 
+struct file;
 struct page;
 struct xen_dm_op_buf;
 
@@ -19,7 +21,6 @@ bool shim_xen_pv_domain(void);
 int shim_dm_op(domid_t domain, unsigned int count, struct xen_dm_op_buf *buffers);
 int shim_memory_op(unsigned int command, void *argument);
 int shim_event_channel_op(int command, void *argument);
-
 
 /* vmap() of one page, for reading and writing, and vunmap(). */
 void *shim_vmap(struct page *page);
@@ -36,5 +37,21 @@ int shim_pv_unmap(void *address, u64 before);
 struct page *shim_alloc_unpopulated(void);
 void shim_free_unpopulated(struct page *page);
 xen_pfn_t shim_page_frame(struct page *page);
+
+/*
+ * Puts an entry with this callback at the head of an eventfd's wait queue, alone there of its kind,
+ * and calls back at once if the counter is not 0. -EBUSY: another one is there.
+ */
+int shim_eventfd_attach(struct file *eventfd, struct wait_queue_entry *entry, wait_queue_func_t wake);
+
+/* vfs_poll() of an eventfd for reading, without waiting */
+bool shim_eventfd_is_unread(struct file *eventfd);
+
+/* get_task_comm() of the caller */
+void shim_current_comm(char *name);
+
+/* The tracepoints of trace.h */
+void shim_trace_kick(u16 dom, u32 vcpu, bool pio, u64 addr, u8 len, u64 value, u8 end);
+void shim_trace_irq(u16 dom, u8 kind, u64 number, u32 data, int error);
 
 #endif

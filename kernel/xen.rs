@@ -7,6 +7,7 @@
 
 use crate::bindings;
 use crate::protocol::doorbell::Bytes;
+use crate::protocol::irq::Line;
 use crate::protocol::{DomId, IoServerId, Port, Space};
 use core::mem::offset_of;
 use kernel::error::to_result;
@@ -90,6 +91,14 @@ operation!(5, 4, /// `XEN_DMOP_set_ioreq_server_state`.
     SetServerState { id: u16, enabled: u8, pad: u8 });
 operation!(6, 4, /// `XEN_DMOP_destroy_ioreq_server`.
     DestroyServer { id: u16, pad: u16 });
+operation!(8, 6, /// `XEN_DMOP_set_pci_intx_level`.
+    SetPciIntxLevel { segment: u16, bus: u8, device: u8, intx: u8, level: u8 });
+operation!(9, 2, /// `XEN_DMOP_set_isa_irq_level`.
+    SetIsaIrqLevel { isa_irq: u8, level: u8 });
+operation!(14, 16, /// `XEN_DMOP_inject_msi`.
+    InjectMsi { data: u32, pad: u32, addr: u64 });
+operation!(19, 8, /// `XEN_DMOP_set_irq_level` (Arm).
+    SetIrqLevel { irq: u32, level: u8, pad: [u8; 3] });
 operation!(20, 4, /// `XEN_DMOP_nr_vcpus`; Xen writes `vcpus`.
     NrVcpus { vcpus: u32 });
 
@@ -138,6 +147,24 @@ pub(crate) fn map_range(dom: DomId, server: IoServerId, bytes: Bytes) -> Result 
 pub(crate) fn unmap_range(dom: DomId, server: IoServerId, bytes: Bytes) -> Result {
     let (kind, start, end) = range(bytes);
     dm_op(dom, UnmapRange { id: server.0, pad: 0, kind, start, end }).map(|_| ())
+}
+
+/// Raises a message-signalled interrupt (x86). May be called from an interrupt, as the next.
+pub(crate) fn inject_msi(dom: DomId, addr: u64, data: u32) -> Result {
+    dm_op(dom, InjectMsi { data, pad: 0, addr }).map(|_| ())
+}
+
+/// Raises or lowers a line.
+pub(crate) fn set_line(dom: DomId, line: Line, up: bool) -> Result {
+    let level = u8::from(up);
+    match line {
+        Line::Isa(isa_irq) => dm_op(dom, SetIsaIrqLevel { isa_irq, level }).map(|_| ()),
+        Line::PciIntx { device, pin } => {
+            let payload = SetPciIntxLevel { segment: 0, bus: 0, device, intx: pin, level };
+            dm_op(dom, payload).map(|_| ())
+        }
+        Line::Spi(irq) => dm_op(dom, SetIrqLevel { irq, level, pad: [0; 3] }).map(|_| ()),
+    }
 }
 
 fn range(bytes: Bytes) -> (u32, u64, u64) {
@@ -199,9 +226,9 @@ pub(crate) fn bind_interdomain(dom: DomId, remote: Port) -> Result<Port> {
 }
 
 /// Rings the other end of a port of ours. It fails only if nobody is there any more.
-pub(crate) fn send(port: Port) {
+pub(crate) fn send(port: Port) -> Result {
     let mut argument = bindings::evtchn_send { port: port.0 };
-    let _ = event_channel_op(bindings::EVTCHNOP_send, &mut argument);
+    event_channel_op(bindings::EVTCHNOP_send, &mut argument)
 }
 
 /// Closes a port of ours, unless it is somebody else's by now.

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The requests of `<xen/privcmd.h>` that we take. What may be in them is the core's.
+
+use super::copy;
+use crate::protocol::seed::{IoEventFd, IrqFd, Operation, MAX_DM_OP};
+use crate::protocol::DomId;
+use kernel::prelude::*;
+use kernel::uaccess::{UserPtr, UserSlice};
+
+const MAGIC: u32 = b'P' as u32;
+/// `IOCTL_PRIVCMD_RESTRICT`: `_IOC(_IOC_NONE, 'P', 6, sizeof(domid_t))`.
+pub(crate) const RESTRICT: u32 = kernel::ioctl::_IO(MAGIC, 6) | (2 << 16);
+/// `IOCTL_PRIVCMD_IRQFD`.
+pub(crate) const IRQFD: u32 = kernel::ioctl::_IOW::<[u8; IrqFd::SIZE]>(MAGIC, 8);
+/// `IOCTL_PRIVCMD_IOEVENTFD`.
+pub(crate) const IOEVENTFD: u32 = kernel::ioctl::_IOW::<[u8; IoEventFd::SIZE]>(MAGIC, 9);
+
+/// The domain that [`RESTRICT`] names.
+pub(crate) fn restrict(arg: UserPtr) -> Result<DomId> {
+    copy(arg).map(|dom| DomId(u16::from_ne_bytes(dom)))
+}
+
+pub(crate) fn ioeventfd(arg: UserPtr) -> Result<IoEventFd> {
+    IoEventFd::read(&copy(arg)?).map_err(|_| EINVAL)
+}
+
+pub(crate) fn irqfd(arg: UserPtr) -> Result<IrqFd> {
+    IrqFd::read(&copy(arg)?).map_err(|_| EINVAL)
+}
+
+/// Whether what a new key points at can be read: the page's first slot, and a port for each vCPU.
+/// Nothing of it is used.
+pub(crate) fn check_key(request: &IoEventFd) -> Result {
+    copy::<32>(UserPtr::from_addr(request.ioreq as usize))?;
+    let ports = UserPtr::from_addr(request.ports as usize);
+    let len = (request.vcpus as usize).saturating_mul(size_of::<u32>());
+    let mut reader = UserSlice::new(ports, len).reader();
+    let mut port = [0; 4];
+    while !reader.is_empty() {
+        reader.read_slice(&mut port)?;
+    }
+    Ok(())
+}
+
+/// The operation that a request carries, as bytes.
+pub(crate) struct DmOp {
+    bytes: [u8; MAX_DM_OP],
+    len: usize,
+}
+
+impl DmOp {
+    pub(crate) fn copy(request: &IrqFd) -> Result<Self> {
+        let mut bytes = [0; MAX_DM_OP];
+        let len = request.size as usize;
+        let known = bytes.get_mut(..len).ok_or(EINVAL)?;
+        let dm_op = UserPtr::from_addr(request.dm_op as usize);
+        UserSlice::new(dm_op, len).reader().read_slice(known)?;
+        Ok(Self { bytes, len })
+    }
+
+    pub(crate) fn operation(&self) -> Result<Operation> {
+        let bytes = self.bytes.get(..self.len).unwrap_or_default();
+        Operation::read(bytes).map_err(|_| EINVAL)
+    }
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A guest's event channel, bound for as long as somebody uses it: to ring it, or to hear it.
+//!
+//! # Invariants
+//! * An event is ended exactly once: by the handler if somebody listens, else by whoever begins to.
+//!   Until then no further one comes, so a guest rings an unheard channel at no cost to us.
+//! * An event that finds its eventfd unread is ended as a spurious one, which makes the next one
+//!   wait: a guest can ring as fast as it likes, and pays for it alone.
+
+use crate::eventfd::{EventFd, OpenEventFd};
+use crate::port::{Ended, Handler, Port};
+use crate::protocol::{self, DomId};
+use crate::xen;
+use kernel::prelude::*;
+use kernel::sync::lock::spinlock::{new_spinlock_irq, SpinLockIrq};
+use kernel::sync::Arc;
+
+/// Who hears a channel.
+struct Listener {
+    eventfd: Option<OpenEventFd>,
+    /// An event came while nobody listened, and is not ended.
+    missed: bool,
+    signals: u64,
+}
+
+/// What the handler needs.
+#[pin_data]
+struct Ears {
+    #[pin]
+    listener: SpinLockIrq<Listener>,
+}
+
+impl Handler for Arc<Ears> {
+    fn handle(&self, _port: protocol::Port) -> Ended {
+        let mut listener = self.listener.lock();
+        let Some(eventfd) = &listener.eventfd else {
+            listener.missed = true;
+            return Ended::Not;
+        };
+        let unread = eventfd.is_unread();
+        eventfd.counter().signal();
+        listener.signals = listener.signals.wrapping_add(1);
+        if unread {
+            Ended::Spurious
+        } else {
+            Ended::Served
+        }
+    }
+}
+
+/// A bound channel.
+pub(crate) struct Channel {
+    remote: protocol::Port,
+    ears: Arc<Ears>,
+    port: Port<Arc<Ears>>,
+}
+
+impl Channel {
+    /// Binds a port that the guest has allocated for this domain.
+    pub(crate) fn bind(dom: DomId, remote: protocol::Port) -> Result<Self> {
+        let nobody = Listener { eventfd: None, missed: false, signals: 0 };
+        let ears = Arc::pin_init(
+            pin_init!(Ears { listener <- new_spinlock_irq!(nobody, "Channel::listener") }),
+            GFP_KERNEL_ACCOUNT,
+        )?;
+        let port = Port::bind(ears.clone(), dom, remote)?;
+        Ok(Self { remote, ears, port })
+    }
+
+    /// The guest's port.
+    pub(crate) fn remote(&self) -> protocol::Port {
+        self.remote
+    }
+
+    /// Rings it. May be called from an interrupt.
+    pub(crate) fn ring(&self) -> Result {
+        xen::send(self.port.local())
+    }
+
+    /// Has an eventfd stand for the guest's events; one that came before signals it at once.
+    ///
+    /// # Errors
+    /// `EBUSY` if one does already.
+    pub(crate) fn listen(&self, eventfd: OpenEventFd) -> Result {
+        let mut listener = self.ears.listener.lock();
+        if listener.eventfd.is_some() {
+            drop(listener);
+            return Err(EBUSY);
+        }
+        let missed = core::mem::take(&mut listener.missed);
+        if missed {
+            eventfd.counter().signal();
+        }
+        listener.signals = u64::from(missed);
+        listener.eventfd = Some(eventfd);
+        drop(listener);
+        if missed {
+            self.port.end();
+        }
+        Ok(())
+    }
+
+    /// Has this eventfd no longer signalled; `false` if it was not. To be called where one may
+    /// sleep.
+    pub(crate) fn stop_listening(&self, eventfd: &EventFd) -> bool {
+        let mut listener = self.ears.listener.lock();
+        if !listener.eventfd.as_ref().is_some_and(|ours| ours.counter().is(eventfd)) {
+            return false;
+        }
+        let ours = listener.eventfd.take();
+        drop(listener);
+        // Not under the lock: it may be the last reference to the file.
+        drop(ours);
+        true
+    }
+
+    /// How often the eventfd was signalled; `None` if nobody listens.
+    pub(crate) fn signals(&self) -> Option<u64> {
+        let listener = self.ears.listener.lock();
+        listener.eventfd.as_ref().map(|_| listener.signals)
+    }
+}
