@@ -55,5 +55,6 @@ void test_native(const struct guest *guest);
 	"listen evtchn go; until go; write mmio:0xfe000050 4 0; end; send go | say up"
 void test_close(const struct guest *guest);
 void test_killed(const struct guest *guest);
+void test_death(const struct guest *guest);
 
 #endif
