@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Verdicts, one a line: `ok      TEST: WHAT` or `FAILED  TEST: WHAT: WHY`. */
 
 #ifndef CHECK_H

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 /* Where docs/seed-abi.md says that we differ from the patch, as far as no kick is needed. */
 
 #include "check.h"

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 /* Which kick signals which eventfd, and who may serve a guest beside whom. */
 
 #include "check.h"

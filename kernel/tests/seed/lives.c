@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 /* Ends amid kicks: the file is closed, its process is killed, the guest dies. */
 
 #include "check.h"

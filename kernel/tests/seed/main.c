@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 /*
  * Tests of the requests of <xen/privcmd.h> that make eventfds of doorbells and interrupts of
  * eventfds, on any node that has them.

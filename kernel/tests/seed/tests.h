@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* The tests, each with the orders of the guest that it is about; see guest.h. */
 
 #ifndef TESTS_H
