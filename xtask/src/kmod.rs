@@ -4,6 +4,8 @@
 mod confinement;
 mod guests;
 pub(crate) mod kernel_log;
+mod seed;
+mod wakeups;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -42,6 +44,25 @@ enum Command {
         /// Only tests whose name contains one of these
         names: Vec<String>,
     },
+    /// Test the ABI of the patch, on the module and on the patch itself; a part of `test`
+    Seed {
+        /// The kind of dom0; both if not given
+        #[arg(long, value_enum)]
+        dom0: Option<Kind>,
+        /// Only on the patch itself, in a PVH dom0: that the tests are true
+        #[arg(long, conflicts_with = "dom0")]
+        patch: bool,
+        /// Only tests whose name contains one of these
+        names: Vec<String>,
+    },
+    /// Count who is woken by 1,000 kicks: with a VMM alone, with it, with Linux's own patch
+    Wakeups {
+        /// The kind of dom0; Linux's patch runs in a PVH one alone
+        #[arg(long, value_enum, default_value_t = Kind::Pvh)]
+        dom0: Kind,
+        /// Only ways whose name contains one of these: upstream, native, …
+        names: Vec<String>,
+    },
     /// A shell in a dom0 that has it loaded; Control and ] leaves
     Load {
         /// The kind of dom0
@@ -66,6 +87,8 @@ pub(crate) struct Module {
 
 /// Where the module lies in dom0.
 const IN_DOM0: &str = "lib/modules/xen-eventfd.ko";
+/// Its device.
+const NODE: &str = "/dev/xen/eventfd";
 
 const SHORT: Duration = Duration::from_secs(30);
 
@@ -99,6 +122,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
                     tally += guests.play(&lab, &module, (kind, cpus), races, names)?;
                 }
             }
+            if names.is_empty() && cpus.is_none() {
+                tally += seed::test(&lab, dom0, false, &[])?;
+            }
             if names.is_empty() && cpus.is_none() && dom0 != Some(Kind::Pvh) {
                 tally += confinement::check(&lab, &module)?;
             }
@@ -106,6 +132,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             ensure!(tally.failed == 0, "{} tests of the module failed", tally.failed);
             Ok(())
         }
+        Command::Seed { dom0, patch, ref names } => {
+            let tally = seed::test(&lab, dom0, patch, names)?;
+            println!("{tally}");
+            ensure!(tally != Tally::default(), "no test is called anything like {names:?}");
+            ensure!(tally.failed == 0, "{} tests of the patch's ABI failed", tally.failed);
+            Ok(())
+        }
+        Command::Wakeups { dom0, ref names } => wakeups::run(&lab, dom0.into(), names),
         Command::Load { dom0, cpus } => {
             let module = build(&lab, false)?;
             let boot = module.put(Boot::new(dom0.into()).cpus(cpus).name("kmod-shell"));
@@ -150,7 +184,6 @@ pub(crate) fn load(machine: &mut Machine) -> Result<()> {
 
 /// Boots, loads the module, opens its device, unloads it, and looks at what the kernel said.
 fn comes_and_goes(lab: &Lab, module: &Module, kind: Dom0) -> Result<()> {
-    const NODE: &str = "/dev/xen/eventfd";
     let boot = module.put(Boot::new(kind).name(format!("kmod-{}", kind.name())));
     let mut machine = lab.boot(boot)?;
     let log = kernel_log::Log::begin(&mut machine)?;

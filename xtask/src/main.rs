@@ -6,6 +6,7 @@ mod kmod;
 mod lab;
 mod tally;
 mod test;
+mod upstream;
 
 use std::process::ExitCode;
 

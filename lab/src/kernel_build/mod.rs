@@ -94,11 +94,7 @@ impl KernelBuild {
         output: &Path,
         arguments: &[&str],
     ) -> Result<Vec<String>> {
-        fs::create_dir_all(output)
-            .with_context(|| format!("{}: cannot make the folder", output.display()))?;
         let mut words = vec![
-            "make".to_owned(),
-            "--no-print-directory".to_owned(),
             format!("--directory=/usr/lib/modules/{}/build", self.release),
             format!("M={}", Path::new(SOURCE).join(module).display()),
             format!("MO={OUTPUT}"),
@@ -106,6 +102,30 @@ impl KernelBuild {
         ];
         words.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         words.push("modules".to_owned());
+        self.run_make(source, output, words)
+    }
+
+    /// Builds C programs for dom0 with the tree's compiler and headers, by the Makefile in `folder`
+    /// below `source`, which puts them where its `OUT` says. Nothing is written to `source`.
+    ///
+    /// # Errors
+    ///
+    /// Make fails; its messages have been shown.
+    pub fn make_programs(&self, source: &Path, folder: &str, output: &Path) -> Result<()> {
+        let folder = Path::new(SOURCE).join(folder);
+        let words = vec![format!("--directory={}", folder.display()), format!("OUT={OUTPUT}")];
+        self.run_make(source, output, words).map(drop)
+    }
+
+    fn run_make(
+        &self,
+        source: &Path,
+        output: &Path,
+        mut words: Vec<String>,
+    ) -> Result<Vec<String>> {
+        fs::create_dir_all(output)
+            .with_context(|| format!("{}: cannot make the folder", output.display()))?;
+        words.splice(0..0, ["make", "--no-print-directory"].map(str::to_owned));
         let binds = [Bind::read_only(source, SOURCE), Bind::writable(output, OUTPUT)];
         self.tree.show(&binds, &words)
     }
@@ -117,7 +137,7 @@ impl KernelBuild {
     }
 }
 
-/// Where a module's source is seen inside the tree.
+/// Where the source is seen inside the tree.
 const SOURCE: &str = "/source";
 /// Where make's output is seen inside the tree.
 const OUTPUT: &str = "/output";
