@@ -2,6 +2,7 @@
 //! there.
 
 mod confinement;
+mod deb;
 mod guests;
 pub(crate) mod kernel_log;
 mod seed;
@@ -32,6 +33,12 @@ enum Command {
         /// Have clippy look at it meanwhile
         #[arg(long)]
         clippy: bool,
+    },
+    /// Build Debian's packages of it and of the command; prints where they are
+    Deb {
+        /// Check them, install them in a Debian system, and load in dom0 what is installed there
+        #[arg(long)]
+        test: bool,
     },
     /// Load it in the lab, have it serve guests, unload it, and look at the kernel's log
     Test {
@@ -101,6 +108,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             println!("for Linux {} ({})", module.release, module.version);
             Ok(())
         }
+        Command::Deb { test: true } => {
+            println!("{}", deb::test(&lab)?);
+            Ok(())
+        }
+        Command::Deb { test: false } => {
+            let deb::Packages { command, module } = deb::build_packages(&lab)?;
+            println!("{}\n{}", command.display(), module.display());
+            Ok(())
+        }
         Command::Test { dom0, cpus, ref names } => {
             let module = build(&lab, false)?;
             let guests = guests::Guests::prepare()?;
@@ -156,12 +172,38 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
 }
 
+/// Builds Debian's packages and tries them.
+pub(crate) fn test_packages() -> Result<Tally> {
+    deb::test(&Lab::prepare()?)
+}
+
 /// Builds the module for the lab's kernel. A warning, whoever's, is an error.
 pub(crate) fn build(lab: &Lab, clippy: bool) -> Result<Module> {
+    build_in(lab, if clippy { Room::Clippy } else { Room::Usual })
+}
+
+/// Where objects lie, and thus what make finds there of earlier builds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    /// The objects of the last build.
+    Usual,
+    /// Those of the last build under clippy.
+    Clippy,
+    /// Nothing.
+    Again,
+}
+
+fn build_in(lab: &Lab, room: Room) -> Result<Module> {
     let kernel = lab.kernel_build()?;
-    let output =
-        target_folder().join(if clippy { "kmod-clippy" } else { "kmod" }).join(kernel.release());
-    let arguments: &[&str] = if clippy { &["CLIPPY=1"] } else { &[] };
+    let (folder, arguments): (_, &[&str]) = match room {
+        Room::Usual => ("kmod", &[]),
+        Room::Clippy => ("kmod-clippy", &["CLIPPY=1"]),
+        Room::Again => ("kmod-again", &[]),
+    };
+    let output = target_folder().join(folder).join(kernel.release());
+    if room == Room::Again && output.exists() {
+        std::fs::remove_dir_all(&output)?;
+    }
     let lines = kernel.make(workspace(), "kernel", &output, arguments)?;
     let warning = lines.iter().find(|line| line.to_lowercase().contains("warning:"));
     ensure!(warning.is_none(), "the module is built with warnings; they are above");

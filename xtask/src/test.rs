@@ -49,6 +49,8 @@ enum Stage {
     Pv,
     /// The same with a PVH dom0
     Pvh,
+    /// Debian's packages: built twice, checked, installed, and loaded in both kinds of dom0
+    Packages,
 }
 
 impl Stage {

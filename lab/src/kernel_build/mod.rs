@@ -6,11 +6,10 @@
 //! `scripts/target.json` then lie among the headers as if a package had brought them.
 //!
 //! `packages` says what the tree consists of and how it is made, `metadata` makes what no package
-//! brings, `tree` runs commands inside.
+//! brings.
 
 mod metadata;
 mod packages;
-mod tree;
 
 use std::{
     fs,
@@ -22,12 +21,10 @@ use anyhow::{Context, Result};
 use crate::{
     arch::Arch,
     cache::{Cache, Lock, Shelf},
-    kernel_build::{
-        packages::BuildPackages,
-        tree::{Bind, Tree},
-    },
+    kernel_build::packages::BuildPackages,
     manifest::Manifest,
     setup,
+    tree::{Bind, Tree},
 };
 
 /// Builds modules for one exact kernel.
@@ -128,6 +125,19 @@ impl KernelBuild {
         words.splice(0..0, ["make", "--no-print-directory"].map(str::to_owned));
         let binds = [Bind::read_only(source, SOURCE), Bind::writable(output, OUTPUT)];
         self.tree.show(&binds, &words)
+    }
+
+    /// Strips a program or a module with the kernel's own binutils, in place. `what` is strip's
+    /// option: `--strip-debug`, `--strip-all`.
+    ///
+    /// # Errors
+    ///
+    /// It is no ELF file; strip's message has been shown.
+    pub fn strip(&self, file: &Path, what: &str) -> Result<()> {
+        let folder = file.parent().unwrap_or(Path::new("."));
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let words = ["strip".to_owned(), what.to_owned(), format!("{OUTPUT}/{name}")];
+        self.tree.show(&[Bind::writable(folder, OUTPUT)], &words).map(drop)
     }
 
     /// The kernel's source, as far as it is kept: `rust/`, `drivers/xen/` and the like.

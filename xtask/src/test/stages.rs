@@ -2,6 +2,7 @@
 
 use super::step::{Step, target};
 use super::{Stage, counts, deny, house};
+use crate::kmod;
 use crate::lab::Scenarios;
 use crate::tally::Tally;
 use anyhow::{Context, Result, bail, ensure};
@@ -39,6 +40,7 @@ impl Workshop {
             }
             Stage::Pv => self.on_xen(Dom0::Pv),
             Stage::Pvh => self.on_xen(Dom0::Pvh),
+            Stage::Packages => kmod::test_packages(),
         }
     }
 

@@ -15,24 +15,24 @@ use rustix::process::geteuid;
 
 /// A tree of unpacked packages.
 #[derive(Debug)]
-pub(super) struct Tree {
+pub(crate) struct Tree {
     root: PathBuf,
 }
 
 /// A folder of the machine that is seen inside.
 #[derive(Debug)]
-pub(super) struct Bind {
+pub(crate) struct Bind {
     outside: PathBuf,
     inside: &'static str,
     mode: &'static str,
 }
 
 impl Bind {
-    pub(super) fn read_only(outside: &Path, inside: &'static str) -> Self {
+    pub(crate) fn read_only(outside: &Path, inside: &'static str) -> Self {
         Self { outside: outside.to_owned(), inside, mode: "ro" }
     }
 
-    pub(super) fn writable(outside: &Path, inside: &'static str) -> Self {
+    pub(crate) fn writable(outside: &Path, inside: &'static str) -> Self {
         Self { outside: outside.to_owned(), inside, mode: "rw" }
     }
 }
@@ -57,16 +57,16 @@ exec setpriv --pdeathsig TERM chroot "$root" "$@"
 "#;
 
 impl Tree {
-    pub(super) fn new(root: PathBuf) -> Self {
+    pub(crate) fn new(root: PathBuf) -> Self {
         Self { root }
     }
 
-    pub(super) fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
     /// Runs a command quietly. If it fails, the error ends with what it last said.
-    pub(super) fn run(&self, words: &[String]) -> Result<()> {
+    pub(crate) fn run(&self, words: &[String]) -> Result<()> {
         let (lines, status) = self.execute(&[], words, |_| {})?;
         let tail = lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n");
         ensure!(status.success(), "{} ({status}):\n{tail}", self.failure(words, &lines));
@@ -74,7 +74,7 @@ impl Tree {
     }
 
     /// Runs a command, shows what it says on standard error, and returns it.
-    pub(super) fn show(&self, binds: &[Bind], words: &[String]) -> Result<Vec<String>> {
+    pub(crate) fn show(&self, binds: &[Bind], words: &[String]) -> Result<Vec<String>> {
         let (lines, status) = self.execute(binds, words, |line| eprintln!("{line}"))?;
         ensure!(
             status.success(),
