@@ -6,18 +6,18 @@ mod deb;
 mod guests;
 pub(crate) mod kernel_log;
 mod seed;
+mod tests;
 mod wakeups;
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::{Args, Subcommand};
 use xen_eventfd_lab::{Boot, Dom0, Lab, Machine, target_folder, workspace};
 
-use crate::{
-    lab::{Kind, RACE_CPUS},
-    tally::Tally,
-};
+pub(crate) use tests::Tests;
+
+use crate::{boots::Boots, lab::Kind, tally::Tally};
 
 /// What to do with the module.
 #[derive(Debug, Args)]
@@ -118,42 +118,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             Ok(())
         }
         Command::Test { dom0, cpus, ref names } => {
-            let module = build(&lab, false)?;
-            let guests = guests::Guests::prepare()?;
-            let kinds = dom0.map_or_else(|| vec![Kind::Pv, Kind::Pvh], |kind| vec![kind]);
-            let mut tally = Tally::default();
-            for kind in kinds {
-                let kind = Dom0::from(kind);
-                if names.is_empty() {
-                    comes_and_goes(&lab, &module, kind)
-                        .with_context(|| format!("{} dom0", kind.name()))?;
-                    println!("ok      {}: loaded, unloaded, the log is clean", kind.name());
-                    tally.passed += 1;
-                }
-                let boots = cpus.map_or_else(
-                    || vec![(1, false), (RACE_CPUS, true)],
-                    |cpus| vec![(cpus, false)],
-                );
-                for (cpus, races) in boots {
-                    tally += guests.play(&lab, &module, (kind, cpus), races, names)?;
-                }
-            }
-            if names.is_empty() && cpus.is_none() {
-                tally += seed::test(&lab, dom0, false, &[])?;
-            }
-            if names.is_empty() && cpus.is_none() && dom0 != Some(Kind::Pvh) {
-                tally += confinement::check(&lab, &module)?;
-            }
-            println!("{tally}");
-            ensure!(tally.failed == 0, "{} tests of the module failed", tally.failed);
-            Ok(())
+            let tests = Tests::prepare(lab, names)?;
+            let mut boots = Boots::new();
+            tests.add(&mut boots, (), dom0, cpus, names);
+            conclude(boots)
         }
         Command::Seed { dom0, patch, ref names } => {
-            let tally = seed::test(&lab, dom0, patch, names)?;
-            println!("{tally}");
-            ensure!(tally != Tally::default(), "no test is called anything like {names:?}");
-            ensure!(tally.failed == 0, "{} tests of the patch's ABI failed", tally.failed);
-            Ok(())
+            let module = build(&lab, false)?;
+            let tests = seed::Tests::prepare(&lab.kernel_build()?, names)?;
+            let mut boots = Boots::new();
+            for kind in kinds(dom0).into_iter().filter(|_| !patch) {
+                tests.add_ours(&mut boots, (), &lab, &module, kind);
+            }
+            if dom0 != Some(Kind::Pv) {
+                tests.add_theirs(&mut boots, (), &lab);
+            }
+            conclude(boots)
         }
         Command::Wakeups { dom0, ref names } => wakeups::run(&lab, dom0.into(), names),
         Command::Load { dom0, cpus } => {
@@ -170,6 +150,31 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             Ok(())
         }
     }
+}
+
+fn kinds(dom0: Option<Kind>) -> Vec<Dom0> {
+    dom0.map_or_else(|| vec![Dom0::Pvh, Dom0::Pv], |kind| vec![kind.into()])
+}
+
+/// Runs what was asked for, and counts.
+fn conclude(boots: Boots<'_, ()>) -> Result<()> {
+    let mut tally = Tally::default();
+    boots.run().into_iter().for_each(|done| tally += done.tally);
+    println!("{tally}");
+    ensure!(tally != Tally::default(), "no test is called anything like that");
+    ensure!(tally.failed == 0, "{} tests of the module failed", tally.failed);
+    Ok(())
+}
+
+/// Builds it, and has clippy look at it. Whatever warns, objtool too, is an error.
+pub(crate) fn check() -> Result<Tally> {
+    let lab = Lab::prepare()?;
+    let mut tally = Tally::default();
+    for clippy in [false, true] {
+        build(&lab, clippy)?;
+        tally += Tally::one(true);
+    }
+    Ok(tally)
 }
 
 /// Builds Debian's packages and tries them.
@@ -222,24 +227,4 @@ impl Module {
 /// Loads the module into dom0's kernel.
 pub(crate) fn load(machine: &mut Machine) -> Result<()> {
     machine.check(&format!("insmod /{IN_DOM0}"), SHORT).map(drop)
-}
-
-/// Boots, loads the module, opens its device, unloads it, and looks at what the kernel said.
-fn comes_and_goes(lab: &Lab, module: &Module, kind: Dom0) -> Result<()> {
-    let boot = module.put(Boot::new(kind).name(format!("kmod-{}", kind.name())));
-    let mut machine = lab.boot(boot)?;
-    let log = kernel_log::Log::begin(&mut machine)?;
-
-    load(&mut machine)?;
-    let mode = machine.check(&format!("stat -c '%A %u %g' {NODE}"), SHORT)?.text();
-    ensure!(mode == "crw------- 0 0", "{NODE} is root's alone, not {mode}");
-    let refused = machine.run(&format!("exec 3<{NODE}; rmmod xen_eventfd"), SHORT)?;
-    ensure!(!refused.success(), "rmmod is refused while the device is open");
-    machine.check("rmmod xen_eventfd", SHORT)?;
-    machine.check(&format!("test ! -e {NODE}"), SHORT)?;
-    load(&mut machine).context("a second time")?;
-    machine.check("rmmod xen_eventfd", SHORT)?;
-
-    log.end(&mut machine)?;
-    machine.finish().map(drop)
 }

@@ -2,6 +2,7 @@
 //!
 //! One module per command, named like it.
 
+mod boots;
 mod kmod;
 mod lab;
 mod tally;

@@ -24,6 +24,15 @@ impl fmt::Display for Tally {
 }
 
 impl Tally {
+    /// One that passed, or one that failed.
+    pub(crate) fn one(passed: bool) -> Self {
+        if passed {
+            Self { passed: 1, ..Self::default() }
+        } else {
+            Self { failed: 1, ..Self::default() }
+        }
+    }
+
     /// Counts a line of the scenarios' program: `ok NAME` or `FAILED NAME: WHY`.
     pub(crate) fn count(&mut self, line: &str) {
         match line.split_whitespace().next() {

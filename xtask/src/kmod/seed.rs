@@ -13,9 +13,10 @@ use xen_eventfd_lab::{
     workspace,
 };
 
-use super::{NODE, build, kernel_log, load};
+use super::{Module, NODE, kernel_log, load};
 use crate::{
-    lab::{Kind, RACE_CPUS},
+    boots::{Boots, place},
+    lab::RACE_CPUS,
     tally::Tally,
     upstream::Upstream,
 };
@@ -71,47 +72,74 @@ impl Programs {
     }
 }
 
-/// The tests with these in their names, or all: on our module, and on the patch itself those that
-/// are about its own rules. That says that they are true.
-pub(super) fn test(
-    lab: &Lab,
-    dom0: Option<Kind>,
-    patch_alone: bool,
-    names: &[String],
-) -> Result<Tally> {
-    let kernel = lab.kernel_build()?;
-    let programs = Programs::build(&kernel)?;
-    let mut tally = Tally::default();
-    let kinds = dom0.map_or_else(|| vec![Kind::Pv, Kind::Pvh], |kind| vec![kind]);
-    for kind in kinds.iter().copied().filter(|_| !patch_alone) {
-        for (list, cpus) in [("all", 1), ("races", RACE_CPUS)] {
-            let tests = programs.tests(list, names)?;
-            if !tests.is_empty() {
-                tally += test_ours(lab, &programs, (kind.into(), cpus), &tests)?;
-            }
+/// The tests with these in their names, or all, and what they need.
+pub(super) struct Tests {
+    programs: Programs,
+    /// Each list, and how many CPUs it is for.
+    ours: Vec<(Vec<String>, u32)>,
+    /// Those that are about the patch's own rules: that it passes them says that they are true.
+    theirs: Vec<String>,
+    upstream: Upstream,
+}
+
+impl Tests {
+    pub(super) fn prepare(kernel: &KernelBuild, names: &[String]) -> Result<Self> {
+        let programs = Programs::build(kernel)?;
+        let mut ours = vec![(programs.tests("all", names)?, 1)];
+        ours.push((programs.tests("races", names)?, RACE_CPUS));
+        ours.retain(|(tests, _)| !tests.is_empty());
+        let theirs = programs.tests("rules", names)?;
+        Ok(Self { programs, ours, theirs, upstream: Upstream::build(kernel)? })
+    }
+
+    /// Has them run on our module.
+    pub(super) fn add_ours<'a, G: Copy + Send>(
+        &'a self,
+        boots: &mut Boots<'a, G>,
+        group: G,
+        lab: &'a Lab,
+        module: &'a Module,
+        dom0: Dom0,
+    ) {
+        for (tests, cpus) in &self.ours {
+            let place = place(dom0, *cpus);
+            boots.add(group, format!("{place}: seed"), *cpus, move || {
+                test_ours(lab, module, &self.programs, (dom0, *cpus), tests)
+            });
         }
     }
-    let theirs = programs.tests("rules", names)?;
-    if kinds.contains(&Kind::Pvh) && !theirs.is_empty() {
-        let upstream = Upstream::build(&kernel)?;
-        let boot = upstream.put(Boot::new(Dom0::Pvh).name("seed-patch"));
-        let mut machine = lab.boot(programs.put(boot))?;
-        tally += play(&mut machine, PRIVCMD, "the patch itself, pvh dom0", &theirs)?;
-        machine.finish()?;
+
+    /// Has them run on the patch itself, in a PVH dom0: in a PV one it crashes.
+    pub(super) fn add_theirs<'a, G: Copy + Send>(
+        &'a self,
+        boots: &mut Boots<'a, G>,
+        group: G,
+        lab: &'a Lab,
+    ) {
+        if self.theirs.is_empty() {
+            return;
+        }
+        let place = "the patch itself, pvh dom0";
+        boots.add(group, place, 1, move || {
+            let boot = self.upstream.put(Boot::new(Dom0::Pvh).name("seed-patch"));
+            let mut machine = lab.boot(self.programs.put(boot))?;
+            let tally = play(&mut machine, PRIVCMD, place, &self.theirs)?;
+            machine.finish()?;
+            Ok(tally)
+        });
     }
-    Ok(tally)
 }
 
 fn test_ours(
     lab: &Lab,
+    module: &Module,
     programs: &Programs,
     (dom0, cpus): (Dom0, u32),
     tests: &[String],
 ) -> Result<Tally> {
-    let place = format!("{} dom0, {cpus} CPU{}", dom0.name(), if cpus == 1 { "" } else { "s" });
+    let place = place(dom0, cpus);
     let boot = Boot::new(dom0).cpus(cpus).name(format!("seed-{}-{cpus}", dom0.name()));
-    let boot = build(lab, false)?.put(boot);
-    let mut machine = lab.boot(programs.put(boot))?;
+    let mut machine = lab.boot(programs.put(module.put(boot)))?;
     load(&mut machine)?;
     let log = kernel_log::Log::begin(&mut machine)?;
     let mut tally = play(&mut machine, NODE, &place, tests)?;
@@ -149,11 +177,11 @@ fn verdict(place: &str, what: &str, result: Result<()>) -> Tally {
     match result {
         Ok(()) => {
             println!("{place}: ok      {what}");
-            Tally { passed: 1, failed: 0 }
+            Tally::one(true)
         }
         Err(error) => {
             println!("{place}: FAILED  {what}: {error:#}");
-            Tally { passed: 0, failed: 1 }
+            Tally::one(false)
         }
     }
 }

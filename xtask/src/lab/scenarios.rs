@@ -1,6 +1,7 @@
 //! Plays the scenarios: on the model here, then in dom0 of real Xen, against the model's traces.
 
-use super::Engine;
+use super::{Engine, RACE_CPUS};
+use crate::boots::{Boots, place};
 use crate::kmod::{self, Module, kernel_log};
 use crate::tally::Tally;
 use anyhow::{Context, Result, bail};
@@ -54,20 +55,42 @@ impl Stage {
         Ok(Self { lab, engine, module, player, command, guest, traces, model })
     }
 
+    /// The same with the kernel engine.
+    pub(super) fn with_module(&self) -> Result<Self> {
+        let lab = Lab::prepare()?;
+        let module = Some(kmod::build(&lab, false)?);
+        let (player, command) = (self.player.clone(), self.command.clone());
+        let (guest, traces, model) = (self.guest.clone(), self.traces.clone(), self.model);
+        Ok(Self { lab, engine: Engine::Kernel, module, player, command, guest, traces, model })
+    }
+
     pub(super) fn model_tally(&self) -> Tally {
         self.model
     }
 
-    /// One boot: plays all, or those that race.
-    pub(super) fn play(
-        &self,
+    /// Has them played: on so many CPUs, or all on one and those that race on several; what was
+    /// asked for by name, on both.
+    pub(super) fn add<'a, G: Copy + Send>(
+        &'a self,
+        boots: &mut Boots<'a, G>,
+        group: G,
         dom0: Dom0,
-        cpus: u32,
-        races: bool,
-        names: &[String],
-    ) -> Result<Tally> {
-        let place = format!("{} dom0, {cpus} CPU{}", dom0.name(), if cpus == 1 { "" } else { "s" });
+        cpus: Option<u32>,
+        names: &'a [String],
+    ) {
+        let each = match cpus {
+            Some(cpus) => vec![(cpus, false)],
+            None => vec![(1, false), (RACE_CPUS, names.is_empty())],
+        };
+        for (cpus, races) in each {
+            boots.add(group, place(dom0, cpus), cpus, move || self.play(dom0, cpus, races, names));
+        }
+    }
+
+    /// One boot: plays all, or those that race.
+    fn play(&self, dom0: Dom0, cpus: u32, races: bool, names: &[String]) -> Result<Tally> {
         let engine = self.engine.name();
+        let place = format!("{}, {engine} engine", place(dom0, cpus));
         let boot = Boot::new(dom0)
             .cpus(cpus)
             .name(format!("scenarios-{engine}-{}-{cpus}", dom0.name()))
