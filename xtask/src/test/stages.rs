@@ -81,7 +81,7 @@ impl Workshop {
     fn cast(&mut self, stage: Stage) -> Result<Cast> {
         Ok(match stage {
             Stage::Kernel => Cast::Scenarios(Arc::new(self.scenarios()?.with_module()?)),
-            Stage::Module => Cast::Module(kmod::Tests::all()?),
+            Stage::Module => Cast::Module(Box::new(kmod::Tests::all()?)),
             Stage::Packages => Cast::Packages,
             _ => Cast::Scenarios(self.scenarios()?),
         })
@@ -91,7 +91,7 @@ impl Workshop {
 /// What plays in machines.
 enum Cast {
     Scenarios(Arc<Scenarios>),
-    Module(kmod::Tests),
+    Module(Box<kmod::Tests>),
     Packages,
 }
 
