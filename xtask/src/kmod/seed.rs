@@ -13,7 +13,7 @@ use xen_eventfd_lab::{
     workspace,
 };
 
-use super::{Module, NODE, kernel_log, load};
+use super::{Module, NODE, kernel_log, load, wakeups};
 use crate::{
     boots::{Boots, place},
     lab::RACE_CPUS,
@@ -107,6 +107,18 @@ impl Tests {
                 test_ours(lab, module, &self.programs, (dom0, *cpus), tests)
             });
         }
+    }
+
+    /// Has it measured who is woken by kicks.
+    pub(super) fn add_wakeups<'a, G: Copy + Send>(
+        &'a self,
+        boots: &mut Boots<'a, G>,
+        group: G,
+        lab: &'a Lab,
+        module: &'a Module,
+        dom0: Dom0,
+    ) {
+        wakeups::add(boots, group, (lab, module, dom0), (&self.programs, &self.upstream));
     }
 
     /// Has them run on the patch itself, in a PVH dom0: in a PV one it crashes.

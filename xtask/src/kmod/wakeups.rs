@@ -10,10 +10,14 @@ use anyhow::{Result, ensure};
 use xen_eventfd_lab::{Boot, Dom0, Lab};
 
 use super::{
-    IN_DOM0, NODE, build,
+    IN_DOM0, Module, NODE, build,
     seed::{PRIVCMD, Programs},
 };
-use crate::upstream::Upstream;
+use crate::{
+    boots::{Boots, place},
+    tally::Tally,
+    upstream::Upstream,
+};
 
 /// How long the ways of one boot may take, in dom0's time.
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -50,47 +54,108 @@ const COLUMNS: [(&str, &str); 7] = [
 /// What the program says, by its names.
 type Figures = BTreeMap<String, u64>;
 
+/// What is measured in one boot.
+struct Session {
+    boot: Boot,
+    begin: String,
+    ways: Vec<Way>,
+}
+
 /// Measures the ways that such a dom0 has and whose title contains one of `names`, or all; prints a
 /// table.
 pub(super) fn run(lab: &Lab, dom0: Dom0, names: &[String]) -> Result<()> {
     let kernel = lab.kernel_build()?;
-    let programs = Programs::build(&kernel)?;
-    let boot =
-        |what: &str| programs.put(Boot::new(dom0).deterministic().name(format!("wakeups-{what}")));
-    let mut rows = Vec::new();
-    let stock = chosen(&STOCK, names);
-    if !stock.is_empty() {
-        let boot = build(lab, false)?.put(boot("module"));
-        rows.extend(measure(lab, boot, &format!("insmod /{IN_DOM0}"), &stock)?);
-    }
-    let patched = chosen(&PATCHED, names);
+    let (programs, module) = (Programs::build(&kernel)?, build(lab, false)?);
+    let mut sessions = vec![with_ours(&programs, &module, dom0)];
     // In a PV dom0 the patch's ioctl crashes the kernel.
-    if dom0 == Dom0::Pvh && !patched.is_empty() {
-        let boot = Upstream::build(&kernel)?.put(boot("upstream"));
-        rows.extend(measure(lab, boot, "true", &patched)?);
+    if dom0 == Dom0::Pvh {
+        sessions.push(with_the_patch(&programs, &Upstream::build(&kernel)?));
+    }
+    let mut rows = Vec::new();
+    for mut session in sessions {
+        let wanted = |way: &Way| names.iter().any(|name| way.title.contains(name.as_str()));
+        session.ways.retain(|way| names.is_empty() || wanted(way));
+        if !session.ways.is_empty() {
+            rows.extend(measure(lab, session)?);
+        }
     }
     ensure!(!rows.is_empty(), "no way is called anything like {names:?}");
     println!("{}", table(&rows));
     Ok(())
 }
 
-fn chosen(ways: &[Way], names: &[String]) -> Vec<Way> {
-    let wanted =
-        |way: &&Way| names.is_empty() || names.iter().any(|name| way.title.contains(name.as_str()));
-    ways.iter().filter(wanted).copied().collect()
+fn with_ours(programs: &Programs, module: &Module, dom0: Dom0) -> Session {
+    let boot = Boot::new(dom0).deterministic().name(format!("wakeups-{}-module", dom0.name()));
+    let (boot, begin) = (module.put(programs.put(boot)), format!("insmod /{IN_DOM0}"));
+    Session { boot, begin, ways: STOCK.to_vec() }
+}
+
+fn with_the_patch(programs: &Programs, upstream: &Upstream) -> Session {
+    let boot = Boot::new(Dom0::Pvh).deterministic().name("wakeups-pvh-upstream");
+    let (boot, begin) = (upstream.put(programs.put(boot)), "true".to_owned());
+    Session { boot, begin, ways: PATCHED.to_vec() }
+}
+
+/// Has it measured, and judged: with our module nobody is woken but the backend.
+pub(super) fn add<'a, G: Copy + Send>(
+    boots: &mut Boots<'a, G>,
+    group: G,
+    (lab, module, dom0): (&'a Lab, &'a Module, Dom0),
+    (programs, upstream): (&'a Programs, &'a Upstream),
+) {
+    let place = format!("{}, deterministic", place(dom0, 1));
+    let title = place.clone();
+    boots.add(group, place.clone(), 1, move || {
+        judge(&title, &measure(lab, with_ours(programs, module, dom0))?)
+    });
+    if dom0 == Dom0::Pvh {
+        let title = format!("{place}, the patch");
+        boots.add(group, title.clone(), 1, move || {
+            judge(&title, &measure(lab, with_the_patch(programs, upstream))?)
+        });
+    }
+}
+
+fn judge(place: &str, rows: &[(Way, Figures)]) -> Result<Tally> {
+    println!("{place}:\n{}", table(rows));
+    let mut tally = Tally::default();
+    for (way, figures) in rows {
+        let fault = fault(way, figures);
+        match &fault {
+            None => println!("{place}: ok      wakeups of {}", way.title),
+            Some(fault) => println!("{place}: FAILED  wakeups of {}: {fault}", way.title),
+        }
+        tally += Tally::one(fault.is_none());
+    }
+    Ok(tally)
+}
+
+/// What is not as it should be.
+fn fault(way: &Way, figures: &Figures) -> Option<String> {
+    let figure = |name: &str| figures.get(name).copied();
+    if figure("delivered") != figure("kicks") || figure("kicks").is_none_or(|kicks| kicks == 0) {
+        return Some("a kick was lost".to_owned());
+    }
+    if way.node != NODE {
+        return None;
+    }
+    match (figure("vmm"), figure("others")) {
+        (Some(0), Some(0)) => None,
+        woken => Some(format!("processes other than the backend were woken: {woken:?}")),
+    }
 }
 
 /// One boot.
-fn measure(lab: &Lab, boot: Boot, begin: &str, ways: &[Way]) -> Result<Vec<(Way, Figures)>> {
-    let mut script = begin.to_owned();
-    for way in ways {
+fn measure(lab: &Lab, session: Session) -> Result<Vec<(Way, Figures)>> {
+    let Session { boot, begin: mut script, ways } = session;
+    for way in &ways {
         script += &format!(" && with-guest wakeups {} {}", way.name, way.node);
     }
     let outcome = lab.run(boot, &script, TIMEOUT, |line| eprintln!("{line}"))?;
     ensure!(outcome.output.success(), "{}", outcome.report);
     let figures = outcome.output.lines.iter().filter_map(|line| figures(line));
-    let rows: Vec<_> = ways.iter().copied().zip(figures).collect();
-    ensure!(rows.len() == ways.len(), "a way has no figures:\n{}", outcome.output.text());
+    let (rows, wanted): (Vec<_>, _) = (ways.iter().copied().zip(figures).collect(), ways.len());
+    ensure!(rows.len() == wanted, "a way has no figures:\n{}", outcome.output.text());
     Ok(rows)
 }
 
@@ -127,6 +192,20 @@ mod tests {
         assert_eq!(figures("ok      wakeups: kicks 1000"), None);
         assert_eq!(figures("wakeups kicks many"), None);
         assert_eq!(figures("wakeups kicks"), None);
+    }
+
+    #[test]
+    fn our_ways_wake_nobody_but_the_backend() {
+        let of = |way: &Way, text: &str| fault(way, &figures(text).unwrap());
+        let quiet = "wakeups kicks 9 delivered 9 vmm 0 others 0";
+        assert_eq!(of(&STOCK[2], quiet), None);
+        assert!(of(&STOCK[2], "wakeups kicks 9 delivered 9 vmm 1 others 0").is_some());
+        assert!(of(&STOCK[1], "wakeups kicks 9 delivered 9 vmm 0 others 2").is_some());
+        assert!(of(&PATCHED[0], "wakeups kicks 9 delivered 9 vmm 9 others 0").is_none());
+        assert!(of(&STOCK[1], "wakeups kicks 9 delivered 9 vmm 0").is_some());
+        for lost in ["wakeups kicks 9 delivered 8 vmm 0 others 0", "wakeups delivered 9"] {
+            assert!(of(&STOCK[0], lost).is_some());
+        }
     }
 
     #[test]
