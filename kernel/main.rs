@@ -30,6 +30,7 @@ mod server;
 mod show;
 mod trace;
 mod xen;
+mod xenstore;
 
 module! {
     type: XenEventfd,
