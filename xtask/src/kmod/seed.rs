@@ -149,11 +149,11 @@ fn verdict(place: &str, what: &str, result: Result<()>) -> Tally {
     match result {
         Ok(()) => {
             println!("{place}: ok      {what}");
-            Tally { passed: 1, failed: 0 }
+            Tally { passed: 1, ..Tally::default() }
         }
         Err(error) => {
             println!("{place}: FAILED  {what}: {error:#}");
-            Tally { passed: 0, failed: 1 }
+            Tally { failed: 1, ..Tally::default() }
         }
     }
 }

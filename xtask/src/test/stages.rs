@@ -17,7 +17,11 @@ pub(super) struct Workshop {
 
 /// A check that passed or failed.
 pub(super) fn one(ok: bool) -> Tally {
-    if ok { Tally { passed: 1, failed: 0 } } else { Tally { passed: 0, failed: 1 } }
+    if ok {
+        Tally { passed: 1, ..Tally::default() }
+    } else {
+        Tally { failed: 1, ..Tally::default() }
+    }
 }
 
 impl Workshop {
