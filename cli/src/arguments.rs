@@ -69,7 +69,7 @@ impl Arguments {
 }
 
 fn engines() -> impl TypedValueParser<Value = EngineKind> {
-    PossibleValuesParser::new(["auto", "kernel", "userspace"])
+    PossibleValuesParser::new(["auto", "kernel", "userspace", "privcmd"])
         .try_map(|name| name.parse::<EngineKind>())
 }
 

@@ -99,7 +99,10 @@ fn join(shown: Vec<shown::Guest>, holders: Vec<Holder>, names: &Names) -> Vec<Gu
             domid: holder.dom.0,
             name: names.of(holder.dom),
             // A reaper serves nobody, and one that has not said who it is will in a moment.
-            engine: if holder.engine()? == "kernel" { Engine::Kernel } else { Engine::Userspace },
+            engine: match holder.engine()? {
+                "kernel" | "privcmd" => Engine::Kernel,
+                _ => Engine::Userspace,
+            },
             owner: Owner { pid: holder.pid?, name },
             server: holder.server.map(|server| server.0),
             shown: None,
@@ -249,10 +252,15 @@ mod tests {
             rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
             file
         };
-        let _locks = [lock(3, "kernel engine"), lock(4, "reaping"), lock(5, "userspace engine")];
+        let _locks = [
+            lock(3, "kernel engine"),
+            lock(4, "reaping"),
+            lock(5, "userspace engine"),
+            lock(6, "privcmd engine"),
+        ];
         let guests = join(vec![], run_dir::holders(dir.path()).unwrap(), &NONE);
         let told: Vec<_> = guests.iter().map(|guest| (guest.domid, guest.engine)).collect();
-        assert_eq!(told, [(3, Engine::Kernel), (5, Engine::Userspace)]);
+        assert_eq!(told, [(3, Engine::Kernel), (5, Engine::Userspace), (6, Engine::Kernel)]);
     }
 
     #[test]

@@ -269,8 +269,9 @@ assert!(!guest.is_served());
     }
 
     /// An eventfd that is readable once the guest is dead, or the engine has stopped and let go of
-    /// it; to be watched beside others. Do not
-    /// read it: every holder of the guest shares it.
+    /// it; to be watched beside others. Do not read it: every holder of the guest shares it.
+    ///
+    /// With [`crate::EngineKind::Privcmd`] only once a call has found the guest dead.
     ///
     #[doc = example!(r#"
 use rustix::event::{PollFd, PollFlags, poll};

@@ -34,6 +34,7 @@ mod eventfd;
 mod guardian;
 mod guest;
 pub mod run_dir;
+pub mod shown;
 mod xen;
 
 pub use address::{AnyValue, Datamatch, IoEventAddress, Masked, NoDatamatch};

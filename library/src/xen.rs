@@ -2,7 +2,9 @@
 
 use crate::engine::Engine;
 use crate::engine::kernel::KernelEngine;
+use crate::engine::module::is_absent;
 use crate::engine::orphan::{self, Reaped};
+use crate::engine::privcmd::PrivcmdEngine;
 use crate::engine::userspace::UserspaceEngine;
 use crate::guardian::Guardian;
 use crate::run_dir::{self, Purpose, RunDir};
@@ -30,6 +32,17 @@ pub enum EngineKind {
     Kernel,
     /// A thread of this process, on `/dev/xen/privcmd` and `/dev/xen/evtchn`.
     Userspace,
+    /// The kernel module, by the requests of the kernel patch (`IOCTL_PRIVCMD_IOEVENTFD` and
+    /// `IOCTL_PRIVCMD_IRQFD`) instead of its own. Never picked by itself: it is there for who must
+    /// know that these still work.
+    ///
+    /// They can say little, and the rest is [`Error::Unsupported`]. A doorbell is in memory, takes
+    /// one value of at most 16 bits, and only the low 16 bits of a write are compared, whatever its
+    /// width (`3_u32` takes 0x80010003 too); an eventfd has one doorbell of a guest. An interrupt is
+    /// an MSI, or a line that is raised and never lowered. There are no fallbacks, no event channels
+    /// in either direction, and no news of a guest's death: [`Guest::gone`] is readable once a call
+    /// has found the guest dead.
+    Privcmd,
 }
 
 impl fmt::Display for EngineKind {
@@ -38,6 +51,7 @@ impl fmt::Display for EngineKind {
             Self::Auto => "auto",
             Self::Kernel => "kernel",
             Self::Userspace => "userspace",
+            Self::Privcmd => "privcmd",
         })
     }
 }
@@ -50,6 +64,7 @@ impl FromStr for EngineKind {
             "auto" => Ok(Self::Auto),
             "kernel" => Ok(Self::Kernel),
             "userspace" => Ok(Self::Userspace),
+            "privcmd" => Ok(Self::Privcmd),
             other => Err(Error::NoEngine(format!("there is no engine called {other:?}"))),
         }
     }
@@ -153,7 +168,10 @@ match Xen::builder().engine(EngineKind::Userspace).run_dir(dir.path()).open() {
         let host = Arc::new(LinuxHost::open()?);
         let run_dir = self.open_run_dir()?;
         Ok(match module {
-            // Nothing is left when it ends, so nobody need look after that.
+            // Nothing is left when they end, so nobody need look after that.
+            Some(control) if kind == EngineKind::Privcmd => {
+                Xen::with(PrivcmdEngine::new(host, run_dir, control), Guardian::None)
+            }
             Some(control) => Xen::with(KernelEngine::new(host, run_dir, control), Guardian::None),
             None => {
                 let engine = UserspaceEngine::start(host, run_dir, true)?;
@@ -166,8 +184,8 @@ match Xen::builder().engine(EngineKind::Userspace).run_dir(dir.path()).open() {
     /// engine.
     ///
     /// # Errors
-    /// Whatever that host answers; [`Error::NoEngine`] for the kernel engine, which serves this
-    /// machine's Xen.
+    /// Whatever that host answers; [`Error::NoEngine`] for the engines of the kernel module, which
+    /// serves this machine's Xen.
     ///
     #[doc = example!(r#"
 # let other = tempfile::tempdir()?;
@@ -175,7 +193,7 @@ let host = model.client("backend"); // any Host
 let xen = Xen::builder().run_dir(other.path()).open_on(host)?;
 "#)]
     pub fn open_on(self, host: Arc<dyn Host>) -> Result<Xen> {
-        if self.engine == Some(EngineKind::Kernel) {
+        if matches!(self.engine, Some(EngineKind::Kernel | EngineKind::Privcmd)) {
             let why = "the kernel module serves this machine's Xen and no other host";
             return Err(Error::NoEngine(why.to_owned()));
         }
@@ -231,6 +249,11 @@ assert!(matches!(reaped[..], [(_, Ok(Reaped::InUse))]));
     }
 }
 
+/// Why the requests of the patch are not made on Linux's own device.
+const NOT_ON_PRIVCMD: &str = "the privcmd engine asks our kernel module, which is not loaded \
+    (`modprobe xen-eventfd`); on Linux's own /dev/xen/privcmd kernel and device model would share \
+    one slot, which loses kicks or crashes the guest; use the userspace engine there";
+
 /// The module, if it is what serves guests.
 fn pick(
     kind: EngineKind,
@@ -240,9 +263,13 @@ fn pick(
         let lacks = "the kernel module lacks some of what an engine does; install a newer one";
         control.info().complete.then_some(control).ok_or_else(|| Error::NoEngine(lacks.to_owned()))
     };
-    let module = || open().map_err(Error::from).and_then(complete);
+    let refused = |error| match kind {
+        EngineKind::Privcmd if is_absent(&error) => Error::NoEngine(NOT_ON_PRIVCMD.to_owned()),
+        _ => error.into(),
+    };
+    let module = || open().map_err(refused).and_then(complete);
     match kind {
-        EngineKind::Kernel => module().map(Some),
+        EngineKind::Kernel | EngineKind::Privcmd => module().map(Some),
         EngineKind::Userspace => Ok(None),
         EngineKind::Auto => Ok(module()
             .inspect_err(|why| tracing::debug!(%why, "the userspace engine serves"))
@@ -367,6 +394,18 @@ mod tests {
     fn a_kernel_engine_that_was_asked_for_is_not_replaced() {
         let refused = pick(EngineKind::Kernel, no_module).unwrap_err();
         assert!(refused.to_string().contains("modprobe xen-eventfd"), "{refused}");
+    }
+
+    #[test]
+    fn the_requests_of_the_patch_are_not_made_on_linuxs_own_device() {
+        let refused = pick(EngineKind::Privcmd, no_module).unwrap_err();
+        assert!(matches!(refused, Error::NoEngine(_)));
+        for way_out in ["modprobe xen-eventfd", "userspace"] {
+            assert!(refused.to_string().contains(way_out), "{refused}");
+        }
+        let forbidden = || Err(HostError::new(Call::Open("/dev/xen/eventfd"), Errno::ACCESS));
+        let refused = pick(EngineKind::Privcmd, forbidden).unwrap_err();
+        assert!(refused.to_string().contains("run as root"), "{refused}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
-use xen_eventfd::{DomId, Guardian, Port, Xen};
+use xen_eventfd::{DomId, EngineKind, Guardian, Port, Xen};
 use xen_eventfd_guest_orders::Report;
 
 /// One performance of one scenario.
@@ -101,6 +101,21 @@ impl<'a> Play<'a> {
             Some(Say::Failed { why, .. }) => bail!("{why}"),
             other => bail!("a process began with {other:?}"),
         }
+    }
+
+    /// Waits until an engine has noticed that its guest died. `false`: it has not, in time.
+    ///
+    /// # Errors
+    /// It cannot be waited for.
+    pub fn notices_death(&self, guest: &xen_eventfd::Guest) -> Result<bool> {
+        if self.stage.engine() == Some(EngineKind::Privcmd) {
+            // The patch has no news of it: this engine notices when it is asked something.
+            let since = Instant::now();
+            while guest.is_served() && since.elapsed() < PATIENCE {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        readable(guest.gone(), PATIENCE)
     }
 
     /// Waits until no dead domain is kept by anybody.

@@ -88,6 +88,8 @@ enum Engine {
     Userspace,
     /// The kernel module, which is built first
     Kernel,
+    /// The kernel module, by the requests of the kernel patch
+    Privcmd,
 }
 
 impl Engine {
@@ -96,7 +98,18 @@ impl Engine {
         match self {
             Self::Userspace => "userspace",
             Self::Kernel => "kernel",
+            Self::Privcmd => "privcmd",
         }
+    }
+
+    /// Whether it is the kernel module's.
+    fn needs_module(self) -> bool {
+        self != Self::Userspace
+    }
+
+    /// Whether it can do all that the command asks for.
+    fn is_whole(self) -> bool {
+        self != Self::Privcmd
     }
 }
 

@@ -97,7 +97,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         let since = Instant::now();
         let tally = workshop.run(stage).unwrap_or_else(|error| {
             println!("  FAILED {error:#}");
-            Tally { passed: 0, failed: 1 }
+            Tally { failed: 1, ..Tally::default() }
         });
         let time = since.elapsed();
         println!("{}: {tally}, {}\n", stage.name(), clock(time));
@@ -115,7 +115,7 @@ fn conclude(verdicts: &[Verdict]) -> Tally {
     println!("stage       passed  failed     time");
     for Verdict { stage, tally, time } in verdicts {
         let mark = if tally.failed == 0 { "" } else { "  FAILED" };
-        let (name, Tally { passed, failed }) = (stage.name(), tally);
+        let (name, Tally { passed, failed, .. }) = (stage.name(), tally);
         println!("{name:10} {passed:7} {failed:7} {:>8}{mark}", clock(*time));
         total += *tally;
     }
@@ -155,7 +155,7 @@ mod tests {
     fn the_sum_is_over_all_stages() {
         let verdict = |passed, failed| Verdict {
             stage: Stage::Docs,
-            tally: Tally { passed, failed },
+            tally: Tally { passed, failed, skipped: 0 },
             time: Duration::from_secs(61),
         };
         let total = conclude(&[verdict(3, 0), verdict(4, 2)]);

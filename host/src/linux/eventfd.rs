@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use xen_eventfd_core::irq::{Irq, Line, Trigger};
 use xen_eventfd_core::{DomId, Doorbell, Filter, IoServerId, Kick, Port, Space, Width};
 
-const DEVICE: &str = "/dev/xen/eventfd";
+pub(super) const DEVICE: &str = "/dev/xen/eventfd";
 
 /// Makes a request. Its result, where it means something, is not negative.
 fn ask<A: Argument>(

@@ -3,7 +3,7 @@
 //! Only interfaces with a promise of stability are used: device model operations, acquiring a
 //! resource, event channels and xenstore. `sys` says what they look like, `door` leads to the
 //! drivers, `page` to memory that is shared; everything else is safe. [`eventfd`] is the kernel
-//! module of this project, which need not be there.
+//! module of this project, which need not be there; [`seed`] is the same by the ABI of the patch.
 
 mod door;
 pub mod eventfd;
@@ -11,6 +11,7 @@ mod evtchn;
 mod page;
 mod privcmd;
 mod releases;
+pub mod seed;
 mod sys;
 mod xenstore;
 

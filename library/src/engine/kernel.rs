@@ -129,21 +129,8 @@ impl KernelGuest {
         self.serial.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Does something with the guest, unless it is gone. If it turns out to be dead, drops all that
-    /// we hold of it.
     fn with<T>(&self, what: impl FnOnce(&mut Open) -> Result<T>) -> Result<T> {
-        let mut open = lock(&self.open);
-        let done = open.as_mut().map_or(Err(Error::GuestDied(self.dom)), what);
-        match done {
-            Err(Error::Host(error)) if error.errno == Errno::NODEV => {
-                if open.take().is_some() {
-                    self.engine.run_dir.remove(self.dom);
-                    tracing::info!(dom = %self.dom, "a guest died");
-                }
-                Err(Error::GuestDied(self.dom))
-            }
-            done => done,
-        }
+        module::with(self.dom, &self.open, || self.engine.run_dir.remove(self.dom), what)
     }
 
     /// How many of something the module keeps.

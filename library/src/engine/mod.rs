@@ -1,7 +1,8 @@
-//! What serves guests. There are two engines, and everything above works on either:
+//! What serves guests. There are three engines, and everything above works on each:
 //!
 //! * [`userspace`]: a thread of this process, which answers Xen itself;
-//! * [`kernel`]: the module, which answers in the event's interrupt.
+//! * [`kernel`]: the module, which answers in the event's interrupt;
+//! * [`privcmd`]: the module too, asked by the ABI of the kernel patch, which cannot say all of it.
 //!
 //! What they share is what a guest's registrations mean (`doorbells`), whose the guest is (`hold`,
 //! `module`), and what a dead engine left (`orphan`).
@@ -9,8 +10,9 @@
 pub(crate) mod doorbells;
 mod hold;
 pub(crate) mod kernel;
-mod module;
+pub(crate) mod module;
 pub(crate) mod orphan;
+pub(crate) mod privcmd;
 pub(crate) mod userspace;
 
 use crate::eventfd::EventFd;
@@ -44,7 +46,7 @@ pub(crate) trait Engine: Send + Sync + fmt::Debug {
 ///
 /// A registration has a serial number, which tells it from one like it that came before or after.
 /// Once the guest is dead or let go of, whatever would change something fails with
-/// [`crate::Error::GuestDied`].
+/// [`crate::Error::GuestDied`]. What an engine cannot do at all is [`crate::Error::Unsupported`].
 pub(crate) trait Attachment: Send + Sync + fmt::Debug {
     fn dom(&self) -> DomId;
 

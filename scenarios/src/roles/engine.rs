@@ -28,7 +28,9 @@ pub(super) fn play(actor: Actor, spec: &Spec, fds: &[OwnedFd]) -> Result<()> {
     let engine = spec.engine.as_deref().map(str::parse).transpose()?;
     let builder = Xen::builder().run_dir(run_dir).guardian(guardian);
     let xen = match (engine, spec.kill) {
-        (Some(kernel @ EngineKind::Kernel), _) => builder.engine(kernel).open()?,
+        (Some(module @ (EngineKind::Kernel | EngineKind::Privcmd)), _) => {
+            builder.engine(module).open()?
+        }
         // The steps of a userspace engine are calls of its host.
         (_, Some(kill)) => builder.open_on(Arc::new(Mortal::new(host, kill, die.clone())))?,
         (Some(engine), None) => builder.engine(engine).open()?,
@@ -40,7 +42,7 @@ pub(super) fn play(actor: Actor, spec: &Spec, fds: &[OwnedFd]) -> Result<()> {
         registered.push(guest.register_ioevent(fd, &IoEventAddress::Mmio(*addr), *value)?);
     }
     link.send(&Say::Ready { server: guest.server().0 }, &[])?;
-    if let (EngineKind::Kernel, Some(kill)) = (xen.engine(), spec.kill) {
+    if let (EngineKind::Kernel | EngineKind::Privcmd, Some(kill)) = (xen.engine(), spec.kill) {
         die_amid_kicks(&guest, kill, &die, &link)?;
     }
     let asked = link.receive::<Ask>(crate::PATIENCE).context("waiting to be stopped");

@@ -14,7 +14,7 @@ use xen_eventfd_lab::{Boot, Dom0, Lab, Machine, build_guest, build_static, quote
 pub(super) struct Stage {
     lab: Lab,
     engine: Engine,
-    /// For the kernel engine.
+    /// If the engine is the module's.
     module: Option<Module>,
     player: PathBuf,
     command: PathBuf,
@@ -48,10 +48,7 @@ impl Stage {
         let traces = player.with_file_name("traces.json");
         let model = on_the_model(&player, &traces, names)?;
         let lab = Lab::prepare()?;
-        let module = match engine {
-            Engine::Userspace => None,
-            Engine::Kernel => Some(kmod::build(&lab, false)?),
-        };
+        let module = engine.needs_module().then(|| kmod::build(&lab, false)).transpose()?;
         Ok(Self { lab, engine, module, player, command, guest, traces, model })
     }
 
@@ -113,7 +110,7 @@ impl Stage {
             script.push(' ');
             script.push_str(&quote(name));
         }
-        if !races && names.is_empty() {
+        if !races && names.is_empty() && self.engine.is_whole() {
             script.push_str(&format!("; status=$?; sh /lab/commands {engine}; exit $status"));
         }
         let mut tally = Tally::default();

@@ -47,10 +47,12 @@ pub fn pick(asked: Option<&Asked>, engines: Engines) -> Pick {
         return best(engines);
     };
     let (engine, runs) = match engine.as_str() {
-        "kernel" => (Engine::Kernel, engines.kernel),
+        // The module as well, by another ABI.
+        "kernel" | "privcmd" => (Engine::Kernel, engines.kernel),
         "userspace" => (Engine::Userspace, engines.userspace),
         other => {
-            let why = format!("{by} asks for {other:?}; there are auto, kernel and userspace");
+            let why =
+                format!("{by} asks for {other:?}; there are auto, kernel, userspace and privcmd");
             return Pick { engine: None, why };
         }
     };

@@ -2,8 +2,8 @@
 
 use super::words::Words;
 use super::{Channel, Counters, Doorbell, Guest, Interface, Irq, Owner, Served, Waiting};
+use crate::{DomId, IoServerId};
 use core::str::FromStr;
-use xen_eventfd::{DomId, IoServerId};
 
 /// Why a text is none of the module's: the line, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,9 +1,9 @@
 //! The lines of which a guest may have many: read, and written again for people.
 
 use super::words::{Words, number};
+use crate::{Space, Width};
 use core::fmt;
 use serde::{Serialize, Serializer};
-use xen_eventfd::{Space, Width};
 
 /// Where a doorbell listens, and to what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
