@@ -111,6 +111,10 @@ pub enum Error {
     #[error("no engine can run here: {0}; `xen-eventfd doctor` tells what is missing")]
     NoEngine(String),
 
+    /// The guest has no interrupt controller for lines, as far as is known: it is no HVM guest.
+    #[error("{0} has no interrupt lines, as it is no HVM guest; use an event channel or an MSI")]
+    NoLines(DomId),
+
     /// This engine has no way to say it. Nothing was done.
     #[error("the {engine} engine cannot do {what}; use the kernel engine, whose own ABI can")]
     Unsupported {
@@ -148,7 +152,7 @@ assert_eq!(second.unwrap_err().errno(), rustix::io::Errno::BUSY);
             Self::RunDir { errno, .. } => *errno,
             Self::NoGuardian(_) => Errno::CHILD,
             Self::NoEngine(_) => Errno::NODEV,
-            Self::Unsupported { .. } => Errno::OPNOTSUPP,
+            Self::NoLines(_) | Self::Unsupported { .. } => Errno::OPNOTSUPP,
         }
     }
 }

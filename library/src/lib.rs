@@ -14,7 +14,7 @@ macro_rules! example {
             "# use rustix::event::{EventfdFlags, eventfd};\n",
             "# use xen_eventfd::*;\n",
             "# let model = xen_eventfd_model::Model::new();\n",
-            "# let dom = model.domain(xen_eventfd_model::Config::new(\"guest\"));\n",
+            "# let dom = model.domain(xen_eventfd_model::Config::new(\"guest\").kind(xen_eventfd_model::Kind::Hvm));\n",
             "# let vcpu = model.vcpu(dom, VcpuId(0));\n",
             "# let dir = tempfile::tempdir()?;\n",
             "# let host = model.client(\"backend\");\n",

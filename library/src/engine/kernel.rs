@@ -6,7 +6,7 @@
 
 use super::doorbells::{Counters, Doorbells, Registered, Registration, Unmatched};
 use super::hold::Hold;
-use super::{Attachment, Engine, IrqCounts, module};
+use super::{Attachment, Engine, IrqCounts, check_irq, module};
 use crate::eventfd::{self, EventFd};
 use crate::run_dir::RunDir;
 use crate::{EngineKind, Error, Result, lock};
@@ -210,7 +210,7 @@ impl Attachment for KernelGuest {
     }
 
     fn register_irq(&self, eventfd: EventFd, irq: Irq) -> Result<(u64, Arc<IrqCounts>)> {
-        irq.check()?;
+        check_irq(&*self.engine.host, self.dom, &irq)?;
         self.with(|open| {
             open.file.assign_irq(&irq, eventfd.as_fd()).map_err(|error| match error.errno {
                 Errno::BUSY => Error::Busy { what: "an interrupt for this eventfd".to_owned() },

@@ -17,13 +17,13 @@ pub(crate) mod userspace;
 
 use crate::eventfd::EventFd;
 use crate::run_dir::RunDir;
-use crate::{EngineKind, Result};
+use crate::{EngineKind, Error, Result};
 use core::fmt;
 use doorbells::{Counters, Registered, Unmatched};
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
-use xen_eventfd_core::irq::Irq;
+use xen_eventfd_core::irq::{Irq, Line};
 use xen_eventfd_core::{DomId, Doorbell, IoServerId, Kick, Port};
 use xen_eventfd_host::{Host, HostError};
 
@@ -115,6 +115,16 @@ pub(crate) trait Attachment: Send + Sync + fmt::Debug {
     fn gone(&self) -> BorrowedFd<'_>;
 
     fn is_served(&self) -> bool;
+}
+
+/// Checks what Xen would refuse later, ignore, or not bear.
+pub(crate) fn check_irq(host: &dyn Host, dom: DomId, irq: &Irq) -> Result<()> {
+    irq.check()?;
+    let line = matches!(irq, Irq::Line(Line::Isa(_) | Line::PciIntx { .. }, _));
+    if line && !host.has_lines(dom)? {
+        return Err(Error::NoLines(dom));
+    }
+    Ok(())
 }
 
 /// What an irqfd has done so far.

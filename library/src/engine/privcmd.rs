@@ -11,7 +11,7 @@
 
 use super::doorbells::{Counters, Doorbells, Registered, Registration, Unmatched};
 use super::hold::Hold;
-use super::{Attachment, Engine, IrqCounts, module};
+use super::{Attachment, Engine, IrqCounts, check_irq, module};
 use crate::eventfd::{self, EventFd};
 use crate::run_dir::RunDir;
 use crate::shown::{self, Interrupt, Takes};
@@ -325,6 +325,7 @@ impl Attachment for PrivcmdGuest {
     fn collect(&self, _: &Doorbell, _: u64, _: &Mutex<Unmatched>) {}
 
     fn register_irq(&self, eventfd: EventFd, irq: Irq) -> Result<(u64, Arc<IrqCounts>)> {
+        check_irq(&*self.engine.host, self.dom, &irq)?;
         let operation = operation(&irq)?;
         self.with(|open| {
             open.file.assign_irq(operation, eventfd.as_fd()).map_err(|error| {

@@ -325,6 +325,17 @@ fn an_eventfd_raises_one_interrupt_of_a_guest() {
 }
 
 #[test]
+fn a_guest_without_lines_gets_none() {
+    let bench = Bench::with(config().kind(Kind::Pvh));
+    let guest = bench.attach();
+    for line in [Line::Isa(5), Line::PciIntx { device: 3, pin: 1 }] {
+        let refused = guest.register_irqfd(&event(), Irq::Line(line, Trigger::Pulse)).unwrap_err();
+        assert!(matches!(refused, Error::NoLines(dom) if dom == bench.dom), "{refused:?}");
+    }
+    assert_eq!(bench.model.host_crashed(), None);
+}
+
+#[test]
 fn interrupts_that_cannot_be() {
     let bench = Bench::new();
     let guest = bench.attach();

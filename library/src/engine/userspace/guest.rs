@@ -5,7 +5,7 @@ use super::server::Server;
 use super::{Shared, Source, UserspaceEngine};
 use crate::engine::doorbells::{Counters, Doorbells, Registered, Registration, Unmatched};
 use crate::engine::hold::Hold;
-use crate::engine::{Attachment, IrqCounts};
+use crate::engine::{Attachment, IrqCounts, check_irq};
 use crate::eventfd::{self, EventFd};
 use crate::{EngineKind, Error, Result, lock};
 use std::collections::BTreeMap;
@@ -244,7 +244,7 @@ impl Attachment for UserspaceGuest {
     fn register_irq(&self, eventfd: EventFd, irq: Irq) -> Result<(u64, Arc<IrqCounts>)> {
         let shared = self.shared();
         shared.alive()?;
-        irq.check()?;
+        check_irq(&*shared.host, self.core.dom, &irq)?;
         let _changes = self.core.changes()?;
         let id = eventfd.id();
         let mut sources = lock(&shared.sources);
