@@ -73,7 +73,7 @@ pub(crate) fn ask_at(
     Ok(Some(GuestFile(unsafe { OwnedFd::from_raw_fd(fd) })))
 }
 
-/// Makes a request on whatever file has this number at the moment: another thread may be closing it.
+/// Makes a request on whatever file has this number now: another thread may be closing it.
 pub(crate) fn ask_number(number: RawFd, request: u32, bytes: &mut [u8]) -> Result<(), Errno> {
     // SAFETY: at worst nothing is open there, which the kernel answers. No memory of this process
     // depends on which file it is.

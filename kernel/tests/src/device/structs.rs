@@ -1,7 +1,7 @@
 //! The structs as bytes, in the order of the header.
 
 use super::request::{
-    FALLBACK, IRQ_CHANNEL, IRQ_INTX, IRQ_ISA, IRQ_MSI, LEVEL, MMIO, PIO, PULSE, VALUE,
+    FALLBACK, IRQ_CHANNEL, IRQ_INTX, IRQ_ISA, IRQ_MSI, IRQ_SPI, LEVEL, MMIO, PIO, PULSE, VALUE,
 };
 use std::os::fd::{AsRawFd, OwnedFd};
 use xen_eventfd::{DomId, Port};
@@ -331,6 +331,11 @@ impl Irq {
     /// A message to the first vCPU.
     pub(crate) fn msi(vector: u32, eventfd: &OwnedFd) -> Self {
         Self { msi_addr: 0xFEE0_0000, msi_data: vector, ..Self::new(IRQ_MSI, 0, eventfd) }
+    }
+
+    /// A line of another architecture.
+    pub(crate) fn spi(number: u32, eventfd: &OwnedFd) -> Self {
+        Self { kind: IRQ_SPI, ..Self::isa(number, eventfd) }
     }
 
     /// An ISA line.

@@ -226,7 +226,7 @@ pub(super) fn doorbells(play: &mut Play<'_>) -> Result<()> {
 pub(super) fn all_refused(setting: &Setting, file: &GuestFile, errno: Errno) -> Result<()> {
     for call in calls::all(setting) {
         if OF_GUEST.contains(&call.request) {
-            refused(ask(file, call.request, &mut call.good.clone()), errno, call.name)?;
+            refused(ask(file, call.request, &mut call.good.clone()), errno, &call.name)?;
         }
     }
     // What is no request at all is looked at first.

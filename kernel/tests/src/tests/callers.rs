@@ -116,11 +116,13 @@ impl Caller<'_> {
             let size = *random.one_of(&[0, 1, 8, 64, 100, 4096, 4097, u32::MAX]);
             bytes[..4].copy_from_slice(&size.to_ne_bytes());
         }
+        // For requests that take more than this one.
+        bytes.resize(bytes.len().max(64), 0);
         bytes
     }
 
     /// A guest that runs is to get through it: it can take any vector from 0x20 on, and no NMI.
-    fn tame(&mut self, request: u32, bytes: &mut [u8]) {
+    fn tame(request: u32, bytes: &mut [u8]) {
         if request == ASSIGN_IRQ && bytes[8..12] == IRQ_MSI.to_ne_bytes() {
             bytes[28..32].copy_from_slice(&0x41_u32.to_ne_bytes());
             bytes[32..40].copy_from_slice(&0xFEE0_0000_u64.to_ne_bytes());
@@ -166,7 +168,7 @@ impl Caller<'_> {
         let call = self.calls.swap_remove(chosen);
         let request = self.request(&call);
         self.calls.push(call);
-        self.tame(request, &mut bytes);
+        Self::tame(request, &mut bytes);
         let anywhere = self.random.once_in(50).then(|| {
             let address = self.random.next() << self.random.below(64);
             // Not into memory of ours.

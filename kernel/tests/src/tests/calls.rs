@@ -42,7 +42,7 @@ pub(super) struct Field {
 
 /// One request.
 pub(super) struct Call {
-    pub(super) name: &'static str,
+    pub(super) name: String,
     pub(super) request: u32,
     pub(super) good: Vec<u8>,
     /// What it gets.
@@ -165,7 +165,7 @@ fn of_control(setting: &Setting) -> Vec<Call> {
     let reserved = |dom| !u16::try_from(dom).is_ok_and(|dom| DomId(dom).is_guest());
     vec![
         Call {
-            name: "QUERY",
+            name: "QUERY".to_owned(),
             request: QUERY,
             good: Query::empty(),
             verdict: Ok(()),
@@ -174,7 +174,7 @@ fn of_control(setting: &Setting) -> Vec<Call> {
             fields: vec![],
         },
         Call {
-            name: "CREATE",
+            name: "CREATE".to_owned(),
             request: CREATE,
             good: Create::of(setting.free.dom()).bytes(),
             verdict: Ok(()),
@@ -193,7 +193,7 @@ fn of_control(setting: &Setting) -> Vec<Call> {
             ],
         },
         Call {
-            name: "OWNER",
+            name: "OWNER".to_owned(),
             request: OWNER,
             good: Owner::of(setting.guest.dom()),
             verdict: Ok(()),
@@ -214,36 +214,20 @@ fn of_control(setting: &Setting) -> Vec<Call> {
 fn of_doorbells(setting: &Setting) -> Vec<Call> {
     let eventfd = &setting.eventfd;
     let mut calls = Vec::new();
-    for (request, verdict, undo, names) in [
-        (
-            ASSIGN,
-            Ok(()),
-            Some(DEASSIGN),
-            ["ASSIGN value", "ASSIGN port", "ASSIGN width", "ASSIGN any", "ASSIGN fallback"],
-        ),
-        (
-            DEASSIGN,
-            Err(Errno::NOENT),
-            None,
-            [
-                "DEASSIGN value",
-                "DEASSIGN port",
-                "DEASSIGN width",
-                "DEASSIGN any",
-                "DEASSIGN fallback",
-            ],
-        ),
-    ] {
-        let doorbells = [
-            Doorbell::value(DOORBELL, 4, 1, eventfd),
-            Doorbell::value(0xC050, 2, 1, eventfd).pio(),
-            Doorbell::wildcard(DOORBELL, WIDTH, 4, eventfd),
-            Doorbell::wildcard(DOORBELL, ANY, 4, eventfd),
-            Doorbell::fallback(DOORBELL, 4, eventfd),
-        ];
-        for (name, doorbell) in names.into_iter().zip(doorbells) {
+    let doorbells = [
+        ("value", Doorbell::value(DOORBELL, 4, 1, eventfd)),
+        ("port", Doorbell::value(0xC050, 2, 1, eventfd).pio()),
+        ("width", Doorbell::wildcard(DOORBELL, WIDTH, 4, eventfd)),
+        ("any", Doorbell::wildcard(DOORBELL, ANY, 4, eventfd)),
+        ("fallback", Doorbell::fallback(DOORBELL, 4, eventfd)),
+    ];
+    let none = Err(Errno::NOENT);
+    for (name, request, verdict, undo) in
+        [("ASSIGN", ASSIGN, Ok(()), Some(DEASSIGN)), ("DEASSIGN", DEASSIGN, none, None)]
+    {
+        for (kind, doorbell) in doorbells {
             calls.push(Call {
-                name,
+                name: format!("{name} {kind}"),
                 request,
                 good: doorbell.bytes(),
                 verdict,
@@ -253,22 +237,19 @@ fn of_doorbells(setting: &Setting) -> Vec<Call> {
             });
         }
     }
-    let (stats, list, missed) =
-        (Stats::empty(), Entry::at(LIST_DOORBELLS, 0), Doorbell::fallback(DOORBELL, 4, eventfd));
     calls.push(Call {
-        name: "STATS",
+        name: "STATS".to_owned(),
         request: STATS,
-        good: stats,
+        good: Stats::empty(),
         verdict: Ok(()),
         undo: None,
         eventfd: None,
         fields: vec![],
     });
-    let none = Err(Errno::NOENT);
     calls.push(Call {
-        name: "LIST",
+        name: "LIST".to_owned(),
         request: LIST,
-        good: list,
+        good: Entry::at(LIST_DOORBELLS, 0),
         verdict: none,
         undo: None,
         eventfd: None,
@@ -278,9 +259,9 @@ fn of_doorbells(setting: &Setting) -> Vec<Call> {
         ],
     });
     calls.push(Call {
-        name: "MISSED",
+        name: "MISSED".to_owned(),
         request: MISSED,
-        good: Missed::of(&missed),
+        good: Missed::of(&Doorbell::fallback(DOORBELL, 4, eventfd)),
         verdict: none,
         undo: None,
         eventfd: Some(12),
@@ -327,46 +308,54 @@ fn doorbell_fields(doorbell: Doorbell, verdict: Verdict) -> Vec<Field> {
 fn of_irqs(setting: &Setting) -> Vec<Call> {
     let eventfd = &setting.eventfd;
     let irqs = [
-        Irq::channel(setting.port, eventfd),
-        Irq::msi(0x41, eventfd),
-        Irq::isa(0, eventfd),
-        Irq::intx(0, 3, eventfd),
-        Irq { kind: IRQ_SPI, number: 1019, ..Irq::isa(0, eventfd) },
+        ("channel", Irq::channel(setting.port, eventfd)),
+        ("msi", Irq::msi(0x41, eventfd)),
+        ("isa", Irq::isa(0, eventfd)),
+        ("intx", Irq::intx(0, 3, eventfd)),
+        ("spi", Irq::spi(1019, eventfd)),
     ];
     let none = Err(Errno::NOENT);
     let mut calls = Vec::new();
-    for (request, verdict, undo, name) in [
-        (ASSIGN_IRQ, Ok(()), Some(DEASSIGN_IRQ), "ASSIGN_IRQ"),
-        (DEASSIGN_IRQ, none, None, "DEASSIGN_IRQ"),
-        (IRQ_STATS, none, None, "IRQ_STATS"),
-        (LOWER, none, None, "LOWER"),
+    for (name, request, verdict, undo) in [
+        ("ASSIGN_IRQ", ASSIGN_IRQ, Ok(()), Some(DEASSIGN_IRQ)),
+        ("DEASSIGN_IRQ", DEASSIGN_IRQ, none, None),
+        ("IRQ_STATS", IRQ_STATS, none, None),
+        ("LOWER", LOWER, none, None),
     ] {
-        for irq in irqs {
+        for (kind, irq) in irqs {
+            let verdict = of_kind(irq.kind, verdict);
             calls.push(Call {
-                name,
+                name: format!("{name} {kind}"),
                 request,
                 good: irq.bytes(),
                 verdict,
                 undo,
                 eventfd: Some(12),
-                fields: irq_fields(irq, setting.port, verdict),
+                fields: irq_fields(irq, setting.port, verdict, request == ASSIGN_IRQ),
             });
         }
     }
     calls
 }
 
-fn irq_fields(irq: Irq, port: Port, verdict: Verdict) -> Vec<Field> {
+/// What an assignment gets that would succeed: the guest is no HVM guest, and has no lines.
+fn of_kind(kind: u32, verdict: Verdict) -> Verdict {
+    match kind {
+        IRQ_ISA | IRQ_INTX if verdict.is_ok() => Err(Errno::OPNOTSUPP),
+        _ => verdict,
+    }
+}
+
+fn irq_fields(irq: Irq, port: Port, verdict: Verdict, assigning: bool) -> Vec<Field> {
     let Irq { kind, number, pin, .. } = irq;
     let is_line = kind >= IRQ_ISA;
-    let assigning = verdict.is_ok();
     // Whether an event channel can be of this number: to assign, it is looked for in Xen.
     let channel = move |number| if assigning { number == u64::from(port.0) } else { number != 0 };
     vec![
         zero("flags", 4, 4, verdict),
-        only("kind", 8, 4, verdict, move |other| {
+        field("kind", 8, 4, move |other| {
             let (number, other) = (u64::from(number), u32::try_from(other).unwrap_or(u32::MAX));
-            match other {
+            let can_be = match other {
                 IRQ_MSI => kind == IRQ_MSI,
                 _ if kind == IRQ_MSI => false,
                 IRQ_CHANNEL => pin == 0 && channel(number),
@@ -374,6 +363,11 @@ fn irq_fields(irq: Irq, port: Port, verdict: Verdict) -> Vec<Field> {
                 IRQ_INTX => number <= 31,
                 IRQ_SPI => pin == 0 && (32..=1019).contains(&number),
                 _ => false,
+            };
+            match can_be {
+                true if assigning => of_kind(other, Ok(())),
+                true => verdict,
+                false => Err(Errno::INVAL),
             }
         }),
         only("trigger", 16, 4, verdict, move |trigger| trigger == 0 || is_line && trigger == 1),
@@ -398,7 +392,7 @@ fn of_channels(setting: &Setting) -> Vec<Call> {
     let none = Err(Errno::NOENT);
     vec![
         Call {
-            name: "ASSIGN_CHANNEL",
+            name: "ASSIGN_CHANNEL".to_owned(),
             request: ASSIGN_CHANNEL,
             good: good.clone(),
             verdict: Ok(()),
@@ -410,7 +404,7 @@ fn of_channels(setting: &Setting) -> Vec<Call> {
             ],
         },
         Call {
-            name: "DEASSIGN_CHANNEL",
+            name: "DEASSIGN_CHANNEL".to_owned(),
             request: DEASSIGN_CHANNEL,
             good,
             verdict: none,

@@ -68,7 +68,7 @@ tests! {
     irqs::one_each, false, "an eventfd raises one interrupt, of one guest";
     irqs::deassigned, false, "nothing is raised after deassign, and the eventfd counts again";
     irqs::closed, false, "an assignment ends with its eventfd";
-    irqs::lines, false, "a line's signals are counted as Xen answers them";
+    irqs::lines, false, "a guest without lines gets none, and what Xen refuses is counted";
     irqs::of_a_kick, false, "a kick may raise an interrupt, without anybody between";
     irqs::limit, false, "as many irqs as the module says, and room again once they are closed";
     irqs::races, true, "deassign, the last close and a signal at once, 2,000 times";

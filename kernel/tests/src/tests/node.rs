@@ -43,9 +43,8 @@ pub(super) fn requests(play: &mut Play<'_>) -> Result<()> {
             refused(file(request), Errno::NOTTY, format!("{request:#x}"))?;
         }
         // The size of a struct is in the struct: a request that has one, or a direction, is another.
-        for request in
-            own.iter().flat_map(|own| [1 << 30, 2 << 30, 3 << 30, 8 << 16].map(|b| own | b))
-        {
+        let more = [1 << 30, 2 << 30, 3 << 30, 8 << 16];
+        for request in own.iter().flat_map(|own| more.map(|bits| own | bits)) {
             refused(file(request), Errno::NOTTY, format!("{request:#x}"))?;
         }
         Ok(())
