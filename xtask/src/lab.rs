@@ -171,8 +171,13 @@ impl Scenarios {
     }
 
     /// The same with the kernel engine.
-    pub(crate) fn with_module(&self) -> Result<Self> {
-        self.0.with_module().map(Self)
+    pub(crate) fn with_kernel(&self) -> Result<Self> {
+        self.0.with_module(Engine::Kernel).map(Self)
+    }
+
+    /// The same with the engine that speaks the patch's ABI.
+    pub(crate) fn with_privcmd(&self) -> Result<Self> {
+        self.0.with_module(Engine::Privcmd).map(Self)
     }
 
     pub(crate) fn model_tally(&self) -> Tally {

@@ -51,6 +51,8 @@ enum Stage {
     Userspace,
     /// The same with the kernel engine
     Kernel,
+    /// The same by the ABI of the patch, as far as that can express them
+    Privcmd,
     /// The kernel module's own tests on real Xen, and those of the patch's ABI
     Module,
     /// Debian's packages: built twice, checked, installed, and loaded in both kinds of dom0

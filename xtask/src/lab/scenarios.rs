@@ -52,13 +52,13 @@ impl Stage {
         Ok(Self { lab, engine, module, player, command, guest, traces, model })
     }
 
-    /// The same with the kernel engine.
-    pub(super) fn with_module(&self) -> Result<Self> {
+    /// The same with another engine, one that wants the module.
+    pub(super) fn with_module(&self, engine: Engine) -> Result<Self> {
         let lab = Lab::prepare()?;
         let module = Some(kmod::build(&lab, false)?);
         let (player, command) = (self.player.clone(), self.command.clone());
         let (guest, traces, model) = (self.guest.clone(), self.traces.clone(), self.model);
-        Ok(Self { lab, engine: Engine::Kernel, module, player, command, guest, traces, model })
+        Ok(Self { lab, engine, module, player, command, guest, traces, model })
     }
 
     pub(super) fn model_tally(&self) -> Tally {

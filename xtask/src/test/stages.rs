@@ -31,7 +31,7 @@ impl Workshop {
             Stage::Demo => demo(),
             Stage::Kmod => kmod::check(),
             Stage::Model => Ok(self.scenarios()?.model_tally()),
-            Stage::Userspace | Stage::Kernel | Stage::Module | Stage::Packages => {
+            Stage::Userspace | Stage::Kernel | Stage::Privcmd | Stage::Module | Stage::Packages => {
                 bail!("it plays in machines")
             }
         }
@@ -80,7 +80,8 @@ impl Workshop {
 
     fn cast(&mut self, stage: Stage) -> Result<Cast> {
         Ok(match stage {
-            Stage::Kernel => Cast::Scenarios(Arc::new(self.scenarios()?.with_module()?)),
+            Stage::Kernel => Cast::Scenarios(Arc::new(self.scenarios()?.with_kernel()?)),
+            Stage::Privcmd => Cast::Scenarios(Arc::new(self.scenarios()?.with_privcmd()?)),
             Stage::Module => Cast::Module(Box::new(kmod::Tests::all()?)),
             Stage::Packages => Cast::Packages,
             _ => Cast::Scenarios(self.scenarios()?),
