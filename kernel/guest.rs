@@ -256,9 +256,9 @@ impl Guest {
 impl Guest {
     /// Has an eventfd raise an interrupt.
     pub(crate) fn assign_irq(&self, irq: Irq, eventfd: &OpenEventFd) -> Result {
-        self.check_irq(irq)?;
         let mut changes = self.changes.lock();
         let served = changes.served()?;
+        self.check_irq(irq)?;
         let Irq::EventChannel(port) = irq else {
             return served.attach(Interrupt::plain(self.dom, irq)?, eventfd);
         };
@@ -282,8 +282,10 @@ impl Guest {
 
     /// The same for an operation of the seed ABI.
     pub(crate) fn assign_operation(&self, operation: Operation, eventfd: &OpenEventFd) -> Result {
+        let mut changes = self.changes.lock();
+        let served = changes.served()?;
         self.check_irq(operation.irq())?;
-        self.changes.lock().served()?.attach(Interrupt::seed(self.dom, operation), eventfd)
+        served.attach(Interrupt::seed(self.dom, operation), eventfd)
     }
 
     /// Takes that back: of this eventfd, and this interrupt if one is given. When this returns, it

@@ -6,6 +6,7 @@ use crate::device::GuestFile;
 use crate::device::structs::{Doorbell, Irq};
 use anyhow::{Context, Result, ensure};
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, setrlimit};
 use std::os::fd::AsRawFd;
 use std::sync::Barrier;
 use std::thread;
@@ -201,6 +202,8 @@ pub(super) fn of_a_kick(play: &mut Play<'_>) -> Result<()> {
 }
 
 pub(super) fn limit(play: &mut Play<'_>) -> Result<()> {
+    let enough = Rlimit { current: Some(2048), maximum: Some(2048) };
+    setrlimit(Resource::Nofile, enough)?;
     let guest = play.guest(IDLE)?;
     let file = GuestFile::of(guest.dom())?;
     let mut calls = Vec::new();
