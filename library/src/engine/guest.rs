@@ -6,10 +6,11 @@ use super::server::{Server, give_back};
 use super::{Engine, Shared, Source, new_eventfd, orphan};
 use crate::eventfd::EventFd;
 use crate::run_dir::{Lock, Purpose, Record};
+use crate::sync::{Mutex, MutexGuard};
 use crate::{Error, Result, lock};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use xen_eventfd_core::doorbell::Bytes;
 use xen_eventfd_core::irq::Irq;
 use xen_eventfd_core::{DomId, Doorbell, IoServerId, Kick, Port};
@@ -467,7 +468,7 @@ impl GuestCore {
     }
 
     /// The right to change what is registered; fails if the guest is no longer served.
-    fn changes(&self) -> Result<std::sync::MutexGuard<'_, Life>> {
+    fn changes(&self) -> Result<MutexGuard<'_, Life>> {
         let life = lock(&self.changes);
         match *life {
             Life::Served => Ok(life),

@@ -14,6 +14,8 @@
 //! [`Shared::sources`], a guest's `board`, a channel's listener or an irqfd, the signaller.
 
 pub(crate) mod doorbells;
+#[cfg(all(loom, test))]
+mod explored;
 pub(crate) mod guest;
 pub(crate) mod irq;
 pub(crate) mod orphan;
@@ -22,6 +24,7 @@ mod watch;
 
 use crate::eventfd::EventFd;
 use crate::run_dir::RunDir;
+use crate::sync::Mutex;
 use crate::{Error, Result, lock};
 use guest::GuestCore;
 use irq::{Channel, IrqSource};
@@ -30,8 +33,8 @@ use rustix::io::Errno;
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use watch::Watch;
 use xen_eventfd_core::DomId;
