@@ -363,8 +363,8 @@ fn every_operation_but_four_is_refused() {
                     let inside = !rest.is_empty()
                         && (at >= 8 + payload || byte == 0 || rest.contains(&at) && byte < limit);
                     // An MSI to address 0 and an SPI below 32 or above 1019 cannot be.
-                    let spi = op == 19
-                        && (at == 8 && byte >= 32 || at == 9 && (1..=3).contains(&byte));
+                    let spi =
+                        op == 19 && (at == 8 && byte >= 32 || at == 9 && (1..=3).contains(&byte));
                     assert_eq!(read.is_ok(), inside || spi, "{bytes:?}");
                 }
             }

@@ -10,6 +10,11 @@ pub(crate) struct Tally {
     pub(crate) failed: u32,
 }
 
+/// A check that passed or failed.
+pub(crate) fn one(ok: bool) -> Tally {
+    if ok { Tally { passed: 1, failed: 0 } } else { Tally { passed: 0, failed: 1 } }
+}
+
 impl AddAssign for Tally {
     fn add_assign(&mut self, other: Self) {
         self.passed += other.passed;

@@ -2,9 +2,8 @@
 //!
 //! They hold for the files that git tracks, so that what lies about beside them does not matter.
 
-use super::stages::one;
-use super::step::{Step, root};
-use crate::tally::Tally;
+use crate::step::{Step, root};
+use crate::tally::{Tally, one};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::collections::BTreeSet;
