@@ -114,7 +114,7 @@ fn bytes(line: &str) -> Result<Vec<u8>> {
         .filter(|c| !c.is_whitespace())
         .map(|c| c.to_digit(16).with_context(|| format!("{c:?} in a seed is no hex digit")))
         .collect::<Result<_>>()?;
-    ensure!(digits.len() % 2 == 0, "half a byte in the seed {line:?}");
+    ensure!(digits.len().is_multiple_of(2), "half a byte in the seed {line:?}");
     digits.chunks(2).map(|pair| Ok(u8::try_from(pair[0] * 16 + pair[1])?)).collect()
 }
 

@@ -96,7 +96,8 @@ fn our_own_slot_wants_one_owner_at_a_time() {
             spawn(move || {
                 let act = |request: &Request| {
                     if let Request::Kick(kick) = request {
-                        signalled[kick.value as usize].store(true, Ordering::Relaxed);
+                        signalled[usize::try_from(kick.value).unwrap()]
+                            .store(true, Ordering::Relaxed);
                     }
                     0
                 };
