@@ -97,14 +97,14 @@ fn a_guest_can_die_in_the_middle_of_its_request() {
 fn what_is_asked_before_a_call_goes_with_its_client() {
     let bench = Bench::new();
     let client = bench.model.client("other");
-    let held = std::sync::Arc::new(());
+    let held = Arc::new(());
     let (model, holds) = (bench.model.clone(), held.clone());
     client.on_call(Box::new(move |_| {
         let _ = (&model, &holds);
         Verdict::Proceed
     }));
     drop(client);
-    assert_eq!(std::sync::Arc::strong_count(&held), 1);
+    assert_eq!(Arc::strong_count(&held), 1);
 }
 
 #[test]

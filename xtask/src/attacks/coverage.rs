@@ -41,7 +41,9 @@ pub(crate) fn coverage() -> Result<Tally> {
     fs::create_dir_all(&report).with_context(|| report.display().to_string())?;
     // The compiler counts: no process is stopped at every line, so timing is nearly as ever.
     let mut step = Step::new(program)
-        .words("tarpaulin --engine llvm --locked --skip-clean --out Json --output-dir")
+        .words(
+            "tarpaulin --engine llvm --locked --skip-clean --timeout 900 --out Json --output-dir",
+        )
         .arg(&report)
         .arg("--target-dir")
         .arg(target().join("coverage"));
