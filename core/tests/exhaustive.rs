@@ -68,7 +68,7 @@ fn reference(slot: &Ioreq) -> Request {
         if slot.flags & DIR_READ != 0 {
             return Request::Read(access);
         }
-        let value = (u128::from(slot.data) % (1 << (8 * slot.size))) as u64;
+        let value = u64::try_from(u128::from(slot.data) % (1 << (8 * slot.size))).unwrap();
         Request::Kick(Kick { access, value })
     }
 }
