@@ -5,11 +5,9 @@
 
 use crate::bindings;
 use crate::protocol::DomId;
-use crate::xen;
+use crate::{xen, xenstore};
 use kernel::bindings as kernel_bindings;
-use kernel::error::from_err_ptr;
 use kernel::prelude::*;
-use kernel::str::CStrExt;
 use kernel::sync::{global_lock, new_condvar, new_mutex, Arc, CondVar, Mutex};
 use kernel::types::Opaque;
 
@@ -117,21 +115,7 @@ pub(crate) fn confined() -> Result<Confined> {
 
 /// Reads this domain's target.
 fn target() -> Confined {
-    // SAFETY: No transaction, and both strings are static.
-    let value = from_err_ptr(unsafe {
-        bindings::xenbus_read(
-            bindings::xenbus_transaction { id: 0 },
-            c"target".as_char_ptr(),
-            c"".as_char_ptr(),
-            core::ptr::null_mut(),
-        )
-    });
-    let Ok(value) = value else { return Confined::Barred };
-    // SAFETY: xenstore's values end with a zero.
-    let text = unsafe { CStr::from_char_ptr(value.cast()) };
-    let number = text.to_str().ok().and_then(|text| text.parse().ok());
-    // SAFETY: It is ours, allocated by kmalloc, and `text` is not used any more.
-    unsafe { kernel_bindings::kfree(value.cast()) };
+    let number = xenstore::read(c"", c"target", |text| text.parse().ok()).flatten();
     number.map_or(Confined::Barred, |dom| Confined::To(DomId(dom)))
 }
 

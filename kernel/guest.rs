@@ -17,11 +17,11 @@ use crate::interrupt::Interrupt;
 use crate::irqfd::{Attached, IrqFd};
 use crate::page::IoreqPage;
 use crate::protocol::doorbell::Bytes;
-use crate::protocol::irq::Irq;
+use crate::protocol::irq::{Irq, Line};
 use crate::protocol::seed::Operation;
 use crate::protocol::{DomId, Doorbell, IoServerId, Kick, Port};
 use crate::server::{dead_or, Server};
-use crate::xen;
+use crate::{xen, xenstore};
 use kernel::prelude::*;
 use kernel::sync::lock::spinlock::{new_spinlock_irq, SpinLockIrq};
 use kernel::sync::{new_mutex, Arc, Mutex};
@@ -216,10 +216,21 @@ impl Guest {
         }
     }
 
-    /// Takes one kick that a fallback received.
-    pub(crate) fn take_missed(&self, doorbell: &Doorbell, eventfd: &EventFd) -> Result<Taken> {
-        self.changes.lock().served()?;
-        self.board.lock().doorbells.take_missed(doorbell, eventfd)
+    /// Takes one kick that a fallback received. What cannot be told stays.
+    pub(crate) fn take_missed(
+        &self,
+        doorbell: &Doorbell,
+        eventfd: &EventFd,
+        tell: impl FnOnce(&Taken) -> Result,
+    ) -> Result {
+        let mut changes = self.changes.lock();
+        changes.served()?;
+        let taken = self.board.lock().doorbells.take_missed(doorbell, eventfd)?;
+        let told = tell(&taken);
+        if told.is_err() {
+            self.board.lock().doorbells.put_back(doorbell, eventfd, &taken);
+        }
+        told
     }
 
     pub(crate) fn stats(&self) -> Result<Stats> {
@@ -245,7 +256,7 @@ impl Guest {
 impl Guest {
     /// Has an eventfd raise an interrupt.
     pub(crate) fn assign_irq(&self, irq: Irq, eventfd: &OpenEventFd) -> Result {
-        irq.check().map_err(|_| EINVAL)?;
+        self.check_irq(irq)?;
         let mut changes = self.changes.lock();
         let served = changes.served()?;
         let Irq::EventChannel(port) = irq else {
@@ -259,8 +270,19 @@ impl Guest {
         attached
     }
 
+    /// Whether the guest can have such an interrupt.
+    fn check_irq(&self, irq: Irq) -> Result {
+        irq.check().map_err(|_| EINVAL)?;
+        let line = matches!(irq, Irq::Line(Line::Isa(_) | Line::PciIntx { .. }, _));
+        if line && !xenstore::has_lines(self.dom) {
+            return Err(EOPNOTSUPP);
+        }
+        Ok(())
+    }
+
     /// The same for an operation of the seed ABI.
     pub(crate) fn assign_operation(&self, operation: Operation, eventfd: &OpenEventFd) -> Result {
+        self.check_irq(operation.irq())?;
         self.changes.lock().served()?.attach(Interrupt::seed(self.dom, operation), eventfd)
     }
 

@@ -154,7 +154,7 @@ pub(crate) fn inject_msi(dom: DomId, addr: u64, data: u32) -> Result {
     dm_op(dom, InjectMsi { data, pad: 0, addr }).map(|_| ())
 }
 
-/// Raises or lowers a line.
+/// Raises or lowers a line, of a guest that has lines. May be called from an interrupt.
 pub(crate) fn set_line(dom: DomId, line: Line, up: bool) -> Result {
     let level = u8::from(up);
     match line {

@@ -96,7 +96,10 @@ impl From<Error> for Failure {
             Error::Host(error) | Error::EngineStopped(error) => of_host(error),
             Error::UnknownDomain(_) | Error::GuestDied(_) => Exit::GuestGone,
             Error::InUse { .. } | Error::Busy { .. } => Exit::InUse,
-            Error::Invalid { .. } | Error::InvalidIrq(_) | Error::Exists { .. } => Exit::Usage,
+            Error::Invalid { .. }
+            | Error::InvalidIrq(_)
+            | Error::Exists { .. }
+            | Error::Unsupported { .. } => Exit::Usage,
             Error::NoEngine(_) => Exit::NoXen,
             Error::RunDir { errno, .. } if matches!(*errno, Errno::ACCESS | Errno::PERM) => {
                 Exit::NotPermitted

@@ -244,13 +244,13 @@ fn every_small_history_of_the_stores_agrees_with_sets() {
         let (mut counts, mut marks) = (BTreeMap::new(), BTreeSet::new());
         let (mut lost, mut overflowed) = (0, 0);
         for kick in (0..length).map(|step| kick(history / 3_u32.pow(step) % 3)) {
-            missed.add(kick);
+            missed.add(kick, 3);
             held.insert(kick);
             if counts.len() < 2 || counts.contains_key(&kick) {
-                *counts.entry(kick).or_insert(0) += 1;
+                *counts.entry(kick).or_insert(0) += 3;
                 marks.insert(kick);
             } else {
-                lost += 1;
+                lost += 3;
                 overflowed += 1;
             }
         }

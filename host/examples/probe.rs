@@ -244,8 +244,10 @@ fn ask(host: &dyn Host, dom: DomId, id: IoServerId, bytes: Bytes) {
     say("disable", errno(host.set_server_state(dom, id, false)));
     say("destroy", errno(host.destroy_server(dom, id)));
     say("msi", errno(host.inject_msi(dom, 0xFEE0_0000, 0x40)));
-    say("isa", errno(host.set_line(dom, Line::Isa(5), false)));
-    say("intx", errno(host.set_line(dom, Line::PciIntx { device: 3, pin: 0 }, false)));
+    if host.has_lines(dom) == Ok(true) {
+        say("isa", errno(host.set_line(dom, Line::Isa(5), false)));
+        say("intx", errno(host.set_line(dom, Line::PciIntx { device: 3, pin: 0 }, false)));
+    }
     say("spi", errno(host.set_line(dom, Line::Spi(33), false)));
 }
 

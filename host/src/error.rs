@@ -40,6 +40,12 @@ pub enum Call {
     Event,
     /// Signal an eventfd, or read it.
     EventFd,
+    /// Have the kernel module take a guest.
+    Take(DomId),
+    /// Change what the module does for it.
+    Assign(DomId),
+    /// Ask the module about it.
+    Ask(DomId),
 }
 
 impl fmt::Display for Call {
@@ -63,6 +69,9 @@ impl fmt::Display for Call {
             Self::Binding(dom, port) => write!(f, "ask who is bound to {port} of {dom}"),
             Self::Event => f.write_str("handle an event channel"),
             Self::EventFd => f.write_str("signal or read an eventfd"),
+            Self::Take(dom) => write!(f, "take {dom} in the kernel module"),
+            Self::Assign(dom) => write!(f, "change what the kernel module does for {dom}"),
+            Self::Ask(dom) => write!(f, "ask the kernel module about {dom}"),
         }
     }
 }
@@ -85,8 +94,15 @@ impl HostError {
 
     /// Whether the answer means that the guest, or our server in it, is no more.
     pub fn is_gone(&self) -> bool {
-        matches!(self.errno, Errno::NOENT | Errno::SRCH)
-            && !matches!(self.call, Call::Open(_) | Call::UnmapRange(..))
+        match self.call {
+            Call::Open(_) | Call::UnmapRange(..) => false,
+            Call::Take(_) | Call::Assign(_) | Call::Ask(_) => self.errno == Errno::NODEV,
+            // Xen's word, or the module's.
+            Call::Bind(..) | Call::Interrupt(_) => {
+                matches!(self.errno, Errno::NOENT | Errno::SRCH | Errno::NODEV)
+            }
+            _ => matches!(self.errno, Errno::NOENT | Errno::SRCH),
+        }
     }
 
     /// What to do about it, where that is known.
@@ -94,23 +110,33 @@ impl HostError {
         use Errno as E;
         Some(match (&self.call, self.errno) {
             (Call::Open(_), E::ACCESS | E::PERM) => "run as root",
+            (Call::Open("/dev/xen/eventfd"), E::NOENT | E::NODEV | E::NXIO) => {
+                "the module is not loaded: `modprobe xen-eventfd`, or use the userspace engine"
+            }
+            (Call::Open("/dev/xen/eventfd"), E::PROTO) => {
+                "this is another version of the module; install the one that belongs to this program"
+            }
             (Call::Open(_), E::NOENT | E::NODEV | E::NXIO | E::CONNREFUSED) => {
                 "is this a Xen domain with its devices and xenstore up? `xen-eventfd doctor` tells"
             }
-            (Call::CreateServer(_) | Call::Vcpus(_), E::INVAL) => {
+            (Call::CreateServer(_) | Call::Vcpus(_), E::INVAL) | (Call::Take(_), E::OPNOTSUPP) => {
                 "a PV guest has no ioreq servers; use a PVH or HVM guest"
             }
             (Call::CreateServer(_) | Call::Vcpus(_), E::NOSYS | E::OPNOTSUPP) => {
                 "this Xen was built without CONFIG_IOREQ_SERVER"
             }
-            (Call::CreateServer(_), E::NOSPC) => {
+            (Call::Take(_), E::BUSY) => "somebody else serves it; stop that first",
+            (Call::CreateServer(_) | Call::Take(_), E::NOSPC) => {
                 "all 8 ioreq servers of the guest are taken; stop a device model, \
                  or run `xen-eventfd reap` if one died"
             }
-            (Call::MapRange(..), E::NOMEM | E::NOSPC) => {
+            (Call::MapRange(..) | Call::Assign(_), E::NOMEM | E::NOSPC) => {
                 "a server has at most 256 separate ranges; register fewer, or adjacent, addresses"
             }
             (_, E::PERM) => "this domain may not control that guest",
+            (Call::Take(_) | Call::Assign(_) | Call::Ask(_), E::NODEV) => {
+                "the guest is gone; drop its registrations"
+            }
             (_, E::SRCH) => "no such domain; `xl list` shows those that are",
             (Call::Xenstore(_), E::NOENT) => "no such domain; `xl list` shows those that are",
             (Call::Xenstore(_), E::TIMEDOUT | E::CONNRESET) => "is xenstored alive?",

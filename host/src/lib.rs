@@ -94,7 +94,14 @@ pub trait Host: Send + Sync + fmt::Debug {
     /// Injects a message-signalled interrupt (x86).
     fn inject_msi(&self, dom: DomId, addr: u64, data: u32) -> Result<()>;
 
+    /// Whether a guest has lines: interrupt controllers that Xen emulates for it. An HVM guest has
+    /// them, a PVH guest has not; one of which it is not known counts as having none.
+    fn has_lines(&self, dom: DomId) -> Result<bool>;
+
     /// Raises or lowers a line.
+    ///
+    /// The guest must have lines ([`Host::has_lines`]). Xen 4.20 does not check, and setting one that
+    /// is not there may end the host.
     fn set_line(&self, dom: DomId, line: Line, up: bool) -> Result<()>;
 
     /// Opens a set of event channels of our own.

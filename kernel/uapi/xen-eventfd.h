@@ -191,7 +191,10 @@ enum xen_eventfd_trigger {
  * One eventfd that raises one interrupt. What it counted before raises one at once; a signal is
  * consumed by being passed on. An eventfd that its last user closes ends its assignment.
  *
- * To assign, EBUSY: the eventfd raises an interrupt already, of whichever guest. EINVAL: no eventfd,
+ * To assign, EOPNOTSUPP: an ISA or PCI line of a guest that is not known to have an interrupt
+ * controller for it, as PVH guests have none: neither xenstore's /libxl/<dom>/type is "hvm", nor is
+ * /local/domain/<dom>/hvmloader/bios there where that is missing.
+ * EBUSY: the eventfd raises an interrupt already, of whichever guest. EINVAL: no eventfd,
  * an interrupt that cannot be, or a port that the guest has not allocated for this domain, or that is
  * bound. ENOSPC: max_irqs are there.
  * To deassign, to ask and to lower, every in-field is as it was; ENOENT: there is no such assignment.

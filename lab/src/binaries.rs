@@ -29,7 +29,7 @@ pub fn build_static(package: &str, binary: &str) -> Result<PathBuf> {
         .args(["build", "--quiet", "--profile", "lab", "--package", package, "--bin", binary])
         .args(["--target", target, "--target-dir"])
         .arg(&folder)
-        .env("RUSTFLAGS", "-C target-feature=+crt-static");
+        .env("CARGO_ENCODED_RUSTFLAGS", flags().join("\u{1f}"));
     run(&mut cargo, &format!("{package}, static for dom0,"))?;
     existing(folder.join(target).join("lab").join(binary))
 }
@@ -56,6 +56,15 @@ pub fn build_guest(binary: &str) -> Result<PathBuf> {
         places.push(entry.path().join("release").join(binary));
     }
     newest(places).with_context(|| format!("{}: cargo built no {binary}", folder.display()))
+}
+
+/// Static, and the same on every machine: the places of dependencies' sources are in messages.
+fn flags() -> Vec<String> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
+    flags.extend(home.map(|home| format!("--remap-path-prefix={}=/cargo", home.display())));
+    flags
 }
 
 fn cargo(folder: &Path) -> Command {

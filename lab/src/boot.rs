@@ -130,6 +130,14 @@ impl Boot {
         self
     }
 
+    /// Has dom0 load this file where it would load the kernel's own module `name` (`xen-privcmd`),
+    /// one of those that the lab loads at boot.
+    #[must_use]
+    pub fn replace_module(self, name: &str, file: impl Into<PathBuf>) -> Self {
+        // Of two files with one name in an initramfs, the later one stays.
+        self.payload(format!("lib/lab/{name}.ko"), file)
+    }
+
     /// Puts bytes with permissions (`0o644`) to `path` in dom0.
     #[must_use]
     pub fn payload_bytes(

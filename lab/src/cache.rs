@@ -8,6 +8,7 @@
 //! <cache>/labs/<digest>.lock      held, shared, by everybody who uses that lab
 //! <cache>/kernel-builds/          the same for trees that build kernel modules: current-<arch>,
 //!                                 <digest>/, <digest>.lock, a lock and an apt of their own
+//! <cache>/systems/                the same for systems that packages are installed in
 //! <cache>/tools/                  programs that the project's own commands build for themselves
 //! ```
 
@@ -37,6 +38,7 @@ pub(crate) struct Cache {
 pub(crate) enum Shelf {
     Labs,
     KernelBuilds,
+    Systems,
 }
 
 impl Shelf {
@@ -44,6 +46,7 @@ impl Shelf {
         match self {
             Self::Labs => "labs",
             Self::KernelBuilds => "kernel-builds",
+            Self::Systems => "systems",
         }
     }
 }
@@ -78,7 +81,9 @@ impl Cache {
         let apt = self.folder.join("apt");
         match self.shelf {
             Shelf::Labs => apt.join(arch.debian()),
-            Shelf::KernelBuilds => apt.join(format!("{}-{}", arch.debian(), self.shelf.folder())),
+            Shelf::KernelBuilds | Shelf::Systems => {
+                apt.join(format!("{}-{}", arch.debian(), self.shelf.folder()))
+            }
         }
     }
 
@@ -117,7 +122,7 @@ impl Cache {
     pub(crate) fn lock(&self, progress: Progress) -> Result<Lock> {
         let path = match self.shelf {
             Shelf::Labs => self.folder.join("lock"),
-            Shelf::KernelBuilds => self.shelf().join("lock"),
+            Shelf::KernelBuilds | Shelf::Systems => self.shelf().join("lock"),
         };
         let file = open_lock(&path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {

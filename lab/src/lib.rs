@@ -17,7 +17,8 @@
 //! `image` makes dom0's initramfs, `boot` says what the machine is like, `qemu` runs it. Then
 //! `recorder` listens to Xen's console, `commands` talks to dom0's second serial port, and
 //! [`Machine`] is both together. `kernel_build` is set up in the same way, when a module is built
-//! for dom0's kernel and not before.
+//! for dom0's kernel and not before; so is `system`, when packages are installed. Both are a `tree`
+//! in which commands run.
 //!
 //! Nothing of it is installed on the host, and no version is fixed: apt says what the mirror has,
 //! and a manifest keeps that until somebody asks for a refresh.
@@ -42,7 +43,9 @@ mod qemu;
 mod recorder;
 mod run;
 mod setup;
+mod system;
 mod terminal;
+mod tree;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -59,6 +62,7 @@ pub use crate::{
     machine::{Machine, quote},
     manifest::{Manifest, Package},
     run::{target_folder, workspace},
+    system::System,
     terminal::ESCAPE,
 };
 use crate::{
@@ -189,6 +193,16 @@ impl Lab {
     /// and what to do.
     pub fn kernel_build(&self) -> Result<KernelBuild> {
         KernelBuild::prepare(self.arch, &self.kernel_release()?, &self.manifest)
+    }
+
+    /// A Debian system with [`Lab::kernel`], to install packages in. The first time, it is set up:
+    /// 200 MB to download.
+    ///
+    /// # Errors
+    ///
+    /// The packages cannot be had; the error says why and what to do.
+    pub fn system(&self) -> Result<System> {
+        System::prepare(self.arch, &self.kernel_release()?, &self.manifest)
     }
 
     /// The packages that the lab is made of.

@@ -1,5 +1,6 @@
 //! What can go wrong, and what to do about it.
 
+use crate::EngineKind;
 use rustix::io::Errno;
 use std::path::PathBuf;
 use xen_eventfd_core::irq::InvalidIrq;
@@ -110,6 +111,19 @@ pub enum Error {
     #[error("no engine can run here: {0}; `xen-eventfd doctor` tells what is missing")]
     NoEngine(String),
 
+    /// The guest has no interrupt controller for lines, as far as is known: it is no HVM guest.
+    #[error("{0} has no interrupt lines, as it is no HVM guest; use an event channel or an MSI")]
+    NoLines(DomId),
+
+    /// This engine has no way to say it. Nothing was done.
+    #[error("the {engine} engine cannot do {what}; use the kernel engine, whose own ABI can")]
+    Unsupported {
+        /// What was asked for.
+        what: &'static str,
+        /// The engine.
+        engine: EngineKind,
+    },
+
     /// The engine's thread has stopped, because the host failed it.
     #[error("the engine has stopped: {0}")]
     EngineStopped(HostError),
@@ -138,6 +152,7 @@ assert_eq!(second.unwrap_err().errno(), rustix::io::Errno::BUSY);
             Self::RunDir { errno, .. } => *errno,
             Self::NoGuardian(_) => Errno::CHILD,
             Self::NoEngine(_) => Errno::NODEV,
+            Self::NoLines(_) | Self::Unsupported { .. } => Errno::OPNOTSUPP,
         }
     }
 }

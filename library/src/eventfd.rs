@@ -1,10 +1,17 @@
 //! Eventfds that somebody handed us.
 
 use crate::{Error, Result};
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::{Errno, ReadWriteFlags};
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use xen_eventfd_host::{Call, HostError};
+
+/// A new eventfd of our own.
+pub(crate) fn new() -> xen_eventfd_host::Result<OwnedFd> {
+    eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+        .map_err(|errno| HostError::new(Call::Open("an eventfd"), errno))
+}
 
 /// Our own reference to an eventfd, so that its owner may close his.
 #[derive(Debug)]
@@ -65,7 +72,6 @@ fn parse_id(fdinfo: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::event::{EventfdFlags, eventfd};
 
     #[test]
     fn two_descriptors_of_one_eventfd_are_the_same() {

@@ -1,9 +1,9 @@
 //! Who looks after the guests when this process is killed.
 //!
-//! A killed engine leaves its server enabled and its guests' vCPUs waiting. The guardian is a
-//! small process of its own, `xen-eventfd guard`, that waits for ours to end and then reaps what
-//! it left. It is given a pidfd of this process as its standard input: unlike a pipe's end, that
-//! cannot be held open by a forked child.
+//! A userspace engine that is killed leaves its server enabled and its guests' vCPUs waiting. The
+//! guardian is a small process of its own, `xen-eventfd guard`, that waits for ours to end and then
+//! reaps what it left. It is given a pidfd of this process as its standard input: unlike a pipe's
+//! end, that cannot be held open by a forked child.
 
 use crate::{Error, Result};
 use rustix::process::{PidfdFlags, getpid, pidfd_open};

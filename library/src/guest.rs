@@ -1,16 +1,15 @@
 //! A guest, and what can be registered for it.
 
 use crate::address::{Datamatch, IoEventAddress};
-use crate::engine::Engine;
-use crate::engine::doorbells::{Counters, Unmatched};
-use crate::engine::guest::{Attachment, Registered};
-use crate::engine::irq::IrqSource;
+use crate::engine::doorbells::{Counters, Registered, Unmatched};
+use crate::engine::{Attachment, Engine, IrqCounts};
 use crate::eventfd::EventFd;
 use crate::sync::Mutex;
 use crate::{Error, Result, lock};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use xen_eventfd_core::irq::Irq;
+use std::sync::atomic::Ordering;
+use xen_eventfd_core::irq::{Irq, Trigger};
 use xen_eventfd_core::{DomId, Doorbell, Filter, IoServerId, Kick, Port};
 use xen_eventfd_host::HostError;
 
@@ -26,11 +25,11 @@ use xen_eventfd_host::HostError;
 /// beside the datamatches, or a [fallback](Guest::register_fallback) that tells the VMM what it
 /// missed. What still matches nothing is *held*, and delivered when its eventfd is registered.
 #[derive(Debug, Clone)]
-pub struct Guest(Arc<Attachment>);
+pub struct Guest(Arc<dyn Attachment>);
 
 impl Guest {
-    pub(crate) fn new(engine: &Arc<Engine>, dom: DomId) -> Result<Self> {
-        Ok(Self(Arc::new(Attachment::new(engine, dom)?)))
+    pub(crate) fn new(engine: Arc<dyn Engine>, dom: DomId) -> Result<Self> {
+        engine.attach(dom).map(Self)
     }
 
     /// Signals `eventfd` for each write to `addr` that matches.
@@ -116,9 +115,10 @@ assert_eq!((missed.kicks[0].0.value, missed.kicks[0].1), (9, 1));
     /// once. Several signals between two turns of the engine raise it once, as under KVM.
     ///
     /// # Errors
-    /// [`Error::Busy`] if the eventfd raises an interrupt of this guest already;
-    /// [`Error::InvalidIrq`]; [`Error::NotAnEventFd`]; [`Error::GuestDied`]; [`Error::Host`] if
-    /// the guest has not allocated the event channel for this domain.
+    /// [`Error::Busy`] if the eventfd raises an interrupt of this guest already (with the kernel
+    /// engine, of any guest); [`Error::InvalidIrq`]; [`Error::NotAnEventFd`];
+    /// [`Error::GuestDied`]; [`Error::Host`] if the guest has not allocated the event channel for
+    /// this domain.
     ///
     #[doc = example!(r#"
 # let port = vcpu.alloc_unbound()?;
@@ -128,8 +128,8 @@ rustix::io::write(&call, &1_u64.to_ne_bytes())?;
 # vcpu.wait(port)?; // the guest's interrupt
 "#)]
     pub fn register_irqfd(&self, eventfd: &impl AsFd, irq: Irq) -> Result<IrqFd> {
-        let (serial, source) = self.0.register_irq(EventFd::new(eventfd.as_fd())?, irq)?;
-        Ok(IrqFd { guest: self.clone(), source, serial, armed: true })
+        let (serial, counts) = self.0.register_irq(EventFd::new(eventfd.as_fd())?, irq)?;
+        Ok(IrqFd { guest: self.clone(), irq, counts, serial, armed: true })
     }
 
     /// Takes an irqfd back by what it was. When this returns, it raises nothing any more.
@@ -191,7 +191,7 @@ assert!(xen.guest(dom).is_ok(), "it is free again");
 assert_eq!(guest.dom(), dom);
 "#)]
     pub fn dom(&self) -> DomId {
-        self.0.core.dom
+        self.0.dom()
     }
 
     /// Our ioreq server in it. No other outranks it if this is the highest id of all (7).
@@ -201,10 +201,11 @@ assert_eq!(guest.dom(), dom);
 assert_eq!(guest.server().0, 7);
 "#)]
     pub fn server(&self) -> IoServerId {
-        self.0.core.server
+        self.0.server()
     }
 
-    /// What its doorbells have seen.
+    /// What its doorbells have seen. Of a guest that died the kernel engine knows what it had seen
+    /// when it was last asked.
     ///
     #[doc = example!(r#"
 let kick = eventfd(0, EventfdFlags::empty())?;
@@ -216,7 +217,7 @@ let counters = guest.counters();
 assert_eq!((counters.delivered, counters.reads, counters.held), (1, 1, 0));
 "#)]
     pub fn counters(&self) -> Counters {
-        self.0.core.counters()
+        self.0.counters()
     }
 
     /// What is registered, in the order of addresses.
@@ -228,7 +229,7 @@ assert_eq!(guest.registered().len(), 1);
 assert_eq!(guest.registered()[0].kicks, 0);
 "#)]
     pub fn registered(&self) -> Vec<Registered> {
-        self.0.core.registered()
+        self.0.registered()
     }
 
     /// Kicks that wait for their eventfd to be registered.
@@ -245,7 +246,7 @@ rustix::io::read(&two, &mut [0; 8])?; // delivered
 assert!(guest.held().is_empty());
 "#)]
     pub fn held(&self) -> Vec<Kick> {
-        self.0.core.held()
+        self.0.held()
     }
 
     /// The last time that the host refused to wake a vCPU, if ever.
@@ -254,7 +255,7 @@ assert!(guest.held().is_empty());
 assert_eq!(guest.last_error(), None);
 "#)]
     pub fn last_error(&self) -> Option<HostError> {
-        self.0.core.last_error()
+        self.0.last_error()
     }
 
     /// Whether the guest is still served: neither dead nor let go of.
@@ -265,12 +266,13 @@ guest.close()?;
 assert!(!guest.is_served());
 "#)]
     pub fn is_served(&self) -> bool {
-        self.0.core.is_served()
+        self.0.is_served()
     }
 
     /// An eventfd that is readable once the guest is dead, or the engine has stopped and let go of
-    /// it; to be watched beside others. Do not
-    /// read it: every holder of the guest shares it.
+    /// it; to be watched beside others. Do not read it: every holder of the guest shares it.
+    ///
+    /// With [`crate::EngineKind::Privcmd`] only once a call has found the guest dead.
     ///
     #[doc = example!(r#"
 use rustix::event::{PollFd, PollFlags, poll};
@@ -280,7 +282,7 @@ poll(&mut [PollFd::new(&guest.gone(), PollFlags::IN)], None)?;
 assert!(!guest.is_served());
 "#)]
     pub fn gone(&self) -> BorrowedFd<'_> {
-        self.0.core.gone()
+        self.0.gone()
     }
 }
 
@@ -355,8 +357,8 @@ pub struct Fallback {
 pub struct Missed {
     /// Distinct kicks, in order, and how often each came.
     pub kicks: Vec<(Kick, u64)>,
-    /// Kicks of which only the number is known, as there were more distinct ones than
-    /// [`crate::MAX_UNMATCHED`].
+    /// Kicks of which only the number is known, as there were more distinct ones than the engine
+    /// keeps: [`crate::MAX_UNMATCHED`] in userspace, fewer in the kernel.
     pub overflowed: u64,
 }
 
@@ -374,6 +376,7 @@ assert_eq!((kick.value, times), (9, 2));
 assert!(fallback.take().kicks.is_empty());
 "#)]
     pub fn take(&self) -> Missed {
+        self.ioevent.guest.0.collect(&self.ioevent.doorbell, self.ioevent.serial, &self.unmatched);
         let Unmatched { kicks, overflowed } = std::mem::take(&mut *lock(&self.unmatched));
         Missed { kicks: kicks.into_iter().collect(), overflowed }
     }
@@ -395,7 +398,8 @@ assert!(fallback.doorbell().is_fallback());
 #[must_use = "dropping it ends the registration; `keep` it to end it by `unregister_irqfd`"]
 pub struct IrqFd {
     guest: Guest,
-    source: Arc<IrqSource>,
+    irq: Irq,
+    counts: Arc<IrqCounts>,
     serial: u64,
     armed: bool,
 }
@@ -427,7 +431,10 @@ irqfd.lower()?; // the guest has acknowledged it
 # assert!(!model.is_up(dom, Line::Isa(5)));
 "#)]
     pub fn lower(&self) -> Result<()> {
-        Ok(self.source.lower(&*self.guest.0.engine.shared.host)?)
+        match self.irq {
+            Irq::Line(_, Trigger::Level) => self.guest.0.lower(self.serial, &self.irq),
+            _ => Ok(()),
+        }
     }
 
     /// How many interrupts it raised.
@@ -441,7 +448,8 @@ rustix::io::write(&call, &1_u64.to_ne_bytes())?;
 assert_eq!((irqfd.raised(), irqfd.failed()), (1, 0));
 "#)]
     pub fn raised(&self) -> u64 {
-        self.source.raised.load(std::sync::atomic::Ordering::Relaxed)
+        self.guest.0.count_irqs(self.serial);
+        self.counts.raised.load(Ordering::Relaxed)
     }
 
     /// How many the host refused.
@@ -452,7 +460,8 @@ let irqfd = guest.register_irqfd(&call, Irq::Msi { addr: 0xfee0_0000, data: 0x41
 assert_eq!(irqfd.failed(), 0);
 "#)]
     pub fn failed(&self) -> u64 {
-        self.source.failed.load(std::sync::atomic::Ordering::Relaxed)
+        self.guest.0.count_irqs(self.serial);
+        self.counts.failed.load(Ordering::Relaxed)
     }
 }
 

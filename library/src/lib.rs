@@ -14,7 +14,7 @@ macro_rules! example {
             "# use rustix::event::{EventfdFlags, eventfd};\n",
             "# use xen_eventfd::*;\n",
             "# let model = xen_eventfd_model::Model::new();\n",
-            "# let dom = model.domain(xen_eventfd_model::Config::new(\"guest\"));\n",
+            "# let dom = model.domain(xen_eventfd_model::Config::new(\"guest\").kind(xen_eventfd_model::Kind::Hvm));\n",
             "# let vcpu = model.vcpu(dom, VcpuId(0));\n",
             "# let dir = tempfile::tempdir()?;\n",
             "# let host = model.client(\"backend\");\n",
@@ -34,12 +34,12 @@ mod eventfd;
 mod guardian;
 mod guest;
 pub mod run_dir;
+pub mod shown;
 mod sync;
 mod xen;
 
 pub use address::{AnyValue, Datamatch, IoEventAddress, Masked, NoDatamatch};
-pub use engine::doorbells::{Counters, MAX_REGISTRATIONS, MAX_UNMATCHED};
-pub use engine::guest::Registered;
+pub use engine::doorbells::{Counters, MAX_REGISTRATIONS, MAX_UNMATCHED, Registered};
 pub use engine::orphan::Reaped;
 pub use error::{Error, Result};
 pub use guardian::{Guardian, VARIABLE as GUARDIAN_VARIABLE};

@@ -1,17 +1,22 @@
 //! The way in: Xen, and the engine that serves its guests.
 
 use crate::engine::Engine;
+use crate::engine::kernel::KernelEngine;
+use crate::engine::module::is_absent;
 use crate::engine::orphan::{self, Reaped};
+use crate::engine::privcmd::PrivcmdEngine;
+use crate::engine::userspace::UserspaceEngine;
 use crate::guardian::Guardian;
 use crate::run_dir::{self, Purpose, RunDir};
 use crate::sync::Mutex;
 use crate::{Error, Guest, Result};
 use core::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use xen_eventfd_core::DomId;
 use xen_eventfd_host::linux::LinuxHost;
+use xen_eventfd_host::linux::eventfd::Control;
 use xen_eventfd_host::{Domain, Host};
 
 /// Names the engine that [`Xen::new`] takes.
@@ -21,18 +26,33 @@ pub const ENGINE_VARIABLE: &str = "XEN_EVENTFD_ENGINE";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum EngineKind {
-    /// The best that this machine has.
+    /// The kernel module if it is loaded, else userspace.
     #[default]
     Auto,
+    /// The kernel module, through `/dev/xen/eventfd`. No process but the backend is woken by a kick.
+    Kernel,
     /// A thread of this process, on `/dev/xen/privcmd` and `/dev/xen/evtchn`.
     Userspace,
+    /// The kernel module, by the requests of the kernel patch (`IOCTL_PRIVCMD_IOEVENTFD` and
+    /// `IOCTL_PRIVCMD_IRQFD`) instead of its own. Never picked by itself: it is there for who must
+    /// know that these still work.
+    ///
+    /// They can say little, and the rest is [`Error::Unsupported`]. A doorbell is in memory, takes
+    /// one value of at most 16 bits, and only the low 16 bits of a write are compared, whatever its
+    /// width (`3_u32` takes 0x80010003 too); an eventfd has one doorbell of a guest. An interrupt is
+    /// an MSI, or a line that is raised and never lowered. There are no fallbacks, no event channels
+    /// in either direction, and no news of a guest's death: [`Guest::gone`] is readable once a call
+    /// has found the guest dead.
+    Privcmd,
 }
 
 impl fmt::Display for EngineKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Auto => "auto",
+            Self::Kernel => "kernel",
             Self::Userspace => "userspace",
+            Self::Privcmd => "privcmd",
         })
     }
 }
@@ -43,7 +63,9 @@ impl FromStr for EngineKind {
     fn from_str(name: &str) -> Result<Self> {
         match name {
             "auto" => Ok(Self::Auto),
+            "kernel" => Ok(Self::Kernel),
             "userspace" => Ok(Self::Userspace),
+            "privcmd" => Ok(Self::Privcmd),
             other => Err(Error::NoEngine(format!("there is no engine called {other:?}"))),
         }
     }
@@ -68,7 +90,7 @@ pub struct Xen(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    engine: Arc<Engine>,
+    engine: Arc<dyn Engine>,
     guardian: Guardian,
     guarded: Mutex<bool>,
 }
@@ -109,7 +131,7 @@ let xen = Xen::builder().run_dir(other.path()).open_on(host)?;
     }
 
     /// Who looks after the guests when this process is killed; [`Guardian::Auto`] unless told on
-    /// a real host, [`Guardian::None`] on any other.
+    /// a real host, [`Guardian::None`] on any other. The kernel engine needs none, and starts none.
     ///
     #[doc = example!(r#"
 # let other = tempfile::tempdir()?;
@@ -143,17 +165,28 @@ match Xen::builder().engine(EngineKind::Userspace).run_dir(dir.path()).open() {
             (None, Ok(name)) => name.parse()?,
             (None, Err(_)) => EngineKind::Auto,
         };
-        match kind {
-            EngineKind::Auto | EngineKind::Userspace => {
-                self.open_with(Arc::new(LinuxHost::open()?), Guardian::Auto)
+        let module = pick(kind, Control::open)?;
+        let host = Arc::new(LinuxHost::open()?);
+        let run_dir = self.open_run_dir()?;
+        Ok(match module {
+            // Nothing is left when they end, so nobody need look after that.
+            Some(control) if kind == EngineKind::Privcmd => {
+                Xen::with(PrivcmdEngine::new(host, run_dir, control), Guardian::None)
             }
-        }
+            Some(control) => Xen::with(KernelEngine::new(host, run_dir, control), Guardian::None),
+            None => {
+                let engine = UserspaceEngine::start(host, run_dir, true)?;
+                Xen::with(engine, self.guardian.unwrap_or(Guardian::Auto))
+            }
+        })
     }
 
-    /// Opens another host: the model, or a wrapper of one's own.
+    /// Opens another host: the model, or a wrapper of one's own. It is served by the userspace
+    /// engine.
     ///
     /// # Errors
-    /// Whatever that host answers.
+    /// Whatever that host answers; [`Error::NoEngine`] for the engines of the kernel module, which
+    /// serves this machine's Xen.
     ///
     #[doc = example!(r#"
 # let other = tempfile::tempdir()?;
@@ -161,14 +194,16 @@ let host = model.client("backend"); // any Host
 let xen = Xen::builder().run_dir(other.path()).open_on(host)?;
 "#)]
     pub fn open_on(self, host: Arc<dyn Host>) -> Result<Xen> {
-        self.open_with(host, Guardian::None)
+        if matches!(self.engine, Some(EngineKind::Kernel | EngineKind::Privcmd)) {
+            let why = "the kernel module serves this machine's Xen and no other host";
+            return Err(Error::NoEngine(why.to_owned()));
+        }
+        let engine = UserspaceEngine::start(host, self.open_run_dir()?, false)?;
+        Ok(Xen::with(engine, self.guardian.unwrap_or(Guardian::None)))
     }
 
-    fn open_with(self, host: Arc<dyn Host>, guardian: Guardian) -> Result<Xen> {
-        let run_dir = RunDir::open(&self.run_dir.unwrap_or_else(|| run_dir::DEFAULT.into()))?;
-        let engine = Arc::new(Engine::start(host, run_dir)?);
-        let guardian = self.guardian.unwrap_or(guardian);
-        Ok(Xen(Arc::new(Inner { engine, guardian, guarded: Mutex::new(false) })))
+    fn open_run_dir(&self) -> Result<RunDir> {
+        RunDir::open(self.run_dir.as_deref().unwrap_or(Path::new(run_dir::DEFAULT)))
     }
 
     /// Sweeps up after engines that were killed: every guest that has a record and no living
@@ -200,7 +235,7 @@ let reaped = Xen::builder().run_dir(dir.path()).reap_on(&*model.client("reaper")
 assert!(matches!(reaped[..], [(_, Ok(Reaped::InUse))]));
 "#)]
     pub fn reap_on(self, host: &dyn Host) -> Result<Vec<(DomId, Result<Reaped>)>> {
-        let run_dir = RunDir::open(&self.run_dir.unwrap_or_else(|| run_dir::DEFAULT.into()))?;
+        let run_dir = self.open_run_dir()?;
         let reap = |dom: DomId| -> Result<Reaped> {
             let _lock = match run_dir.lock(dom, Purpose::Reap) {
                 Err(Error::InUse { .. }) => return Ok(Reaped::InUse),
@@ -215,7 +250,39 @@ assert!(matches!(reaped[..], [(_, Ok(Reaped::InUse))]));
     }
 }
 
+/// Why the requests of the patch are not made on Linux's own device.
+const NOT_ON_PRIVCMD: &str = "the privcmd engine asks our kernel module, which is not loaded \
+    (`modprobe xen-eventfd`); on Linux's own /dev/xen/privcmd kernel and device model would share \
+    one slot, which loses kicks or crashes the guest; use the userspace engine there";
+
+/// The module, if it is what serves guests.
+fn pick(
+    kind: EngineKind,
+    open: impl FnOnce() -> xen_eventfd_host::Result<Control>,
+) -> Result<Option<Control>> {
+    let complete = |control: Control| {
+        let lacks = "the kernel module lacks some of what an engine does; install a newer one";
+        control.info().complete.then_some(control).ok_or_else(|| Error::NoEngine(lacks.to_owned()))
+    };
+    let refused = |error| match kind {
+        EngineKind::Privcmd if is_absent(&error) => Error::NoEngine(NOT_ON_PRIVCMD.to_owned()),
+        _ => error.into(),
+    };
+    let module = || open().map_err(refused).and_then(complete);
+    match kind {
+        EngineKind::Kernel | EngineKind::Privcmd => module().map(Some),
+        EngineKind::Userspace => Ok(None),
+        EngineKind::Auto => Ok(module()
+            .inspect_err(|why| tracing::debug!(%why, "the userspace engine serves"))
+            .ok()),
+    }
+}
+
 impl Xen {
+    fn with(engine: impl Engine + 'static, guardian: Guardian) -> Self {
+        Self(Arc::new(Inner { engine: Arc::new(engine), guardian, guarded: Mutex::new(false) }))
+    }
+
     /// Opens this machine's Xen with the best engine that it has.
     ///
     /// # Errors
@@ -256,11 +323,11 @@ assert_eq!(refused.to_string(), "no domain 77; `xl list` shows those that are");
     pub fn guest(&self, dom: DomId) -> Result<Guest> {
         let mut guarded = crate::lock(&self.0.guarded);
         if !*guarded {
-            self.0.guardian.start(self.0.engine.shared.run_dir.path())?;
+            self.0.guardian.start(self.0.engine.run_dir().path())?;
             *guarded = true;
         }
         drop(guarded);
-        Guest::new(&self.0.engine, dom)
+        Guest::new(Arc::clone(&self.0.engine), dom)
     }
 
     /// Finds a domain by its name or its number.
@@ -274,7 +341,7 @@ assert_eq!(xen.find("1")?.id, dom);
 assert!(matches!(xen.find("nobody"), Err(Error::UnknownDomain(_))));
 "#)]
     pub fn find(&self, name: &str) -> Result<Domain> {
-        find(&*self.0.engine.shared.host, name)
+        find(&**self.host(), name)
     }
 
     /// The host on which the engine runs.
@@ -283,7 +350,16 @@ assert!(matches!(xen.find("nobody"), Err(Error::UnknownDomain(_))));
 assert_eq!(xen.host().vcpus(dom)?, 1);
 "#)]
     pub fn host(&self) -> &Arc<dyn Host> {
-        &self.0.engine.shared.host
+        self.0.engine.host()
+    }
+
+    /// The engine that serves; never [`EngineKind::Auto`].
+    ///
+    #[doc = example!(r#"
+assert_eq!(xen.engine(), EngineKind::Userspace); // the only one for the model
+"#)]
+    pub fn engine(&self) -> EngineKind {
+        self.0.engine.kind()
     }
 }
 
@@ -299,4 +375,43 @@ pub fn find(host: &dyn Host, name: &str) -> Result<Domain> {
     let number = name.parse().ok().map(DomId);
     let named = |domain: &Domain| Some(domain.id) == number || domain.name.as_deref() == Some(name);
     host.domains()?.into_iter().find(named).ok_or_else(|| Error::UnknownDomain(name.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xen_eventfd_host::{Call, Errno, HostError};
+
+    fn no_module() -> xen_eventfd_host::Result<Control> {
+        Err(HostError::new(Call::Open("/dev/xen/eventfd"), Errno::NOENT))
+    }
+
+    #[test]
+    fn without_the_module_the_userspace_engine_is_the_best() {
+        assert!(matches!(pick(EngineKind::Auto, no_module), Ok(None)));
+    }
+
+    #[test]
+    fn a_kernel_engine_that_was_asked_for_is_not_replaced() {
+        let refused = pick(EngineKind::Kernel, no_module).unwrap_err();
+        assert!(refused.to_string().contains("modprobe xen-eventfd"), "{refused}");
+    }
+
+    #[test]
+    fn the_requests_of_the_patch_are_not_made_on_linuxs_own_device() {
+        let refused = pick(EngineKind::Privcmd, no_module).unwrap_err();
+        assert!(matches!(refused, Error::NoEngine(_)));
+        for way_out in ["modprobe xen-eventfd", "userspace"] {
+            assert!(refused.to_string().contains(way_out), "{refused}");
+        }
+        let forbidden = || Err(HostError::new(Call::Open("/dev/xen/eventfd"), Errno::ACCESS));
+        let refused = pick(EngineKind::Privcmd, forbidden).unwrap_err();
+        assert!(refused.to_string().contains("run as root"), "{refused}");
+    }
+
+    #[test]
+    fn the_userspace_engine_does_not_ask_whether_there_is_another() {
+        let opened = || -> xen_eventfd_host::Result<Control> { panic!("the device was opened") };
+        assert!(matches!(pick(EngineKind::Userspace, opened), Ok(None)));
+    }
 }

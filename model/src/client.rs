@@ -331,9 +331,23 @@ impl Host for Client {
         })
     }
 
+    fn has_lines(&self, dom: DomId) -> Result<bool> {
+        let call = Call::Xenstore(format!("/libxl/{}/type", dom.0));
+        self.0.call(CallKind::HasLines, call, |world| {
+            Ok(world.domains.get(&dom).is_some_and(|domain| domain.has_lines()))
+        })
+    }
+
     fn set_line(&self, dom: DomId, line: Line, up: bool) -> Result<()> {
         self.0.call(CallKind::SetLine, Call::Interrupt(dom), |world| {
-            world.target(dom)?.set_line(line, up)
+            let domain = world.target(dom)?;
+            let name = crate::irq::check(line)?;
+            if domain.has_lines() {
+                domain.set_line(name, up);
+                return Ok(());
+            }
+            world.crash_host(format!("a line was set in {dom}, which has none"));
+            Err(Errno::HOSTDOWN)
         })
     }
 

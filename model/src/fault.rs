@@ -29,6 +29,8 @@ pub enum CallKind {
     UnmapRange,
     /// `Host::inject_msi`.
     InjectMsi,
+    /// `Host::has_lines`.
+    HasLines,
     /// `Host::set_line`.
     SetLine,
     /// `Host::event_channels`.

@@ -14,7 +14,7 @@ pub(crate) struct Interrupts {
     /// How often each vector was injected.
     pub(crate) injected: BTreeMap<u8, u64>,
     /// Lines by their name.
-    pub(crate) lines: BTreeMap<(u8, u8, u8), Wire>,
+    pub(crate) lines: BTreeMap<Name, Wire>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -23,8 +23,21 @@ pub(crate) struct Wire {
     pub(crate) edges: u64,
 }
 
-/// A line as a key: ISA or PCI, then its numbers. `None`: x86 has no such line.
-pub(crate) fn name(line: Line) -> Option<(u8, u8, u8)> {
+/// A line as a key: ISA or PCI, then its numbers.
+pub(crate) type Name = (u8, u8, u8);
+
+/// EOPNOTSUPP for an Arm line, EINVAL for one that is not there.
+pub(crate) fn check(line: Line) -> Result<Name, Errno> {
+    match line {
+        Line::Isa(0..=15) | Line::PciIntx { device: 0..=31, pin: 0..=3 } => {}
+        Line::Isa(_) | Line::PciIntx { .. } => return Err(Errno::INVAL),
+        Line::Spi(_) => {}
+    }
+    name(line).ok_or(Errno::OPNOTSUPP)
+}
+
+/// Its key. `None`: x86 has no such line.
+pub(crate) fn name(line: Line) -> Option<Name> {
     match line {
         Line::Isa(isa) => Some((0, isa, 0)),
         Line::PciIntx { device, pin } => Some((1, device, pin)),
@@ -82,22 +95,19 @@ impl Domain {
         destination == 0xFF || (number % 2 == 0 && number / 2 < vcpus)
     }
 
-    /// EOPNOTSUPP for an Arm line, EINVAL for one that is not there. Raising a line that is up
-    /// does nothing. A PVH guest has no interrupt controller: the line leads nowhere.
-    pub(crate) fn set_line(&mut self, line: Line, up: bool) -> Result<(), Errno> {
-        let name = name(line).ok_or(Errno::OPNOTSUPP)?;
-        match line {
-            Line::Isa(0..=15) | Line::PciIntx { device: 0..=31, pin: 0..=3 } => {}
-            _ => return Err(Errno::INVAL),
-        }
-        let leads_somewhere = self.kind == Kind::Hvm;
+    /// Whether Xen emulates interrupt controllers for it. Only then may a line be set.
+    pub(crate) fn has_lines(&self) -> bool {
+        self.kind == Kind::Hvm
+    }
+
+    /// Raising a line that is up does nothing.
+    pub(crate) fn set_line(&mut self, name: Name, up: bool) {
         let wire = self.interrupts.lines.entry(name).or_default();
-        let rises = up && !wire.up && leads_somewhere;
+        let rises = up && !wire.up;
         wire.up = up;
         if rises {
             wire.edges += 1;
             self.arrive();
         }
-        Ok(())
     }
 }

@@ -10,7 +10,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
-use xen_eventfd::{DomId, Guardian, Port, Xen};
+use xen_eventfd::{DomId, EngineKind, Guardian, Port, Xen};
 use xen_eventfd_guest_orders::Report;
 
 /// One performance of one scenario.
@@ -48,7 +48,10 @@ impl<'a> Play<'a> {
     /// No engine can run.
     pub fn xen(&self) -> Result<Xen> {
         let builder = Xen::builder().run_dir(self.stage.run_dir()).guardian(Guardian::None);
-        Ok(builder.open_on(self.stage.host())?)
+        Ok(match self.stage.engine() {
+            Some(engine) => builder.engine(engine).open()?,
+            None => builder.open_on(self.stage.host())?,
+        })
     }
 
     /// Creates a guest with these orders. It waits for [`Guest::start`].
@@ -84,7 +87,8 @@ impl<'a> Play<'a> {
     ) -> Result<Engine> {
         let fds: Vec<BorrowedFd<'_>> = doorbells.iter().map(|(_, _, fd)| fd.as_fd()).collect();
         let doorbells = doorbells.iter().map(|(addr, value, _)| (*addr, *value)).collect();
-        let spec = engine::Spec { dom: dom.0, doorbells, kill };
+        let engine = self.stage.engine().map(|engine| engine.to_string());
+        let spec = engine::Spec { dom: dom.0, doorbells, engine, kill };
         let (process, server) = self.process(&Role::Engine(spec), &fds)?;
         Ok(Engine { process, server })
     }
@@ -97,6 +101,21 @@ impl<'a> Play<'a> {
             Some(Say::Failed { why, .. }) => bail!("{why}"),
             other => bail!("a process began with {other:?}"),
         }
+    }
+
+    /// Waits until an engine has noticed that its guest died. `false`: it has not, in time.
+    ///
+    /// # Errors
+    /// It cannot be waited for.
+    pub fn notices_death(&self, guest: &xen_eventfd::Guest) -> Result<bool> {
+        if self.stage.engine() == Some(EngineKind::Privcmd) {
+            // The patch has no news of it: this engine notices when it is asked something.
+            let since = Instant::now();
+            while guest.is_served() && since.elapsed() < PATIENCE {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        readable(guest.gone(), PATIENCE)
     }
 
     /// Waits until no dead domain is kept by anybody.

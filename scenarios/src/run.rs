@@ -12,6 +12,8 @@ pub struct Outcome {
     pub trace: Trace,
     /// What did not hold, if anything.
     pub failure: Option<String>,
+    /// What the engine has no way to do, if the scenario wants it. Then nothing was judged.
+    pub skipped: Option<String>,
 }
 
 /// Plays a scenario, and then looks for what must never be left behind.
@@ -21,16 +23,53 @@ pub fn run(scenario: &Scenario, stage: &dyn Stage) -> Outcome {
         (scenario.play)(&mut play)?;
         play.no_zombies().context("after the scenario")
     }));
-    let failure = match played {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(format!("{error:#}")),
-        Err(panic) => Some(
-            panic
-                .downcast_ref::<String>()
-                .cloned()
-                .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
-                .unwrap_or_else(|| "a panic".to_owned()),
-        ),
-    };
-    Outcome { trace: play.trace, failure }
+    let (mut failure, mut skipped) = (None, None);
+    match played {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => match error.downcast_ref() {
+            Some(xen_eventfd::Error::Unsupported { what, .. }) => {
+                skipped = Some((*what).to_owned())
+            }
+            _ => failure = Some(format!("{error:#}")),
+        },
+        Err(panic) => {
+            failure = Some(
+                panic
+                    .downcast_ref::<String>()
+                    .cloned()
+                    .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+                    .unwrap_or_else(|| "a panic".to_owned()),
+            );
+        }
+    }
+    Outcome { trace: play.trace, failure, skipped }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage::model::ModelStage;
+    use xen_eventfd::{EngineKind, Error};
+
+    fn outcome(play: fn(&mut Play<'_>) -> Result<()>) -> Outcome {
+        let scenario = Scenario { name: "one", about: "one", race: false, play };
+        run(&scenario, &ModelStage::new().unwrap())
+    }
+
+    #[test]
+    fn what_an_engine_cannot_do_is_no_failure() {
+        let outcome = outcome(|_| {
+            let error = Error::Unsupported { what: "pulses", engine: EngineKind::Privcmd };
+            Err(error).context("on the way")
+        });
+        assert_eq!((outcome.failure, outcome.skipped), (None, Some("pulses".to_owned())));
+    }
+
+    #[test]
+    fn an_error_and_a_panic_are_failures() {
+        let failed = outcome(|_| Err(Error::UnknownDomain("web".to_owned()).into()));
+        assert!(failed.failure.unwrap().contains("web") && failed.skipped.is_none());
+        let panicked = outcome(|_| panic!("a bad end"));
+        assert_eq!((panicked.failure, panicked.skipped), (Some("a bad end".to_owned()), None));
+    }
 }

@@ -13,10 +13,10 @@ pub(crate) use sanitize::{Arguments as Sanitize, sanitize};
 
 use crate::counts;
 use crate::step::{Step, target};
-use crate::tally::{Tally, one};
+use crate::tally::Tally;
 use anyhow::Result;
 
-/// Explores the engine with loom: `library/src/engine/explored`.
+/// Explores the engine with loom: `library/src/engine/userspace/explored`.
 pub(crate) fn loom() -> Result<Tally> {
     // Optimised, as it runs them a hundred thousand times; and apart, as all is built anew for it.
     let step = Step::cargo("test --locked --release --package xen-eventfd --lib explored::")
@@ -35,7 +35,7 @@ pub(crate) fn kani() -> Result<Tally> {
         );
         return Ok(Tally::default());
     }
-    Ok(one(Step::cargo("kani --package xen-eventfd-core").run()?.ok))
+    Ok(Tally::one(Step::cargo("kani --package xen-eventfd-core").run()?.ok))
 }
 
 /// Runs tests and counts them.

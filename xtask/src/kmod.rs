@@ -1,19 +1,23 @@
 //! `cargo xtask kmod`: builds the kernel module for the kernel that the lab boots, and loads it
 //! there.
 
+mod confinement;
+mod deb;
 mod guests;
-mod kernel_log;
+pub(crate) mod kernel_log;
+mod seed;
+mod tests;
+mod wakeups;
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::{Args, Subcommand};
 use xen_eventfd_lab::{Boot, Dom0, Lab, Machine, target_folder, workspace};
 
-use crate::{
-    lab::{Kind, RACE_CPUS},
-    tally::Tally,
-};
+pub(crate) use tests::Tests;
+
+use crate::{boots::Boots, lab::Kind, tally::Tally};
 
 /// What to do with the module.
 #[derive(Debug, Args)]
@@ -30,6 +34,12 @@ enum Command {
         #[arg(long)]
         clippy: bool,
     },
+    /// Build Debian's packages of it and of the command; prints where they are
+    Deb {
+        /// Check them, install them in a Debian system, and load in dom0 what is installed there
+        #[arg(long)]
+        test: bool,
+    },
     /// Load it in the lab, have it serve guests, unload it, and look at the kernel's log
     Test {
         /// The kind of dom0; both if not given
@@ -39,6 +49,25 @@ enum Command {
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=16))]
         cpus: Option<u32>,
         /// Only tests whose name contains one of these
+        names: Vec<String>,
+    },
+    /// Test the ABI of the patch, on the module and on the patch itself; a part of `test`
+    Seed {
+        /// The kind of dom0; both if not given
+        #[arg(long, value_enum)]
+        dom0: Option<Kind>,
+        /// Only on the patch itself, in a PVH dom0: that the tests are true
+        #[arg(long, conflicts_with = "dom0")]
+        patch: bool,
+        /// Only tests whose name contains one of these
+        names: Vec<String>,
+    },
+    /// Count who is woken by 1,000 kicks: with a VMM alone, with it, with Linux's own patch
+    Wakeups {
+        /// The kind of dom0; Linux's patch runs in a PVH one alone
+        #[arg(long, value_enum, default_value_t = Kind::Pvh)]
+        dom0: Kind,
+        /// Only ways whose name contains one of these: upstream, native, …
         names: Vec<String>,
     },
     /// A shell in a dom0 that has it loaded; Control and ] leaves
@@ -65,6 +94,8 @@ pub(crate) struct Module {
 
 /// Where the module lies in dom0.
 const IN_DOM0: &str = "lib/modules/xen-eventfd.ko";
+/// Its device.
+const NODE: &str = "/dev/xen/eventfd";
 
 const SHORT: Duration = Duration::from_secs(30);
 
@@ -77,31 +108,34 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             println!("for Linux {} ({})", module.release, module.version);
             Ok(())
         }
-        Command::Test { dom0, cpus, ref names } => {
-            let module = build(&lab, false)?;
-            let guests = guests::Guests::prepare()?;
-            let kinds = dom0.map_or_else(|| vec![Kind::Pv, Kind::Pvh], |kind| vec![kind]);
-            let mut tally = Tally::default();
-            for kind in kinds {
-                let kind = Dom0::from(kind);
-                if names.is_empty() {
-                    comes_and_goes(&lab, &module, kind)
-                        .with_context(|| format!("{} dom0", kind.name()))?;
-                    println!("ok      {}: loaded, unloaded, the log is clean", kind.name());
-                    tally.passed += 1;
-                }
-                let boots = cpus.map_or_else(
-                    || vec![(1, false), (RACE_CPUS, true)],
-                    |cpus| vec![(cpus, false)],
-                );
-                for (cpus, races) in boots {
-                    tally += guests.play(&lab, &module, (kind, cpus), races, names)?;
-                }
-            }
-            println!("{tally}");
-            ensure!(tally.failed == 0, "{} tests of the module failed", tally.failed);
+        Command::Deb { test: true } => {
+            println!("{}", deb::test(&lab)?);
             Ok(())
         }
+        Command::Deb { test: false } => {
+            let deb::Packages { command, module } = deb::build_packages(&lab)?;
+            println!("{}\n{}", command.display(), module.display());
+            Ok(())
+        }
+        Command::Test { dom0, cpus, ref names } => {
+            let tests = Tests::prepare(lab, names)?;
+            let mut boots = Boots::new();
+            tests.add(&mut boots, (), dom0, cpus, names);
+            conclude(boots)
+        }
+        Command::Seed { dom0, patch, ref names } => {
+            let module = build(&lab, false)?;
+            let tests = seed::Tests::prepare(&lab.kernel_build()?, names)?;
+            let mut boots = Boots::new();
+            for kind in kinds(dom0).into_iter().filter(|_| !patch) {
+                tests.add_ours(&mut boots, (), &lab, &module, kind);
+            }
+            if dom0 != Some(Kind::Pv) {
+                tests.add_theirs(&mut boots, (), &lab);
+            }
+            conclude(boots)
+        }
+        Command::Wakeups { dom0, ref names } => wakeups::run(&lab, dom0.into(), names),
         Command::Load { dom0, cpus } => {
             let module = build(&lab, false)?;
             let boot = module.put(Boot::new(dom0.into()).cpus(cpus).name("kmod-shell"));
@@ -118,12 +152,63 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
 }
 
+fn kinds(dom0: Option<Kind>) -> Vec<Dom0> {
+    dom0.map_or_else(|| vec![Dom0::Pvh, Dom0::Pv], |kind| vec![kind.into()])
+}
+
+/// Runs what was asked for, and counts.
+fn conclude(boots: Boots<'_, ()>) -> Result<()> {
+    let mut tally = Tally::default();
+    boots.run().into_iter().for_each(|done| tally += done.tally);
+    println!("{tally}");
+    ensure!(tally != Tally::default(), "no test is called anything like that");
+    ensure!(tally.failed == 0, "{} tests of the module failed", tally.failed);
+    Ok(())
+}
+
+/// Builds it, and has clippy look at it. Whatever warns, objtool too, is an error.
+pub(crate) fn check() -> Result<Tally> {
+    let lab = Lab::prepare()?;
+    let mut tally = Tally::default();
+    for clippy in [false, true] {
+        build(&lab, clippy)?;
+        tally += Tally::one(true);
+    }
+    Ok(tally)
+}
+
+/// Builds Debian's packages and tries them.
+pub(crate) fn test_packages() -> Result<Tally> {
+    deb::test(&Lab::prepare()?)
+}
+
 /// Builds the module for the lab's kernel. A warning, whoever's, is an error.
 pub(crate) fn build(lab: &Lab, clippy: bool) -> Result<Module> {
+    build_in(lab, if clippy { Room::Clippy } else { Room::Usual })
+}
+
+/// Where objects lie, and thus what make finds there of earlier builds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    /// The objects of the last build.
+    Usual,
+    /// Those of the last build under clippy.
+    Clippy,
+    /// Nothing.
+    Again,
+}
+
+fn build_in(lab: &Lab, room: Room) -> Result<Module> {
     let kernel = lab.kernel_build()?;
-    let output =
-        target_folder().join(if clippy { "kmod-clippy" } else { "kmod" }).join(kernel.release());
-    let arguments: &[&str] = if clippy { &["CLIPPY=1"] } else { &[] };
+    let (folder, arguments): (_, &[&str]) = match room {
+        Room::Usual => ("kmod", &[]),
+        Room::Clippy => ("kmod-clippy", &["CLIPPY=1"]),
+        Room::Again => ("kmod-again", &[]),
+    };
+    let output = target_folder().join(folder).join(kernel.release());
+    if room == Room::Again && output.exists() {
+        std::fs::remove_dir_all(&output)?;
+    }
     let lines = kernel.make(workspace(), "kernel", &output, arguments)?;
     let warning = lines.iter().find(|line| line.to_lowercase().contains("warning:"));
     ensure!(warning.is_none(), "the module is built with warnings; they are above");
@@ -142,25 +227,4 @@ impl Module {
 /// Loads the module into dom0's kernel.
 pub(crate) fn load(machine: &mut Machine) -> Result<()> {
     machine.check(&format!("insmod /{IN_DOM0}"), SHORT).map(drop)
-}
-
-/// Boots, loads the module, opens its device, unloads it, and looks at what the kernel said.
-fn comes_and_goes(lab: &Lab, module: &Module, kind: Dom0) -> Result<()> {
-    const NODE: &str = "/dev/xen/eventfd";
-    let boot = module.put(Boot::new(kind).name(format!("kmod-{}", kind.name())));
-    let mut machine = lab.boot(boot)?;
-    let log = kernel_log::Log::begin(&mut machine)?;
-
-    load(&mut machine)?;
-    let mode = machine.check(&format!("stat -c '%A %u %g' {NODE}"), SHORT)?.text();
-    ensure!(mode == "crw------- 0 0", "{NODE} is root's alone, not {mode}");
-    let refused = machine.run(&format!("exec 3<{NODE}; rmmod xen_eventfd"), SHORT)?;
-    ensure!(!refused.success(), "rmmod is refused while the device is open");
-    machine.check("rmmod xen_eventfd", SHORT)?;
-    machine.check(&format!("test ! -e {NODE}"), SHORT)?;
-    load(&mut machine).context("a second time")?;
-    machine.check("rmmod xen_eventfd", SHORT)?;
-
-    log.end(&mut machine)?;
-    machine.finish().map(drop)
 }

@@ -2,6 +2,7 @@
 
 mod scenarios;
 
+use crate::boots::Boots;
 use crate::tally::Tally;
 use anyhow::{Result, ensure};
 use clap::{Args, Subcommand, ValueEnum};
@@ -85,6 +86,31 @@ impl From<Kind> for Dom0 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Engine {
     Userspace,
+    /// The kernel module, which is built first
+    Kernel,
+    /// The kernel module, by the requests of the kernel patch
+    Privcmd,
+}
+
+impl Engine {
+    /// As the programs in dom0 call it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Userspace => "userspace",
+            Self::Kernel => "kernel",
+            Self::Privcmd => "privcmd",
+        }
+    }
+
+    /// Whether it is the kernel module's.
+    fn needs_module(self) -> bool {
+        self != Self::Userspace
+    }
+
+    /// Whether it can do all that the command asks for.
+    fn is_whole(self) -> bool {
+        self != Self::Privcmd
+    }
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<()> {
@@ -123,51 +149,47 @@ fn shell(machinery: &Machinery) -> Result<()> {
 impl Test {
     /// Plays what was asked for.
     fn play(&self) -> Result<Tally> {
-        let Engine::Userspace = self.engine;
-        let stage = scenarios::Stage::prepare(&self.names)?;
+        let stage = scenarios::Stage::prepare(self.engine, &self.names)?;
         let kinds = self.dom0.map_or_else(|| vec![Kind::Pv, Kind::Pvh], |kind| vec![kind]);
-        let mut tally = stage.model_tally();
+        let mut boots = Boots::new();
         for kind in kinds {
-            match self.cpus {
-                Some(cpus) => tally += stage.play(kind.into(), cpus, false, &self.names)?,
-                None => tally += play_all(&stage, kind.into(), &self.names),
-            }
+            stage.add(&mut boots, (), kind.into(), self.cpus, &self.names);
         }
+        let mut tally = stage.model_tally();
+        boots.run().into_iter().for_each(|done| tally += done.tally);
         Ok(tally)
     }
 }
 
-/// Everything that the lab tests, built, and played on the model.
+/// Everything that the lab tests with one engine, built, and played on the model.
 pub(crate) struct Scenarios(scenarios::Stage);
 
 impl Scenarios {
+    /// With the userspace engine.
     pub(crate) fn prepare() -> Result<Self> {
-        Ok(Self(scenarios::Stage::prepare(&[])?))
+        Ok(Self(scenarios::Stage::prepare(Engine::Userspace, &[])?))
+    }
+
+    /// The same with the kernel engine.
+    pub(crate) fn with_kernel(&self) -> Result<Self> {
+        self.0.with_module(Engine::Kernel).map(Self)
+    }
+
+    /// The same with the engine that speaks the patch's ABI.
+    pub(crate) fn with_privcmd(&self) -> Result<Self> {
+        self.0.with_module(Engine::Privcmd).map(Self)
     }
 
     pub(crate) fn model_tally(&self) -> Tally {
         self.0.model_tally()
     }
 
-    pub(crate) fn play(&self, dom0: Dom0) -> Tally {
-        play_all(&self.0, dom0, &[])
-    }
-}
-
-/// All on one CPU, and then those that race on several; what was asked for by name, on both. A boot that ends before its scenarios do
-/// counts as one failure, and takes nothing away from the other.
-fn play_all(stage: &scenarios::Stage, dom0: Dom0, names: &[String]) -> Tally {
-    let mut tally = Tally::default();
-    for (cpus, races) in [(1, false), (RACE_CPUS, names.is_empty())] {
-        match stage.play(dom0, cpus, races, names) {
-            Ok(played) => tally += played,
-            Err(error) => {
-                println!("{} dom0, {cpus} CPUs: FAILED {error:#}", dom0.name());
-                tally.failed += 1;
-            }
+    /// Has them played in both kinds of dom0.
+    pub(crate) fn add<'a, G: Copy + Send>(&'a self, boots: &mut Boots<'a, G>, group: G) {
+        for dom0 in [Dom0::Pvh, Dom0::Pv] {
+            self.0.add(boots, group, dom0, None, &[]);
         }
     }
-    tally
 }
 
 /// Things happen at once on so many.

@@ -3,6 +3,7 @@
 //! One module per command, named like it.
 
 mod attacks;
+mod boots;
 mod counts;
 mod kmod;
 mod lab;
@@ -10,6 +11,7 @@ mod step;
 mod tally;
 mod test;
 mod tool;
+mod upstream;
 
 use std::process::ExitCode;
 

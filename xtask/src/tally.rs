@@ -1,4 +1,4 @@
-//! How many passed and how many failed.
+//! How many passed, how many failed, and how many could not be played.
 
 use std::fmt;
 use std::ops::AddAssign;
@@ -8,32 +8,45 @@ use std::ops::AddAssign;
 pub(crate) struct Tally {
     pub(crate) passed: u32,
     pub(crate) failed: u32,
-}
-
-/// A check that passed or failed.
-pub(crate) fn one(ok: bool) -> Tally {
-    if ok { Tally { passed: 1, failed: 0 } } else { Tally { passed: 0, failed: 1 } }
+    /// Their engine has no way to do what they want.
+    pub(crate) skipped: u32,
 }
 
 impl AddAssign for Tally {
     fn add_assign(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
+        self.skipped += other.skipped;
     }
 }
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} passed, {} failed", self.passed, self.failed)
+        write!(f, "{} passed, {} failed", self.passed, self.failed)?;
+        match self.skipped {
+            0 => Ok(()),
+            skipped => write!(f, ", {skipped} skipped"),
+        }
     }
 }
 
 impl Tally {
-    /// Counts a line of the scenarios' program: `ok NAME` or `FAILED NAME: WHY`.
+    /// One that passed, or one that failed.
+    pub(crate) fn one(passed: bool) -> Self {
+        if passed {
+            Self { passed: 1, ..Self::default() }
+        } else {
+            Self { failed: 1, ..Self::default() }
+        }
+    }
+
+    /// Counts a line of the scenarios' program: `ok NAME`, `FAILED NAME: WHY` or
+    /// `skipped NAME: WHAT`.
     pub(crate) fn count(&mut self, line: &str) {
         match line.split_whitespace().next() {
             Some("ok") => self.passed += 1,
             Some("FAILED") => self.failed += 1,
+            Some("skipped") => self.skipped += 1,
             _ => {}
         }
     }
@@ -46,10 +59,11 @@ mod tests {
     #[test]
     fn only_verdicts_count() {
         let mut tally = Tally::default();
-        for line in ["ok      one_queue", "FAILED  msi: why", "v0: done", "", "2 passed, 1 failed"]
-        {
-            tally.count(line);
-        }
-        assert_eq!(tally, Tally { passed: 1, failed: 1 });
+        let lines = "ok      one_queue\nFAILED  msi: why\nskipped held: fallbacks\nv0: done\n\n\
+            1 passed, 1 failed, 1 skipped";
+        lines.lines().for_each(|line| tally.count(line));
+        assert_eq!(tally, Tally { passed: 1, failed: 1, skipped: 1 });
+        assert_eq!(tally.to_string(), "1 passed, 1 failed, 1 skipped");
+        assert_eq!(Tally { skipped: 0, ..tally }.to_string(), "1 passed, 1 failed");
     }
 }

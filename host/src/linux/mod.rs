@@ -2,13 +2,16 @@
 //!
 //! Only interfaces with a promise of stability are used: device model operations, acquiring a
 //! resource, event channels and xenstore. `sys` says what they look like, `door` leads to the
-//! drivers, `page` to memory that is shared; everything else is safe.
+//! drivers, `page` to memory that is shared; everything else is safe. [`eventfd`] is the kernel
+//! module of this project, which need not be there; [`seed`] is the same by the ABI of the patch.
 
 mod door;
+pub mod eventfd;
 mod evtchn;
 mod page;
 mod privcmd;
 mod releases;
+pub mod seed;
 mod sys;
 mod xenstore;
 
@@ -46,6 +49,7 @@ use xenstore::Store;
 /// | [`set_server_state`](Host::set_server_state) | SRCH | NOENT | NOENT | enabling twice is ok |
 /// | [`destroy_server`](Host::destroy_server) | SRCH | NOENT | NOENT | an enabled one may go; its ports are then closed |
 /// | [`inject_msi`](Host::inject_msi), [`set_line`](Host::set_line) | SRCH | ok | | OPNOTSUPP: a line of another architecture |
+/// | [`has_lines`](Host::has_lines) | false | as before | | what the toolstack has written of an HVM guest |
 /// | [`bind`](EventChannels::bind) | SRCH | INVAL | | INVAL: not unbound, not for us, or no port |
 /// | [`binding`](Host::binding) | SRCH | [`Binding::Other`] | | a port that cannot be is [`Binding::Other`] too |
 /// | [`notify`](EventChannels::notify), [`unbind`](EventChannels::unbind) | ok | ok | | NOTCONN: the port is not bound here |
@@ -131,6 +135,10 @@ impl Host for LinuxHost {
     fn inject_msi(&self, dom: DomId, addr: u64, data: u32) -> Result<()> {
         let payload = dm_op::InjectMsi { data, pad: 0, addr };
         self.operate(dom, payload, || Call::Interrupt(dom))
+    }
+
+    fn has_lines(&self, dom: DomId) -> Result<bool> {
+        self.store.has_lines(dom)
     }
 
     fn set_line(&self, dom: DomId, line: Line, up: bool) -> Result<()> {

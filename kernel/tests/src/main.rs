@@ -47,6 +47,9 @@ enum Command {
         /// The guest.
         dom: u16,
     },
+    /// Keeps a guest's file, which comes over standard input, until the other end is closed.
+    #[command(hide = true)]
+    Hold,
 }
 
 fn main() -> Result<ExitCode> {
@@ -85,6 +88,10 @@ fn main() -> Result<ExitCode> {
         }
         Command::Own { dom } => {
             tests::own(DomId(dom)).with_context(|| format!("domain {dom}"))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Hold => {
+            tests::hold()?;
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -12,8 +12,8 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{packages::source_name, tree::Tree};
-use crate::{arch::Arch, progress::Progress};
+use super::packages::source_name;
+use crate::{arch::Arch, progress::Progress, tree::Tree};
 
 /// Where the source is unpacked, inside the tree.
 const BUILD: &str = "/build";

@@ -6,11 +6,10 @@
 //! `scripts/target.json` then lie among the headers as if a package had brought them.
 //!
 //! `packages` says what the tree consists of and how it is made, `metadata` makes what no package
-//! brings, `tree` runs commands inside.
+//! brings.
 
 mod metadata;
 mod packages;
-mod tree;
 
 use std::{
     fs,
@@ -22,12 +21,10 @@ use anyhow::{Context, Result};
 use crate::{
     arch::Arch,
     cache::{Cache, Lock, Shelf},
-    kernel_build::{
-        packages::BuildPackages,
-        tree::{Bind, Tree},
-    },
+    kernel_build::packages::BuildPackages,
     manifest::Manifest,
     setup,
+    tree::{Bind, Tree},
 };
 
 /// Builds modules for one exact kernel.
@@ -94,11 +91,7 @@ impl KernelBuild {
         output: &Path,
         arguments: &[&str],
     ) -> Result<Vec<String>> {
-        fs::create_dir_all(output)
-            .with_context(|| format!("{}: cannot make the folder", output.display()))?;
         let mut words = vec![
-            "make".to_owned(),
-            "--no-print-directory".to_owned(),
             format!("--directory=/usr/lib/modules/{}/build", self.release),
             format!("M={}", Path::new(SOURCE).join(module).display()),
             format!("MO={OUTPUT}"),
@@ -106,8 +99,45 @@ impl KernelBuild {
         ];
         words.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         words.push("modules".to_owned());
+        self.run_make(source, output, words)
+    }
+
+    /// Builds C programs for dom0 with the tree's compiler and headers, by the Makefile in `folder`
+    /// below `source`, which puts them where its `OUT` says. Nothing is written to `source`.
+    ///
+    /// # Errors
+    ///
+    /// Make fails; its messages have been shown.
+    pub fn make_programs(&self, source: &Path, folder: &str, output: &Path) -> Result<()> {
+        let folder = Path::new(SOURCE).join(folder);
+        let words = vec![format!("--directory={}", folder.display()), format!("OUT={OUTPUT}")];
+        self.run_make(source, output, words).map(drop)
+    }
+
+    fn run_make(
+        &self,
+        source: &Path,
+        output: &Path,
+        mut words: Vec<String>,
+    ) -> Result<Vec<String>> {
+        fs::create_dir_all(output)
+            .with_context(|| format!("{}: cannot make the folder", output.display()))?;
+        words.splice(0..0, ["make", "--no-print-directory"].map(str::to_owned));
         let binds = [Bind::read_only(source, SOURCE), Bind::writable(output, OUTPUT)];
         self.tree.show(&binds, &words)
+    }
+
+    /// Strips a program or a module with the kernel's own binutils, in place. `what` is strip's
+    /// option: `--strip-debug`, `--strip-all`.
+    ///
+    /// # Errors
+    ///
+    /// It is no ELF file; strip's message has been shown.
+    pub fn strip(&self, file: &Path, what: &str) -> Result<()> {
+        let folder = file.parent().unwrap_or(Path::new("."));
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let words = ["strip".to_owned(), what.to_owned(), format!("{OUTPUT}/{name}")];
+        self.tree.show(&[Bind::writable(folder, OUTPUT)], &words).map(drop)
     }
 
     /// The kernel's source, as far as it is kept: `rust/`, `drivers/xen/` and the like.
@@ -117,7 +147,7 @@ impl KernelBuild {
     }
 }
 
-/// Where a module's source is seen inside the tree.
+/// Where the source is seen inside the tree.
 const SOURCE: &str = "/source";
 /// Where make's output is seen inside the tree.
 const OUTPUT: &str = "/output";

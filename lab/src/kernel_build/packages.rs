@@ -4,10 +4,10 @@ use std::{fs, os::unix::fs::symlink, path::Path};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{metadata, tree::Tree};
+use super::metadata;
 use crate::{
     apt::Apt, arch::Arch, manifest::Manifest, packages::unpack_all, progress::Progress,
-    setup::Product,
+    setup::Product, tree::Tree,
 };
 
 /// What the kernel's build calls, from the release that the kernel's own builders used. Essential

@@ -11,11 +11,12 @@ use xen_eventfd_core::held::Held;
 use xen_eventfd_core::table::{self, Collision, Entry};
 use xen_eventfd_core::{DomId, Doorbell, Kick, Request};
 
-/// Registrations that one guest can have.
+/// Registrations that one guest can have with the userspace engine; the kernel module says how many
+/// it keeps.
 pub const MAX_REGISTRATIONS: usize = 16_384;
 /// Distinct kicks held for one guest.
 pub(crate) const MAX_HELD: usize = 256;
-/// Distinct kicks kept for one fallback.
+/// Distinct kicks that the userspace engine keeps for one fallback.
 pub const MAX_UNMATCHED: usize = 256;
 
 /// What a guest's doorbells have seen since the engine took it.
@@ -37,7 +38,7 @@ pub struct Counters {
     pub odd: u64,
     /// Events without a request.
     pub spurious: u64,
-    /// Eventfds that could not be signalled.
+    /// Eventfds that could not be signalled. The kernel's way does not fail.
     pub failed: u64,
 }
 
@@ -57,6 +58,15 @@ impl Unmatched {
             None => self.overflowed += 1,
         }
     }
+}
+
+/// One registration, as a value for people and machines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registered {
+    /// The doorbell.
+    pub doorbell: Doorbell,
+    /// Kicks delivered to it.
+    pub kicks: u64,
 }
 
 /// One registration.
@@ -177,11 +187,23 @@ impl Doorbells {
         eventfd: Option<&EventFd>,
         serial: Option<u64>,
     ) -> Option<Registration> {
+        self.find(doorbell, eventfd, serial)?;
         let index = table::position(&self.table, doorbell)?;
-        let found = self.table.get(index)?;
+        Some(self.table.remove(index))
+    }
+
+    /// The registration of exactly this doorbell, with this eventfd and this serial number if they
+    /// are given.
+    pub(crate) fn find(
+        &self,
+        doorbell: &Doorbell,
+        eventfd: Option<&EventFd>,
+        serial: Option<u64>,
+    ) -> Option<&Registration> {
+        let found = self.table.get(table::position(&self.table, doorbell)?)?;
         let same = eventfd.is_none_or(|eventfd| found.eventfd.is(eventfd))
             && serial.is_none_or(|serial| found.serial == serial);
-        same.then(|| self.table.remove(index))
+        same.then_some(found)
     }
 
     /// Acts on one request; the result is the answer to a read.
@@ -252,7 +274,7 @@ mod tests {
 
     #[test]
     fn there_are_so_many_registrations_and_no_more() {
-        let eventfd = crate::engine::new_eventfd().unwrap();
+        let eventfd = crate::eventfd::new().unwrap();
         let eventfd = Arc::new(EventFd::new(eventfd.as_fd()).unwrap());
         let mut doorbells = Doorbells::default();
         let mut add = |value| {

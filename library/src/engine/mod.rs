@@ -1,250 +1,137 @@
-//! The userspace engine: one thread that serves any number of guests.
+//! What serves guests. There are three engines, and everything above works on each:
 //!
-//! ```text
-//! event on a vCPU's port -> slot -> doorbells -> eventfd      (guest.rs, doorbells.rs)
-//! eventfd                -> interrupt                         (irq.rs)
-//! event on a port        -> eventfd                           (irq.rs)
-//! a domain was released  -> drop what we hold of dead guests  (guest.rs)
-//! ```
+//! * [`userspace`]: a thread of this process, which answers Xen itself;
+//! * [`kernel`]: the module, which answers in the event's interrupt;
+//! * [`privcmd`]: the module too, asked by the ABI of the kernel patch, which cannot say all of it.
 //!
-//! The thread never waits but in `epoll_wait`: eventfds are signalled and read by paths that
-//! cannot block, and no lock that it takes is held across anything but a host call.
-//!
-//! Locks, in the order in which they are taken: a guest's `changes`, its `channels` or `hold`,
-//! [`Shared::sources`], a guest's `board`, a channel's listener or an irqfd, the signaller.
+//! What they share is what a guest's registrations mean (`doorbells`), whose the guest is (`hold`,
+//! `module`), and what a dead engine left (`orphan`).
 
 pub(crate) mod doorbells;
-#[cfg(all(loom, test))]
-mod explored;
-pub(crate) mod guest;
-pub(crate) mod irq;
+mod hold;
+pub(crate) mod kernel;
+pub(crate) mod module;
 pub(crate) mod orphan;
-pub(crate) mod server;
-mod watch;
+pub(crate) mod privcmd;
+pub(crate) mod userspace;
 
 use crate::eventfd::EventFd;
 use crate::run_dir::RunDir;
 use crate::sync::Mutex;
-use crate::{Error, Result, lock};
-use guest::GuestCore;
-use irq::{Channel, IrqSource};
-use rustix::event::{EventfdFlags, epoll, eventfd};
-use rustix::io::Errno;
-use std::collections::{BTreeMap, HashMap};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use crate::{EngineKind, Error, Result};
+use core::fmt;
+use doorbells::{Counters, Registered, Unmatched};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
-use watch::Watch;
-use xen_eventfd_core::DomId;
-use xen_eventfd_host::{Call, EventChannels, Host, HostError, LocalPort, Releases, Signaller};
+use std::sync::atomic::AtomicU64;
+use xen_eventfd_core::irq::{Irq, Line};
+use xen_eventfd_core::{DomId, Doorbell, IoServerId, Kick, Port};
+use xen_eventfd_host::{Host, HostError};
 
-/// What an event on one of our ports means.
-#[derive(Debug, Clone)]
-pub(crate) enum Source {
-    /// A vCPU rang a doorbell.
-    Doorbell(Arc<GuestCore>, usize),
-    /// A guest rang an event channel.
-    Channel(Arc<Channel>),
+/// Serves guests.
+pub(crate) trait Engine: Send + Sync + fmt::Debug {
+    /// Which one it is; never [`EngineKind::Auto`].
+    fn kind(&self) -> EngineKind;
+
+    /// The Xen whose guests it serves.
+    fn host(&self) -> &Arc<dyn Host>;
+
+    /// Where it keeps locks and records.
+    fn run_dir(&self) -> &RunDir;
+
+    /// Takes a guest: nobody else serves it as long as the result lives.
+    fn attach(self: Arc<Self>, dom: DomId) -> Result<Arc<dyn Attachment>>;
 }
 
-/// Everything that can wake the thread.
+/// A guest in the hands of an engine. Dropping it lets go of the guest.
+///
+/// A registration has a serial number, which tells it from one like it that came before or after.
+/// Once the guest is dead or let go of, whatever would change something fails with
+/// [`crate::Error::GuestDied`]. What an engine cannot do at all is [`crate::Error::Unsupported`].
+pub(crate) trait Attachment: Send + Sync + fmt::Debug {
+    fn dom(&self) -> DomId;
+
+    /// The ioreq server that serves it.
+    fn server(&self) -> IoServerId;
+
+    /// Registers a doorbell; a fallback with a place for what it receives. Returns its serial
+    /// number.
+    fn register(
+        &self,
+        doorbell: Doorbell,
+        eventfd: EventFd,
+        unmatched: Option<Arc<Mutex<Unmatched>>>,
+    ) -> Result<u64>;
+
+    /// Takes a registration back: this doorbell, with this eventfd and this serial number if they
+    /// are given. When this returns, its eventfd is not signalled again.
+    fn unregister(
+        &self,
+        doorbell: &Doorbell,
+        eventfd: Option<&EventFd>,
+        serial: Option<u64>,
+    ) -> Result<()>;
+
+    /// Puts what a fallback has received so far into its place, if the engine does not do that as
+    /// kicks come.
+    fn collect(&self, fallback: &Doorbell, serial: u64, unmatched: &Mutex<Unmatched>);
+
+    /// Registers an eventfd that raises an interrupt. Returns its serial number, and where its
+    /// interrupts are counted.
+    fn register_irq(&self, eventfd: EventFd, irq: Irq) -> Result<(u64, Arc<IrqCounts>)>;
+
+    /// The serial number of the irqfd with this eventfd and interrupt.
+    fn find_irq(&self, eventfd: &EventFd, irq: &Irq) -> Option<u64>;
+
+    /// Takes an irqfd back. When this returns, it raises nothing any more.
+    fn unregister_irq(&self, serial: u64);
+
+    /// Brings the counts of an irqfd up to date, if the engine does not do that as interrupts are
+    /// raised.
+    fn count_irqs(&self, serial: u64);
+
+    /// Lowers the line of an irqfd that is level-triggered.
+    fn lower(&self, serial: u64, irq: &Irq) -> Result<()>;
+
+    /// Has an eventfd signalled for each event of a guest's port.
+    fn listen(&self, eventfd: EventFd, port: Port) -> Result<()>;
+
+    /// When this returns, the eventfd of a port is not signalled again.
+    fn stop_listening(&self, port: Port);
+
+    /// Lets go of the guest. Nothing happens if that was done, or if it is dead.
+    fn close(&self) -> Result<()>;
+
+    fn counters(&self) -> Counters;
+
+    /// What is registered, in the order of addresses.
+    fn registered(&self) -> Vec<Registered>;
+
+    /// Kicks that wait for their eventfd, in order.
+    fn held(&self) -> Vec<Kick>;
+
+    fn last_error(&self) -> Option<HostError>;
+
+    /// Readable once the guest is dead, or the engine has stopped.
+    fn gone(&self) -> BorrowedFd<'_>;
+
+    fn is_served(&self) -> bool;
+}
+
+/// Checks what Xen would refuse later, ignore, or not bear.
+pub(crate) fn check_irq(host: &dyn Host, dom: DomId, irq: &Irq) -> Result<()> {
+    irq.check()?;
+    let line = matches!(irq, Irq::Line(Line::Isa(_) | Line::PciIntx { .. }, _));
+    if line && !host.has_lines(dom)? {
+        return Err(Error::NoLines(dom));
+    }
+    Ok(())
+}
+
+/// What an irqfd has done so far.
 #[derive(Debug, Default)]
-pub(crate) struct Sources {
-    pub(crate) ports: HashMap<LocalPort, Source>,
-    pub(crate) irqs: HashMap<u64, Arc<IrqSource>>,
-}
-
-/// What the thread and the callers share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) host: Arc<dyn Host>,
-    pub(crate) events: Arc<dyn EventChannels>,
-    pub(crate) run_dir: RunDir,
-    pub(crate) sources: Mutex<Sources>,
-    pub(crate) guests: Mutex<BTreeMap<DomId, Arc<GuestCore>>>,
-    signaller: Mutex<Box<dyn Signaller>>,
-    epoll: OwnedFd,
-    stop: OwnedFd,
-    failure: Mutex<Option<HostError>>,
-    serial: AtomicU64,
-}
-
-/// Tokens of the sources that are always there; an irqfd's token is its serial number.
-const EVENTS: u64 = 0;
-const RELEASES: u64 = 1;
-const STOP: u64 = 2;
-const FIRST_SERIAL: u64 = 16;
-
-/// A running engine. Dropping it stops the thread.
-#[derive(Debug)]
-pub(crate) struct Engine {
-    pub(crate) shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-}
-
-fn own(what: &'static str) -> impl Fn(Errno) -> HostError {
-    move |errno| HostError::new(Call::Open(what), errno)
-}
-
-/// A new eventfd of our own.
-pub(crate) fn new_eventfd() -> xen_eventfd_host::Result<OwnedFd> {
-    eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(own("an eventfd"))
-}
-
-impl Engine {
-    pub(crate) fn start(host: Arc<dyn Host>, run_dir: RunDir) -> Result<Self> {
-        let events: Arc<dyn EventChannels> = Arc::from(host.event_channels()?);
-        let releases = host.releases()?;
-        let signaller = Mutex::new(host.signaller()?);
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(own("an epoll set"))?;
-        let stop = new_eventfd()?;
-        let shared = Arc::new(Shared {
-            host,
-            events,
-            run_dir,
-            sources: Mutex::default(),
-            guests: Mutex::default(),
-            signaller,
-            epoll,
-            stop,
-            failure: Mutex::default(),
-            serial: AtomicU64::new(FIRST_SERIAL),
-        });
-        shared.listen(shared.events.fd(), EVENTS)?;
-        shared.listen(releases.fd(), RELEASES)?;
-        shared.listen(shared.stop.as_fd(), STOP)?;
-        let thread = std::thread::Builder::new()
-            .name("xen-eventfd".to_owned())
-            .spawn({
-                let shared = Arc::clone(&shared);
-                move || shared.run(releases)
-            })
-            .map_err(|error| Error::NoEngine(format!("no thread could be started ({error})")))?;
-        Ok(Self { shared, thread: Some(thread) })
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        let _ = rustix::io::write(&self.shared.stop, &1_u64.to_ne_bytes());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Shared {
-    pub(crate) fn serial(&self) -> u64 {
-        self.serial.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Signals an eventfd, whatever its backend does.
-    pub(crate) fn signal(&self, eventfd: &EventFd) -> bool {
-        match lock(&self.signaller).signal(eventfd.as_fd()) {
-            Ok(()) => true,
-            Err(error) => {
-                // A guest could fill a log with these; they are counted.
-                tracing::debug!(%error, "an eventfd was not signalled");
-                false
-            }
-        }
-    }
-
-    /// Fails if the thread has stopped.
-    pub(crate) fn alive(&self) -> Result<()> {
-        match &*lock(&self.failure) {
-            None => Ok(()),
-            Some(error) => Err(Error::EngineStopped(error.clone())),
-        }
-    }
-
-    pub(crate) fn listen(&self, fd: BorrowedFd<'_>, token: u64) -> Result<()> {
-        let data = epoll::EventData::new_u64(token);
-        epoll::add(&self.epoll, fd, data, epoll::EventFlags::IN)
-            .map_err(|errno| HostError::new(Call::EventFd, errno).into())
-    }
-
-    pub(crate) fn ignore(&self, fd: BorrowedFd<'_>) {
-        let _ = epoll::delete(&self.epoll, fd);
-    }
-
-    fn run(&self, releases: Box<dyn Releases>) {
-        // A fault of ours must not leave a vCPU waiting either.
-        let served = catch_unwind(AssertUnwindSafe(|| self.serve(Watch::new(releases))));
-        let fault = HostError::new(Call::Event, Errno::NOTRECOVERABLE);
-        let Err(error) = served.unwrap_or(Err(fault)) else { return };
-        tracing::error!(%error, "the engine stops");
-        *lock(&self.failure) = Some(error);
-        self.each_guest(|guest| guest.give_up(self));
-    }
-
-    /// Serves until told to stop, or until the host fails in a way that leaves nothing to serve.
-    fn serve(&self, mut watch: Watch) -> xen_eventfd_host::Result<()> {
-        let mut ready = Vec::with_capacity(64);
-        let mut ports = Vec::new();
-        loop {
-            ready.clear();
-            let patience = watch.patience();
-            let room = rustix::buffer::spare_capacity(&mut ready);
-            match epoll::wait(&self.epoll, room, patience.as_ref()) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return Err(HostError::new(Call::Event, errno)),
-            }
-            for event in &ready {
-                match event.data.u64() {
-                    STOP => return Ok(()),
-                    EVENTS => {
-                        self.events.pending(&mut ports)?;
-                        // Each port once a round, so no guest's flood delays another's turn.
-                        ports.drain(..).for_each(|port| self.event(port));
-                    }
-                    RELEASES => watch.look(self),
-                    serial => self.irq(serial),
-                }
-            }
-            watch.mend(self);
-        }
-    }
-
-    fn event(&self, port: LocalPort) {
-        let source = lock(&self.sources).ports.get(&port).cloned();
-        match source {
-            Some(Source::Doorbell(guest, vcpu)) => guest.serve(self, port, vcpu),
-            Some(Source::Channel(channel)) => {
-                let mut listener = lock(&channel.listener);
-                if listener.closed {
-                    return;
-                }
-                let Some(eventfd) = &listener.eventfd else {
-                    listener.missed = true;
-                    return;
-                };
-                self.signal(eventfd);
-                if let Err(error) = self.events.eoi(port) {
-                    tracing::warn!(%error, "an event was not ended");
-                }
-            }
-            // Its owner has let go of it since.
-            None => _ = self.events.eoi(port),
-        }
-    }
-
-    fn irq(&self, serial: u64) {
-        let Some(source) = lock(&self.sources).irqs.get(&serial).cloned() else { return };
-        if let Err(error) = source.fire(self) {
-            tracing::debug!(%error, "an interrupt was not raised");
-        }
-    }
-
-    /// Looks after the guests when some domain went.
-    fn bury_the_dead(&self) {
-        self.each_guest(|guest| guest.bury_if_dead(self));
-    }
-
-    fn each_guest(&self, what: impl Fn(&GuestCore)) {
-        let guests: Vec<_> = lock(&self.guests).values().cloned().collect();
-        guests.iter().for_each(|guest| what(guest));
-    }
+pub(crate) struct IrqCounts {
+    pub(crate) raised: AtomicU64,
+    /// Refused by the host.
+    pub(crate) failed: AtomicU64,
 }

@@ -5,7 +5,7 @@
 //! taken for an orphan only if its guest, its page, its ports and their bindings are all as the
 //! record says.
 
-use super::server::give_back;
+use super::userspace::server::give_back;
 use crate::Result;
 use crate::run_dir::{Record, RunDir, ServerRecord};
 use std::time::Duration;

@@ -325,6 +325,17 @@ fn an_eventfd_raises_one_interrupt_of_a_guest() {
 }
 
 #[test]
+fn a_guest_without_lines_gets_none() {
+    let bench = Bench::with(config().kind(Kind::Pvh));
+    let guest = bench.attach();
+    for line in [Line::Isa(5), Line::PciIntx { device: 3, pin: 1 }] {
+        let refused = guest.register_irqfd(&event(), Irq::Line(line, Trigger::Pulse)).unwrap_err();
+        assert!(matches!(refused, Error::NoLines(dom) if dom == bench.dom), "{refused:?}");
+    }
+    assert_eq!(bench.model.host_crashed(), None);
+}
+
+#[test]
 fn interrupts_that_cannot_be() {
     let bench = Bench::new();
     let guest = bench.attach();
@@ -476,8 +487,19 @@ fn an_engine_that_nobody_has_heard_of() {
     let refused = "kernal".parse::<EngineKind>().unwrap_err();
     assert!(matches!(&refused, Error::NoEngine(_)) && refused.to_string().contains("kernal"));
     assert_eq!(refused.errno(), Errno::NODEV);
-    for kind in [EngineKind::Auto, EngineKind::Userspace] {
+    use EngineKind::{Auto, Kernel, Privcmd, Userspace};
+    for kind in [Auto, Kernel, Userspace, Privcmd] {
         assert_eq!(kind.to_string().parse::<EngineKind>().unwrap(), kind);
+    }
+}
+
+#[test]
+fn the_kernel_module_serves_no_other_host() {
+    let bench = Bench::new();
+    for engine in [EngineKind::Kernel, EngineKind::Privcmd] {
+        let builder = Xen::builder().run_dir(bench.run_dir.path()).engine(engine);
+        let refused = builder.open_on(Arc::clone(&bench.backend) as Arc<_>).unwrap_err();
+        assert!(matches!(refused, Error::NoEngine(_)), "{refused}");
     }
 }
 

@@ -49,11 +49,13 @@ fn raising_a_line_that_is_up_does_nothing() {
 }
 
 #[test]
-fn a_line_into_a_pvh_guest_leads_nowhere() {
+fn a_line_of_a_pvh_guest_is_not_to_be_set() {
     let bench = Bench::new();
     let pvh = bench.model.domain(Config::new("pvh"));
-    bench.host.set_line(pvh, Line::Isa(5), true).unwrap();
-    assert_eq!(bench.model.edges(pvh, Line::Isa(5)), 0);
+    assert_eq!(bench.host.has_lines(pvh), Ok(false));
+    assert_eq!(bench.host.has_lines(bench.dom), Ok(true));
+    assert!(bench.host.set_line(pvh, Line::Isa(5), false).is_err());
+    assert!(bench.model.host_crashed().is_some());
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! An engine in a process of its own, so that it can be killed.
 
 use super::{Actor, Ask, Say};
-use crate::roles::kill::{Kill, Mortal};
+use crate::link::Link;
+use crate::roles::kill::{Die, Kill, Mortal};
 use anyhow::{Context, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use xen_eventfd::{DomId, Host, IoEventAddress, Xen};
+use xen_eventfd::{DomId, EngineKind, Guest, IoEventAddress, Xen};
 
 /// What the engine serves.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -15,23 +17,34 @@ pub struct Spec {
     pub dom: u16,
     /// Doorbells of 4 bytes: address and value, one for each descriptor that comes along.
     pub doorbells: Vec<(u64, u32)>,
+    /// Which one it is, where Xen is this machine's own.
+    pub engine: Option<String>,
     /// Where it dies, if it does.
     pub kill: Option<Kill>,
 }
 
 pub(super) fn play(actor: Actor, spec: &Spec, fds: &[OwnedFd]) -> Result<()> {
     let Actor { host, link, run_dir, guardian, die } = actor;
-    let host: Arc<dyn Host> = match spec.kill {
-        Some(kill) => Arc::new(Mortal::new(host, kill, die.clone())),
-        None => host,
+    let engine = spec.engine.as_deref().map(str::parse).transpose()?;
+    let builder = Xen::builder().run_dir(run_dir).guardian(guardian);
+    let xen = match (engine, spec.kill) {
+        (Some(module @ (EngineKind::Kernel | EngineKind::Privcmd)), _) => {
+            builder.engine(module).open()?
+        }
+        // The steps of a userspace engine are calls of its host.
+        (_, Some(kill)) => builder.open_on(Arc::new(Mortal::new(host, kill, die.clone())))?,
+        (Some(engine), None) => builder.engine(engine).open()?,
+        (None, None) => builder.open_on(host)?,
     };
-    let xen = Xen::builder().run_dir(run_dir).guardian(guardian).open_on(host)?;
     let guest = xen.guest(DomId(spec.dom))?;
     let mut registered = Vec::new();
     for (fd, (addr, value)) in fds.iter().zip(&spec.doorbells) {
         registered.push(guest.register_ioevent(fd, &IoEventAddress::Mmio(*addr), *value)?);
     }
     link.send(&Say::Ready { server: guest.server().0 }, &[])?;
+    if let (EngineKind::Kernel | EngineKind::Privcmd, Some(kill)) = (xen.engine(), spec.kill) {
+        die_amid_kicks(&guest, kill, &die, &link)?;
+    }
     let asked = link.receive::<Ask>(crate::PATIENCE).context("waiting to be stopped");
     if die.is_dead() {
         // A thread on the model. The dead run no destructors.
@@ -41,6 +54,18 @@ pub(super) fn play(actor: Actor, spec: &Spec, fds: &[OwnedFd]) -> Result<()> {
     if asked?.is_some() {
         drop(registered);
         guest.close()?;
+    }
+    Ok(())
+}
+
+/// Dies once so many kicks have been delivered, unless the test speaks before. The module serves a
+/// kick in one piece whatever becomes of its owner, so there is no step to choose.
+fn die_amid_kicks(guest: &Guest, kill: Kill, die: &Die, link: &Link) -> Result<()> {
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    while poll(&mut [PollFd::new(link, PollFlags::IN)], Some(&at_once))? == 0 {
+        if guest.counters().delivered >= kill.kick {
+            die.now();
+        }
     }
     Ok(())
 }

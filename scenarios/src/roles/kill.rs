@@ -138,6 +138,9 @@ impl Host for Mortal {
     fn inject_msi(&self, dom: DomId, addr: u64, data: u32) -> Result<()> {
         self.host.inject_msi(dom, addr, data)
     }
+    fn has_lines(&self, dom: DomId) -> Result<bool> {
+        self.host.has_lines(dom)
+    }
     fn set_line(&self, dom: DomId, line: Line, up: bool) -> Result<()> {
         self.host.set_line(dom, line, up)
     }

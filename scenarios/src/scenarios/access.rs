@@ -1,12 +1,12 @@
 //! Every kind of access to a doorbell.
 
-use super::{BASE, DOORBELL};
+use super::{BASE, DOORBELL, msi};
 use crate::Play;
 use crate::play::{await_count, new_eventfd, signal, taken};
 use crate::roles::vmm::Place;
 use anyhow::{Result, ensure};
 use xen_eventfd::IoEventAddress::{Mmio, Pio};
-use xen_eventfd::{AnyValue, Counters, Irq, Masked, NoDatamatch, Width};
+use xen_eventfd::{AnyValue, Counters, Masked, NoDatamatch, Width};
 
 pub(super) fn widths(play: &mut Play<'_>) -> Result<()> {
     let writes: String = [1, 2, 4, 8]
@@ -137,7 +137,7 @@ pub(super) fn held(play: &mut Play<'_>) -> Result<()> {
 
 pub(super) fn before_the_claim(play: &mut Play<'_>) -> Result<()> {
     let mut guest = play.guest(&format!(
-        "listen evtchn go; write mmio:{DOORBELL:#x} 4 0; say early; wait go; \
+        "listen msi 0x41 go; write mmio:{DOORBELL:#x} 4 0; say early; wait go; \
          write mmio:{DOORBELL:#x} 4 0; say served; wait go; write mmio:{DOORBELL:#x} 4 0"
     ))?;
     let vmm = play.vmm(guest.dom(), &[(Place::Mmio, BASE, 0x200)])?;
@@ -145,7 +145,7 @@ pub(super) fn before_the_claim(play: &mut Play<'_>) -> Result<()> {
     let ours = xen.guest(guest.dom())?;
     let (kick, go) = (new_eventfd()?, new_eventfd()?);
     guest.start()?;
-    let _go = ours.register_irqfd(&go, Irq::EventChannel(guest.port("go")?))?;
+    let _go = ours.register_irqfd(&go, msi(0, 0x41))?;
     guest.said(0, "early")?;
     play.note("vmm", format!("{} kicks before", vmm.seen()?.writes_to(DOORBELL)));
     let queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;

@@ -1,12 +1,11 @@
 //! Registrations come and go while the guest kicks.
 
-use super::{BASE, DOORBELL};
+use super::{BASE, DOORBELL, msi};
 use crate::Play;
 use crate::play::{await_count, new_eventfd, signal, taken};
 use crate::roles::vmm::Place;
 use anyhow::{Result, ensure};
 use xen_eventfd::IoEventAddress::Mmio;
-use xen_eventfd::Irq;
 
 /// How often each registration comes and goes.
 const ROUNDS: u32 = 60;
@@ -15,7 +14,7 @@ const ROUNDS: u32 = 60;
 /// what it misses is held.
 pub(super) fn assign_under_load(play: &mut Play<'_>) -> Result<()> {
     let mut guest = play.guest(&format!(
-        "listen evtchn stop; until stop; write mmio:{DOORBELL:#x} 4 0; \
+        "listen msi 0x41 stop; until stop; write mmio:{DOORBELL:#x} 4 0; \
          write mmio:{DOORBELL:#x} 4 1; end"
     ))?;
     let xen = play.xen()?;
@@ -23,7 +22,7 @@ pub(super) fn assign_under_load(play: &mut Play<'_>) -> Result<()> {
     let (steady, fleeting, stop) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
     let _steady = ours.register_ioevent(&steady, &Mmio(DOORBELL), 0_u32)?;
     guest.start()?;
-    let _stop = ours.register_irqfd(&stop, Irq::EventChannel(guest.port("stop")?))?;
+    let _stop = ours.register_irqfd(&stop, msi(0, 0x41))?;
     let mut steady_count = 0;
     for _ in 0..ROUNDS {
         let registered = ours.register_ioevent(&fleeting, &Mmio(DOORBELL), 1_u32)?;
@@ -52,8 +51,8 @@ pub(super) fn assign_under_load(play: &mut Play<'_>) -> Result<()> {
 pub(super) fn claim_under_load(play: &mut Play<'_>) -> Result<()> {
     let other = DOORBELL + 0x1000;
     let mut guest = play.guest(&format!(
-        "listen evtchn stop; meet; until stop; write mmio:{DOORBELL:#x} 4 0; end; meet; say over | \
-         listen evtchn halt; meet; until halt; write mmio:{other:#x} 4 0; end; meet"
+        "listen msi 0x41 stop; meet; until stop; write mmio:{DOORBELL:#x} 4 0; end; meet; say over | \
+         listen msi 0x42 halt; meet; until halt; write mmio:{other:#x} 4 0; end; meet"
     ))?;
     let xen = play.xen()?;
     let ours = xen.guest(guest.dom())?;
@@ -61,8 +60,8 @@ pub(super) fn claim_under_load(play: &mut Play<'_>) -> Result<()> {
     let (stop, halt) = (new_eventfd()?, new_eventfd()?);
     let _steady = ours.register_ioevent(&steady, &Mmio(DOORBELL), 0_u32)?;
     guest.start()?;
-    let _stop = ours.register_irqfd(&stop, Irq::EventChannel(guest.port("stop")?))?;
-    let _halt = ours.register_irqfd(&halt, Irq::EventChannel(guest.port("halt")?))?;
+    let _stop = ours.register_irqfd(&stop, msi(0, 0x41))?;
+    let _halt = ours.register_irqfd(&halt, msi(1, 0x42))?;
     for _ in 0..ROUNDS {
         let registered = ours.register_ioevent(&fleeting, &Mmio(other), 0_u32)?;
         await_count(&fleeting, 1)?;
@@ -83,14 +82,14 @@ pub(super) fn claim_under_load(play: &mut Play<'_>) -> Result<()> {
 /// A queue changes hands between the engine and the VMM. Every kick is the engine's, the VMM's, or
 /// late; a VMM that takes a queue back looks at it once, which is for those.
 pub(super) fn hand_over(play: &mut Play<'_>) -> Result<()> {
-    let mut guest =
-        play.guest(&format!("listen evtchn stop; until stop; write mmio:{DOORBELL:#x} 4 0; end"))?;
+    let mut guest = play
+        .guest(&format!("listen msi 0x41 stop; until stop; write mmio:{DOORBELL:#x} 4 0; end"))?;
     let vmm = play.vmm(guest.dom(), &[(Place::Mmio, BASE, 0x200)])?;
     let xen = play.xen()?;
     let ours = xen.guest(guest.dom())?;
     let (kick, stop) = (new_eventfd()?, new_eventfd()?);
     guest.start()?;
-    let _stop = ours.register_irqfd(&stop, Irq::EventChannel(guest.port("stop")?))?;
+    let _stop = ours.register_irqfd(&stop, msi(0, 0x41))?;
     let mut count = 0;
     for _ in 0..ROUNDS / 4 {
         let registered = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;

@@ -1,11 +1,11 @@
 //! Whoever dies, the others go on.
 
-use super::{BASE, DOORBELL};
+use super::{BASE, DOORBELL, msi};
 use crate::Play;
-use crate::play::{await_count, new_eventfd, readable};
+use crate::play;
+use crate::play::{await_count, new_eventfd};
 use crate::roles::kill::{Kill, Step};
 use crate::roles::vmm::Place;
-use crate::{PATIENCE, play};
 use anyhow::{Result, ensure};
 use xen_eventfd::Error;
 use xen_eventfd::IoEventAddress::Mmio;
@@ -64,14 +64,13 @@ pub(super) fn killed_and_restarted(play: &mut Play<'_>) -> Result<()> {
 /// Not at a chosen step, but from outside, whenever it happens to be.
 pub(super) fn killed_while_serving(play: &mut Play<'_>) -> Result<()> {
     let mut guest = play.guest(&format!(
-        "listen evtchn stop; meet; until stop; write mmio:{DOORBELL:#x} 4 0; end | \
-         listen evtchn halt; meet; until halt; write mmio:{DOORBELL:#x} 4 1; end"
+        "listen msi 0x41 stop; meet; until stop; write mmio:{DOORBELL:#x} 4 0; end | \
+         listen msi 0x42 halt; meet; until halt; write mmio:{DOORBELL:#x} 4 1; end"
     ))?;
     let dom = guest.dom();
     let queues = [new_eventfd()?, new_eventfd()?];
     let doorbells = [(DOORBELL, 0, &queues[0]), (DOORBELL, 1, &queues[1])];
     guest.start()?;
-    let ports = [guest.port("stop")?, guest.port("halt")?];
     for round in 0..5_u64 {
         let engine = play.engine(dom, &doorbells, None)?;
         await_count(&queues[0], 1 + round)?;
@@ -84,10 +83,10 @@ pub(super) fn killed_while_serving(play: &mut Play<'_>) -> Result<()> {
     }
     let xen = play.xen()?;
     let ours = xen.guest(dom)?;
-    for port in ports {
+    for irq in [msi(0, 0x41), msi(1, 0x42)] {
         let stop = new_eventfd()?;
         play::signal(&stop)?;
-        ours.register_irqfd(&stop, xen_eventfd::Irq::EventChannel(port))?.keep();
+        ours.register_irqfd(&stop, irq)?.keep();
     }
     guest.finish()?;
     guest.tell(play);
@@ -109,7 +108,7 @@ pub(super) fn guest_destroyed(play: &mut Play<'_>) -> Result<()> {
     doomed.start()?;
     await_count(&kicks[0], 10)?;
     doomed.destroy()?;
-    ensure!(readable(ours.gone(), PATIENCE)?, "the engine did not notice that the guest died");
+    ensure!(play.notices_death(&ours)?, "the engine did not notice that the guest died");
     // While everything is still held by the test.
     play.no_zombies()?;
     let refused = ours.register_ioevent(&kicks[0], &Mmio(DOORBELL), 7_u32);

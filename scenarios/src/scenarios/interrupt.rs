@@ -1,7 +1,7 @@
 //! Eventfds to interrupts, and event channels to eventfds.
 
 use super::DOORBELL;
-use crate::play::{await_count, new_eventfd, signal, taken};
+use crate::play::{Guest, await_count, new_eventfd, signal, taken};
 use crate::{PATIENCE, Play};
 use anyhow::{Result, ensure};
 use std::time::Instant;
@@ -29,10 +29,7 @@ fn ping_pong(play: &mut Play<'_>, listen: &str, times: u32, irq: Option<Irq>) ->
     let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
     guest.start()?;
     guest.said(0, "ready")?;
-    let irq = match irq {
-        Some(irq) => irq,
-        None => Irq::EventChannel(guest.port("call")?),
-    };
+    let irq = call_of(&mut guest, irq)?;
     let irqfd = ours.register_irqfd(&call, irq)?;
     for _ in 0..times {
         signal(&call)?;
@@ -50,18 +47,35 @@ pub(super) fn event_channel(play: &mut Play<'_>) -> Result<()> {
 }
 
 pub(super) fn msi(play: &mut Play<'_>) -> Result<()> {
-    let irq = Irq::Msi { addr: 0xFEE0_0000, data: 0x41 };
-    ping_pong(play, "msi 0x41", 1000, Some(irq))
+    ping_pong(play, "msi 0x41", 1000, Some(super::msi(0, 0x41)))
+}
+
+/// The guest listens for a `call` of this kind: an MSI is known, a port the guest must say.
+fn call_of(guest: &mut Guest, irq: Option<Irq>) -> Result<Irq> {
+    match irq {
+        Some(irq) => Ok(irq),
+        None => Ok(Irq::EventChannel(guest.port("call")?)),
+    }
 }
 
 pub(super) fn pending_at_assign(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest("listen evtchn call; wait call")?;
+    pending(play, "evtchn", None)
+}
+
+pub(super) fn pending_msi(play: &mut Play<'_>) -> Result<()> {
+    pending(play, "msi 0x41", Some(super::msi(0, 0x41)))
+}
+
+fn pending(play: &mut Play<'_>, listen: &str, irq: Option<Irq>) -> Result<()> {
+    let mut guest = play.guest(&format!("listen {listen} call; say ready; wait call"))?;
     let xen = play.xen()?;
     let ours = xen.guest(guest.dom())?;
     let call = new_eventfd()?;
     (0..3).try_for_each(|_| signal(&call))?;
     guest.start()?;
-    let irqfd = ours.register_irqfd(&call, Irq::EventChannel(guest.port("call")?))?;
+    guest.said(0, "ready")?;
+    let irq = call_of(&mut guest, irq)?;
+    let irqfd = ours.register_irqfd(&call, irq)?;
     guest.finish()?;
     guest.tell(play);
     settled(&irqfd, 1)?;
@@ -70,16 +84,25 @@ pub(super) fn pending_at_assign(play: &mut Play<'_>) -> Result<()> {
 }
 
 pub(super) fn last_signal(play: &mut Play<'_>) -> Result<()> {
+    last(play, "evtchn", None)
+}
+
+pub(super) fn last_msi(play: &mut Play<'_>) -> Result<()> {
+    last(play, "msi 0x41", Some(super::msi(0, 0x41)))
+}
+
+fn last(play: &mut Play<'_>, listen: &str, irq: Option<Irq>) -> Result<()> {
     const TIMES: u32 = 50;
     let mut guest = play.guest(&format!(
-        "listen evtchn call; repeat {TIMES}; wait call; write mmio:{DOORBELL:#x} 4 0; end"
+        "listen {listen} call; say ready; repeat {TIMES}; wait call; write mmio:{DOORBELL:#x} 4 0; end"
     ))?;
     let xen = play.xen()?;
     let ours = xen.guest(guest.dom())?;
     let (call, kick) = (new_eventfd()?, new_eventfd()?);
     let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
     guest.start()?;
-    let irq = Irq::EventChannel(guest.port("call")?);
+    guest.said(0, "ready")?;
+    let irq = call_of(&mut guest, irq)?;
     for _ in 0..TIMES {
         let irqfd = ours.register_irqfd(&call, irq)?;
         signal(&call)?;

@@ -8,6 +8,7 @@ mod identity;
 mod interrupt;
 
 use crate::Scenario;
+use xen_eventfd::Irq;
 
 /// The first device's registers.
 const BASE: u64 = 0xFE00_0000;
@@ -15,6 +16,12 @@ const BASE: u64 = 0xFE00_0000;
 const NOTIFY: u64 = 0x50;
 /// The first device's doorbell.
 const DOORBELL: u64 = BASE + NOTIFY;
+
+/// An MSI to a vCPU: the one interrupt that every engine has.
+fn msi(vcpu: u64, vector: u32) -> Irq {
+    // A local APIC's number is twice its vCPU's.
+    Irq::Msi { addr: 0xFEE0_0000 | (vcpu * 2) << 12, data: vector }
+}
 
 macro_rules! scenarios {
     ($($file:ident::$name:ident, $race:literal, $about:literal;)*) => {
@@ -53,7 +60,9 @@ scenarios! {
     interrupt::event_channel, false, "eventfd to guest by event channel, 1,000 times";
     interrupt::msi, false, "eventfd to guest by MSI, 1,000 times";
     interrupt::pending_at_assign, false, "what was signalled before the irqfd counts";
+    interrupt::pending_msi, false, "the same by MSI";
     interrupt::last_signal, false, "a signal just before the end of an irqfd is not lost";
+    interrupt::last_msi, false, "the same by MSI";
     interrupt::channel_to_eventfd, false, "event channel to eventfd, 200 times";
     interrupt::channel_flood, true, "a flood on one event channel delays nobody's kicks for ever";
     identity::vmm_first, true, "a VMM that starts before the engine";

@@ -8,12 +8,15 @@ use anyhow::Result;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use xen_eventfd::{DomId, Guardian, Host};
+use xen_eventfd::{DomId, EngineKind, Guardian, Host};
 
 /// A place with guests and processes.
 pub trait Stage {
     /// Xen, as the test's own process sees it.
     fn host(&self) -> Arc<dyn Host>;
+
+    /// The engine under test, where Xen is this machine's own; another host has only one.
+    fn engine(&self) -> Option<EngineKind>;
 
     /// Where engines keep locks and records.
     fn run_dir(&self) -> PathBuf;

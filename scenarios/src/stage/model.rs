@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use xen_eventfd::{DomId, Guardian, Host, Xen};
+use xen_eventfd::{DomId, EngineKind, Guardian, Host, Xen};
 use xen_eventfd_model::{Client, Model};
 
 /// The model as a stage.
@@ -52,6 +52,10 @@ impl ModelStage {
 impl Stage for ModelStage {
     fn host(&self) -> Arc<dyn Host> {
         Arc::clone(&self.own) as Arc<dyn Host>
+    }
+
+    fn engine(&self) -> Option<EngineKind> {
+        None
     }
 
     fn run_dir(&self) -> PathBuf {

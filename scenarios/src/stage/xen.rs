@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
-use xen_eventfd::{DomId, Guardian, Host};
+use xen_eventfd::{DomId, EngineKind, Guardian, Host};
 use xen_eventfd_guest_orders::Program;
 use xen_eventfd_host::linux::LinuxHost;
 
@@ -24,20 +24,28 @@ const TICK: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub struct XenStage {
     host: Arc<LinuxHost>,
+    engine: EngineKind,
     kernel: PathBuf,
     run_dir: tempfile::TempDir,
     guests: AtomicU32,
 }
 
 impl XenStage {
-    /// This machine, with the bare-metal guest `kernel`.
+    /// This machine, with the userspace engine and the bare-metal guest `kernel`.
     ///
     /// # Errors
     /// This is no domain 0.
     pub fn new(kernel: PathBuf) -> Result<Self> {
         ensure!(kernel.is_file(), "{}: there is no guest to run", kernel.display());
         let host = Arc::new(LinuxHost::open()?);
-        Ok(Self { host, kernel, run_dir: tempfile::tempdir()?, guests: AtomicU32::new(0) })
+        let engine = EngineKind::Userspace;
+        Ok(Self { host, engine, kernel, run_dir: tempfile::tempdir()?, guests: AtomicU32::new(0) })
+    }
+
+    /// With another engine.
+    #[must_use]
+    pub fn served_by(self, engine: EngineKind) -> Self {
+        Self { engine, ..self }
     }
 }
 
@@ -101,6 +109,10 @@ fn domains_in(dump: &str) -> Vec<DomId> {
 impl Stage for XenStage {
     fn host(&self) -> Arc<dyn Host> {
         Arc::clone(&self.host) as Arc<dyn Host>
+    }
+
+    fn engine(&self) -> Option<EngineKind> {
+        Some(self.engine)
     }
 
     fn run_dir(&self) -> PathBuf {

@@ -3,7 +3,7 @@
 //! A floor says that a part did not get worse; it says nothing about what its tests check.
 
 use crate::step::{Step, root, target};
-use crate::tally::{Tally, one};
+use crate::tally::Tally;
 use crate::tool;
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -51,7 +51,7 @@ pub(crate) fn coverage() -> Result<Tally> {
         step = step.arg("--package").arg(package(folder)?);
     }
     if !step.run()?.ok {
-        return Ok(one(false));
+        return Ok(Tally::one(false));
     }
     let report = fs::read_to_string(report.join("tarpaulin-report.json"))?;
     let lines = lines(&serde_json::from_str(&report)?);
@@ -64,7 +64,7 @@ pub(crate) fn coverage() -> Result<Tally> {
         println!(
             "  {verdict} {folder}: {percent} % of {all} lines ({reached}); at least {floor} %"
         );
-        tally += one(ok);
+        tally += Tally::one(ok);
     }
     Ok(tally)
 }

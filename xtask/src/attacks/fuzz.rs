@@ -4,7 +4,7 @@
 //! stays in the target folder, for the next run on this machine.
 
 use crate::step::{Step, root, target};
-use crate::tally::{Tally, one};
+use crate::tally::Tally;
 use crate::tool;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
@@ -56,7 +56,7 @@ pub(crate) fn fuzz(arguments: &Arguments) -> Result<Tally> {
         step.words("fuzz").arg(verb).words("--fuzz-dir fuzz --target-dir").arg(&workshop)
     };
     if !cargo_fuzz("build").run()?.ok {
-        return Ok(one(false));
+        return Ok(Tally::one(false));
     }
     let seconds = (arguments.seconds / chosen.len() as u64).max(1);
     let mut tally = Tally::default();
@@ -73,7 +73,7 @@ pub(crate) fn fuzz(arguments: &Arguments) -> Result<Tally> {
             .deadline(Duration::from_secs(seconds + 600))
             .quietly()?;
         done.tell(&format!("fuzz {name}: {}", statistics(&done.all)));
-        tally += one(done.ok);
+        tally += Tally::one(done.ok);
     }
     Ok(tally)
 }

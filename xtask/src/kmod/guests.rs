@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use xen_eventfd_lab::{Boot, Dom0, Lab, build_guest, build_static, quote};
 
 use super::{IN_DOM0, Module, kernel_log};
-use crate::tally::Tally;
+use crate::{boots::place, tally::Tally};
 
 /// How long one boot's tests may take.
 const TIMEOUT: Duration = Duration::from_secs(900);
@@ -33,7 +33,7 @@ impl Guests {
         races: bool,
         names: &[String],
     ) -> Result<Tally> {
-        let place = format!("{} dom0, {cpus} CPU{}", kind.name(), if cpus == 1 { "" } else { "s" });
+        let place = place(kind, cpus);
         let boot = module
             .put(Boot::new(kind).cpus(cpus).name(format!("kmod-guests-{}-{cpus}", kind.name())))
             .payload("bin/kernel-test", &self.tests)

@@ -5,29 +5,9 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use xen_eventfd_lab::Machine;
 
-/// A kernel that says one of these has found a mistake of ours.
-const TROUBLE: [&str; 20] = [
-    "WARNING:",
-    "BUG",
-    "Oops",
-    "Call Trace",
-    "general protection",
-    "scheduling while atomic",
-    "sleeping function",
-    "leak",
-    "use-after-free",
-    "refcount_t",
-    "list_add corruption",
-    "list_del corruption",
-    "irq event",
-    "nobody cared",
-    "soft lockup",
-    "hung_task",
-    "blocked for more than",
-    "rcu_preempt detected",
-    "rust_kernel: panicked",
-    "Kernel panic",
-];
+/// A kernel that says what is in one of these lines has found a mistake of ours. The tests in dom0
+/// look for the same.
+const TROUBLE: &str = include_str!("../../../kernel/tests/trouble.txt");
 
 /// The kernel's log from a mark on.
 #[derive(Debug)]
@@ -61,7 +41,7 @@ impl Log {
 
 /// Whether the kernel says in this line that something is wrong.
 pub(crate) fn is_trouble(line: &str) -> bool {
-    TROUBLE.iter().any(|mark| line.contains(mark))
+    TROUBLE.lines().any(|mark| line.contains(mark))
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 # The xen-eventfd command as an administrator uses it, in dom0 of real Xen. One verdict a line.
+# The first argument names the engine.
 # shellcheck shell=sh
 
 cd /tmp || exit 1
+export XEN_EVENTFD_ENGINE="$1"
 bell=0xfe000050
 
 # guest NAME ORDERS: a guest that waits to be unpaused
@@ -20,6 +22,12 @@ within() {
 		[ $left -gt 0 ] || return 1
 		usleep 50000
 	done
+}
+
+# served GUEST [RUN-DIR]: waits until an engine has taken it and claimed its doorbell
+served() {
+	within 20 test -s "${2:-/run/xen-eventfd}/$(xl domid "$1").lock"
+	usleep 500000
 }
 
 verdict() { # NAME STATUS FILE...: ok, or what the files say
@@ -44,12 +52,12 @@ xen-eventfd watch c1 $bell >out 2>err
 verdict watch_wants_take $? out err
 xen-eventfd watch c1 $bell --take --count 3 --json >out 2>err &
 watcher=$!
-within 20 test -s /run/xen-eventfd/"$(xl domid c1)".json
+served c1
+grep -q "$1 engine" "/run/xen-eventfd/$(xl domid c1).lock"
+verdict names_its_engine $? "/run/xen-eventfd/$(xl domid c1).lock"
 xen-eventfd watch "$(xl domid c1)" $bell --take >out2 2>err2
 [ $? = 5 ] && grep -q "process $watcher" err2
 verdict second_engine $? out2 err2
-# The doorbell is claimed once the record and the registration are there.
-usleep 500000
 xl unpause c1
 wait $watcher && grep -q '"value":5' out && grep -q '"value":7' out
 verdict watch $? out err
@@ -82,7 +90,7 @@ xl destroy c2
 guest c3 "repeat 1000000; write mmio:$bell 4 0; end"
 xen-eventfd run c3 --kick mmio:$bell:4:0 -- sleep 60 >out 2>err &
 runner=$!
-within 20 test -s /run/xen-eventfd/"$(xl domid c3)".json
+served c3
 xl unpause c3
 usleep 200000
 xl destroy c3
@@ -90,20 +98,25 @@ wait $runner
 [ $? = 4 ]
 verdict run_outlives_its_guest $? out err
 
-# engine and guardian killed together: reap does what they cannot
+# engine and guardian killed together
 guest c4 "write mmio:$bell 4 0; write mmio:$bell 4 1"
-dom=$(xl domid c4)
 xen-eventfd watch c4 $bell --take >out 2>err &
-within 20 test -s "/run/xen-eventfd/$dom.json"
-usleep 500000
+served c4
 # shellcheck disable=SC2046
 kill -9 $(pidof xen-eventfd)
 xl unpause c4
-usleep 300000
-! done_by c4
-verdict killed_without_a_guardian $? /var/log/xen/console/guest-c4.log
-xen-eventfd reap --json >out 2>err && within 20 done_by c4
-verdict reap $? out err /var/log/xen/console/guest-c4.log
+if [ "$1" = kernel ]; then
+	# There is nothing to guard.
+	within 20 done_by c4
+	verdict killed $? out err /var/log/xen/console/guest-c4.log
+else
+	# reap does what they cannot.
+	usleep 300000
+	! done_by c4
+	verdict killed_without_a_guardian $? /var/log/xen/console/guest-c4.log
+	xen-eventfd reap --json >out 2>err && within 20 done_by c4
+	verdict reap $? out err /var/log/xen/console/guest-c4.log
+fi
 xl destroy c4
 
 # what is refused
@@ -120,3 +133,41 @@ xl create -q -e -p pv.cfg >out 2>err && {
 }
 verdict pv_guest $? out err
 xl destroy pv
+
+[ "$1" = kernel ] || exit 0
+
+# the module is there, so it is taken
+guest c5 "write mmio:$bell 4 7; write mmio:$bell 4 8; say over"
+XEN_EVENTFD_ENGINE=auto xen-eventfd watch c5 $bell --take >out 2>err &
+served c5
+grep -q "kernel engine" "/run/xen-eventfd/$(xl domid c5).lock"
+verdict auto_takes_the_module $? "/run/xen-eventfd/$(xl domid c5).lock"
+kill $! && wait $!
+
+# two engines that know nothing of each other but the module
+excludes() { # ENGINE OTHER
+	XEN_EVENTFD_ENGINE=$1 xen-eventfd --run-dir /tmp/one watch c5 $bell --take >out 2>err &
+	first=$!
+	served c5 /tmp/one
+	XEN_EVENTFD_ENGINE=$2 xen-eventfd --run-dir /tmp/other watch c5 $bell --take >out2 2>err2
+	[ $? = 5 ] && grep -q "process $first " err2
+	verdict "$1_excludes_$2" $? out err out2 err2
+	kill $first && wait $first
+}
+excludes kernel userspace
+excludes userspace kernel
+excludes userspace userspace
+excludes kernel kernel
+
+# a kick that an engine in userspace did not live to deliver
+XEN_EVENTFD_ENGINE=userspace xen-eventfd watch c5 $bell --take >out 2>err &
+served c5
+# shellcheck disable=SC2046
+kill -9 $(pidof xen-eventfd)
+xl unpause c5
+usleep 300000
+xen-eventfd watch c5 $bell --take --count 1 --json >out 2>err && grep -q '"value":7' out
+verdict inherits_a_kick $? out err
+within 20 done_by c5
+verdict frees_an_orphan $? /var/log/xen/console/guest-c5.log
+xl destroy c5

@@ -1,15 +1,21 @@
 //! Plays the scenarios: on the model here, then in dom0 of real Xen, against the model's traces.
 
+use super::{Engine, RACE_CPUS};
+use crate::boots::{Boots, place};
+use crate::kmod::{self, Module, kernel_log};
 use crate::tally::Tally;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-use xen_eventfd_lab::{Boot, Dom0, Lab, build_guest, build_static, quote};
+use xen_eventfd_lab::{Boot, Dom0, Lab, Machine, build_guest, build_static, quote};
 
 /// The static programs, the guest, and what the model made of the scenarios.
 pub(super) struct Stage {
     lab: Lab,
+    engine: Engine,
+    /// If the engine is the module's.
+    module: Option<Module>,
     player: PathBuf,
     command: PathBuf,
     guest: PathBuf,
@@ -35,38 +41,68 @@ const COMPLAINTS: [&str; 9] = [
 
 impl Stage {
     /// Builds everything and plays on the model.
-    pub(super) fn prepare(names: &[String]) -> Result<Self> {
+    pub(super) fn prepare(engine: Engine, names: &[String]) -> Result<Self> {
         let player = build_static("xen-eventfd-scenarios", "scenarios")?;
         let command = build_static("xen-eventfd-cli", "xen-eventfd")?;
         let guest = build_guest("xen-eventfd-guest")?;
         let traces = player.with_file_name("traces.json");
         let model = on_the_model(&player, &traces, names)?;
-        Ok(Self { lab: Lab::prepare()?, player, command, guest, traces, model })
+        let lab = Lab::prepare()?;
+        let module = engine.needs_module().then(|| kmod::build(&lab, false)).transpose()?;
+        Ok(Self { lab, engine, module, player, command, guest, traces, model })
+    }
+
+    /// The same with another engine, one that wants the module.
+    pub(super) fn with_module(&self, engine: Engine) -> Result<Self> {
+        let lab = Lab::prepare()?;
+        let module = Some(kmod::build(&lab, false)?);
+        let (player, command) = (self.player.clone(), self.command.clone());
+        let (guest, traces, model) = (self.guest.clone(), self.traces.clone(), self.model);
+        Ok(Self { lab, engine, module, player, command, guest, traces, model })
     }
 
     pub(super) fn model_tally(&self) -> Tally {
         self.model
     }
 
-    /// One boot: plays all, or those that race.
-    pub(super) fn play(
-        &self,
+    /// Has them played: on so many CPUs, or all on one and those that race on several; what was
+    /// asked for by name, on both.
+    pub(super) fn add<'a, G: Copy + Send>(
+        &'a self,
+        boots: &mut Boots<'a, G>,
+        group: G,
         dom0: Dom0,
-        cpus: u32,
-        races: bool,
-        names: &[String],
-    ) -> Result<Tally> {
-        let place = format!("{} dom0, {cpus} CPU{}", dom0.name(), if cpus == 1 { "" } else { "s" });
+        cpus: Option<u32>,
+        names: &'a [String],
+    ) {
+        let each = match cpus {
+            Some(cpus) => vec![(cpus, false)],
+            None => vec![(1, false), (RACE_CPUS, names.is_empty())],
+        };
+        for (cpus, races) in each {
+            boots.add(group, place(dom0, cpus), cpus, move || self.play(dom0, cpus, races, names));
+        }
+    }
+
+    /// One boot: plays all, or those that race.
+    fn play(&self, dom0: Dom0, cpus: u32, races: bool, names: &[String]) -> Result<Tally> {
+        let engine = self.engine.name();
+        let place = format!("{}, {engine} engine", place(dom0, cpus));
         let boot = Boot::new(dom0)
             .cpus(cpus)
-            .name(format!("scenarios-{}-{cpus}", dom0.name()))
+            .name(format!("scenarios-{engine}-{}-{cpus}", dom0.name()))
             .payload("bin/scenarios", &self.player)
             .payload("bin/xen-eventfd", &self.command)
             .payload("lab/guest", &self.guest)
             .payload("lab/traces.json", &self.traces)
             .payload("lab/vmlinuz", self.lab.kernel())
             .payload_bytes("lab/commands", 0o644, include_str!("commands.sh"));
-        let mut script = "scenarios run --on xen --expect /lab/traces.json".to_owned();
+        let boot = match &self.module {
+            Some(module) => module.put(boot),
+            None => boot,
+        };
+        let mut script =
+            format!("scenarios run --on xen --engine {engine} --expect /lab/traces.json");
         if races {
             script.push_str(" --races");
         }
@@ -74,31 +110,45 @@ impl Stage {
             script.push(' ');
             script.push_str(&quote(name));
         }
-        if !races && names.is_empty() {
-            script.push_str("; status=$?; sh /lab/commands; exit $status");
+        if !races && names.is_empty() && self.engine.is_whole() {
+            script.push_str(&format!("; status=$?; sh /lab/commands {engine}; exit $status"));
         }
         let mut tally = Tally::default();
-        let outcome = self.lab.run(boot, &script, TIMEOUT, |line| {
+        let mut machine = self.lab.boot(boot)?;
+        let boot_time = machine.boot_time().as_secs_f64();
+        let log = kernel_log::Log::begin(&mut machine)?;
+        if self.module.is_some() {
+            kmod::load(&mut machine)?;
+        }
+        let status = machine.run_with(&script, TIMEOUT, |line| {
             tally.count(line);
             println!("{place}: {line}");
         })?;
-        if outcome.output.status != 0 || tally.failed > 0 {
-            println!("{}", outcome.report);
+        if status != 0 || tally.failed > 0 {
+            println!("{}", machine.report("the consoles:"));
         }
         if tally == Tally::default() {
-            bail!("{place}: no scenario was played; status {}", outcome.output.status);
+            bail!("{place}: no scenario was played; status {status}");
         }
-        if let Some(complaint) = complaint(&outcome.folder)? {
-            println!("{place}: FAILED clean_logs: {complaint}");
-            tally.failed += 1;
-        } else {
-            println!("{place}: ok      clean_logs");
-            tally.passed += 1;
+        let mut verdict = |name: &str, result: Result<()>| match result {
+            Ok(()) => {
+                println!("{place}: ok      {name}");
+                tally.passed += 1;
+            }
+            Err(error) => {
+                println!("{place}: FAILED  {name}: {error:#}");
+                tally.failed += 1;
+            }
+        };
+        if self.module.is_some() {
+            verdict("module_goes", unload(&mut machine));
         }
+        verdict("clean_kernel_log", log.end(&mut machine).map(drop));
+        let folder = machine.finish()?;
+        verdict("clean_consoles", clean(&folder));
         println!(
-            "{place}: dom0 came up in {:.0} s; the consoles are in {}",
-            outcome.boot_time.as_secs_f64(),
-            outcome.folder.display()
+            "{place}: dom0 came up in {boot_time:.0} s; the consoles are in {}",
+            folder.display()
         );
         Ok(tally)
     }
@@ -122,16 +172,21 @@ fn on_the_model(player: &Path, traces: &Path, names: &[String]) -> Result<Tally>
     Ok(tally)
 }
 
-/// The first line of Xen's or dom0's console that should not be there.
-fn complaint(folder: &Path) -> Result<Option<String>> {
+/// Takes the module out, which is refused while anybody uses it.
+fn unload(machine: &mut Machine) -> Result<()> {
+    machine.check("rmmod xen_eventfd", Duration::from_secs(30)).map(drop)
+}
+
+/// Fails if a line of Xen's or dom0's console should not be there.
+fn clean(folder: &Path) -> Result<()> {
     for log in ["xen.log", "dom0.log"] {
         let path = folder.join(log);
         let text = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
         let text = String::from_utf8_lossy(&text);
         let found = text.lines().find(|line| COMPLAINTS.iter().any(|mark| line.contains(mark)));
         if let Some(line) = found {
-            return Ok(Some(format!("{log}: {line}")));
+            bail!("{log}: {line}");
         }
     }
-    Ok(None)
+    Ok(())
 }

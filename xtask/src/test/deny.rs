@@ -1,7 +1,7 @@
 //! Dependencies, judged by cargo-deny after deny.toml. It is built once, into the lab's cache.
 
 use crate::step::Step;
-use crate::tally::{Tally, one};
+use crate::tally::Tally;
 use crate::tool;
 use anyhow::Result;
 use std::time::Duration;
@@ -15,10 +15,10 @@ pub(super) fn check() -> Result<Tally> {
     let deny = |words: &str| Step::new(&program).words(words);
     let mut tally = Tally::default();
     for kind in ["bans", "licenses", "sources"] {
-        tally += one(deny("--locked check --hide-inclusion-graph").arg(kind).run()?.ok);
+        tally += Tally::one(deny("--locked check --hide-inclusion-graph").arg(kind).run()?.ok);
     }
     if deny("--locked fetch db").deadline(FETCH).quietly()?.ok {
-        tally += one(deny("--locked check --disable-fetch advisories").run()?.ok);
+        tally += Tally::one(deny("--locked check --disable-fetch advisories").run()?.ok);
     } else {
         println!(
             "  skipped: advisories, as the database of advisories cannot be reached from here"

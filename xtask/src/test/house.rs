@@ -3,7 +3,7 @@
 //! They hold for the files that git tracks, so that what lies about beside them does not matter.
 
 use crate::step::{Step, root};
-use crate::tally::{Tally, one};
+use crate::tally::Tally;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -39,7 +39,7 @@ pub(super) fn check() -> Result<Tally> {
     for (rule, faults) in rules {
         println!("  {} {rule}", if faults.is_empty() { "ok    " } else { "FAILED" });
         faults.iter().for_each(|fault| println!("         {fault}"));
-        tally += one(faults.is_empty());
+        tally += Tally::one(faults.is_empty());
     }
     Ok(tally)
 }

@@ -1,19 +1,22 @@
 //! What each stage does.
 
-use super::{Stage, deny, house};
+use super::{Stage, Verdict, deny, house};
+use crate::boots::Boots;
 use crate::counts;
+use crate::kmod;
 use crate::lab::Scenarios;
 use crate::step::{Step, target};
-use crate::tally::{Tally, one};
+use crate::tally::Tally;
 use crate::{attacks, tool};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use xen_eventfd_lab::Dom0;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// What stages leave for those that come after them.
 #[derive(Default)]
 pub(super) struct Workshop {
-    scenarios: Option<Scenarios>,
+    scenarios: Option<Arc<Scenarios>>,
 }
 
 impl Workshop {
@@ -34,31 +37,78 @@ impl Workshop {
             }
             Stage::Deny => deny::check(),
             Stage::Demo => demo(),
-            Stage::Model => {
-                let scenarios = Scenarios::prepare()?;
-                let tally = scenarios.model_tally();
-                self.scenarios = Some(scenarios);
-                Ok(tally)
+            Stage::Kmod => kmod::check(),
+            Stage::Model => Ok(self.scenarios()?.model_tally()),
+            Stage::Userspace | Stage::Kernel | Stage::Privcmd | Stage::Module | Stage::Packages => {
+                bail!("it plays in machines")
             }
-            Stage::Pv => self.on_xen(Dom0::Pv),
-            Stage::Pvh => self.on_xen(Dom0::Pvh),
         }
     }
 
-    fn on_xen(&mut self, dom0: Dom0) -> Result<Tally> {
-        let scenarios = match &mut self.scenarios {
-            Some(scenarios) => scenarios,
-            none => none.insert(Scenarios::prepare()?),
-        };
-        Ok(scenarios.play(dom0))
+    fn scenarios(&mut self) -> Result<Arc<Scenarios>> {
+        Ok(match &mut self.scenarios {
+            Some(scenarios) => Arc::clone(scenarios),
+            none => Arc::clone(none.insert(Arc::new(Scenarios::prepare()?))),
+        })
     }
+
+    /// Runs stages that play in emulated machines, as many machines at once as there are CPUs for.
+    pub(super) fn boot(&mut self, stages: &[Stage]) -> Vec<Verdict> {
+        let prepared: Vec<(Stage, Result<Cast>)> = stages
+            .iter()
+            .map(|stage| {
+                println!("{}: {}", stage.name(), stage.about());
+                (*stage, self.cast(*stage))
+            })
+            .collect();
+        let mut boots = Boots::new();
+        for (stage, cast) in &prepared {
+            match cast {
+                Ok(Cast::Scenarios(scenarios)) => scenarios.add(&mut boots, *stage),
+                Ok(Cast::Module(tests)) => tests.add_all(&mut boots, *stage),
+                Ok(Cast::Packages) => boots.add(*stage, "packages", 1, kmod::test_packages),
+                Err(error) => println!("{}: FAILED {error:#}", stage.name()),
+            }
+        }
+        let done = boots.run();
+        let verdict = |(stage, cast): &(Stage, Result<Cast>)| {
+            let mut verdict =
+                Verdict { stage: *stage, tally: Tally::default(), time: Duration::ZERO };
+            if cast.is_err() {
+                verdict.tally.failed += 1;
+            }
+            for done in done.iter().filter(|done| done.group == *stage) {
+                verdict.tally += done.tally;
+                verdict.time += done.time;
+            }
+            verdict
+        };
+        prepared.iter().map(verdict).collect()
+    }
+
+    fn cast(&mut self, stage: Stage) -> Result<Cast> {
+        Ok(match stage {
+            Stage::Kernel => Cast::Scenarios(Arc::new(self.scenarios()?.with_kernel()?)),
+            Stage::Privcmd => Cast::Scenarios(Arc::new(self.scenarios()?.with_privcmd()?)),
+            Stage::Module => Cast::Module(Box::new(kmod::Tests::all()?)),
+            Stage::Packages => Cast::Packages,
+            _ => Cast::Scenarios(self.scenarios()?),
+        })
+    }
+}
+
+/// What plays in machines.
+enum Cast {
+    Scenarios(Arc<Scenarios>),
+    Module(Box<kmod::Tests>),
+    Packages,
 }
 
 /// Runs all steps, whatever becomes of each.
 fn all(steps: impl IntoIterator<Item = Step>) -> Result<Tally> {
     let mut tally = Tally::default();
     for step in steps {
-        tally += one(step.run()?.ok);
+        tally += Tally::one(step.run()?.ok);
     }
     Ok(tally)
 }
@@ -127,11 +177,11 @@ fn tests() -> Result<Tally> {
 fn demo() -> Result<Tally> {
     let done = Step::cargo("run --locked --release -- demo --json").run()?;
     if !done.ok {
-        return Ok(one(false));
+        return Ok(Tally::one(false));
     }
     let said = judge_demo(&done.stdout)?;
     println!("         {said}");
-    Ok(one(true))
+    Ok(Tally::one(true))
 }
 
 /// Everything that was sent arrived, and the VMM slept.

@@ -4,9 +4,11 @@
 //! the two is which interrupts Xen knows, and it says so itself (`EOPNOTSUPP`).
 
 pub(super) mod dm_op;
+pub(super) mod eventfd;
 pub(super) mod evtchn;
 pub(super) mod hypercall;
 pub(super) mod privcmd;
+pub(super) mod seed;
 pub(super) mod xenstore;
 
 use rustix::ioctl::{Direction, Opcode, opcode};

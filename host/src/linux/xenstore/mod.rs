@@ -62,6 +62,16 @@ impl Store {
         Ok(Domain { id, name, uuid: uuid.as_deref().and_then(uuid_of).map(str::to_owned) })
     }
 
+    /// Whether a domain has interrupt controllers: what toolstacks write of an HVM guest, where the
+    /// guest cannot. That is its type, or, where no libxl made it, the settings of its firmware.
+    pub(super) fn has_lines(&self, id: DomId) -> Result<bool> {
+        if let Some(kind) = present(self.read(&format!("/libxl/{}/type", id.0)))? {
+            return Ok(kind == "hvm");
+        }
+        let firmware = self.read(&format!("{DOMAINS}/{}/hvmloader/bios", id.0));
+        Ok(present(firmware)?.is_some())
+    }
+
     fn read(&self, path: &str) -> Result<String> {
         let value = self.request(READ, &[path])?;
         Ok(String::from_utf8_lossy(&value).into_owned())
@@ -219,6 +229,20 @@ mod tests {
         let missing = store.domain(DomId(8)).unwrap_err();
         assert_eq!(missing, failed("/local/domain/8", Errno::NOENT));
         assert!(missing.is_gone());
+    }
+
+    #[test]
+    fn only_a_guest_that_is_known_to_be_hvm_has_lines() {
+        let daemon = Daemon::new(&[
+            ("/libxl/1/type", "hvm"),
+            ("/libxl/2/type", "pvh"),
+            ("/local/domain/2/hvmloader/bios", "seabios"),
+            ("/local/domain/3/hvmloader/bios", "seabios"),
+            ("/local/domain/4", ""),
+        ]);
+        let store = store(&daemon);
+        let lines: Vec<bool> = (1..=5).map(|id| store.has_lines(DomId(id)).unwrap()).collect();
+        assert_eq!(lines, [true, false, true, false, false]);
     }
 
     #[test]

@@ -1,0 +1,521 @@
+//! `/dev/xen/eventfd`: the kernel module, if it is loaded.
+//!
+//! `kernel/uapi/xen-eventfd.h` is its reference. A [`Control`] takes guests; what is registered for
+//! one goes through its [`GuestFile`], and ends with it.
+
+use super::door::ioctl;
+use super::sys::eventfd::{self as sys, Argument, Request};
+use crate::{Call, HostError, Result};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use xen_eventfd_core::irq::{Irq, Line, Trigger};
+use xen_eventfd_core::{DomId, Doorbell, Filter, IoServerId, Kick, Port, Space, Width};
+
+pub(super) const DEVICE: &str = "/dev/xen/eventfd";
+
+/// Makes a request. Its result, where it means something, is not negative.
+fn ask<A: Argument>(
+    fd: BorrowedFd<'_>,
+    request: &Request<A>,
+    argument: &mut A,
+) -> core::result::Result<u32, Errno> {
+    // SAFETY: the request is declared with its struct, for which any bytes are a value, and which
+    // holds no address.
+    unsafe { ioctl(fd, request.0, argument) }
+}
+
+/// What the module is, and how much it keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Info {
+    /// The version of its interface.
+    pub abi: u32,
+    /// Whether it serves doorbells, interrupts and channels: all that [`GuestFile`] can ask for.
+    pub complete: bool,
+    /// Doorbells that one guest can have.
+    pub max_doorbells: u32,
+    /// Distinct kicks that are held for one guest.
+    pub max_held: u32,
+    /// Distinct kicks that are kept for one fallback.
+    pub max_missed: u32,
+    /// Irqfds that one guest can have, and as many channels.
+    pub max_irqs: u32,
+}
+
+/// Who holds a guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// The process that took it, if it is to be seen from here.
+    pub pid: Option<u32>,
+    /// Its name.
+    pub name: String,
+}
+
+/// The module's device, open.
+#[derive(Debug)]
+pub struct Control {
+    device: OwnedFd,
+    info: Info,
+}
+
+impl Control {
+    /// Opens the device and asks what it is.
+    ///
+    /// # Errors
+    /// [`Call::Open`]: [`Errno::NOENT`] or [`Errno::NXIO`] if the module is not loaded,
+    /// [`Errno::ACCESS`] for all but root, [`Errno::PROTO`] if it has another interface than ours.
+    pub fn open() -> Result<Self> {
+        let failed = |errno| HostError::new(Call::Open(DEVICE), errno);
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        let device = open(DEVICE, flags, Mode::empty()).map_err(failed)?;
+        let mut answer = sys::Query::default();
+        match ask(device.as_fd(), &sys::QUERY, &mut answer) {
+            Ok(_) if answer.abi == sys::ABI => Ok(Self { device, info: info(&answer) }),
+            // What is not the module answers NOTTY.
+            Ok(_) | Err(Errno::NOTTY | Errno::INVAL) => Err(failed(Errno::PROTO)),
+            Err(errno) => Err(failed(errno)),
+        }
+    }
+
+    /// What the module is.
+    pub fn info(&self) -> &Info {
+        &self.info
+    }
+
+    /// Takes a guest and sets a doorbell server up in it. `gone` is signalled once when it dies.
+    ///
+    /// # Errors
+    /// [`Errno::BUSY`] if it is somebody's; see [`Control::owner`]. [`Errno::NODEV`] if there is no
+    /// such guest, [`Errno::OPNOTSUPP`] for a PV guest, [`Errno::NOSPC`] if all of its ioreq
+    /// servers are taken, [`Errno::PERM`] if Xen does not let this domain serve it.
+    pub fn create(&self, dom: DomId, gone: BorrowedFd<'_>) -> Result<GuestFile> {
+        let fd = self.new_file(dom, 0, gone.as_raw_fd())?;
+        Ok(GuestFile { dom, fd })
+    }
+
+    /// Keeps a guest from all who would take it here, for as long as the result lives.
+    ///
+    /// # Errors
+    /// As [`Control::create`].
+    pub fn reserve(&self, dom: DomId) -> Result<Reservation> {
+        self.new_file(dom, sys::CREATE_RESERVE, -1).map(Reservation)
+    }
+
+    fn new_file(&self, dom: DomId, flags: u32, gone: i32) -> Result<OwnedFd> {
+        let mut argument = sys::Create { flags, dom: dom.0, gone, ..Default::default() };
+        let answer = ask(self.device.as_fd(), &sys::CREATE, &mut argument)
+            .and_then(|fd| i32::try_from(fd).map_err(|_| Errno::PROTO));
+        match answer {
+            // SAFETY: the request returns a descriptor that is new, and nobody's but ours.
+            Ok(fd) => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+            Err(errno) => Err(HostError::new(Call::Take(dom), errno)),
+        }
+    }
+
+    /// Who holds a guest, if anybody does.
+    ///
+    /// # Errors
+    /// [`Call::Ask`].
+    pub fn owner(&self, dom: DomId) -> Result<Option<Owner>> {
+        let mut answer = sys::Owner { dom: dom.0, ..Default::default() };
+        match ask(self.device.as_fd(), &sys::OWNER, &mut answer) {
+            Ok(_) => Ok(Some(owner(&answer))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(HostError::new(Call::Ask(dom), errno)),
+        }
+    }
+}
+
+fn info(answer: &sys::Query) -> Info {
+    let all = sys::FEATURE_DOORBELLS | sys::FEATURE_IRQS | sys::FEATURE_CHANNELS;
+    Info {
+        abi: answer.abi,
+        complete: answer.features & all == all,
+        max_doorbells: answer.max_doorbells,
+        max_held: answer.max_held,
+        max_missed: answer.max_missed,
+        max_irqs: answer.max_irqs,
+    }
+}
+
+fn owner(answer: &sys::Owner) -> Owner {
+    let name = answer.name.split(|byte| *byte == 0).next().unwrap_or_default();
+    Owner {
+        pid: u32::try_from(answer.pid).ok().filter(|pid| *pid != 0),
+        name: String::from_utf8_lossy(name).into_owned(),
+    }
+}
+
+/// A guest that is kept from others, and not served by the module.
+#[derive(Debug)]
+pub struct Reservation(#[expect(dead_code, reason = "being open is what it does")] OwnedFd);
+
+/// What a guest's doorbells have seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    /// Our ioreq server in the guest.
+    pub server: IoServerId,
+    /// Kicks that signalled an eventfd.
+    pub delivered: u64,
+    /// Kicks that no doorbell took.
+    pub held: u64,
+    /// Signals at assignment, for what was held.
+    pub redelivered: u64,
+    /// Kicks that came after their doorbell was gone.
+    pub late: u64,
+    /// Reads, answered with 0.
+    pub reads: u64,
+    /// Xen's messages to every ioreq server.
+    pub broadcasts: u64,
+    /// Requests that no doorbell serves, answered.
+    pub odd: u64,
+    /// Events without a request.
+    pub spurious: u64,
+}
+
+/// What is taken from a fallback at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Missed {
+    /// A distinct kick and how often it came; `None`: nothing is left.
+    pub kick: Option<(Kick, u64)>,
+    /// Kicks of which only the number is known.
+    pub overflowed: u64,
+}
+
+/// A guest that the module serves. Dropping it lets go of the guest.
+///
+/// Every method fails with [`Errno::NODEV`] once the guest is dead ([`HostError::is_gone`]).
+#[derive(Debug)]
+pub struct GuestFile {
+    dom: DomId,
+    fd: OwnedFd,
+}
+
+impl GuestFile {
+    /// Signals an eventfd for the writes that a doorbell takes.
+    ///
+    /// # Errors
+    /// [`Errno::EXIST`] if another takes the same writes; [`Errno::NOSPC`] beyond
+    /// [`Info::max_doorbells`]; [`Errno::NOMEM`] if Xen has no room for one more range.
+    pub fn assign(&self, doorbell: &Doorbell, eventfd: BorrowedFd<'_>) -> Result<()> {
+        self.change(&sys::ASSIGN, argument_of(doorbell, eventfd), Call::Assign(self.dom))
+    }
+
+    /// Takes that back. When this returns, the eventfd is not signalled again.
+    ///
+    /// # Errors
+    /// [`Errno::NOENT`] if there is no such doorbell.
+    pub fn deassign(&self, doorbell: &Doorbell, eventfd: BorrowedFd<'_>) -> Result<()> {
+        self.change(&sys::DEASSIGN, argument_of(doorbell, eventfd), Call::Assign(self.dom))
+    }
+
+    /// What the doorbells have seen.
+    ///
+    /// # Errors
+    /// Only the guest's death.
+    pub fn stats(&self) -> Result<Stats> {
+        let answer = self.question(&sys::STATS, sys::Stats::default())?;
+        Ok(Stats {
+            server: IoServerId(answer.server),
+            delivered: answer.delivered,
+            held: answer.held,
+            redelivered: answer.redelivered,
+            late: answer.late,
+            reads: answer.reads,
+            broadcasts: answer.broadcasts,
+            odd: answer.odd,
+            spurious: answer.spurious,
+        })
+    }
+
+    /// What is assigned, in the order of addresses, and the kicks that each received.
+    ///
+    /// # Errors
+    /// Only the guest's death.
+    pub fn assigned(&self) -> Result<Vec<(Doorbell, u64)>> {
+        self.list(sys::LIST_DOORBELLS, |entry| Some((doorbell_of(entry)?, entry.kicks)))
+    }
+
+    /// Kicks that wait for a doorbell, in order.
+    ///
+    /// # Errors
+    /// Only the guest's death.
+    pub fn held(&self) -> Result<Vec<Kick>> {
+        self.list(sys::LIST_HELD, |entry| {
+            let width = Width::new(entry.len)?;
+            Some(Kick::new(space_of(entry.space)?, entry.addr, width, entry.datamatch))
+        })
+    }
+
+    fn list<T>(&self, what: u32, read: impl Fn(&sys::Entry) -> Option<T>) -> Result<Vec<T>> {
+        let mut list = Vec::new();
+        for index in 0.. {
+            match self.question(&sys::LIST, sys::Entry { what, index, ..Default::default() }) {
+                Ok(entry) => list.push(read(&entry).ok_or_else(|| self.ask(Errno::PROTO))?),
+                Err(error) if error.errno == Errno::NOENT => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(list)
+    }
+
+    /// Takes one distinct kick from a fallback.
+    ///
+    /// # Errors
+    /// [`Errno::NOENT`] if there is no such fallback.
+    pub fn missed(&self, fallback: &Doorbell, eventfd: BorrowedFd<'_>) -> Result<Missed> {
+        let sys::Doorbell { space, len, eventfd, addr, .. } = argument_of(fallback, eventfd);
+        let question = sys::Missed { space, len, eventfd, addr, ..Default::default() };
+        let answer = self.question(&sys::MISSED, question)?;
+        if answer.kicks == 0 {
+            return Ok(Missed { kick: None, overflowed: answer.overflowed });
+        }
+        let width = Width::new(answer.width).ok_or_else(|| self.ask(Errno::PROTO))?;
+        let kick = Kick::new(fallback.bytes().space(), addr, width, answer.value);
+        Ok(Missed { kick: Some((kick, answer.kicks)), overflowed: answer.overflowed })
+    }
+
+    /// Raises an interrupt whenever an eventfd is signalled; what it counted before raises one at
+    /// once.
+    ///
+    /// # Errors
+    /// [`Errno::BUSY`] if the eventfd raises an interrupt already; [`Errno::INVAL`] if it cannot be,
+    /// or the guest has not allocated the port for this domain; [`Errno::NOSPC`] beyond
+    /// [`Info::max_irqs`].
+    pub fn assign_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<()> {
+        let call = match irq {
+            Irq::EventChannel(port) => Call::Bind(self.dom, *port),
+            Irq::Msi { .. } | Irq::Line(..) => Call::Interrupt(self.dom),
+        };
+        self.change(&sys::ASSIGN_IRQ, irq_argument(irq, eventfd), call)
+    }
+
+    /// Takes that back. When this returns, the interrupt is not raised again.
+    ///
+    /// # Errors
+    /// [`Errno::NOENT`] if there is no such assignment.
+    pub fn deassign_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<()> {
+        self.change(&sys::DEASSIGN_IRQ, irq_argument(irq, eventfd), Call::Assign(self.dom))
+    }
+
+    /// How many interrupts were raised, and how many Xen refused.
+    ///
+    /// # Errors
+    /// [`Errno::NOENT`] if there is no such assignment.
+    pub fn irq_counts(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<(u64, u64)> {
+        let answer = self.question(&sys::IRQ_STATS, irq_argument(irq, eventfd))?;
+        Ok((answer.raised, answer.failed))
+    }
+
+    /// Lowers the line of a level-triggered interrupt.
+    ///
+    /// # Errors
+    /// [`Errno::NOENT`] if there is no such assignment, or what Xen says.
+    pub fn lower(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<()> {
+        self.change(&sys::LOWER, irq_argument(irq, eventfd), Call::Assign(self.dom))
+    }
+
+    /// Signals an eventfd whenever the guest rings its event channel.
+    ///
+    /// # Errors
+    /// [`Errno::BUSY`] if the port has an eventfd; [`Errno::INVAL`] if the guest has not allocated
+    /// it for this domain; [`Errno::NOSPC`] beyond [`Info::max_irqs`].
+    pub fn assign_channel(&self, port: Port, eventfd: BorrowedFd<'_>) -> Result<()> {
+        let call = Call::Bind(self.dom, port);
+        self.change(&sys::ASSIGN_CHANNEL, channel_argument(port, eventfd), call)
+    }
+
+    /// Takes that back. When this returns, the eventfd is not signalled again.
+    ///
+    /// # Errors
+    /// [`Errno::NOENT`] if the port does not signal this eventfd.
+    pub fn deassign_channel(&self, port: Port, eventfd: BorrowedFd<'_>) -> Result<()> {
+        let call = Call::Assign(self.dom);
+        self.change(&sys::DEASSIGN_CHANNEL, channel_argument(port, eventfd), call)
+    }
+
+    fn change<A: Argument>(&self, request: &Request<A>, mut argument: A, call: Call) -> Result<()> {
+        match ask(self.fd.as_fd(), request, &mut argument) {
+            Ok(_) => Ok(()),
+            Err(errno) => Err(HostError::new(call, errno)),
+        }
+    }
+
+    fn question<A: Argument>(&self, request: &Request<A>, mut argument: A) -> Result<A> {
+        ask(self.fd.as_fd(), request, &mut argument).map_err(|errno| self.ask(errno))?;
+        Ok(argument)
+    }
+
+    fn ask(&self, errno: Errno) -> HostError {
+        HostError::new(Call::Ask(self.dom), errno)
+    }
+}
+
+fn argument_of(doorbell: &Doorbell, eventfd: BorrowedFd<'_>) -> sys::Doorbell {
+    let space = match doorbell.bytes().space() {
+        Space::Mmio => sys::MMIO,
+        Space::Pio => sys::PIO,
+    };
+    let (kind, len, datamatch, datamask) = match doorbell.filter() {
+        Filter::Value { width, value, mask } => (sys::VALUE, width.bytes(), value, mask),
+        Filter::Width(width) => (sys::WIDTH, width.bytes(), 0, 0),
+        Filter::Any { span } => (sys::ANY, span, 0, 0),
+        Filter::Fallback { span } => (sys::FALLBACK, span, 0, 0),
+    };
+    sys::Doorbell {
+        space,
+        kind,
+        len: len.into(),
+        eventfd: eventfd.as_raw_fd(),
+        addr: doorbell.bytes().first(),
+        datamatch,
+        datamask,
+        ..Default::default()
+    }
+}
+
+fn space_of(space: u32) -> Option<Space> {
+    match space {
+        sys::MMIO => Some(Space::Mmio),
+        sys::PIO => Some(Space::Pio),
+        _ => None,
+    }
+}
+
+fn doorbell_of(entry: &sys::Entry) -> Option<Doorbell> {
+    let (width, span) = (Width::new(entry.len), u8::try_from(entry.len).ok());
+    let filter = match entry.kind {
+        sys::VALUE => Filter::Value { width: width?, value: entry.datamatch, mask: entry.datamask },
+        sys::WIDTH => Filter::Width(width?),
+        sys::ANY => Filter::Any { span: span? },
+        sys::FALLBACK => Filter::Fallback { span: span? },
+        _ => return None,
+    };
+    Doorbell::new(space_of(entry.space)?, entry.addr, filter).ok()
+}
+
+fn irq_argument(irq: &Irq, eventfd: BorrowedFd<'_>) -> sys::Irq {
+    let mut argument = sys::Irq { eventfd: eventfd.as_raw_fd(), ..Default::default() };
+    match *irq {
+        Irq::EventChannel(port) => (argument.kind, argument.number) = (sys::IRQ_CHANNEL, port.0),
+        Irq::Msi { addr, data } => {
+            (argument.kind, argument.msi_addr, argument.msi_data) = (sys::IRQ_MSI, addr, data);
+        }
+        Irq::Line(line, trigger) => {
+            argument.trigger = match trigger {
+                Trigger::Pulse => sys::PULSE,
+                Trigger::Level => sys::LEVEL,
+            };
+            (argument.kind, argument.number, argument.pin) = match line {
+                Line::Isa(line) => (sys::IRQ_ISA, line.into(), 0),
+                Line::PciIntx { device, pin } => (sys::IRQ_INTX, device.into(), pin.into()),
+                Line::Spi(line) => (sys::IRQ_SPI, line, 0),
+            };
+        }
+    }
+    argument
+}
+
+fn channel_argument(port: Port, eventfd: BorrowedFd<'_>) -> sys::Channel {
+    sys::Channel { port: port.0, eventfd: eventfd.as_raw_fd(), ..Default::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::event::{EventfdFlags, eventfd};
+
+    /// A guest's file that is none: every request is refused.
+    fn nobodys() -> GuestFile {
+        let fd = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        GuestFile { dom: DomId(5), fd }
+    }
+
+    #[test]
+    fn without_the_module_the_error_says_how_to_load_it() {
+        let Err(error) = Control::open() else { return };
+        assert_eq!(error.call, Call::Open(DEVICE));
+        if error.errno == Errno::NOENT {
+            assert!(error.to_string().contains("modprobe xen-eventfd"), "{error}");
+        }
+    }
+
+    #[test]
+    fn refusals_name_what_was_asked() {
+        let (file, eventfd) = (nobodys(), eventfd(0, EventfdFlags::empty()).unwrap());
+        let filter = Filter::Fallback { span: 4 };
+        let doorbell = Doorbell::new(Space::Mmio, 0x50, filter).unwrap();
+        let refused = |call, result: Result<()>| {
+            assert_eq!(result, Err(HostError::new(call, Errno::NOTTY)));
+        };
+        let (dom, port, fd) = (DomId(5), Port(3), eventfd.as_fd());
+        let channel = Irq::EventChannel(port);
+        let msi = Irq::Msi { addr: 0xFEE0_0000, data: 0x41 };
+        refused(Call::Assign(dom), file.assign(&doorbell, fd));
+        refused(Call::Assign(dom), file.deassign(&doorbell, fd));
+        refused(Call::Ask(dom), file.stats().map(drop));
+        refused(Call::Ask(dom), file.assigned().map(drop));
+        refused(Call::Ask(dom), file.held().map(drop));
+        refused(Call::Ask(dom), file.missed(&doorbell, fd).map(drop));
+        refused(Call::Bind(dom, port), file.assign_irq(&channel, fd));
+        refused(Call::Interrupt(dom), file.assign_irq(&msi, fd));
+        refused(Call::Assign(dom), file.deassign_irq(&msi, fd));
+        refused(Call::Ask(dom), file.irq_counts(&msi, fd).map(drop));
+        refused(Call::Assign(dom), file.lower(&msi, fd));
+        refused(Call::Bind(dom, port), file.assign_channel(port, fd));
+        refused(Call::Assign(dom), file.deassign_channel(port, fd));
+    }
+
+    #[test]
+    fn a_doorbell_comes_back_from_a_list_as_it_went() {
+        let null = open("/dev/null", OFlags::RDONLY, Mode::empty()).unwrap();
+        let filters = [
+            Filter::Value { width: Width::Four, value: 3, mask: 0xFFFF },
+            Filter::Width(Width::Two),
+            Filter::Any { span: 3 },
+            Filter::Fallback { span: 8 },
+        ];
+        for (filter, space) in filters.into_iter().zip([Space::Mmio, Space::Pio].repeat(2)) {
+            let doorbell = Doorbell::new(space, 0x50, filter).unwrap();
+            let sys::Doorbell { space, kind, len, addr, datamatch, datamask, .. } =
+                argument_of(&doorbell, null.as_fd());
+            let entry =
+                sys::Entry { space, kind, len, addr, datamatch, datamask, ..Default::default() };
+            assert_eq!(doorbell_of(&entry), Some(doorbell));
+            assert_eq!(doorbell_of(&sys::Entry { kind: 9, ..entry }), None);
+        }
+    }
+
+    #[test]
+    fn an_interrupt_says_no_more_than_it_is() {
+        let null = open("/dev/null", OFlags::RDONLY, Mode::empty()).unwrap();
+        let fields = |irq| {
+            let sys::Irq { kind, trigger, number, pin, msi_data, msi_addr, .. } =
+                irq_argument(&irq, null.as_fd());
+            (kind, trigger, number, pin, msi_data, msi_addr)
+        };
+        let line = |line, trigger| fields(Irq::Line(line, trigger));
+        assert_eq!(fields(Irq::EventChannel(Port(5))), (sys::IRQ_CHANNEL, 0, 5, 0, 0, 0));
+        let msi = Irq::Msi { addr: 0xFEE0_0000, data: 0x41 };
+        assert_eq!(fields(msi), (sys::IRQ_MSI, 0, 0, 0, 0x41, 0xFEE0_0000));
+        assert_eq!(line(Line::Isa(4), Trigger::Pulse), (sys::IRQ_ISA, sys::PULSE, 4, 0, 0, 0));
+        let intx = Line::PciIntx { device: 3, pin: 1 };
+        assert_eq!(line(intx, Trigger::Level), (sys::IRQ_INTX, sys::LEVEL, 3, 1, 0, 0));
+        assert_eq!(line(Line::Spi(33), Trigger::Level), (sys::IRQ_SPI, sys::LEVEL, 33, 0, 0, 0));
+    }
+
+    #[test]
+    fn an_owner_that_is_not_there_has_no_number() {
+        let mut name = [0; 16];
+        name[..7].copy_from_slice(b"a name\0");
+        let of = |pid| owner(&sys::Owner { pid, name, ..Default::default() });
+        assert_eq!(of(0), Owner { pid: None, name: "a name".to_owned() });
+        assert_eq!(of(7).pid, Some(7));
+    }
+
+    #[test]
+    fn a_module_that_lacks_something_is_not_complete() {
+        let of = |features| info(&sys::Query { features, ..Default::default() }).complete;
+        assert!(of(0b1111) && of(0b111) && !of(0b11) && !of(0));
+    }
+}

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+/* The error table of IOCTL_PRIVCMD_IRQFD, and that it interrupts the guest. */
+
+#include "check.h"
+#include "privcmd.h"
+#include "rows.h"
+#include "tests.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#define COUNT(rows) (sizeof(rows) / sizeof(*(rows)))
+
+/* To the vCPU with APIC id 0. */
+#define MSI_ADDRESS 0xfee00000
+#define MSI_VECTOR 0x41
+
+static struct {
+	int restricted;		/* a node's file for another domain */
+	int assigned;		/* an eventfd that raises an interrupt */
+} there;
+
+static void struct_nowhere(struct call *call)
+{
+	call->argument = nowhere();
+}
+
+static void struct_in_kernel(struct call *call)
+{
+	call->argument = kernel_address();
+}
+
+static void struct_cut_off(struct call *call)
+{
+	call->argument = end_of_page();
+}
+
+static void unknown_flag(struct call *call)
+{
+	call->irqfd.flags |= 2;
+}
+
+static void all_flags(struct call *call)
+{
+	call->irqfd.flags = ~0U;
+}
+
+static void restricted(struct call *call)
+{
+	call->fd = there.restricted;
+}
+
+static void dm_op_nowhere(struct call *call)
+{
+	call->irqfd.dm_op = (uintptr_t)nowhere();
+}
+
+static void dm_op_in_kernel(struct call *call)
+{
+	call->irqfd.dm_op = (uintptr_t)kernel_address();
+}
+
+static void dm_op_cut_off(struct call *call)
+{
+	call->irqfd.dm_op = (uintptr_t)end_of_page();
+}
+
+static void not_open(struct call *call)
+{
+	call->irqfd.fd = 1000000;
+}
+
+static void negative(struct call *call)
+{
+	call->irqfd.fd = -1;
+}
+
+static void not_an_eventfd(struct call *call)
+{
+	call->irqfd.fd = STDIN_FILENO;
+}
+
+static void assigned_eventfd(struct call *call)
+{
+	call->irqfd.fd = there.assigned;
+}
+
+#define BEFORE_THE_DM_OP \
+	{ "no struct", EFAULT, struct_nowhere }, \
+	{ "a struct in the kernel", EFAULT, struct_in_kernel }, \
+	{ "a struct cut off", EFAULT, struct_cut_off }, \
+	{ "an unknown flag", EINVAL, unknown_flag }, \
+	{ "all flags", EINVAL, all_flags }, \
+	{ "a file for another domain", EPERM, restricted }
+#define THE_EVENTFD \
+	{ "no open file", EBADF, not_open }, \
+	{ "a negative file", EBADF, negative }, \
+	{ "not an eventfd", EINVAL, not_an_eventfd }
+
+static const struct row to_assign[] = {
+	BEFORE_THE_DM_OP,
+	{ "no dm_op", EFAULT, dm_op_nowhere },
+	{ "a dm_op in the kernel", EFAULT, dm_op_in_kernel },
+	{ "a dm_op cut off", EFAULT, dm_op_cut_off },
+	THE_EVENTFD,
+	{ "an eventfd that raises one", EBUSY, assigned_eventfd },
+};
+
+static const struct row to_deassign[] = {
+	BEFORE_THE_DM_OP,
+	THE_EVENTFD,
+};
+
+static struct call interrupt(const struct guest *guest, struct dm_op *op, int eventfd)
+{
+	memset(op, 0, sizeof(*op));
+	op->op = XEN_DMOP_inject_msi;
+	op->msi.data = MSI_VECTOR;
+	op->msi.addr = MSI_ADDRESS;
+	return (struct call){
+		.fd = open_node(),
+		.request = IOCTL_PRIVCMD_IRQFD,
+		.irqfd = {
+			.dm_op = (uintptr_t)op,
+			.size = DM_OP_SIZE(msi),
+			.fd = eventfd,
+			.dom = guest->dom,
+		},
+	};
+}
+
+void test_irqfd(const struct guest *guest)
+{
+	struct dm_op op;
+	struct call call, other, end;
+
+	there.restricted = open_restricted(guest->dom + 1);
+	there.assigned = new_eventfd();
+	call = interrupt(guest, &op, there.assigned);
+	end = call;
+	end.irqfd.flags = PRIVCMD_IRQFD_FLAG_DEASSIGN;
+
+	ended("deassign before any assign", 0, make_call(&end));
+	ended("assign", 0, make_call(&call));
+	call.irqfd.fd = new_eventfd();
+	rows("assign", &call, to_assign, COUNT(to_assign));
+	ended("assign another", 0, make_call(&call));
+	other = call;
+	other.fd = open_node();
+	ended("assign it in another file", EBUSY, make_call(&other));
+	close(other.fd);
+
+	rows("deassign", &end, to_deassign, COUNT(to_deassign));
+	dm_op_nowhere(&end);
+	ended("deassign looks at the eventfd alone", 0, make_call(&end));
+	ended("deassign again", 0, make_call(&end));
+	end.irqfd.fd = call.irqfd.fd;
+	ended("deassign the other", 0, make_call(&end));
+
+	close(call.fd);
+	close(there.restricted);
+}
+
+void test_interrupt(const struct guest *guest)
+{
+	int eventfd = new_eventfd();
+	struct dm_op op;
+	struct call call = interrupt(guest, &op, eventfd);
+
+	signal_eventfd(eventfd);
+	ended("assign", 0, make_call(&call));
+	/* The kernel has its own. */
+	memset(&op, 0xff, sizeof(op));
+	guest_await(guest);
+	counted("a signal from before raises one at once, and is consumed", 0, eventfd);
+
+	signal_eventfd(eventfd);
+	guest_await(guest);
+	counted("a signal raises one, and is consumed", 0, eventfd);
+
+	call.irqfd.flags = PRIVCMD_IRQFD_FLAG_DEASSIGN;
+	ended("deassign", 0, make_call(&call));
+	signal_eventfd(eventfd);
+	counted("after deassign a signal stays", 1, eventfd);
+
+	call = interrupt(guest, &op, eventfd);
+	ended("assign again", 0, make_call(&call));
+	signal_eventfd(eventfd);
+	guest_await(guest);
+	counted("and a signal raises one again", 0, eventfd);
+	close(eventfd);
+	close(call.fd);
+}

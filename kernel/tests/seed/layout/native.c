@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+/* xen-eventfd.h stands alone, in C and in C++, and its structs have no hidden padding. */
+
+#include "xen-eventfd.h"
+
+#include <assert.h>
+#include <stddef.h>
+
+#define SIZE(type, size) static_assert(sizeof(struct type) == (size), #type)
+#define AT(type, field, offset) \
+	static_assert(offsetof(struct type, field) == (offset), #type "." #field)
+
+SIZE(xen_eventfd_query, 32);
+AT(xen_eventfd_query, abi, 4);
+AT(xen_eventfd_query, features, 8);
+AT(xen_eventfd_query, max_doorbells, 16);
+AT(xen_eventfd_query, max_held, 20);
+AT(xen_eventfd_query, max_missed, 24);
+AT(xen_eventfd_query, max_irqs, 28);
+
+SIZE(xen_eventfd_create, 16);
+AT(xen_eventfd_create, flags, 4);
+AT(xen_eventfd_create, dom, 8);
+AT(xen_eventfd_create, pad, 10);
+AT(xen_eventfd_create, gone, 12);
+
+SIZE(xen_eventfd_owner, 28);
+AT(xen_eventfd_owner, dom, 4);
+AT(xen_eventfd_owner, pad, 6);
+AT(xen_eventfd_owner, pid, 8);
+AT(xen_eventfd_owner, name, 12);
+
+SIZE(xen_eventfd_doorbell, 48);
+AT(xen_eventfd_doorbell, flags, 4);
+AT(xen_eventfd_doorbell, space, 8);
+AT(xen_eventfd_doorbell, kind, 12);
+AT(xen_eventfd_doorbell, len, 16);
+AT(xen_eventfd_doorbell, eventfd, 20);
+AT(xen_eventfd_doorbell, addr, 24);
+AT(xen_eventfd_doorbell, datamatch, 32);
+AT(xen_eventfd_doorbell, datamask, 40);
+
+SIZE(xen_eventfd_stats, 72);
+AT(xen_eventfd_stats, server, 4);
+AT(xen_eventfd_stats, doorbells, 6);
+AT(xen_eventfd_stats, delivered, 8);
+AT(xen_eventfd_stats, spurious, 64);
+
+SIZE(xen_eventfd_entry, 64);
+AT(xen_eventfd_entry, what, 4);
+AT(xen_eventfd_entry, index, 8);
+AT(xen_eventfd_entry, space, 12);
+AT(xen_eventfd_entry, kind, 16);
+AT(xen_eventfd_entry, len, 20);
+AT(xen_eventfd_entry, addr, 24);
+AT(xen_eventfd_entry, kicks, 48);
+AT(xen_eventfd_entry, held, 56);
+
+SIZE(xen_eventfd_missed, 56);
+AT(xen_eventfd_missed, space, 4);
+AT(xen_eventfd_missed, len, 8);
+AT(xen_eventfd_missed, eventfd, 12);
+AT(xen_eventfd_missed, addr, 16);
+AT(xen_eventfd_missed, width, 24);
+AT(xen_eventfd_missed, pad, 28);
+AT(xen_eventfd_missed, value, 32);
+AT(xen_eventfd_missed, kicks, 40);
+AT(xen_eventfd_missed, overflowed, 48);
+
+SIZE(xen_eventfd_irq, 56);
+AT(xen_eventfd_irq, flags, 4);
+AT(xen_eventfd_irq, kind, 8);
+AT(xen_eventfd_irq, eventfd, 12);
+AT(xen_eventfd_irq, trigger, 16);
+AT(xen_eventfd_irq, number, 20);
+AT(xen_eventfd_irq, pin, 24);
+AT(xen_eventfd_irq, msi_data, 28);
+AT(xen_eventfd_irq, msi_addr, 32);
+AT(xen_eventfd_irq, raised, 40);
+AT(xen_eventfd_irq, failed, 48);
+
+SIZE(xen_eventfd_channel, 16);
+AT(xen_eventfd_channel, flags, 4);
+AT(xen_eventfd_channel, port, 8);
+AT(xen_eventfd_channel, eventfd, 12);
+
+static_assert(XEN_EVENTFD_QUERY == 0xEF00 && XEN_EVENTFD_CREATE == 0xEF01, "control file");
+static_assert(XEN_EVENTFD_ASSIGN == 0xEF10 && XEN_EVENTFD_ASSIGN_IRQ == 0xEF20, "guest's file");
+static_assert(XEN_EVENTFD_ASSIGN_CHANNEL == 0xEF30, "guest's file");

@@ -1,0 +1,214 @@
+//! `/dev/xen/eventfd` as `uapi/xen-eventfd.h` has it, byte by byte: a test may also say what no
+//! program should. Nothing here is shared with the library's own door to the module, so that the
+//! two cannot agree on a mistake.
+
+pub(crate) mod edge;
+pub(crate) mod request;
+pub(crate) mod structs;
+
+use core::ffi::c_void;
+use request::CREATE;
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
+use rustix::ioctl::{Ioctl, IoctlOutput, Opcode};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use structs::{Channel, Create, Doorbell, Entry, Irq, Missed, Owner, Query, Stats};
+use xen_eventfd::DomId;
+
+pub(crate) const NODE: &str = "/dev/xen/eventfd";
+
+/// More than the module ever reads or writes.
+const ARENA: usize = 2 * 4096;
+
+/// A control file.
+#[derive(Debug)]
+pub(crate) struct Control(OwnedFd);
+
+/// A guest's file.
+#[derive(Debug)]
+pub(crate) struct GuestFile(OwnedFd);
+
+impl AsFd for Control {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsFd for GuestFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Makes a request on a file with these bytes, behind which there are zeros. Returns the guest's
+/// file that [`CREATE`] makes.
+pub(crate) fn ask(
+    file: impl AsFd,
+    request: u32,
+    bytes: &mut [u8],
+) -> Result<Option<GuestFile>, Errno> {
+    let mut arena = vec![0; ARENA.max(bytes.len())];
+    let (front, _) = arena.split_at_mut(bytes.len());
+    front.copy_from_slice(bytes);
+    let answer = ask_at(file, request, arena.as_mut_ptr().expose_provenance());
+    bytes.copy_from_slice(&arena[..bytes.len()]);
+    answer
+}
+
+/// The same with whatever is at an address.
+pub(crate) fn ask_at(
+    file: impl AsFd,
+    request: u32,
+    address: usize,
+) -> Result<Option<GuestFile>, Errno> {
+    let call = Call { request, address };
+    // SAFETY: the module touches the argument by copying from and to user memory, which fails where
+    // there is none, and at most `ARENA` bytes from there on. Callers pass an address of nobody, of
+    // an arena, or of memory that was mapped for this.
+    let fd = unsafe { rustix::ioctl::ioctl(file.as_fd(), call) }?;
+    if request != CREATE {
+        return Ok(None);
+    }
+    // SAFETY: the module has just made it, and nobody else knows of it.
+    Ok(Some(GuestFile(unsafe { OwnedFd::from_raw_fd(fd) })))
+}
+
+/// Makes a request on whatever file has this number now: another thread may be closing it.
+pub(crate) fn ask_number(number: RawFd, request: u32, bytes: &mut [u8]) -> Result<(), Errno> {
+    // SAFETY: at worst nothing is open there, which the kernel answers. No memory of this process
+    // depends on which file it is.
+    let file = unsafe { BorrowedFd::borrow_raw(number) };
+    ask(file, request, bytes).map(drop)
+}
+
+struct Call {
+    request: u32,
+    address: usize,
+}
+
+// SAFETY: nothing is read through the pointer here; what the module does with it is for the caller.
+unsafe impl Ioctl for Call {
+    type Output = RawFd;
+
+    const IS_MUTATING: bool = true;
+
+    fn opcode(&self) -> Opcode {
+        Opcode::from(self.request)
+    }
+
+    fn as_ptr(&mut self) -> *mut c_void {
+        std::ptr::with_exposed_provenance_mut(self.address)
+    }
+
+    unsafe fn output_from_ptr(answer: IoctlOutput, _: *mut c_void) -> rustix::io::Result<RawFd> {
+        Ok(answer)
+    }
+}
+
+impl Control {
+    /// Opens the node.
+    pub(crate) fn open() -> Result<Self, Errno> {
+        open(NODE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map(Self)
+    }
+
+    pub(crate) fn query(&self) -> Result<Query, Errno> {
+        let mut bytes = Query::empty();
+        ask(self, request::QUERY, &mut bytes)?;
+        Ok(Query::from_bytes(&bytes))
+    }
+
+    /// Takes a guest.
+    pub(crate) fn create(&self, create: &Create) -> Result<GuestFile, Errno> {
+        let file = ask(self, CREATE, &mut create.bytes())?;
+        Ok(file.expect("a creation that succeeds makes a file"))
+    }
+
+    pub(crate) fn owner(&self, dom: DomId) -> Result<Owner, Errno> {
+        let mut bytes = Owner::of(dom);
+        ask(self, request::OWNER, &mut bytes)?;
+        Ok(Owner::from_bytes(&bytes))
+    }
+
+    /// Confines the file to one guest, by the request of privcmd.
+    pub(crate) fn restrict(&self, dom: DomId) -> Result<(), Errno> {
+        ask(self, request::RESTRICT, &mut dom.0.to_ne_bytes()).map(drop)
+    }
+}
+
+impl GuestFile {
+    /// Takes a guest through a control file that is closed at once.
+    pub(crate) fn of(dom: DomId) -> Result<Self, Errno> {
+        Control::open()?.create(&Create::of(dom))
+    }
+
+    /// As it came from another process.
+    pub(crate) fn from_fd(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+
+    pub(crate) fn number(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    pub(crate) fn assign(&self, doorbell: &Doorbell) -> Result<(), Errno> {
+        ask(self, request::ASSIGN, &mut doorbell.bytes()).map(drop)
+    }
+
+    pub(crate) fn deassign(&self, doorbell: &Doorbell) -> Result<(), Errno> {
+        ask(self, request::DEASSIGN, &mut doorbell.bytes()).map(drop)
+    }
+
+    pub(crate) fn stats(&self) -> Result<Stats, Errno> {
+        let mut bytes = Stats::empty();
+        ask(self, request::STATS, &mut bytes)?;
+        Ok(Stats::from_bytes(&bytes))
+    }
+
+    /// Everything in one of the lists.
+    pub(crate) fn list(&self, what: u32) -> Result<Vec<Entry>, Errno> {
+        let mut entries = Vec::new();
+        for index in 0.. {
+            let mut bytes = Entry::at(what, index);
+            match ask(self, request::LIST, &mut bytes) {
+                Ok(_) => entries.push(Entry::from_bytes(&bytes)),
+                Err(Errno::NOENT) => break,
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Takes one kick from a fallback.
+    pub(crate) fn missed(&self, fallback: &Doorbell) -> Result<Missed, Errno> {
+        let mut bytes = Missed::of(fallback);
+        ask(self, request::MISSED, &mut bytes)?;
+        Ok(Missed::from_bytes(&bytes))
+    }
+
+    pub(crate) fn assign_irq(&self, irq: &Irq) -> Result<(), Errno> {
+        ask(self, request::ASSIGN_IRQ, &mut irq.bytes()).map(drop)
+    }
+
+    pub(crate) fn deassign_irq(&self, irq: &Irq) -> Result<(), Errno> {
+        ask(self, request::DEASSIGN_IRQ, &mut irq.bytes()).map(drop)
+    }
+
+    /// Interrupts raised, and refused by Xen.
+    pub(crate) fn irq_stats(&self, irq: &Irq) -> Result<(u64, u64), Errno> {
+        let mut bytes = irq.bytes();
+        ask(self, request::IRQ_STATS, &mut bytes)?;
+        Ok(Irq::counts(&bytes))
+    }
+
+    pub(crate) fn lower(&self, irq: &Irq) -> Result<(), Errno> {
+        ask(self, request::LOWER, &mut irq.bytes()).map(drop)
+    }
+
+    pub(crate) fn assign_channel(&self, channel: &Channel) -> Result<(), Errno> {
+        ask(self, request::ASSIGN_CHANNEL, &mut channel.bytes()).map(drop)
+    }
+
+    pub(crate) fn deassign_channel(&self, channel: &Channel) -> Result<(), Errno> {
+        ask(self, request::DEASSIGN_CHANNEL, &mut channel.bytes()).map(drop)
+    }
+}

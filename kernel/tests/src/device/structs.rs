@@ -1,0 +1,395 @@
+//! The structs as bytes, in the order of the header.
+
+use super::request::{
+    FALLBACK, IRQ_CHANNEL, IRQ_INTX, IRQ_ISA, IRQ_MSI, IRQ_SPI, LEVEL, MMIO, PIO, PULSE, VALUE,
+};
+use std::os::fd::{AsRawFd, OwnedFd};
+use xen_eventfd::{DomId, Port};
+
+/// A struct on its way in.
+#[derive(Debug, Default)]
+struct Bytes(Vec<u8>);
+
+impl Bytes {
+    fn u16(mut self, field: u16) -> Self {
+        self.0.extend(field.to_ne_bytes());
+        self
+    }
+
+    fn u32(mut self, field: u32) -> Self {
+        self.0.extend(field.to_ne_bytes());
+        self
+    }
+
+    fn i32(mut self, field: i32) -> Self {
+        self.0.extend(field.to_ne_bytes());
+        self
+    }
+
+    fn u64(mut self, field: u64) -> Self {
+        self.0.extend(field.to_ne_bytes());
+        self
+    }
+
+    /// With room for the out-fields.
+    fn up_to(mut self, size: u32) -> Vec<u8> {
+        self.0.resize(size as usize, 0);
+        self.0
+    }
+}
+
+/// A struct on its way out.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> [u8; N] {
+        let (field, rest) = self.0.split_first_chunk().expect("the struct is as long as it says");
+        self.0 = rest;
+        *field
+    }
+
+    fn u16(&mut self) -> u16 {
+        u16::from_ne_bytes(self.take())
+    }
+
+    fn u32(&mut self) -> u32 {
+        u32::from_ne_bytes(self.take())
+    }
+
+    fn u64(&mut self) -> u64 {
+        u64::from_ne_bytes(self.take())
+    }
+}
+
+/// `struct xen_eventfd_query`, as it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Query {
+    pub(crate) abi: u32,
+    pub(crate) features: u64,
+    pub(crate) max_doorbells: u32,
+    pub(crate) max_held: u32,
+    pub(crate) max_missed: u32,
+    pub(crate) max_irqs: u32,
+}
+
+impl Query {
+    pub(crate) const SIZE: u32 = 32;
+
+    pub(crate) fn empty() -> Vec<u8> {
+        Bytes::default().u32(Self::SIZE).up_to(Self::SIZE)
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
+        let mut fields = Fields(&bytes[4..]);
+        Self {
+            abi: fields.u32(),
+            features: fields.u64(),
+            max_doorbells: fields.u32(),
+            max_held: fields.u32(),
+            max_missed: fields.u32(),
+            max_irqs: fields.u32(),
+        }
+    }
+}
+
+/// `struct xen_eventfd_create`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Create {
+    pub(crate) flags: u32,
+    pub(crate) dom: u16,
+    pub(crate) gone: i32,
+}
+
+impl Create {
+    pub(crate) const SIZE: u32 = 16;
+
+    /// Serve this guest.
+    pub(crate) fn of(dom: DomId) -> Self {
+        Self { flags: 0, dom: dom.0, gone: -1 }
+    }
+
+    /// And tell when it is gone.
+    pub(crate) fn tell(self, gone: &OwnedFd) -> Self {
+        Self { gone: gone.as_raw_fd(), ..self }
+    }
+
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let bytes = Bytes::default().u32(Self::SIZE).u32(self.flags).u16(self.dom).u16(0);
+        bytes.i32(self.gone).up_to(Self::SIZE)
+    }
+}
+
+/// `struct xen_eventfd_owner`, as it is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) pid: u32,
+    pub(crate) name: String,
+}
+
+impl Owner {
+    pub(crate) const SIZE: u32 = 28;
+
+    pub(crate) fn of(dom: DomId) -> Vec<u8> {
+        Bytes::default().u32(Self::SIZE).u16(dom.0).up_to(Self::SIZE)
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
+        let mut fields = Fields(&bytes[8..]);
+        let pid = fields.u32();
+        let name: [u8; 16] = fields.take();
+        let len = name.iter().position(|byte| *byte == 0).expect("it ends with a zero");
+        Self { pid, name: String::from_utf8_lossy(&name[..len]).into_owned() }
+    }
+}
+
+/// `struct xen_eventfd_doorbell`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Doorbell {
+    pub(crate) flags: u32,
+    pub(crate) space: u32,
+    pub(crate) kind: u32,
+    pub(crate) len: u32,
+    pub(crate) eventfd: i32,
+    pub(crate) addr: u64,
+    pub(crate) datamatch: u64,
+    pub(crate) datamask: u64,
+}
+
+impl Doorbell {
+    pub(crate) const SIZE: u32 = 48;
+
+    /// A write of `len` bytes of this value.
+    pub(crate) fn value(addr: u64, len: u32, datamatch: u64, eventfd: &OwnedFd) -> Self {
+        let datamask = u64::MAX >> (64 - 8 * len);
+        let eventfd = eventfd.as_raw_fd();
+        Self { flags: 0, space: MMIO, kind: VALUE, len, eventfd, addr, datamatch, datamask }
+    }
+
+    /// A write of any value.
+    pub(crate) fn wildcard(addr: u64, kind: u32, len: u32, eventfd: &OwnedFd) -> Self {
+        Self { kind, datamask: 0, ..Self::value(addr, len, 0, eventfd) }
+    }
+
+    /// What no other takes.
+    pub(crate) fn fallback(addr: u64, span: u32, eventfd: &OwnedFd) -> Self {
+        Self::wildcard(addr, FALLBACK, span, eventfd)
+    }
+
+    /// In I/O space.
+    pub(crate) fn pio(self) -> Self {
+        Self { space: PIO, ..self }
+    }
+
+    /// Compared under a mask.
+    pub(crate) fn masked(self, datamask: u64) -> Self {
+        Self { datamask, ..self }
+    }
+
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        Bytes::default()
+            .u32(Self::SIZE)
+            .u32(self.flags)
+            .u32(self.space)
+            .u32(self.kind)
+            .u32(self.len)
+            .i32(self.eventfd)
+            .u64(self.addr)
+            .u64(self.datamatch)
+            .u64(self.datamask)
+            .up_to(Self::SIZE)
+    }
+}
+
+/// `struct xen_eventfd_stats`, as it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stats {
+    pub(crate) server: u16,
+    pub(crate) doorbells: u16,
+    pub(crate) delivered: u64,
+    pub(crate) held: u64,
+    pub(crate) redelivered: u64,
+    pub(crate) late: u64,
+    pub(crate) reads: u64,
+    pub(crate) broadcasts: u64,
+    pub(crate) odd: u64,
+    pub(crate) spurious: u64,
+}
+
+impl Stats {
+    pub(crate) const SIZE: u32 = 72;
+
+    pub(crate) fn empty() -> Vec<u8> {
+        Bytes::default().u32(Self::SIZE).up_to(Self::SIZE)
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
+        let mut fields = Fields(&bytes[4..]);
+        Self {
+            server: fields.u16(),
+            doorbells: fields.u16(),
+            delivered: fields.u64(),
+            held: fields.u64(),
+            redelivered: fields.u64(),
+            late: fields.u64(),
+            reads: fields.u64(),
+            broadcasts: fields.u64(),
+            odd: fields.u64(),
+            spurious: fields.u64(),
+        }
+    }
+}
+
+/// `struct xen_eventfd_entry`, as it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) space: u32,
+    pub(crate) kind: u32,
+    pub(crate) len: u32,
+    pub(crate) addr: u64,
+    pub(crate) datamatch: u64,
+    pub(crate) datamask: u64,
+    pub(crate) kicks: u64,
+    pub(crate) held: u64,
+}
+
+impl Entry {
+    pub(crate) const SIZE: u32 = 64;
+
+    pub(crate) fn at(what: u32, index: u32) -> Vec<u8> {
+        Bytes::default().u32(Self::SIZE).u32(what).u32(index).up_to(Self::SIZE)
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
+        let mut fields = Fields(&bytes[12..]);
+        Self {
+            space: fields.u32(),
+            kind: fields.u32(),
+            len: fields.u32(),
+            addr: fields.u64(),
+            datamatch: fields.u64(),
+            datamask: fields.u64(),
+            kicks: fields.u64(),
+            held: fields.u64(),
+        }
+    }
+}
+
+/// `struct xen_eventfd_missed`, as it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Missed {
+    pub(crate) width: u32,
+    pub(crate) value: u64,
+    pub(crate) kicks: u64,
+    pub(crate) overflowed: u64,
+}
+
+impl Missed {
+    pub(crate) const SIZE: u32 = 56;
+
+    pub(crate) fn of(fallback: &Doorbell) -> Vec<u8> {
+        Bytes::default()
+            .u32(Self::SIZE)
+            .u32(fallback.space)
+            .u32(fallback.len)
+            .i32(fallback.eventfd)
+            .u64(fallback.addr)
+            .up_to(Self::SIZE)
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
+        let mut fields = Fields(&bytes[24..]);
+        let (width, _pad) = (fields.u32(), fields.u32());
+        Self { width, value: fields.u64(), kicks: fields.u64(), overflowed: fields.u64() }
+    }
+}
+
+/// `struct xen_eventfd_irq`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Irq {
+    pub(crate) kind: u32,
+    pub(crate) eventfd: i32,
+    pub(crate) trigger: u32,
+    pub(crate) number: u32,
+    pub(crate) pin: u32,
+    pub(crate) msi_data: u32,
+    pub(crate) msi_addr: u64,
+}
+
+impl Irq {
+    pub(crate) const SIZE: u32 = 56;
+
+    fn new(kind: u32, number: u32, eventfd: &OwnedFd) -> Self {
+        let eventfd = eventfd.as_raw_fd();
+        Self { kind, eventfd, trigger: PULSE, number, pin: 0, msi_data: 0, msi_addr: 0 }
+    }
+
+    /// An event channel.
+    pub(crate) fn channel(port: Port, eventfd: &OwnedFd) -> Self {
+        Self::new(IRQ_CHANNEL, port.0, eventfd)
+    }
+
+    /// A message to the first vCPU.
+    pub(crate) fn msi(vector: u32, eventfd: &OwnedFd) -> Self {
+        Self { msi_addr: 0xFEE0_0000, msi_data: vector, ..Self::new(IRQ_MSI, 0, eventfd) }
+    }
+
+    /// A line of another architecture.
+    pub(crate) fn spi(number: u32, eventfd: &OwnedFd) -> Self {
+        Self { kind: IRQ_SPI, ..Self::isa(number, eventfd) }
+    }
+
+    /// An ISA line.
+    pub(crate) fn isa(number: u32, eventfd: &OwnedFd) -> Self {
+        Self::new(IRQ_ISA, number, eventfd)
+    }
+
+    /// A pin of a PCI device.
+    pub(crate) fn intx(device: u32, pin: u32, eventfd: &OwnedFd) -> Self {
+        Self { pin, ..Self::new(IRQ_INTX, device, eventfd) }
+    }
+
+    /// A line that stays up.
+    pub(crate) fn level(self) -> Self {
+        Self { trigger: LEVEL, ..self }
+    }
+
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        Bytes::default()
+            .u32(Self::SIZE)
+            .u32(0)
+            .u32(self.kind)
+            .i32(self.eventfd)
+            .u32(self.trigger)
+            .u32(self.number)
+            .u32(self.pin)
+            .u32(self.msi_data)
+            .u64(self.msi_addr)
+            .up_to(Self::SIZE)
+    }
+
+    /// `raised` and `failed`.
+    pub(crate) fn counts(bytes: &[u8]) -> (u64, u64) {
+        let mut fields = Fields(&bytes[40..]);
+        (fields.u64(), fields.u64())
+    }
+}
+
+/// `struct xen_eventfd_channel`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Channel {
+    pub(crate) port: u32,
+    pub(crate) eventfd: i32,
+}
+
+impl Channel {
+    pub(crate) const SIZE: u32 = 16;
+
+    pub(crate) fn new(port: Port, eventfd: &OwnedFd) -> Self {
+        Self { port: port.0, eventfd: eventfd.as_raw_fd() }
+    }
+
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let bytes = Bytes::default().u32(Self::SIZE).u32(0).u32(self.port);
+        bytes.i32(self.eventfd).up_to(Self::SIZE)
+    }
+}

@@ -1,0 +1,416 @@
+//! Every request, with a struct that has no mistake, and what the header says of each field.
+
+use crate::device::request::{
+    ANY, ASSIGN, ASSIGN_CHANNEL, ASSIGN_IRQ, CREATE, DEASSIGN, DEASSIGN_CHANNEL, DEASSIGN_IRQ,
+    IRQ_CHANNEL, IRQ_INTX, IRQ_ISA, IRQ_MSI, IRQ_SPI, IRQ_STATS, LIST, LIST_DOORBELLS, LOWER,
+    MISSED, OF_CONTROL, OWNER, PIO, QUERY, STATS, VALUE, WIDTH,
+};
+use crate::device::structs::{Channel, Create, Doorbell, Entry, Irq, Missed, Owner, Query, Stats};
+use crate::device::{Control, GuestFile, ask, ask_at};
+use crate::tests::common::{DOORBELL, IDLE};
+use anyhow::{Context, Result};
+use rustix::io::Errno;
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use xen_eventfd::{DomId, Port};
+use xen_eventfd_scenarios::Play;
+use xen_eventfd_scenarios::play::{Guest, new_eventfd};
+
+/// What a request gets.
+pub(super) type Verdict = Result<(), Errno>;
+
+/// What the calls are about.
+pub(super) struct Setting {
+    pub(super) control: Control,
+    /// Of a guest that runs and does nothing.
+    pub(super) file: GuestFile,
+    pub(super) guest: Guest,
+    /// One that nobody has taken.
+    pub(super) free: Guest,
+    pub(super) eventfd: OwnedFd,
+    /// An event channel of `guest` that is allocated for us, and not bound.
+    pub(super) port: Port,
+}
+
+/// One field, and the verdict on each of its values.
+pub(super) struct Field {
+    pub(super) name: &'static str,
+    pub(super) at: usize,
+    pub(super) width: usize,
+    pub(super) rule: Box<dyn Fn(u64) -> Verdict>,
+}
+
+/// One request.
+pub(super) struct Call {
+    pub(super) name: String,
+    pub(super) request: u32,
+    pub(super) good: Vec<u8>,
+    /// What it gets.
+    pub(super) verdict: Verdict,
+    /// The request that takes it back if it succeeds.
+    undo: Option<u32>,
+    /// Where it wants an eventfd.
+    pub(super) eventfd: Option<usize>,
+    pub(super) fields: Vec<Field>,
+}
+
+impl Setting {
+    pub(super) fn new(play: &Play<'_>) -> Result<Self> {
+        let (mut guest, free) = (play.guest("listen evtchn call; wait call")?, play.guest(IDLE)?);
+        guest.start()?;
+        Self::of(guest, free)
+    }
+
+    /// The same with other guests. The first runs and listens to an event channel `call`.
+    pub(super) fn of(mut guest: Guest, free: Guest) -> Result<Self> {
+        let port = guest.port("call")?;
+        let (control, file) = (Control::open()?, GuestFile::of(guest.dom())?);
+        Ok(Self { control, file, guest, free, eventfd: new_eventfd()?, port })
+    }
+
+    /// The file that a request is for.
+    pub(super) fn place(&self, request: u32) -> BorrowedFd<'_> {
+        if OF_CONTROL.contains(&request) { self.control.as_fd() } else { self.file.as_fd() }
+    }
+}
+
+impl Call {
+    /// Makes the call with these bytes, and takes it back.
+    pub(super) fn make(&self, setting: &Setting, bytes: &[u8]) -> Result<Verdict> {
+        let made = ask(setting.place(self.request), self.request, &mut bytes.to_vec()).map(drop);
+        self.take_back(setting, bytes, made)
+    }
+
+    /// The same with what is at an address, and is taken back by these bytes.
+    pub(super) fn make_at(&self, setting: &Setting, at: usize, bytes: &[u8]) -> Result<Verdict> {
+        let made = ask_at(setting.place(self.request), self.request, at).map(drop);
+        self.take_back(setting, bytes, made)
+    }
+
+    fn take_back(&self, setting: &Setting, bytes: &[u8], made: Verdict) -> Result<Verdict> {
+        if let (Ok(()), Some(undo)) = (made, self.undo) {
+            ask(&setting.file, undo, &mut bytes.to_vec()).with_context(|| {
+                format!("{}: what was assigned cannot be taken back", self.name)
+            })?;
+        }
+        Ok(made)
+    }
+
+    /// The good struct with another value in one field.
+    pub(super) fn with(&self, at: usize, width: usize, value: u64) -> Vec<u8> {
+        let mut bytes = self.good.clone();
+        bytes[at..at + width].copy_from_slice(&value.to_le_bytes()[..width]);
+        bytes
+    }
+}
+
+impl Field {
+    /// The values at which a mistake would show: around 0, around the end, each bit, and around
+    /// what is there.
+    pub(super) fn edges(&self, good: &[u8]) -> BTreeSet<u64> {
+        let mut there = [0; 8];
+        there[..self.width].copy_from_slice(&good[self.at..self.at + self.width]);
+        let (there, max) = (u64::from_le_bytes(there), u64::MAX >> (64 - 8 * self.width));
+        let bits = (0..8 * self.width).map(|bit| 1 << bit);
+        bits.flat_map(|bit: u64| [bit - 1, bit, bit + 1])
+            .chain([0, max, max - 1, there, !there, there.wrapping_add(1), there.wrapping_sub(1)])
+            .map(|value| value & max)
+            .collect()
+    }
+}
+
+fn field(
+    name: &'static str,
+    at: usize,
+    width: usize,
+    rule: impl Fn(u64) -> Verdict + 'static,
+) -> Field {
+    Field { name, at, width, rule: Box::new(rule) }
+}
+
+/// A field of which only some values can be.
+fn only(
+    name: &'static str,
+    at: usize,
+    width: usize,
+    verdict: Verdict,
+    can_be: impl Fn(u64) -> bool + 'static,
+) -> Field {
+    field(name, at, width, move |value| if can_be(value) { verdict } else { Err(Errno::INVAL) })
+}
+
+fn zero(name: &'static str, at: usize, width: usize, verdict: Verdict) -> Field {
+    only(name, at, width, verdict, |value| value == 0)
+}
+
+/// All requests; those with several kinds of struct once for each kind.
+pub(super) fn all(setting: &Setting) -> Vec<Call> {
+    let mut calls = of_control(setting);
+    calls.extend(of_doorbells(setting));
+    calls.extend(of_irqs(setting));
+    calls.extend(of_channels(setting));
+    calls
+}
+
+/// Each request once.
+pub(super) fn each(setting: &Setting) -> Vec<Call> {
+    let mut calls = all(setting);
+    let mut seen = BTreeSet::new();
+    calls.retain(|call| seen.insert(call.request));
+    calls
+}
+
+fn of_control(setting: &Setting) -> Vec<Call> {
+    let (free, taken) = (u64::from(setting.free.dom().0), u64::from(setting.guest.dom().0));
+    let reserved = |dom| !u16::try_from(dom).is_ok_and(|dom| DomId(dom).is_guest());
+    vec![
+        Call {
+            name: "QUERY".to_owned(),
+            request: QUERY,
+            good: Query::empty(),
+            verdict: Ok(()),
+            undo: None,
+            eventfd: None,
+            fields: vec![],
+        },
+        Call {
+            name: "CREATE".to_owned(),
+            request: CREATE,
+            good: Create::of(setting.free.dom()).bytes(),
+            verdict: Ok(()),
+            undo: None,
+            eventfd: Some(12),
+            fields: vec![
+                only("flags", 4, 4, Ok(()), |flags| flags <= 1),
+                field("dom", 8, 2, move |dom| match dom {
+                    _ if reserved(dom) => Err(Errno::INVAL),
+                    0 => Err(Errno::PERM),
+                    _ if dom == taken => Err(Errno::BUSY),
+                    _ if dom == free => Ok(()),
+                    _ => Err(Errno::NODEV),
+                }),
+                zero("pad", 10, 2, Ok(())),
+            ],
+        },
+        Call {
+            name: "OWNER".to_owned(),
+            request: OWNER,
+            good: Owner::of(setting.guest.dom()),
+            verdict: Ok(()),
+            undo: None,
+            eventfd: None,
+            fields: vec![
+                field("dom", 4, 2, move |dom| match dom {
+                    _ if reserved(dom) => Err(Errno::INVAL),
+                    _ if dom == taken => Ok(()),
+                    _ => Err(Errno::NOENT),
+                }),
+                zero("pad", 6, 2, Ok(())),
+            ],
+        },
+    ]
+}
+
+fn of_doorbells(setting: &Setting) -> Vec<Call> {
+    let eventfd = &setting.eventfd;
+    let mut calls = Vec::new();
+    let doorbells = [
+        ("value", Doorbell::value(DOORBELL, 4, 1, eventfd)),
+        ("port", Doorbell::value(0xC050, 2, 1, eventfd).pio()),
+        ("width", Doorbell::wildcard(DOORBELL, WIDTH, 4, eventfd)),
+        ("any", Doorbell::wildcard(DOORBELL, ANY, 4, eventfd)),
+        ("fallback", Doorbell::fallback(DOORBELL, 4, eventfd)),
+    ];
+    let none = Err(Errno::NOENT);
+    for (name, request, verdict, undo) in
+        [("ASSIGN", ASSIGN, Ok(()), Some(DEASSIGN)), ("DEASSIGN", DEASSIGN, none, None)]
+    {
+        for (kind, doorbell) in doorbells {
+            calls.push(Call {
+                name: format!("{name} {kind}"),
+                request,
+                good: doorbell.bytes(),
+                verdict,
+                undo,
+                eventfd: Some(20),
+                fields: doorbell_fields(doorbell, verdict),
+            });
+        }
+    }
+    calls.push(Call {
+        name: "STATS".to_owned(),
+        request: STATS,
+        good: Stats::empty(),
+        verdict: Ok(()),
+        undo: None,
+        eventfd: None,
+        fields: vec![],
+    });
+    calls.push(Call {
+        name: "LIST".to_owned(),
+        request: LIST,
+        good: Entry::at(LIST_DOORBELLS, 0),
+        verdict: none,
+        undo: None,
+        eventfd: None,
+        fields: vec![
+            only("what", 4, 4, none, |what| what <= 1),
+            field("index", 8, 4, move |_| none),
+        ],
+    });
+    calls.push(Call {
+        name: "MISSED".to_owned(),
+        request: MISSED,
+        good: Missed::of(&Doorbell::fallback(DOORBELL, 4, eventfd)),
+        verdict: none,
+        undo: None,
+        eventfd: Some(12),
+        fields: vec![
+            only("space", 4, 4, none, |space| space == 0),
+            only("len", 8, 4, none, |len| (1..=8).contains(&len)),
+            only("addr", 16, 8, none, |addr| addr.checked_add(3).is_some()),
+            zero("pad", 28, 4, none),
+        ],
+    });
+    calls
+}
+
+fn doorbell_fields(doorbell: Doorbell, verdict: Verdict) -> Vec<Field> {
+    let Doorbell { space, kind, len, datamatch, datamask, .. } = doorbell;
+    let port = space == PIO;
+    let end = if port { u64::from(u16::MAX) } else { u64::MAX };
+    let wildcard = move |value| kind == VALUE || value == 0;
+    vec![
+        zero("flags", 4, 4, verdict),
+        // A port's number is an address as well.
+        only("space", 8, 4, verdict, move |space| space == 0 || port && space == 1),
+        only("kind", 12, 4, verdict, move |other| {
+            if kind == VALUE { other == 0 } else { (1..=3).contains(&other) }
+        }),
+        only("len", 16, 4, verdict, move |len| match kind {
+            VALUE => [1, 2, 4, 8].contains(&len) && datamask >> (8 * len - 1) <= 1,
+            WIDTH => [1, 2, 4, 8].contains(&len),
+            _ => (1..=8).contains(&len),
+        }),
+        only("addr", 24, 8, verdict, move |addr| {
+            addr.checked_add(u64::from(len) - 1).is_some_and(|last| last <= end)
+        }),
+        only("datamatch", 32, 8, verdict, move |value| wildcard(value) && value & !datamask == 0),
+        only("datamask", 40, 8, verdict, move |mask| {
+            wildcard(mask)
+                && (kind != VALUE || mask != 0)
+                && (kind != VALUE || mask >> (8 * len - 1) <= 1)
+                && datamatch & !mask == 0
+        }),
+    ]
+}
+
+fn of_irqs(setting: &Setting) -> Vec<Call> {
+    let eventfd = &setting.eventfd;
+    let irqs = [
+        ("channel", Irq::channel(setting.port, eventfd)),
+        ("msi", Irq::msi(0x41, eventfd)),
+        ("isa", Irq::isa(0, eventfd)),
+        ("intx", Irq::intx(0, 3, eventfd)),
+        ("spi", Irq::spi(1019, eventfd)),
+    ];
+    let none = Err(Errno::NOENT);
+    let mut calls = Vec::new();
+    for (name, request, verdict, undo) in [
+        ("ASSIGN_IRQ", ASSIGN_IRQ, Ok(()), Some(DEASSIGN_IRQ)),
+        ("DEASSIGN_IRQ", DEASSIGN_IRQ, none, None),
+        ("IRQ_STATS", IRQ_STATS, none, None),
+        ("LOWER", LOWER, none, None),
+    ] {
+        for (kind, irq) in irqs {
+            let verdict = of_kind(irq.kind, verdict);
+            calls.push(Call {
+                name: format!("{name} {kind}"),
+                request,
+                good: irq.bytes(),
+                verdict,
+                undo,
+                eventfd: Some(12),
+                fields: irq_fields(irq, setting.port, verdict, request == ASSIGN_IRQ),
+            });
+        }
+    }
+    calls
+}
+
+/// What an assignment gets that would succeed: the guest is no HVM guest, and has no lines.
+fn of_kind(kind: u32, verdict: Verdict) -> Verdict {
+    match kind {
+        IRQ_ISA | IRQ_INTX if verdict.is_ok() => Err(Errno::OPNOTSUPP),
+        _ => verdict,
+    }
+}
+
+fn irq_fields(irq: Irq, port: Port, verdict: Verdict, assigning: bool) -> Vec<Field> {
+    let Irq { kind, number, pin, .. } = irq;
+    let is_line = kind >= IRQ_ISA;
+    // Whether an event channel can be of this number: to assign, it is looked for in Xen.
+    let channel = move |number| if assigning { number == u64::from(port.0) } else { number != 0 };
+    vec![
+        zero("flags", 4, 4, verdict),
+        field("kind", 8, 4, move |other| {
+            let (number, other) = (u64::from(number), u32::try_from(other).unwrap_or(u32::MAX));
+            let can_be = match other {
+                IRQ_MSI => kind == IRQ_MSI,
+                _ if kind == IRQ_MSI => false,
+                IRQ_CHANNEL => pin == 0 && channel(number),
+                IRQ_ISA => pin == 0 && number <= 15,
+                IRQ_INTX => number <= 31,
+                IRQ_SPI => pin == 0 && (32..=1019).contains(&number),
+                _ => false,
+            };
+            match can_be {
+                true if assigning => of_kind(other, Ok(())),
+                true => verdict,
+                false => Err(Errno::INVAL),
+            }
+        }),
+        only("trigger", 16, 4, verdict, move |trigger| trigger == 0 || is_line && trigger == 1),
+        only("number", 20, 4, verdict, move |number| match kind {
+            IRQ_CHANNEL => channel(number),
+            IRQ_MSI => number == 0,
+            IRQ_ISA => number <= 15,
+            IRQ_INTX => number <= 31,
+            _ => (32..=1019).contains(&number),
+        }),
+        only("pin", 24, 4, verdict, move |pin| pin == 0 || kind == IRQ_INTX && pin <= 3),
+        only("msi_data", 28, 4, verdict, move |data| data == 0 || kind == IRQ_MSI),
+        only("msi_addr", 32, 8, verdict, move |addr| {
+            if kind == IRQ_MSI { addr >> 20 == 0xFEE } else { addr == 0 }
+        }),
+    ]
+}
+
+fn of_channels(setting: &Setting) -> Vec<Call> {
+    let port = u64::from(setting.port.0);
+    let good = Channel::new(setting.port, &setting.eventfd).bytes();
+    let none = Err(Errno::NOENT);
+    vec![
+        Call {
+            name: "ASSIGN_CHANNEL".to_owned(),
+            request: ASSIGN_CHANNEL,
+            good: good.clone(),
+            verdict: Ok(()),
+            undo: Some(DEASSIGN_CHANNEL),
+            eventfd: Some(12),
+            fields: vec![
+                zero("flags", 4, 4, Ok(())),
+                only("port", 8, 4, Ok(()), move |number| number == port),
+            ],
+        },
+        Call {
+            name: "DEASSIGN_CHANNEL".to_owned(),
+            request: DEASSIGN_CHANNEL,
+            good,
+            verdict: none,
+            undo: None,
+            eventfd: Some(12),
+            fields: vec![zero("flags", 4, 4, none), only("port", 8, 4, none, |number| number != 0)],
+        },
+    ]
+}

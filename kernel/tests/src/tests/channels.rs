@@ -1,0 +1,120 @@
+//! Event channels that signal eventfds.
+
+use super::common::{DOORBELL, refused};
+use super::left;
+use crate::device::GuestFile;
+use crate::device::structs::{Channel, Doorbell, Irq};
+use anyhow::{Result, ensure};
+use rustix::io::Errno;
+use xen_eventfd::Port;
+use xen_eventfd_scenarios::Play;
+use xen_eventfd_scenarios::play::{await_count, new_eventfd, signal, taken};
+
+pub(super) fn heard(play: &mut Play<'_>) -> Result<()> {
+    const TIMES: u64 = 200;
+    let mut guest = play.guest(&format!(
+        "listen evtchn both; wait both; repeat {TIMES}; send both; wait both; end"
+    ))?;
+    let file = GuestFile::of(guest.dom())?;
+    let (rung, ring) = (new_eventfd()?, new_eventfd()?);
+    guest.start()?;
+    let port = guest.port("both")?;
+    file.assign_channel(&Channel::new(port, &rung))?;
+    // Xen rings every channel that is newly bound.
+    ensure!(await_count(&rung, 1)? == 1);
+    file.assign_irq(&Irq::channel(port, &ring))?;
+    signal(&ring)?;
+    let mut count = 0;
+    for _ in 0..TIMES {
+        count += await_count(&rung, 1)?;
+        signal(&ring)?;
+    }
+    guest.finish()?;
+    count += taken(&rung)?;
+    ensure!(count == TIMES, "{count} of {TIMES} rings");
+    Ok(())
+}
+
+pub(super) fn one_each(play: &mut Play<'_>) -> Result<()> {
+    let mut guest = play.guest("listen evtchn call; wait call")?;
+    let file = GuestFile::of(guest.dom())?;
+    guest.start()?;
+    let (port, bound) = (guest.port("call")?, left::interrupts()?);
+    let (heard, other, call) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
+    let channel = Channel::new(port, &heard);
+    refused(file.deassign_channel(&channel), Errno::NOENT, "what is not there")?;
+    file.assign_channel(&channel)?;
+    refused(file.assign_channel(&channel), Errno::BUSY, "the same again")?;
+    let others = Channel::new(port, &other);
+    refused(file.assign_channel(&others), Errno::BUSY, "for another eventfd")?;
+    refused(file.deassign_channel(&others), Errno::NOENT, "another eventfd")?;
+    let elsewhere = Channel::new(Port(port.0 + 1), &heard);
+    refused(file.deassign_channel(&elsewhere), Errno::NOENT, "another port")?;
+    // The port rings as well, on the one binding, whichever of the two goes first.
+    let irq = Irq::channel(port, &call);
+    file.assign_irq(&irq)?;
+    ensure!(left::interrupts()? == bound + 1);
+    file.deassign_channel(&channel)?;
+    refused(file.deassign_channel(&channel), Errno::NOENT, "what is gone")?;
+    ensure!(left::interrupts()? == bound + 1);
+    file.assign_channel(&others)?;
+    file.deassign_irq(&irq)?;
+    ensure!(left::interrupts()? == bound + 1);
+    file.deassign_channel(&others)?;
+    ensure!(left::interrupts()? == bound);
+    file.assign_irq(&irq)?;
+    signal(&call)?;
+    guest.finish()
+}
+
+pub(super) fn missed(play: &mut Play<'_>) -> Result<()> {
+    let mut guest = play.guest(
+        "listen evtchn both; wait both; send both; say sent; wait both; send both; wait both",
+    )?;
+    let file = GuestFile::of(guest.dom())?;
+    let (heard, ring) = (new_eventfd()?, new_eventfd()?);
+    guest.start()?;
+    let port = guest.port("both")?;
+    file.assign_irq(&Irq::channel(port, &ring))?;
+    signal(&ring)?;
+    guest.said(0, "sent")?;
+    let channel = Channel::new(port, &heard);
+    file.assign_channel(&channel)?;
+    await_count(&heard, 1)?;
+    signal(&ring)?;
+    await_count(&heard, 1)?;
+    file.deassign_channel(&channel)?;
+    ensure!(taken(&heard)? == 0, "signalled after deassign returned");
+    signal(&ring)?;
+    guest.finish()
+}
+
+pub(super) fn flood(play: &mut Play<'_>) -> Result<()> {
+    let mut flooding = play.guest(
+        "listen evtchn stop; listen evtchn flood; meet; until stop; send flood 10; end | \
+         listen evtchn halt; meet; until halt; send flood 10; end",
+    )?;
+    let mut kicking = play.guest(&format!("repeat 300; write mmio:{DOORBELL:#x} 4 0; end"))?;
+    let (flooded, kicked) = (GuestFile::of(flooding.dom())?, GuestFile::of(kicking.dom())?);
+    let (flood, kick) = (new_eventfd()?, new_eventfd()?);
+    kicked.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
+    flooding.start()?;
+    let mut stops = Vec::new();
+    for name in ["stop", "halt"] {
+        let stop = new_eventfd()?;
+        flooded.assign_irq(&Irq::channel(flooding.port(name)?, &stop))?;
+        stops.push(stop);
+    }
+    let channel = Channel::new(flooding.port("flood")?, &flood);
+    flooded.assign_channel(&channel)?;
+    // Unread from here on.
+    await_count(&flood, 2)?;
+    kicking.start()?;
+    kicking.finish()?;
+    ensure!(await_count(&kick, 300)? == 300);
+    flooded.deassign_channel(&channel)?;
+    taken(&flood)?;
+    ensure!(taken(&flood)? == 0, "signalled after deassign returned");
+    stops.iter().try_for_each(signal)?;
+    flooding.finish()
+}

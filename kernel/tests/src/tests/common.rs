@@ -1,0 +1,95 @@
+//! What most tests begin with.
+
+use crate::device::GuestFile;
+use crate::device::structs::Doorbell;
+use anyhow::{Result, bail, ensure};
+use rustix::io::Errno;
+use std::fmt::Debug;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+use xen_eventfd::Port;
+use xen_eventfd_host::{EventChannels, LocalPort};
+use xen_eventfd_scenarios::play::{Guest, new_eventfd};
+use xen_eventfd_scenarios::{PATIENCE, Play};
+
+/// The first device's registers.
+pub(super) const BASE: u64 = 0xFE00_0000;
+/// Its doorbell.
+pub(super) const DOORBELL: u64 = BASE + 0x50;
+
+/// A guest that waits, for tests that want none to do anything.
+pub(super) const IDLE: &str = "say never";
+
+/// What is refused, and with which errno.
+pub(super) fn refused<T: Debug>(
+    result: Result<T, Errno>,
+    errno: Errno,
+    what: impl std::fmt::Display,
+) -> Result<()> {
+    match result {
+        Err(found) if found == errno => Ok(()),
+        other => bail!("{what}: {other:?} instead of {errno:?}"),
+    }
+}
+
+/// Waits until something holds.
+pub(super) fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    let since = Instant::now();
+    while !holds()? {
+        ensure!(since.elapsed() < PATIENCE, "it never came to it that {what}");
+        std::thread::yield_now();
+    }
+    Ok(())
+}
+
+/// The other end of one of a guest's event channels.
+pub(super) struct Bell {
+    events: Box<dyn EventChannels>,
+    port: LocalPort,
+}
+
+impl Bell {
+    pub(super) fn to(play: &Play<'_>, guest: &mut Guest, name: &str) -> Result<Self> {
+        let port: Port = guest.port(name)?;
+        let events = play.stage().host().event_channels()?;
+        let port = events.bind(guest.dom(), port)?;
+        Ok(Self { events, port })
+    }
+
+    pub(super) fn ring(&self) -> Result<()> {
+        Ok(self.events.notify(self.port)?)
+    }
+}
+
+/// The queues 0 and 1 of the first device, assigned.
+pub(super) fn two_queues(file: &GuestFile) -> Result<[OwnedFd; 2]> {
+    let queues = [new_eventfd()?, new_eventfd()?];
+    for (value, queue) in (0..).zip(&queues) {
+        file.assign(&Doorbell::value(DOORBELL, 4, value, queue))?;
+    }
+    Ok(queues)
+}
+
+/// A guest that rings these two, each from a vCPU of its own, until it is told to stop.
+pub(super) struct Ringing {
+    pub(super) guest: Guest,
+    bells: [Bell; 2],
+}
+
+impl Ringing {
+    pub(super) fn start(play: &Play<'_>) -> Result<Self> {
+        let mut guest = play.guest(&format!(
+            "listen evtchn stop; meet; until stop; write mmio:{DOORBELL:#x} 4 0; end | \
+             listen evtchn halt; meet; until halt; write mmio:{DOORBELL:#x} 4 1; end"
+        ))?;
+        guest.start()?;
+        let bells = [Bell::to(play, &mut guest, "stop")?, Bell::to(play, &mut guest, "halt")?];
+        Ok(Self { guest, bells })
+    }
+
+    /// Waits until both have come to their end: neither vCPU hangs.
+    pub(super) fn stop(mut self) -> Result<()> {
+        self.bells.iter().try_for_each(Bell::ring)?;
+        self.guest.finish()
+    }
+}

@@ -1,0 +1,133 @@
+//! Kicks reach their eventfd, however many there are, and none is lost.
+
+use super::common::{BASE, Bell, DOORBELL, refused};
+use crate::device::GuestFile;
+use crate::device::structs::Doorbell;
+use anyhow::{Context, Result, ensure};
+use rustix::io::Errno;
+use std::os::fd::OwnedFd;
+use xen_eventfd_scenarios::Play;
+use xen_eventfd_scenarios::play::{new_eventfd, taken};
+use xen_eventfd_scenarios::roles::vmm::Place;
+
+pub(super) fn one_queue(play: &mut Play<'_>) -> Result<()> {
+    let mut guest = play.guest(&format!("repeat 1000; write mmio:{DOORBELL:#x} 4 0; end"))?;
+    let (file, kick) = (GuestFile::of(guest.dom())?, new_eventfd()?);
+    file.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
+    guest.start()?;
+    guest.finish()?;
+    let (kicks, stats) = (taken(&kick)?, file.stats()?);
+    ensure!(kicks == 1000 && stats.delivered == 1000, "{kicks} kicks, {stats:?}");
+    ensure!((stats.held, stats.late, stats.odd, stats.reads) == (0, 0, 0, 0), "{stats:?}");
+    Ok(())
+}
+
+pub(super) fn many_queues(play: &mut Play<'_>) -> Result<()> {
+    const ROUNDS: u64 = 50;
+    let devices: Vec<u64> = (0..3).map(|file| DOORBELL + file * 0x200).collect();
+    let writes: String =
+        devices.iter().map(|at| format!("repeat 4; write mmio:{at:#x} 4 i; end; ")).collect();
+    let vcpu = format!("meet; repeat {ROUNDS}; {writes}end");
+    let mut guest = play.guest(&format!("{vcpu} | {vcpu}"))?;
+    let file = GuestFile::of(guest.dom())?;
+    let mut queues = Vec::new();
+    for at in &devices {
+        for queue in 0..4 {
+            let kick = new_eventfd()?;
+            file.assign(&Doorbell::value(*at, 4, queue, &kick))?;
+            queues.push(kick);
+        }
+    }
+    guest.start()?;
+    guest.finish()?;
+    for kick in &queues {
+        let kicks = taken(kick)?;
+        ensure!(kicks == 2 * ROUNDS, "{kicks} kicks");
+    }
+    ensure!(file.stats()?.delivered == 2 * ROUNDS * 12);
+    Ok(())
+}
+
+pub(super) fn vmm_beside(play: &mut Play<'_>) -> Result<()> {
+    let mut guest = play.guest(&format!(
+        "read mmio:{BASE:#x} 4; repeat 1000; write mmio:{DOORBELL:#x} 4 0; end; read mmio:{:#x} 4",
+        BASE + 4
+    ))?;
+    let vmm = play.vmm(guest.dom(), &[(Place::Mmio, BASE, 0x200)])?;
+    let (file, kick) = (GuestFile::of(guest.dom())?, new_eventfd()?);
+    file.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
+    guest.start()?;
+    guest.finish()?;
+    let (kicks, seen) = (taken(&kick)?, vmm.seen()?);
+    ensure!(kicks == 1000, "{kicks} kicks");
+    ensure!(seen.writes_to(DOORBELL) == 0 && seen.reads == 2 && seen.wakeups <= 2, "{seen:?}");
+    vmm.stop()
+}
+
+pub(super) fn full_eventfd(play: &mut Play<'_>) -> Result<()> {
+    let mut guest = play.guest(&format!(
+        "repeat 10; write mmio:{DOORBELL:#x} 4 0; write mmio:{DOORBELL:#x} 4 1; end"
+    ))?;
+    let file = GuestFile::of(guest.dom())?;
+    let (full, other) = (new_eventfd()?, new_eventfd()?);
+    rustix::io::write(&full, &(u64::MAX - 1).to_ne_bytes())?;
+    file.assign(&Doorbell::value(DOORBELL, 4, 0, &full))?;
+    file.assign(&Doorbell::value(DOORBELL, 4, 1, &other))?;
+    guest.start()?;
+    guest.finish()?;
+    ensure!(taken(&other)? == 10);
+    Ok(())
+}
+
+pub(super) fn held(play: &mut Play<'_>) -> Result<()> {
+    let mut guest = play.guest(&format!(
+        "repeat 5; write mmio:{DOORBELL:#x} 4 9; end; write mmio:{DOORBELL:#x} 4 8; say first; \
+         listen evtchn go; wait go; repeat 100; write mmio:{DOORBELL:#x} 4 i+100; end"
+    ))?;
+    let file = GuestFile::of(guest.dom())?;
+    let (one, nine, seven) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
+    let queue = |value, kick: &OwnedFd| Doorbell::value(DOORBELL, 4, value, kick);
+    file.assign(&queue(1, &one))?;
+    guest.start()?;
+    guest.said(0, "first")?;
+    ensure!(file.stats()?.held == 6, "{:?}", file.stats());
+    file.assign(&queue(9, &nine))?;
+    file.assign(&queue(7, &seven))?;
+    let found = [taken(&one)?, taken(&nine)?, taken(&seven)?];
+    ensure!(found == [0, 1, 0] && file.stats()?.redelivered == 1, "{found:?}");
+    // More distinct kicks than there is room for: from then on every newcomer is signalled once.
+    Bell::to(play, &mut guest, "go")?.ring()?;
+    guest.finish()?;
+    let late = new_eventfd()?;
+    file.assign(&queue(199, &late))?;
+    ensure!(taken(&late)? == 1, "an overflow is no reason to lose a kick");
+    Ok(())
+}
+
+pub(super) fn limit(play: &mut Play<'_>) -> Result<()> {
+    let mut guest = play.guest(&format!(
+        "write mmio:{DOORBELL:#x} 4 0; write mmio:{DOORBELL:#x} 4 4095; \
+         write mmio:{DOORBELL:#x} 4 4096"
+    ))?;
+    let (file, kick) = (GuestFile::of(guest.dom())?, new_eventfd()?);
+    let queue = |value| Doorbell::value(DOORBELL, 4, value, &kick);
+    for value in 0..4096 {
+        file.assign(&queue(value)).with_context(|| format!("the {value}th"))?;
+    }
+    refused(file.assign(&queue(4096)), Errno::NOSPC, "one too many")?;
+    guest.start()?;
+    guest.finish()?;
+    ensure!(taken(&kick)? == 2 && file.stats()?.held == 1);
+    for value in (0..4096).step_by(3) {
+        file.deassign(&queue(value)).with_context(|| format!("the {value}th"))?;
+    }
+    ensure!(file.stats()?.doorbells == 4096 - 1366, "{:?}", file.stats());
+    // 256 ranges of a kind are all that Xen has; bytes apart from each other are one each.
+    let apart = |nth: u64| Doorbell::value(BASE + 0x1000 + 16 * nth, 4, 0, &kick);
+    let refused_at = (0..300).find(|nth| file.assign(&apart(*nth)) == Err(Errno::NOMEM));
+    ensure!(refused_at == Some(255), "refused at {refused_at:?}");
+    ensure!(usize::from(file.stats()?.doorbells) == 4096 - 1366 + 255);
+    file.deassign(&apart(7))?;
+    file.assign(&apart(300))?;
+    Ok(())
+}

@@ -1,0 +1,289 @@
+//! Eventfds that raise interrupts.
+
+use super::common::{Bell, DOORBELL, IDLE, refused};
+use super::left;
+use crate::device::GuestFile;
+use crate::device::structs::{Doorbell, Irq};
+use anyhow::{Context, Result, ensure};
+use rustix::io::Errno;
+use std::os::fd::AsRawFd;
+use std::sync::Barrier;
+use std::thread;
+use xen_eventfd_scenarios::Play;
+use xen_eventfd_scenarios::play::{await_count, new_eventfd, signal, taken};
+
+/// The guest waits for `times` interrupts, and rings its doorbell after each.
+fn ping_pong(play: &mut Play<'_>, listen: &str, vector: Option<u32>) -> Result<()> {
+    const TIMES: u64 = 500;
+    let mut guest = play.guest(&format!(
+        "listen {listen} call; say ready; repeat {TIMES}; wait call; \
+         write mmio:{DOORBELL:#x} 4 0; end"
+    ))?;
+    let file = GuestFile::of(guest.dom())?;
+    let (call, kick) = (new_eventfd()?, new_eventfd()?);
+    file.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
+    guest.start()?;
+    guest.said(0, "ready")?;
+    let irq = match vector {
+        Some(vector) => Irq::msi(vector, &call),
+        None => Irq::channel(guest.port("call")?, &call),
+    };
+    file.assign_irq(&irq)?;
+    for round in 1..=TIMES {
+        signal(&call)?;
+        // In the wake-up of the write, not later.
+        let counts = file.irq_stats(&irq)?;
+        ensure!(counts == (round, 0), "{counts:?} after {round} signals");
+        await_count(&kick, 1)?;
+    }
+    guest.finish()?;
+    ensure!(taken(&call)? == 0, "a signal that is passed on is consumed");
+    refused(file.lower(&Irq::isa(5, &call)), Errno::NOENT, "lower what is not assigned")?;
+    file.lower(&irq)?;
+    file.deassign_irq(&irq)?;
+    refused(file.irq_stats(&irq), Errno::NOENT, "stats of what is gone")?;
+    Ok(())
+}
+
+pub(super) fn event_channel(play: &mut Play<'_>) -> Result<()> {
+    ping_pong(play, "evtchn", None)
+}
+
+pub(super) fn msi(play: &mut Play<'_>) -> Result<()> {
+    ping_pong(play, "msi 0x41", Some(0x41))
+}
+
+pub(super) fn pending(play: &mut Play<'_>) -> Result<()> {
+    let mut guest = play.guest("listen evtchn call; wait call")?;
+    let (file, call) = (GuestFile::of(guest.dom())?, new_eventfd()?);
+    (0..3).try_for_each(|_| signal(&call))?;
+    guest.start()?;
+    let irq = Irq::channel(guest.port("call")?, &call);
+    file.assign_irq(&irq)?;
+    ensure!(file.irq_stats(&irq)? == (1, 0), "once, and before the call returns");
+    guest.finish()?;
+    ensure!(taken(&call)? == 0);
+    Ok(())
+}
+
+pub(super) fn last_signal(play: &mut Play<'_>) -> Result<()> {
+    const TIMES: u32 = 50;
+    let mut guest = play.guest(&format!(
+        "listen evtchn call; repeat {TIMES}; wait call; write mmio:{DOORBELL:#x} 4 0; end"
+    ))?;
+    let file = GuestFile::of(guest.dom())?;
+    let (call, kick) = (new_eventfd()?, new_eventfd()?);
+    file.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
+    guest.start()?;
+    let irq = Irq::channel(guest.port("call")?, &call);
+    for _ in 0..TIMES {
+        file.assign_irq(&irq)?;
+        signal(&call)?;
+        file.deassign_irq(&irq)?;
+        await_count(&kick, 1)?;
+    }
+    guest.finish()
+}
+
+pub(super) fn one_each(play: &mut Play<'_>) -> Result<()> {
+    let (guest, other) = (play.guest(IDLE)?, play.guest(IDLE)?);
+    let (file, others) = (GuestFile::of(guest.dom())?, GuestFile::of(other.dom())?);
+    let (call, second) = (new_eventfd()?, new_eventfd()?);
+    let irq = Irq::msi(0x41, &call);
+    file.assign_irq(&irq)?;
+    refused(file.assign_irq(&irq), Errno::BUSY, "the same again")?;
+    refused(file.assign_irq(&Irq::msi(0x42, &call)), Errno::BUSY, "another of the guest's")?;
+    let again = call.try_clone()?;
+    refused(file.assign_irq(&Irq::msi(0x42, &again)), Errno::BUSY, "by another descriptor")?;
+    refused(others.assign_irq(&irq), Errno::BUSY, "another guest's")?;
+    refused(others.deassign_irq(&irq), Errno::NOENT, "from another guest")?;
+    // An interrupt may have many eventfds.
+    file.assign_irq(&Irq::msi(0x41, &second))?;
+    let not_quite = [
+        ("vector", Irq::msi(0x42, &call)),
+        ("address", Irq { msi_addr: 0xFEE0_1000, ..irq }),
+        ("kind", Irq::isa(0, &call)),
+        ("eventfd", Irq { eventfd: new_eventfd()?.as_raw_fd(), ..irq }),
+    ];
+    for (what, irq) in not_quite {
+        // The last descriptor is closed by now: another eventfd is open at its number.
+        let third = new_eventfd()?;
+        ensure!(what != "eventfd" || irq.eventfd == third.as_raw_fd());
+        refused(file.deassign_irq(&irq), Errno::NOENT, what)?;
+        refused(file.irq_stats(&irq), Errno::NOENT, what)?;
+        refused(file.lower(&irq), Errno::NOENT, what)?;
+    }
+    file.deassign_irq(&Irq::msi(0x41, &again))?;
+    refused(file.deassign_irq(&irq), Errno::NOENT, "what is gone")?;
+    others.assign_irq(&irq)?;
+    drop(others);
+    // The other guest's file took its assignments along.
+    file.assign_irq(&irq)?;
+    Ok(())
+}
+
+pub(super) fn deassigned(play: &mut Play<'_>) -> Result<()> {
+    let mut guest = play.guest("listen msi 0x41 call; say ready; wait call 2")?;
+    let (file, call) = (GuestFile::of(guest.dom())?, new_eventfd()?);
+    guest.start()?;
+    guest.said(0, "ready")?;
+    let irq = Irq::msi(0x41, &call);
+    file.assign_irq(&irq)?;
+    signal(&call)?;
+    file.deassign_irq(&irq)?;
+    (0..5).try_for_each(|_| signal(&call))?;
+    ensure!(taken(&call)? == 5, "the eventfd counts as any other");
+    file.assign_irq(&irq)?;
+    ensure!(file.irq_stats(&irq)? == (0, 0), "nothing was left to be raised");
+    signal(&call)?;
+    guest.finish()
+}
+
+pub(super) fn closed(play: &mut Play<'_>) -> Result<()> {
+    let mut guest = play.guest("listen evtchn call; wait call 2")?;
+    let file = GuestFile::of(guest.dom())?;
+    guest.start()?;
+    let port = guest.port("call")?;
+    let bound = left::interrupts()?;
+    let call = new_eventfd()?;
+    let again = call.try_clone()?;
+    file.assign_irq(&Irq::channel(port, &call))?;
+    ensure!(left::interrupts()? == bound + 1);
+    drop(call);
+    // It is still open.
+    signal(&again)?;
+    ensure!(file.irq_stats(&Irq::channel(port, &again))? == (1, 0));
+    drop(again);
+    // Whoever asks finds it gone, with its port: another eventfd may have it.
+    file.stats()?;
+    ensure!(left::interrupts()? == bound, "the port of an eventfd that was closed is kept");
+    let other = new_eventfd()?;
+    let irq = Irq::channel(port, &other);
+    refused(file.irq_stats(&irq), Errno::NOENT, "an eventfd that is new")?;
+    file.assign_irq(&irq)?;
+    signal(&other)?;
+    guest.finish()
+}
+
+pub(super) fn lines(play: &mut Play<'_>) -> Result<()> {
+    let guest = play.guest(IDLE)?;
+    let file = GuestFile::of(guest.dom())?;
+    let call = new_eventfd()?;
+    let of_hvm = [Irq::isa(5, &call), Irq::intx(3, 1, &call)];
+    for line in of_hvm.into_iter().flat_map(|line| [line, line.level()]) {
+        refused(file.assign_irq(&line), Errno::OPNOTSUPP, "a line of a guest without lines")?;
+        refused(file.lower(&line), Errno::NOENT, "what is not assigned")?;
+    }
+    // Of another architecture: Xen refuses each signal.
+    let spi = Irq::spi(33, &call);
+    file.assign_irq(&spi)?;
+    (0..4).try_for_each(|_| signal(&call))?;
+    let counts = file.irq_stats(&spi)?;
+    ensure!(counts == (0, 4), "{counts:?}");
+    file.deassign_irq(&spi)?;
+    Ok(())
+}
+
+pub(super) fn of_a_kick(play: &mut Play<'_>) -> Result<()> {
+    let mut guest = play.guest(&format!(
+        "listen msi 0x41 call; say ready; listen evtchn go; wait go; repeat 100; \
+         write mmio:{DOORBELL:#x} 4 0; wait call; end"
+    ))?;
+    let (file, both) = (GuestFile::of(guest.dom())?, new_eventfd()?);
+    guest.start()?;
+    guest.said(0, "ready")?;
+    file.assign(&Doorbell::value(DOORBELL, 4, 0, &both))?;
+    file.assign_irq(&Irq::msi(0x41, &both))?;
+    Bell::to(play, &mut guest, "go")?.ring()?;
+    guest.finish()?;
+    ensure!(file.irq_stats(&Irq::msi(0x41, &both))? == (100, 0));
+    Ok(())
+}
+
+pub(super) fn limit(play: &mut Play<'_>) -> Result<()> {
+    let guest = play.guest(IDLE)?;
+    let file = GuestFile::of(guest.dom())?;
+    let mut calls = Vec::new();
+    for nth in 0..1024 {
+        let call = new_eventfd()?;
+        file.assign_irq(&Irq::msi(0x41, &call)).with_context(|| format!("the {nth}th"))?;
+        calls.push(call);
+    }
+    let one_more = new_eventfd()?;
+    let irq = Irq::msi(0x41, &one_more);
+    refused(file.assign_irq(&irq), Errno::NOSPC, "one too many")?;
+    // Nothing of what was refused is left.
+    signal(&one_more)?;
+    ensure!(taken(&one_more)? == 1);
+    drop(calls);
+    file.assign_irq(&irq)?;
+    Ok(())
+}
+
+pub(super) fn races(play: &mut Play<'_>) -> Result<()> {
+    const ROUNDS: usize = 2000;
+    let mut guest =
+        play.guest("listen evtchn call; listen evtchn stop; until stop; pause 100; end")?;
+    let file = GuestFile::of(guest.dom())?;
+    guest.start()?;
+    let port = guest.port("call")?;
+    let stop = Bell::to(play, &mut guest, "stop")?;
+    let bound = left::interrupts()?;
+    // What the two other threads are to close in this round.
+    let (mut closers, mut writers) = (Vec::new(), Vec::new());
+    let mut irqs = Vec::new();
+    let (gate, end) = (Barrier::new(3), Barrier::new(3));
+    let (mut deassigned, mut gone) = (0, 0);
+    // In lots, so that the descriptors of all rounds need not be open at once.
+    for lot in 0..ROUNDS / 100 {
+        for round in 0..100 {
+            let call = new_eventfd()?;
+            let msi = Irq::msi(0x41, &call);
+            irqs.push(if round % 2 == 0 { Irq::channel(port, &call) } else { msi });
+            writers.push(call.try_clone()?);
+            closers.push(call);
+        }
+        let result = thread::scope(|scope| -> Result<()> {
+            let closer = scope.spawn(|| {
+                for call in closers.drain(..) {
+                    gate.wait();
+                    drop(call);
+                    end.wait();
+                }
+            });
+            let writer = scope.spawn(|| {
+                for call in writers.drain(..) {
+                    gate.wait();
+                    let written = signal(&call);
+                    drop(call);
+                    end.wait();
+                    written.expect("an eventfd takes a signal");
+                }
+            });
+            let mut failure = None;
+            for irq in irqs.drain(..) {
+                let assigned = file.assign_irq(&irq);
+                gate.wait();
+                let result = file.deassign_irq(&irq);
+                end.wait();
+                match (assigned, result) {
+                    (Ok(()), Ok(())) => deassigned += 1,
+                    // Its descriptor is closed, or the assignment went with it.
+                    (Ok(()), Err(Errno::BADF | Errno::NOENT)) => gone += 1,
+                    other => failure = failure.or(Some(other)),
+                }
+            }
+            closer.join().map_err(|_| anyhow::anyhow!("the closing thread panicked"))?;
+            writer.join().map_err(|_| anyhow::anyhow!("the writing thread panicked"))?;
+            ensure!(failure.is_none(), "{failure:?}");
+            Ok(())
+        });
+        result.with_context(|| format!("in lot {lot}"))?;
+    }
+    file.stats()?;
+    ensure!(left::interrupts()? == bound, "a port of an assignment that is gone is kept");
+    println!("{deassigned} deassigned, {gone} closed before");
+    stop.ring()?;
+    guest.finish()?;
+    Ok(())
+}

@@ -1,0 +1,237 @@
+//! Files, processes and guests that come and go amid kicks. After each, nothing is left.
+
+use super::common::{Bell, DOORBELL, Ringing, refused, two_queues};
+use super::left::Before;
+use super::processes::{heir_of, holder_of, owner_of};
+use crate::device::request::{ASSIGN, DEASSIGN};
+use crate::device::structs::{Create, Doorbell};
+use crate::device::{Control, GuestFile, ask_number};
+use anyhow::{Context, Result, anyhow, ensure};
+use rustix::io::Errno;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use xen_eventfd::DomId;
+use xen_eventfd_scenarios::play::{await_count, new_eventfd, taken};
+use xen_eventfd_scenarios::{PATIENCE, Play};
+
+pub(super) fn assign_under_load(play: &mut Play<'_>) -> Result<()> {
+    let mut guest = play.guest(&format!(
+        "listen evtchn stop; until stop; write mmio:{DOORBELL:#x} 4 0; \
+         write mmio:{DOORBELL:#x} 4 1; end"
+    ))?;
+    let file = GuestFile::of(guest.dom())?;
+    let (steady, fleeting) = (new_eventfd()?, new_eventfd()?);
+    file.assign(&Doorbell::value(DOORBELL, 4, 0, &steady))?;
+    guest.start()?;
+    let stop = Bell::to(play, &mut guest, "stop")?;
+    let queue = Doorbell::value(DOORBELL, 4, 1, &fleeting);
+    let mut count = 0;
+    for _ in 0..60 {
+        file.assign(&queue)?;
+        await_count(&fleeting, 1)?;
+        file.deassign(&queue)?;
+        taken(&fleeting)?;
+        // The guest rings both in turn, so three more of one are two of the other at least.
+        count += await_count(&steady, 3)?;
+        ensure!(taken(&fleeting)? == 0, "signalled after deassign returned");
+    }
+    stop.ring()?;
+    guest.finish()?;
+    count += taken(&steady)?;
+    let (rounds, stats) = (guest.rounds("stop"), file.stats()?);
+    ensure!(count == rounds, "{count} of {rounds} kicks on the steady queue");
+    ensure!(stats.late == 0 && stats.delivered + stats.held == 2 * rounds, "{rounds}, {stats:?}");
+    Ok(())
+}
+
+pub(super) fn claim_under_load(play: &mut Play<'_>) -> Result<()> {
+    let other = DOORBELL + 0x1000;
+    let mut guest = play.guest(&format!(
+        "listen evtchn stop; meet; until stop; write mmio:{DOORBELL:#x} 4 0; end | \
+         listen evtchn halt; meet; until halt; write mmio:{other:#x} 4 0; end"
+    ))?;
+    let file = GuestFile::of(guest.dom())?;
+    let (steady, fleeting) = (new_eventfd()?, new_eventfd()?);
+    file.assign(&Doorbell::value(DOORBELL, 4, 0, &steady))?;
+    guest.start()?;
+    let bells = [Bell::to(play, &mut guest, "stop")?, Bell::to(play, &mut guest, "halt")?];
+    let queue = Doorbell::value(other, 4, 0, &fleeting);
+    for _ in 0..60 {
+        file.assign(&queue)?;
+        await_count(&fleeting, 1)?;
+        file.deassign(&queue)?;
+        taken(&fleeting)?;
+        thread::sleep(Duration::from_millis(2));
+        ensure!(taken(&fleeting)? == 0, "signalled after deassign returned");
+    }
+    bells.iter().try_for_each(Bell::ring)?;
+    guest.finish()?;
+    let (count, rounds) = (taken(&steady)?, guest.rounds("stop"));
+    ensure!(count == rounds, "{count} of {rounds} kicks on the steady queue");
+    Ok(())
+}
+
+pub(super) fn close_under_load(play: &mut Play<'_>) -> Result<()> {
+    let ringing = Ringing::start(play)?;
+    let before = Before::look(play, ringing.guest.dom())?;
+    for _ in 0..20 {
+        let file = GuestFile::of(ringing.guest.dom())?;
+        let queues = two_queues(&file)?;
+        queues.iter().try_for_each(|queue| await_count(queue, 2).map(drop))?;
+        drop(file);
+        queues.iter().try_for_each(|queue| taken(queue).map(drop))?;
+        thread::sleep(Duration::from_millis(2));
+        for queue in &queues {
+            ensure!(taken(queue)? == 0, "signalled after close returned");
+        }
+    }
+    before.nothing_is_left(play)?;
+    ringing.stop()
+}
+
+pub(super) fn churn(play: &mut Play<'_>) -> Result<()> {
+    /// Of each of the two threads.
+    const ROUNDS: u32 = 5000;
+    let ringing = Ringing::start(play)?;
+    let dom = ringing.guest.dom();
+    let before = Before::look(play, dom)?;
+    let control = Control::open()?;
+    let file = control.create(&Create::of(dom))?;
+    let number = file.number();
+    let kicks = [new_eventfd()?, new_eventfd()?];
+    let queue = |value: usize| Doorbell::value(DOORBELL, 4, value as u64, &kicks[value]);
+    let done = AtomicBool::new(false);
+    let (mut closed, mut met) = (0, 0);
+    let file = thread::scope(|scope| -> Result<GuestFile> {
+        let other = scope.spawn(|| -> Result<(u32, u32)> {
+            let (mut rounds, mut missed) = (0, 0);
+            while rounds < ROUNDS || !done.load(Ordering::Relaxed) {
+                rounds += 1;
+                let ask = |request| ask_number(number, request, &mut queue(0).bytes());
+                match ask(ASSIGN) {
+                    Ok(()) => {}
+                    Err(Errno::BADF) => missed += 1,
+                    Err(errno) => return Err(errno).context("assign by the other thread"),
+                }
+                match ask(DEASSIGN) {
+                    Ok(()) => {
+                        taken(&kicks[0])?;
+                        ensure!(taken(&kicks[0])? == 0, "signalled after deassign returned");
+                    }
+                    // The file is closed, or a new one.
+                    Err(Errno::BADF | Errno::NOENT) => missed += 1,
+                    Err(errno) => return Err(errno).context("deassign by the other thread"),
+                }
+            }
+            Ok((rounds, missed))
+        });
+        let mut rounds = |mut file: GuestFile| -> Result<GuestFile> {
+            for round in 1..=ROUNDS {
+                file.assign(&queue(1))?;
+                file.deassign(&queue(1))?;
+                taken(&kicks[1])?;
+                ensure!(taken(&kicks[1])? == 0, "signalled after deassign returned");
+                if round % 25 == 0 {
+                    file = reopened(&control, file, dom)?;
+                    closed += 1;
+                }
+            }
+            Ok(file)
+        };
+        let ours = rounds(file);
+        done.store(true, Ordering::Relaxed);
+        let (others, missed) = other.join().map_err(|_| anyhow!("the other thread panicked"))??;
+        let file = ours?;
+        ensure!(others >= ROUNDS);
+        met = missed;
+        Ok(file)
+    })?;
+    println!("{closed} times closed, of which the other thread noticed {met}");
+    // A fresh registration is served as ever.
+    let fresh = two_queues(&file)?;
+    fresh.iter().try_for_each(|kick| await_count(kick, 2).map(drop))?;
+    drop((control, file));
+    before.nothing_is_left(play)?;
+    ringing.stop()
+}
+
+/// Closes a guest's file and takes the guest again, so that the descriptor has the same number: it
+/// is the lowest that is free.
+fn reopened(control: &Control, file: GuestFile, dom: DomId) -> Result<GuestFile> {
+    let (number, since) = (file.number(), Instant::now());
+    drop(file);
+    loop {
+        match control.create(&Create::of(dom)) {
+            Ok(file) => {
+                ensure!(file.number() == number, "somebody else opens files");
+                return Ok(file);
+            }
+            // A request of the other thread keeps the file open while it lasts.
+            Err(Errno::BUSY) => ensure!(since.elapsed() < PATIENCE, "the guest is not let go of"),
+            Err(errno) => return Err(errno).context("taking the guest again"),
+        }
+    }
+}
+
+pub(super) fn owner_killed(play: &mut Play<'_>) -> Result<()> {
+    let ringing = Ringing::start(play)?;
+    let before = Before::look(play, ringing.guest.dom())?;
+    for _ in 0..10 {
+        owner_of(ringing.guest.dom())?.kill()?;
+        before.nothing_is_left(play)?;
+    }
+    ringing.stop()
+}
+
+pub(super) fn guest_destroyed(play: &mut Play<'_>) -> Result<()> {
+    let endless = format!("listen evtchn never; until never; write mmio:{DOORBELL:#x} 4 0; end");
+    let mut doomed =
+        play.guest(&format!("{endless} | repeat 1000000; write mmio:{DOORBELL:#x} 4 1; end"))?;
+    let mut other = play.guest(&format!("repeat 200; write mmio:{DOORBELL:#x} 4 0; end"))?;
+    let kicks = [new_eventfd()?, new_eventfd()?, new_eventfd()?];
+    let (file, others) = (GuestFile::of(doomed.dom())?, GuestFile::of(other.dom())?);
+    let queue = |value, kick| Doorbell::value(DOORBELL, 4, value, kick);
+    file.assign(&queue(0, &kicks[0]))?;
+    file.assign(&queue(1, &kicks[1]))?;
+    others.assign(&queue(0, &kicks[2]))?;
+    doomed.start()?;
+    await_count(&kicks[0], 10)?;
+    doomed.destroy()?;
+    // While the file is still open.
+    play.no_zombies()?;
+    let since = Instant::now();
+    while file.stats().is_ok() {
+        ensure!(since.elapsed() < PATIENCE, "the module did not notice that the guest died");
+    }
+    refused(file.stats(), Errno::NODEV, "stats of a dead guest")?;
+    refused(file.assign(&queue(7, &kicks[0])), Errno::NODEV, "assign to a dead guest")?;
+    refused(file.deassign(&queue(0, &kicks[0])), Errno::NODEV, "deassign from a dead guest")?;
+    refused(GuestFile::of(doomed.dom()), Errno::NODEV, "create of a dead guest")?;
+    drop(file);
+    // The others are served as before.
+    other.start()?;
+    other.finish()?;
+    ensure!(taken(&kicks[2])? == 200);
+    Ok(())
+}
+
+pub(super) fn handed_over(play: &mut Play<'_>) -> Result<()> {
+    let ringing = Ringing::start(play)?;
+    let before = Before::look(play, ringing.guest.dom())?;
+    let file = GuestFile::of(ringing.guest.dom())?;
+    let queues = two_queues(&file)?;
+    let served = || queues.iter().try_for_each(|queue| await_count(queue, 100).map(drop));
+    served()?;
+    let mut heir = heir_of(&file)?;
+    let (mut holder, link) = holder_of(&file)?;
+    drop(file);
+    served().context("once it is others' alone")?;
+    refused(GuestFile::of(ringing.guest.dom()), Errno::BUSY, "a guest that others hold")?;
+    heir.kill()?;
+    served().context("once its heir is killed")?;
+    drop(link);
+    holder.kill()?;
+    before.nothing_is_left(play)?;
+    ringing.stop()
+}

@@ -1,0 +1,100 @@
+//! The tests, by subject. Each is a scenario on real Xen with the module as its engine.
+
+mod access;
+mod arguments;
+mod callers;
+mod calls;
+mod channels;
+mod common;
+mod delivery;
+mod fallback;
+mod irqs;
+mod kernel_log;
+mod left;
+mod lifecycle;
+mod module;
+mod node;
+mod ownership;
+mod processes;
+mod shown;
+mod trace;
+mod wakeups;
+
+pub(crate) use processes::{hold, own};
+
+use xen_eventfd_scenarios::Scenario;
+
+macro_rules! tests {
+    ($($room:ident::$name:ident, $race:literal, $about:literal;)*) => {
+        /// All of them, in the order in which they build on each other.
+        pub(crate) const ALL: &[Scenario] = &[$(Scenario {
+            name: concat!(stringify!($room), "::", stringify!($name)),
+            about: $about,
+            race: $race,
+            play: $room::$name,
+        }),*];
+    };
+}
+
+tests! {
+    node::root_alone, false, "the node is root's";
+    node::query, false, "it says what it is, to later callers too";
+    node::requests, false, "a request of the other file, or of nobody, is ENOTTY";
+    arguments::sizes, false, "a struct may be larger, not smaller, and has nothing in its tail";
+    arguments::pointers, false, "what cannot be read or written is EFAULT";
+    arguments::fields, false, "every field, at its edges, is as the header has it";
+    arguments::descriptors, false, "what is no eventfd is refused where one is wanted";
+    arguments::doorbells, false, "which doorbell is meant, and which two cannot stand side by side";
+    delivery::one_queue, false, "every one of 1,000 kicks is delivered";
+    delivery::many_queues, false, "2 vCPUs, 3 devices, 4 queues: none lost, none on the wrong eventfd";
+    delivery::vmm_beside, false, "a VMM keeps its registers and is never woken for a kick";
+    delivery::full_eventfd, false, "an eventfd that is full stops nobody";
+    delivery::held, false, "an unmatched kick is held and delivered when its eventfd comes";
+    delivery::limit, false, "as many doorbells as the module says, and not one more";
+    access::widths, false, "a doorbell is matched by width";
+    access::notification_data, false, "a mask leaves NOTIFICATION_DATA out";
+    access::wildcards, false, "a wildcard gets what the datamatches leave";
+    access::ports, false, "doorbells in I/O space";
+    access::reads, false, "a read of a doorbell answers 0";
+    access::odd, false, "string instructions and broadcasts are answered";
+    fallback::missed, false, "a fallback tells each distinct kick once, and how often it came";
+    fallback::overflow, false, "what finds no place is counted, and told once";
+    fallback::after_held, false, "a fallback is told of what was held";
+    fallback::lists, false, "the lists of doorbells and of held kicks";
+    irqs::event_channel, false, "each signal rings the guest's event channel";
+    irqs::msi, false, "each signal injects the message";
+    irqs::pending, false, "what was signalled before the assignment raises one interrupt";
+    irqs::last_signal, false, "a signal just before the end of an assignment is not lost";
+    irqs::one_each, false, "an eventfd raises one interrupt, of one guest";
+    irqs::deassigned, false, "nothing is raised after deassign, and the eventfd counts again";
+    irqs::closed, false, "an assignment ends with its eventfd";
+    irqs::lines, false, "a guest without lines gets none, and what Xen refuses is counted";
+    irqs::of_a_kick, false, "a kick may raise an interrupt, without anybody between";
+    irqs::limit, false, "as many irqs as the module says, and room again once they are closed";
+    irqs::races, true, "deassign, the last close and a signal at once, 2,000 times";
+    channels::heard, false, "every ring of an event channel is counted";
+    channels::one_each, false, "an event channel has one eventfd, and its port may ring back";
+    channels::missed, false, "a ring that nobody heard is there for who begins to listen";
+    channels::flood, true, "a flood on one guest's channel delays no other guest's kicks for ever";
+    ownership::one_owner, false, "a guest has one file, and the next one when that is closed";
+    ownership::owner, false, "who holds a guest is told";
+    ownership::reserve, false, "a guest can be kept for another engine";
+    ownership::restrict, false, "a control file that is confined touches no other guest";
+    ownership::highest_id, false, "the server has the highest id";
+    ownership::gone, false, "the end of a guest is told once, and every request then is ENODEV";
+    shown::files, false, "fdinfo and debugfs show a guest alike";
+    shown::reserved, false, "of a guest that is only kept, who keeps it";
+    shown::dead, false, "of a dead guest, that it is dead";
+    trace::kicks, false, "a tracepoint for each kick and for each interrupt";
+    wakeups::none, false, "1,000 kicks wake no process";
+    lifecycle::assign_under_load, true, "nothing is signalled after deassign returns";
+    lifecycle::claim_under_load, true, "bytes are claimed and given back while others ring";
+    lifecycle::close_under_load, true, "close with vCPUs in the middle of kicks: the guest goes on";
+    lifecycle::churn, true, "10,000 rounds of assign, deassign and close from two threads amid kicks";
+    lifecycle::owner_killed, true, "SIGKILL of the owner: the guest goes on, no server is left";
+    lifecycle::guest_destroyed, true, "the guest is destroyed amid kicks: ENODEV, and no zombie is left";
+    lifecycle::handed_over, true, "a guest's file serves until the last of its processes closes it";
+    callers::random, true, "100,000 random calls amid kicks: an errno each, and nothing is left";
+    module::pinned, false, "the module cannot go while a file is open, whoever has it, and goes then";
+    kernel_log::clean, true, "the kernel has nothing to complain of";
+}

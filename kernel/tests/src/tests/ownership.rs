@@ -1,0 +1,171 @@
+//! Who may serve a guest, with which server, and who is told so.
+
+use super::arguments::all_refused;
+use super::calls::Setting;
+use super::common::{DOORBELL, IDLE, refused, until};
+use super::left::{self, Before};
+use crate::device::request::{
+    CREATE_RESERVE, OF_CONTROL, PRIVCMD_IOEVENTFD, PRIVCMD_IRQFD, QUERY, RESTRICT,
+};
+use crate::device::structs::{Create, Doorbell, Irq};
+use crate::device::{Control, GuestFile, ask, ask_at};
+use anyhow::{Result, ensure};
+use rustix::io::Errno;
+use xen_eventfd::DomId;
+use xen_eventfd_scenarios::Play;
+use xen_eventfd_scenarios::play::{await_count, new_eventfd, taken};
+
+pub(super) fn one_owner(play: &mut Play<'_>) -> Result<()> {
+    let (guest, other) = (play.guest(IDLE)?, play.guest(IDLE)?);
+    let before = Before::look(play, guest.dom())?;
+    let (control, second) = (Control::open()?, Control::open()?);
+    let file = control.create(&Create::of(guest.dom()))?;
+    refused(control.create(&Create::of(guest.dom())), Errno::BUSY, "a second file")?;
+    refused(second.create(&Create::of(guest.dom())), Errno::BUSY, "through another file")?;
+    // A control file has as many guests as it likes, and they outlive it.
+    let others = control.create(&Create::of(other.dom()))?;
+    drop(control);
+    ensure!(file.stats()?.doorbells == 0 && others.stats()?.doorbells == 0);
+    let flags = rustix::io::fcntl_getfd(&file)?;
+    ensure!(flags == rustix::io::FdFlags::CLOEXEC, "a guest's file is close-on-exec: {flags:?}");
+    drop(file);
+    ensure!(play.stage().servers(guest.dom())?.is_empty());
+    let file = second.create(&Create::of(guest.dom()))?;
+    drop((others, second, file));
+    before.nothing_is_left(play)?;
+    ensure!(play.stage().servers(other.dom())?.is_empty());
+    Ok(())
+}
+
+pub(super) fn owner(play: &mut Play<'_>) -> Result<()> {
+    let guest = play.guest(IDLE)?;
+    let control = Control::open()?;
+    refused(control.owner(guest.dom()), Errno::NOENT, "nobody's")?;
+    let file = control.create(&Create::of(guest.dom()))?;
+    let name = std::fs::read_to_string("/proc/self/comm")?;
+    for asked in [&control, &Control::open()?] {
+        let owner = asked.owner(guest.dom())?;
+        ensure!(owner.pid == std::process::id() && owner.name == name.trim(), "{owner:?}");
+    }
+    drop(file);
+    refused(control.owner(guest.dom()), Errno::NOENT, "nobody's again")?;
+    Ok(())
+}
+
+pub(super) fn reserve(play: &mut Play<'_>) -> Result<()> {
+    let setting = Setting::new(play)?;
+    let dom = setting.free.dom();
+    let gone = new_eventfd()?;
+    let before = Before::look(play, dom)?;
+    let kept = Create { flags: CREATE_RESERVE, ..Create::of(dom).tell(&gone) };
+    let file = setting.control.create(&kept)?;
+    // Nothing was set up in it.
+    let (servers, ports) = (play.stage().servers(dom)?, left::ports(dom)?);
+    ensure!(servers.is_empty(), "{servers:?}");
+    ensure!(setting.control.owner(dom)?.pid == std::process::id());
+    for create in [kept, Create::of(dom)] {
+        refused(setting.control.create(&create), Errno::BUSY, "what is kept")?;
+    }
+    all_refused(&setting, &file, Errno::OPNOTSUPP)?;
+    drop(file);
+    ensure!(taken(&gone)? == 0, "it lives");
+    let Setting { file, .. } = setting;
+    drop(file);
+    before.nothing_is_left(play)?;
+    ensure!(left::ports(dom)? == ports);
+    GuestFile::of(dom)?;
+    Ok(())
+}
+
+pub(super) fn restrict(play: &mut Play<'_>) -> Result<()> {
+    let (ours, other) = (play.guest(IDLE)?, play.guest(IDLE)?);
+    let control = Control::open()?;
+    for address in [0, 0x1000, usize::MAX - 1] {
+        refused(ask_at(&control, RESTRICT, address), Errno::FAULT, "no domain")?;
+    }
+    let before = control.create(&Create::of(other.dom()))?;
+    control.restrict(ours.dom())?;
+    control.restrict(ours.dom())?;
+    for dom in [other.dom(), DomId(0), DomId(0x7FF0), DomId(u16::MAX)] {
+        refused(control.restrict(dom), Errno::INVAL, "to another")?;
+    }
+    refused(control.create(&Create::of(other.dom())), Errno::PERM, "create")?;
+    refused(control.create(&Create::of(DomId(0))), Errno::PERM, "create of ours")?;
+    refused(control.create(&Create::of(DomId(0x7000))), Errno::PERM, "create of nobody")?;
+    let kept = Create { flags: CREATE_RESERVE, ..Create::of(other.dom()) };
+    refused(control.create(&kept), Errno::PERM, "reserve")?;
+    let closed = Create { gone: 9999, ..Create::of(other.dom()) };
+    refused(control.create(&closed), Errno::PERM, "create, before its eventfd is looked at")?;
+    refused(control.owner(other.dom()), Errno::PERM, "owner")?;
+    // struct privcmd_ioeventfd and struct privcmd_irqfd, of the other guest.
+    let mut ioeventfd = vec![0; 48];
+    ioeventfd[44..46].copy_from_slice(&other.dom().0.to_ne_bytes());
+    refused(ask(&control, PRIVCMD_IOEVENTFD, &mut ioeventfd), Errno::PERM, "ioeventfd")?;
+    let mut irqfd = vec![0; 24];
+    irqfd[20..22].copy_from_slice(&other.dom().0.to_ne_bytes());
+    refused(ask(&control, PRIVCMD_IRQFD, &mut irqfd), Errno::PERM, "irqfd")?;
+    // What was made before goes on, and so does what is not about a guest.
+    before.stats()?;
+    control.query()?;
+    let file = control.create(&Create::of(ours.dom()))?;
+    ensure!(control.owner(ours.dom())?.pid == std::process::id());
+    let call = new_eventfd()?;
+    file.assign(&Doorbell::value(DOORBELL, 4, 0, &call))?;
+    file.assign_irq(&Irq::msi(0x41, &call))?;
+    for request in OF_CONTROL.into_iter().filter(|request| *request != QUERY) {
+        refused(ask(&control, request, &mut [0; 64]), Errno::INVAL, "a struct of no size")?;
+    }
+    // Another open file is not confined.
+    drop(before);
+    GuestFile::of(other.dom())?;
+    Ok(())
+}
+
+pub(super) fn highest_id(play: &mut Play<'_>) -> Result<()> {
+    let guest = play.guest(IDLE)?;
+    let host = play.stage().host();
+    let (zero, one) = (host.create_server(guest.dom())?, host.create_server(guest.dom())?);
+    host.destroy_server(guest.dom(), zero)?;
+    let file = GuestFile::of(guest.dom())?;
+    let server = file.stats()?.server;
+    ensure!(server > one.0, "server {server} beside {one}");
+    drop(file);
+    let taken: Vec<_> = std::iter::from_fn(|| host.create_server(guest.dom()).ok()).collect();
+    refused(GuestFile::of(guest.dom()), Errno::NOSPC, "all servers taken")?;
+    for server in taken {
+        host.destroy_server(guest.dom(), server)?;
+    }
+    GuestFile::of(guest.dom())?;
+    Ok(())
+}
+
+pub(super) fn gone(play: &mut Play<'_>) -> Result<()> {
+    let mut setting = Setting::new(play)?;
+    let (gone, others, kept) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
+    let control = Control::open()?;
+    let mut doomed = play.guest(IDLE)?;
+    let mut reserved = play.guest(IDLE)?;
+    let file = control.create(&Create::of(doomed.dom()).tell(&gone))?;
+    let other = control.create(&Create::of(setting.free.dom()).tell(&others))?;
+    let keep = Create { flags: CREATE_RESERVE, ..Create::of(reserved.dom()).tell(&kept) };
+    let keeping = control.create(&keep)?;
+    file.assign(&Doorbell::value(DOORBELL, 4, 0, &setting.eventfd))?;
+    doomed.destroy()?;
+    ensure!(await_count(&gone, 1)? == 1);
+    // While its file is still open.
+    play.no_zombies()?;
+    all_refused(&setting, &file, Errno::NODEV)?;
+    refused(control.create(&Create::of(doomed.dom())), Errno::NODEV, "create")?;
+    refused(control.owner(doomed.dom()), Errno::NOENT, "a dead guest is nobody's")?;
+    reserved.destroy()?;
+    ensure!(await_count(&kept, 1)? == 1);
+    all_refused(&setting, &keeping, Errno::NODEV)?;
+    // Another death is told to nobody else.
+    setting.free.destroy()?;
+    ensure!(await_count(&others, 1)? == 1);
+    until("it is told", || Ok(other.stats() == Err(Errno::NODEV)))?;
+    ensure!(taken(&gone)? == 0 && taken(&kept)? == 0, "told twice");
+    drop((file, other, keeping));
+    ensure!(taken(&gone)? == 0 && taken(&kept)? == 0 && taken(&others)? == 0, "told at the end");
+    Ok(())
+}

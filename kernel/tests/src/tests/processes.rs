@@ -1,0 +1,88 @@
+//! The other processes of tests.
+
+use super::common::two_queues;
+use crate::device::GuestFile;
+use anyhow::{Context, Result, ensure};
+use rustix::io::{FdFlags, fcntl_setfd};
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
+use std::process::{Child, Command, Stdio};
+use xen_eventfd::DomId;
+use xen_eventfd_scenarios::PATIENCE;
+use xen_eventfd_scenarios::link::Link;
+use xen_eventfd_scenarios::play::await_count;
+
+/// A process. Dropping it kills it.
+pub(super) struct Process(Child);
+
+impl Process {
+    /// SIGKILL. When this returns, the kernel has closed what it had open.
+    pub(super) fn kill(&mut self) -> Result<()> {
+        self.0.kill()?;
+        self.0.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.kill();
+    }
+}
+
+/// Starts a process that takes a guest and serves its two queues. It has delivered kicks of both
+/// when this returns.
+pub(super) fn owner_of(dom: DomId) -> Result<Process> {
+    let mut owner = Command::new("/proc/self/exe")
+        .args(["own", &dom.0.to_string()])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let said = owner.stdout.take().context("a pipe")?;
+    let owner = Process(owner);
+    let mut line = String::new();
+    BufReader::new(said).read_line(&mut line)?;
+    ensure!(line.trim() == "serving", "the owner says {line:?}");
+    Ok(owner)
+}
+
+/// What that process does.
+pub(crate) fn own(dom: DomId) -> Result<()> {
+    let file = GuestFile::of(dom)?;
+    let queues = two_queues(&file)?;
+    queues.iter().try_for_each(|queue| await_count(queue, 2).map(drop))?;
+    writeln!(std::io::stdout(), "serving")?;
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Starts a process that inherits a file and knows nothing of it.
+pub(super) fn heir_of(file: impl AsFd) -> Result<Process> {
+    fcntl_setfd(&file, FdFlags::empty())?;
+    let heir = Command::new("sleep").arg("1000").spawn();
+    fcntl_setfd(&file, FdFlags::CLOEXEC)?;
+    Ok(Process(heir?))
+}
+
+/// Sends a guest's file to a new process, which keeps it until the link is closed.
+pub(super) fn holder_of(file: &GuestFile) -> Result<(Process, Link)> {
+    let (ours, theirs) = Link::pair()?;
+    let holder =
+        Command::new("/proc/self/exe").arg("hold").stdin(Stdio::from(theirs.into_fd())).spawn()?;
+    let holder = Process(holder);
+    ours.send(&(), &[file.as_fd()])?;
+    let doorbells = ours.receive::<u16>(PATIENCE)?.context("the other process is gone")?.0;
+    ensure!(doorbells == 2, "the other process sees {doorbells} doorbells");
+    Ok((holder, ours))
+}
+
+/// What that process does.
+pub(crate) fn hold() -> Result<()> {
+    let link = Link::from_fd(std::io::stdin().as_fd().try_clone_to_owned()?);
+    let (_, fds) = link.receive::<()>(PATIENCE)?.context("the test is gone")?;
+    let fd = fds.into_iter().next().context("nothing came along")?;
+    let file = GuestFile::from_fd(fd);
+    link.send(&file.stats()?.doorbells, &[])?;
+    link.receive::<()>(PATIENCE)?;
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! What fdinfo and debugfs show of a guest.
+
+use super::common::{DOORBELL, IDLE, until};
+use crate::device::request::{ANY, CREATE_RESERVE, WIDTH};
+use crate::device::structs::{Channel, Create, Doorbell, Irq};
+use crate::device::{Control, GuestFile};
+use anyhow::{Context, Result, ensure};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount};
+use std::path::PathBuf;
+use xen_eventfd::DomId;
+use xen_eventfd_scenarios::Play;
+use xen_eventfd_scenarios::play::{await_count, new_eventfd, signal};
+
+/// Mounts one of the kernel's file systems for people who look, unless it is.
+pub(super) fn mounted(kind: &str, place: &str) -> Result<()> {
+    match mount(kind, place, kind, MountFlags::empty(), None) {
+        Ok(()) | Err(Errno::BUSY) => Ok(()),
+        Err(errno) => Err(errno).with_context(|| format!("mounting {kind} at {place}")),
+    }
+}
+
+/// debugfs's file of a guest.
+fn in_debugfs(dom: DomId) -> Result<PathBuf> {
+    mounted("debugfs", "/sys/kernel/debug")?;
+    Ok(PathBuf::from(format!("/sys/kernel/debug/xen-eventfd/{}", dom.0)))
+}
+
+/// What the module has to say in the fdinfo of a guest's file.
+fn fdinfo(file: &GuestFile) -> Result<String> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.number()))?;
+    let kernels = ["pos:", "flags:", "mnt_id:", "ino:"];
+    let ours = text.split_inclusive('\n');
+    Ok(ours.skip_while(|line| kernels.iter().any(|key| line.starts_with(key))).collect())
+}
+
+fn owner() -> Result<String> {
+    let name = std::fs::read_to_string("/proc/self/comm")?;
+    Ok(format!("owner:\t{} {}\n", std::process::id(), name.trim()))
+}
+
+pub(super) fn files(play: &mut Play<'_>) -> Result<()> {
+    let mut guest = play.guest(&format!(
+        "repeat 5; write mmio:{DOORBELL:#x} 4 3; end; write mmio:{DOORBELL:#x} 4 9; \
+         write pio:0xc050 1 4; read mmio:{DOORBELL:#x} 4; listen evtchn call; wait call; \
+         send call 1; say sent; wait call | listen evtchn other; pause 1"
+    ))?;
+    let (file, eventfd) = (GuestFile::of(guest.dom())?, new_eventfd()?);
+    let (heard, call, msi, pulse, level) =
+        (new_eventfd()?, new_eventfd()?, new_eventfd()?, new_eventfd()?, new_eventfd()?);
+    let shown = in_debugfs(guest.dom())?;
+    for doorbell in [
+        Doorbell::value(DOORBELL, 4, 3, &eventfd).masked(0xFFFF),
+        Doorbell::wildcard(DOORBELL + 0x200, WIDTH, 4, &eventfd),
+        Doorbell::wildcard(0xC050, ANY, 4, &eventfd).pio(),
+        Doorbell::fallback(DOORBELL + 0x300, 8, &eventfd),
+    ] {
+        file.assign(&doorbell)?;
+    }
+    guest.start()?;
+    let port = guest.port("call")?;
+    file.assign_channel(&Channel::new(port, &heard))?;
+    await_count(&heard, 1)?;
+    file.assign_irq(&Irq::channel(port, &call))?;
+    file.assign_irq(&Irq::msi(0x41, &msi))?;
+    file.assign_irq(&Irq::spi(33, &pulse))?;
+    file.assign_irq(&Irq::spi(34, &level).level())?;
+    signal(&call)?;
+    guest.said(0, "sent")?;
+    await_count(&heard, 1)?;
+    let stats = file.stats()?;
+    let wanted = format!(
+        "dom:\t{dom}\ninterface:\tnative\n{owner}server:\t{server}\nvcpus:\t2\ndelivered:\t6\n\
+         held:\t1\nredelivered:\t0\nlate:\t0\nreads:\t1\nbroadcasts:\t0\nodd:\t0\n\
+         spurious:\t{spurious}\n\
+         doorbell:\tmmio 0xfe000050 len 4 value 0x3 mask 0xffff kicks 5 held 1\n\
+         doorbell:\tmmio 0xfe000250 len 4 wildcard kicks 0 held 0\n\
+         doorbell:\tmmio 0xfe000350 span 8 fallback kicks 0 held 0\n\
+         doorbell:\tpio 0xc050 span 4 any kicks 1 held 0\n\
+         waiting:\tmmio 0xfe000050 len 4 value 0x9\n\
+         irq:\tchannel {port} raised 1 failed 0\n\
+         irq:\tmsi 0xfee00000 0x41 raised 0 failed 0\n\
+         irq:\tspi 33 pulse raised 0 failed 0\n\
+         irq:\tspi 34 level raised 0 failed 0\n\
+         channel:\t{port} signals 2\n",
+        dom = guest.dom().0,
+        owner = owner()?,
+        server = stats.server,
+        spurious = stats.spurious,
+        port = port.0,
+    );
+    let (from_file, from_debugfs) = (fdinfo(&file)?, std::fs::read_to_string(&shown)?);
+    ensure!(from_file == wanted, "fdinfo shows\n{from_file}and not\n{wanted}");
+    ensure!(from_debugfs == wanted, "debugfs shows\n{from_debugfs}and not\n{wanted}");
+    signal(&call)?;
+    guest.finish()?;
+    // As many lines as there may be: neither is cut off.
+    for value in 0..1000 {
+        file.assign(&Doorbell::value(DOORBELL + 0x400, 4, value, &eventfd))?;
+    }
+    let (from_file, from_debugfs) = (fdinfo(&file)?, std::fs::read_to_string(&shown)?);
+    let doorbells = from_file.lines().filter(|line| line.starts_with("doorbell:\t")).count();
+    ensure!(doorbells == 1004 && from_file == from_debugfs, "{doorbells} doorbells are shown");
+    drop(file);
+    ensure!(!shown.exists(), "{} is still there", shown.display());
+    Ok(())
+}
+
+pub(super) fn reserved(play: &mut Play<'_>) -> Result<()> {
+    let guest = play.guest(IDLE)?;
+    let control = Control::open()?;
+    let kept = Create { flags: CREATE_RESERVE, ..Create::of(guest.dom()) };
+    let file = control.create(&kept)?;
+    let wanted = format!("dom:\t{}\ninterface:\treserved\n{}", guest.dom().0, owner()?);
+    let shown = in_debugfs(guest.dom())?;
+    let (from_file, from_debugfs) = (fdinfo(&file)?, std::fs::read_to_string(&shown)?);
+    ensure!(from_file == wanted && from_debugfs == wanted, "{from_file}{from_debugfs}");
+    drop(file);
+    ensure!(!shown.exists(), "{} is still there", shown.display());
+    Ok(())
+}
+
+pub(super) fn dead(play: &mut Play<'_>) -> Result<()> {
+    let mut guest = play.guest(IDLE)?;
+    let gone = new_eventfd()?;
+    let file = Control::open()?.create(&Create::of(guest.dom()).tell(&gone))?;
+    let shown = in_debugfs(guest.dom())?;
+    ensure!(shown.exists());
+    guest.destroy()?;
+    await_count(&gone, 1)?;
+    let dom = guest.dom().0;
+    let wanted = format!("dom:\t{dom}\ninterface:\tnative\n{}state:\tdead\n", owner()?);
+    let from_file = fdinfo(&file)?;
+    ensure!(from_file == wanted, "{from_file}");
+    until("debugfs forgets the dead", || Ok(!shown.exists()))
+}

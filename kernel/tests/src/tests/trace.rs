@@ -1,0 +1,83 @@
+//! The module's tracepoints.
+
+use super::common::{Bell, DOORBELL};
+use super::shown::mounted;
+use crate::device::GuestFile;
+use crate::device::structs::{Doorbell, Irq};
+use anyhow::{Result, ensure};
+use std::fs;
+use std::path::Path;
+use xen_eventfd_scenarios::Play;
+use xen_eventfd_scenarios::play::{new_eventfd, signal};
+
+const TRACING: &str = "/sys/kernel/tracing";
+
+/// Tracepoints that are on for as long as this.
+struct On(Vec<String>);
+
+impl On {
+    fn switch(names: &[&str]) -> Result<Self> {
+        fs::write(format!("{TRACING}/trace"), "")?;
+        let path = |name| format!("{TRACING}/events/xen_eventfd/{name}/enable");
+        let on = Self(names.iter().map(path).collect());
+        on.0.iter().try_for_each(|switch| fs::write(switch, "1"))?;
+        Ok(on)
+    }
+}
+
+impl Drop for On {
+    fn drop(&mut self) {
+        for switch in &self.0 {
+            let _ = fs::write(switch, "0");
+        }
+    }
+}
+
+/// What came of one event, in order, without when and where.
+fn traced(event: &str) -> Result<Vec<String>> {
+    let text = fs::read_to_string(format!("{TRACING}/trace"))?;
+    let mark = format!(" {event}: ");
+    let lines = text.lines().filter_map(|line| line.split_once(&mark));
+    Ok(lines.map(|(_, what)| what.to_owned()).collect())
+}
+
+pub(super) fn kicks(play: &mut Play<'_>) -> Result<()> {
+    if mounted("tracefs", TRACING).is_err() || !Path::new(TRACING).join("events").exists() {
+        println!("this kernel has no tracing: its tracepoints were not looked at");
+        return Ok(());
+    }
+    let mut guest = play.guest(&format!(
+        "listen msi 0x41 call; say ready; listen evtchn go; wait go; \
+         repeat 3; write mmio:{DOORBELL:#x} 4 i+6; end; read mmio:{DOORBELL:#x} 4; \
+         write pio:0xc050 2 1; meet; wait call | meet; write mmio:{DOORBELL:#x} 4 7"
+    ))?;
+    let (file, kick, call) = (GuestFile::of(guest.dom())?, new_eventfd()?, new_eventfd()?);
+    file.assign(&Doorbell::value(DOORBELL, 4, 7, &kick))?;
+    file.assign(&Doorbell::value(0xC050, 2, 1, &kick).pio())?;
+    guest.start()?;
+    guest.said(0, "ready")?;
+    let on = On::switch(&["xen_eventfd_kick", "xen_eventfd_irq"])?;
+    file.assign_irq(&Irq::msi(0x41, &call))?;
+    Bell::to(play, &mut guest, "go")?.ring()?;
+    signal(&call)?;
+    guest.finish()?;
+    let dom = guest.dom().0;
+    let (kicks, irqs) = (traced("xen_eventfd_kick")?, traced("xen_eventfd_irq")?);
+    let mmio = |vcpu, value, end| {
+        format!("dom={dom} vcpu={vcpu} mmio={DOORBELL:#x} len=4 value={value:#x} {end}")
+    };
+    let wanted = [
+        mmio(0, 6, "held"),
+        mmio(0, 7, "delivered"),
+        mmio(0, 8, "held"),
+        format!("dom={dom} vcpu=0 pio=0xc050 len=2 value=0x1 delivered"),
+        mmio(1, 7, "delivered"),
+    ];
+    ensure!(kicks == wanted, "{kicks:#?}");
+    let wanted = [format!("dom={dom} msi 0xfee00000 data=0x41 error=0")];
+    ensure!(irqs == wanted, "{irqs:#?}");
+    drop(on);
+    signal(&call)?;
+    ensure!(traced("xen_eventfd_irq")?.len() == 1, "traced while it is off");
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! Whom the kicks wake: nobody, counted by the kernel's own figures.
+
+use super::common::{BASE, Bell, DOORBELL, until};
+use crate::device::GuestFile;
+use crate::device::structs::Doorbell;
+use anyhow::{Context, Result, ensure};
+use std::collections::BTreeMap;
+use std::fs;
+use xen_eventfd_scenarios::Play;
+use xen_eventfd_scenarios::play::{new_eventfd, taken};
+use xen_eventfd_scenarios::roles::vmm::Place;
+
+/// How often each thread of each process but this has been switched to, by its name and number.
+/// Kernel threads are no processes: they have no memory of their own.
+fn switches() -> Result<BTreeMap<String, u64>> {
+    let own = std::process::id().to_string();
+    let mut found = BTreeMap::new();
+    for process in fs::read_dir("/proc")? {
+        let process = process?;
+        let number = process.file_name().to_string_lossy().into_owned();
+        if number == own || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+            continue;
+        }
+        // Whatever ends meanwhile is not counted.
+        let Ok(threads) = fs::read_dir(process.path().join("task")) else { continue };
+        for thread in threads.flatten() {
+            let Ok(status) = fs::read_to_string(thread.path().join("status")) else { continue };
+            if let Some((name, count)) = counted(&status) {
+                found.insert(format!("{name} {}", thread.file_name().to_string_lossy()), count);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The name of a thread of a process, and how often it was switched to.
+fn counted(status: &str) -> Option<(&str, u64)> {
+    let value = |key| Some(status.lines().find_map(|line| line.strip_prefix(key))?.trim());
+    value("VmSize:")?;
+    let number = |key| value(key)?.parse::<u64>().ok();
+    let count = number("voluntary_ctxt_switches:")? + number("nonvoluntary_ctxt_switches:")?;
+    Some((value("Name:")?, count))
+}
+
+pub(super) fn none(play: &mut Play<'_>) -> Result<()> {
+    // Between the two handshakes the guest says nothing, as its console would wake others.
+    let mut guest = play.guest(&format!(
+        "listen evtchn go; listen evtchn on; wait go; \
+         repeat 1000; write mmio:{DOORBELL:#x} 4 0; end; wait on; read mmio:{BASE:#x} 4"
+    ))?;
+    let vmm = play.vmm(guest.dom(), &[(Place::Mmio, BASE, 0x200)])?;
+    let (file, kick) = (GuestFile::of(guest.dom())?, new_eventfd()?);
+    file.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
+    guest.start()?;
+    let go = Bell::to(play, &mut guest, "go")?;
+    let on = Bell::to(play, &mut guest, "on")?;
+    quiet()?;
+    let before = switches()?;
+    go.ring()?;
+    until("all kicks are there", || {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        Ok(file.stats()?.delivered == 1000)
+    })?;
+    let after = switches()?;
+    on.ring()?;
+    guest.finish()?;
+    let moved: Vec<String> = after
+        .iter()
+        .filter_map(|(who, count)| {
+            let more = count - before.get(who).copied().unwrap_or(0);
+            (more > 0).then(|| format!("{who}: {more}"))
+        })
+        .collect();
+    let woken: u64 = after.values().sum::<u64>() - before.values().sum::<u64>();
+    println!("wakeups: {woken} of other processes for 1000 kicks");
+    ensure!(moved.is_empty(), "woken for kicks that nobody reads: {moved:?}");
+    ensure!(before.len() >= 4, "these are too few: {before:?}");
+    let (kicks, seen) = (taken(&kick)?, vmm.seen()?);
+    ensure!(kicks == 1000, "{kicks} kicks");
+    ensure!(seen.writes_to(DOORBELL) == 0 && seen.wakeups == 1, "{seen:?}");
+    vmm.stop()
+}
+
+/// Waits until those who have heard the guest's last words are done with them.
+fn quiet() -> Result<()> {
+    let mut last = switches()?;
+    until("the others are quiet", || {
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        let next = switches().context("looking at processes")?;
+        Ok(std::mem::replace(&mut last, next.clone()) == next)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_of_the_kernel_are_no_processes() {
+        let process = "Name:\txenstored\nVmSize:\t  1234 kB\nvoluntary_ctxt_switches:\t7\n\
+                       nonvoluntary_ctxt_switches:\t2\n";
+        assert_eq!(counted(process), Some(("xenstored", 9)));
+        let kernels = "Name:\tkworker/0:1\nvoluntary_ctxt_switches:\t7\n\
+                       nonvoluntary_ctxt_switches:\t2\n";
+        assert_eq!(counted(kernels), None);
+    }
+}

@@ -1,0 +1,125 @@
+//! The kernel module as the one place where all who serve a guest meet.
+
+use crate::run_dir::{PATIENCE, PATIENCE_STEP, is_ending};
+use crate::sync::Mutex;
+use crate::{Error, Result, lock};
+use xen_eventfd_core::DomId;
+use xen_eventfd_host::linux::eventfd::{Control, Owner, Reservation};
+use xen_eventfd_host::{Errno, HostError};
+
+/// Takes a guest there in the way that `create` does. A holder that is about to end is waited for.
+///
+/// # Errors
+/// [`Error::InUse`] names who holds it.
+pub(super) fn take<T>(
+    control: &Control,
+    dom: DomId,
+    create: impl Fn() -> xen_eventfd_host::Result<T>,
+) -> Result<T> {
+    let mut patience = PATIENCE;
+    loop {
+        let error = match create() {
+            Ok(taken) => return Ok(taken),
+            Err(error) => error,
+        };
+        let holder = match error.errno {
+            Errno::BUSY => control.owner(dom)?,
+            _ => return Err(refused(dom, error)),
+        };
+        if patience == 0 || !holder.as_ref().is_none_or(leaves) {
+            return Err(Error::InUse { dom, holder: name(holder) });
+        }
+        patience -= 1;
+        std::thread::sleep(PATIENCE_STEP);
+    }
+}
+
+/// Keeps a guest from those who would take it there. `None`: there is no module.
+pub(super) fn reserve(dom: DomId) -> Result<Option<Reservation>> {
+    match Control::open() {
+        Ok(control) => take(&control, dom, || control.reserve(dom)).map(Some),
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether the module is not loaded.
+pub(crate) fn is_absent(error: &HostError) -> bool {
+    matches!(error.errno, Errno::NOENT | Errno::NXIO | Errno::NODEV)
+}
+
+/// Does something with a guest that the module serves, unless it is gone. If it turns out to be
+/// dead, drops all that we hold of it, and then calls `died`.
+pub(super) fn with<Held, T>(
+    dom: DomId,
+    held: &Mutex<Option<Held>>,
+    died: impl FnOnce(),
+    what: impl FnOnce(&mut Held) -> Result<T>,
+) -> Result<T> {
+    let mut held = lock(held);
+    match held.as_mut().map_or(Err(Error::GuestDied(dom)), what) {
+        Err(Error::Host(error)) if error.errno == Errno::NODEV => {
+            if held.take().is_some() {
+                died();
+                tracing::info!(%dom, "a guest died");
+            }
+            Err(Error::GuestDied(dom))
+        }
+        done => done,
+    }
+}
+
+fn refused(dom: DomId, error: HostError) -> Error {
+    if error.is_gone() { Error::GuestDied(dom) } else { error.into() }
+}
+
+/// Whether a holder that is still there lets go by itself in a moment.
+fn leaves(owner: &Owner) -> bool {
+    owner.pid.is_some_and(is_ending)
+}
+
+fn name(owner: Option<Owner>) -> String {
+    match owner {
+        Some(Owner { pid: Some(pid), name }) => {
+            format!("process {pid} ({name}), which holds it at /dev/xen/eventfd")
+        }
+        Some(Owner { pid: None, name }) => format!("a process ({name}) of another namespace"),
+        None => "a process that comes and goes".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xen_eventfd_host::Call;
+
+    #[test]
+    fn a_guest_that_turns_out_to_be_dead_is_dropped_once() {
+        let (dom, held, mut deaths) = (DomId(5), Mutex::new(Some(())), 0);
+        let gone = HostError::new(Call::Ask(dom), Errno::NODEV);
+        for _ in 0..2 {
+            let asked: Result<()> =
+                with(dom, &held, || deaths += 1, |()| Err(Error::Host(gone.clone())));
+            assert!(matches!(asked, Err(Error::GuestDied(DomId(5)))), "{asked:?}");
+        }
+        assert_eq!((deaths, lock(&held).is_some()), (1, false));
+    }
+
+    #[test]
+    fn a_holder_that_lives_is_named_and_not_waited_for() {
+        let owner = Owner { pid: Some(std::process::id()), name: "backend".to_owned() };
+        assert!(!leaves(&owner));
+        assert!(name(Some(owner)).contains(&std::process::id().to_string()));
+        assert!(!leaves(&Owner { pid: None, name: "hidden".to_owned() }));
+        // No process has a number like this.
+        assert!(leaves(&Owner { pid: Some(u32::MAX), name: "dead".to_owned() }));
+    }
+
+    #[test]
+    fn a_guest_that_is_gone_is_told_from_one_that_cannot_be_served() {
+        let said = |errno| refused(DomId(5), HostError::new(Call::Take(DomId(5)), errno));
+        assert!(matches!(said(Errno::NODEV), Error::GuestDied(DomId(5))));
+        let pv = said(Errno::OPNOTSUPP);
+        assert!(matches!(pv, Error::Host(_)) && pv.to_string().contains("PV guest"), "{pv}");
+    }
+}

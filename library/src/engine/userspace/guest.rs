@@ -1,0 +1,511 @@
+//! One guest in the hands of the engine.
+
+use super::irq::{Action, Channel, IrqSource};
+use super::server::Server;
+use super::{Shared, Source, UserspaceEngine};
+use crate::engine::doorbells::{Counters, Doorbells, Registered, Registration, Unmatched};
+use crate::engine::hold::Hold;
+use crate::engine::{Attachment, IrqCounts, check_irq};
+use crate::eventfd::{self, EventFd};
+use crate::sync::{Mutex, MutexGuard};
+use crate::{EngineKind, Error, Result, lock};
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use xen_eventfd_core::doorbell::Bytes;
+use xen_eventfd_core::irq::Irq;
+use xen_eventfd_core::{DomId, Doorbell, IoServerId, Kick, Port};
+use xen_eventfd_host::{Call, HostError, LocalPort};
+
+/// What the handler of a kick needs. Whoever holds its lock may rely on no handler running.
+#[derive(Debug)]
+struct Board {
+    /// `None` once the guest is let go of or dead.
+    server: Option<Server>,
+    doorbells: Doorbells,
+}
+
+impl Board {
+    /// Takes the server away from the handlers. The kicks that came so far are delivered.
+    fn take_server(&mut self, shared: &Shared) -> Option<Server> {
+        let server = self.server.take()?;
+        for slot in server.page.slots().iter().take(server.ports.len()) {
+            slot.serve(|request| self.doorbells.act(request, &mut |fd| shared.signal(fd)));
+        }
+        Some(server)
+    }
+}
+
+/// How a guest stands with the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Served,
+    LetGo,
+    Dead,
+}
+
+/// A guest, as long as the engine serves it.
+#[derive(Debug)]
+pub(crate) struct GuestCore {
+    pub(crate) dom: DomId,
+    pub(crate) server: IoServerId,
+    /// Held by whoever changes what is registered, across the host calls that this takes.
+    changes: Mutex<Life>,
+    board: Mutex<Board>,
+    channels: Mutex<BTreeMap<Port, (Arc<Channel>, u32)>>,
+    last_error: Mutex<Option<HostError>>,
+    /// Readable once the guest is dead or the engine has stopped.
+    gone: OwnedFd,
+    /// Until it is no longer ours.
+    hold: Mutex<Option<Hold>>,
+}
+
+/// A guest that is ours; dropping it lets go of it.
+#[derive(Debug)]
+pub(super) struct UserspaceGuest {
+    engine: Arc<UserspaceEngine>,
+    core: Arc<GuestCore>,
+}
+
+impl UserspaceGuest {
+    /// Takes a guest and sets up a doorbell server.
+    pub(super) fn new(engine: &Arc<UserspaceEngine>, dom: DomId) -> Result<Self> {
+        let shared = &engine.shared;
+        shared.alive()?;
+        let gone = eventfd::new()?;
+        let kind = EngineKind::Userspace;
+        let mut hold = Hold::take(&*shared.host, &shared.run_dir, dom, kind)?;
+        if engine.reserve {
+            hold.reserve()?;
+        }
+        let mut doorbells = Doorbells::default();
+        hold.record.held().for_each(|kick| doorbells.hold(kick));
+
+        let record = &mut hold.record;
+        let server = Server::create(&*shared.host, &*shared.events, &shared.run_dir, record)
+            .map_err(|error| match error {
+                Error::Host(error) if error.is_gone() => Error::GuestDied(dom),
+                other => other,
+            })?;
+        let ports = server.ports.clone();
+        let core = Arc::new(GuestCore {
+            dom,
+            server: server.id,
+            changes: Mutex::new(Life::Served),
+            board: Mutex::new(Board { server: Some(server), doorbells }),
+            channels: Mutex::default(),
+            last_error: Mutex::default(),
+            gone,
+            hold: Mutex::new(Some(hold)),
+        });
+        for (vcpu, port) in ports.iter().enumerate() {
+            let source = Source::Doorbell(Arc::clone(&core), vcpu);
+            lock(&shared.sources).ports.insert(*port, source);
+        }
+        lock(&shared.guests).insert(dom, Arc::clone(&core));
+        let attachment = Self { engine: Arc::clone(engine), core };
+        // An event that came between a port's binding and its entry above was not for anybody.
+        for (vcpu, port) in ports.into_iter().enumerate() {
+            attachment.core.serve(shared, port, vcpu);
+        }
+        // It may have died before it was in the list of those who are looked after.
+        attachment.core.bury_if_dead(shared);
+        // So may the engine.
+        shared.alive()?;
+        drop(attachment.core.changes()?);
+        Ok(attachment)
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.engine.shared
+    }
+
+    /// Lets go of bytes, of which some were never mapped.
+    fn unclaim(&self, bytes: Bytes, never_mapped: &[Bytes]) {
+        let released = lock(&self.core.board).doorbells.unclaim(bytes);
+        let mut room = false;
+        for piece in &released {
+            room |= never_mapped.contains(piece) || self.unmap(*piece);
+            if never_mapped.contains(piece) {
+                lock(&self.core.board).doorbells.forget(*piece);
+            }
+        }
+        // There may be room now for what Xen could not take back before.
+        let stuck = lock(&self.core.board).doorbells.stuck();
+        let mut others = stuck.into_iter().filter(|piece| !released.contains(piece));
+        while room {
+            let Some(piece) = others.next() else { break };
+            room = self.unmap(piece);
+        }
+    }
+
+    /// Has Xen take bytes back. `false`: it does not, as when taking them from the middle of a
+    /// range needs one range too many. They stay ours then, and are answered.
+    fn unmap(&self, piece: Bytes) -> bool {
+        match self.shared().host.unmap_range(self.core.dom, self.core.server, piece) {
+            Ok(()) => {
+                lock(&self.core.board).doorbells.forget(piece);
+                true
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the bytes stay claimed");
+                false
+            }
+        }
+    }
+
+    /// One more user of a guest's port; bound by the first.
+    fn channel(&self, port: Port) -> Result<Arc<Channel>> {
+        let shared = self.shared();
+        let mut channels = lock(&self.core.channels);
+        if let Some((channel, users)) = channels.get_mut(&port) {
+            *users += 1;
+            return Ok(Arc::clone(channel));
+        }
+        let mut sources = lock(&shared.sources);
+        let bound = Channel::bind(&*shared.events, self.core.dom, port);
+        let channel = Arc::new(bound.map_err(|error| self.core.died_or(shared, error))?);
+        sources.ports.insert(channel.local, Source::Channel(Arc::clone(&channel)));
+        channels.insert(port, (Arc::clone(&channel), 1));
+        Ok(channel)
+    }
+
+    /// One user less; unbound by the last.
+    fn release_channel(&self, port: Port) {
+        let mut channels = lock(&self.core.channels);
+        let Some((_, users)) = channels.get_mut(&port) else { return };
+        *users -= 1;
+        if *users == 0
+            && let Some((channel, _)) = channels.remove(&port)
+        {
+            channel.close(self.shared());
+        }
+    }
+}
+
+impl Attachment for UserspaceGuest {
+    fn dom(&self) -> DomId {
+        self.core.dom
+    }
+
+    fn server(&self) -> IoServerId {
+        self.core.server
+    }
+
+    fn register(
+        &self,
+        doorbell: Doorbell,
+        eventfd: EventFd,
+        unmatched: Option<Arc<Mutex<Unmatched>>>,
+    ) -> Result<u64> {
+        let shared = self.shared();
+        shared.alive()?;
+        let _changes = self.core.changes()?;
+        let bytes = doorbell.bytes();
+        let to_map = {
+            let mut board = lock(&self.core.board);
+            board.doorbells.check(self.core.dom, &doorbell)?;
+            // From here on its kicks are held, so none is lost between the map and the table.
+            board.doorbells.claim(bytes)
+        };
+        for (index, piece) in to_map.iter().enumerate() {
+            if let Err(error) = shared.host.map_range(self.core.dom, self.core.server, *piece) {
+                let unmapped = to_map.get(index..).unwrap_or_default();
+                self.unclaim(bytes, unmapped);
+                return Err(self.core.died_or(shared, error));
+            }
+        }
+        let serial = shared.serial();
+        let eventfd = Arc::new(eventfd);
+        let new = Registration { doorbell, eventfd, serial, unmatched, kicks: 0 };
+        lock(&self.core.board).doorbells.add(new, &mut |eventfd| shared.signal(eventfd))?;
+        Ok(serial)
+    }
+
+    fn unregister(
+        &self,
+        doorbell: &Doorbell,
+        eventfd: Option<&EventFd>,
+        serial: Option<u64>,
+    ) -> Result<()> {
+        let addr = doorbell.bytes().first();
+        self.shared().alive()?;
+        let _changes = self.core.changes()?;
+        // The handler signals under this lock, so none is on its way once it is released.
+        let removed = lock(&self.core.board).doorbells.remove(doorbell, eventfd, serial);
+        if removed.is_none() {
+            return Err(Error::NotRegistered { addr });
+        }
+        self.unclaim(doorbell.bytes(), &[]);
+        Ok(())
+    }
+
+    fn collect(&self, _: &Doorbell, _: u64, _: &Mutex<Unmatched>) {}
+
+    fn register_irq(&self, eventfd: EventFd, irq: Irq) -> Result<(u64, Arc<IrqCounts>)> {
+        let shared = self.shared();
+        shared.alive()?;
+        check_irq(&*shared.host, self.core.dom, &irq)?;
+        let _changes = self.core.changes()?;
+        let id = eventfd.id();
+        let mut sources = lock(&shared.sources);
+        if sources.irqs.values().any(|other| other.eventfd == id && other.dom == self.core.dom) {
+            return Err(Error::Busy { what: "an interrupt for this eventfd".to_owned() });
+        }
+        drop(sources);
+        let action = match irq {
+            Irq::EventChannel(port) => Action::Ring(self.channel(port)?),
+            Irq::Msi { addr, data } => Action::Msi { addr, data },
+            Irq::Line(line, trigger) => Action::Line(line, trigger),
+        };
+        let source = Arc::new(IrqSource::new(self.core.dom, irq, eventfd, action));
+        let serial = shared.serial();
+        sources = lock(&shared.sources);
+        sources.irqs.insert(serial, Arc::clone(&source));
+        drop(sources);
+        // What was signalled before counts: the descriptor is readable, so the thread comes by.
+        if let Err(error) = source.listen(shared, serial) {
+            self.unregister_irq(serial);
+            return Err(error);
+        }
+        Ok((serial, Arc::clone(&source.counts)))
+    }
+
+    fn unregister_irq(&self, serial: u64) {
+        let Some(source) = lock(&self.shared().sources).irqs.remove(&serial) else { return };
+        source.finish(self.shared());
+        if let Irq::EventChannel(port) = source.irq {
+            self.release_channel(port);
+        }
+    }
+
+    fn count_irqs(&self, _: u64) {}
+
+    fn lower(&self, _: u64, irq: &Irq) -> Result<()> {
+        match *irq {
+            Irq::Line(line, _) => Ok(self.shared().host.set_line(self.core.dom, line, false)?),
+            Irq::EventChannel(_) | Irq::Msi { .. } => Ok(()),
+        }
+    }
+
+    fn find_irq(&self, eventfd: &EventFd, irq: &Irq) -> Option<u64> {
+        let sources = lock(&self.shared().sources);
+        let same = |source: &IrqSource| {
+            source.dom == self.core.dom && source.eventfd == eventfd.id() && source.irq == *irq
+        };
+        sources.irqs.iter().find_map(|(serial, source)| same(source).then_some(*serial))
+    }
+
+    fn listen(&self, eventfd: EventFd, port: Port) -> Result<()> {
+        self.shared().alive()?;
+        Irq::EventChannel(port).check()?;
+        let _changes = self.core.changes()?;
+        let channel = self.channel(port)?;
+        let mut listener = lock(&channel.listener);
+        if listener.eventfd.is_some() {
+            drop(listener);
+            self.release_channel(port);
+            return Err(Error::Busy { what: format!("an eventfd for {port}") });
+        }
+        if listener.missed {
+            self.shared().signal(&eventfd);
+            if let Err(error) = self.shared().events.eoi(channel.local) {
+                // It waits for the next one.
+                drop(listener);
+                self.release_channel(port);
+                return Err(error.into());
+            }
+            listener.missed = false;
+        }
+        listener.eventfd = Some(eventfd);
+        Ok(())
+    }
+
+    fn stop_listening(&self, port: Port) {
+        let channel = lock(&self.core.channels).get(&port).map(|(channel, _)| Arc::clone(channel));
+        let listened =
+            channel.is_some_and(|channel| lock(&channel.listener).eventfd.take().is_some());
+        if listened {
+            self.release_channel(port);
+        }
+    }
+
+    fn close(&self) -> Result<()> {
+        self.core.let_go(self.shared())
+    }
+
+    fn counters(&self) -> Counters {
+        lock(&self.core.board).doorbells.counters
+    }
+
+    fn held(&self) -> Vec<Kick> {
+        lock(&self.core.board).doorbells.held().to_vec()
+    }
+
+    fn registered(&self) -> Vec<Registered> {
+        let board = lock(&self.core.board);
+        let show = |r: &Registration| Registered { doorbell: r.doorbell, kicks: r.kicks };
+        board.doorbells.table().iter().map(show).collect()
+    }
+
+    fn last_error(&self) -> Option<HostError> {
+        lock(&self.core.last_error).clone()
+    }
+
+    fn gone(&self) -> BorrowedFd<'_> {
+        self.core.gone.as_fd()
+    }
+
+    fn is_served(&self) -> bool {
+        *lock(&self.core.changes) == Life::Served
+    }
+}
+
+impl Drop for UserspaceGuest {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::warn!(%error, dom = %self.core.dom, "a guest was not let go of cleanly");
+        }
+    }
+}
+
+impl GuestCore {
+    /// Serves the request of one vCPU, if there is one, and ends the event.
+    ///
+    /// All of it happens under the board's lock, so that whoever takes the server away knows that
+    /// neither a slot nor a port of it is in use.
+    pub(super) fn serve(&self, shared: &Shared, port: LocalPort, vcpu: usize) {
+        let mut board = lock(&self.board);
+        let Board { server, doorbells } = &mut *board;
+        let Some(slot) = server.as_ref().and_then(|server| server.page.slots().get(vcpu)) else {
+            return;
+        };
+        let served = slot.serve(|request| doorbells.act(request, &mut |fd| shared.signal(fd)));
+        let rung = match served {
+            Some(_) => shared.events.notify(port),
+            None => {
+                doorbells.counters.spurious += 1;
+                Ok(())
+            }
+        };
+        if let Err(error) = rung.and(shared.events.eoi(port)) {
+            tracing::debug!(%error, dom = %self.dom, "a vCPU was not woken");
+            *lock(&self.last_error) = Some(error);
+        }
+    }
+
+    /// Lets go of the guest, in the order that leaves none of its vCPUs waiting.
+    pub(super) fn let_go(&self, shared: &Shared) -> Result<()> {
+        let mut life = lock(&self.changes);
+        if *life != Life::Served {
+            return Ok(());
+        }
+        *life = Life::LetGo;
+        self.drop_irqs(shared);
+        let disabled = shared.host.set_server_state(self.dom, self.server, false);
+        // With this lock no handler runs, and without a server none starts.
+        let server = lock(&self.board).take_server(shared);
+        self.forget_ports(shared);
+        let torn_down = match server {
+            Some(server) => server.tear_down(disabled, &*shared.host, &*shared.events, self.dom),
+            None => Ok(()),
+        };
+        let closed = torn_down.map_err(Into::into).and_then(|()| self.settle(shared));
+        self.leave(shared);
+        closed
+    }
+
+    /// Leaves in the record what the next engine needs, once the server is gone.
+    fn settle(&self, shared: &Shared) -> Result<()> {
+        let mut hold = lock(&self.hold);
+        let Some(hold) = &mut *hold else { return Ok(()) };
+        let inherited = lock(&self.board).doorbells.inherited();
+        hold.settle(&*shared.host, &shared.run_dir, inherited)
+    }
+
+    /// The engine has stopped: lets go of the guest and tells whoever watches it.
+    pub(super) fn give_up(&self, shared: &Shared) {
+        if let Err(error) = self.let_go(shared) {
+            tracing::warn!(%error, dom = %self.dom, "a guest was not let go of cleanly");
+        }
+        let _ = rustix::io::write(&self.gone, &1_u64.to_ne_bytes());
+    }
+
+    /// Drops everything of a guest that has died.
+    pub(super) fn bury_if_dead(&self, shared: &Shared) {
+        let mut life = lock(&self.changes);
+        let dead = match &lock(&self.board).server {
+            Some(server) if *life == Life::Served => !server.is_alive(&*shared.host, self.dom),
+            _ => false,
+        };
+        if !dead {
+            return;
+        }
+        *life = Life::Dead;
+        self.drop_irqs(shared);
+        let server = lock(&self.board).server.take();
+        self.forget_ports(shared);
+        if let Some(server) = server {
+            server.abandon(&*shared.events);
+        }
+        shared.run_dir.remove(self.dom);
+        self.leave(shared);
+        let _ = rustix::io::write(&self.gone, &1_u64.to_ne_bytes());
+        tracing::info!(dom = %self.dom, "a guest died");
+    }
+
+    /// Closes every irqfd and every event channel of this guest.
+    fn drop_irqs(&self, shared: &Shared) {
+        let mut closed = Vec::new();
+        lock(&shared.sources).irqs.retain(|_, source| {
+            let ours = source.dom == self.dom;
+            if ours {
+                closed.push(Arc::clone(source));
+            }
+            !ours
+        });
+        closed.iter().for_each(|source| source.finish(shared));
+        let channels = std::mem::take(&mut *lock(&self.channels));
+        channels.values().for_each(|(channel, _)| channel.close(shared));
+    }
+
+    /// Events of our vCPUs' ports mean nothing any more. Before the ports are unbound, as their
+    /// numbers are used again.
+    fn forget_ports(&self, shared: &Shared) {
+        let ours = |source: &Source| match source {
+            Source::Doorbell(guest, _) => guest.dom == self.dom,
+            Source::Channel(_) => false,
+        };
+        lock(&shared.sources).ports.retain(|_, source| !ours(source));
+    }
+
+    /// Gives up the registrations, with their references to eventfds, and the guest's lock.
+    fn leave(&self, shared: &Shared) {
+        lock(&self.board).doorbells.clear();
+        lock(&shared.guests).remove(&self.dom);
+        lock(&self.hold).take();
+    }
+
+    /// The right to change what is registered; fails if the guest is no longer served.
+    fn changes(&self) -> Result<MutexGuard<'_, Life>> {
+        let life = lock(&self.changes);
+        match *life {
+            Life::Served => Ok(life),
+            Life::LetGo | Life::Dead => Err(Error::GuestDied(self.dom)),
+        }
+    }
+
+    /// What a refusal means. The caller holds the right to change what is registered.
+    fn died_or(&self, shared: &Shared, error: HostError) -> Error {
+        let gone = match error.call {
+            // A port of a dead guest is refused like one that never was. Our server is enabled, so
+            // asking changes nothing.
+            Call::Bind(..) => shared.host.set_server_state(self.dom, self.server, true),
+            _ => Err(error.clone()),
+        };
+        match gone {
+            Err(gone) if gone.is_gone() => Error::GuestDied(self.dom),
+            _ => error.into(),
+        }
+    }
+}

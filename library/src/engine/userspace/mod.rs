@@ -1,0 +1,266 @@
+//! The userspace engine: one thread that serves any number of guests.
+//!
+//! ```text
+//! event on a vCPU's port -> slot -> doorbells -> eventfd      (guest.rs, doorbells.rs)
+//! eventfd                -> interrupt                         (irq.rs)
+//! event on a port        -> eventfd                           (irq.rs)
+//! a domain was released  -> drop what we hold of dead guests  (guest.rs)
+//! ```
+//!
+//! The thread never waits but in `epoll_wait`: eventfds are signalled and read by paths that
+//! cannot block, and no lock that it takes is held across anything but a host call.
+//!
+//! Locks, in the order in which they are taken: a guest's `changes`, its `channels` or `hold`,
+//! [`Shared::sources`], a guest's `board`, a channel's listener or an irqfd, the signaller.
+
+#[cfg(all(loom, test))]
+mod explored;
+mod guest;
+mod irq;
+pub(super) mod server;
+mod watch;
+
+use super::{Attachment, Engine};
+use crate::eventfd::{self, EventFd};
+use crate::run_dir::RunDir;
+use crate::sync::Mutex;
+use crate::{EngineKind, Error, Result, lock};
+use guest::{GuestCore, UserspaceGuest};
+use irq::{Channel, IrqSource};
+use rustix::event::epoll;
+use rustix::io::Errno;
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use watch::Watch;
+use xen_eventfd_core::DomId;
+use xen_eventfd_host::{Call, EventChannels, Host, HostError, LocalPort, Releases, Signaller};
+
+/// What an event on one of our ports means.
+#[derive(Debug, Clone)]
+enum Source {
+    /// A vCPU rang a doorbell.
+    Doorbell(Arc<GuestCore>, usize),
+    /// A guest rang an event channel.
+    Channel(Arc<Channel>),
+}
+
+/// Everything that can wake the thread.
+#[derive(Debug, Default)]
+struct Sources {
+    ports: HashMap<LocalPort, Source>,
+    irqs: HashMap<u64, Arc<IrqSource>>,
+}
+
+/// What the thread and the callers share.
+#[derive(Debug)]
+struct Shared {
+    host: Arc<dyn Host>,
+    events: Arc<dyn EventChannels>,
+    run_dir: RunDir,
+    sources: Mutex<Sources>,
+    guests: Mutex<BTreeMap<DomId, Arc<GuestCore>>>,
+    signaller: Mutex<Box<dyn Signaller>>,
+    epoll: OwnedFd,
+    stop: OwnedFd,
+    failure: Mutex<Option<HostError>>,
+    serial: AtomicU64,
+}
+
+/// Tokens of the sources that are always there; an irqfd's token is its serial number.
+const EVENTS: u64 = 0;
+const RELEASES: u64 = 1;
+const STOP: u64 = 2;
+const FIRST_SERIAL: u64 = 16;
+
+/// A running engine. Dropping it stops the thread.
+#[derive(Debug)]
+pub(crate) struct UserspaceEngine {
+    shared: Arc<Shared>,
+    /// Whether guests are reserved in this machine's kernel module.
+    reserve: bool,
+    thread: Option<JoinHandle<()>>,
+}
+
+fn own(what: &'static str) -> impl Fn(Errno) -> HostError {
+    move |errno| HostError::new(Call::Open(what), errno)
+}
+
+impl UserspaceEngine {
+    /// Starts the thread. `reserve`: the host is this machine's, whose kernel module, if it is
+    /// there, must leave the guests alone.
+    pub(crate) fn start(host: Arc<dyn Host>, run_dir: RunDir, reserve: bool) -> Result<Self> {
+        let events: Arc<dyn EventChannels> = Arc::from(host.event_channels()?);
+        let releases = host.releases()?;
+        let signaller = Mutex::new(host.signaller()?);
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(own("an epoll set"))?;
+        let stop = eventfd::new()?;
+        let shared = Arc::new(Shared {
+            host,
+            events,
+            run_dir,
+            sources: Mutex::default(),
+            guests: Mutex::default(),
+            signaller,
+            epoll,
+            stop,
+            failure: Mutex::default(),
+            serial: AtomicU64::new(FIRST_SERIAL),
+        });
+        shared.listen(shared.events.fd(), EVENTS)?;
+        shared.listen(releases.fd(), RELEASES)?;
+        shared.listen(shared.stop.as_fd(), STOP)?;
+        let thread = std::thread::Builder::new()
+            .name("xen-eventfd".to_owned())
+            .spawn({
+                let shared = Arc::clone(&shared);
+                move || shared.run(releases)
+            })
+            .map_err(|error| Error::NoEngine(format!("no thread could be started ({error})")))?;
+        Ok(Self { shared, reserve, thread: Some(thread) })
+    }
+}
+
+impl Engine for UserspaceEngine {
+    fn kind(&self) -> EngineKind {
+        EngineKind::Userspace
+    }
+
+    fn host(&self) -> &Arc<dyn Host> {
+        &self.shared.host
+    }
+
+    fn run_dir(&self) -> &RunDir {
+        &self.shared.run_dir
+    }
+
+    fn attach(self: Arc<Self>, dom: DomId) -> Result<Arc<dyn Attachment>> {
+        Ok(Arc::new(UserspaceGuest::new(&self, dom)?))
+    }
+}
+
+impl Drop for UserspaceEngine {
+    fn drop(&mut self) {
+        let _ = rustix::io::write(&self.shared.stop, &1_u64.to_ne_bytes());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn serial(&self) -> u64 {
+        self.serial.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Signals an eventfd, whatever its backend does.
+    fn signal(&self, eventfd: &EventFd) -> bool {
+        match lock(&self.signaller).signal(eventfd.as_fd()) {
+            Ok(()) => true,
+            Err(error) => {
+                // A guest could fill a log with these; they are counted.
+                tracing::debug!(%error, "an eventfd was not signalled");
+                false
+            }
+        }
+    }
+
+    /// Fails if the thread has stopped.
+    fn alive(&self) -> Result<()> {
+        match &*lock(&self.failure) {
+            None => Ok(()),
+            Some(error) => Err(Error::EngineStopped(error.clone())),
+        }
+    }
+
+    fn listen(&self, fd: BorrowedFd<'_>, token: u64) -> Result<()> {
+        let data = epoll::EventData::new_u64(token);
+        epoll::add(&self.epoll, fd, data, epoll::EventFlags::IN)
+            .map_err(|errno| HostError::new(Call::EventFd, errno).into())
+    }
+
+    fn ignore(&self, fd: BorrowedFd<'_>) {
+        let _ = epoll::delete(&self.epoll, fd);
+    }
+
+    fn run(&self, releases: Box<dyn Releases>) {
+        // A fault of ours must not leave a vCPU waiting either.
+        let served = catch_unwind(AssertUnwindSafe(|| self.serve(Watch::new(releases))));
+        let fault = HostError::new(Call::Event, Errno::NOTRECOVERABLE);
+        let Err(error) = served.unwrap_or(Err(fault)) else { return };
+        tracing::error!(%error, "the engine stops");
+        *lock(&self.failure) = Some(error);
+        self.each_guest(|guest| guest.give_up(self));
+    }
+
+    /// Serves until told to stop, or until the host fails in a way that leaves nothing to serve.
+    fn serve(&self, mut watch: Watch) -> xen_eventfd_host::Result<()> {
+        let mut ready = Vec::with_capacity(64);
+        let mut ports = Vec::new();
+        loop {
+            ready.clear();
+            let patience = watch.patience();
+            let room = rustix::buffer::spare_capacity(&mut ready);
+            match epoll::wait(&self.epoll, room, patience.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(HostError::new(Call::Event, errno)),
+            }
+            for event in &ready {
+                match event.data.u64() {
+                    STOP => return Ok(()),
+                    EVENTS => {
+                        self.events.pending(&mut ports)?;
+                        // Each port once a round, so no guest's flood delays another's turn.
+                        ports.drain(..).for_each(|port| self.event(port));
+                    }
+                    RELEASES => watch.look(self),
+                    serial => self.irq(serial),
+                }
+            }
+            watch.mend(self);
+        }
+    }
+
+    fn event(&self, port: LocalPort) {
+        let source = lock(&self.sources).ports.get(&port).cloned();
+        match source {
+            Some(Source::Doorbell(guest, vcpu)) => guest.serve(self, port, vcpu),
+            Some(Source::Channel(channel)) => {
+                let mut listener = lock(&channel.listener);
+                if listener.closed {
+                    return;
+                }
+                let Some(eventfd) = &listener.eventfd else {
+                    listener.missed = true;
+                    return;
+                };
+                self.signal(eventfd);
+                if let Err(error) = self.events.eoi(port) {
+                    tracing::warn!(%error, "an event was not ended");
+                }
+            }
+            // Its owner has let go of it since.
+            None => _ = self.events.eoi(port),
+        }
+    }
+
+    fn irq(&self, serial: u64) {
+        let Some(source) = lock(&self.sources).irqs.get(&serial).cloned() else { return };
+        if let Err(error) = source.fire(self) {
+            tracing::debug!(%error, "an interrupt was not raised");
+        }
+    }
+
+    /// Looks after the guests when some domain went.
+    fn bury_the_dead(&self) {
+        self.each_guest(|guest| guest.bury_if_dead(self));
+    }
+
+    fn each_guest(&self, what: impl Fn(&GuestCore)) {
+        let guests: Vec<_> = lock(&self.guests).values().cloned().collect();
+        guests.iter().for_each(|guest| what(guest));
+    }
+}

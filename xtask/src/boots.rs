@@ -1,0 +1,160 @@
+//! Emulated machines, as many at once as this machine has CPUs for them.
+
+use std::num::NonZero;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow};
+use xen_eventfd_lab::Dom0;
+
+use crate::tally::Tally;
+
+/// How a machine is called in what is printed of it.
+pub(crate) fn place(dom0: Dom0, cpus: u32) -> String {
+    format!("{} dom0, {cpus} CPU{}", dom0.name(), if cpus == 1 { "" } else { "s" })
+}
+
+/// What is to be done in one machine.
+type Work<'a> = Box<dyn FnOnce() -> Result<Tally> + Send + 'a>;
+
+/// A machine that waits for its turn.
+struct Job<'a, G> {
+    group: G,
+    name: String,
+    cpus: usize,
+    work: Work<'a>,
+}
+
+/// Machines that wait for their turn, each of a group of the caller's.
+pub(crate) struct Boots<'a, G> {
+    jobs: Vec<Job<'a, G>>,
+}
+
+/// How one went.
+#[derive(Debug)]
+pub(crate) struct Done<G> {
+    pub(crate) group: G,
+    pub(crate) tally: Tally,
+    pub(crate) time: Duration,
+}
+
+struct Yard<'a, G> {
+    waiting: Vec<Job<'a, G>>,
+    free: usize,
+    done: Vec<Done<G>>,
+}
+
+impl<'a, G: Send> Boots<'a, G> {
+    pub(crate) fn new() -> Self {
+        Self { jobs: Vec::new() }
+    }
+
+    /// Adds one that emulates so many CPUs.
+    pub(crate) fn add(
+        &mut self,
+        group: G,
+        name: impl Into<String>,
+        cpus: u32,
+        work: impl FnOnce() -> Result<Tally> + Send + 'a,
+    ) {
+        let (name, cpus) = (name.into(), cpus as usize);
+        self.jobs.push(Job { group, name, cpus, work: Box::new(work) });
+    }
+
+    /// Runs all of them. What fails, or panics, counts as one failure, and takes nothing from the
+    /// others.
+    pub(crate) fn run(self) -> Vec<Done<G>> {
+        self.run_on(thread::available_parallelism().map_or(1, NonZero::get))
+    }
+
+    fn run_on(mut self, cpus: usize) -> Vec<Done<G>> {
+        // Small ones fill the gaps that large ones would leave.
+        self.jobs.sort_by_key(|job| job.cpus);
+        let yard = Mutex::new(Yard { waiting: self.jobs, free: cpus, done: Vec::new() });
+        let changed = Condvar::new();
+        thread::scope(|scope| {
+            for _ in 0..cpus {
+                scope.spawn(|| work(&yard, &changed, cpus));
+            }
+        });
+        yard.into_inner().unwrap_or_else(PoisonError::into_inner).done
+    }
+}
+
+fn lock<'m, 'a, G>(yard: &'m Mutex<Yard<'a, G>>) -> MutexGuard<'m, Yard<'a, G>> {
+    yard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes one after the other, until none waits.
+fn work<G>(yard: &Mutex<Yard<'_, G>>, changed: &Condvar, all: usize) {
+    let mut guard = lock(yard);
+    while !guard.waiting.is_empty() {
+        let free = guard.free;
+        let Some(next) = guard.waiting.iter().position(|job| job.cpus.min(all) <= free) else {
+            guard = changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
+            continue;
+        };
+        let job = guard.waiting.remove(next);
+        let cpus = job.cpus.min(all);
+        guard.free -= cpus;
+        drop(guard);
+        let done = run(job);
+        guard = lock(yard);
+        guard.free += cpus;
+        guard.done.push(done);
+        changed.notify_all();
+    }
+}
+
+fn run<G>(job: Job<'_, G>) -> Done<G> {
+    let Job { group, name, work, .. } = job;
+    let since = Instant::now();
+    let worked = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(anyhow!("a panic")));
+    let tally = worked.unwrap_or_else(|error| {
+        println!("{name}: FAILED  {error:#}");
+        Tally::one(false)
+    });
+    Done { group, tally, time: since.elapsed() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn no_more_run_at_once_than_there_are_cpus_for() {
+        let (busy, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let mut boots = Boots::new();
+        for (group, cpus) in [4, 1, 1, 2, 1, 1].into_iter().enumerate() {
+            let (busy, most) = (&busy, &most);
+            boots.add(group, "a machine", cpus, move || {
+                let cpus = (cpus as usize).min(2);
+                most.fetch_max(busy.fetch_add(cpus, Ordering::SeqCst) + cpus, Ordering::SeqCst);
+                thread::yield_now();
+                busy.fetch_sub(cpus, Ordering::SeqCst);
+                Ok(Tally::one(true))
+            });
+        }
+        let done = boots.run_on(2);
+        assert_eq!(done.len(), 6);
+        assert!(most.into_inner() <= 2);
+    }
+
+    #[test]
+    fn what_fails_takes_nothing_from_the_others() {
+        let mut boots = Boots::new();
+        boots.add('a', "one that fails", 1, || Err(anyhow!("as it should")));
+        boots.add('b', "one that panics", 1, || panic!("as it should"));
+        boots.add('c', "one that passes", 1, || Ok(Tally::one(true)));
+        let failed: Vec<char> = boots
+            .run_on(1)
+            .into_iter()
+            .filter(|done| done.tally.failed > 0)
+            .map(|done| done.group)
+            .collect();
+        assert_eq!(failed, ['a', 'b']);
+    }
+}

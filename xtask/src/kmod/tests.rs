@@ -1,0 +1,96 @@
+//! The module's own tests, and what they need.
+
+use anyhow::{Result, ensure};
+use xen_eventfd_lab::{Boot, Dom0, Lab};
+
+use super::{
+    Module, NODE, SHORT, build, confinement, guests::Guests, kernel_log, kinds, load, seed,
+};
+use crate::{
+    boots::{Boots, place},
+    lab::{Kind, RACE_CPUS},
+    tally::Tally,
+};
+
+/// The module's own tests, and what they need.
+pub(crate) struct Tests {
+    lab: Lab,
+    module: Module,
+    guests: Guests,
+    seed: seed::Tests,
+}
+
+impl Tests {
+    pub(crate) fn all() -> Result<Self> {
+        Self::prepare(Lab::prepare()?, &[])
+    }
+
+    pub(super) fn prepare(lab: Lab, names: &[String]) -> Result<Self> {
+        let module = build(&lab, false)?;
+        let seed = seed::Tests::prepare(&lab.kernel_build()?, names)?;
+        Ok(Self { module, guests: Guests::prepare()?, seed, lab })
+    }
+
+    /// Has all of them run, in both kinds of dom0.
+    pub(crate) fn add_all<'a, G: Copy + Send>(&'a self, boots: &mut Boots<'a, G>, group: G) {
+        self.add(boots, group, None, None, &[]);
+    }
+
+    /// Has them run: on so many CPUs, or all on one and those that race on several. What is not
+    /// asked for by name is run as well if no name is given.
+    pub(super) fn add<'a, G: Copy + Send>(
+        &'a self,
+        boots: &mut Boots<'a, G>,
+        group: G,
+        dom0: Option<Kind>,
+        cpus: Option<u32>,
+        names: &'a [String],
+    ) {
+        let Self { lab, module, guests, seed } = self;
+        for kind in kinds(dom0) {
+            let each = cpus
+                .map_or_else(|| vec![(1, false), (RACE_CPUS, true)], |cpus| vec![(cpus, false)]);
+            for (cpus, races) in each {
+                boots.add(group, place(kind, cpus), cpus, move || {
+                    guests.play(lab, module, (kind, cpus), races, names)
+                });
+            }
+            if names.is_empty() && cpus.is_none() {
+                seed.add_ours(boots, group, lab, module, kind);
+                seed.add_wakeups(boots, group, lab, module, kind);
+                let name = format!("{}: comes and goes", place(kind, 1));
+                boots.add(group, name.clone(), 1, move || {
+                    comes_and_goes(lab, module, kind)?;
+                    println!("{name}: ok");
+                    Ok(Tally::one(true))
+                });
+            }
+        }
+        if names.is_empty() && cpus.is_none() && dom0 != Some(Kind::Pvh) {
+            boots.add(group, "guest of a PV dom0", 1, move || confinement::check(lab, module));
+        }
+        if names.is_empty() && cpus.is_none() && dom0 != Some(Kind::Pv) {
+            seed.add_theirs(boots, group, lab);
+        }
+    }
+}
+
+/// Boots, loads the module, opens its device, unloads it, and looks at what the kernel said.
+fn comes_and_goes(lab: &Lab, module: &Module, kind: Dom0) -> Result<()> {
+    let boot = module.put(Boot::new(kind).name(format!("kmod-{}", kind.name())));
+    let mut machine = lab.boot(boot)?;
+    let log = kernel_log::Log::begin(&mut machine)?;
+
+    load(&mut machine)?;
+    let mode = machine.check(&format!("stat -c '%A %u %g' {NODE}"), SHORT)?.text();
+    ensure!(mode == "crw------- 0 0", "{NODE} is root's alone, not {mode}");
+    let refused = machine.run(&format!("exec 3<{NODE}; rmmod xen_eventfd"), SHORT)?;
+    ensure!(!refused.success(), "rmmod is refused while the device is open");
+    machine.check("rmmod xen_eventfd", SHORT)?;
+    machine.check(&format!("test ! -e {NODE}"), SHORT)?;
+    load(&mut machine)?;
+    machine.check("rmmod xen_eventfd", SHORT)?;
+
+    log.end(&mut machine)?;
+    machine.finish().map(drop)
+}

@@ -1,0 +1,218 @@
+//! `cargo xtask kmod wakeups`: who is woken when a guest rings 1,000 times.
+//!
+//! One program (`kernel/tests/seed/wakeups.c`) plays device model and backend in every way, so that
+//! nothing differs but who decodes the kick. On one CPU, with time counted in instructions: a second
+//! run gives the same figures.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Result, ensure};
+use xen_eventfd_lab::{Boot, Dom0, Lab};
+
+use super::{
+    IN_DOM0, Module, NODE, build,
+    seed::{PRIVCMD, Programs},
+};
+use crate::{
+    boots::{Boots, place},
+    tally::Tally,
+    upstream::Upstream,
+};
+
+/// How long the ways of one boot may take, in dom0's time.
+const TIMEOUT: Duration = Duration::from_secs(300);
+
+/// One way from a kick to a backend.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    title: &'static str,
+    /// The program's name for it.
+    name: &'static str,
+    node: &'static str,
+}
+
+/// What a stock dom0 can do, with our module.
+const STOCK: [Way; 3] = [
+    Way { title: "VMM alone", name: "vmm", node: "none" },
+    Way { title: "module, the patch's ABI", name: "seed", node: NODE },
+    Way { title: "module, native ABI", name: "native", node: NODE },
+];
+/// What it can do with the patch in its own module.
+const PATCHED: [Way; 1] = [Way { title: "upstream C", name: "seed", node: PRIVCMD }];
+
+/// What the columns show, and the program's name for it.
+const COLUMNS: [(&str, &str); 7] = [
+    ("kicks", "kicks"),
+    ("delivered", "delivered"),
+    ("reached the VMM", "reached"),
+    ("VMM wakeups", "vmm"),
+    ("backend", "backend"),
+    ("others", "others"),
+    ("kernel threads", "kernel"),
+];
+
+/// What the program says, by its names.
+type Figures = BTreeMap<String, u64>;
+
+/// What is measured in one boot.
+struct Session {
+    boot: Boot,
+    begin: String,
+    ways: Vec<Way>,
+}
+
+/// Measures the ways that such a dom0 has and whose title contains one of `names`, or all; prints a
+/// table.
+pub(super) fn run(lab: &Lab, dom0: Dom0, names: &[String]) -> Result<()> {
+    let kernel = lab.kernel_build()?;
+    let (programs, module) = (Programs::build(&kernel)?, build(lab, false)?);
+    let mut sessions = vec![with_ours(&programs, &module, dom0)];
+    // In a PV dom0 the patch's ioctl crashes the kernel.
+    if dom0 == Dom0::Pvh {
+        sessions.push(with_the_patch(&programs, &Upstream::build(&kernel)?));
+    }
+    let mut rows = Vec::new();
+    for mut session in sessions {
+        let wanted = |way: &Way| names.iter().any(|name| way.title.contains(name.as_str()));
+        session.ways.retain(|way| names.is_empty() || wanted(way));
+        if !session.ways.is_empty() {
+            rows.extend(measure(lab, session)?);
+        }
+    }
+    ensure!(!rows.is_empty(), "no way is called anything like {names:?}");
+    println!("{}", table(&rows));
+    Ok(())
+}
+
+fn with_ours(programs: &Programs, module: &Module, dom0: Dom0) -> Session {
+    let boot = Boot::new(dom0).deterministic().name(format!("wakeups-{}-module", dom0.name()));
+    let (boot, begin) = (module.put(programs.put(boot)), format!("insmod /{IN_DOM0}"));
+    Session { boot, begin, ways: STOCK.to_vec() }
+}
+
+fn with_the_patch(programs: &Programs, upstream: &Upstream) -> Session {
+    let boot = Boot::new(Dom0::Pvh).deterministic().name("wakeups-pvh-upstream");
+    let (boot, begin) = (upstream.put(programs.put(boot)), "true".to_owned());
+    Session { boot, begin, ways: PATCHED.to_vec() }
+}
+
+/// Has it measured, and judged: with our module nobody is woken but the backend.
+pub(super) fn add<'a, G: Copy + Send>(
+    boots: &mut Boots<'a, G>,
+    group: G,
+    (lab, module, dom0): (&'a Lab, &'a Module, Dom0),
+    (programs, upstream): (&'a Programs, &'a Upstream),
+) {
+    let place = format!("{}, deterministic", place(dom0, 1));
+    let title = place.clone();
+    boots.add(group, place.clone(), 1, move || {
+        judge(&title, &measure(lab, with_ours(programs, module, dom0))?)
+    });
+    if dom0 == Dom0::Pvh {
+        let title = format!("{place}, the patch");
+        boots.add(group, title.clone(), 1, move || {
+            judge(&title, &measure(lab, with_the_patch(programs, upstream))?)
+        });
+    }
+}
+
+fn judge(place: &str, rows: &[(Way, Figures)]) -> Result<Tally> {
+    println!("{place}:\n{}", table(rows));
+    let mut tally = Tally::default();
+    for (way, figures) in rows {
+        let fault = fault(way, figures);
+        match &fault {
+            None => println!("{place}: ok      wakeups of {}", way.title),
+            Some(fault) => println!("{place}: FAILED  wakeups of {}: {fault}", way.title),
+        }
+        tally += Tally::one(fault.is_none());
+    }
+    Ok(tally)
+}
+
+/// What is not as it should be.
+fn fault(way: &Way, figures: &Figures) -> Option<String> {
+    let figure = |name: &str| figures.get(name).copied();
+    if figure("delivered") != figure("kicks") || figure("kicks").is_none_or(|kicks| kicks == 0) {
+        return Some("a kick was lost".to_owned());
+    }
+    if way.node != NODE {
+        return None;
+    }
+    match (figure("vmm"), figure("others")) {
+        (Some(0), Some(0)) => None,
+        woken => Some(format!("processes other than the backend were woken: {woken:?}")),
+    }
+}
+
+/// One boot.
+fn measure(lab: &Lab, session: Session) -> Result<Vec<(Way, Figures)>> {
+    let Session { boot, begin: mut script, ways } = session;
+    for way in &ways {
+        script += &format!(" && with-guest wakeups {} {}", way.name, way.node);
+    }
+    let outcome = lab.run(boot, &script, TIMEOUT, |line| eprintln!("{line}"))?;
+    ensure!(outcome.output.success(), "{}", outcome.report);
+    let figures = outcome.output.lines.iter().filter_map(|line| figures(line));
+    let (rows, wanted): (Vec<_>, _) = (ways.iter().copied().zip(figures).collect(), ways.len());
+    ensure!(rows.len() == wanted, "a way has no figures:\n{}", outcome.output.text());
+    Ok(rows)
+}
+
+/// `wakeups NAME NUMBER NAME NUMBER …`; `None`: another line.
+fn figures(line: &str) -> Option<Figures> {
+    let words: Vec<&str> = line.strip_prefix("wakeups ")?.split_whitespace().collect();
+    let (pairs, rest) = words.as_chunks();
+    let pair = |[name, number]: &[&str; 2]| Some(((*name).to_owned(), number.parse().ok()?));
+    rest.is_empty().then(|| pairs.iter().map(pair).collect())?
+}
+
+/// The figures as a table in Markdown.
+fn table(rows: &[(Way, Figures)]) -> String {
+    let head: Vec<&str> = COLUMNS.iter().map(|(title, _)| *title).collect();
+    let mut lines = vec![format!("| way | {} |", head.join(" | "))];
+    lines.push(format!("|---|{}", "--:|".repeat(COLUMNS.len())));
+    for (way, figures) in rows {
+        let number = |(_, name): &(&str, &str)| figures.get(*name).map(u64::to_string);
+        let cells: Vec<String> =
+            COLUMNS.iter().map(|column| number(column).unwrap_or_else(|| "?".into())).collect();
+        lines.push(format!("| {} | {} |", way.title, cells.join(" | ")));
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_pairs_of_a_name_and_a_number() {
+        let found = figures("wakeups kicks 1000 vmm 3").unwrap();
+        assert_eq!(found, [("kicks".to_owned(), 1000), ("vmm".to_owned(), 3)].into());
+        assert_eq!(figures("ok      wakeups: kicks 1000"), None);
+        assert_eq!(figures("wakeups kicks many"), None);
+        assert_eq!(figures("wakeups kicks"), None);
+    }
+
+    #[test]
+    fn our_ways_wake_nobody_but_the_backend() {
+        let of = |way: &Way, text: &str| fault(way, &figures(text).unwrap());
+        let quiet = "wakeups kicks 9 delivered 9 vmm 0 others 0";
+        assert_eq!(of(&STOCK[2], quiet), None);
+        assert!(of(&STOCK[2], "wakeups kicks 9 delivered 9 vmm 1 others 0").is_some());
+        assert!(of(&STOCK[1], "wakeups kicks 9 delivered 9 vmm 0 others 2").is_some());
+        assert!(of(&PATCHED[0], "wakeups kicks 9 delivered 9 vmm 9 others 0").is_none());
+        assert!(of(&STOCK[1], "wakeups kicks 9 delivered 9 vmm 0").is_some());
+        for lost in ["wakeups kicks 9 delivered 8 vmm 0 others 0", "wakeups delivered 9"] {
+            assert!(of(&STOCK[0], lost).is_some());
+        }
+    }
+
+    #[test]
+    fn a_row_has_every_column() {
+        let figures = figures("wakeups kicks 1000 delivered 999 vmm 1").unwrap();
+        let table = table(&[(STOCK[0], figures)]);
+        let row = table.lines().last().unwrap();
+        assert_eq!(row, "| VMM alone | 1000 | 999 | ? | 1 | ? | ? | ? |");
+    }
+}
