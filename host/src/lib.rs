@@ -169,3 +169,9 @@ pub trait Signaller: Send + fmt::Debug {
     /// Adds 1 to the counter of an eventfd. Never waits: not for a full counter, not for a reader.
     fn signal(&mut self, eventfd: BorrowedFd<'_>) -> Result<()>;
 }
+
+/// Doors for the fuzzers of `fuzz/`; no program has them.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    pub use crate::linux::fuzz_xenstore as xenstore;
+}

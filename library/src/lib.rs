@@ -35,6 +35,7 @@ mod guardian;
 mod guest;
 pub mod run_dir;
 pub mod shown;
+mod sync;
 mod xen;
 
 pub use address::{AnyValue, Datamatch, IoEventAddress, Masked, NoDatamatch};
@@ -50,7 +51,14 @@ pub use xen_eventfd_core::{
 };
 pub use xen_eventfd_host::{Domain, Host, HostError};
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+/// Doors for the fuzzers of `fuzz/`; no program has them.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    pub use crate::run_dir::fuzz as record;
+}
+
+use std::sync::PoisonError;
+use sync::{Mutex, MutexGuard};
 
 /// Locks. A thread that panicked left nothing half done: every change under a lock of ours is
 /// complete before anything that could panic.

@@ -69,6 +69,11 @@ impl Record {
         Self { domid: dom.0, uuid, created: vec![], server: None, held: vec![] }
     }
 
+    fn parse(dom: DomId, text: &[u8]) -> Option<Self> {
+        let record: Self = serde_json::from_slice(text).ok()?;
+        (record.domid == dom.0).then_some(record)
+    }
+
     pub(crate) fn dom(&self) -> DomId {
         DomId(self.domid)
     }
@@ -286,9 +291,7 @@ impl RunDir {
 
     /// A guest's record. A damaged one reads as none: it recognises no server.
     pub(crate) fn read(&self, dom: DomId) -> Option<Record> {
-        let text = std::fs::read(self.record(dom)).ok()?;
-        let record: Record = serde_json::from_slice(&text).ok()?;
-        (record.domid == dom.0).then_some(record)
+        Record::parse(dom, &std::fs::read(self.record(dom)).ok()?)
     }
 
     /// Writes a guest's record, in one step; removes it if there is nothing in it.
@@ -365,6 +368,19 @@ pub(crate) fn is_ending(pid: u32) -> bool {
 fn failed(what: &'static str, path: &Path, error: &std::io::Error) -> Error {
     let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
     Error::RunDir { what, path: path.to_owned(), errno }
+}
+
+/// What somebody left: whatever it is, it names nothing beyond what it says, and is kept as it is.
+#[cfg(fuzzing)]
+pub fn fuzz(text: &[u8]) {
+    let dom = DomId(1);
+    let Some(mut record) = Record::parse(dom, text) else { return };
+    let written = serde_json::to_vec(&record).unwrap();
+    assert_eq!(Record::parse(dom, &written).as_ref(), Some(&record));
+    let held: Vec<Kick> = record.held().collect();
+    record.hold([]);
+    assert!(record.held().count() <= MAX_HELD + 1);
+    assert!(record.held().all(|kick| held.contains(&kick)));
 }
 
 #[cfg(test)]

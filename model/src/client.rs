@@ -64,6 +64,14 @@ pub(crate) struct Process {
     pub(crate) killed: Arc<AtomicBool>,
 }
 
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It makes no call any more, and what is asked before its calls may hold the model.
+        let hook = self.state(|client| client.faults.hook.take());
+        drop(hook);
+    }
+}
+
 impl Client {
     /// Its name.
     pub fn name(&self) -> String {

@@ -2,11 +2,15 @@
 //!
 //! One module per command, named like it.
 
+mod attacks;
 mod boots;
+mod counts;
 mod kmod;
 mod lab;
+mod step;
 mod tally;
 mod test;
+mod tool;
 mod upstream;
 
 use std::process::ExitCode;
@@ -23,16 +27,37 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// How much of the code the tests reach, against floors
+    Coverage,
+    /// Bytes that no person would write, for everything that is parsed
+    Fuzz(attacks::Fuzz),
+    /// Proofs of the core, with Kani
+    Kani,
     /// The kernel module
     Kmod(kmod::Arguments),
     /// Real Xen with a real dom0, in QEMU
     Lab(lab::Arguments),
+    /// The engine's threads, in every order in which they can meet
+    Loom,
+    /// The tests under AddressSanitizer and ThreadSanitizer, and under Miri
+    Sanitize(attacks::Sanitize),
     /// All checks, stage by stage
     Test(test::Arguments),
 }
 
+/// Says how many passed, as the last line.
+fn exit(tally: tally::Tally) -> anyhow::Result<ExitCode> {
+    println!("{tally}");
+    Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
+        Command::Coverage => attacks::coverage().and_then(exit),
+        Command::Fuzz(arguments) => attacks::fuzz(&arguments).and_then(exit),
+        Command::Kani => attacks::kani().and_then(exit),
+        Command::Loom => attacks::loom().and_then(exit),
+        Command::Sanitize(arguments) => attacks::sanitize(&arguments).and_then(exit),
         Command::Kmod(arguments) => kmod::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Lab(arguments) => lab::run(arguments).map(|()| ExitCode::SUCCESS),
         Command::Test(arguments) => test::run(&arguments),

@@ -3,11 +3,9 @@
 //! A stage that fails does not stop the others. What a passing stage says is cut to a line for
 //! each of its steps; a failing step is shown whole.
 
-mod counts;
 mod deny;
 mod house;
 mod stages;
-mod step;
 
 use crate::tally::Tally;
 use anyhow::{Result, ensure};
@@ -37,6 +35,10 @@ enum Stage {
     Lints,
     /// Unit tests, integration tests, and the examples of the documentation
     Tests,
+    /// The engine's threads, in every order in which they can meet
+    Loom,
+    /// Some seconds of bytes that no person would write, for everything that is parsed
+    Fuzz,
     /// The documentation builds without a warning
     Docs,
     /// Dependencies: licences, sources, bans, and known vulnerabilities

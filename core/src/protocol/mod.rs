@@ -9,6 +9,7 @@ pub mod irq;
 pub mod missed;
 pub mod seed;
 pub mod slot;
+mod sync;
 pub mod table;
 
 pub use self::doorbell::{Doorbell, Filter, Invalid};

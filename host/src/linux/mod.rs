@@ -15,6 +15,9 @@ pub mod seed;
 mod sys;
 mod xenstore;
 
+#[cfg(fuzzing)]
+pub use xenstore::fuzz as fuzz_xenstore;
+
 use crate::{Binding, Call, Domain, EventChannels, Host, HostError, IoreqPage, Releases, Result};
 use evtchn::Evtchn;
 use privcmd::Privcmd;

@@ -1,9 +1,10 @@
 //! The doorbells of one guest: who waits for which kick, and what has come so far.
 
 use crate::eventfd::EventFd;
+use crate::sync::Mutex;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use xen_eventfd_core::claims::{self, Claim, Debt, Piece};
 use xen_eventfd_core::doorbell::Bytes;
 use xen_eventfd_core::held::Held;

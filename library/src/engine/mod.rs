@@ -17,12 +17,13 @@ pub(crate) mod userspace;
 
 use crate::eventfd::EventFd;
 use crate::run_dir::RunDir;
+use crate::sync::Mutex;
 use crate::{EngineKind, Error, Result};
 use core::fmt;
 use doorbells::{Counters, Registered, Unmatched};
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
 use xen_eventfd_core::irq::{Irq, Line};
 use xen_eventfd_core::{DomId, Doorbell, IoServerId, Kick, Port};
 use xen_eventfd_host::{Host, HostError};

@@ -1,8 +1,8 @@
 //! The kernel module as the one place where all who serve a guest meet.
 
 use crate::run_dir::{PATIENCE, PATIENCE_STEP, is_ending};
+use crate::sync::Mutex;
 use crate::{Error, Result, lock};
-use std::sync::Mutex;
 use xen_eventfd_core::DomId;
 use xen_eventfd_host::linux::eventfd::{Control, Owner, Reservation};
 use xen_eventfd_host::{Errno, HostError};

@@ -2,8 +2,9 @@
 
 use crate::bench::{Bench, count, event};
 use proptest::prelude::*;
-use proptest::test_runner::Config;
+use proptest::test_runner::{Config, TestError, TestRunner};
 use rustix::io::Errno;
+use std::fmt;
 use std::os::fd::OwnedFd;
 use xen_eventfd::IoEventAddress::Mmio;
 use xen_eventfd::{AnyValue, Guest, IoEvent, Masked, NoDatamatch, Space, Width};
@@ -13,7 +14,7 @@ use xen_eventfd_model::CallKind;
 const BASE: u64 = 0xFE00_0050;
 
 /// What is done next. Small numbers, so that things meet.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 enum Step {
     Register {
         addr: u64,
@@ -33,6 +34,22 @@ enum Step {
     Balloon,
     /// The next call of this kind fails.
     Fail(CallKind),
+}
+
+/// One line, to be read by whoever looks at a failure.
+impl fmt::Debug for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Register { addr, filter } => write!(f, "register {addr:#x} {filter:?}"),
+            Self::Unregister(which) => write!(f, "unregister {}", which.index(100)),
+            Self::Kick { vcpu, addr, width, value } => {
+                write!(f, "v{vcpu} writes {value} to {addr:#x}, {} bytes", width.bytes())
+            }
+            Self::Read { addr, width } => write!(f, "v0 reads {addr:#x}, {} bytes", width.bytes()),
+            Self::Balloon => f.write_str("v1 gives a page back"),
+            Self::Fail(kind) => write!(f, "the next {kind:?} fails"),
+        }
+    }
 }
 
 fn width() -> impl Strategy<Value = Width> {
@@ -234,4 +251,23 @@ proptest! {
     fn every_kick_goes_where_it_must(steps in prop::collection::vec(step(), 1..40)) {
         play(steps)?;
     }
+}
+
+/// What fails is told as the few steps that matter, with small numbers.
+#[test]
+fn a_failure_shrinks_to_what_matters() {
+    let mut runner = TestRunner::deterministic();
+    let histories = prop::collection::vec(step(), 1..40);
+    let failed = runner.run(&histories, |steps| {
+        let register = steps.iter().position(|step| matches!(step, Step::Register { .. }));
+        let after = steps.iter().skip(register.unwrap_or(steps.len()));
+        let wrong = after.filter(|step| matches!(step, Step::Kick { value: 4.., .. })).count();
+        prop_assert!(wrong == 0);
+        Ok(())
+    });
+    let Err(TestError::Fail(_, steps)) = failed else { panic!("{failed:?}") };
+    let told: Vec<String> = steps.iter().map(|step| format!("{step:?}")).collect();
+    let [register, kick] = &told[..] else { panic!("{told:#?}") };
+    assert!(register.starts_with("register 0xfe000050 "), "{register}");
+    assert_eq!(kick, "v0 writes 4 to 0xfe000050, 1 bytes");
 }

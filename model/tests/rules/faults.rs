@@ -92,6 +92,21 @@ fn a_guest_can_die_in_the_middle_of_its_request() {
     assert_eq!(bench.model.zombies(), [dom]);
 }
 
+/// Found by LeakSanitizer.
+#[test]
+fn what_is_asked_before_a_call_goes_with_its_client() {
+    let bench = Bench::new();
+    let client = bench.model.client("other");
+    let held = Arc::new(());
+    let (model, holds) = (bench.model.clone(), held.clone());
+    client.on_call(Box::new(move |_| {
+        let _ = (&model, &holds);
+        Verdict::Proceed
+    }));
+    drop(client);
+    assert_eq!(Arc::strong_count(&held), 1);
+}
+
 #[test]
 fn faults_of_one_client_are_not_another_ones() {
     let bench = Bench::new();

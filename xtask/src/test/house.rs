@@ -2,7 +2,7 @@
 //!
 //! They hold for the files that git tracks, so that what lies about beside them does not matter.
 
-use super::step::{Step, root};
+use crate::step::{Step, root};
 use crate::tally::Tally;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;

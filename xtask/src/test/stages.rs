@@ -1,11 +1,13 @@
 //! What each stage does.
 
-use super::step::{Step, target};
-use super::{Stage, Verdict, counts, deny, house};
+use super::{Stage, Verdict, deny, house};
 use crate::boots::Boots;
+use crate::counts;
 use crate::kmod;
 use crate::lab::Scenarios;
+use crate::step::{Step, target};
 use crate::tally::Tally;
+use crate::{attacks, tool};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::sync::Arc;
@@ -20,10 +22,16 @@ pub(super) struct Workshop {
 impl Workshop {
     pub(super) fn run(&mut self, stage: Stage) -> Result<Tally> {
         match stage {
-            Stage::Format => all([Step::cargo("fmt --all --check"), guest("fmt --check")]),
+            Stage::Format => all([
+                Step::cargo("fmt --all --check"),
+                guest("fmt --check"),
+                Step::cargo("fmt --check").folder("fuzz"),
+            ]),
             Stage::House => house::check(),
             Stage::Lints => lints(),
             Stage::Tests => tests(),
+            Stage::Loom => attacks::loom(),
+            Stage::Fuzz => attacks::fuzz_a_little(),
             Stage::Docs => {
                 all([Step::cargo("doc --no-deps --workspace").env("RUSTDOCFLAGS", "-D warnings")])
             }
@@ -117,7 +125,7 @@ fn lints() -> Result<Tally> {
             .arg(target().join("lab-guest"))
             .words("-- -D warnings"),
     ])?;
-    match oldest_rust()? {
+    match tool::toolchain(CORE_RUST) {
         Some(toolchain) => {
             let metadata = target().join("core-msrv.rmeta");
             let step = Step::new("rustup")
@@ -138,13 +146,6 @@ fn lints() -> Result<Tally> {
 
 /// The compiler that the kernel module is built with.
 const CORE_RUST: &str = "1.85";
-
-/// An installed toolchain of the core's Rust; nothing is downloaded for this.
-fn oldest_rust() -> Result<Option<String>> {
-    let Ok(done) = Step::new("rustup").words("toolchain list").quietly() else { return Ok(None) };
-    let mut names = done.stdout.lines().filter_map(|line| line.split_whitespace().next());
-    Ok(names.find(|name| name.starts_with(CORE_RUST)).map(str::to_owned))
-}
 
 /// With nextest if it is installed, for its speed; the same tests either way.
 fn tests() -> Result<Tally> {

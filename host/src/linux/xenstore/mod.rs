@@ -5,6 +5,9 @@ mod connection;
 pub(super) mod fake;
 mod wire;
 
+#[cfg(fuzzing)]
+pub use wire::fuzz;
+
 pub(super) use connection::Connection;
 
 use super::sys::xenstore::{DIRECTORY, DIRECTORY_PART, READ, WATCH};

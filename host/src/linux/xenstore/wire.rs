@@ -81,6 +81,22 @@ pub(super) fn is_event_of(payload: &[u8], token: &str) -> bool {
     strings(payload).nth(1) == Some(token)
 }
 
+/// What a daemon may send: messages are cut where they say, and no bytes make anything panic.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    let mut left = bytes;
+    while let Ok(Some((message, rest))) = split(left) {
+        assert_eq!(HEADER + message.payload.len() + rest.len(), left.len());
+        let _ = answer(&message, message.kind);
+        let _ = is_event_of(message.payload, "token");
+        let parts: Vec<&str> = strings(message.payload).collect();
+        let again = encode(message.kind, message.request, &parts).unwrap();
+        let (same, rest_of_it) = split(&again).unwrap().unwrap();
+        assert!(strings(same.payload).eq(parts) && rest_of_it.is_empty());
+        left = rest;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

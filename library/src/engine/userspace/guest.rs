@@ -7,10 +7,11 @@ use crate::engine::doorbells::{Counters, Doorbells, Registered, Registration, Un
 use crate::engine::hold::Hold;
 use crate::engine::{Attachment, IrqCounts, check_irq};
 use crate::eventfd::{self, EventFd};
+use crate::sync::{Mutex, MutexGuard};
 use crate::{EngineKind, Error, Result, lock};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use xen_eventfd_core::doorbell::Bytes;
 use xen_eventfd_core::irq::Irq;
 use xen_eventfd_core::{DomId, Doorbell, IoServerId, Kick, Port};
@@ -486,7 +487,7 @@ impl GuestCore {
     }
 
     /// The right to change what is registered; fails if the guest is no longer served.
-    fn changes(&self) -> Result<std::sync::MutexGuard<'_, Life>> {
+    fn changes(&self) -> Result<MutexGuard<'_, Life>> {
         let life = lock(&self.changes);
         match *life {
             Life::Served => Ok(life),

@@ -3,10 +3,11 @@
 use super::Shared;
 use crate::engine::IrqCounts;
 use crate::eventfd::EventFd;
+use crate::sync::Mutex;
 use crate::{Result, lock};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use xen_eventfd_core::irq::{Irq, Line, Trigger};
 use xen_eventfd_core::{DomId, Port};
 use xen_eventfd_host::{EventChannels, LocalPort};

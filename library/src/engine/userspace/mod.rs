@@ -13,6 +13,8 @@
 //! Locks, in the order in which they are taken: a guest's `changes`, its `channels` or `hold`,
 //! [`Shared::sources`], a guest's `board`, a channel's listener or an irqfd, the signaller.
 
+#[cfg(all(loom, test))]
+mod explored;
 mod guest;
 mod irq;
 pub(super) mod server;
@@ -21,6 +23,7 @@ mod watch;
 use super::{Attachment, Engine};
 use crate::eventfd::{self, EventFd};
 use crate::run_dir::RunDir;
+use crate::sync::Mutex;
 use crate::{EngineKind, Error, Result, lock};
 use guest::{GuestCore, UserspaceGuest};
 use irq::{Channel, IrqSource};
@@ -29,8 +32,8 @@ use rustix::io::Errno;
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use watch::Watch;
 use xen_eventfd_core::DomId;

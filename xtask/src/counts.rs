@@ -4,7 +4,7 @@ use crate::tally::Tally;
 
 /// Counts the summaries in the output of `cargo test` (one for each program and each crate's
 /// examples) and of nextest (one in all).
-pub(super) fn count(output: &str) -> Tally {
+pub(crate) fn count(output: &str) -> Tally {
     let mut tally = Tally::default();
     for line in output.lines() {
         let line = line.trim_start();

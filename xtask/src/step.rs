@@ -14,37 +14,37 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
 const DEADLINE: Duration = Duration::from_secs(1800);
 
 /// A command to be run.
-pub(super) struct Step {
+pub(crate) struct Step {
     command: Command,
     shown: String,
     deadline: Duration,
 }
 
 /// What came of it.
-pub(super) struct Done {
-    pub(super) ok: bool,
+pub(crate) struct Done {
+    pub(crate) ok: bool,
     /// What it wrote to standard output.
-    pub(super) stdout: String,
+    pub(crate) stdout: String,
     /// That and standard error, as they came.
-    pub(super) all: String,
+    pub(crate) all: String,
     time: Duration,
 }
 
 /// The root of the repository.
-pub(super) fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
     own.parent().unwrap_or(own)
 }
 
 /// Cargo's target folder, as cargo itself finds it.
-pub(super) fn target() -> PathBuf {
+pub(crate) fn target() -> PathBuf {
     let folder = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     root().join(folder)
 }
 
 impl Step {
     /// A program, run at the root of the repository.
-    pub(super) fn new(program: impl AsRef<OsStr>) -> Self {
+    pub(crate) fn new(program: impl AsRef<OsStr>) -> Self {
         let program = program.as_ref();
         let shown = Path::new(program).file_name().unwrap_or(program).to_string_lossy().into();
         let mut command = Command::new(program);
@@ -57,45 +57,45 @@ impl Step {
     }
 
     /// The cargo that runs this.
-    pub(super) fn cargo(words: &str) -> Self {
+    pub(crate) fn cargo(words: &str) -> Self {
         let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         Self::new(program).words(words)
     }
 
     /// Arguments without spaces in them.
-    pub(super) fn words(self, words: &str) -> Self {
+    pub(crate) fn words(self, words: &str) -> Self {
         words.split_whitespace().fold(self, Self::arg)
     }
 
-    pub(super) fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+    pub(crate) fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
         self.command.arg(argument.as_ref());
         self.shown = format!("{} {}", self.shown, argument.as_ref().to_string_lossy());
         self
     }
 
-    pub(super) fn folder(mut self, folder: &str) -> Self {
+    pub(crate) fn folder(mut self, folder: &str) -> Self {
         self.command.current_dir(root().join(folder));
         self.shown = format!("{} (in {folder})", self.shown);
         self
     }
 
-    pub(super) fn env(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.command.env(name, value);
         self
     }
 
-    pub(super) fn env_remove(mut self, name: &str) -> Self {
+    pub(crate) fn env_remove(mut self, name: &str) -> Self {
         self.command.env_remove(name);
         self
     }
 
-    pub(super) fn deadline(mut self, deadline: Duration) -> Self {
+    pub(crate) fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
     /// Runs it and says nothing.
-    pub(super) fn quietly(mut self) -> Result<Done> {
+    pub(crate) fn quietly(mut self) -> Result<Done> {
         let since = Instant::now();
         self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let program = self.command.get_program().to_string_lossy().into_owned();
@@ -134,7 +134,7 @@ impl Step {
     }
 
     /// Runs it and says how it went.
-    pub(super) fn run(self) -> Result<Done> {
+    pub(crate) fn run(self) -> Result<Done> {
         let shown = self.shown.clone();
         let done = self.quietly()?;
         done.tell(&shown);
@@ -144,7 +144,7 @@ impl Step {
 
 impl Done {
     /// A line if it passed, everything if it failed.
-    pub(super) fn tell(&self, shown: &str) {
+    pub(crate) fn tell(&self, shown: &str) {
         let seconds = self.time.as_secs();
         if self.ok {
             println!("  ok     {shown} ({seconds} s)");

@@ -1,0 +1,12 @@
+//! What the test guest writes on its console, and what noise there is around it.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use xen_eventfd_guest_orders::Report;
+
+fuzz_target!(|line: &str| {
+    if let Ok(report) = Report::parse(line) {
+        let written = report.to_string();
+        assert_eq!(Report::parse(&written), Ok(report), "{written:?}");
+    }
+});

@@ -1,0 +1,24 @@
+//! What a user writes for doorbells and interrupts: any words, and what is taken means what it says.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use xen_eventfd_cli::spec::{Call, Kick, Watched, check_together};
+
+fuzz_target!(|text: &str| {
+    let mut kicks = Vec::new();
+    for word in text.split_whitespace() {
+        if let Ok(kick) = word.parse::<Kick>() {
+            assert_eq!(kick.to_string(), word);
+            kicks.push(kick);
+        }
+        if let Ok(watched) = word.parse::<Watched>() {
+            assert!((1..=8).contains(&watched.span));
+        }
+        if let Ok(call) = word.parse::<Call>() {
+            assert_eq!(call.irq.check(), Ok(()));
+        }
+    }
+    // Twice the same is refused, whatever it is.
+    let twice: Vec<Kick> = kicks.iter().chain(kicks.first()).cloned().collect();
+    assert!(kicks.is_empty() || check_together(&twice).is_err());
+});

@@ -1,0 +1,50 @@
+//! Attacks on our own code: all orders of its threads, bytes that nobody would write, sanitizers,
+//! proofs; and how much of it the tests reach. `docs/attacks.md` says what each is good for.
+//!
+//! What cannot be had on a machine is skipped, and said to be.
+
+mod coverage;
+mod fuzz;
+mod sanitize;
+
+pub(crate) use coverage::coverage;
+pub(crate) use fuzz::{Arguments as Fuzz, fuzz, fuzz_a_little};
+pub(crate) use sanitize::{Arguments as Sanitize, sanitize};
+
+use crate::counts;
+use crate::step::{Step, target};
+use crate::tally::Tally;
+use anyhow::Result;
+
+/// Explores the engine with loom: `library/src/engine/userspace/explored`.
+pub(crate) fn loom() -> Result<Tally> {
+    // Optimised, as it runs them a hundred thousand times; and apart, as all is built anew for it.
+    let step = Step::cargo("test --locked --release --package xen-eventfd --lib explored::")
+        .arg("--target-dir")
+        .arg(target().join("loom"))
+        .env("RUSTFLAGS", "--cfg loom");
+    tests(step)
+}
+
+/// Proves the core's harnesses, where Kani is installed. It comes from outside the registry, so
+/// nothing installs it here.
+pub(crate) fn kani() -> Result<Tally> {
+    if !Step::cargo("kani --version").quietly()?.ok {
+        println!(
+            "  skipped: Kani, which is not installed (`cargo install kani-verifier`, `cargo kani setup`)"
+        );
+        return Ok(Tally::default());
+    }
+    Ok(Tally::one(Step::cargo("kani --package xen-eventfd-core").run()?.ok))
+}
+
+/// Runs tests and counts them.
+fn tests(step: Step) -> Result<Tally> {
+    let done = step.run()?;
+    let mut counted = counts::count(&done.all);
+    // Something did not build, nothing ran, or a test ended its program.
+    if counted.failed == 0 && (!done.ok || counted.passed == 0) {
+        counted.failed = 1;
+    }
+    Ok(counted)
+}
