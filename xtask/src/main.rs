@@ -2,6 +2,7 @@
 //!
 //! One module per command, named like it.
 
+mod bench;
 mod kmod;
 mod lab;
 mod tally;
@@ -22,6 +23,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// What a kick and a call cost, on real Xen, counted in instructions
+    Bench(bench::Arguments),
     /// The kernel module
     Kmod(kmod::Arguments),
     /// Real Xen with a real dom0, in QEMU
@@ -32,6 +35,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
+        Command::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Kmod(arguments) => kmod::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Lab(arguments) => lab::run(arguments).map(|()| ExitCode::SUCCESS),
         Command::Test(arguments) => test::run(&arguments),

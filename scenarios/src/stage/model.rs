@@ -133,6 +133,10 @@ struct ModelProcess {
 }
 
 impl ProcessOnStage for ModelProcess {
+    fn pid(&self) -> u32 {
+        std::process::id()
+    }
+
     fn link(&self) -> &Link {
         &self.link
     }

@@ -237,6 +237,10 @@ struct XenProcess {
 }
 
 impl ProcessOnStage for XenProcess {
+    fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     fn link(&self) -> &Link {
         &self.link
     }

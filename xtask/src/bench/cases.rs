@@ -1,0 +1,54 @@
+//! What is measured.
+
+use anyhow::Result;
+use xen_eventfd_bench::{Case, Filter, Kicks, Space, Way};
+use xen_eventfd_lab::Dom0;
+
+/// All cases of such a dom0 whose JSON contains one of `names`, or all.
+pub(super) fn all(dom0: Dom0, names: &[String]) -> Result<Vec<Case>> {
+    let mut chosen = Vec::new();
+    for kicks in kicks(dom0) {
+        let case = Case::Kicks(kicks);
+        let json = serde_json::to_string(&case)?;
+        if names.is_empty() || names.iter().any(|name| json.contains(name.as_str())) {
+            chosen.push(case);
+        }
+    }
+    Ok(chosen)
+}
+
+/// The ways that such a dom0 has. In a PV one Linux's own ioeventfd crashes the kernel.
+pub(super) fn ways(dom0: Dom0) -> Vec<Way> {
+    let mut ways = vec![Way::Vmm];
+    if dom0 == Dom0::Pvh {
+        ways.push(Way::Upstream);
+    }
+    ways.extend([Way::Engine, Way::Module, Way::FloorSilent, Way::Floor]);
+    ways
+}
+
+/// How many doorbells are registered.
+pub(super) const SIZES: [u32; 3] = [1, 64, 1024];
+
+fn kicks(dom0: Dom0) -> Vec<Kicks> {
+    let (space, filter) = (Space::Mmio, Filter::Datamatch);
+    let mut all = Vec::new();
+    for way in ways(dom0) {
+        let tables = matches!(way, Way::Upstream | Way::Engine | Way::Module);
+        let sizes = if tables { &SIZES[..] } else { &SIZES[..1] };
+        for vcpus in [1, 2] {
+            for registrations in sizes {
+                all.push(Kicks { way, registrations: *registrations, vcpus, space, filter });
+            }
+        }
+    }
+    for space in [Space::Mmio, Space::Pio] {
+        for filter in [Filter::None, Filter::Wildcard, Filter::Datamatch] {
+            let kicks = Kicks { way: Way::Module, registrations: 1, vcpus: 1, space, filter };
+            if !all.contains(&kicks) {
+                all.push(kicks);
+            }
+        }
+    }
+    all
+}
