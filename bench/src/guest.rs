@@ -61,10 +61,15 @@ impl Guest {
         Ok(self.events.notify(self.go.context("the guest has not started")?)?)
     }
 
+    /// Sleeps until it comes back.
+    pub(crate) fn come_back(&self) -> Result<()> {
+        self.hear(self.go.context("the guest has not started")?)
+    }
+
     /// Tells it to go on, and sleeps until it comes back.
     pub(crate) fn round(&self) -> Result<()> {
         self.tell()?;
-        self.hear(self.go.context("the guest has not started")?)
+        self.come_back()
     }
 
     fn hear(&self, port: LocalPort) -> Result<()> {

@@ -1,6 +1,7 @@
 //! `bench`: measures, in domain 0 of real Xen, what a kick and a call cost in each way.
 
 mod backend;
+mod calls;
 mod device;
 mod floor;
 mod guest;
@@ -57,6 +58,24 @@ enum Command {
         /// The guest.
         dom: u16,
     },
+    /// Plays the userspace engine with an irqfd; the eventfd is standard input.
+    #[command(hide = true)]
+    Caller {
+        /// Where locks and records are.
+        run_dir: PathBuf,
+        /// The guest.
+        dom: u16,
+        /// Its port; 0 for a message.
+        port: u32,
+    },
+    /// Plays a device model that raises interrupts; the eventfd is standard input.
+    #[command(hide = true)]
+    Raiser {
+        /// The guest.
+        dom: u16,
+        /// Its port; 0 for a message.
+        port: u32,
+    },
 }
 
 fn main() -> Result<()> {
@@ -68,9 +87,11 @@ fn main() -> Result<()> {
             let stage = XenStage::new(guest)?;
             for case in cases {
                 let play = Play::new(&stage);
-                let Case::Kicks(kicks) = &case else { continue };
-                let figures =
-                    kicks::measure(&play, kicks).with_context(|| format!("measuring {case:?}"))?;
+                let figures = match &case {
+                    Case::Kicks(kicks) => kicks::measure(&play, kicks),
+                    Case::Calls(calls) => calls::measure(&play, calls),
+                };
+                let figures = figures.with_context(|| format!("measuring {case:?}"))?;
                 println!("{}", Measured { case, figures });
             }
             Ok(())
@@ -82,6 +103,8 @@ fn main() -> Result<()> {
             Actor { host, link, run_dir, guardian, die }.play()
         }
         Command::Backend => backend::play(),
+        Command::Caller { run_dir, dom, port } => calls::play_caller(&run_dir, DomId(dom), port),
+        Command::Raiser { dom, port } => calls::play_raiser(DomId(dom), port),
         Command::Engine { run_dir, kicks, dom } => {
             way::play_engine(&run_dir, &serde_json::from_str(&kicks)?, DomId(dom))
         }

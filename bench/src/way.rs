@@ -39,23 +39,17 @@ pub(crate) fn value(kicks: &Kicks) -> u32 {
 }
 
 /// A way that serves, until it is dropped.
-#[derive(Debug)]
-pub(crate) enum Serving {
-    /// A program.
-    Program(Program),
-    Module(Device),
-    Floor(Floor),
-    /// Only the device model beside.
-    Nobody,
+#[derive(Debug, Default)]
+pub(crate) struct Serving {
+    program: Option<Program>,
+    _module: Option<Device>,
+    _floor: Option<Floor>,
 }
 
 impl Serving {
-    /// Whose wakeups those of its process are.
+    /// Whose wakeups those of its process are, if it has one.
     pub(crate) fn process(&self) -> Option<(u32, Whose)> {
-        match self {
-            Self::Program(program) => Some((program.child.id(), program.whose)),
-            _ => None,
-        }
+        self.program.as_ref().map(Program::process)
     }
 }
 
@@ -68,7 +62,7 @@ pub(crate) struct Program {
 
 impl Program {
     /// Standard input is the eventfd.
-    fn start(command: &mut Command, whose: Whose, eventfd: &OwnedFd) -> Result<Self> {
+    pub(crate) fn start(command: &mut Command, whose: Whose, eventfd: &OwnedFd) -> Result<Self> {
         let name = command.get_program().to_owned();
         let mut child = command
             .stdin(Stdio::from(eventfd.try_clone()?))
@@ -81,6 +75,11 @@ impl Program {
         BufReader::new(stdout).read_line(&mut line)?;
         ensure!(line.trim() == "ready", "{} says {line:?}", name.display());
         Ok(program)
+    }
+
+    /// Whose wakeups those of its process are.
+    pub(crate) fn process(&self) -> (u32, Whose) {
+        (self.child.id(), self.whose)
     }
 }
 
@@ -101,18 +100,14 @@ pub(crate) fn vmm(play: &Play<'_>, dom: DomId, way: Way) -> Result<Option<Vmm>> 
 }
 
 /// Sets a way up, so that the last registration signals `kick`.
-pub(crate) fn serve(
-    kicks: &Kicks,
-    dom: DomId,
-    run_dir: &Path,
-    kick: &OwnedFd,
-) -> Result<Serving> {
+pub(crate) fn serve(kicks: &Kicks, dom: DomId, run_dir: &Path, kick: &OwnedFd) -> Result<Serving> {
     let at = doorbell(kicks.space);
-    let program = |command: &mut Command, whose| {
-        Program::start(command, whose, kick).map(Serving::Program)
+    let program = |command: &mut Command, whose| -> Result<_> {
+        let program = Some(Program::start(command, whose, kick)?);
+        Ok(Serving { program, ..Serving::default() })
     };
     match kicks.way {
-        _ if kicks.filter == Filter::None => Ok(Serving::Nobody),
+        _ if kicks.filter == Filter::None => Ok(Serving::default()),
         Way::Vmm => {
             let mut command = Command::new("bench-vmm");
             program(command.arg("alone").arg(dom.0.to_string()), Whose::Vmm)
@@ -134,13 +129,13 @@ pub(crate) fn serve(
                 device.assign((kicks.space, at), kicks.filter, queue, &others)?;
             }
             device.assign((kicks.space, at), kicks.filter, value(kicks), kick)?;
-            Ok(Serving::Module(device))
+            Ok(Serving { _module: Some(device), ..Serving::default() })
         }
         Way::Floor | Way::FloorSilent => {
             ensure!(kicks.space == Space::Mmio, "the floor has a doorbell in memory alone");
             let mut floor = Floor::open()?;
             floor.serve(dom, at, kicks.way.has_backend().then_some(kick))?;
-            Ok(Serving::Floor(floor))
+            Ok(Serving { _floor: Some(floor), ..Serving::default() })
         }
     }
 }
@@ -165,7 +160,9 @@ pub(crate) fn play_engine(run_dir: &Path, kicks: &Kicks, dom: DomId) -> Result<(
             }
             registered.push(guest.register_ioevent(&kick, &addr, value(kicks))?);
         }
-        Filter::Wildcard => registered.push(guest.register_ioevent(&kick, &addr, NoDatamatch(4))?),
+        Filter::Wildcard => {
+            registered.push(guest.register_ioevent(&kick, &addr, NoDatamatch(4))?)
+        }
         Filter::None => bail!("there is nothing to register"),
     }
     println!("ready");

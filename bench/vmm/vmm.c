@@ -5,12 +5,14 @@
  *	bench-vmm alone DOM			decodes kicks and writes the eventfd itself
  *	bench-vmm upstream DOM REGISTRATIONS	has Linux's own ioeventfd do it, for the last queue of
  *						so many
+ *	bench-vmm irqfd DOM			has Linux's own irqfd send a message
  *
  * Standard input is the eventfd. Says `ready`, and leaves in good order upon SIGTERM.
  */
 
 #include "check.h"
 #include "device.h"
+#include "privcmd.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -84,13 +86,41 @@ static void leave(int signal)
 	_exit(EXIT_SUCCESS);
 }
 
+static struct dm_op message = { .op = XEN_DMOP_inject_msi };
+static struct privcmd_irqfd irqfd = { .fd = STDIN_FILENO };
+
+static void leave_irqfd(int signal)
+{
+	(void)signal;
+	irqfd.flags = PRIVCMD_IRQFD_FLAG_DEASSIGN;
+	ioctl(node, IOCTL_PRIVCMD_IRQFD, &irqfd);
+	_exit(EXIT_SUCCESS);
+}
+
+static void send_messages(domid_t dom)
+{
+	message.msi.addr = 0xfee00000;
+	message.msi.data = 0x41;
+	irqfd.dm_op = (uintptr_t)&message;
+	irqfd.size = DM_OP_SIZE(msi);
+	irqfd.dom = dom;
+	node = must("/dev/xen/privcmd", open("/dev/xen/privcmd", O_RDWR | O_CLOEXEC));
+	must("IOCTL_PRIVCMD_IRQFD", ioctl(node, IOCTL_PRIVCMD_IRQFD, &irqfd));
+	signal(SIGTERM, leave_irqfd);
+	puts("ready");
+	for (;;)
+		pause();
+}
+
 int main(int count, char *words[])
 {
 	if (count < 3) {
-		fputs("usage: bench-vmm (alone DOM | upstream DOM REGISTRATIONS)\n", stderr);
+		fputs("usage: bench-vmm (alone DOM | upstream DOM REGISTRATIONS | irqfd DOM)\n", stderr);
 		return EXIT_FAILURE;
 	}
 	begin("bench-vmm");
+	if (!strcmp(words[1], "irqfd"))
+		send_messages(strtoul(words[2], NULL, 10));
 	alone = !strcmp(words[1], "alone");
 	device_open(&device, strtoul(words[2], NULL, 10), BASE, SIZE);
 	if (count > 3) {

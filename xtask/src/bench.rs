@@ -1,11 +1,17 @@
 //! `cargo xtask bench`: what a kick and a call cost, measured twice, into `docs/bench.md`.
 
 mod cases;
+mod host;
+mod report;
+mod results;
 mod rig;
+mod svg;
+mod targets;
 
 use crate::lab::Kind;
 use anyhow::{Result, ensure};
 use clap::Args;
+use results::Results;
 use xen_eventfd_lab::Dom0;
 
 /// What to measure.
@@ -14,24 +20,60 @@ pub(crate) struct Arguments {
     /// The kind of dom0; both if not given
     #[arg(long, value_enum)]
     dom0: Option<Kind>,
-    /// Once is enough, and nothing is written
+    /// Measure once, and compare with nothing
     #[arg(long)]
     once: bool,
-    /// Only cases whose JSON contains one of these
-    names: Vec<String>,
+    /// Measure nothing: write the report from the figures of the last time
+    #[arg(long, conflicts_with_all = ["dom0", "once", "cases"])]
+    render: bool,
+    /// Only cases whose JSON contains one of these; no report is written then
+    cases: Vec<String>,
 }
 
+/// Both kinds of dom0.
+const BOTH: [Dom0; 2] = [Dom0::Pv, Dom0::Pvh];
+
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if !arguments.render {
+        measure(arguments)?;
+    }
+    if arguments.cases.is_empty() {
+        render()?;
+    }
+    Ok(())
+}
+
+fn measure(arguments: &Arguments) -> Result<()> {
     let rig = rig::Rig::build()?;
-    let kinds = arguments.dom0.map_or_else(|| vec![Kind::Pv, Kind::Pvh], |kind| vec![kind]);
-    for kind in kinds {
-        let dom0 = Dom0::from(kind);
-        let cases = cases::all(dom0, &arguments.names)?;
-        ensure!(!cases.is_empty(), "no case is called anything like {:?}", arguments.names);
+    let kinds = arguments.dom0.map_or_else(|| BOTH.to_vec(), |kind| vec![kind.into()]);
+    for dom0 in kinds {
+        let cases = cases::all(dom0, &arguments.cases)?;
+        ensure!(!cases.is_empty(), "no case is called anything like {:?}", arguments.cases);
         let first = rig.measure(dom0, &cases)?;
-        if !arguments.once {
-            let second = rig.measure(dom0, &cases)?;
-            ensure!(first == second, "two runs differ");
+        let second = if arguments.once { None } else { Some(rig.measure(dom0, &cases)?) };
+        let results = Results::new(rig.versions(), first, second.as_deref());
+        for difference in &results.differences {
+            println!("DIFFERS {}: {difference:?}", dom0.name());
+        }
+        if arguments.cases.is_empty() {
+            results.save(dom0)?;
+        }
+    }
+    Ok(())
+}
+
+fn render() -> Result<()> {
+    let mut all = Vec::new();
+    for dom0 in BOTH {
+        all.extend(Results::load(dom0)?.map(|results| (dom0, results)));
+    }
+    ensure!(!all.is_empty(), "nothing was measured yet; leave --render out");
+    let host = host::count()?;
+    report::write(&all, host.as_deref())?;
+    for (dom0, results) in &all {
+        for target in targets::all(results) {
+            let verdict = if target.kept { "kept  " } else { "MISSED" };
+            println!("{verdict}  {}: {}: {}", dom0.name(), target.promise, target.measured);
         }
     }
     Ok(())

@@ -1,14 +1,14 @@
 //! What is measured.
 
 use anyhow::Result;
-use xen_eventfd_bench::{Case, Filter, Kicks, Space, Way};
+use xen_eventfd_bench::{Calls, Case, Filter, Interrupt, Kicks, Space, Way};
 use xen_eventfd_lab::Dom0;
 
 /// All cases of such a dom0 whose JSON contains one of `names`, or all.
 pub(super) fn all(dom0: Dom0, names: &[String]) -> Result<Vec<Case>> {
     let mut chosen = Vec::new();
-    for kicks in kicks(dom0) {
-        let case = Case::Kicks(kicks);
+    let kicks = kicks(dom0).into_iter().map(Case::Kicks);
+    for case in kicks.chain(calls(dom0).into_iter().map(Case::Calls)) {
         let json = serde_json::to_string(&case)?;
         if names.is_empty() || names.iter().any(|name| json.contains(name.as_str())) {
             chosen.push(case);
@@ -49,6 +49,18 @@ fn kicks(dom0: Dom0) -> Vec<Kicks> {
                 all.push(kicks);
             }
         }
+    }
+    all
+}
+
+fn calls(dom0: Dom0) -> Vec<Calls> {
+    let ways = [Way::Vmm, Way::Engine, Way::Module, Way::Floor];
+    let mut all: Vec<Calls> = [Interrupt::Channel, Interrupt::Msi]
+        .into_iter()
+        .flat_map(|interrupt| ways.map(|way| Calls { way, interrupt }))
+        .collect();
+    if dom0 == Dom0::Pvh {
+        all.push(Calls { way: Way::Upstream, interrupt: Interrupt::Msi });
     }
     all
 }

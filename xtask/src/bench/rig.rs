@@ -3,6 +3,7 @@
 use crate::kmod::{self, Module};
 use crate::upstream::Upstream;
 use anyhow::{Result, ensure};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 use xen_eventfd_bench::{Case, Measured};
@@ -41,6 +42,14 @@ impl Rig {
             guest: build_guest("xen-eventfd-guest")?,
             lab,
         })
+    }
+
+    /// What is measured with: packages and their versions.
+    pub(super) fn versions(&self) -> BTreeMap<String, String> {
+        let told = ["xen-hypervisor", "linux-binary", "qemu-system-x86"];
+        let packages = self.lab.manifest().packages.iter();
+        let told = packages.filter(|p| told.iter().any(|begin| p.name.starts_with(begin)));
+        told.map(|package| (package.name.clone(), package.version.clone())).collect()
     }
 
     /// One boot.

@@ -1,0 +1,344 @@
+//! `docs/bench.md` and its plots, out of figures alone.
+
+use super::cases;
+use super::host::Counted;
+use super::results::Results;
+use super::svg::{self, grouped};
+use super::targets::{self, quotient};
+use anyhow::{Context, Result};
+use std::fmt::Write as _;
+use std::fs;
+use xen_eventfd_bench::{Calls, Case, Figures, Filter, Interrupt, Kicks, Space, Spread, Way};
+use xen_eventfd_lab::{Dom0, workspace};
+
+/// Words that no figure changes.
+const BEGIN: &str = include_str!("begin.md");
+const READING: &str = include_str!("reading.md");
+
+/// Writes it; `results` are those of each dom0 that was measured.
+pub(super) fn write(results: &[(Dom0, Results)], host: Option<&[Counted]>) -> Result<()> {
+    let docs = workspace().join("docs");
+    let plots = docs.join("bench");
+    fs::create_dir_all(&plots)?;
+    let mut page = BEGIN.to_owned();
+    versions(&mut page, results);
+    promises(&mut page, results);
+    for (dom0, results) in results {
+        let title = dom0.name().to_uppercase();
+        let _ = writeln!(page, "## {title} dom0\n");
+        for (name, plot) in plots_of(&title, *dom0, results) {
+            let path = plots.join(format!("{name}.svg"));
+            fs::write(&path, plot).with_context(|| format!("writing {}", path.display()))?;
+            let _ = writeln!(page, "![{title} dom0: {name}](bench/{name}.svg)\n");
+        }
+        one_vcpu(&mut page, *dom0, results);
+        registrations(&mut page, *dom0, results);
+        two_vcpus(&mut page, *dom0, results);
+        grid(&mut page, results);
+        calls(&mut page, results);
+    }
+    on_this_machine(&mut page, host);
+    page.push_str(READING);
+    let path = docs.join("bench.md");
+    fs::write(&path, page).with_context(|| format!("writing {}", path.display()))
+}
+
+fn versions(page: &mut String, results: &[(Dom0, Results)]) {
+    let Some((_, first)) = results.first() else { return };
+    let _ = writeln!(page, "Measured with:\n\n| package | version |\n|---|---|");
+    for (package, version) in &first.versions {
+        let _ = writeln!(page, "| {package} | {version} |");
+    }
+    page.push('\n');
+    for (dom0, results) in results {
+        let name = dom0.name().to_uppercase();
+        let count = results.measured.len();
+        let _ = match (results.twice, &results.differences[..]) {
+            (false, _) => writeln!(page, "{name} dom0: measured once.\n"),
+            (true, []) => writeln!(
+                page,
+                "{name} dom0: two runs of {count} measurements, the same to the last instruction.\n"
+            ),
+            (true, differences) => {
+                let _ = writeln!(
+                    page,
+                    "{name} dom0: **of {count} measurements {} differ in a second run**:\n",
+                    differences.len()
+                );
+                for one in differences {
+                    let [first, second] = one.medians.map(grouped);
+                    let _ =
+                        writeln!(page, "- {}: median {first}, then {second}", name_of(&one.case));
+                }
+                writeln!(page)
+            }
+        };
+    }
+}
+
+/// A case in words.
+fn name_of(case: &Case) -> String {
+    match case {
+        Case::Kicks(Kicks { way, registrations, vcpus, space, filter }) => format!(
+            "kicks, {}, {} registrations, {vcpus} vCPUs, {}, {}",
+            way.title(),
+            grouped((*registrations).into()),
+            name_of_space(*space),
+            name_of_filter(*filter)
+        ),
+        Case::Calls(Calls { way, interrupt }) => {
+            format!("calls, {}, {}", call_title(*way), name_of_interrupt(*interrupt))
+        }
+    }
+}
+
+fn name_of_space(space: Space) -> &'static str {
+    match space {
+        Space::Mmio => "MMIO",
+        Space::Pio => "PIO",
+    }
+}
+
+fn name_of_filter(filter: Filter) -> &'static str {
+    match filter {
+        Filter::Datamatch => "datamatch",
+        Filter::Wildcard => "wildcard",
+        Filter::None => "none",
+    }
+}
+
+fn name_of_interrupt(interrupt: Interrupt) -> &'static str {
+    match interrupt {
+        Interrupt::Msi => "MSI",
+        Interrupt::Channel => "event channel",
+    }
+}
+
+fn promises(page: &mut String, results: &[(Dom0, Results)]) {
+    let _ =
+        writeln!(page, "## Targets\n\n| dom0 | target | measured (medians) | |\n|---|---|---|---|");
+    for (dom0, results) in results {
+        for target in targets::all(results) {
+            let _ = writeln!(
+                page,
+                "| {} | {} | {} | {} |",
+                dom0.name().to_uppercase(),
+                target.promise,
+                target.measured,
+                if target.kept { "kept" } else { "**missed**" }
+            );
+        }
+    }
+    page.push('\n');
+}
+
+/// `min | median | p99` of a spread.
+fn spread(spread: Option<&Spread>) -> String {
+    spread.map_or("| |".to_owned(), |s| {
+        format!("{} | {} | {}", grouped(s.min()), grouped(s.median()), grouped(s.p99()))
+    })
+}
+
+/// For each sample, with two digits after the point.
+fn each(count: u64, samples: u64) -> String {
+    let hundredths = count * 100 / samples.max(1);
+    format!("{}.{:02}", hundredths / 100, hundredths % 100)
+}
+
+fn wakeups(figures: &Figures) -> String {
+    let w = &figures.wakeups;
+    let n = figures.samples;
+    format!(
+        "{} | {} | {} | {} | {}",
+        each(w.backend, n),
+        each(w.vmm, n),
+        each(w.engine, n),
+        each(w.others, n),
+        each(w.kernel, n)
+    )
+}
+
+fn rows(page: &mut String, dom0: Dom0, results: &Results, vcpus: u32) {
+    let _ = writeln!(
+        page,
+        "| way | guest ticks: min | median | p99 | to the backend: min | median | p99 | dom0 ns | \
+         woken: backend | VMM | engine | others | kernel threads |\n\
+         |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+    );
+    for way in cases::ways(dom0) {
+        let Some(figures) = results.kicks(way, 1, vcpus) else { continue };
+        let _ = writeln!(
+            page,
+            "| {} | {} | {} | {} | {} |",
+            way.title(),
+            spread(figures.ticks.as_ref()),
+            spread(figures.across.as_ref()),
+            grouped(figures.dom0 / figures.samples.max(1)),
+            wakeups(figures)
+        );
+    }
+    page.push('\n');
+}
+
+fn one_vcpu(page: &mut String, dom0: Dom0, results: &Results) {
+    let _ = writeln!(page, "### A kick: one vCPU, one doorbell\n");
+    rows(page, dom0, results, 1);
+}
+
+fn two_vcpus(page: &mut String, dom0: Dom0, results: &Results) {
+    let _ = writeln!(page, "### Two vCPUs, back to back\n");
+    rows(page, dom0, results, 2);
+}
+
+fn registrations(page: &mut String, dom0: Dom0, results: &Results) {
+    let _ = writeln!(
+        page,
+        "### Among many doorbells\n\nMedian guest ticks of a kick to the last registration.\n\n\
+         | way | vCPUs | 1 | 64 | 1,024 | 1,024 to 1 |\n|---|--:|--:|--:|--:|--:|"
+    );
+    for way in cases::ways(dom0) {
+        for vcpus in [1, 2] {
+            let medians = cases::SIZES
+                .map(|size| results.kicks(way, size, vcpus)?.ticks.as_ref().map(Spread::median));
+            let [Some(one), Some(some), Some(many)] = medians else { continue };
+            let _ = writeln!(
+                page,
+                "| {} | {vcpus} | {} | {} | {} | {} |",
+                way.title(),
+                grouped(one),
+                grouped(some),
+                grouped(many),
+                quotient(many, one)
+            );
+        }
+    }
+    page.push('\n');
+}
+
+fn grid(page: &mut String, results: &Results) {
+    let _ = writeln!(
+        page,
+        "### The grid of pci-testdev\n\nGuest ticks of a write, with the module. *none*: no eventfd is \
+         registered, and the device model answers.\n\n\
+         | | none: min | median | p99 | wildcard: min | median | p99 | datamatch: min | median | p99 |\n\
+         |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+    );
+    for space in [Space::Mmio, Space::Pio] {
+        let cells = [Filter::None, Filter::Wildcard, Filter::Datamatch].map(|filter| {
+            let way = Way::Module;
+            let kicks = Kicks { way, registrations: 1, vcpus: 1, space, filter };
+            let figures = results.of(&Case::Kicks(kicks));
+            spread(figures.and_then(|figures| figures.ticks.as_ref()))
+        });
+        let _ = writeln!(page, "| {} | {} |", name_of_space(space), cells.join(" | "));
+    }
+    page.push('\n');
+}
+
+/// What tables call a way of calls.
+fn call_title(way: Way) -> &'static str {
+    match way {
+        Way::Floor | Way::FloorSilent => "floor: the backend raises it itself",
+        Way::Vmm => "a process reads the eventfd and raises it",
+        other => other.title(),
+    }
+}
+
+fn calls(page: &mut String, results: &Results) {
+    let _ = writeln!(
+        page,
+        "### A call: eventfd to guest\n\nTicks from before the backend's write until the guest's vCPU, \
+         which slept, runs after its handler.\n\n\
+         | interrupt | way | min | median | p99 | woken: VMM | engine | others | kernel threads |\n\
+         |---|---|--:|--:|--:|--:|--:|--:|--:|"
+    );
+    for interrupt in [Interrupt::Channel, Interrupt::Msi] {
+        for way in [Way::Vmm, Way::Upstream, Way::Engine, Way::Module, Way::Floor] {
+            let case = Case::Calls(Calls { way, interrupt });
+            let Some(figures) = results.of(&case) else { continue };
+            let (w, n) = (&figures.wakeups, figures.samples);
+            let _ = writeln!(
+                page,
+                "| {} | {} | {} | {} | {} | {} | {} |",
+                name_of_interrupt(interrupt),
+                call_title(way),
+                spread(figures.across.as_ref()),
+                each(w.vmm, n),
+                each(w.engine, n),
+                each(w.others, n),
+                each(w.kernel, n)
+            );
+        }
+    }
+    page.push('\n');
+}
+
+fn on_this_machine(page: &mut String, host: Option<&[Counted]>) {
+    let _ = writeln!(page, "## Without Xen\n");
+    let Some(counted) = host else {
+        let _ = writeln!(page, "Not counted: the machine has no valgrind.\n");
+        return;
+    };
+    let _ = writeln!(
+        page,
+        "Instructions of the program, as callgrind counts them; what the kernel does in system calls is \
+         not among them. The model's rows are several threads, whose order is not always the same.\n\n\
+         | | instructions |\n|---|--:|"
+    );
+    for one in counted {
+        let _ = writeln!(page, "| {} | {} |", one.title, grouped(one.instructions));
+    }
+    page.push('\n');
+}
+
+fn plots_of(title: &str, dom0: Dom0, results: &Results) -> Vec<(String, String)> {
+    let ticks = |way, size| results.kicks(way, size, 1)?.ticks.as_ref();
+    let ways = cases::ways(dom0);
+    let bars: Vec<_> = ways
+        .iter()
+        .filter_map(|way| ticks(*way, 1).map(|s| (way.title(), s.median(), s.p99())))
+        .collect();
+    let percentiles: Vec<_> = ways
+        .iter()
+        .filter_map(|way| {
+            let across = results.kicks(*way, 1, 1)?.across.as_ref()?;
+            Some((way.title(), across.percentiles().to_vec()))
+        })
+        .collect();
+    let sizes: Vec<_> = ways
+        .iter()
+        .filter_map(|way| {
+            let points = cases::SIZES.map(|size| ticks(*way, size).map(Spread::median));
+            let points: Option<Vec<u64>> = points.into_iter().collect();
+            Some((way.title(), points?))
+        })
+        .collect();
+    let name = dom0.name();
+    let percent = [0, 25, 50, 75, 100].map(|p| (p, format!("{p} %")));
+    let counts = cases::SIZES.map(|size| grouped(size.into()));
+    let counts: Vec<_> = counts.into_iter().enumerate().collect();
+    vec![
+        (
+            format!("kicks-{name}"),
+            svg::bars(&format!("{title} dom0: a kick, median and p99"), "guest ticks", &bars),
+        ),
+        (
+            format!("backend-{name}"),
+            svg::lines(
+                &format!("{title} dom0: from the guest's write to the backend"),
+                "ticks, by percentile",
+                &percent,
+                &percentiles,
+            ),
+        ),
+        (
+            format!("registrations-{name}"),
+            svg::lines(
+                &format!("{title} dom0: a kick among many doorbells"),
+                "guest ticks, by registrations",
+                &counts,
+                &sizes,
+            ),
+        ),
+    ]
+}
