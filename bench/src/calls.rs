@@ -64,10 +64,11 @@ impl Raiser {
     }
 
     fn raise(&self) -> Result<()> {
-        Ok(match &self.channel {
+        match &self.channel {
             Some((events, port)) => events.notify(*port)?,
             None => self.host.inject_msi(self.dom, MSI, VECTOR)?,
-        })
+        }
+        Ok(())
     }
 }
 

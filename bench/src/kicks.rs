@@ -53,7 +53,9 @@ pub(crate) fn measure(play: &Play<'_>, kicks: &Kicks) -> Result<Figures> {
     settle();
     let before = Switches::now()?;
     let began = clock.running()?;
+    ticks::begin_mark();
     guest.round()?;
+    ticks::end_mark();
     let ended = clock.running()?;
     settle();
     let after = Switches::now()?;

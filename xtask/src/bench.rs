@@ -2,6 +2,7 @@
 
 mod cases;
 mod host;
+mod profile;
 mod report;
 mod results;
 mod rig;
@@ -23,8 +24,11 @@ pub(crate) struct Arguments {
     /// Measure once, and compare with nothing
     #[arg(long)]
     once: bool,
+    /// Count where the instructions of a kick go, instead of measuring
+    #[arg(long, conflicts_with_all = ["once", "cases"])]
+    profile: bool,
     /// Measure nothing: write the report from the figures of the last time
-    #[arg(long, conflicts_with_all = ["dom0", "once", "cases"])]
+    #[arg(long, conflicts_with_all = ["dom0", "once", "profile", "cases"])]
     render: bool,
     /// Only cases whose JSON contains one of these; no report is written then
     cases: Vec<String>,
@@ -34,7 +38,9 @@ pub(crate) struct Arguments {
 const BOTH: [Dom0; 2] = [Dom0::Pv, Dom0::Pvh];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    if !arguments.render {
+    if arguments.profile {
+        profile(arguments)?;
+    } else if !arguments.render {
         measure(arguments)?;
     }
     if arguments.cases.is_empty() {
@@ -43,10 +49,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+fn kinds(arguments: &Arguments) -> Vec<Dom0> {
+    arguments.dom0.map_or_else(|| BOTH.to_vec(), |kind| vec![kind.into()])
+}
+
+fn profile(arguments: &Arguments) -> Result<()> {
+    let rig = rig::Rig::build()?;
+    for dom0 in kinds(arguments) {
+        profile::count(&rig, dom0)?;
+    }
+    Ok(())
+}
+
 fn measure(arguments: &Arguments) -> Result<()> {
     let rig = rig::Rig::build()?;
-    let kinds = arguments.dom0.map_or_else(|| BOTH.to_vec(), |kind| vec![kind.into()]);
-    for dom0 in kinds {
+    for dom0 in kinds(arguments) {
         let cases = cases::all(dom0, &arguments.cases)?;
         ensure!(!cases.is_empty(), "no case is called anything like {:?}", arguments.cases);
         let first = rig.measure(dom0, &cases)?;

@@ -2,6 +2,7 @@
 
 use super::cases;
 use super::host::Counted;
+use super::profile::{self, Part, Profile};
 use super::results::Results;
 use super::svg::{self, grouped};
 use super::targets::{self, quotient};
@@ -36,6 +37,7 @@ pub(super) fn write(results: &[(Dom0, Results)], host: Option<&[Counted]>) -> Re
         two_vcpus(&mut page, *dom0, results);
         grid(&mut page, results);
         calls(&mut page, results);
+        parts(&mut page, &profile::load(*dom0)?);
     }
     on_this_machine(&mut page, host);
     page.push_str(READING);
@@ -269,6 +271,38 @@ fn calls(page: &mut String, results: &Results) {
                 each(w.kernel, n)
             );
         }
+    }
+    page.push('\n');
+}
+
+/// Functions that a way's list has.
+const FUNCTIONS: usize = 12;
+
+fn parts(page: &mut String, profiles: &[Profile]) {
+    if profiles.is_empty() {
+        return;
+    }
+    let titles = Part::ALL.map(Part::title).join(" | ");
+    let _ = writeln!(
+        page,
+        "### Where the instructions go\n\nInstructions for each kick, counted by a plug-in of QEMU \
+         (`bench/profiler`) from the first kick to the last.\n\n\
+         | way | {titles} | all |\n|---|--:|--:|--:|--:|--:|--:|"
+    );
+    for profile in profiles {
+        let part = |part| profile.parts.get(&part).copied().unwrap_or(0);
+        let each = |count: u64| grouped(count / profile.kicks.max(1));
+        let cells = Part::ALL.map(|one| each(part(one))).join(" | ");
+        let all = each(profile.parts.values().sum());
+        let _ = writeln!(page, "| {} | {cells} | {all} |", profile.way.title());
+    }
+    let _ = writeln!(page, "\nThe functions with the most of them:\n");
+    for profile in profiles {
+        let name = |(part, symbol, count): &(Part, String, u64)| {
+            format!("{} {} ({})", part.title(), symbol, grouped(count / profile.kicks.max(1)))
+        };
+        let names: Vec<_> = profile.functions.iter().take(FUNCTIONS).map(name).collect();
+        let _ = writeln!(page, "- **{}**: {}", profile.way.title(), names.join(", "));
     }
     page.push('\n');
 }

@@ -2,9 +2,10 @@
 
 use crate::kmod::{self, Module};
 use crate::upstream::Upstream;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 use xen_eventfd_bench::{Case, Measured};
 use xen_eventfd_lab::{
@@ -13,6 +14,9 @@ use xen_eventfd_lab::{
 
 /// How long one boot's measurements may take.
 const TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Loads what is measured.
+const LOAD: &str = "insmod /lib/modules/xen-eventfd.ko && insmod /lib/modules/floor.ko";
 
 /// All that goes into dom0.
 #[derive(Debug)]
@@ -54,34 +58,83 @@ impl Rig {
 
     /// One boot.
     pub(super) fn measure(&self, dom0: Dom0, cases: &[Case]) -> Result<Vec<Measured>> {
-        let mut boot = Boot::new(dom0)
+        self.measure_on(self.boot(dom0, "bench"), dom0, cases).map(|(measured, _)| measured)
+    }
+
+    /// The machine, before anything is loaded or measured.
+    fn boot(&self, dom0: Dom0, name: &str) -> Boot {
+        let boot = Boot::new(dom0)
             .deterministic()
-            .timeout(Duration::from_secs(600))
-            .name(format!("bench-{}", dom0.name()))
+            .timeout(Duration::from_secs(900))
+            .name(format!("{name}-{}", dom0.name()))
             .payload("bin/bench", &self.bench)
             .payload("bin/bench-vmm", &self.vmm)
             .payload("lab/guest", &self.guest)
-            .payload("lib/modules/floor.ko", &self.floor)
-            .payload_bytes("lab/cases", 0o644, serde_json::to_vec(cases)?);
-        boot = self.module.put(boot);
-        if dom0 == Dom0::Pvh {
-            boot = self.upstream.put(boot);
-        }
-        let script = "insmod /lib/modules/xen-eventfd.ko && insmod /lib/modules/floor.ko && \
-                      bench run /lab/cases";
+            .payload("lib/modules/floor.ko", &self.floor);
+        let boot = self.module.put(boot);
+        if dom0 == Dom0::Pvh { self.upstream.put(boot) } else { boot }
+    }
+
+    fn measure_on(
+        &self,
+        boot: Boot,
+        dom0: Dom0,
+        cases: &[Case],
+    ) -> Result<(Vec<Measured>, PathBuf)> {
+        let boot = boot.payload_bytes("lab/cases", 0o644, serde_json::to_vec(cases)?);
+        let script = format!("{LOAD} && bench run /lab/cases");
         let mut measured = Vec::new();
-        let outcome = self.lab.run(boot, script, TIMEOUT, |line| match Measured::parse(line) {
+        let outcome = self.lab.run(boot, &script, TIMEOUT, |line| match Measured::parse(line) {
             Some(one) => {
-                eprintln!("{}: {} of {}", dom0.name(), measured.len() + 1, cases.len());
-                println!("{line}");
                 measured.push(one);
+                eprintln!("{}: {} of {}", dom0.name(), measured.len(), cases.len());
             }
             None => eprintln!("{}: {line}", dom0.name()),
         })?;
         ensure!(outcome.output.success(), "{}", outcome.report);
         ensure!(measured.len() == cases.len(), "{} cases have no figures", cases.len());
-        Ok(measured)
+        Ok((measured, outcome.folder))
     }
+
+    /// One boot whose instructions are counted: for each case, what the plug-in tells of its blocks.
+    pub(super) fn profile(&self, dom0: Dom0, cases: &[Case]) -> Result<String> {
+        let plugin = format!("file={},out=blocks", profiler()?.display());
+        let boot = self.boot(dom0, "profile").qemu_argument("-plugin").qemu_argument(plugin);
+        let (_, folder) = self.measure_on(boot, dom0, cases)?;
+        let path = folder.join("blocks");
+        std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+    }
+
+    /// The functions of Xen and of dom0's kernel, its modules included, that these addresses are in;
+    /// each line an address and a name.
+    pub(super) fn symbols(&self, dom0: Dom0, addresses: &[String]) -> Result<Vec<String>> {
+        let questions: String = addresses.iter().map(|address| format!("{address} ~\n")).collect();
+        let boot = self.boot(dom0, "symbols").payload_bytes("lab/questions", 0o644, questions);
+        // A question is the last of the lines with its address, and its answer the symbol before.
+        let script = format!(
+            "{LOAD} && {{ cat /lab/questions; \
+             awk '{{print $1, $3, $4}}' /proc/kallsyms /proc/xen/xensyms; }} | LC_ALL=C sort | \
+             awk '$2 == \"~\" {{print $1, last; next}} {{last = $2 \" \" $3}}'"
+        );
+        let outcome = self.lab.run(boot, &script, TIMEOUT, |_| {})?;
+        ensure!(outcome.output.success(), "{}", outcome.report);
+        Ok(outcome.output.lines)
+    }
+}
+
+/// Builds the plug-in for QEMU that counts.
+fn profiler() -> Result<PathBuf> {
+    let path = target_folder().join("bench/profiler.so");
+    std::fs::create_dir_all(path.parent().context("a folder")?)?;
+    let source = workspace().join("bench/profiler/profiler.c");
+    let status = Command::new("gcc")
+        .args(["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"])
+        .arg(&path)
+        .arg(&source)
+        .status()
+        .context("gcc could not be started")?;
+    ensure!(status.success(), "{} could not be built", source.display());
+    Ok(path)
 }
 
 /// Builds the module `kernel/tests/floor`.
