@@ -61,7 +61,7 @@ impl Registration {
     fn deliver(&mut self, kick: &Kick) {
         if let Some(missed) = &mut self.missed {
             // Before the signal: who is woken finds it.
-            missed.add(*kick);
+            missed.add(*kick, 1);
         }
         self.signal();
     }
@@ -208,6 +208,18 @@ impl Doorbells {
         Ok(Taken { kick, overflowed })
     }
 
+    /// Puts back what was taken and could not be told.
+    pub(crate) fn put_back(&mut self, doorbell: &Doorbell, eventfd: &EventFd, taken: &Taken) {
+        let index = self.position(doorbell, eventfd).ok();
+        let fallback = index.and_then(|index| self.table.get_mut(index));
+        if let Some(missed) = fallback.and_then(|found| found.missed.as_mut()) {
+            if let Some((kick, times)) = taken.kick {
+                missed.add(kick, times);
+            }
+            missed.add_overflowed(taken.overflowed);
+        }
+    }
+
     fn position(&self, doorbell: &Doorbell, eventfd: &EventFd) -> Result<usize> {
         let index = table::position(&self.table, doorbell).ok_or(ENOENT)?;
         match self.table.get(index) {
@@ -278,7 +290,7 @@ impl Doorbells {
         let owed = held.take(|kick| {
             let ours = table::find(table, kick) == Some(index);
             if let (true, Some(missed)) = (ours, &mut missed) {
-                missed.add(*kick);
+                missed.add(*kick, 1);
             }
             ours
         });

@@ -87,7 +87,7 @@ fn answer(guest: &Guest, request: u32, arg: UserPtr) -> Result {
         native::MISSED => {
             let (doorbell, eventfd) = native::fallback(arg)?;
             let eventfd = EventFd::from_descriptor(eventfd)?;
-            native::missed(arg, &guest.take_missed(&doorbell, &eventfd)?)
+            guest.take_missed(&doorbell, &eventfd, |taken| native::missed(arg, taken))
         }
         native::ASSIGN_IRQ => {
             let (irq, eventfd) = native::irq(arg)?;

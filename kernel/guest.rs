@@ -216,10 +216,21 @@ impl Guest {
         }
     }
 
-    /// Takes one kick that a fallback received.
-    pub(crate) fn take_missed(&self, doorbell: &Doorbell, eventfd: &EventFd) -> Result<Taken> {
-        self.changes.lock().served()?;
-        self.board.lock().doorbells.take_missed(doorbell, eventfd)
+    /// Takes one kick that a fallback received. What cannot be told stays.
+    pub(crate) fn take_missed(
+        &self,
+        doorbell: &Doorbell,
+        eventfd: &EventFd,
+        tell: impl FnOnce(&Taken) -> Result,
+    ) -> Result {
+        let mut changes = self.changes.lock();
+        changes.served()?;
+        let taken = self.board.lock().doorbells.take_missed(doorbell, eventfd)?;
+        let told = tell(&taken);
+        if told.is_err() {
+            self.board.lock().doorbells.put_back(doorbell, eventfd, &taken);
+        }
+        told
     }
 
     pub(crate) fn stats(&self) -> Result<Stats> {

@@ -22,6 +22,7 @@ mod interrupt;
 mod irqfd;
 mod page;
 mod port;
+#[forbid(unsafe_code)]
 #[path = "../core/src/protocol/mod.rs"]
 pub mod protocol;
 mod seed;

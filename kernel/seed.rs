@@ -11,6 +11,7 @@ use crate::eventfd::{EventFd, OpenEventFd};
 use crate::guests::{self, Interface, Taken};
 use crate::protocol::seed::{IoEventFd, IrqFd};
 use crate::protocol::{DomId, Doorbell};
+use crate::show;
 use kernel::fmt::{self, Write};
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -174,7 +175,7 @@ impl Assigned {
         }
     }
 
-    /// For fdinfo.
+    /// For fdinfo: what this file has assigned, then each guest as its other users see it too.
     pub(crate) fn show(&self, out: &mut impl Write) -> fmt::Result {
         for bell in &self.bells {
             let addr = bell.doorbell.bytes().first();
@@ -183,7 +184,7 @@ impl Assigned {
         for call in &self.calls {
             writeln!(out, "irqfd:\tdom {}", call.dom().0)?;
         }
-        Ok(())
+        self.guests.iter().try_for_each(|taken| show::taken(taken, out))
     }
 }
 

@@ -135,7 +135,7 @@ impl Server {
     /// waiting. A guest that is dead refuses some of it, and needs none of that.
     pub(crate) fn tear_down(self, guest: &Guest) {
         // This pauses the domain: afterwards nothing new is on its way.
-        let _ = xen::set_server_state(guest.dom(), self.id, false);
+        let disabled = xen::set_server_state(guest.dom(), self.id, false).map_err(dead_or);
         // No handler runs then, and without a page none serves.
         let page = guest.take_page();
         if let Some(page) = &page {
@@ -149,6 +149,10 @@ impl Server {
         }
         drop(self.ports);
         drop(page);
+        if disabled == Err(ENODEV) {
+            // The page was the last of the guest. Its number, and the server's, may be another's.
+            return;
+        }
         if let Err(error) = xen::destroy_server(guest.dom(), self.id) {
             if dead_or(error) != ENODEV {
                 pr_warn_once!("an ioreq server stays behind, disabled\n");

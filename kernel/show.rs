@@ -31,9 +31,13 @@ pub(crate) fn taken(taken: &Taken, out: &mut impl Write) -> fmt::Result {
         Interface::Reserved => "reserved",
     };
     writeln!(out, "interface:\t{interface}")?;
-    let name = taken.owner.name().split(|byte| *byte == 0).next().unwrap_or_default();
-    let name = name.utf8_chunks().next().map_or("", |chunk| chunk.valid());
-    writeln!(out, "owner:\t{} {name}", taken.owner.initial_pid())?;
+    write!(out, "owner:\t{} ", taken.owner.initial_pid())?;
+    for byte in taken.owner.name().iter().take_while(|byte| **byte != 0) {
+        // A process chooses its name, line ends included.
+        let shown = if byte.is_ascii_graphic() || *byte == b' ' { *byte } else { b'?' };
+        out.write_char(char::from(shown))?;
+    }
+    out.write_char('\n')?;
     let Ok(stats) = guest.stats() else {
         return if guest.is_reserved() { Ok(()) } else { writeln!(out, "state:\tdead") };
     };

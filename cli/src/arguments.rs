@@ -43,6 +43,9 @@ pub enum Command {
     Doctor(commands::doctor::Arguments),
     Run(commands::run::Arguments),
     Watch(commands::watch::Arguments),
+    List(commands::list::Arguments),
+    Show(commands::show::Arguments),
+    Top(commands::top::Arguments),
     Bench(commands::bench::Arguments),
     Reap(commands::reap::Arguments),
     Completion(commands::completion::Arguments),
@@ -66,7 +69,8 @@ impl Arguments {
 }
 
 fn engines() -> impl TypedValueParser<Value = EngineKind> {
-    PossibleValuesParser::new(["auto", "userspace"]).try_map(|name| name.parse::<EngineKind>())
+    PossibleValuesParser::new(["auto", "kernel", "userspace"])
+        .try_map(|name| name.parse::<EngineKind>())
 }
 
 #[cfg(test)]

@@ -11,9 +11,13 @@ pub mod commands;
 pub mod demo;
 pub mod failure;
 pub mod handover;
+pub mod rates;
+pub mod served;
 pub mod session;
+pub mod shown;
 pub mod signals;
 pub mod spec;
+pub mod table;
 pub mod terminal;
 
 use arguments::Arguments;

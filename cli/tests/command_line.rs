@@ -53,6 +53,9 @@ fn words_that_no_guest_could_carry_out_are_usage() {
         (&["demo", "--kicks", "0"], "0 is not in"),
         (&["bench", "--kicks", "0"], "0 is not in"),
         (&["doctor", "now"], "unexpected argument"),
+        (&["list", "all"], "unexpected argument"),
+        (&["show"], "required"),
+        (&["top", "--interval", "soon"], "no number of seconds"),
         (&["reap", "1"], "unexpected argument"),
         (&["completion", "cmd"], "invalid value 'cmd'"),
         (&["man", "guard"], "there is no command guard"),
@@ -128,10 +131,14 @@ fn every_shell_is_completed() {
 #[test]
 fn the_man_pages_are_made_from_the_same_source() {
     let page = text(&program(&["man"]).stdout);
-    for word in [".TH xen-eventfd 1", "doctor", "Exit codes", "no such guest"] {
+    for word in
+        [".TH xen-eventfd 1", "doctor", "list", "show", "top", "Exit codes", "no such guest"]
+    {
         assert!(page.contains(word), "no {word:?} in {page}");
     }
     assert!(!page.contains("guard"), "what is hidden stays hidden");
+    let top = text(&program(&["man", "top"]).stdout);
+    assert!(top.contains("interval") && !top.contains("root"), "{top}");
     assert!(text(&program(&["man", "run"]).stdout).contains("LISTEN_FDS"));
 }
 

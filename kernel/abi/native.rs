@@ -225,7 +225,8 @@ pub(crate) fn fallback(arg: UserPtr) -> Result<(Doorbell, i32)> {
     let known = read::<MISSED_SIZE>(arg)?;
     let mut fields = begin(&known)?;
     let (space, len) = (space(fields.u32()?)?, fields.u32()?);
-    let (eventfd, addr) = (fields.i32()?, fields.u64()?);
+    let (eventfd, addr, _width) = (fields.i32()?, fields.u64()?, fields.u32()?);
+    zero(fields.u32()?)?;
     let span = u8::try_from(len).map_err(|_| EINVAL)?;
     let doorbell = Doorbell::new(space, addr, Filter::Fallback { span });
     Ok((doorbell.map_err(|_| EINVAL)?, eventfd))

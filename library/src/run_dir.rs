@@ -11,10 +11,10 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use xen_eventfd_core::{DomId, Kick, Space, Width};
+use xen_eventfd_core::{DomId, IoServerId, Kick, Space, Width};
 
 /// Where the directory is on a real host.
 pub const DEFAULT: &str = "/run/xen-eventfd";
@@ -122,6 +122,63 @@ impl HeldKick {
     }
 }
 
+/// Who holds a guest's lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holder {
+    /// The guest.
+    pub dom: DomId,
+    /// The process, unless it has not said yet who it is.
+    pub pid: Option<u32>,
+    /// As the process says who it is: `process 412 (backend), userspace engine`.
+    pub text: String,
+    /// The doorbell server of which the guest's record tells.
+    pub server: Option<IoServerId>,
+}
+
+impl Holder {
+    /// The name of the process.
+    ///
+    #[doc = example!(r#"
+let holders = run_dir::holders(dir.path())?;
+assert_eq!(holders[0].pid, Some(std::process::id()));
+assert!(holders[0].text.contains(holders[0].name().unwrap()));
+"#)]
+    pub fn name(&self) -> Option<&str> {
+        // A name may hold brackets itself.
+        Some(self.text.split_once(" (")?.1.rsplit_once("), ")?.0)
+    }
+
+    /// The name of the engine that serves the guest; none, if the process only sweeps up after one
+    /// that was killed.
+    ///
+    #[doc = example!(r#"
+assert_eq!(run_dir::holders(dir.path())?[0].engine(), Some("userspace"));
+"#)]
+    pub fn engine(&self) -> Option<&str> {
+        self.text.rsplit_once("), ")?.1.strip_suffix(" engine")
+    }
+}
+
+/// Who holds the guests of a run directory, in the order of their numbers; nobody, if there is no
+/// such directory. No engine is disturbed, and what a dead one left behind is not told.
+///
+/// # Errors
+/// [`Error::RunDir`] if the directory or a lock cannot be read.
+///
+#[doc = example!(r#"
+let holders = run_dir::holders(dir.path())?;
+assert_eq!((holders.len(), holders[0].dom), (1, dom));
+"#)]
+pub fn holders(path: &Path) -> Result<Vec<Holder>> {
+    let run_dir = RunDir(path.to_owned());
+    let guests = match run_dir.guests_with(".lock") {
+        Err(Error::RunDir { errno: Errno::NOENT, .. }) => return Ok(vec![]),
+        guests => guests?,
+    };
+    guests.into_iter().filter_map(|dom| run_dir.holder(dom).transpose()).collect()
+}
+
 /// A guest that is ours: as long as this lives, no other engine serves it.
 #[derive(Debug)]
 pub(crate) struct Lock {
@@ -187,13 +244,40 @@ impl RunDir {
         }
     }
 
+    /// Who holds a guest, if anybody does.
+    fn holder(&self, dom: DomId) -> Result<Option<Holder>> {
+        let path = self.0.join(format!("{}.lock", dom.0));
+        let failed = |error: std::io::Error| failed("read", &path, &error);
+        let mut file = match File::open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(failed)?,
+        };
+        let mut text = String::new();
+        file.read_to_string(&mut text).map_err(failed)?;
+        // Its number may have become another's. Whoever wants the lock while we try it reads the
+        // name of a process that is dead, and waits.
+        let free = || rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_ok();
+        if is_dead(&text) || free() {
+            return Ok(None);
+        }
+        let (pid, text) = (pid_of(&text), text.trim().to_owned());
+        let server = self.read(dom).and_then(|record| record.server);
+        let server = server.map(|server| IoServerId(server.id));
+        Ok(Some(Holder { dom, pid, text, server }))
+    }
+
     /// Guests that have a record.
     pub(crate) fn recorded(&self) -> Result<Vec<DomId>> {
+        self.guests_with(".json")
+    }
+
+    /// Guests that have a file of this kind, in the order of their numbers.
+    fn guests_with(&self, suffix: &str) -> Result<Vec<DomId>> {
         let entries = std::fs::read_dir(&self.0).map_err(|e| failed("list", &self.0, &e))?;
         let mut guests: Vec<DomId> = entries
             .filter_map(|entry| {
                 let name = entry.ok()?.file_name();
-                name.to_str()?.strip_suffix(".json")?.parse().ok().map(DomId)
+                name.to_str()?.strip_suffix(suffix)?.parse().ok().map(DomId)
             })
             .collect();
         guests.sort();
@@ -256,10 +340,14 @@ fn this_process(purpose: Purpose) -> String {
     format!("process {} ({}), {purpose}", std::process::id(), name.trim())
 }
 
+/// The process that a lock names.
+fn pid_of(holder: &str) -> Option<u32> {
+    holder.strip_prefix("process ")?.split(' ').next()?.parse().ok()
+}
+
 /// Whether the process that a lock names is no more. Without a number it is not known to be.
 fn is_dead(holder: &str) -> bool {
-    let number = holder.strip_prefix("process ").and_then(|rest| rest.split(' ').next());
-    let Some(pid) = number.and_then(|number| number.parse::<u32>().ok()) else { return false };
+    let Some(pid) = pid_of(holder) else { return false };
     match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
         // Its name is in brackets and may hold any; what follows begins with the state.
         Ok(stat) => stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X'])),
@@ -309,6 +397,47 @@ mod tests {
             };
             assert!(holder.contains(&std::process::id().to_string()), "{holder}");
         });
+    }
+
+    #[test]
+    fn the_living_hold_what_they_have_locked() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::open(dir.path()).unwrap();
+        let _engine = run.lock(DomId(5), Purpose::Serve).unwrap();
+        let _reaper = run.lock(DomId(7), Purpose::Reap).unwrap();
+        let mut record = Record::new(DomId(5), None);
+        record.server = Some(ServerRecord { id: 6, ports: vec![] });
+        run.write(&record).unwrap();
+        let holders = holders(dir.path()).unwrap();
+        let told: Vec<_> = holders.iter().map(|h| (h.dom, h.server, h.engine())).collect();
+        let engine = (DomId(5), Some(IoServerId(6)), Some("userspace"));
+        assert_eq!(told, [engine, (DomId(7), None, None)]);
+        assert!(holders.iter().all(|holder| holder.pid == Some(std::process::id())));
+    }
+
+    #[test]
+    fn a_name_may_hold_anything() {
+        let name = |text: &str| {
+            let holder = Holder { dom: DomId(5), pid: None, text: text.to_owned(), server: None };
+            holder.name().map(str::to_owned)
+        };
+        let odd = "process 1 (a (b), c), userspace engine";
+        assert_eq!(name(odd).as_deref(), Some("a (b), c"));
+        assert_eq!(name(""), None);
+    }
+
+    #[test]
+    fn what_the_dead_left_is_held_by_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = |dom: u16, pid: u32| {
+            let text = format!("process {pid} (gone), userspace engine\n");
+            std::fs::write(dir.path().join(format!("{dom}.lock")), text).unwrap();
+        };
+        // No process has a number like the first; the second is another's by now.
+        lock(5, u32::MAX);
+        lock(6, std::process::id());
+        assert_eq!(holders(dir.path()).unwrap(), []);
+        assert_eq!(holders(&dir.path().join("none")).unwrap(), []);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `cargo xtask kmod`: builds the kernel module for the kernel that the lab boots, and loads it
 //! there.
 
+mod confinement;
 mod guests;
 mod kernel_log;
 mod seed;
@@ -123,6 +124,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             }
             if names.is_empty() {
                 tally += seed::test(&lab, dom0, false, &[])?;
+            }
+            if names.is_empty() && cpus.is_none() && dom0 != Some(Kind::Pvh) {
+                tally += confinement::check(&lab, &module)?;
             }
             println!("{tally}");
             ensure!(tally.failed == 0, "{} tests of the module failed", tally.failed);

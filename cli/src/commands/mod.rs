@@ -6,9 +6,12 @@ pub mod demo;
 pub mod doctor;
 pub mod exec;
 pub mod guard;
+pub mod list;
 pub mod man;
 pub mod reap;
 pub mod run;
+pub mod show;
+pub mod top;
 pub mod watch;
 
 use crate::arguments::Command;
@@ -25,6 +28,9 @@ pub fn dispatch(session: &Session, command: Command) -> Result<Exit, Failure> {
         Command::Doctor(arguments) => doctor::run(session, &arguments),
         Command::Run(arguments) => run::run(session, &arguments),
         Command::Watch(arguments) => watch::run(session, &arguments),
+        Command::List(arguments) => list::run(session, &arguments),
+        Command::Show(arguments) => show::run(session, &arguments),
+        Command::Top(arguments) => top::run(session, &arguments),
         Command::Bench(arguments) => bench::run(session, &arguments),
         Command::Completion(arguments) => completion::run(&arguments),
         Command::Man(arguments) => man::run(&arguments),

@@ -223,7 +223,8 @@ impl Seen {
     }
 }
 
-fn seconds(word: &str) -> Result<Duration, String> {
+/// A number of seconds.
+pub(crate) fn seconds(word: &str) -> Result<Duration, String> {
     let seconds: f64 = word.parse().map_err(|_| format!("{word} is no number of seconds"))?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }

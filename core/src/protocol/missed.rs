@@ -26,20 +26,20 @@ impl<const N: usize> Missed<N> {
         self.kicks.get(..self.len).unwrap_or(&[])
     }
 
-    /// Counts a kick.
-    pub fn add(&mut self, kick: Kick) {
+    /// Counts a kick that came so many times.
+    pub fn add(&mut self, kick: Kick, times: u64) {
         match self.kicks().binary_search_by(|(found, _)| found.cmp(&kick)) {
             Ok(index) => {
                 if let Some((_, count)) = self.kicks.get_mut(index) {
-                    *count = count.saturating_add(1);
+                    *count = count.saturating_add(times);
                 }
             }
-            Err(_) if self.len >= N => self.overflowed = self.overflowed.saturating_add(1),
+            Err(_) if self.len >= N => self.add_overflowed(times),
             Err(place) => {
                 if let Some(room) = self.kicks.get_mut(place..=self.len) {
                     room.rotate_right(1);
                     if let Some(first) = room.first_mut() {
-                        *first = (kick, 1);
+                        *first = (kick, times);
                     }
                     self.len += 1;
                 }
@@ -55,6 +55,11 @@ impl<const N: usize> Missed<N> {
         }
         self.len = self.len.saturating_sub(1);
         Some(first)
+    }
+
+    /// Counts kicks of which only the number is known.
+    pub fn add_overflowed(&mut self, times: u64) {
+        self.overflowed = self.overflowed.saturating_add(times);
     }
 
     /// Takes the number of kicks that found no place.
@@ -81,18 +86,18 @@ mod tests {
     #[test]
     fn each_distinct_kick_comes_out_once_with_its_count() {
         let mut missed = Missed::<4>::new();
-        [3, 1, 3, 2, 3].into_iter().for_each(|value| missed.add(kick(value)));
+        [3, 1, 3, 2, 3].into_iter().for_each(|value| missed.add(kick(value), 1));
         let taken: Vec<_> = core::iter::from_fn(|| missed.take_first()).collect();
         assert_eq!(taken, [(kick(1), 1), (kick(2), 1), (kick(3), 3)]);
-        missed.add(kick(9));
-        assert_eq!(missed.kicks(), [(kick(9), 1)]);
+        missed.add(kick(9), 7);
+        assert_eq!(missed.kicks(), [(kick(9), 7)], "what was taken is put back as it was");
     }
 
     #[test]
     fn what_finds_no_place_is_counted_and_told_once() {
         let mut missed = Missed::<2>::new();
-        (0..5).for_each(|value| missed.add(kick(value)));
-        missed.add(kick(0));
+        (0..5).for_each(|value| missed.add(kick(value), 1));
+        missed.add(kick(0), 1);
         assert_eq!(missed.kicks(), [(kick(0), 2), (kick(1), 1)]);
         assert_eq!((missed.take_overflowed(), missed.take_overflowed()), (3, 0));
     }

@@ -1,0 +1,216 @@
+//! Xen, its devices, and what else an engine needs.
+
+use super::engine::{self, Asked, Engines};
+use super::{Check, Report, fact, missing, ok, poor};
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The module's device.
+pub const DEVICE: &str = "/dev/xen/eventfd";
+
+/// Where to look.
+#[derive(Debug)]
+pub struct Machine<'a> {
+    /// The root of the file system.
+    pub root: &'a Path,
+    /// The kernel's release.
+    pub release: String,
+    /// Where engines keep locks and records.
+    pub run_dir: PathBuf,
+    /// Where programs are looked for.
+    pub path: Vec<PathBuf>,
+    /// The engine that is asked for.
+    pub asked: Option<Asked>,
+    /// Asynchronous I/O, tried.
+    pub aio: Result<(), String>,
+    /// The module's device, tried.
+    pub module: Result<(), String>,
+    /// The devices and xenstore, tried as an engine opens them.
+    pub opened: Result<(), String>,
+}
+
+impl Machine<'_> {
+    /// Looks at everything.
+    pub fn examine(&self) -> Report {
+        let checks = vec![
+            self.xen(),
+            self.domain(),
+            self.device("privcmd", "/dev/xen/privcmd", true),
+            self.device("evtchn", "/dev/xen/evtchn", true),
+            self.device("hypercall buffers", "/dev/xen/hypercall", false),
+            self.xenstore(),
+            self.aio(),
+            self.run_dir(),
+            self.guardian(),
+            self.kernel(),
+            self.rust(),
+            self.module(),
+            self.lockdown(),
+            self.debugfs(),
+            self.upstream(),
+            self.userspace(),
+        ];
+        let kernel = self.has_module() && self.module.is_ok();
+        let engines = Engines { userspace: self.can_run(), kernel };
+        Report { engines, picked: engine::pick(self.asked.as_ref(), engines), checks }
+    }
+
+    fn can_run(&self) -> bool {
+        self.opened.is_ok() && self.aio.is_ok()
+    }
+
+    pub(super) fn at(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    /// A file of one line, without its end.
+    pub(super) fn line(&self, path: &str) -> Option<String> {
+        Some(fs::read_to_string(self.at(path)).ok()?.trim().to_owned())
+    }
+
+    pub(super) fn under_xen(&self) -> bool {
+        self.line("/sys/hypervisor/type").as_deref() == Some("xen")
+    }
+
+    fn xen(&self) -> Check {
+        const NAME: &str = "Xen";
+        if !self.under_xen() {
+            let found = match self.line("/sys/hypervisor/type") {
+                Some(other) => format!("no: the hypervisor is {other}"),
+                None if self.at("/proc/xen").exists() => {
+                    "perhaps: /proc/xen is there, /sys/hypervisor is not".to_owned()
+                }
+                None => "no: this machine does not run under Xen".to_owned(),
+            };
+            return missing(
+                NAME,
+                found,
+                "boot through Xen (Debian: apt install xen-system-amd64, then reboot), or try \
+                 `xen-eventfd demo`, which needs none",
+            );
+        }
+        let part = |name: &str| self.line(&format!("/sys/hypervisor/version/{name}"));
+        let version = match (part("major"), part("minor")) {
+            (Some(major), Some(minor)) => {
+                format!("{major}.{minor}{}", part("extra").unwrap_or_default())
+            }
+            _ => "of unknown version".to_owned(),
+        };
+        ok(NAME, version)
+    }
+
+    fn domain(&self) -> Check {
+        const NAME: &str = "this domain";
+        if !self.under_xen() {
+            return fact(NAME, "none");
+        }
+        let kind = self.line("/sys/hypervisor/guest_type").unwrap_or_else(|| "kind unknown".into());
+        let control = self.line("/proc/xen/capabilities").is_some_and(|c| c.contains("control_d"));
+        let zero = self.line("/sys/hypervisor/uuid").is_some_and(|uuid| {
+            uuid.chars().all(|digit| matches!(digit, '0' | '-')) && !uuid.is_empty()
+        });
+        if control || zero {
+            return ok(NAME, format!("domain 0 ({kind})"));
+        }
+        let found = format!("a guest ({kind}), not domain 0");
+        let advice = "it can serve only the guests that it is privileged over (a stub or driver \
+                      domain with a `target`); otherwise run in domain 0";
+        poor(NAME, found, advice)
+    }
+
+    fn device(&self, name: &'static str, path: &str, needed: bool) -> Check {
+        let file = self.at(path);
+        let module = if name == "evtchn" { "xen-evtchn" } else { "xen-privcmd" };
+        match access(&file, Access::READ_OK | Access::WRITE_OK) {
+            Ok(()) => ok(name, path),
+            Err(Errno::NOENT | Errno::NOTDIR) if !needed => {
+                fact(name, format!("{path} is not there; locked memory does as well"))
+            }
+            Err(Errno::NOENT | Errno::NOTDIR) if !self.under_xen() => {
+                missing(name, format!("{path} is not there"), "it comes with Xen")
+            }
+            Err(Errno::NOENT | Errno::NOTDIR) => {
+                missing(name, format!("{path} is not there"), &format!("modprobe {module}"))
+            }
+            Err(errno) => missing(name, format!("{path}: {errno}"), "run as root"),
+        }
+    }
+
+    fn xenstore(&self) -> Check {
+        const NAME: &str = "xenstore";
+        let ways = ["/run/xenstored/socket", "/var/run/xenstored/socket", "/dev/xen/xenbus"];
+        let Some(way) = ways.into_iter().find(|way| self.at(way).exists()) else {
+            let advice = "start xenstored (systemctl start xenstored); it is part of Xen's tools";
+            return missing(NAME, "neither its socket nor /dev/xen/xenbus is there", advice);
+        };
+        match access(self.at(way), Access::READ_OK | Access::WRITE_OK) {
+            Ok(()) => ok(NAME, way),
+            Err(errno) => missing(NAME, format!("{way}: {errno}"), "run as root"),
+        }
+    }
+
+    fn aio(&self) -> Check {
+        const NAME: &str = "asynchronous I/O";
+        match &self.aio {
+            Ok(()) => ok(NAME, "works; eventfds are signalled without ever waiting"),
+            Err(error) => missing(
+                NAME,
+                error.clone(),
+                "use a kernel with CONFIG_AIO, and raise /proc/sys/fs/aio-max-nr if it is used up",
+            ),
+        }
+    }
+
+    fn run_dir(&self) -> Check {
+        const NAME: &str = "run directory";
+        let run_dir = self.at(&self.run_dir.to_string_lossy());
+        let existing = run_dir.ancestors().find(|dir| dir.exists()).unwrap_or(self.root);
+        let shown = self.run_dir.display();
+        match access(existing, Access::WRITE_OK | Access::EXEC_OK) {
+            Ok(()) if existing == run_dir => ok(NAME, shown.to_string()),
+            Ok(()) => ok(NAME, format!("{shown}, to be made")),
+            Err(errno) => missing(
+                NAME,
+                format!("{shown}: {errno}"),
+                "run as root, or choose another --run-dir",
+            ),
+        }
+    }
+
+    /// What the library will find when it looks for a guardian in another program.
+    fn guardian(&self) -> Check {
+        const NAME: &str = "guardian";
+        let on_path = self.path.iter().map(|dir| dir.join("xen-eventfd")).find(|p| p.is_file());
+        match on_path {
+            Some(program) => ok(NAME, program.display().to_string()),
+            None => {
+                let advice = format!(
+                    "install it there, beside the programs that use the library, or name it in {}",
+                    xen_eventfd::GUARDIAN_VARIABLE
+                );
+                poor(NAME, "xen-eventfd is not on the PATH", &advice)
+            }
+        }
+    }
+
+    fn userspace(&self) -> Check {
+        const NAME: &str = "userspace engine";
+        match (&self.opened, &self.aio) {
+            (Ok(()), Ok(())) => ok(NAME, "can run"),
+            (Err(error), _) | (_, Err(error)) => {
+                missing(NAME, error.clone(), "see what is missing above")
+            }
+        }
+    }
+}
+
+/// Opens a device as an engine does, and closes it.
+///
+/// # Errors
+/// What the kernel answers.
+pub fn open(device: &Path) -> Result<(), String> {
+    let opened = fs::File::options().read(true).write(true).open(device);
+    opened.map(drop).map_err(|error| error.to_string())
+}

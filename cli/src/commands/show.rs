@@ -1,0 +1,137 @@
+//! `show`: all that is known of one guest.
+
+use crate::failure::{Exit, Failure};
+use crate::served::{Engine, Guest, Machine};
+use crate::session::Session;
+use crate::shown::{self, Channel, Counters, Doorbell, Interface, Irq, Served};
+use crate::table::{Side, cell, table};
+use clap::Args;
+use serde::Serialize;
+
+/// Show all that is known of a guest's doorbells and interrupts.
+///
+/// Of a guest that the kernel module serves: its counters, doorbells, kicks that wait, interrupts and
+/// event channels. Of one that an engine in userspace serves: by whom.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The guest, by name or number
+    pub dom: String,
+    /// Where to look
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// The guest, for a machine.
+#[derive(Debug, Serialize)]
+struct Report {
+    #[serde(flatten)]
+    guest: Guest,
+    /// What the module tells.
+    module: Option<shown::Guest>,
+}
+
+/// Shows it.
+pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    let machine = &arguments.machine;
+    let names = machine.names();
+    let dom = names.find(&arguments.dom)?;
+    let guests = machine.guests(session, &names)?;
+    let Some(mut guest) = guests.into_iter().find(|guest| guest.domid == dom.0) else {
+        let sentence = format!("{dom} is served by no engine; `xen-eventfd list` tells which are");
+        return Err(Failure::new(Exit::GuestGone, sentence));
+    };
+    let report = Report { module: guest.shown.take(), guest };
+    session.print(&report, || report.prose())?;
+    Ok(Exit::Success)
+}
+
+impl Report {
+    fn prose(&self) -> String {
+        let Self { guest, module } = self;
+        let mut facts = vec![
+            ("domain", guest.domid.to_string()),
+            ("name", guest.name()),
+            ("engine", self.engine().to_owned()),
+            ("owner", guest.owner()),
+            ("server", cell(guest.server)),
+        ];
+        let Some(shown) = module else {
+            let hint = match guest.engine {
+                Engine::Kernel => "",
+                Engine::Userspace => {
+                    "\nIts counters are inside that process. `xen-eventfd watch` shows kicks as they \
+                     come, once it is stopped.\n"
+                }
+            };
+            return prose_of(&facts) + hint;
+        };
+        if let Some(Served { vcpus, counters, .. }) = &shown.served {
+            facts.push(("vcpus", vcpus.to_string()));
+            facts.extend(told(counters).map(|(name, value)| (name, value.to_string())));
+        }
+        let parts =
+            [prose_of(&facts), doorbells(shown), waiting(shown), irqs(shown), channels(shown)];
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
+    }
+
+    fn engine(&self) -> &'static str {
+        match (self.guest.engine, self.module.as_ref().map(|shown| shown.interface)) {
+            (Engine::Kernel, Some(Interface::Seed)) => "kernel, by the ABI of privcmd",
+            (engine, _) => engine.name(),
+        }
+    }
+}
+
+/// The counters by their names.
+fn told(counters: &Counters) -> [(&'static str, u64); 8] {
+    let &Counters { delivered, held, redelivered, late, reads, broadcasts, odd, spurious } =
+        counters;
+    [
+        ("delivered", delivered),
+        ("held", held),
+        ("redelivered", redelivered),
+        ("late", late),
+        ("reads", reads),
+        ("broadcasts", broadcasts),
+        ("odd", odd),
+        ("spurious", spurious),
+    ]
+}
+
+fn prose_of(facts: &[(&str, String)]) -> String {
+    facts.iter().map(|(name, value)| format!("{name:<12} {value}\n")).collect()
+}
+
+fn doorbells(guest: &shown::Guest) -> String {
+    let heads = [("DOORBELL", Side::Left), ("KICKS", Side::Right), ("HELD", Side::Right)];
+    let row = |Doorbell { place, kicks, held }: &Doorbell| {
+        vec![place.to_string(), kicks.to_string(), held.to_string()]
+    };
+    section(&heads, &guest.doorbells, row)
+}
+
+fn waiting(guest: &shown::Guest) -> String {
+    section(&[("WAITS FOR AN EVENTFD", Side::Left)], &guest.waiting, |kick| vec![kick.to_string()])
+}
+
+fn irqs(guest: &shown::Guest) -> String {
+    let heads = [("INTERRUPT", Side::Left), ("RAISED", Side::Right), ("FAILED", Side::Right)];
+    let row = |Irq { interrupt, raised, failed }: &Irq| {
+        vec![interrupt.to_string(), raised.to_string(), failed.to_string()]
+    };
+    section(&heads, &guest.irqs, row)
+}
+
+fn channels(guest: &shown::Guest) -> String {
+    let heads = [("EVENT CHANNEL", Side::Left), ("SIGNALS", Side::Right)];
+    let row = |Channel { port, signals }: &Channel| vec![port.to_string(), signals.to_string()];
+    section(&heads, &guest.channels, row)
+}
+
+/// A table, or nothing if it would be empty.
+fn section<T>(heads: &[(&str, Side)], items: &[T], row: impl Fn(&T) -> Vec<String>) -> String {
+    if items.is_empty() {
+        return String::new();
+    }
+    table(heads, &items.iter().map(row).collect::<Vec<_>>())
+}

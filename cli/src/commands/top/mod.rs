@@ -1,0 +1,192 @@
+//! `top`: what guests ring and how often, while it happens.
+//!
+//! The counters are read once in an interval ([`rates`] makes rates of two readings), and shown as
+//! lines ([`lines`]): on a screen in a terminal ([`screen`]), as text anywhere else.
+
+pub mod lines;
+pub mod screen;
+
+use crate::commands::watch::seconds;
+use crate::failure::{Exit, Failure};
+use crate::rates::{GuestRates, rates};
+use crate::served::{Guest, Machine, Names};
+use crate::session::{Outcome, Session};
+use crate::signals::Signals;
+use clap::Args;
+use clap::builder::RangedU64ValueParser;
+use lines::{Order, plain};
+use ratatui::crossterm::event;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use screen::{Screen, View};
+use serde::Serialize;
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+/// Show how often guests ring their doorbells, while it happens.
+///
+/// For each guest that the kernel module serves and each of its doorbells: kicks, kicks that no
+/// doorbell took (held), requests that no doorbell serves (odd) and interrupts, in a second. In a
+/// terminal: up and down select, left and right sort, q ends it. An engine in userspace keeps its
+/// counters to itself; its guests are named.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Seconds from one reading to the next
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
+    pub interval: Duration,
+    /// Print a table for each interval, as is done where there is no terminal
+    #[arg(long)]
+    pub plain: bool,
+    /// End after so many intervals
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
+    pub count: Option<u64>,
+    /// Where to look
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// One interval, for a machine.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    /// How long it was.
+    seconds: f64,
+    guests: &'a [GuestRates],
+}
+
+/// Shows this machine.
+pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    let signals = Signals::new()?;
+    let meter = Meter::start(session, arguments, signals)?;
+    let terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
+    if terminal && !arguments.plain && !session.json {
+        on_screen(meter)?;
+    } else {
+        in_lines(session, meter)?;
+    }
+    Ok(Exit::Success)
+}
+
+/// Reads the counters once in an interval.
+struct Meter<'a> {
+    session: &'a Session,
+    arguments: &'a Arguments,
+    signals: Signals,
+    names: Names,
+    guests: Vec<Guest>,
+    read: Instant,
+    /// Intervals that are still to come.
+    left: Option<u64>,
+}
+
+/// Why [`Meter::wait`] returned.
+#[derive(Debug, PartialEq, Eq)]
+enum Woken {
+    /// The interval is over.
+    Due,
+    /// A key may have been pressed.
+    Key,
+    /// A signal asks for the end, or the terminal is gone.
+    End,
+}
+
+impl<'a> Meter<'a> {
+    fn start(
+        session: &'a Session,
+        arguments: &'a Arguments,
+        signals: Signals,
+    ) -> Result<Self, Failure> {
+        let names = arguments.machine.names();
+        let guests = arguments.machine.guests(session, &names)?;
+        let (read, left) = (Instant::now(), arguments.count);
+        Ok(Self { session, arguments, signals, names, guests, read, left })
+    }
+
+    /// Waits for the interval's end, a signal, or a key if keys are wanted.
+    fn wait(&mut self, keys: bool) -> Outcome<Woken> {
+        let end = self.read + self.arguments.interval;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(Woken::Due);
+            }
+            let stdin = std::io::stdin();
+            let mut watched = vec![PollFd::new(&self.signals, PollFlags::IN)];
+            watched.extend(keys.then(|| PollFd::new(&stdin, PollFlags::IN)));
+            let woken = poll(&mut watched, Timespec::try_from(left).ok().as_ref());
+            let stdin = watched.get(1).map_or(PollFlags::empty(), PollFd::revents);
+            let key = match woken {
+                Ok(_) => !stdin.is_empty(),
+                // The terminal may have changed its size.
+                Err(Errno::INTR) => keys,
+                Err(errno) => return Err(Failure::system("wait", errno)),
+            };
+            let gone = stdin.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL);
+            if self.signals.take().is_some() || gone {
+                return Ok(Woken::End);
+            }
+            if key {
+                return Ok(Woken::Key);
+            }
+        }
+    }
+
+    /// Reads the counters, and tells what happened since the last time.
+    fn read(&mut self) -> Outcome<(Duration, Vec<GuestRates>)> {
+        // One that came since has a name that is not known yet.
+        self.names = self.arguments.machine.names();
+        let guests = self.arguments.machine.guests(self.session, &self.names)?;
+        let now = Instant::now();
+        let elapsed = now.saturating_duration_since(self.read);
+        let rates = rates(&self.guests, &guests, elapsed);
+        (self.guests, self.read) = (guests, now);
+        self.left = self.left.map(|left| left.saturating_sub(1));
+        Ok((elapsed, rates))
+    }
+
+    fn is_over(&self) -> bool {
+        self.left == Some(0)
+    }
+}
+
+fn in_lines(session: &Session, mut meter: Meter<'_>) -> Outcome {
+    let mut first = true;
+    while !meter.is_over() && meter.wait(false)? == Woken::Due {
+        let (elapsed, guests) = meter.read()?;
+        let report = Report { seconds: elapsed.as_secs_f64(), guests: &guests };
+        session
+            .print(&report, || format!("{}{}", if first { "" } else { "\n" }, plain(&guests)))?;
+        first = false;
+    }
+    Ok(())
+}
+
+fn on_screen(mut meter: Meter<'_>) -> Outcome {
+    let failed = |error| Failure::system("use the terminal", error);
+    let mut view = View::new(Order::Kicks);
+    let mut screen = Screen::open().map_err(failed)?;
+    while !meter.is_over() {
+        screen.draw(&mut view).map_err(failed)?;
+        match meter.wait(true)? {
+            Woken::End => return Ok(()),
+            Woken::Due => view.update(meter.read()?.1),
+            Woken::Key => {
+                while event::poll(Duration::ZERO).map_err(failed)? {
+                    if view.press(&event::read().map_err(failed)?).is_break() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A tenth of a second to a day.
+fn interval(word: &str) -> Result<Duration, String> {
+    let interval = seconds(word)?;
+    if (Duration::from_millis(100)..=Duration::from_secs(86_400)).contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("an interval is 0.1 to 86400 seconds".to_owned())
+    }
+}

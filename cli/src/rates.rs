@@ -1,0 +1,264 @@
+//! What happens in a second, from two readings of the counters.
+//!
+//! A counter that was not there before, or that has gone back, has counted from nothing since: its
+//! guest was taken, or its eventfd assigned, between the readings.
+
+use crate::served::{Engine, Guest};
+use crate::shown::{self, Place};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// A guest's.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct GuestRates {
+    /// Its number.
+    pub domid: u16,
+    /// Its name.
+    pub name: Option<String>,
+    /// By whom it is served.
+    pub engine: Engine,
+    /// What the module counts; an engine in userspace does not tell.
+    pub per_second: Option<Rates>,
+    /// In the order of addresses.
+    pub doorbells: Vec<DoorbellRates>,
+}
+
+/// Events in a second.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct Rates {
+    /// Kicks that signalled an eventfd.
+    pub kicks: f64,
+    /// Kicks that no doorbell took.
+    pub held: f64,
+    /// Requests that no doorbell serves.
+    pub odd: f64,
+    /// Interrupts raised.
+    pub irqs: f64,
+}
+
+/// A doorbell's.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct DoorbellRates {
+    /// Where it listens, and to what.
+    #[serde(flatten)]
+    pub place: Place,
+    /// Kicks that it took, in a second.
+    pub kicks: f64,
+    /// Kicks at its address that no doorbell took, in a second; told by the first at that address.
+    pub held: f64,
+}
+
+/// What happened between two readings, for each guest of the second.
+pub fn rates(before: &[Guest], now: &[Guest], elapsed: Duration) -> Vec<GuestRates> {
+    let guest = |guest: &Guest| {
+        let mut rates = GuestRates {
+            domid: guest.domid,
+            name: guest.name.clone(),
+            engine: guest.engine,
+            per_second: None,
+            doorbells: vec![],
+        };
+        if let Some(shown) = &guest.shown {
+            let earlier = before.iter().filter_map(|other| other.shown.as_ref());
+            let earlier = earlier.into_iter().find(|other| same_taking(other, shown));
+            rates.per_second = Some(of_guest(earlier, shown, elapsed));
+            rates.doorbells = of_doorbells(earlier, shown, elapsed);
+        }
+        rates
+    };
+    now.iter().map(guest).collect()
+}
+
+/// Whether two texts are of one guest that was taken once.
+fn same_taking(one: &shown::Guest, other: &shown::Guest) -> bool {
+    let server = |guest: &shown::Guest| guest.served.map(|served| served.server);
+    one.dom == other.dom && one.owner == other.owner && server(one) == server(other)
+}
+
+fn of_guest(before: Option<&shown::Guest>, now: &shown::Guest, elapsed: Duration) -> Rates {
+    let counters = |guest: &shown::Guest| guest.served.map(|served| served.counters);
+    let (was, is) = (before.and_then(counters).unwrap_or_default(), counters(now));
+    let is = is.unwrap_or_default();
+    let raised = |guest: &shown::Guest| {
+        Earlier::new(guest.irqs.iter().map(|irq| (irq.interrupt, irq.raised)))
+    };
+    let mut raised = before.map_or_else(Earlier::default, raised);
+    let irqs = now.irqs.iter().map(|irq| since(raised.take(irq.interrupt), irq.raised)).sum();
+    Rates {
+        kicks: per_second(since(was.delivered, is.delivered), elapsed),
+        held: per_second(since(was.held, is.held), elapsed),
+        odd: per_second(since(was.odd, is.odd), elapsed),
+        irqs: per_second(irqs, elapsed),
+    }
+}
+
+fn of_doorbells(
+    before: Option<&shown::Guest>,
+    now: &shown::Guest,
+    elapsed: Duration,
+) -> Vec<DoorbellRates> {
+    let before = before.map_or(&[][..], |guest| &guest.doorbells);
+    let mut kicks = Earlier::new(before.iter().map(|doorbell| (doorbell.place, doorbell.kicks)));
+    // Which doorbell is the first at an address may have changed, so these are taken together.
+    let (were, are) = (held(before), held(&now.doorbells));
+    let mut told = BTreeSet::new();
+    let doorbell = |doorbell: &shown::Doorbell| {
+        let place = doorbell.place;
+        let address = (place.space, place.addr);
+        let held = if told.insert(address) {
+            let at = |held: &BTreeMap<_, u64>| held.get(&address).copied().unwrap_or(0);
+            since(at(&were), at(&are))
+        } else {
+            0
+        };
+        DoorbellRates {
+            place,
+            kicks: per_second(since(kicks.take(place), doorbell.kicks), elapsed),
+            held: per_second(held, elapsed),
+        }
+    };
+    now.doorbells.iter().map(doorbell).collect()
+}
+
+fn held(doorbells: &[shown::Doorbell]) -> BTreeMap<(xen_eventfd::Space, u64), u64> {
+    let mut held = BTreeMap::new();
+    for shown::Doorbell { place, held: count, .. } in doorbells {
+        *held.entry((place.space, place.addr)).or_insert(0) += count;
+    }
+    held
+}
+
+/// The counters of an earlier reading. Several may have one key, as two eventfds may raise one
+/// interrupt; then they are told apart by their order.
+#[derive(Debug)]
+struct Earlier<K>(BTreeMap<K, VecDeque<u64>>);
+
+impl<K> Default for Earlier<K> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<K: Ord> Earlier<K> {
+    fn new(counters: impl Iterator<Item = (K, u64)>) -> Self {
+        let mut earlier = Self::default();
+        for (key, count) in counters {
+            earlier.0.entry(key).or_default().push_back(count);
+        }
+        earlier
+    }
+
+    /// The next count of this key, or that of a counter that is new.
+    fn take(&mut self, key: K) -> u64 {
+        self.0.get_mut(&key).and_then(VecDeque::pop_front).unwrap_or(0)
+    }
+}
+
+/// What a counter counted between two readings.
+fn since(before: u64, now: u64) -> u64 {
+    now.checked_sub(before).unwrap_or(now)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rate is read, not reckoned with")]
+fn per_second(count: u64, elapsed: Duration) -> f64 {
+    if elapsed.is_zero() { 0.0 } else { count as f64 / elapsed.as_secs_f64() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::served::Names;
+
+    const TWO_SECONDS: Duration = Duration::from_secs(2);
+
+    /// Guest 3 as its owner 412 has it, with these further lines.
+    fn guest(lines: &str) -> Guest {
+        owned(412, lines)
+    }
+
+    fn owned(pid: u32, lines: &str) -> Guest {
+        let text = format!("dom:\t3\ninterface:\tnative\nowner:\t{pid} b\nserver:\t7\n{lines}");
+        Guest::of_module(text.parse().unwrap(), &Names::Unknown(String::new()))
+    }
+
+    fn one(before: &[Guest], now: Guest) -> GuestRates {
+        rates(before, &[now], TWO_SECONDS).pop().unwrap()
+    }
+
+    fn kicks(before: &[Guest], now: Guest) -> f64 {
+        one(before, now).per_second.unwrap().kicks
+    }
+
+    #[test]
+    fn a_rate_is_a_difference_by_a_time() {
+        let before =
+            guest("delivered:\t100\nheld:\t1\nodd:\t2\nirq:\tisa 5 pulse raised 7 failed 0\n");
+        let now =
+            guest("delivered:\t300\nheld:\t5\nodd:\t8\nirq:\tisa 5 pulse raised 9 failed 0\n");
+        let expected = Rates { kicks: 100.0, held: 2.0, odd: 3.0, irqs: 1.0 };
+        assert_eq!(one(&[before], now).per_second, Some(expected));
+    }
+
+    #[test]
+    fn a_counter_that_went_back_has_begun_anew() {
+        assert_eq!(kicks(&[guest("delivered:\t100\n")], guest("delivered:\t10\n")), 5.0);
+    }
+
+    #[test]
+    fn a_guest_that_was_taken_by_another_has_begun_anew() {
+        assert_eq!(kicks(&[owned(1, "delivered:\t100\n")], owned(2, "delivered:\t300\n")), 150.0);
+    }
+
+    #[test]
+    fn guests_come_and_go() {
+        assert_eq!(kicks(&[], guest("delivered:\t10\n")), 5.0);
+        assert_eq!(rates(&[guest("delivered:\t10\n")], &[], TWO_SECONDS), []);
+    }
+
+    #[test]
+    fn doorbells_come_and_go() {
+        let value = |value: u8, kicks: u8| {
+            format!("doorbell:\tmmio 0x50 len 4 value {value} mask 0xff kicks {kicks} held 0\n")
+        };
+        let before = guest(&(value(1, 10) + &value(2, 20)));
+        let now = guest(&(value(2, 26) + &value(3, 8)));
+        let kicks: Vec<f64> = one(&[before], now).doorbells.iter().map(|d| d.kicks).collect();
+        assert_eq!(kicks, [3.0, 4.0]);
+    }
+
+    #[test]
+    fn what_is_held_is_the_addresss_whoever_tells_it() {
+        let wildcard =
+            |held: u8| format!("doorbell:\tmmio 0x50 len 4 wildcard kicks 0 held {held}\n");
+        let value = |held: u8| {
+            format!("doorbell:\tmmio 0x50 len 4 value 1 mask 0xff kicks 0 held {held}\n")
+        };
+        let (before, now) = (guest(&wildcard(6)), guest(&(value(10) + &wildcard(0))));
+        let held: Vec<f64> = one(&[before], now).doorbells.iter().map(|d| d.held).collect();
+        assert_eq!(held, [2.0, 0.0]);
+    }
+
+    #[test]
+    fn two_eventfds_of_one_interrupt_are_two_counters() {
+        let irqs = |one: u8, other: u8| {
+            let line = |raised| format!("irq:\tisa 5 pulse raised {raised} failed 0\n");
+            guest(&(line(one) + &line(other)))
+        };
+        let rates = one(&[irqs(10, 2)], irqs(12, 4)).per_second.unwrap();
+        assert_eq!(rates.irqs, 2.0);
+    }
+
+    #[test]
+    fn an_engine_in_userspace_does_not_tell() {
+        let text = "dom:\t3\ninterface:\treserved\nowner:\t412 b\n";
+        let guest = Guest::of_module(text.parse().unwrap(), &Names::Unknown(String::new()));
+        assert_eq!(one(&[], guest).per_second, None);
+    }
+
+    #[test]
+    fn no_time_is_no_rate() {
+        let rates = rates(&[], &[guest("delivered:\t10\n")], Duration::ZERO);
+        assert_eq!(rates[0].per_second, Some(Rates::default()));
+    }
+}

@@ -1,0 +1,281 @@
+//! The guests that are served on this machine, by whichever engine.
+//!
+//! The module tells of its guests in debugfs ([`shown`]), the engines of userspace by their locks in
+//! the run directory. A guest that both tell of is one: an engine of userspace reserves its guests
+//! with the module.
+
+use crate::failure::{Exit, Failure};
+use crate::session::Session;
+use crate::shown::{self, Interface, Owner};
+use crate::table::{NOTHING, printable};
+use clap::Args;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use xen_eventfd::DomId;
+use xen_eventfd::run_dir::{self, Holder};
+use xen_eventfd_host::Host;
+use xen_eventfd_host::linux::LinuxHost;
+
+/// Where to look.
+#[derive(Debug, Clone, Args)]
+pub struct Machine {
+    /// The root of the file system
+    #[arg(long, hide = true, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+}
+
+/// Who turns a guest's kicks into signals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// The module.
+    Kernel,
+    /// A thread of its owner.
+    Userspace,
+}
+
+/// A guest that is served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Guest {
+    /// Its number.
+    pub domid: u16,
+    /// Its name, if xenstore tells one.
+    pub name: Option<String>,
+    /// By whom it is served.
+    pub engine: Engine,
+    /// The process that took it.
+    pub owner: Owner,
+    /// Its doorbell server.
+    pub server: Option<u16>,
+    /// What the module tells of it, if it serves it.
+    #[serde(skip)]
+    pub shown: Option<shown::Guest>,
+}
+
+/// Names of guests, or why there are none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Names {
+    /// As xenstore has them.
+    Known(BTreeMap<DomId, String>),
+    /// Xenstore does not answer.
+    Unknown(String),
+}
+
+impl Machine {
+    /// All guests that are served, in the order of their numbers.
+    ///
+    /// # Errors
+    /// As [`shown::folder::read`] and [`run_dir::holders`].
+    pub fn guests(&self, session: &Session, names: &Names) -> Result<Vec<Guest>, Failure> {
+        let run_dir = match &session.run_dir {
+            Some(run_dir) => run_dir.clone(),
+            None => self.root.join(run_dir::DEFAULT.trim_start_matches('/')),
+        };
+        let holders = run_dir::holders(&run_dir)?;
+        Ok(join(shown::folder::read(&self.root)?, holders, names))
+    }
+
+    /// The names of this machine's guests; of a tree of files there are none.
+    pub fn names(&self) -> Names {
+        if self.root != Path::new("/") {
+            return Names::Unknown(format!("{} is no machine", self.root.display()));
+        }
+        match LinuxHost::open().and_then(|host| host.domains()) {
+            Ok(domains) => {
+                let named = |domain: xen_eventfd::Domain| Some((domain.id, domain.name?));
+                Names::Known(domains.into_iter().filter_map(named).collect())
+            }
+            Err(error) => Names::Unknown(error.to_string()),
+        }
+    }
+}
+
+/// Both tellings as one.
+fn join(shown: Vec<shown::Guest>, holders: Vec<Holder>, names: &Names) -> Vec<Guest> {
+    let held = holders.into_iter().filter_map(|holder| {
+        let name = holder.name().unwrap_or_default().to_owned();
+        let guest = Guest {
+            domid: holder.dom.0,
+            name: names.of(holder.dom),
+            // A reaper serves nobody, and one that has not said who it is will in a moment.
+            engine: if holder.engine()? == "kernel" { Engine::Kernel } else { Engine::Userspace },
+            owner: Owner { pid: holder.pid?, name },
+            server: holder.server.map(|server| server.0),
+            shown: None,
+        };
+        Some((holder.dom, guest))
+    });
+    let mut guests: BTreeMap<DomId, Guest> = held.collect();
+    for shown in shown {
+        if shown.interface == Interface::Reserved && guests.contains_key(&shown.dom) {
+            continue;
+        }
+        guests.insert(shown.dom, Guest::of_module(shown, names));
+    }
+    guests.into_values().collect()
+}
+
+impl Guest {
+    pub(crate) fn of_module(shown: shown::Guest, names: &Names) -> Self {
+        let kernel = shown.interface != Interface::Reserved;
+        Self {
+            domid: shown.dom.0,
+            name: names.of(shown.dom),
+            engine: if kernel { Engine::Kernel } else { Engine::Userspace },
+            owner: shown.owner.clone(),
+            server: shown.served.map(|served| served.server.0),
+            shown: kernel.then_some(shown),
+        }
+    }
+
+    /// What is registered, if that is known.
+    pub fn registrations(&self) -> Option<usize> {
+        self.shown.as_ref().map(shown::Guest::registrations)
+    }
+
+    /// Kicks that signalled an eventfd, if they are counted where we can see them.
+    pub fn kicks(&self) -> Option<u64> {
+        Some(self.shown.as_ref()?.served?.counters.delivered)
+    }
+
+    /// Its name, for people.
+    pub fn name(&self) -> String {
+        self.name.as_deref().map_or_else(|| NOTHING.to_owned(), printable)
+    }
+
+    /// The owner, for people.
+    pub fn owner(&self) -> String {
+        let Owner { pid, name } = &self.owner;
+        let name = printable(name);
+        match pid {
+            0 => format!("{name} (elsewhere)"),
+            pid => format!("{pid} {name}").trim_end().to_owned(),
+        }
+    }
+}
+
+impl Engine {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Userspace => "userspace",
+        }
+    }
+}
+
+impl Names {
+    fn of(&self, dom: DomId) -> Option<String> {
+        match self {
+            Self::Known(names) => names.get(&dom).cloned(),
+            Self::Unknown(_) => None,
+        }
+    }
+
+    /// The guest that a user means by a name or a number.
+    ///
+    /// # Errors
+    /// [`Exit::GuestGone`] if nothing has this name.
+    pub fn find(&self, word: &str) -> Result<DomId, Failure> {
+        if let Ok(number) = word.parse() {
+            return Ok(DomId(number));
+        }
+        let why = match self {
+            Self::Known(names) => match names.iter().find(|(_, name)| *name == word) {
+                Some((dom, _)) => return Ok(*dom),
+                None => return Err(xen_eventfd::Error::UnknownDomain(word.to_owned()).into()),
+            },
+            Self::Unknown(why) => why,
+        };
+        let sentence = format!("no guest can be found by the name {word} ({why}); give its number");
+        Err(Failure::new(Exit::GuestGone, sentence))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONE: Names = Names::Known(BTreeMap::new());
+
+    fn shown(interface: &str) -> shown::Guest {
+        format!(
+            "dom:\t3\ninterface:\t{interface}\nowner:\t412 backend\nserver:\t7\ndelivered:\t9\n"
+        )
+        .parse()
+        .unwrap()
+    }
+
+    /// A run directory in which this process holds guest 3, as an engine does.
+    fn holders() -> Vec<Holder> {
+        let model = xen_eventfd_model::Model::new();
+        for _ in 0..3 {
+            model.domain(xen_eventfd_model::Config::new("guest"));
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let builder = xen_eventfd::Xen::builder().run_dir(dir.path());
+        let xen = builder.open_on(model.client("engine")).unwrap();
+        let _guest = xen.guest(DomId(3)).unwrap();
+        run_dir::holders(dir.path()).unwrap()
+    }
+
+    #[test]
+    fn the_module_serves_what_it_shows() {
+        let names = Names::Known(BTreeMap::from([(DomId(3), "web".to_owned())]));
+        let guests = join(vec![shown("native")], vec![], &names);
+        let [guest] = &guests[..] else { panic!("{guests:?}") };
+        assert_eq!((guest.domid, guest.engine, guest.server), (3, Engine::Kernel, Some(7)));
+        assert_eq!((guest.name.as_deref(), guest.kicks()), (Some("web"), Some(9)));
+        assert_eq!(guest.owner(), "412 backend");
+    }
+
+    #[test]
+    fn who_holds_a_lock_serves_in_userspace() {
+        let guests = join(vec![], holders(), &NONE);
+        let [guest] = &guests[..] else { panic!("{guests:?}") };
+        assert_eq!((guest.domid, guest.engine, guest.kicks()), (3, Engine::Userspace, None));
+        assert_eq!(guest.owner.pid, std::process::id());
+    }
+
+    #[test]
+    fn a_lock_names_its_engine_and_a_reapers_names_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = |dom: u16, what: &str| {
+            let text = format!("process {} (me), {what}\n", std::process::id());
+            let path = dir.path().join(format!("{dom}.lock"));
+            std::fs::write(&path, text).unwrap();
+            let file = std::fs::File::open(&path).unwrap();
+            rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+            file
+        };
+        let _locks = [lock(3, "kernel engine"), lock(4, "reaping"), lock(5, "userspace engine")];
+        let guests = join(vec![], run_dir::holders(dir.path()).unwrap(), &NONE);
+        let told: Vec<_> = guests.iter().map(|guest| (guest.domid, guest.engine)).collect();
+        assert_eq!(told, [(3, Engine::Kernel), (5, Engine::Userspace)]);
+    }
+
+    #[test]
+    fn a_reservation_is_the_lock_of_an_engine_in_userspace() {
+        let both = join(vec![shown("reserved")], holders(), &NONE);
+        assert_eq!(both, join(vec![], holders(), &NONE));
+        let guests = join(vec![shown("reserved")], vec![], &NONE);
+        assert_eq!((guests[0].engine, guests[0].kicks()), (Engine::Userspace, None));
+    }
+
+    #[test]
+    fn a_guest_of_the_module_whose_lock_is_held_is_the_modules() {
+        let guests = join(vec![shown("native")], holders(), &NONE);
+        assert_eq!((guests.len(), guests[0].engine), (1, Engine::Kernel));
+    }
+
+    #[test]
+    fn guests_are_found_by_name_and_number() {
+        let names = Names::Known(BTreeMap::from([(DomId(3), "web".to_owned())]));
+        assert_eq!(names.find("web"), Ok(DomId(3)));
+        assert_eq!(names.find("7"), Ok(DomId(7)));
+        assert_eq!(names.find("db").unwrap_err().exit, Exit::GuestGone);
+        let unknown = Names::Unknown("xenstore is away".to_owned()).find("web").unwrap_err();
+        assert!(unknown.sentence.contains("give its number"), "{unknown}");
+    }
+}

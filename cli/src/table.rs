@@ -1,0 +1,64 @@
+//! Columns for people.
+
+/// How a column stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Words.
+    Left,
+    /// Numbers.
+    Right,
+}
+
+/// Headed rows, two spaces between the columns, a line each. A row's cells are those of the heads.
+pub fn table(heads: &[(&str, Side)], rows: &[Vec<String>]) -> String {
+    let width = |column: usize, head: &str| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).chain([head.chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> =
+        heads.iter().enumerate().map(|(column, (head, _))| width(column, head)).collect();
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let padded = cells.zip(heads).zip(&widths).map(|((cell, (_, side)), &width)| match side {
+            Side::Left => format!("{cell:<width$}"),
+            Side::Right => format!("{cell:>width$}"),
+        });
+        let line = padded.collect::<Vec<_>>().join("  ");
+        format!("{}\n", line.trim_end())
+    };
+    let mut text = line(&mut heads.iter().map(|(head, _)| *head));
+    for row in rows {
+        text += &line(&mut row.iter().map(String::as_str));
+    }
+    text
+}
+
+/// A name that somebody else chose, without what could move a terminal's cursor.
+pub fn printable(name: &str) -> String {
+    name.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect()
+}
+
+/// What is not known, or not there.
+pub const NOTHING: &str = "-";
+
+/// A cell that may be empty.
+pub fn cell(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| NOTHING.to_owned(), |value| value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_writes_nothing_but_letters() {
+        assert_eq!(printable("wéb 1\x1b[2J\n"), "wéb 1\u{fffd}[2J\u{fffd}");
+    }
+
+    #[test]
+    fn words_stand_left_and_numbers_right() {
+        let rows =
+            [vec!["ä".to_owned(), "7".to_owned()], vec!["longer".to_owned(), cell(None::<u8>)]];
+        let text = table(&[("NAME", Side::Left), ("KICKS", Side::Right)], &rows);
+        assert_eq!(text, "NAME    KICKS\nä           7\nlonger      -\n");
+    }
+}

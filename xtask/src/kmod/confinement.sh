@@ -1,0 +1,55 @@
+# The module in a guest: whom may it serve there? One verdict a line.
+# shellcheck shell=sh
+
+cd /tmp || exit 1
+mkdir -p tree/bin tree/dev tree/proc tree/lib
+cp "$(readlink -f /proc/$$/exe)" tree/bin/busybox
+ln -s busybox tree/bin/sh
+cp /lib/modules/xen-eventfd.ko tree/lib/
+cat >tree/init <<'END'
+#!/bin/sh
+b=/bin/busybox
+$b mount -t proc proc /proc
+$b mount -t devtmpfs devtmpfs /dev
+$b insmod /lib/xen-eventfd.ko && echo "says loaded"
+exec 3<>/dev/xen/eventfd && echo "says $($b grep confined /proc/self/fdinfo/3)"
+exec 3<&-
+$b rmmod xen_eventfd && echo "says unloaded"
+$b dmesg | $b grep -E 'BUG|WARNING:|Oops|Call Trace' && echo "says trouble"
+echo "says end"
+$b poweroff -f
+END
+chmod 755 tree/init
+(cd tree && find . | cpio -o -H newc) >tree.cpio 2>/dev/null
+
+# linux NAME [TARGET]: a guest that runs the stock kernel, and what it says of itself
+linux() {
+	printf 'name="%s"\ntype="pvh"\nkernel="/lab/vmlinuz"\nramdisk="/tmp/tree.cpio"\nmemory=256\nvcpus=1\ncmdline="console=hvc0 quiet"\n' \
+		"$1" >"$1.cfg"
+	xl create -q -e -p "$1.cfg" || return 1
+	[ -z "$2" ] || xenstore-write "/local/domain/$(xl domid "$1")/target" "$2"
+	xl unpause "$1"
+	left=1200
+	until grep -qE "says end|Kernel panic" "/var/log/xen/console/guest-$1.log" 2>/dev/null; do
+		left=$((left - 1))
+		[ $left -gt 0 ] || break
+		usleep 100000
+	done
+	xl destroy "$1" 2>/dev/null
+	tr -d '\r' <"/var/log/xen/console/guest-$1.log" | grep '^says' >"$1.said"
+}
+
+# verdict NAME GUEST LINE: whether the guest said this, loaded, unloaded and ended well
+verdict() {
+	if grep -qx "says confined:	$3" "$2.said" && grep -q 'says loaded' "$2.said" &&
+		grep -q 'says unloaded' "$2.said" && ! grep -q 'says trouble' "$2.said"; then
+		echo "ok      $1"
+	else
+		echo "FAILED  $1: $(tail -c 800 "/var/log/xen/console/guest-$2.log" | tr '\n' ' ')"
+	fi
+}
+
+linux aimed 4242
+verdict a_guest_with_a_target_may_serve_that_one aimed 4242
+linux aimless
+verdict a_guest_without_a_target_may_serve_nobody aimless barred
