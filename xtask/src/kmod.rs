@@ -122,7 +122,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
                     tally += guests.play(&lab, &module, (kind, cpus), races, names)?;
                 }
             }
-            if names.is_empty() {
+            if names.is_empty() && cpus.is_none() {
                 tally += seed::test(&lab, dom0, false, &[])?;
             }
             if names.is_empty() && cpus.is_none() && dom0 != Some(Kind::Pvh) {

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Verdicts, one a line: `ok      TEST: WHAT` or `FAILED  TEST: WHAT: WHY`. */
 
 #ifndef CHECK_H
@@ -34,8 +34,8 @@ int new_eventfd(void);
 /* What it has counted; 0 if nothing. */
 uint64_t taken(int eventfd);
 
-/* Waits until it has counted this much. */
-void await_count(const char *what, uint64_t wanted, int eventfd);
+/* Waits until it has counted this much, as it must. */
+void await_count(uint64_t wanted, int eventfd);
 
 void signal_eventfd(int eventfd);
 

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
  * A device model as the patch's users are one: it has an ioreq server over its registers, maps the
  * server's page through /dev/xen/privcmd and binds its ports through /dev/xen/evtchn.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 /* Where docs/seed-abi.md says that we differ from the patch, as far as no kick is needed. */
 
 #include "check.h"
@@ -8,9 +8,10 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
+
+#define COUNT(array) (sizeof(array) / sizeof(*(array)))
 
 static char keys[2][4096] __attribute__((aligned(4096)));
 
@@ -40,18 +41,23 @@ static void twins(const struct guest *guest)
 	close(other);
 }
 
-static void addresses(const struct guest *guest)
+static void numbers(const struct guest *guest)
 {
+	static const uint64_t wrapping[] = { 0 - 0x53ULL, 0 - 0x50ULL, 0 - 5ULL };
 	int node = open_node();
-	struct privcmd_ioeventfd call = registration(guest, keys[0], 0, 0, new_eventfd());
+	struct privcmd_ioeventfd call = registration(guest, keys[0], BASE, 0, -1);
 
-	for (uint64_t addr = 0 - 0x53ULL; addr != 0 - 4ULL; addr += 0x4f) {
-		call.addr = addr;
-		ended("addr + 0x50 + addr_len wraps", EINVAL, assign(node, &call));
+	for (size_t nth = 0; nth < COUNT(wrapping); nth++) {
+		call.addr = wrapping[nth];
+		ended("addr + 0x50 + addr_len wraps, before the eventfd is looked at", EINVAL,
+		      assign(node, &call));
 	}
-	call.event_fd = -1;
-	call.addr = 0 - 0x53ULL;
-	ended("that comes before the eventfd", EINVAL, assign(node, &call));
+	call.addr = BASE;
+	call.vq = 0x10000;
+	ended("a queue beyond 16 bits", EINVAL, assign(node, &call));
+	call.vq = 0x100;
+	call.addr_len = 1;
+	ended("a queue beyond addr_len", EINVAL, assign(node, &call));
 	close(node);
 }
 
@@ -77,6 +83,11 @@ static void guests(const struct guest *guest)
 	close(node);
 }
 
+static int assign_irqfd(int node, const struct privcmd_irqfd *call)
+{
+	return ioctl(node, IOCTL_PRIVCMD_IRQFD, call);
+}
+
 static bool is_interrupt(uint32_t op)
 {
 	return op == XEN_DMOP_set_pci_intx_level || op == XEN_DMOP_set_isa_irq_level ||
@@ -85,46 +96,74 @@ static bool is_interrupt(uint32_t op)
 
 static void operations(const struct guest *guest)
 {
-	static char large[1 << 20];
-	struct dm_op op = { .op = XEN_DMOP_inject_msi };
+	static const uint32_t large[] = { 4096, 1 << 16, 1 << 20, ~0U };
+	static union {
+		struct dm_op op;
+		char room[1 << 20];
+	} buffer;
 	struct privcmd_irqfd call = {
-		.dm_op = (uintptr_t)&op,
-		.size = sizeof(op),
+		.dm_op = (uintptr_t)&buffer,
+		.size = sizeof(buffer.op),
 		.fd = new_eventfd(),
 		.dom = guest->dom,
 	};
 	int node = open_node();
 
-	for (op.op = 0; op.op < 64; op.op++) {
+	for (uint32_t op = 0; op < 64; op++) {
 		char line[64];
 
-		if (is_interrupt(op.op))
+		if (is_interrupt(op))
 			continue;
-		snprintf(line, sizeof(line), "dm_op %u is no interrupt", op.op);
-		ended(line, EINVAL, ioctl(node, IOCTL_PRIVCMD_IRQFD, &call));
+		buffer.op.op = op;
+		snprintf(line, sizeof(line), "dm_op %u is no interrupt", op);
+		ended(line, EINVAL, assign_irqfd(node, &call));
 	}
-	op.op = ~0U;
-	ended("dm_op ~0 is no interrupt", EINVAL, ioctl(node, IOCTL_PRIVCMD_IRQFD, &call));
+	buffer.op.op = ~0U;
+	ended("dm_op ~0 is no interrupt", EINVAL, assign_irqfd(node, &call));
 
-	memcpy(large, &op, sizeof(op));
-	call.dm_op = (uintptr_t)large;
-	for (call.size = 128; call.size <= sizeof(large); call.size *= 16)
-		ended("a large dm_op", EINVAL, ioctl(node, IOCTL_PRIVCMD_IRQFD, &call));
-	call.size = ~0U;
-	ended("a dm_op of 4 GiB", EINVAL, ioctl(node, IOCTL_PRIVCMD_IRQFD, &call));
-
-	op.op = XEN_DMOP_inject_msi;
-	call.dm_op = (uintptr_t)&op;
+	buffer.op.op = XEN_DMOP_inject_msi;
+	buffer.op.msi.addr = 0xfee00000;
+	buffer.op.msi.data = 0x41;
+	for (size_t nth = 0; nth < COUNT(large); nth++) {
+		call.size = large[nth];
+		ended("a dm_op that is oversized", EINVAL, assign_irqfd(node, &call));
+	}
 	for (call.size = 0; call.size < DM_OP_SIZE(msi); call.size += 4)
-		ended("a dm_op cut short", EINVAL, ioctl(node, IOCTL_PRIVCMD_IRQFD, &call));
-	ended("a whole one", 0, ioctl(node, IOCTL_PRIVCMD_IRQFD, &call));
+		ended("a dm_op cut short", EINVAL, assign_irqfd(node, &call));
+	ended("a whole one", 0, assign_irqfd(node, &call));
 	close(node);
+}
+
+static void irqfds(const struct guest *guest)
+{
+	struct dm_op op = { .op = XEN_DMOP_inject_msi };
+	struct privcmd_irqfd call = {
+		.dm_op = (uintptr_t)&op,
+		.size = DM_OP_SIZE(msi),
+		.fd = new_eventfd(),
+		.dom = 0x7000,
+	}, end;
+	int node = open_node(), other = open_node();
+
+	op.msi.addr = 0xfee00000;
+	op.msi.data = 0x41;
+	ended("an irqfd for a domain that does not exist", ENODEV, assign_irqfd(node, &call));
+	call.dom = guest->dom;
+	ended("an irqfd", 0, assign_irqfd(node, &call));
+	end = call;
+	end.flags = PRIVCMD_IRQFD_FLAG_DEASSIGN;
+	ended("its end through another file", 0, assign_irqfd(other, &end));
+	ended("that was none: it is still there", EBUSY, assign_irqfd(node, &call));
+	close(node);
+	ended("close is one", 0, assign_irqfd(other, &call));
+	close(other);
 }
 
 void test_differences(const struct guest *guest)
 {
 	twins(guest);
-	addresses(guest);
+	numbers(guest);
 	guests(guest);
 	operations(guest);
+	irqfds(guest);
 }

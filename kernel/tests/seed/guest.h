@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
  * A guest that carries out orders (guest/README.md), as far as dom0 talks to it: through one event
  * channel, which its orders call `go`. Who runs us makes it and says which it is.

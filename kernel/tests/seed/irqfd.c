@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 /* The error table of IOCTL_PRIVCMD_IRQFD, and that it interrupts the guest. */
 
 #include "check.h"
@@ -133,7 +133,7 @@ static struct call interrupt(const struct guest *guest, struct dm_op *op, int ev
 void test_irqfd(const struct guest *guest)
 {
 	struct dm_op op;
-	struct call call, end;
+	struct call call, other, end;
 
 	there.restricted = open_restricted(guest->dom + 1);
 	there.assigned = new_eventfd();
@@ -146,6 +146,10 @@ void test_irqfd(const struct guest *guest)
 	call.irqfd.fd = new_eventfd();
 	rows("assign", &call, to_assign, COUNT(to_assign));
 	ended("assign another", 0, make_call(&call));
+	other = call;
+	other.fd = open_node();
+	ended("assign it in another file", EBUSY, make_call(&other));
+	close(other.fd);
 
 	rows("deassign", &end, to_deassign, COUNT(to_deassign));
 	dm_op_nowhere(&end);

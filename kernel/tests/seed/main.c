@@ -1,9 +1,11 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 /*
  * Tests of the requests of <xen/privcmd.h> that make eventfds of doorbells and interrupts of
  * eventfds, on any node that has them.
  *
- *	seed list [reference]		the tests; those that also hold for the patch itself
+ *	seed list all			the tests
+ *	seed list rules			those that hold for the patch itself
+ *	seed list races			those that are worth several CPUs
  *	seed NODE TEST orders		what its guest is to do
  *	seed NODE TEST DOM PORT		runs it; see guest.h
  */
@@ -21,24 +23,31 @@
 
 #define COUNT(array) (sizeof(array) / sizeof(*(array)))
 
+enum kind {
+	RULE,		/* the patch's own rule, which holds for it as well */
+	OURS,
+	RACE,		/* ours, and about things that happen at once */
+};
+
 struct test {
 	const char *name;
 	const char *orders;
 	void (*run)(const struct guest *guest);
-	bool reference;		/* it is the patch's own rule */
+	enum kind kind;
 };
 
 static const struct test tests[] = {
-	{ "seed_ioeventfd", ORDERS_NONE, test_ioeventfd, true },
-	{ "seed_irqfd", ORDERS_NONE, test_irqfd, true },
-	{ "seed_restrict", ORDERS_NONE, test_restrict, true },
-	{ "seed_interrupt", ORDERS_INTERRUPT, test_interrupt, true },
-	{ "seed_differences", ORDERS_NONE, test_differences, false },
-	{ "seed_kicks", ORDERS_KICKS, test_kicks, false },
-	{ "seed_two_files", ORDERS_KICKS, test_two_files, false },
-	{ "seed_native", ORDERS_NONE, test_native, false },
-	{ "seed_close", ORDERS_RINGING, test_close, false },
-	{ "seed_killed", ORDERS_RINGING, test_killed, false },
+	{ "seed_ioeventfd", ORDERS_NONE, test_ioeventfd, RULE },
+	{ "seed_irqfd", ORDERS_NONE, test_irqfd, RULE },
+	{ "seed_restrict", ORDERS_NONE, test_restrict, RULE },
+	{ "seed_interrupt", ORDERS_INTERRUPT, test_interrupt, RULE },
+	{ "seed_differences", ORDERS_NONE, test_differences, OURS },
+	{ "seed_kicks", ORDERS_KICKS, test_kicks, OURS },
+	{ "seed_two_files", ORDERS_KICKS, test_two_files, OURS },
+	{ "seed_native", ORDERS_NONE, test_native, OURS },
+	{ "seed_close", ORDERS_RINGING, test_close, RACE },
+	{ "seed_killed", ORDERS_RINGING, test_killed, RACE },
+	{ "seed_death", ORDERS_RINGING, test_death, RACE },
 };
 
 static const char *node;
@@ -94,10 +103,13 @@ int deassign(int node, const struct privcmd_ioeventfd *registration)
 	return ioctl(node, IOCTL_PRIVCMD_IOEVENTFD, &end);
 }
 
-static int list(bool reference)
+static int list(const char *which)
 {
+	bool all = !strcmp(which, "all");
+	enum kind kind = !strcmp(which, "rules") ? RULE : RACE;
+
 	for (size_t nth = 0; nth < COUNT(tests); nth++) {
-		if (tests[nth].reference || !reference)
+		if (all || tests[nth].kind == kind)
 			puts(tests[nth].name);
 	}
 	return EXIT_SUCCESS;
@@ -109,7 +121,7 @@ static const struct test *find(const char *name)
 		if (!strcmp(tests[nth].name, name))
 			return &tests[nth];
 	}
-	fprintf(stderr, "seed: there is no test %s; try: seed list\n", name);
+	fprintf(stderr, "seed: there is no test %s; try: seed list all\n", name);
 	exit(EXIT_FAILURE);
 }
 
@@ -118,10 +130,11 @@ int main(int count, char *words[])
 	const struct test *test;
 	struct guest guest;
 
-	if (count >= 2 && !strcmp(words[1], "list"))
-		return list(count >= 3);
+	if (count == 3 && !strcmp(words[1], "list"))
+		return list(words[2]);
 	if (count < 4) {
-		fputs("usage: seed list [reference] | seed NODE TEST (orders | DOM PORT)\n", stderr);
+		fputs("usage: seed list (all | rules | races) | seed NODE TEST (orders | DOM PORT)\n",
+		      stderr);
 		return EXIT_FAILURE;
 	}
 	node = words[1];

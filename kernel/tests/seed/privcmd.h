@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* /dev/xen/privcmd: operations of a device model, and struct xen_dm_op of Xen's public/hvm/dm_op.h. */
 
 #ifndef PRIVCMD_H

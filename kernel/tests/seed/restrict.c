@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 /* IOCTL_PRIVCMD_RESTRICT. That other domains are EPERM then is in the tables of the others. */
 
 #include "check.h"

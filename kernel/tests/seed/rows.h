@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
  * Error tables. A row is a mistake and its errno. Each is made alone, and together with all mistakes
  * that come after it in the table: of several, the first counts.

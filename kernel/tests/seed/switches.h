@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Who was woken: the kernel's own count of context switches that somebody made to wait. */
 
 #ifndef SWITCHES_H

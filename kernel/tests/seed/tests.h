@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* The tests, each with the orders of the guest that it is about; see guest.h. */
 
 #ifndef TESTS_H
@@ -55,5 +55,6 @@ void test_native(const struct guest *guest);
 	"listen evtchn go; until go; write mmio:0xfe000050 4 0; end; send go | say up"
 void test_close(const struct guest *guest);
 void test_killed(const struct guest *guest);
+void test_death(const struct guest *guest);
 
 #endif

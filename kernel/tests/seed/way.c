@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 #include "way.h"
 #include "check.h"
 #include "xen-eventfd.h"

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* The ways in which a kick can reach a backend's eventfd. */
 
 #ifndef WAY_H

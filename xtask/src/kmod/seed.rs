@@ -13,8 +13,12 @@ use xen_eventfd_lab::{
     workspace,
 };
 
-use super::{Module, NODE, build, kernel_log, load};
-use crate::{lab::Kind, tally::Tally, upstream::Upstream};
+use super::{NODE, build, kernel_log, load};
+use crate::{
+    lab::{Kind, RACE_CPUS},
+    tally::Tally,
+    upstream::Upstream,
+};
 
 /// How long one test may take.
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -53,12 +57,11 @@ impl Programs {
             .payload("lab/guest", &self.guest)
     }
 
-    /// The names of the tests that hold for us, or for the patch as well.
-    fn tests(&self, reference: bool, names: &[String]) -> Result<Vec<String>> {
-        let words: &[&str] = if reference { &["list", "reference"] } else { &["list"] };
+    /// The tests of one of the program's lists whose names contain one of these, or all.
+    fn tests(&self, list: &str, names: &[String]) -> Result<Vec<String>> {
         // Static and free of Xen, as far as this goes.
         let listed = Command::new(&self.seed)
-            .args(words)
+            .args(["list", list])
             .output()
             .with_context(|| format!("{}: does not run here", self.seed.display()))?;
         let chosen =
@@ -79,12 +82,16 @@ pub(super) fn test(
     let kernel = lab.kernel_build()?;
     let programs = Programs::build(&kernel)?;
     let mut tally = Tally::default();
-    let (ours, theirs) = (programs.tests(false, names)?, programs.tests(true, names)?);
     let kinds = dom0.map_or_else(|| vec![Kind::Pv, Kind::Pvh], |kind| vec![kind]);
-    for kind in kinds.iter().copied().filter(|_| !patch_alone && !ours.is_empty()) {
-        let module = build(lab, false)?;
-        tally += test_ours(lab, &programs, &module, kind.into(), &ours)?;
+    for kind in kinds.iter().copied().filter(|_| !patch_alone) {
+        for (list, cpus) in [("all", 1), ("races", RACE_CPUS)] {
+            let tests = programs.tests(list, names)?;
+            if !tests.is_empty() {
+                tally += test_ours(lab, &programs, (kind.into(), cpus), &tests)?;
+            }
+        }
     }
+    let theirs = programs.tests("rules", names)?;
     if kinds.contains(&Kind::Pvh) && !theirs.is_empty() {
         let upstream = Upstream::build(&kernel)?;
         let boot = upstream.put(Boot::new(Dom0::Pvh).name("seed-patch"));
@@ -98,12 +105,12 @@ pub(super) fn test(
 fn test_ours(
     lab: &Lab,
     programs: &Programs,
-    module: &Module,
-    dom0: Dom0,
+    (dom0, cpus): (Dom0, u32),
     tests: &[String],
 ) -> Result<Tally> {
-    let place = format!("{} dom0", dom0.name());
-    let boot = module.put(Boot::new(dom0).name(format!("seed-{}", dom0.name())));
+    let place = format!("{} dom0, {cpus} CPU{}", dom0.name(), if cpus == 1 { "" } else { "s" });
+    let boot = Boot::new(dom0).cpus(cpus).name(format!("seed-{}-{cpus}", dom0.name()));
+    let boot = build(lab, false)?.put(boot);
     let mut machine = lab.boot(programs.put(boot))?;
     load(&mut machine)?;
     let log = kernel_log::Log::begin(&mut machine)?;

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 /* xen-eventfd.h stands alone, in C and in C++, and its structs have no hidden padding. */
 
 #include "xen-eventfd.h"

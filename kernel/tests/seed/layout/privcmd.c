@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: MIT OR Apache-2.0
 /* The ABI that programs for the patch were built with, in numbers. */
 
 #include <assert.h>

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
  * <xen/privcmd.h> and <xen/evtchn.h> take types from a header of Xen that Linux does not export.
  */
