@@ -12,6 +12,7 @@ mod targets;
 use crate::lab::Kind;
 use anyhow::{Result, ensure};
 use clap::Args;
+use report::Known;
 use results::Results;
 use xen_eventfd_lab::Dom0;
 
@@ -82,12 +83,14 @@ fn measure(arguments: &Arguments) -> Result<()> {
 fn render() -> Result<()> {
     let mut all = Vec::new();
     for dom0 in BOTH {
-        all.extend(Results::load(dom0)?.map(|results| (dom0, results)));
+        if let Some(results) = Results::load(dom0)? {
+            all.push(Known { dom0, results, profiles: profile::load(dom0)? });
+        }
     }
     ensure!(!all.is_empty(), "nothing was measured yet; leave --render out");
     let host = host::count()?;
     report::write(&all, host.as_deref())?;
-    for (dom0, results) in &all {
+    for Known { dom0, results, .. } in &all {
         for target in targets::all(results) {
             let verdict = if target.kept { "kept  " } else { "MISSED" };
             println!("{verdict}  {}: {}: {}", dom0.name(), target.promise, target.measured);

@@ -2,7 +2,7 @@
 
 use super::cases;
 use super::host::Counted;
-use super::profile::{self, Part, Profile};
+use super::profile::{Part, Profile};
 use super::results::Results;
 use super::svg::{self, grouped};
 use super::targets::{self, quotient};
@@ -16,20 +16,35 @@ use xen_eventfd_lab::{Dom0, workspace};
 const BEGIN: &str = include_str!("begin.md");
 const READING: &str = include_str!("reading.md");
 
-/// Writes it; `results` are those of each dom0 that was measured.
-pub(super) fn write(results: &[(Dom0, Results)], host: Option<&[Counted]>) -> Result<()> {
+/// What is known of one dom0.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) dom0: Dom0,
+    pub(super) results: Results,
+    pub(super) profiles: Vec<Profile>,
+}
+
+/// Writes the page and the plots.
+pub(super) fn write(all: &[Known], host: Option<&[Counted]>) -> Result<()> {
     let docs = workspace().join("docs");
-    let plots = docs.join("bench");
-    fs::create_dir_all(&plots)?;
+    fs::create_dir_all(docs.join("bench"))?;
+    let plots = all.iter().flat_map(plots);
+    let plots = plots.map(|(name, plot)| (docs.join("bench").join(format!("{name}.svg")), plot));
+    for (path, text) in plots.chain([(docs.join("bench.md"), page(all, host))]) {
+        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn page(all: &[Known], host: Option<&[Counted]>) -> String {
     let mut page = BEGIN.to_owned();
-    versions(&mut page, results);
-    promises(&mut page, results);
-    for (dom0, results) in results {
+    versions(&mut page, all);
+    promises(&mut page, all);
+    for known in all {
+        let Known { dom0, results, profiles } = known;
         let title = dom0.name().to_uppercase();
         let _ = writeln!(page, "## {title} dom0\n");
-        for (name, plot) in plots_of(&title, *dom0, results) {
-            let path = plots.join(format!("{name}.svg"));
-            fs::write(&path, plot).with_context(|| format!("writing {}", path.display()))?;
+        for (name, _) in plots(known) {
             let _ = writeln!(page, "![{title} dom0: {name}](bench/{name}.svg)\n");
         }
         one_vcpu(&mut page, *dom0, results);
@@ -37,22 +52,21 @@ pub(super) fn write(results: &[(Dom0, Results)], host: Option<&[Counted]>) -> Re
         two_vcpus(&mut page, *dom0, results);
         grid(&mut page, results);
         calls(&mut page, results);
-        parts(&mut page, &profile::load(*dom0)?);
+        parts(&mut page, profiles);
     }
     on_this_machine(&mut page, host);
     page.push_str(READING);
-    let path = docs.join("bench.md");
-    fs::write(&path, page).with_context(|| format!("writing {}", path.display()))
+    page
 }
 
-fn versions(page: &mut String, results: &[(Dom0, Results)]) {
-    let Some((_, first)) = results.first() else { return };
+fn versions(page: &mut String, all: &[Known]) {
+    let Some(Known { results: first, .. }) = all.first() else { return };
     let _ = writeln!(page, "Measured with:\n\n| package | version |\n|---|---|");
     for (package, version) in &first.versions {
         let _ = writeln!(page, "| {package} | {version} |");
     }
     page.push('\n');
-    for (dom0, results) in results {
+    for Known { dom0, results, .. } in all {
         let name = dom0.name().to_uppercase();
         let count = results.measured.len();
         let _ = match (results.twice, &results.differences[..]) {
@@ -116,10 +130,10 @@ fn name_of_interrupt(interrupt: Interrupt) -> &'static str {
     }
 }
 
-fn promises(page: &mut String, results: &[(Dom0, Results)]) {
+fn promises(page: &mut String, all: &[Known]) {
     let _ =
         writeln!(page, "## Targets\n\n| dom0 | target | measured (medians) | |\n|---|---|---|---|");
-    for (dom0, results) in results {
+    for Known { dom0, results, .. } in all {
         for target in targets::all(results) {
             let _ = writeln!(
                 page,
@@ -325,9 +339,12 @@ fn on_this_machine(page: &mut String, host: Option<&[Counted]>) {
     page.push('\n');
 }
 
-fn plots_of(title: &str, dom0: Dom0, results: &Results) -> Vec<(String, String)> {
+/// Names and contents.
+fn plots(known: &Known) -> Vec<(String, String)> {
+    let Known { dom0, results, .. } = known;
+    let (title, name) = (dom0.name().to_uppercase(), dom0.name());
     let ticks = |way, size| results.kicks(way, size, 1)?.ticks.as_ref();
-    let ways = cases::ways(dom0);
+    let ways = cases::ways(*dom0);
     let bars: Vec<_> = ways
         .iter()
         .filter_map(|way| ticks(*way, 1).map(|s| (way.title(), s.median(), s.p99())))
@@ -347,7 +364,6 @@ fn plots_of(title: &str, dom0: Dom0, results: &Results) -> Vec<(String, String)>
             Some((way.title(), points?))
         })
         .collect();
-    let name = dom0.name();
     let percent = [0, 25, 50, 75, 100].map(|p| (p, format!("{p} %")));
     let counts = cases::SIZES.map(|size| grouped(size.into()));
     let counts: Vec<_> = counts.into_iter().enumerate().collect();
@@ -375,4 +391,53 @@ fn plots_of(title: &str, dom0: Dom0, results: &Results) -> Vec<(String, String)>
             ),
         ),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use xen_eventfd_bench::{Measured, Wakeups};
+
+    fn known(differs: bool) -> Known {
+        let measured = |way, registrations, ticks: u64| {
+            let (vcpus, space, filter) = (1, Space::Mmio, Filter::Datamatch);
+            let kicks = Kicks { way, registrations, vcpus, space, filter };
+            let figures = Figures {
+                samples: 1000,
+                ticks: Spread::of(vec![ticks, ticks + 10]),
+                across: Spread::of(vec![ticks - 1000]),
+                found: 1000,
+                delivered: 1000,
+                dom0: 12_345_678,
+                wakeups: Wakeups { backend: 1000, vmm: 1001, ..Wakeups::default() },
+            };
+            Measured { case: Case::Kicks(kicks), figures }
+        };
+        let first = vec![measured(Way::Module, 1, 23_000), measured(Way::Floor, 1, 22_000)];
+        let mut second = first.clone();
+        if differs {
+            second[1] = measured(Way::Floor, 1, 22_500);
+        }
+        let results = Results::new(BTreeMap::new(), first, Some(&second));
+        Known { dom0: Dom0::Pv, results, profiles: Vec::new() }
+    }
+
+    #[test]
+    fn a_page_has_its_figures_and_says_that_they_came_again() {
+        let page = page(&[known(false)], None);
+        assert!(page.contains("the same to the last instruction"), "{page}");
+        assert!(page.contains("| ours, module | 23,000 | 23,000 | 23,010 |"), "{page}");
+        assert!(page.contains("| 1.00 | 1.00 | 0.00 | 0.00 | 0.00 |"), "{page}");
+        assert!(page.contains("23,000 of 22,000: 1.045 | kept"), "{page}");
+        assert!(page.contains("1,001 in 1,000 kicks | **missed**"), "{page}");
+        assert!(page.contains("no valgrind"), "{page}");
+    }
+
+    #[test]
+    fn a_page_says_what_did_not_come_again() {
+        let page = page(&[known(true)], None);
+        assert!(page.contains("of 2 measurements 1 differ in a second run"), "{page}");
+        assert!(page.contains("median 22,000, then 22,500"), "{page}");
+    }
 }

@@ -56,7 +56,11 @@ pub(super) fn all(results: &Results) -> Vec<Target> {
     if let Some(figures) = results.kicks(Way::Module, 1, 1) {
         targets.push(Target {
             promise: "module: no process woken but the backend",
-            measured: format!("{} in {} kicks", foreign(figures), grouped(figures.samples)),
+            measured: format!(
+                "{} in {} kicks",
+                grouped(foreign(figures)),
+                grouped(figures.samples)
+            ),
             kept: foreign(figures) == 0,
         });
     }
