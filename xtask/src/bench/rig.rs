@@ -86,6 +86,7 @@ impl Rig {
         let mut measured = Vec::new();
         let outcome = self.lab.run(boot, &script, TIMEOUT, |line| match Measured::parse(line) {
             Some(one) => {
+                println!("{}: {line}", dom0.name());
                 measured.push(one);
                 eprintln!("{}: {} of {}", dom0.name(), measured.len(), cases.len());
             }
