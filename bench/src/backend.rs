@@ -3,7 +3,6 @@
 
 use crate::ticks;
 use anyhow::{Context, Result};
-use rustix::event::{EventfdFlags, eventfd};
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
@@ -16,8 +15,6 @@ const ROOM: usize = 8192;
 /// A backend in a process of its own.
 #[derive(Debug)]
 pub(crate) struct Backend {
-    /// What it waits on.
-    pub(crate) eventfd: OwnedFd,
     child: Child,
     told: BufReader<std::process::ChildStdout>,
 }
@@ -30,9 +27,8 @@ pub(crate) struct Found {
 }
 
 impl Backend {
-    pub(crate) fn start() -> Result<Self> {
-        // It waits in read().
-        let eventfd = eventfd(0, EventfdFlags::CLOEXEC)?;
+    /// Has it wait in read() of a blocking eventfd.
+    pub(crate) fn start(eventfd: &OwnedFd) -> Result<Self> {
         let mut child = Command::new("/proc/self/exe")
             .arg("backend")
             .stdin(Stdio::from(eventfd.try_clone()?))
@@ -41,7 +37,7 @@ impl Backend {
             .context("starting a backend")?;
         let mut told = BufReader::new(child.stdout.take().context("a pipe was asked for")?);
         told.read_line(&mut String::new())?;
-        Ok(Self { eventfd, child, told })
+        Ok(Self { child, told })
     }
 
     pub(crate) fn process(&self) -> u32 {
@@ -49,8 +45,8 @@ impl Backend {
     }
 
     /// Ends it; returns what it found.
-    pub(crate) fn end(mut self) -> Result<Vec<Found>> {
-        rustix::io::write(&self.eventfd, &OVER.to_ne_bytes())?;
+    pub(crate) fn end(mut self, eventfd: &OwnedFd) -> Result<Vec<Found>> {
+        rustix::io::write(eventfd, &OVER.to_ne_bytes())?;
         let mut all = Vec::new();
         for line in self.told.lines() {
             let line = line?;

@@ -6,6 +6,10 @@ use crate::guest::Guest;
 use crate::switches::{Cast, Switches, Whose};
 use crate::{ticks, way};
 use anyhow::{Result, ensure};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::io::Errno;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 use xen_eventfd_bench::{Figures, Filter, Kicks, Space, Spread};
 use xen_eventfd_scenarios::Play;
@@ -39,10 +43,12 @@ fn settle() {
 
 pub(crate) fn measure(play: &Play<'_>, kicks: &Kicks) -> Result<Figures> {
     let mut guest = Guest::create(play.stage(), &orders(kicks))?;
-    let backend = Backend::start()?;
+    let kick = eventfd(0, EventfdFlags::CLOEXEC)?;
+    let backend = kicks.backend.then(|| Backend::start(&kick)).transpose()?;
     let vmm = way::vmm(play, guest.dom(), kicks.way)?;
-    let serving = way::serve(kicks, guest.dom(), &play.stage().run_dir(), &backend.eventfd)?;
-    let mut cast = vec![(std::process::id(), Whose::Ours), (backend.process(), Whose::Backend)];
+    let serving = way::serve(kicks, guest.dom(), &play.stage().run_dir(), &kick)?;
+    let mut cast = vec![(std::process::id(), Whose::Ours)];
+    cast.extend(backend.as_ref().map(|backend| (backend.process(), Whose::Backend)));
     cast.extend(serving.process());
     cast.extend(vmm.as_ref().map(|vmm| (vmm.pid(), Whose::Vmm)));
     let cast = Cast(cast);
@@ -63,7 +69,10 @@ pub(crate) fn measure(play: &Play<'_>, kicks: &Kicks) -> Result<Figures> {
     guest.tell()?;
     let stamps = guest.finish()?;
     let offset = ticks::from_guest(guest.dom())?;
-    let found = backend.end()?;
+    let found = match backend {
+        Some(backend) => backend.end(&kick)?,
+        None => left_in(&kick)?,
+    };
     drop(serving);
     if let Some(vmm) = vmm {
         vmm.stop()?;
@@ -79,18 +88,29 @@ pub(crate) fn measure(play: &Play<'_>, kicks: &Kicks) -> Result<Figures> {
     rang.sort_unstable();
     let warm = WARM_UP * u64::from(kicks.vcpus);
     let (woken, delivered, across) = across(&found, warm, &rang);
-    if kicks.way.has_backend() && kicks.filter != Filter::None {
+    if kicks.way.signals() && kicks.filter != Filter::None {
         ensure!(delivered == samples, "{delivered} of {samples} kicks were delivered");
     }
     Ok(Figures {
         samples,
         ticks: Spread::of(took),
-        across: Spread::of(across),
-        found: woken,
+        across: if kicks.backend { Spread::of(across) } else { None },
+        found: if kicks.backend { woken } else { 0 },
         delivered,
         dom0: ended - began,
         wakeups: before.until(&after, &cast),
     })
+}
+
+/// What nobody waited for.
+fn left_in(kick: &OwnedFd) -> Result<Vec<Found>> {
+    let mut bytes = [0; 8];
+    fcntl_setfl(kick, OFlags::NONBLOCK)?;
+    match rustix::io::read(kick, &mut bytes) {
+        Ok(_) => Ok(vec![Found { at: 0, count: u64::from_ne_bytes(bytes) }]),
+        Err(Errno::AGAIN) => Ok(Vec::new()),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// How often the backend found something after the first `warm` kicks, how many kicks that were, and
@@ -122,7 +142,8 @@ mod tests {
     fn orders_can_be_carried_out() {
         for vcpus in 1..=2 {
             let (space, filter) = (Space::Pio, Filter::Datamatch);
-            let kicks = Kicks { way: Way::Module, registrations: 64, vcpus, space, filter };
+            let (way, registrations, backend) = (Way::Module, 64, true);
+            let kicks = Kicks { way, registrations, vcpus, space, filter, backend };
             let orders = orders(&kicks);
             let program = Program::parse(&orders).map_err(|error| format!("{orders}: {error}"));
             assert_eq!(program.unwrap().vcpus(), vcpus as usize);

@@ -30,13 +30,13 @@ impl Way {
             Self::Upstream => "upstream C",
             Self::Engine => "ours, userspace engine",
             Self::Module => "ours, module",
-            Self::FloorSilent => "floor, nobody woken",
-            Self::Floor => "floor, eventfd signalled",
+            Self::FloorSilent => "floor, no eventfd",
+            Self::Floor => "floor",
         }
     }
 
-    /// Whether a backend is woken.
-    pub fn has_backend(self) -> bool {
+    /// Whether an eventfd is signalled.
+    pub fn signals(self) -> bool {
         self != Self::FloorSilent
     }
 }
@@ -76,6 +76,8 @@ pub struct Kicks {
     pub space: Space,
     /// Which writes.
     pub filter: Filter,
+    /// Whether a backend waits on the eventfd.
+    pub backend: bool,
 }
 
 /// How an interrupt is raised.
@@ -230,6 +232,7 @@ mod tests {
             vcpus: 2,
             space: Space::Pio,
             filter: Filter::None,
+            backend: false,
         };
         let figures = Figures {
             samples: 2,

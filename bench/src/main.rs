@@ -10,7 +10,7 @@ mod switches;
 mod ticks;
 mod way;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -85,15 +85,22 @@ fn main() -> Result<()> {
                 .with_context(|| format!("reading {}", cases.display()))?;
             let cases: Vec<Case> = serde_json::from_str(&text)?;
             let stage = XenStage::new(guest)?;
+            let mut failed = 0;
             for case in cases {
                 let play = Play::new(&stage);
                 let figures = match &case {
                     Case::Kicks(kicks) => kicks::measure(&play, kicks),
                     Case::Calls(calls) => calls::measure(&play, calls),
                 };
-                let figures = figures.with_context(|| format!("measuring {case:?}"))?;
-                println!("{}", Measured { case, figures });
+                match figures {
+                    Ok(figures) => println!("{}", Measured { case, figures }),
+                    Err(why) => {
+                        println!("FAILED  {case:?}: {why:#}");
+                        failed += 1;
+                    }
+                }
             }
+            ensure!(failed == 0, "{failed} cases could not be measured");
             Ok(())
         }
         Command::Actor { run_dir } => {

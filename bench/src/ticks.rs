@@ -50,9 +50,11 @@ fn xl(arguments: &[&str]) -> Result<String> {
 
 /// What Xen adds for a domain's first vCPU, by such a dump.
 fn offset_of(dump: &str, dom: DomId) -> Option<i64> {
-    let (_, section) = dump.split_once(&format!(">>> Domain {} <<<", dom.0))?;
-    let (_, offset) = section.split_once("tsc_offset = 0x")?;
-    let digits = offset.split_whitespace().next()?;
+    let (_, rest) = dump.split_once(&format!(">>> Domain {} <<<", dom.0))?;
+    let section = rest.split(">>>").next()?;
+    let (_, offset) = section.split_once("tsc_offset = ")?;
+    // Xen prints a zero without the prefix.
+    let digits = offset.split_whitespace().next()?.trim_start_matches("0x");
     Some(u64::from_str_radix(digits, 16).ok()?.cast_signed())
 }
 
@@ -66,9 +68,13 @@ mod tests {
                     (XEN) >>> Domain 3 <<<\n(XEN) \tVCPU 0\n\
                     (XEN) iopm_base_pa = 0x1 msrpm_base_pa = 0x2 tsc_offset = 0xfffffffffffffff0\n\
                     (XEN) \tVCPU 1\n(XEN) tsc_offset = 0x5\n\
+                    (XEN) >>> Domain 4 <<<\n(XEN) \tVCPU 0\n(XEN) tsc_offset = 0\n\
+                    (XEN) >>> Domain 5 <<<\n\
                     (XEN) >>> Domain 13 <<<\n(XEN) \tVCPU 0\n(XEN) tsc_offset = 0x10\n";
         assert_eq!(offset_of(dump, DomId(3)), Some(-16));
         assert_eq!(offset_of(dump, DomId(13)), Some(16));
+        assert_eq!(offset_of(dump, DomId(4)), Some(0));
+        assert_eq!(offset_of(dump, DomId(5)), None);
         assert_eq!(offset_of(dump, DomId(0)), None);
     }
 }

@@ -5,7 +5,7 @@ use crate::floor::Floor;
 use crate::switches::Whose;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, setrlimit};
 use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -134,7 +134,7 @@ pub(crate) fn serve(kicks: &Kicks, dom: DomId, run_dir: &Path, kick: &OwnedFd) -
         Way::Floor | Way::FloorSilent => {
             ensure!(kicks.space == Space::Mmio, "the floor has a doorbell in memory alone");
             let mut floor = Floor::open()?;
-            floor.serve(dom, at, kicks.way.has_backend().then_some(kick))?;
+            floor.serve(dom, at, kicks.way.signals().then_some(kick))?;
             Ok(Serving { _floor: Some(floor), ..Serving::default() })
         }
     }
@@ -142,6 +142,9 @@ pub(crate) fn serve(kicks: &Kicks, dom: DomId, run_dir: &Path, kick: &OwnedFd) -
 
 /// The userspace engine in a process of its own; standard input is the eventfd.
 pub(crate) fn play_engine(run_dir: &Path, kicks: &Kicks, dom: DomId) -> Result<()> {
+    // The library keeps a descriptor for each registration.
+    let most = u64::from(kicks.registrations) + 64;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: Some(most) })?;
     let kick = std::io::stdin().as_fd().try_clone_to_owned()?;
     let host = Arc::new(LinuxHost::open()?);
     let xen = Xen::builder().run_dir(run_dir).guardian(Guardian::None).open_on(host)?;

@@ -25,11 +25,14 @@ pub(crate) struct Arguments {
     /// Measure once, and compare with nothing
     #[arg(long)]
     once: bool,
-    /// Count where the instructions of a kick go, instead of measuring
+    /// Measure once, and compare with the figures of the last time
     #[arg(long, conflicts_with_all = ["once", "cases"])]
+    again: bool,
+    /// Count where the instructions of a kick go, instead of measuring
+    #[arg(long, conflicts_with_all = ["once", "again", "cases"])]
     profile: bool,
     /// Measure nothing: write the report from the figures of the last time
-    #[arg(long, conflicts_with_all = ["dom0", "once", "profile", "cases"])]
+    #[arg(long, conflicts_with_all = ["dom0", "once", "again", "profile", "cases"])]
     render: bool,
     /// Only cases whose JSON contains one of these; no report is written then
     cases: Vec<String>,
@@ -67,7 +70,10 @@ fn measure(arguments: &Arguments) -> Result<()> {
     for dom0 in kinds(arguments) {
         let cases = cases::all(dom0, &arguments.cases)?;
         ensure!(!cases.is_empty(), "no case is called anything like {:?}", arguments.cases);
-        let first = rig.measure(dom0, &cases)?;
+        let first = match Results::load(dom0)? {
+            Some(last) if arguments.again => last.measured,
+            _ => rig.measure(dom0, &cases)?,
+        };
         let second = if arguments.once { None } else { Some(rig.measure(dom0, &cases)?) };
         let results = Results::new(rig.versions(), first, second.as_deref());
         for difference in &results.differences {
@@ -76,6 +82,8 @@ fn measure(arguments: &Arguments) -> Result<()> {
         if arguments.cases.is_empty() {
             results.save(dom0)?;
         }
+        let missing = cases.len().saturating_sub(results.measured.len());
+        ensure!(missing == 0, "{missing} cases could not be measured; why is said above");
     }
     Ok(())
 }

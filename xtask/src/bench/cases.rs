@@ -36,15 +36,18 @@ fn kicks(dom0: Dom0) -> Vec<Kicks> {
     for way in ways(dom0) {
         let tables = matches!(way, Way::Upstream | Way::Engine | Way::Module);
         let sizes = if tables { &SIZES[..] } else { &SIZES[..1] };
-        for vcpus in [1, 2] {
-            for registrations in sizes {
-                all.push(Kicks { way, registrations: *registrations, vcpus, space, filter });
+        let alone = sizes.iter().map(|registrations| (*registrations, 1, true));
+        for (registrations, vcpus, backend) in alone.chain([(1, 1, false), (1, 2, true)]) {
+            if backend && !way.signals() {
+                continue;
             }
+            all.push(Kicks { way, registrations, vcpus, space, filter, backend });
         }
     }
     for space in [Space::Mmio, Space::Pio] {
         for filter in [Filter::None, Filter::Wildcard, Filter::Datamatch] {
-            let kicks = Kicks { way: Way::Module, registrations: 1, vcpus: 1, space, filter };
+            let (way, registrations, vcpus, backend) = (Way::Module, 1, 1, true);
+            let kicks = Kicks { way, registrations, vcpus, space, filter, backend };
             if !all.contains(&kicks) {
                 all.push(kicks);
             }

@@ -62,8 +62,11 @@ pub(super) struct Profile {
 
 /// Counted for each way: one vCPU, one registration.
 pub(super) fn count(rig: &Rig, dom0: Dom0) -> Result<Vec<Profile>> {
-    let (space, filter) = (Space::Mmio, Filter::Datamatch);
-    let kicks = |way| Kicks { way, registrations: 1, vcpus: 1, space, filter };
+    let (space, filter, registrations, vcpus) = (Space::Mmio, Filter::Datamatch, 1, 1);
+    let kicks = |way: Way| {
+        let backend = way.signals();
+        Kicks { way, registrations, vcpus, space, filter, backend }
+    };
     let ways = cases::ways(dom0);
     let cases: Vec<_> = ways.iter().map(|way| Case::Kicks(kicks(*way))).collect();
     let blocks = parse(&rig.profile(dom0, &cases)?)?;

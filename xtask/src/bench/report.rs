@@ -95,12 +95,13 @@ fn versions(page: &mut String, all: &[Known]) {
 /// A case in words.
 fn name_of(case: &Case) -> String {
     match case {
-        Case::Kicks(Kicks { way, registrations, vcpus, space, filter }) => format!(
-            "kicks, {}, {} registrations, {vcpus} vCPUs, {}, {}",
+        Case::Kicks(Kicks { way, registrations, vcpus, space, filter, backend }) => format!(
+            "kicks, {}, {} registrations, {vcpus} vCPUs, {}, {}, {}",
             way.title(),
             grouped((*registrations).into()),
             name_of_space(*space),
-            name_of_filter(*filter)
+            name_of_filter(*filter),
+            if *backend { "heard" } else { "unheard" }
         ),
         Case::Calls(Calls { way, interrupt }) => {
             format!("calls, {}, {}", call_title(*way), name_of_interrupt(*interrupt))
@@ -150,7 +151,7 @@ fn promises(page: &mut String, all: &[Known]) {
 
 /// `min | median | p99` of a spread.
 fn spread(spread: Option<&Spread>) -> String {
-    spread.map_or("| |".to_owned(), |s| {
+    spread.map_or("– | – | –".to_owned(), |s| {
         format!("{} | {} | {}", grouped(s.min()), grouped(s.median()), grouped(s.p99()))
     })
 }
@@ -174,7 +175,7 @@ fn wakeups(figures: &Figures) -> String {
     )
 }
 
-fn rows(page: &mut String, dom0: Dom0, results: &Results, vcpus: u32) {
+fn rows<'a>(page: &mut String, dom0: Dom0, figures: impl Fn(Way) -> Option<&'a Figures>) {
     let _ = writeln!(
         page,
         "| way | guest ticks: min | median | p99 | to the backend: min | median | p99 | dom0 ns | \
@@ -182,7 +183,7 @@ fn rows(page: &mut String, dom0: Dom0, results: &Results, vcpus: u32) {
          |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
     );
     for way in cases::ways(dom0) {
-        let Some(figures) = results.kicks(way, 1, vcpus) else { continue };
+        let Some(figures) = figures(way) else { continue };
         let _ = writeln!(
             page,
             "| {} | {} | {} | {} | {} |",
@@ -198,35 +199,39 @@ fn rows(page: &mut String, dom0: Dom0, results: &Results, vcpus: u32) {
 
 fn one_vcpu(page: &mut String, dom0: Dom0, results: &Results) {
     let _ = writeln!(page, "### A kick: one vCPU, one doorbell\n");
-    rows(page, dom0, results, 1);
+    rows(page, dom0, |way| results.kicks(way, 1, 1));
+    let _ = writeln!(
+        page,
+        "### The same, while nobody waits on the eventfd\n\nWhat the way itself costs: the backend does \
+         not run inside of the window.\n"
+    );
+    rows(page, dom0, |way| results.unheard(way));
 }
 
 fn two_vcpus(page: &mut String, dom0: Dom0, results: &Results) {
     let _ = writeln!(page, "### Two vCPUs, back to back\n");
-    rows(page, dom0, results, 2);
+    rows(page, dom0, |way| results.kicks(way, 1, 2));
 }
 
 fn registrations(page: &mut String, dom0: Dom0, results: &Results) {
     let _ = writeln!(
         page,
         "### Among many doorbells\n\nMedian guest ticks of a kick to the last registration.\n\n\
-         | way | vCPUs | 1 | 64 | 1,024 | 1,024 to 1 |\n|---|--:|--:|--:|--:|--:|"
+         | way | 1 | 64 | 1,024 | 1,024 to 1 |\n|---|--:|--:|--:|--:|"
     );
     for way in cases::ways(dom0) {
-        for vcpus in [1, 2] {
-            let medians = cases::SIZES
-                .map(|size| results.kicks(way, size, vcpus)?.ticks.as_ref().map(Spread::median));
-            let [Some(one), Some(some), Some(many)] = medians else { continue };
-            let _ = writeln!(
-                page,
-                "| {} | {vcpus} | {} | {} | {} | {} |",
-                way.title(),
-                grouped(one),
-                grouped(some),
-                grouped(many),
-                quotient(many, one)
-            );
-        }
+        let medians = cases::SIZES
+            .map(|size| results.kicks(way, size, 1)?.ticks.as_ref().map(Spread::median));
+        let [Some(one), Some(some), Some(many)] = medians else { continue };
+        let _ = writeln!(
+            page,
+            "| {} | {} | {} | {} | {} |",
+            way.title(),
+            grouped(one),
+            grouped(some),
+            grouped(many),
+            quotient(many, one)
+        );
     }
     page.push('\n');
 }
@@ -241,8 +246,8 @@ fn grid(page: &mut String, results: &Results) {
     );
     for space in [Space::Mmio, Space::Pio] {
         let cells = [Filter::None, Filter::Wildcard, Filter::Datamatch].map(|filter| {
-            let way = Way::Module;
-            let kicks = Kicks { way, registrations: 1, vcpus: 1, space, filter };
+            let (way, registrations, vcpus, backend) = (Way::Module, 1, 1, true);
+            let kicks = Kicks { way, registrations, vcpus, space, filter, backend };
             let figures = results.of(&Case::Kicks(kicks));
             spread(figures.and_then(|figures| figures.ticks.as_ref()))
         });
@@ -344,10 +349,15 @@ fn plots(known: &Known) -> Vec<(String, String)> {
     let Known { dom0, results, .. } = known;
     let (title, name) = (dom0.name().to_uppercase(), dom0.name());
     let ticks = |way, size| results.kicks(way, size, 1)?.ticks.as_ref();
+    let unheard = |way| results.unheard(way)?.ticks.as_ref();
     let ways = cases::ways(*dom0);
     let bars: Vec<_> = ways
         .iter()
         .filter_map(|way| ticks(*way, 1).map(|s| (way.title(), s.median(), s.p99())))
+        .collect();
+    let alone: Vec<_> = ways
+        .iter()
+        .filter_map(|way| unheard(*way).map(|s| (way.title(), s.median(), s.p99())))
         .collect();
     let percentiles: Vec<_> = ways
         .iter()
@@ -371,6 +381,14 @@ fn plots(known: &Known) -> Vec<(String, String)> {
         (
             format!("kicks-{name}"),
             svg::bars(&format!("{title} dom0: a kick, median and p99"), "guest ticks", &bars),
+        ),
+        (
+            format!("unheard-{name}"),
+            svg::bars(
+                &format!("{title} dom0: a kick, median and p99, while nobody waits"),
+                "guest ticks",
+                &alone,
+            ),
         ),
         (
             format!("backend-{name}"),
@@ -401,8 +419,8 @@ mod tests {
 
     fn known(differs: bool) -> Known {
         let measured = |way, registrations, ticks: u64| {
-            let (vcpus, space, filter) = (1, Space::Mmio, Filter::Datamatch);
-            let kicks = Kicks { way, registrations, vcpus, space, filter };
+            let (vcpus, space, filter, backend) = (1, Space::Mmio, Filter::Datamatch, true);
+            let kicks = Kicks { way, registrations, vcpus, space, filter, backend };
             let figures = Figures {
                 samples: 1000,
                 ticks: Spread::of(vec![ticks, ticks + 10]),

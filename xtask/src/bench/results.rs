@@ -40,7 +40,9 @@ impl Results {
         measured: Vec<Measured>,
         again: Option<&[Measured]>,
     ) -> Self {
-        let pairs = measured.iter().zip(again.unwrap_or_default());
+        let second = again.unwrap_or_default();
+        let again_of = |one: &Measured| second.iter().find(|other| other.case == one.case);
+        let pairs = measured.iter().filter_map(|one| Some((one, again_of(one)?)));
         let differences = pairs
             .filter(|(one, other)| one != other)
             .map(|(one, other)| Difference {
@@ -48,7 +50,8 @@ impl Results {
                 medians: [median(&one.figures), median(&other.figures)],
             })
             .collect();
-        Self { versions, measured, differences, twice: again.is_some() }
+        let twice = again.is_some();
+        Self { versions, measured, differences, twice }
     }
 
     pub(super) fn save(&self, dom0: Dom0) -> Result<()> {
@@ -73,8 +76,14 @@ impl Results {
 
     /// The figures of kicks by datamatch into memory.
     pub(super) fn kicks(&self, way: Way, registrations: u32, vcpus: u32) -> Option<&Figures> {
-        let (space, filter) = (Space::Mmio, Filter::Datamatch);
-        self.of(&Case::Kicks(Kicks { way, registrations, vcpus, space, filter }))
+        let (space, filter, backend) = (Space::Mmio, Filter::Datamatch, true);
+        self.of(&Case::Kicks(Kicks { way, registrations, vcpus, space, filter, backend }))
+    }
+
+    /// The same from one vCPU to one registration, while nobody waits.
+    pub(super) fn unheard(&self, way: Way) -> Option<&Figures> {
+        let (space, filter, backend) = (Space::Mmio, Filter::Datamatch, false);
+        self.of(&Case::Kicks(Kicks { way, registrations: 1, vcpus: 1, space, filter, backend }))
     }
 }
 

@@ -92,8 +92,7 @@ impl Rig {
             }
             None => eprintln!("{}: {line}", dom0.name()),
         })?;
-        ensure!(outcome.output.success(), "{}", outcome.report);
-        ensure!(measured.len() == cases.len(), "{} cases have no figures", cases.len());
+        ensure!(!measured.is_empty(), "nothing was measured: {}", outcome.report);
         Ok((measured, outcome.folder))
     }
 

@@ -19,6 +19,10 @@ fn ticks(results: &Results, way: Way, registrations: u32) -> Option<u64> {
     results.kicks(way, registrations, 1)?.ticks.as_ref().map(Spread::median)
 }
 
+fn unheard(results: &Results, way: Way) -> Option<u64> {
+    results.unheard(way)?.ticks.as_ref().map(Spread::median)
+}
+
 /// `part` in thousandths of `whole`.
 fn thousandths(part: u64, whole: u64) -> u64 {
     part * 1000 / whole.max(1)
@@ -49,8 +53,17 @@ pub(super) fn all(results: &Results) -> Vec<Target> {
         let promise = "module: at most 1.05 times the floor with the same waiter";
         targets.push(at_most(promise, module, floor, 1050));
     }
+    let alone = |way| unheard(results, way);
+    if let (Some(module), Some(floor)) = (alone(Way::Module), alone(Way::Floor)) {
+        let promise = "module: the same, nobody waiting";
+        targets.push(at_most(promise, module, floor, 1050));
+    }
     if let (Some(module), Some(upstream)) = (one(Way::Module), one(Way::Upstream)) {
         let promise = "module: at most half of upstream C";
+        targets.push(at_most(promise, module, upstream, 500));
+    }
+    if let (Some(module), Some(upstream)) = (alone(Way::Module), alone(Way::Upstream)) {
+        let promise = "module: the same, no backend waiting";
         targets.push(at_most(promise, module, upstream, 500));
     }
     if let Some(figures) = results.kicks(Way::Module, 1, 1) {
