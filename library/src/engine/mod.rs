@@ -109,7 +109,8 @@ impl Engine {
             failure: Mutex::default(),
             serial: AtomicU64::new(FIRST_SERIAL),
         });
-        shared.listen(shared.events.fd(), EVENTS)?;
+        // Told once for each event, as the queue is emptied each time: nobody has to look again.
+        shared.listen_for(shared.events.fd(), EVENTS, epoll::EventFlags::ET)?;
         shared.listen(releases.fd(), RELEASES)?;
         shared.listen(shared.stop.as_fd(), STOP)?;
         let thread = std::thread::Builder::new()
@@ -158,8 +159,12 @@ impl Shared {
     }
 
     pub(crate) fn listen(&self, fd: BorrowedFd<'_>, token: u64) -> Result<()> {
+        self.listen_for(fd, token, epoll::EventFlags::empty())
+    }
+
+    fn listen_for(&self, fd: BorrowedFd<'_>, token: u64, how: epoll::EventFlags) -> Result<()> {
         let data = epoll::EventData::new_u64(token);
-        epoll::add(&self.epoll, fd, data, epoll::EventFlags::IN)
+        epoll::add(&self.epoll, fd, data, epoll::EventFlags::IN | how)
             .map_err(|errno| HostError::new(Call::EventFd, errno).into())
     }
 

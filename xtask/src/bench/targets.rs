@@ -74,7 +74,8 @@ pub(super) fn all(results: &Results) -> Vec<Target> {
                 grouped(foreign(figures)),
                 grouped(figures.samples)
             ),
-            kept: foreign(figures) == 0,
+            // Something wakes up by a timer now and then, whatever the guest does.
+            kept: foreign(figures) * 100 < figures.samples,
         });
     }
     if let (Some(many), Some(module)) = (ticks(results, Way::Module, 1024), one(Way::Module)) {
