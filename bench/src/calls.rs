@@ -122,8 +122,11 @@ pub(crate) fn measure(play: &Play<'_>, calls: &Calls) -> Result<Figures> {
 
     guest.tell()?;
     let mut called = Vec::with_capacity(CALLS + WARM_UP);
-    let before = Switches::now()?;
-    for _ in 0..CALLS + WARM_UP {
+    let mut before = Switches::now()?;
+    for call in 0..CALLS + WARM_UP {
+        if call == WARM_UP {
+            before = Switches::now()?;
+        }
         std::thread::sleep(PAUSE);
         called.push(ticks::now());
         match &caller {
