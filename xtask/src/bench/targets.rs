@@ -45,6 +45,15 @@ fn foreign(figures: &Figures) -> u64 {
     figures.wakeups.vmm + figures.wakeups.engine + figures.wakeups.others
 }
 
+/// With what the floor costs: nothing that is done in dom0 can cost less.
+fn half_of_upstream(promise: &'static str, ticks: impl Fn(Way) -> Option<u64>) -> Option<Target> {
+    let (module, upstream, floor) =
+        (ticks(Way::Module)?, ticks(Way::Upstream)?, ticks(Way::Floor)?);
+    let mut target = at_most(promise, module, upstream, 500);
+    target.measured.push_str(&format!("; the floor: {}", quotient(floor, upstream)));
+    Some(target)
+}
+
 /// All promises that these results can be held to. Compared are medians.
 pub(super) fn all(results: &Results) -> Vec<Target> {
     let mut targets = Vec::new();
@@ -58,14 +67,10 @@ pub(super) fn all(results: &Results) -> Vec<Target> {
         let promise = "module: the same, nobody waiting";
         targets.push(at_most(promise, module, floor, 1050));
     }
-    if let (Some(module), Some(upstream)) = (one(Way::Module), one(Way::Upstream)) {
-        let promise = "module: at most half of upstream C";
-        targets.push(at_most(promise, module, upstream, 500));
-    }
-    if let (Some(module), Some(upstream)) = (alone(Way::Module), alone(Way::Upstream)) {
-        let promise = "module: the same, no backend waiting";
-        targets.push(at_most(promise, module, upstream, 500));
-    }
+    let promise = "module: at most half of upstream C";
+    targets.extend(half_of_upstream(promise, one));
+    let promise = "module: the same, no backend waiting";
+    targets.extend(half_of_upstream(promise, alone));
     if let Some(figures) = results.kicks(Way::Module, 1, 1) {
         targets.push(Target {
             promise: "module: no process woken but the backend",
