@@ -18,7 +18,7 @@ use xen_eventfd_core::{DomId, Port};
 
 const DEVICE: &str = "/dev/xen/evtchn";
 /// Ports that one read takes at most.
-const BATCH: usize = 256;
+const BATCH: usize = 32;
 
 /// The device and what is bound through it.
 ///
