@@ -318,7 +318,10 @@ fn parts(page: &mut String, profiles: &[Profile]) {
     let _ = writeln!(page, "\nThe functions with the most of them:\n");
     for profile in profiles {
         let name = |(part, symbol, count): &(Part, String, u64)| {
-            format!("{} {} ({})", part.title(), symbol, grouped(count / profile.kicks.max(1)))
+            let symbol = format!("{:#}", rustc_demangle::demangle(symbol));
+            // Markdown would take what is between these for a tag.
+            let symbol = symbol.replace('<', "\\<");
+            format!("{} {symbol} ({})", part.title(), grouped(count / profile.kicks.max(1)))
         };
         let names: Vec<_> = profile.functions.iter().take(FUNCTIONS).map(name).collect();
         let _ = writeln!(page, "- **{}**: {}", profile.way.title(), names.join(", "));
