@@ -47,6 +47,7 @@ pub struct Boot {
     pub(crate) clock: Clock,
     pub(crate) xen_arguments: Vec<String>,
     pub(crate) linux_arguments: Vec<String>,
+    pub(crate) qemu_arguments: Vec<String>,
     pub(crate) payload: Vec<Payload>,
     pub(crate) timeout: Duration,
     pub(crate) name: Option<String>,
@@ -65,6 +66,7 @@ impl Boot {
             clock: Clock::Host,
             xen_arguments: Vec::new(),
             linux_arguments: Vec::new(),
+            qemu_arguments: Vec::new(),
             payload: Vec::new(),
             timeout: Duration::from_secs(180),
             name: None,
@@ -120,6 +122,13 @@ impl Boot {
     #[must_use]
     pub fn linux_argument(mut self, argument: impl Into<String>) -> Self {
         self.linux_arguments.push(argument.into());
+        self
+    }
+
+    /// One more argument for QEMU, which runs in the run's folder.
+    #[must_use]
+    pub fn qemu_argument(mut self, argument: impl Into<String>) -> Self {
+        self.qemu_arguments.push(argument.into());
         self
     }
 
@@ -199,6 +208,7 @@ impl Boot {
         if let Some(argument) = linux.iter().find(|argument| argument.contains(',')) {
             return Err(CommaError(argument.clone()));
         }
+        arguments.extend(self.qemu_arguments.iter().cloned());
         arguments.extend(arch.kernel(&xen.join(" "), &linux.join(" ")));
         Ok(arguments)
     }

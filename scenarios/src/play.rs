@@ -28,7 +28,8 @@ impl std::fmt::Debug for dyn Stage + '_ {
 }
 
 impl<'a> Play<'a> {
-    pub(crate) fn new(stage: &'a dyn Stage) -> Self {
+    /// On this stage.
+    pub fn new(stage: &'a dyn Stage) -> Self {
         Self { stage, trace: Trace::default() }
     }
 
@@ -346,6 +347,11 @@ pub struct Vmm {
 }
 
 impl Vmm {
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.process.0.pid()
+    }
+
     /// What it has seen so far.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! One module per command, named like it.
 
 mod attacks;
+mod bench;
 mod boots;
 mod counts;
 mod kmod;
@@ -33,6 +34,8 @@ enum Command {
     Fuzz(attacks::Fuzz),
     /// Proofs of the core, with Kani
     Kani,
+    /// What a kick and a call cost, on real Xen, counted in instructions
+    Bench(bench::Arguments),
     /// The kernel module
     Kmod(kmod::Arguments),
     /// Real Xen with a real dom0, in QEMU
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Kani => attacks::kani().and_then(exit),
         Command::Loom => attacks::loom().and_then(exit),
         Command::Sanitize(arguments) => attacks::sanitize(&arguments).and_then(exit),
+        Command::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Kmod(arguments) => kmod::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Lab(arguments) => lab::run(arguments).map(|()| ExitCode::SUCCESS),
         Command::Test(arguments) => test::run(&arguments),

@@ -100,8 +100,12 @@ pub fn find<E: Entry>(table: &[E], kick: &Kick) -> Option<usize> {
         let index = search(table, &Key { space, addr, rank, value }).ok()?;
         table.get(index)?.doorbell().takes(kick).then_some(index)
     };
-    mask_at(table, space, addr, width)
-        .and_then(|mask| at(Rank::Value(width), kick.value & mask))
+    // Most values are compared whole, and are then found by what was written.
+    at(Rank::Value(width), kick.value)
+        .or_else(|| {
+            let mask = mask_at(table, space, addr, width)?;
+            at(Rank::Value(width), kick.value & mask)
+        })
         .or_else(|| at(Rank::Width(width), 0))
         .or_else(|| at(Rank::Any, 0))
         .or_else(|| at(Rank::Fallback, 0))

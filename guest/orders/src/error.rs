@@ -91,7 +91,9 @@ impl fmt::Display for Reason {
             Self::Send => "send needs an event channel",
             Self::Vector => "not a vector from 0x20 to 0xef",
             Self::Rep => return write!(f, "not 1 to {MAX_REP_BYTES} bytes"),
-            Self::Samples => return write!(f, "not 1 to {MAX_SAMPLES} samples"),
+            Self::Samples => {
+                return write!(f, "not 1 to {MAX_SAMPLES} samples; a stamped write is two");
+            }
             Self::Nesting => return write!(f, "more than {MAX_NESTING} loops inside each other"),
             Self::End => "end without a loop",
             Self::Open => "a loop without its end",

@@ -27,6 +27,9 @@
 //! | `send NAME [N]` | notify the other end of event channel NAME, N times |
 //! | `balloon N` | give N pages back to Xen, one hypercall each |
 //! | `time write PLACE WIDTH VALUE N` | N timed writes; reports `v0 ticks min = .. median = .. p99 = .. max = .. n = ..` |
+//! | `stamp write PLACE WIDTH VALUE N` | N writes; puts the time down before and after each |
+//! | `stamp wait NAME N` | takes N events on NAME; puts the time down after each |
+//! | `stamps` | reports what this vCPU put down last: `v0 stamps 0x.. 0x.. ..`, in several lines |
 //! | `say WORDS` | reports `v0 say WORDS` |
 //! | `poweroff`, `crash` | the whole guest ends |
 //!
@@ -50,7 +53,7 @@ pub use machine::Machine;
 pub use orders::{Listener, ListenerId, Source};
 pub use place::{Place, Width};
 pub use program::Program;
-pub use report::{NotAReport, Report, Ticks};
+pub use report::{NotAReport, Report, Stamps, Ticks};
 
 /// Most sections, hence vCPUs, of a program.
 pub const MAX_VCPUS: usize = 8;

@@ -171,12 +171,21 @@ impl<'p, 'a> Section<'p, 'a> {
                     return Err(Reason::Verb);
                 }
                 let (place, width, value) = self.access(tokens)?;
-                let count = usize::try_from(tokens.number()?).map_err(|_| Reason::Samples)?;
-                if count == 0 || count > MAX_SAMPLES {
-                    return Err(Reason::Samples);
-                }
-                Order::Time { place, width, value, count }
+                Order::Time { place, width, value, count: tokens.samples(MAX_SAMPLES)? }
             }
+            "stamp" => match tokens.next()? {
+                "write" => {
+                    let (place, width, value) = self.access(tokens)?;
+                    let count = tokens.samples(MAX_SAMPLES / 2)?;
+                    Order::StampWrite { place, width, value, count }
+                }
+                "wait" => {
+                    let listener = self.known(tokens)?;
+                    Order::StampWait { listener, count: tokens.samples(MAX_SAMPLES)? }
+                }
+                _ => return Err(Reason::Verb),
+            },
+            "stamps" => Order::Stamps,
             "say" => Order::Say { words: tokens.rest() },
             "poweroff" => Order::Poweroff,
             "crash" => Order::Crash,
@@ -273,6 +282,12 @@ impl<'a> Tokens<'a> {
     /// A count that is 1 unless it is said.
     fn count(&mut self) -> Result<u64, Reason> {
         self.optional().map_or(Ok(1), |token| number(token).ok_or(Reason::Number))
+    }
+
+    /// How many samples: at least 1 and at most `most`.
+    fn samples(&mut self, most: usize) -> Result<usize, Reason> {
+        let count = usize::try_from(self.number()?).map_err(|_| Reason::Samples)?;
+        if (1..=most).contains(&count) { Ok(count) } else { Err(Reason::Samples) }
     }
 
     fn name(&mut self) -> Result<&'a str, Reason> {

@@ -3,7 +3,7 @@
 use crate::orders::{Order, Value};
 use crate::{
     Listener, ListenerId, MAX_LISTENERS, MAX_NESTING, MAX_STATEMENTS, MAX_VCPUS, Machine, Reason,
-    Report, Source, Ticks,
+    Report, Source, Stamps, Ticks,
 };
 
 /// Orders that have been checked.
@@ -96,7 +96,8 @@ impl<'a> Program<'a> {
     /// # Errors
     /// Whatever stopped the machine.
     pub fn run<M: Machine>(&self, vcpu: usize, machine: &mut M) -> Result<(), M::Stop> {
-        let mut run = Run { program: self, vcpu, machine, loops: Loops::default(), next: 0 };
+        let mut run =
+            Run { program: self, vcpu, machine, loops: Loops::default(), next: 0, stamped: 0 };
         let section = self.section(vcpu);
         while let Some(order) = section.get(run.next) {
             run.next += 1;
@@ -112,6 +113,8 @@ struct Run<'r, 'a, M> {
     machine: &'r mut M,
     loops: Loops,
     next: usize,
+    /// How many of the machine's samples are stamps.
+    stamped: usize,
 }
 
 /// The loops that run, innermost last.
@@ -199,10 +202,49 @@ impl<M: Machine> Run<'_, '_, M> {
                 let ticks = Ticks::of(samples);
                 self.machine.report(Report::Ticks { vcpu, ticks })
             }
+            Order::StampWrite { place, width, value, count } => {
+                let value = width.truncate(self.value(value));
+                self.stamped = 0;
+                for _ in 0..count {
+                    let before = self.machine.now();
+                    self.machine.write(place, width, value)?;
+                    let after = self.machine.now();
+                    self.stamp(before);
+                    self.stamp(after);
+                }
+                Ok(())
+            }
+            Order::StampWait { listener, count } => {
+                self.stamped = 0;
+                for _ in 0..count {
+                    self.machine.take_event(listener)?;
+                    let now = self.machine.now();
+                    self.stamp(now);
+                }
+                Ok(())
+            }
+            Order::Stamps => self.report_stamps(),
             Order::Say { words } => self.machine.report(Report::Say { vcpu, words }),
             Order::Poweroff => Err(self.machine.poweroff()),
             Order::Crash => Err(self.machine.crash()),
         }
+    }
+
+    fn stamp(&mut self, time: u64) {
+        if let Some(slot) = self.machine.samples().get_mut(self.stamped) {
+            *slot = time;
+            self.stamped += 1;
+        }
+    }
+
+    fn report_stamps(&mut self) -> Result<(), M::Stop> {
+        for first in (0..self.stamped).step_by(Stamps::MOST) {
+            let last = self.stamped.min(first + Stamps::MOST);
+            let samples = self.machine.samples().get(first..last).unwrap_or_default();
+            let stamps = Stamps::of(samples).unwrap_or_default();
+            self.machine.report(Report::Stamps { vcpu: self.vcpu, stamps })?;
+        }
+        Ok(())
     }
 
     fn value(&mut self, value: Value) -> u64 {

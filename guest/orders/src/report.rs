@@ -55,6 +55,13 @@ pub enum Report<'a> {
         /// What it measured.
         ticks: Ticks,
     },
+    /// `v0 stamps 0x10 0x20 …`: points in time, in the order in which they were put down.
+    Stamps {
+        /// The vCPU that put them down.
+        vcpu: usize,
+        /// Some of them, after those of the lines before.
+        stamps: Stamps,
+    },
     /// `v0 say WORDS`
     Say {
         /// The vCPU that speaks.
@@ -112,6 +119,37 @@ impl Ticks {
             samples.get(rank - 1).copied().unwrap_or(0)
         };
         Self { min: rank(0), median: rank(50), p99: rank(99), max: rank(100), n: n as u64 }
+    }
+}
+
+/// Points in time that fit into one line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamps {
+    values: [u64; Self::MOST],
+    used: usize,
+}
+
+impl Stamps {
+    /// How many fit.
+    pub const MOST: usize = 8;
+
+    /// These, if they fit.
+    pub fn of(stamps: &[u64]) -> Option<Self> {
+        let mut line = Self::default();
+        stamps.iter().try_for_each(|stamp| line.push(*stamp))?;
+        Some(line)
+    }
+
+    fn push(&mut self, stamp: u64) -> Option<()> {
+        *self.values.get_mut(self.used)? = stamp;
+        self.used += 1;
+        Some(())
+    }
+
+    /// What they are, in ticks.
+    #[must_use]
+    pub fn values(&self) -> &[u64] {
+        self.values.get(..self.used).unwrap_or_default()
     }
 }
 
@@ -195,6 +233,13 @@ fn read(line: &str) -> Option<Report<'_>> {
             };
             Report::Ticks { vcpu, ticks }
         }
+        "stamps" => {
+            let mut stamps = Stamps::default();
+            for word in words.by_ref() {
+                stamps.push(number(word)?)?;
+            }
+            (stamps.used > 0).then_some(Report::Stamps { vcpu, stamps })?
+        }
         _ => return None,
     };
     words.next().is_none().then_some(report)
@@ -236,6 +281,10 @@ impl fmt::Display for Report<'_> {
                 f,
                 "v{vcpu} ticks min = {min} median = {median} p99 = {p99} max = {max} n = {n}"
             ),
+            Self::Stamps { vcpu, stamps } => {
+                write!(f, "v{vcpu} stamps")?;
+                stamps.values().iter().try_for_each(|stamp| write!(f, " {stamp:#x}"))
+            }
             Self::Say { vcpu, words } => write!(f, "v{vcpu} say {words}"),
             Self::Done { vcpu } => write!(f, "v{vcpu} done"),
             Self::GuestDone => f.write_str("guest done"),

@@ -77,6 +77,9 @@ fn each_mistake_has_its_reason() {
         ("rep mmio:0x0 8 0 0x2000000000000000", Reason::Rep),
         ("time write mmio:0x0 4 0 0", Reason::Samples),
         ("time write mmio:0x0 4 0 4097", Reason::Samples),
+        ("stamp write mmio:0x0 4 0 2049", Reason::Samples),
+        ("stamp read mmio:0x0 4 1", Reason::Verb),
+        ("stamps 1", Reason::Excess),
         ("end", Reason::End),
         ("repeat 3", Reason::Open),
     ] {

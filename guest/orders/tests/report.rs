@@ -1,10 +1,11 @@
 //! What is written can be read.
 
-use xen_eventfd_guest_orders::{NotAReport, Place, Report, Ticks, Width};
+use xen_eventfd_guest_orders::{NotAReport, Place, Report, Stamps, Ticks, Width};
 
 #[test]
 fn every_report_survives_its_line() {
     let ticks = Ticks { min: 1, median: 2, p99: 3, max: 4, n: 5 };
+    let stamps = Stamps::of(&[16, 0xffff_ffff_ffff]).unwrap();
     let place = Place::Mmio(0xfe00_0050);
     for (report, line) in [
         (
@@ -19,6 +20,7 @@ fn every_report_survives_its_line() {
         (Report::Vector { vcpu: 0, name: "call", vector: 0x41 }, "v0 vector call = 0x41"),
         (Report::Rounds { vcpu: 0, name: "stop", rounds: 1234 }, "v0 rounds stop = 1234"),
         (Report::Ticks { vcpu: 0, ticks }, "v0 ticks min = 1 median = 2 p99 = 3 max = 4 n = 5"),
+        (Report::Stamps { vcpu: 1, stamps }, "v1 stamps 0x10 0xffffffffffff"),
         (Report::Say { vcpu: 0, words: "done = 3" }, "v0 say done = 3"),
         (Report::Done { vcpu: 7 }, "v7 done"),
         (Report::GuestDone, "guest done"),
@@ -53,6 +55,9 @@ fn other_lines_are_no_reports() {
         "v0 read mmio:0x0 4 0x1",
         "v0 port a = 4294967296",
         "v0 ticks min = 1",
+        "v0 stamps",
+        "v0 stamps 1 x",
+        "v0 stamps 1 2 3 4 5 6 7 8 9",
         "guest",
         "guest fault: vector 300 rip 0 error 0 address 0",
         "(XEN) d1 is dead",

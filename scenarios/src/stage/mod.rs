@@ -60,6 +60,9 @@ pub trait GuestOnStage {
 
 /// A process on a stage.
 pub trait ProcessOnStage {
+    /// Its number; on the model, where it is a thread, that of all.
+    fn pid(&self) -> u32;
+
     /// To talk to it.
     fn link(&self) -> &Link;
 

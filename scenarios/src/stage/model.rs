@@ -137,6 +137,10 @@ struct ModelProcess {
 }
 
 impl ProcessOnStage for ModelProcess {
+    fn pid(&self) -> u32 {
+        std::process::id()
+    }
+
     fn link(&self) -> &Link {
         &self.link
     }

@@ -129,11 +129,12 @@ impl Stage for XenStage {
         let number = self.guests.fetch_add(1, Ordering::Relaxed);
         let name = format!("guest-{}-{number}", std::process::id());
         let config = dir.join(format!("{name}.cfg"));
+        // A counter that Xen emulated would count Xen's work for it as well.
         std::fs::write(
             &config,
             format!(
                 "name = \"{name}\"\ntype = \"pvh\"\nkernel = \"{}\"\nmemory = 16\nvcpus = {vcpus}\n\
-                 cmdline = \"{orders}\"\non_poweroff = \"preserve\"\non_crash = \"preserve\"\n",
+                 tsc_mode = \"native\"\ncmdline = \"{orders}\"\non_poweroff = \"preserve\"\non_crash = \"preserve\"\n",
                 self.kernel.display()
             ),
         )?;
@@ -249,6 +250,10 @@ struct XenProcess {
 }
 
 impl ProcessOnStage for XenProcess {
+    fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     fn link(&self) -> &Link {
         &self.link
     }

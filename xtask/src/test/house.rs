@@ -90,7 +90,7 @@ fn stands_free(line: &str, mark: &str) -> bool {
 }
 
 /// Hosts that may be named, itself or below: for readers to go to, or for nobody (RFC 2606).
-const HOSTS: [&str; 10] = [
+const HOSTS: [&str; 11] = [
     "apache.org",
     "docs.rs",
     "example",
@@ -100,6 +100,8 @@ const HOSTS: [&str; 10] = [
     "kernel.org",
     "m",
     "semver.org",
+    // The name of SVG's vocabulary.
+    "w3.org",
     "xenproject.org",
 ];
 /// Top-level names that make a word without a scheme look like a host of packages.

@@ -26,8 +26,11 @@ impl Watch {
 
     /// How long the thread may sleep.
     pub(super) fn patience(&self) -> Option<Timespec> {
+        if self.releases.is_some() {
+            return None;
+        }
         let left = self.next.saturating_duration_since(Instant::now());
-        self.releases.is_none().then(|| Timespec::try_from(left).unwrap_or_default())
+        Some(Timespec::try_from(left).unwrap_or_default())
     }
 
     /// Looks after the guests when there is news.

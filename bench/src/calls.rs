@@ -1,0 +1,206 @@
+//! One measurement of calls: a backend writes an eventfd, and a guest's handler runs.
+
+use crate::device::Device;
+use crate::guest::Guest;
+use crate::switches::{Cast, Switches, Whose};
+use crate::ticks;
+use crate::way::Program;
+use anyhow::{Context, Result, ensure};
+use rustix::event::{EventfdFlags, eventfd};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+use xen_eventfd::{DomId, Guardian, Irq, Port, Xen};
+use xen_eventfd_bench::{Calls, Figures, Interrupt, Spread, Way};
+use xen_eventfd_host::linux::LinuxHost;
+use xen_eventfd_host::{EventChannels, Host, LocalPort};
+use xen_eventfd_scenarios::Play;
+
+/// Calls that are measured.
+const CALLS: usize = 1000;
+/// Calls before.
+const WARM_UP: usize = 16;
+/// From one call to the next: longer than any takes.
+const PAUSE: Duration = Duration::from_millis(1);
+/// The vector of the message, and the address of the first vCPU's interrupt controller.
+const VECTOR: u32 = 0x41;
+const MSI: u64 = 0xFEE0_0000;
+
+fn orders(interrupt: Interrupt) -> String {
+    let listen = match interrupt {
+        Interrupt::Channel => "listen evtchn call".to_owned(),
+        Interrupt::Msi => format!("listen msi {VECTOR:#x} call"),
+    };
+    let all = CALLS + WARM_UP;
+    format!("listen evtchn go; {listen}; wait go; stamp wait call {all}; send go; wait go; stamps")
+}
+
+/// How the calls are made.
+enum Caller {
+    /// The eventfd is written, and somebody raises the interrupt.
+    Eventfd(OwnedFd),
+    /// Without an eventfd: the backend raises it itself.
+    Direct(Raiser),
+}
+
+/// Raises a guest's interrupt.
+struct Raiser {
+    host: Arc<dyn Host>,
+    dom: DomId,
+    channel: Option<(Box<dyn EventChannels>, LocalPort)>,
+}
+
+impl Raiser {
+    fn new(host: Arc<dyn Host>, dom: DomId, port: Option<Port>) -> Result<Self> {
+        let bind = |port| -> Result<_> {
+            let events = host.event_channels()?;
+            let port = events.bind(dom, port)?;
+            Ok((events, port))
+        };
+        let channel = port.map(bind).transpose()?;
+        Ok(Self { host, dom, channel })
+    }
+
+    fn raise(&self) -> Result<()> {
+        match &self.channel {
+            Some((events, port)) => events.notify(*port)?,
+            None => self.host.inject_msi(self.dom, MSI, VECTOR)?,
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn measure(play: &Play<'_>, calls: &Calls) -> Result<Figures> {
+    let mut guest = Guest::create(play.stage(), &orders(calls.interrupt))?;
+    guest.start()?;
+    let port = match calls.interrupt {
+        Interrupt::Channel => Some(guest.port("call")?),
+        Interrupt::Msi => None,
+    };
+    let dom = guest.dom();
+    // The module and upstream's code wait in the kernel, the others read it.
+    let call = eventfd(0, EventfdFlags::CLOEXEC)?;
+    let mut cast = vec![(std::process::id(), Whose::Ours)];
+    let mut program = None;
+    let mut device = None;
+    let words = [dom.0.to_string(), port.map_or(0, |port| port.0).to_string()];
+    let caller = match calls.way {
+        Way::Floor | Way::FloorSilent => {
+            Caller::Direct(Raiser::new(play.stage().host(), dom, port)?)
+        }
+        Way::Module => {
+            let guest = Device::of(dom)?;
+            match port {
+                Some(port) => guest.assign_channel(&call, port.0)?,
+                None => guest.assign_msi(&call, MSI, VECTOR)?,
+            }
+            device = Some(guest);
+            Caller::Eventfd(call)
+        }
+        Way::Vmm => {
+            let command = &mut Command::new("/proc/self/exe");
+            program = Some(Program::start(command.arg("raiser").args(words), Whose::Vmm, &call)?);
+            Caller::Eventfd(call)
+        }
+        Way::Engine => {
+            let command = &mut Command::new("/proc/self/exe");
+            command.arg("caller").arg(play.stage().run_dir()).args(words);
+            program = Some(Program::start(command, Whose::Engine, &call)?);
+            Caller::Eventfd(call)
+        }
+        Way::Upstream => {
+            ensure!(port.is_none(), "upstream's irqfd raises messages and lines alone");
+            let command = &mut Command::new("bench-vmm");
+            program = Some(Program::start(command.arg("irqfd").arg(&words[0]), Whose::Vmm, &call)?);
+            Caller::Eventfd(call)
+        }
+    };
+    cast.extend(program.as_ref().map(Program::process));
+    let cast = Cast(cast);
+
+    guest.tell()?;
+    let mut called = Vec::with_capacity(CALLS + WARM_UP);
+    let mut before = Switches::now()?;
+    for call in 0..CALLS + WARM_UP {
+        if call == WARM_UP {
+            before = Switches::now()?;
+        }
+        std::thread::sleep(PAUSE);
+        called.push(ticks::now());
+        match &caller {
+            Caller::Eventfd(call) => {
+                rustix::io::write(call, &1_u64.to_ne_bytes())?;
+            }
+            Caller::Direct(raiser) => raiser.raise()?,
+        }
+    }
+    guest.come_back()?;
+    let after = Switches::now()?;
+    guest.tell()?;
+    let stamps = guest.finish()?;
+    let offset = ticks::from_guest(dom)?;
+    drop((device, program));
+    let heard = stamps.get(&0).context("the guest put nothing down")?;
+    ensure!(heard.len() == called.len(), "{} of {} calls came", heard.len(), called.len());
+    let across = called
+        .iter()
+        .zip(heard)
+        .skip(WARM_UP)
+        .map(|(called, heard)| heard.wrapping_add_signed(offset).saturating_sub(*called));
+    Ok(Figures {
+        samples: CALLS as u64,
+        ticks: None,
+        across: Spread::of(across.collect()),
+        found: 0,
+        delivered: heard.len().saturating_sub(WARM_UP) as u64,
+        dom0: 0,
+        wakeups: before.until(&after, &cast),
+    })
+}
+
+fn port(number: u32) -> Option<Port> {
+    (number > 0).then_some(Port(number))
+}
+
+/// A device model that reads the eventfd, which is standard input, and raises the interrupt.
+pub(crate) fn play_raiser(dom: DomId, number: u32) -> Result<()> {
+    let raiser = Raiser::new(Arc::new(LinuxHost::open()?), dom, port(number))?;
+    let call = std::io::stdin();
+    println!("ready");
+    loop {
+        rustix::io::read(call.as_fd(), &mut [0; 8])?;
+        raiser.raise()?;
+    }
+}
+
+/// The userspace engine with one irqfd; the eventfd is standard input.
+pub(crate) fn play_caller(run_dir: &Path, dom: DomId, number: u32) -> Result<()> {
+    let host = Arc::new(LinuxHost::open()?);
+    let xen = Xen::builder().run_dir(run_dir).guardian(Guardian::None).open_on(host)?;
+    let guest = xen.guest(dom)?;
+    let irq = match port(number) {
+        Some(port) => Irq::EventChannel(port),
+        None => Irq::Msi { addr: MSI, data: VECTOR },
+    };
+    let _irqfd = guest.register_irqfd(&std::io::stdin(), irq)?;
+    println!("ready");
+    loop {
+        std::thread::park();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xen_eventfd_guest_orders::Program;
+
+    #[test]
+    fn orders_can_be_carried_out() {
+        for interrupt in [Interrupt::Channel, Interrupt::Msi] {
+            let orders = orders(interrupt);
+            assert_eq!(Program::parse(&orders).map(|program| program.vcpus()), Ok(1));
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! A guest that waits for its turn, and an event channel, `go`, by which it is told and tells.
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::event::{PollFd, PollFlags, poll};
+use std::collections::BTreeMap;
+use xen_eventfd::{DomId, Port};
+use xen_eventfd_guest_orders::Report;
+use xen_eventfd_host::{EventChannels, LocalPort};
+use xen_eventfd_scenarios::PATIENCE;
+use xen_eventfd_scenarios::stage::{GuestOnStage, Stage};
+
+/// A guest whose orders have `listen evtchn go`.
+pub(crate) struct Guest {
+    source: Box<dyn GuestOnStage>,
+    events: Box<dyn EventChannels>,
+    go: Option<LocalPort>,
+    ports: BTreeMap<String, Port>,
+    stamps: BTreeMap<usize, Vec<u64>>,
+    done: bool,
+}
+
+impl Guest {
+    pub(crate) fn create(stage: &dyn Stage, orders: &str) -> Result<Self> {
+        Ok(Self {
+            source: stage.guest(orders)?,
+            events: stage.host().event_channels()?,
+            go: None,
+            ports: BTreeMap::new(),
+            stamps: BTreeMap::new(),
+            done: false,
+        })
+    }
+
+    pub(crate) fn dom(&self) -> DomId {
+        self.source.dom()
+    }
+
+    /// Lets it run until it waits for its turn.
+    pub(crate) fn start(&mut self) -> Result<()> {
+        self.source.start()?;
+        let port = self.port("go")?;
+        let go = self.events.bind(self.dom(), port)?;
+        self.go = Some(go);
+        // Xen makes one event of a binding.
+        self.hear(go)
+    }
+
+    /// The port of a channel that it listens to.
+    pub(crate) fn port(&mut self, name: &str) -> Result<Port> {
+        loop {
+            if let Some(port) = self.ports.get(name) {
+                return Ok(*port);
+            }
+            ensure!(!self.done, "the guest ended without a port {name:?}");
+            self.line()?;
+        }
+    }
+
+    /// Tells it to go on.
+    pub(crate) fn tell(&self) -> Result<()> {
+        Ok(self.events.notify(self.go.context("the guest has not started")?)?)
+    }
+
+    /// Sleeps until it comes back.
+    pub(crate) fn come_back(&self) -> Result<()> {
+        self.hear(self.go.context("the guest has not started")?)
+    }
+
+    /// Tells it to go on, and sleeps until it comes back.
+    pub(crate) fn round(&self) -> Result<()> {
+        self.tell()?;
+        self.come_back()
+    }
+
+    fn hear(&self, port: LocalPort) -> Result<()> {
+        let mut heard = Vec::new();
+        while !heard.contains(&port) {
+            poll(&mut [PollFd::from_borrowed_fd(self.events.fd(), PollFlags::IN)], None)?;
+            self.events.pending(&mut heard)?;
+        }
+        heard.into_iter().try_for_each(|port| Ok(self.events.eoi(port)?))
+    }
+
+    /// Waits until it is done; returns what each vCPU has put down.
+    pub(crate) fn finish(&mut self) -> Result<BTreeMap<usize, Vec<u64>>> {
+        while !self.done {
+            self.line()?;
+        }
+        Ok(std::mem::take(&mut self.stamps))
+    }
+
+    fn line(&mut self) -> Result<()> {
+        let line = self.source.line(PATIENCE)?.context("the guest fell silent")?;
+        match Report::parse(&line) {
+            Ok(Report::Port { name, port, .. }) => {
+                self.ports.insert(name.to_owned(), Port(port));
+            }
+            Ok(Report::Stamps { vcpu, stamps }) => {
+                self.stamps.entry(vcpu).or_default().extend(stamps.values());
+            }
+            Ok(Report::GuestDone) => self.done = true,
+            Ok(Report::Error { .. } | Report::Fault { .. }) => bail!("{line}"),
+            _ => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,160 @@
+//! One measurement of kicks.
+
+use crate::backend::{Backend, Found};
+use crate::floor::Floor;
+use crate::guest::Guest;
+use crate::switches::{Cast, Switches, Whose};
+use crate::{ticks, way};
+use anyhow::{Result, ensure};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::io::Errno;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+use xen_eventfd_bench::{Figures, Filter, Kicks, Space, Spread};
+use xen_eventfd_scenarios::Play;
+
+/// Kicks of each vCPU that are measured.
+const KICKS: u64 = 1000;
+/// Kicks before: what happens once has happened then.
+const WARM_UP: u64 = 16;
+
+/// What each vCPU is to do. They ring in two rounds: to warm up, and to be measured.
+fn orders(kicks: &Kicks) -> String {
+    let place = match kicks.space {
+        Space::Mmio => "mmio",
+        Space::Pio => "pio",
+    };
+    let write = format!("write {place}:{:#x} 4 {}", way::doorbell(kicks.space), way::value(kicks));
+    let ring = format!("repeat {WARM_UP}; {write}; end");
+    let first = format!(
+        "listen evtchn go; wait go; {ring}; meet; send go; wait go; meet; stamp {write} {KICKS}; \
+         meet; send go; wait go; meet; stamps"
+    );
+    let other = format!("{ring}; meet; meet; stamp {write} {KICKS}; meet; meet; stamps");
+    let others = (1..kicks.vcpus).map(|_| other.clone());
+    std::iter::once(first).chain(others).collect::<Vec<_>>().join(" | ")
+}
+
+/// Whoever has something to do yet does it.
+fn settle() {
+    std::thread::sleep(Duration::from_millis(50));
+}
+
+pub(crate) fn measure(play: &Play<'_>, kicks: &Kicks) -> Result<Figures> {
+    let mut guest = Guest::create(play.stage(), &orders(kicks))?;
+    let kick = eventfd(0, EventfdFlags::CLOEXEC)?;
+    let backend = kicks.backend.then(|| Backend::start(&kick)).transpose()?;
+    let vmm = way::vmm(play, guest.dom(), kicks.way)?;
+    let serving = way::serve(kicks, guest.dom(), &play.stage().run_dir(), &kick)?;
+    let mut cast = vec![(std::process::id(), Whose::Ours)];
+    cast.extend(backend.as_ref().map(|backend| (backend.process(), Whose::Backend)));
+    cast.extend(serving.process());
+    cast.extend(vmm.as_ref().map(|vmm| (vmm.pid(), Whose::Vmm)));
+    let cast = Cast(cast);
+    let mut clock = Floor::open()?;
+
+    guest.start()?;
+    guest.round()?;
+    settle();
+    let before = Switches::now()?;
+    let began = clock.running()?;
+    ticks::begin_mark();
+    guest.round()?;
+    ticks::end_mark();
+    let ended = clock.running()?;
+    settle();
+    let after = Switches::now()?;
+
+    guest.tell()?;
+    let stamps = guest.finish()?;
+    let offset = ticks::from_guest(guest.dom())?;
+    let found = match backend {
+        Some(backend) => backend.end(&kick)?,
+        None => left_in(&kick)?,
+    };
+    drop(serving);
+    if let Some(vmm) = vmm {
+        vmm.stop()?;
+    }
+    let (mut took, mut rang) = (Vec::new(), Vec::new());
+    for stamps in stamps.values() {
+        let (pairs, _) = stamps.as_chunks();
+        took.extend(pairs.iter().map(|[before, after]| after - before));
+        rang.extend(pairs.iter().map(|[before, _]| before.wrapping_add_signed(offset)));
+    }
+    let samples = KICKS * u64::from(kicks.vcpus);
+    ensure!(took.len() as u64 == samples, "{} of {samples} kicks were timed", took.len());
+    rang.sort_unstable();
+    let warm = WARM_UP * u64::from(kicks.vcpus);
+    let (woken, delivered, across) = across(&found, warm, &rang);
+    if kicks.way.signals() && kicks.filter != Filter::None {
+        ensure!(delivered == samples, "{delivered} of {samples} kicks were delivered");
+    }
+    Ok(Figures {
+        samples,
+        ticks: Spread::of(took),
+        across: if kicks.backend { Spread::of(across) } else { None },
+        found: if kicks.backend { woken } else { 0 },
+        delivered,
+        dom0: ended - began,
+        wakeups: before.until(&after, &cast),
+    })
+}
+
+/// What nobody waited for.
+fn left_in(kick: &OwnedFd) -> Result<Vec<Found>> {
+    let mut bytes = [0; 8];
+    fcntl_setfl(kick, OFlags::NONBLOCK)?;
+    match rustix::io::read(kick, &mut bytes) {
+        Ok(_) => Ok(vec![Found { at: 0, count: u64::from_ne_bytes(bytes) }]),
+        Err(Errno::AGAIN) => Ok(Vec::new()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// How often the backend found something after the first `warm` kicks, how many kicks that were, and
+/// how long each had been under way.
+fn across(found: &[Found], warm: u64, rang: &[u64]) -> (u64, u64, Vec<u64>) {
+    let (mut before, mut woken, mut took) = (0, 0, Vec::new());
+    for Found { at, count } in found {
+        let (first, last) = (before, before + count);
+        before = last;
+        if last <= warm {
+            continue;
+        }
+        woken += 1;
+        for kick in first.max(warm)..last {
+            let rang = usize::try_from(kick - warm).ok().and_then(|kick| rang.get(kick));
+            took.extend(rang.map(|rang| at.saturating_sub(*rang)));
+        }
+    }
+    (woken, before.saturating_sub(warm), took)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xen_eventfd_bench::Way;
+    use xen_eventfd_guest_orders::Program;
+
+    #[test]
+    fn orders_can_be_carried_out() {
+        for vcpus in 1..=2 {
+            let (space, filter) = (Space::Pio, Filter::Datamatch);
+            let (way, registrations, backend) = (Way::Module, 64, true);
+            let kicks = Kicks { way, registrations, vcpus, space, filter, backend };
+            let orders = orders(&kicks);
+            let program = Program::parse(&orders).map_err(|error| format!("{orders}: {error}"));
+            assert_eq!(program.unwrap().vcpus(), vcpus as usize);
+        }
+    }
+
+    #[test]
+    fn kicks_that_came_together_were_found_at_once() {
+        let found = [(10, 2), (100, 1), (200, 2)].map(|(at, count)| Found { at, count });
+        // The third of the warm-up's and the first one that counts came together.
+        assert_eq!(across(&found, 2, &[90, 150, 160]), (2, 3, vec![10, 50, 40]));
+        assert_eq!(across(&found, 4, &[150]), (1, 1, vec![50]));
+    }
+}

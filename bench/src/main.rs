@@ -1,0 +1,119 @@
+//! `bench`: measures, in domain 0 of real Xen, what a kick and a call cost in each way.
+
+mod backend;
+mod calls;
+mod device;
+mod floor;
+mod guest;
+mod kicks;
+mod switches;
+mod ticks;
+mod way;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, Subcommand};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use xen_eventfd::{DomId, Guardian};
+use xen_eventfd_bench::{Case, Measured};
+use xen_eventfd_host::linux::LinuxHost;
+use xen_eventfd_scenarios::Play;
+use xen_eventfd_scenarios::link::Link;
+use xen_eventfd_scenarios::roles::{Actor, kill::Die};
+use xen_eventfd_scenarios::stage::xen::XenStage;
+
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Measures; prints a line for each case.
+    Run {
+        /// A file with the cases, in JSON.
+        cases: PathBuf,
+        /// The test guest's ELF file.
+        #[arg(long, default_value = "/lab/guest")]
+        guest: PathBuf,
+    },
+    /// Plays a device model; the link to the bench is standard input.
+    #[command(hide = true)]
+    Actor {
+        /// Where locks and records are.
+        run_dir: PathBuf,
+    },
+    /// Plays a backend; its eventfd is standard input.
+    #[command(hide = true)]
+    Backend,
+    /// Plays the userspace engine; the eventfd is standard input.
+    #[command(hide = true)]
+    Engine {
+        /// Where locks and records are.
+        run_dir: PathBuf,
+        /// The case, in JSON.
+        kicks: String,
+        /// The guest.
+        dom: u16,
+    },
+    /// Plays the userspace engine with an irqfd; the eventfd is standard input.
+    #[command(hide = true)]
+    Caller {
+        /// Where locks and records are.
+        run_dir: PathBuf,
+        /// The guest.
+        dom: u16,
+        /// Its port; 0 for a message.
+        port: u32,
+    },
+    /// Plays a device model that raises interrupts; the eventfd is standard input.
+    #[command(hide = true)]
+    Raiser {
+        /// The guest.
+        dom: u16,
+        /// Its port; 0 for a message.
+        port: u32,
+    },
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Run { cases, guest } => {
+            let text = std::fs::read_to_string(&cases)
+                .with_context(|| format!("reading {}", cases.display()))?;
+            let cases: Vec<Case> = serde_json::from_str(&text)?;
+            let stage = XenStage::new(guest)?;
+            let mut failed = 0;
+            for case in cases {
+                let play = Play::new(&stage);
+                let figures = match &case {
+                    Case::Kicks(kicks) => kicks::measure(&play, kicks),
+                    Case::Calls(calls) => calls::measure(&play, calls),
+                };
+                match figures {
+                    Ok(figures) => println!("{}", Measured { case, figures }),
+                    Err(why) => {
+                        println!("FAILED  {case:?}: {why:#}");
+                        failed += 1;
+                    }
+                }
+            }
+            ensure!(failed == 0, "{failed} cases could not be measured");
+            Ok(())
+        }
+        Command::Actor { run_dir } => {
+            let link = Link::from_fd(std::io::stdin().as_fd().try_clone_to_owned()?);
+            let host = Arc::new(LinuxHost::open()?);
+            let (guardian, die) = (Guardian::None, Die::new(|| std::process::abort()));
+            Actor { host, link, run_dir, guardian, die }.play()
+        }
+        Command::Backend => backend::play(),
+        Command::Caller { run_dir, dom, port } => calls::play_caller(&run_dir, DomId(dom), port),
+        Command::Raiser { dom, port } => calls::play_raiser(DomId(dom), port),
+        Command::Engine { run_dir, kicks, dom } => {
+            way::play_engine(&run_dir, &serde_json::from_str(&kicks)?, DomId(dom))
+        }
+    }
+}

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A device model of one device, as small as it can be in C.
+ *
+ *	bench-vmm alone DOM			decodes kicks and writes the eventfd itself
+ *	bench-vmm upstream DOM REGISTRATIONS	has Linux's own ioeventfd do it, for the last queue of
+ *						so many
+ *	bench-vmm irqfd DOM			has Linux's own irqfd send a message
+ *
+ * Standard input is the eventfd. Says `ready`, and leaves in good order upon SIGTERM.
+ */
+
+#include "check.h"
+#include "device.h"
+#include "privcmd.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+#include <xen/privcmd.h>
+
+#define BASE 0xfe000000ULL
+#define SIZE 0x1000
+#define DOORBELL (BASE + 0x50)
+/* Descriptors besides those of the queues. */
+#define SPARE 64
+
+static struct device device;
+static bool alone;
+static int node;
+static unsigned int queues;
+
+static void carry_out(struct access *access)
+{
+	if (!access->write)
+		access->data = 0;
+	else if (alone && access->addr == DOORBELL)
+		signal_eventfd(STDIN_FILENO);
+}
+
+static int registration(unsigned int queue, int eventfd, uint32_t flags)
+{
+	struct privcmd_ioeventfd call = {
+		.ioreq = (uintptr_t)device.page,
+		.ports = (uintptr_t)device.ports,
+		.addr = BASE,
+		.addr_len = 4,
+		.event_fd = eventfd,
+		.vcpus = device.vcpus,
+		.vq = queue,
+		.flags = flags,
+		.dom = device.dom,
+	};
+
+	return ioctl(node, IOCTL_PRIVCMD_IOEVENTFD, &call);
+}
+
+static int *eventfds;
+
+static void register_all(void)
+{
+	struct rlimit limit = { queues + SPARE, queues + SPARE };
+
+	must("a limit of descriptors", setrlimit(RLIMIT_NOFILE, &limit));
+	eventfds = calloc(queues, sizeof(*eventfds));
+	node = must("/dev/xen/privcmd", open("/dev/xen/privcmd", O_RDWR | O_CLOEXEC));
+	for (unsigned int queue = 0; queue < queues; queue++) {
+		eventfds[queue] = queue + 1 < queues ? new_eventfd() : STDIN_FILENO;
+		must("IOCTL_PRIVCMD_IOEVENTFD", registration(queue, eventfds[queue], 0));
+	}
+}
+
+/* The loop sleeps in read() when this comes: the guest is at rest. */
+static void leave(int signal)
+{
+	(void)signal;
+	for (unsigned int queue = 0; queue < queues; queue++)
+		registration(queue, eventfds[queue], PRIVCMD_IOEVENTFD_FLAG_DEASSIGN);
+	device_close(&device);
+	_exit(EXIT_SUCCESS);
+}
+
+static struct dm_op message = { .op = XEN_DMOP_inject_msi };
+static struct privcmd_irqfd irqfd = { .fd = STDIN_FILENO };
+
+static void leave_irqfd(int signal)
+{
+	(void)signal;
+	irqfd.flags = PRIVCMD_IRQFD_FLAG_DEASSIGN;
+	ioctl(node, IOCTL_PRIVCMD_IRQFD, &irqfd);
+	_exit(EXIT_SUCCESS);
+}
+
+static void send_messages(domid_t dom)
+{
+	message.msi.addr = 0xfee00000;
+	message.msi.data = 0x41;
+	irqfd.dm_op = (uintptr_t)&message;
+	irqfd.size = DM_OP_SIZE(msi);
+	irqfd.dom = dom;
+	node = must("/dev/xen/privcmd", open("/dev/xen/privcmd", O_RDWR | O_CLOEXEC));
+	must("IOCTL_PRIVCMD_IRQFD", ioctl(node, IOCTL_PRIVCMD_IRQFD, &irqfd));
+	signal(SIGTERM, leave_irqfd);
+	puts("ready");
+	for (;;)
+		pause();
+}
+
+int main(int count, char *words[])
+{
+	if (count < 3) {
+		fputs("usage: bench-vmm (alone DOM | upstream DOM REGISTRATIONS | irqfd DOM)\n", stderr);
+		return EXIT_FAILURE;
+	}
+	begin("bench-vmm");
+	if (!strcmp(words[1], "irqfd"))
+		send_messages(strtoul(words[2], NULL, 10));
+	alone = !strcmp(words[1], "alone");
+	device_open(&device, strtoul(words[2], NULL, 10), BASE, SIZE);
+	if (count > 3) {
+		queues = strtoul(words[3], NULL, 10);
+		register_all();
+	}
+	signal(SIGTERM, leave);
+	puts("ready");
+	for (;;)
+		device_serve(&device, carry_out);
+}

@@ -1,0 +1,69 @@
+//! What is measured.
+
+use anyhow::Result;
+use xen_eventfd_bench::{Calls, Case, Filter, Interrupt, Kicks, Space, Way};
+use xen_eventfd_lab::Dom0;
+
+/// All cases of such a dom0 whose JSON contains one of `names`, or all.
+pub(super) fn all(dom0: Dom0, names: &[String]) -> Result<Vec<Case>> {
+    let mut chosen = Vec::new();
+    let kicks = kicks(dom0).into_iter().map(Case::Kicks);
+    for case in kicks.chain(calls(dom0).into_iter().map(Case::Calls)) {
+        let json = serde_json::to_string(&case)?;
+        if names.is_empty() || names.iter().any(|name| json.contains(name.as_str())) {
+            chosen.push(case);
+        }
+    }
+    Ok(chosen)
+}
+
+/// The ways that such a dom0 has. In a PV one Linux's own ioeventfd crashes the kernel.
+pub(super) fn ways(dom0: Dom0) -> Vec<Way> {
+    let mut ways = vec![Way::Vmm];
+    if dom0 == Dom0::Pvh {
+        ways.push(Way::Upstream);
+    }
+    ways.extend([Way::Engine, Way::Module, Way::FloorSilent, Way::Floor]);
+    ways
+}
+
+/// How many doorbells are registered.
+pub(super) const SIZES: [u32; 3] = [1, 64, 1024];
+
+fn kicks(dom0: Dom0) -> Vec<Kicks> {
+    let (space, filter) = (Space::Mmio, Filter::Datamatch);
+    let mut all = Vec::new();
+    for way in ways(dom0) {
+        let tables = matches!(way, Way::Upstream | Way::Engine | Way::Module);
+        let sizes = if tables { &SIZES[..] } else { &SIZES[..1] };
+        let alone = sizes.iter().map(|registrations| (*registrations, 1, true));
+        for (registrations, vcpus, backend) in alone.chain([(1, 1, false), (1, 2, true)]) {
+            if backend && !way.signals() {
+                continue;
+            }
+            all.push(Kicks { way, registrations, vcpus, space, filter, backend });
+        }
+    }
+    for space in [Space::Mmio, Space::Pio] {
+        for filter in [Filter::None, Filter::Wildcard, Filter::Datamatch] {
+            let (way, registrations, vcpus, backend) = (Way::Module, 1, 1, true);
+            let kicks = Kicks { way, registrations, vcpus, space, filter, backend };
+            if !all.contains(&kicks) {
+                all.push(kicks);
+            }
+        }
+    }
+    all
+}
+
+fn calls(dom0: Dom0) -> Vec<Calls> {
+    let ways = [Way::Vmm, Way::Engine, Way::Module, Way::Floor];
+    let mut all: Vec<Calls> = [Interrupt::Channel, Interrupt::Msi]
+        .into_iter()
+        .flat_map(|interrupt| ways.map(|way| Calls { way, interrupt }))
+        .collect();
+    if dom0 == Dom0::Pvh {
+        all.push(Calls { way: Way::Upstream, interrupt: Interrupt::Msi });
+    }
+    all
+}

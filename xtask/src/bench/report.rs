@@ -1,0 +1,464 @@
+//! `docs/bench.md` and its plots, out of figures alone.
+
+use super::cases;
+use super::host::Counted;
+use super::profile::{Part, Profile};
+use super::results::Results;
+use super::svg::{self, grouped};
+use super::targets::{self, quotient};
+use anyhow::{Context, Result};
+use std::fmt::Write as _;
+use std::fs;
+use xen_eventfd_bench::{Calls, Case, Figures, Filter, Interrupt, Kicks, Space, Spread, Way};
+use xen_eventfd_lab::{Dom0, workspace};
+
+/// Words that no figure changes.
+const BEGIN: &str = include_str!("begin.md");
+const READING: &str = include_str!("reading.md");
+
+/// What is known of one dom0.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) dom0: Dom0,
+    pub(super) results: Results,
+    pub(super) profiles: Vec<Profile>,
+}
+
+/// Writes the page and the plots.
+pub(super) fn write(all: &[Known], host: Option<&[Counted]>) -> Result<()> {
+    let docs = workspace().join("docs");
+    fs::create_dir_all(docs.join("bench"))?;
+    let plots = all.iter().flat_map(plots);
+    let plots = plots.map(|(name, plot)| (docs.join("bench").join(format!("{name}.svg")), plot));
+    for (path, text) in plots.chain([(docs.join("bench.md"), page(all, host))]) {
+        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn page(all: &[Known], host: Option<&[Counted]>) -> String {
+    let mut page = BEGIN.to_owned();
+    versions(&mut page, all);
+    promises(&mut page, all);
+    for known in all {
+        let Known { dom0, results, profiles } = known;
+        let title = dom0.name().to_uppercase();
+        let _ = writeln!(page, "## {title} dom0\n");
+        for (name, _) in plots(known) {
+            let _ = writeln!(page, "![{title} dom0: {name}](bench/{name}.svg)\n");
+        }
+        one_vcpu(&mut page, *dom0, results);
+        registrations(&mut page, *dom0, results);
+        two_vcpus(&mut page, *dom0, results);
+        grid(&mut page, results);
+        calls(&mut page, results);
+        parts(&mut page, profiles);
+    }
+    on_this_machine(&mut page, host);
+    page.push_str(READING);
+    page
+}
+
+fn versions(page: &mut String, all: &[Known]) {
+    let Some(Known { results: first, .. }) = all.first() else { return };
+    let _ = writeln!(page, "Measured with:\n\n| package | version |\n|---|---|");
+    for (package, version) in &first.versions {
+        let _ = writeln!(page, "| {package} | {version} |");
+    }
+    page.push('\n');
+    for Known { dom0, results, .. } in all {
+        let name = dom0.name().to_uppercase();
+        let count = results.measured.len();
+        let _ = match (results.twice, &results.differences[..]) {
+            (false, _) => writeln!(page, "{name} dom0: measured once.\n"),
+            (true, []) => writeln!(
+                page,
+                "{name} dom0: two runs of {count} measurements, the same to the last instruction.\n"
+            ),
+            (true, differences) => {
+                let _ = writeln!(
+                    page,
+                    "{name} dom0: **of {count} measurements {} differ in a second run**:\n",
+                    differences.len()
+                );
+                for one in differences {
+                    let [first, second] = one.medians.map(grouped);
+                    let _ =
+                        writeln!(page, "- {}: median {first}, then {second}", name_of(&one.case));
+                }
+                writeln!(page)
+            }
+        };
+    }
+}
+
+/// A case in words.
+fn name_of(case: &Case) -> String {
+    match case {
+        Case::Kicks(Kicks { way, registrations, vcpus, space, filter, backend }) => format!(
+            "kicks, {}, {} registrations, {vcpus} vCPUs, {}, {}, {}",
+            way.title(),
+            grouped((*registrations).into()),
+            name_of_space(*space),
+            name_of_filter(*filter),
+            if *backend { "heard" } else { "unheard" }
+        ),
+        Case::Calls(Calls { way, interrupt }) => {
+            format!("calls, {}, {}", call_title(*way), name_of_interrupt(*interrupt))
+        }
+    }
+}
+
+fn name_of_space(space: Space) -> &'static str {
+    match space {
+        Space::Mmio => "MMIO",
+        Space::Pio => "PIO",
+    }
+}
+
+fn name_of_filter(filter: Filter) -> &'static str {
+    match filter {
+        Filter::Datamatch => "datamatch",
+        Filter::Wildcard => "wildcard",
+        Filter::None => "none",
+    }
+}
+
+fn name_of_interrupt(interrupt: Interrupt) -> &'static str {
+    match interrupt {
+        Interrupt::Msi => "MSI",
+        Interrupt::Channel => "event channel",
+    }
+}
+
+fn promises(page: &mut String, all: &[Known]) {
+    let _ =
+        writeln!(page, "## Targets\n\n| dom0 | target | measured (medians) | |\n|---|---|---|---|");
+    for Known { dom0, results, .. } in all {
+        for target in targets::all(results) {
+            let _ = writeln!(
+                page,
+                "| {} | {} | {} | {} |",
+                dom0.name().to_uppercase(),
+                target.promise,
+                target.measured,
+                if target.kept { "kept" } else { "**missed**" }
+            );
+        }
+    }
+    page.push('\n');
+}
+
+/// `min | median | p99` of a spread.
+fn spread(spread: Option<&Spread>) -> String {
+    spread.map_or("– | – | –".to_owned(), |s| {
+        format!("{} | {} | {}", grouped(s.min()), grouped(s.median()), grouped(s.p99()))
+    })
+}
+
+/// For each sample, with two digits after the point.
+fn each(count: u64, samples: u64) -> String {
+    let hundredths = count * 100 / samples.max(1);
+    format!("{}.{:02}", hundredths / 100, hundredths % 100)
+}
+
+fn wakeups(figures: &Figures) -> String {
+    let w = &figures.wakeups;
+    let n = figures.samples;
+    format!(
+        "{} | {} | {} | {} | {}",
+        each(w.backend, n),
+        each(w.vmm, n),
+        each(w.engine, n),
+        each(w.others, n),
+        each(w.kernel, n)
+    )
+}
+
+fn rows<'a>(page: &mut String, dom0: Dom0, figures: impl Fn(Way) -> Option<&'a Figures>) {
+    let _ = writeln!(
+        page,
+        "| way | guest ticks: min | median | p99 | to the backend: min | median | p99 | dom0 ns | \
+         woken: backend | VMM | engine | others | kernel threads |\n\
+         |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+    );
+    for way in cases::ways(dom0) {
+        let Some(figures) = figures(way) else { continue };
+        let _ = writeln!(
+            page,
+            "| {} | {} | {} | {} | {} |",
+            way.title(),
+            spread(figures.ticks.as_ref()),
+            spread(figures.across.as_ref()),
+            grouped(figures.dom0 / figures.samples.max(1)),
+            wakeups(figures)
+        );
+    }
+    page.push('\n');
+}
+
+fn one_vcpu(page: &mut String, dom0: Dom0, results: &Results) {
+    let _ = writeln!(page, "### A kick: one vCPU, one doorbell\n");
+    rows(page, dom0, |way| results.kicks(way, 1, 1));
+    let _ = writeln!(
+        page,
+        "### The same, while nobody waits on the eventfd\n\nWhat the way itself costs: the backend does \
+         not run inside of the window.\n"
+    );
+    rows(page, dom0, |way| results.unheard(way));
+}
+
+fn two_vcpus(page: &mut String, dom0: Dom0, results: &Results) {
+    let _ = writeln!(page, "### Two vCPUs, back to back\n");
+    rows(page, dom0, |way| results.kicks(way, 1, 2));
+}
+
+fn registrations(page: &mut String, dom0: Dom0, results: &Results) {
+    let _ = writeln!(
+        page,
+        "### Among many doorbells\n\nMedian guest ticks of a kick to the last registration.\n\n\
+         | way | 1 | 64 | 1,024 | 1,024 to 1 |\n|---|--:|--:|--:|--:|"
+    );
+    for way in cases::ways(dom0) {
+        let medians = cases::SIZES
+            .map(|size| results.kicks(way, size, 1)?.ticks.as_ref().map(Spread::median));
+        let [Some(one), Some(some), Some(many)] = medians else { continue };
+        let _ = writeln!(
+            page,
+            "| {} | {} | {} | {} | {} |",
+            way.title(),
+            grouped(one),
+            grouped(some),
+            grouped(many),
+            quotient(many, one)
+        );
+    }
+    page.push('\n');
+}
+
+fn grid(page: &mut String, results: &Results) {
+    let _ = writeln!(
+        page,
+        "### The grid of pci-testdev\n\nGuest ticks of a write, with the module. *none*: no eventfd is \
+         registered, and the device model answers.\n\n\
+         | | none: min | median | p99 | wildcard: min | median | p99 | datamatch: min | median | p99 |\n\
+         |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+    );
+    for space in [Space::Mmio, Space::Pio] {
+        let cells = [Filter::None, Filter::Wildcard, Filter::Datamatch].map(|filter| {
+            let (way, registrations, vcpus, backend) = (Way::Module, 1, 1, true);
+            let kicks = Kicks { way, registrations, vcpus, space, filter, backend };
+            let figures = results.of(&Case::Kicks(kicks));
+            spread(figures.and_then(|figures| figures.ticks.as_ref()))
+        });
+        let _ = writeln!(page, "| {} | {} |", name_of_space(space), cells.join(" | "));
+    }
+    page.push('\n');
+}
+
+/// What tables call a way of calls.
+fn call_title(way: Way) -> &'static str {
+    match way {
+        Way::Floor | Way::FloorSilent => "floor: the backend raises it itself",
+        Way::Vmm => "a process reads the eventfd and raises it",
+        other => other.title(),
+    }
+}
+
+fn calls(page: &mut String, results: &Results) {
+    let _ = writeln!(
+        page,
+        "### A call: eventfd to guest\n\nTicks from before the backend's write until the guest's vCPU, \
+         which slept, runs after its handler.\n\n\
+         | interrupt | way | min | median | p99 | woken: VMM | engine | others | kernel threads |\n\
+         |---|---|--:|--:|--:|--:|--:|--:|--:|"
+    );
+    for interrupt in [Interrupt::Channel, Interrupt::Msi] {
+        for way in [Way::Vmm, Way::Upstream, Way::Engine, Way::Module, Way::Floor] {
+            let case = Case::Calls(Calls { way, interrupt });
+            let Some(figures) = results.of(&case) else { continue };
+            let (w, n) = (&figures.wakeups, figures.samples);
+            let _ = writeln!(
+                page,
+                "| {} | {} | {} | {} | {} | {} | {} |",
+                name_of_interrupt(interrupt),
+                call_title(way),
+                spread(figures.across.as_ref()),
+                each(w.vmm, n),
+                each(w.engine, n),
+                each(w.others, n),
+                each(w.kernel, n)
+            );
+        }
+    }
+    page.push('\n');
+}
+
+/// Functions that a way's list has.
+const FUNCTIONS: usize = 12;
+
+fn parts(page: &mut String, profiles: &[Profile]) {
+    if profiles.is_empty() {
+        return;
+    }
+    let titles = Part::ALL.map(Part::title).join(" | ");
+    let _ = writeln!(
+        page,
+        "### Where the instructions go\n\nInstructions for each kick, counted by a plug-in of QEMU \
+         (`bench/profiler`) from the first kick to the last.\n\n\
+         | way | {titles} | all |\n|---|--:|--:|--:|--:|--:|--:|"
+    );
+    for profile in profiles {
+        let part = |part| profile.parts.get(&part).copied().unwrap_or(0);
+        let each = |count: u64| grouped(count / profile.kicks.max(1));
+        let cells = Part::ALL.map(|one| each(part(one))).join(" | ");
+        let all = each(profile.parts.values().sum());
+        let _ = writeln!(page, "| {} | {cells} | {all} |", profile.way.title());
+    }
+    let _ = writeln!(page, "\nThe functions with the most of them:\n");
+    for profile in profiles {
+        let name = |(part, symbol, count): &(Part, String, u64)| {
+            let symbol = format!("{:#}", rustc_demangle::demangle(symbol));
+            // Markdown would take what is between these for a tag.
+            let symbol = symbol.replace('<', "\\<");
+            format!("{} {symbol} ({})", part.title(), grouped(count / profile.kicks.max(1)))
+        };
+        let names: Vec<_> = profile.functions.iter().take(FUNCTIONS).map(name).collect();
+        let _ = writeln!(page, "- **{}**: {}", profile.way.title(), names.join(", "));
+    }
+    page.push('\n');
+}
+
+fn on_this_machine(page: &mut String, host: Option<&[Counted]>) {
+    let _ = writeln!(page, "## Without Xen\n");
+    let Some(counted) = host else {
+        let _ = writeln!(page, "Not counted: the machine has no valgrind.\n");
+        return;
+    };
+    let _ = writeln!(
+        page,
+        "Instructions of the program, as callgrind counts them; what the kernel does in system calls is \
+         not among them. The model's rows are several threads, whose order is not always the same.\n\n\
+         | | instructions |\n|---|--:|"
+    );
+    for one in counted {
+        let _ = writeln!(page, "| {} | {} |", one.title, grouped(one.instructions));
+    }
+    page.push('\n');
+}
+
+/// Names and contents.
+fn plots(known: &Known) -> Vec<(String, String)> {
+    let Known { dom0, results, .. } = known;
+    let (title, name) = (dom0.name().to_uppercase(), dom0.name());
+    let ticks = |way, size| results.kicks(way, size, 1)?.ticks.as_ref();
+    let unheard = |way| results.unheard(way)?.ticks.as_ref();
+    let ways = cases::ways(*dom0);
+    let bars: Vec<_> = ways
+        .iter()
+        .filter_map(|way| ticks(*way, 1).map(|s| (way.title(), s.median(), s.p99())))
+        .collect();
+    let alone: Vec<_> = ways
+        .iter()
+        .filter_map(|way| unheard(*way).map(|s| (way.title(), s.median(), s.p99())))
+        .collect();
+    let percentiles: Vec<_> = ways
+        .iter()
+        .filter_map(|way| {
+            let across = results.kicks(*way, 1, 1)?.across.as_ref()?;
+            Some((way.title(), across.percentiles().to_vec()))
+        })
+        .collect();
+    let sizes: Vec<_> = ways
+        .iter()
+        .filter_map(|way| {
+            let points = cases::SIZES.map(|size| ticks(*way, size).map(Spread::median));
+            let points: Option<Vec<u64>> = points.into_iter().collect();
+            Some((way.title(), points?))
+        })
+        .collect();
+    let percent = [0, 25, 50, 75, 100].map(|p| (p, format!("{p} %")));
+    let counts = cases::SIZES.map(|size| grouped(size.into()));
+    let counts: Vec<_> = counts.into_iter().enumerate().collect();
+    vec![
+        (
+            format!("kicks-{name}"),
+            svg::bars(&format!("{title} dom0: a kick, median and p99"), "guest ticks", &bars),
+        ),
+        (
+            format!("unheard-{name}"),
+            svg::bars(
+                &format!("{title} dom0: a kick, median and p99, while nobody waits"),
+                "guest ticks",
+                &alone,
+            ),
+        ),
+        (
+            format!("backend-{name}"),
+            svg::lines(
+                &format!("{title} dom0: from the guest's write to the backend"),
+                "ticks, by percentile",
+                &percent,
+                &percentiles,
+            ),
+        ),
+        (
+            format!("registrations-{name}"),
+            svg::lines(
+                &format!("{title} dom0: a kick among many doorbells"),
+                "guest ticks, by registrations",
+                &counts,
+                &sizes,
+            ),
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use xen_eventfd_bench::{Measured, Wakeups};
+
+    fn known(differs: bool) -> Known {
+        let measured = |way, registrations, ticks: u64| {
+            let (vcpus, space, filter, backend) = (1, Space::Mmio, Filter::Datamatch, true);
+            let kicks = Kicks { way, registrations, vcpus, space, filter, backend };
+            let figures = Figures {
+                samples: 1000,
+                ticks: Spread::of(vec![ticks, ticks + 10]),
+                across: Spread::of(vec![ticks - 1000]),
+                found: 1000,
+                delivered: 1000,
+                dom0: 12_345_678,
+                wakeups: Wakeups { backend: 1000, vmm: 1001, ..Wakeups::default() },
+            };
+            Measured { case: Case::Kicks(kicks), figures }
+        };
+        let first = vec![measured(Way::Module, 1, 23_000), measured(Way::Floor, 1, 22_000)];
+        let mut second = first.clone();
+        if differs {
+            second[1] = measured(Way::Floor, 1, 22_500);
+        }
+        let results = Results::new(BTreeMap::new(), first, Some(&second));
+        Known { dom0: Dom0::Pv, results, profiles: Vec::new() }
+    }
+
+    #[test]
+    fn a_page_has_its_figures_and_says_that_they_came_again() {
+        let page = page(&[known(false)], None);
+        assert!(page.contains("the same to the last instruction"), "{page}");
+        assert!(page.contains("| ours, module | 23,000 | 23,000 | 23,010 |"), "{page}");
+        assert!(page.contains("| 1.00 | 1.00 | 0.00 | 0.00 | 0.00 |"), "{page}");
+        assert!(page.contains("23,000 of 22,000: 1.045 | kept"), "{page}");
+        assert!(page.contains("1,001 in 1,000 kicks | **missed**"), "{page}");
+        assert!(page.contains("no valgrind"), "{page}");
+    }
+
+    #[test]
+    fn a_page_says_what_did_not_come_again() {
+        let page = page(&[known(true)], None);
+        assert!(page.contains("of 2 measurements 1 differ in a second run"), "{page}");
+        assert!(page.contains("median 22,000, then 22,500"), "{page}");
+    }
+}

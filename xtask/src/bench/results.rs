@@ -1,0 +1,93 @@
+//! What was measured: kept below `target/bench`, so that a report can be written again.
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use xen_eventfd_bench::{Case, Figures, Filter, Kicks, Measured, Space, Way};
+use xen_eventfd_lab::{Dom0, target_folder};
+
+/// The figures of one dom0.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Results {
+    /// Linux, Xen and QEMU that they were measured with: package and version.
+    pub(super) versions: BTreeMap<String, String>,
+    /// In the order in which they were measured.
+    pub(super) measured: Vec<Measured>,
+    /// What a second run has measured differently.
+    pub(super) differences: Vec<Difference>,
+    /// There was a second run.
+    pub(super) twice: bool,
+}
+
+/// Two runs of one case that are not the same.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Difference {
+    pub(super) case: Case,
+    /// The medians of either run, of ticks in the guest or across.
+    pub(super) medians: [u64; 2],
+}
+
+fn path(dom0: Dom0) -> PathBuf {
+    target_folder().join("bench").join(format!("{}.json", dom0.name()))
+}
+
+impl Results {
+    /// Compares two runs, if there was a second one.
+    pub(super) fn new(
+        versions: BTreeMap<String, String>,
+        measured: Vec<Measured>,
+        again: Option<&[Measured]>,
+    ) -> Self {
+        let second = again.unwrap_or_default();
+        let again_of = |one: &Measured| second.iter().find(|other| other.case == one.case);
+        let pairs = measured.iter().filter_map(|one| Some((one, again_of(one)?)));
+        let differences = pairs
+            .filter(|(one, other)| one != other)
+            .map(|(one, other)| Difference {
+                case: one.case,
+                medians: [median(&one.figures), median(&other.figures)],
+            })
+            .collect();
+        let twice = again.is_some();
+        Self { versions, measured, differences, twice }
+    }
+
+    pub(super) fn save(&self, dom0: Dom0) -> Result<()> {
+        let path = path(dom0);
+        fs::create_dir_all(path.parent().context("a folder")?)?;
+        let text = serde_json::to_string(self)?;
+        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
+    }
+
+    /// What was measured last in such a dom0; `None` if nothing was.
+    pub(super) fn load(dom0: Dom0) -> Result<Option<Self>> {
+        match fs::read_to_string(path(dom0)) {
+            Ok(text) => Ok(Some(serde_json::from_str(&text)?)),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// The figures of a case.
+    pub(super) fn of(&self, case: &Case) -> Option<&Figures> {
+        self.measured.iter().find(|one| one.case == *case).map(|one| &one.figures)
+    }
+
+    /// The figures of kicks by datamatch into memory.
+    pub(super) fn kicks(&self, way: Way, registrations: u32, vcpus: u32) -> Option<&Figures> {
+        let (space, filter, backend) = (Space::Mmio, Filter::Datamatch, true);
+        self.of(&Case::Kicks(Kicks { way, registrations, vcpus, space, filter, backend }))
+    }
+
+    /// The same from one vCPU to one registration, while nobody waits.
+    pub(super) fn unheard(&self, way: Way) -> Option<&Figures> {
+        let (space, filter, backend) = (Space::Mmio, Filter::Datamatch, false);
+        self.of(&Case::Kicks(Kicks { way, registrations: 1, vcpus: 1, space, filter, backend }))
+    }
+}
+
+fn median(figures: &Figures) -> u64 {
+    let spread = figures.ticks.as_ref().or(figures.across.as_ref());
+    spread.map_or(0, xen_eventfd_bench::Spread::median)
+}

@@ -1,0 +1,147 @@
+//! The machine that is measured on: everything built, and one boot.
+
+use crate::kmod::{self, Module};
+use crate::upstream::Upstream;
+use anyhow::{Context, Result, ensure};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+use xen_eventfd_bench::{Case, Measured};
+use xen_eventfd_lab::{
+    Boot, Dom0, KernelBuild, Lab, build_guest, build_static, target_folder, workspace,
+};
+
+/// How long one boot's measurements may take.
+const TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Loads what is measured.
+const LOAD: &str = "insmod /lib/modules/xen-eventfd.ko && insmod /lib/modules/floor.ko";
+
+/// All that goes into dom0.
+#[derive(Debug)]
+pub(super) struct Rig {
+    lab: Lab,
+    module: Module,
+    upstream: Upstream,
+    floor: PathBuf,
+    vmm: PathBuf,
+    bench: PathBuf,
+    guest: PathBuf,
+}
+
+impl Rig {
+    pub(super) fn build() -> Result<Self> {
+        let lab = Lab::prepare()?;
+        let kernel = lab.kernel_build()?;
+        let (module, upstream) = (kmod::build(&lab, false)?, Upstream::build(&kernel)?);
+        let programs = target_folder().join("lab-bench").join(kernel.release());
+        kernel.make_programs(workspace(), "bench/vmm", &programs)?;
+        Ok(Self {
+            module,
+            upstream,
+            floor: floor(&kernel)?,
+            vmm: programs.join("bench-vmm"),
+            bench: build_static("xen-eventfd-bench", "bench")?,
+            guest: build_guest("xen-eventfd-guest")?,
+            lab,
+        })
+    }
+
+    /// What is measured with: packages and their versions.
+    pub(super) fn versions(&self) -> BTreeMap<String, String> {
+        let told = ["xen-hypervisor", "linux-binary", "qemu-system-x86"];
+        let packages = self.lab.manifest().packages.iter();
+        let told = packages.filter(|p| told.iter().any(|begin| p.name.starts_with(begin)));
+        told.map(|package| (package.name.clone(), package.version.clone())).collect()
+    }
+
+    /// One boot.
+    pub(super) fn measure(&self, dom0: Dom0, cases: &[Case]) -> Result<Vec<Measured>> {
+        self.measure_on(self.boot(dom0, "bench"), dom0, cases).map(|(measured, _)| measured)
+    }
+
+    /// The machine, before anything is loaded or measured.
+    fn boot(&self, dom0: Dom0, name: &str) -> Boot {
+        let boot = Boot::new(dom0)
+            .deterministic()
+            .timeout(Duration::from_secs(900))
+            .name(format!("{name}-{}", dom0.name()))
+            .payload("bin/bench", &self.bench)
+            .payload("bin/bench-vmm", &self.vmm)
+            .payload("lab/guest", &self.guest)
+            .payload("lib/modules/floor.ko", &self.floor);
+        let boot = self.module.put(boot);
+        if dom0 == Dom0::Pvh { self.upstream.put(boot) } else { boot }
+    }
+
+    fn measure_on(
+        &self,
+        boot: Boot,
+        dom0: Dom0,
+        cases: &[Case],
+    ) -> Result<(Vec<Measured>, PathBuf)> {
+        let boot = boot.payload_bytes("lab/cases", 0o644, serde_json::to_vec(cases)?);
+        let script = format!("{LOAD} && bench run /lab/cases");
+        let mut measured = Vec::new();
+        let outcome = self.lab.run(boot, &script, TIMEOUT, |line| match Measured::parse(line) {
+            Some(one) => {
+                println!("{}: {line}", dom0.name());
+                measured.push(one);
+                eprintln!("{}: {} of {}", dom0.name(), measured.len(), cases.len());
+            }
+            None => eprintln!("{}: {line}", dom0.name()),
+        })?;
+        ensure!(!measured.is_empty(), "nothing was measured: {}", outcome.report);
+        Ok((measured, outcome.folder))
+    }
+
+    /// One boot whose instructions are counted: for each case, what the plug-in tells of its blocks.
+    pub(super) fn profile(&self, dom0: Dom0, cases: &[Case]) -> Result<String> {
+        let plugin = format!("file={},out=blocks", profiler()?.display());
+        let boot = self.boot(dom0, "profile").qemu_argument("-plugin").qemu_argument(plugin);
+        let (_, folder) = self.measure_on(boot, dom0, cases)?;
+        let path = folder.join("blocks");
+        std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+    }
+
+    /// The functions of Xen and of dom0's kernel, its modules included, that these addresses are in;
+    /// each line an address and a name.
+    pub(super) fn symbols(&self, dom0: Dom0, addresses: &[String]) -> Result<Vec<String>> {
+        let questions: String = addresses.iter().map(|address| format!("{address} ~\n")).collect();
+        let boot = self.boot(dom0, "symbols").payload_bytes("lab/questions", 0o644, questions);
+        // A question is the last of the lines with its address, and its answer the symbol before.
+        let script = format!(
+            "{LOAD} && {{ cat /lab/questions; \
+             awk '{{print $1, $3, $4}}' /proc/kallsyms /proc/xen/xensyms; }} | LC_ALL=C sort | \
+             awk '$2 == \"~\" {{print $1, last; next}} {{last = $2 \" \" $3}}'"
+        );
+        let outcome = self.lab.run(boot, &script, TIMEOUT, |_| {})?;
+        ensure!(outcome.output.success(), "{}", outcome.report);
+        Ok(outcome.output.lines)
+    }
+}
+
+/// Builds the plug-in for QEMU that counts.
+fn profiler() -> Result<PathBuf> {
+    let path = target_folder().join("bench/profiler.so");
+    std::fs::create_dir_all(path.parent().context("a folder")?)?;
+    let source = workspace().join("bench/profiler/profiler.c");
+    let status = Command::new("gcc")
+        .args(["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"])
+        .arg(&path)
+        .arg(&source)
+        .status()
+        .context("gcc could not be started")?;
+    ensure!(status.success(), "{} could not be built", source.display());
+    Ok(path)
+}
+
+/// Builds the module `kernel/tests/floor`.
+fn floor(kernel: &KernelBuild) -> Result<PathBuf> {
+    let output = target_folder().join("floor").join(kernel.release());
+    kernel.make(workspace(), "kernel/tests/floor", &output, &[])?;
+    let path = output.join("xen-eventfd-floor.ko");
+    ensure!(path.exists(), "{}: make succeeded, yet it is not there", path.display());
+    Ok(path)
+}

@@ -1,0 +1,111 @@
+//! What the project promises of its figures, and whether they keep it.
+
+use super::results::Results;
+use super::svg::grouped;
+use xen_eventfd_bench::{Figures, Spread, Way};
+
+/// A promise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Target {
+    /// What is promised.
+    pub(super) promise: &'static str,
+    /// The two figures.
+    pub(super) measured: String,
+    /// Whether it is kept.
+    pub(super) kept: bool,
+}
+
+fn ticks(results: &Results, way: Way, registrations: u32) -> Option<u64> {
+    results.kicks(way, registrations, 1)?.ticks.as_ref().map(Spread::median)
+}
+
+fn unheard(results: &Results, way: Way) -> Option<u64> {
+    results.unheard(way)?.ticks.as_ref().map(Spread::median)
+}
+
+/// `part` in thousandths of `whole`.
+fn thousandths(part: u64, whole: u64) -> u64 {
+    part * 1000 / whole.max(1)
+}
+
+/// A quotient with three digits after the point.
+pub(super) fn quotient(part: u64, whole: u64) -> String {
+    let thousandths = thousandths(part, whole);
+    format!("{}.{:03}", thousandths / 1000, thousandths % 1000)
+}
+
+/// Whether `part` is at most so many thousandths of `whole`.
+fn at_most(promise: &'static str, part: u64, whole: u64, limit: u64) -> Target {
+    let measured = format!("{} of {}: {}", grouped(part), grouped(whole), quotient(part, whole));
+    Target { promise, measured, kept: thousandths(part, whole) <= limit }
+}
+
+/// Wakeups that are nobody's but the engine's business.
+fn foreign(figures: &Figures) -> u64 {
+    figures.wakeups.vmm + figures.wakeups.engine + figures.wakeups.others
+}
+
+/// With what the floor costs: nothing that is done in dom0 can cost less.
+fn half_of_upstream(promise: &'static str, ticks: impl Fn(Way) -> Option<u64>) -> Option<Target> {
+    let (module, upstream, floor) =
+        (ticks(Way::Module)?, ticks(Way::Upstream)?, ticks(Way::Floor)?);
+    let mut target = at_most(promise, module, upstream, 500);
+    target.measured.push_str(&format!("; the floor: {}", quotient(floor, upstream)));
+    Some(target)
+}
+
+/// All promises that these results can be held to. Compared are medians.
+pub(super) fn all(results: &Results) -> Vec<Target> {
+    let mut targets = Vec::new();
+    let one = |way| ticks(results, way, 1);
+    if let (Some(module), Some(floor)) = (one(Way::Module), one(Way::Floor)) {
+        let promise = "module: at most 1.05 times the floor with the same waiter";
+        targets.push(at_most(promise, module, floor, 1050));
+    }
+    let alone = |way| unheard(results, way);
+    if let (Some(module), Some(floor)) = (alone(Way::Module), alone(Way::Floor)) {
+        let promise = "module: the same, nobody waiting";
+        targets.push(at_most(promise, module, floor, 1050));
+    }
+    let promise = "module: at most half of upstream C";
+    targets.extend(half_of_upstream(promise, one));
+    let promise = "module: the same, no backend waiting";
+    targets.extend(half_of_upstream(promise, alone));
+    if let Some(figures) = results.kicks(Way::Module, 1, 1) {
+        targets.push(Target {
+            promise: "module: no process woken but the backend",
+            measured: format!(
+                "{} in {} kicks",
+                grouped(foreign(figures)),
+                grouped(figures.samples)
+            ),
+            // Something wakes up by a timer now and then, whatever the guest does.
+            kept: foreign(figures) * 100 < figures.samples,
+        });
+    }
+    if let (Some(many), Some(module)) = (ticks(results, Way::Module, 1024), one(Way::Module)) {
+        let promise = "module: 1,024 registrations at most 1.05 times one";
+        targets.push(at_most(promise, many, module, 1050));
+    }
+    if let (Some(many), Some(engine)) = (ticks(results, Way::Engine, 1024), one(Way::Engine)) {
+        let promise = "userspace engine: 1,024 registrations at most 1.05 times one";
+        targets.push(at_most(promise, many, engine, 1050));
+    }
+    if let (Some(engine), Some(vmm)) = (one(Way::Engine), one(Way::Vmm)) {
+        let promise = "userspace engine: at most 1.05 times a minimal loop in C";
+        targets.push(at_most(promise, engine, vmm, 1050));
+    }
+    targets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_kept_up_to_itself() {
+        assert!(at_most("", 1050, 1000, 1050).kept);
+        assert!(!at_most("", 1051, 1000, 1050).kept);
+        assert_eq!(quotient(22_441, 20_000), "1.122");
+    }
+}
