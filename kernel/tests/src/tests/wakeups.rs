@@ -79,7 +79,7 @@ pub(super) fn none(play: &mut Play<'_>) -> Result<()> {
     let woken: u64 = after.values().sum::<u64>() - before.values().sum::<u64>();
     println!("wakeups: {woken} of other processes for 1000 kicks");
     ensure!(moved.is_empty(), "woken for kicks that nobody reads: {moved:?}");
-    ensure!(before.len() >= 4, "these are too few: {before:?}");
+    ensure!(before.len() >= 3, "these are too few: {before:?}");
     let (kicks, seen) = (taken(&kick)?, vmm.seen()?);
     ensure!(kicks == 1000, "{kicks} kicks");
     ensure!(seen.writes_to(DOORBELL) == 0 && seen.wakeups == 1, "{seen:?}");
