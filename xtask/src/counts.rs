@@ -47,7 +47,7 @@ mod tests {
 
     #[track_caller]
     fn assert_count(output: &str, passed: u32, failed: u32) {
-        assert_eq!(count(output), Tally { passed, failed, skipped: 0 });
+        assert_eq!(count(output), Tally { passed, failed, ..Tally::default() });
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! How many passed, how many failed, and how many could not be played.
 
+use crate::kmod::kernel_log::broke_a_process;
 use std::fmt;
 use std::ops::AddAssign;
 
@@ -10,6 +11,8 @@ pub(crate) struct Tally {
     pub(crate) failed: u32,
     /// Their engine has no way to do what they want.
     pub(crate) skipped: u32,
+    /// The emulator broke a process of dom0: what failed may be its doing.
+    pub(crate) broken: bool,
 }
 
 impl AddAssign for Tally {
@@ -17,6 +20,7 @@ impl AddAssign for Tally {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
+        self.broken |= other.broken;
     }
 }
 
@@ -43,6 +47,7 @@ impl Tally {
     /// Counts a line of the scenarios' program: `ok NAME`, `FAILED NAME: WHY` or
     /// `skipped NAME: WHAT`.
     pub(crate) fn count(&mut self, line: &str) {
+        self.broken |= broke_a_process(line);
         match line.split_whitespace().next() {
             Some("ok") => self.passed += 1,
             Some("FAILED") => self.failed += 1,
@@ -62,7 +67,7 @@ mod tests {
         let lines = "ok      one_queue\nFAILED  msi: why\nskipped held: fallbacks\nv0: done\n\n\
             1 passed, 1 failed, 1 skipped";
         lines.lines().for_each(|line| tally.count(line));
-        assert_eq!(tally, Tally { passed: 1, failed: 1, skipped: 1 });
+        assert_eq!(tally, Tally { passed: 1, failed: 1, skipped: 1, broken: false });
         assert_eq!(tally.to_string(), "1 passed, 1 failed, 1 skipped");
         assert_eq!(Tally { skipped: 0, ..tally }.to_string(), "1 passed, 1 failed");
     }

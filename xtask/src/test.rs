@@ -159,7 +159,7 @@ mod tests {
     fn the_sum_is_over_all_stages() {
         let verdict = |passed, failed| Verdict {
             stage: Stage::Docs,
-            tally: Tally { passed, failed, skipped: 0 },
+            tally: Tally { passed, failed, ..Tally::default() },
             time: Duration::from_secs(61),
         };
         let total = conclude(&[verdict(3, 0), verdict(4, 2)]);

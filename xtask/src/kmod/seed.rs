@@ -193,7 +193,8 @@ fn verdict(place: &str, what: &str, result: Result<()>) -> Tally {
         }
         Err(error) => {
             println!("{place}: FAILED  {what}: {error:#}");
-            Tally::one(false)
+            let broken = kernel_log::broke_a_process(&format!("{error:#}"));
+            Tally { broken, ..Tally::one(false) }
         }
     }
 }
