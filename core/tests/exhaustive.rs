@@ -173,7 +173,7 @@ fn every_registration_is_taken_or_refused_as_the_reference_says() {
     }
 }
 
-/// All tables of up to three registrations out of 26, and all kicks at them.
+/// All tables of up to three registrations out of 24, and all kicks at them.
 #[test]
 fn every_small_table_sends_every_kick_where_a_list_does() {
     let masks = [(Width::One, 0xFF), (Width::Two, 0xFFFF), (Width::Two, 1)];
