@@ -20,7 +20,7 @@ use crate::protocol::doorbell::Bytes;
 use crate::protocol::irq::{Irq, Line};
 use crate::protocol::seed::Operation;
 use crate::protocol::{DomId, Doorbell, IoServerId, Kick, Port};
-use crate::server::{dead_or, Server};
+use crate::server::{dead_or, is_alive, Server};
 use crate::{xen, xenstore};
 use kernel::prelude::*;
 use kernel::sync::lock::spinlock::{new_spinlock_irq, SpinLockIrq};
@@ -432,7 +432,7 @@ impl Guest {
     pub(crate) fn bury_if_dead(&self) -> bool {
         let alive = match &*self.changes.lock() {
             Life::Served(served) => served.server.is_alive(self.dom),
-            Life::Reserved => !matches!(xen::vcpus(self.dom).map_err(dead_or), Err(ENODEV)),
+            Life::Reserved => is_alive(self.dom),
             Life::Apart | Life::Dead => true,
         };
         if alive {

@@ -50,6 +50,20 @@ pub(crate) fn dead_or(error: Error) -> Error {
     }
 }
 
+/// Whether a guest in which we have no server is neither gone nor dying. Xen counts the vCPUs of one
+/// that is dying, but creates no server in it.
+pub(crate) fn is_alive(dom: DomId) -> bool {
+    match xen::create_server(dom) {
+        Ok(id) => {
+            if xen::destroy_server(dom, id).is_err() {
+                pr_warn_once!("a spare ioreq server stays\n");
+            }
+            true
+        }
+        Err(error) => error != EINVAL && dead_or(error) != ENODEV,
+    }
+}
+
 /// Creates the server with the highest id that is free.
 ///
 /// Xen hands out the lowest free id and asks the highest first, so a server created later would

@@ -77,6 +77,8 @@ impl Stage {
     ) {
         let each = match cpus {
             Some(cpus) => vec![(cpus, false)],
+            // The module's part in a race is the same by either of its ABIs.
+            None if !self.engine.is_whole() => vec![(1, false)],
             None => vec![(1, false), (RACE_CPUS, names.is_empty())],
         };
         for (cpus, races) in each {
