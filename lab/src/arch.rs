@@ -58,6 +58,20 @@ impl Arch {
         }
     }
 
+    /// The package of the emulator, which is built from the same source.
+    pub(crate) fn emulator_package(self) -> &'static str {
+        match self {
+            Self::X86_64 => "qemu-system-x86",
+        }
+    }
+
+    /// What QEMU's build calls the machine that it emulates.
+    pub(crate) fn emulator_target(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64-softmmu",
+        }
+    }
+
     /// Name of the emulator's binary.
     pub(crate) fn emulator(self) -> &'static str {
         match self {

@@ -6,6 +6,7 @@
 //! <cache>/labs/current-<arch>     digest of the lab in use
 //! <cache>/labs/<digest>/          one lab: manifest.json, root/, xen, vmlinuz, modules/, images/
 //! <cache>/labs/<digest>.lock      held, shared, by everybody who uses that lab
+//! <cache>/emulators/              the same for the QEMU that runs them
 //! <cache>/kernel-builds/          the same for trees that build kernel modules: current-<arch>,
 //!                                 <digest>/, <digest>.lock, a lock and an apt of their own
 //! <cache>/systems/                the same for systems that packages are installed in
@@ -37,6 +38,7 @@ pub(crate) struct Cache {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shelf {
     Labs,
+    Emulators,
     KernelBuilds,
     Systems,
 }
@@ -45,6 +47,7 @@ impl Shelf {
     fn folder(self) -> &'static str {
         match self {
             Self::Labs => "labs",
+            Self::Emulators => "emulators",
             Self::KernelBuilds => "kernel-builds",
             Self::Systems => "systems",
         }
@@ -81,7 +84,7 @@ impl Cache {
         let apt = self.folder.join("apt");
         match self.shelf {
             Shelf::Labs => apt.join(arch.debian()),
-            Shelf::KernelBuilds | Shelf::Systems => {
+            Shelf::Emulators | Shelf::KernelBuilds | Shelf::Systems => {
                 apt.join(format!("{}-{}", arch.debian(), self.shelf.folder()))
             }
         }
@@ -122,7 +125,7 @@ impl Cache {
     pub(crate) fn lock(&self, progress: Progress) -> Result<Lock> {
         let path = match self.shelf {
             Shelf::Labs => self.folder.join("lock"),
-            Shelf::KernelBuilds | Shelf::Systems => self.shelf().join("lock"),
+            Shelf::Emulators | Shelf::KernelBuilds | Shelf::Systems => self.shelf().join("lock"),
         };
         let file = open_lock(&path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {

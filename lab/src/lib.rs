@@ -16,7 +16,8 @@
 //! Data goes one way. `setup` has `apt` resolve and download and `packages` unpack into the `cache`,
 //! `image` makes dom0's initramfs, `boot` says what the machine is like, `qemu` runs it. Then
 //! `recorder` listens to Xen's console, `commands` talks to dom0's second serial port, and
-//! [`Machine`] is both together. `kernel_build` is set up in the same way, when a module is built
+//! [`Machine`] is both together. `emulator` is the QEMU that runs it, built from Debian's source.
+//! `kernel_build` is set up in the same way, when a module is built
 //! for dom0's kernel and not before; so is `system`, when packages are installed. Both are a `tree`
 //! in which commands run.
 //!
@@ -33,6 +34,7 @@ mod commands;
 mod console;
 mod cpio;
 mod elf;
+mod emulator;
 mod image;
 mod kernel_build;
 mod machine;
@@ -67,6 +69,7 @@ pub use crate::{
 };
 use crate::{
     cache::{Cache, Lock, Shelf},
+    emulator::Emulator,
     packages::LabPackages,
     qemu::Qemu,
     run::Run,
@@ -101,6 +104,7 @@ pub struct Lab {
     arch: Arch,
     folder: PathBuf,
     manifest: Manifest,
+    emulator: Emulator,
     _held: Lock,
 }
 
@@ -133,7 +137,8 @@ impl Lab {
         let held = cache.hold(&digest)?;
         let folder = cache.item(&digest);
         let manifest = Manifest::load(&folder.join("manifest.json"))?;
-        Ok(Self { arch, folder, manifest, _held: held })
+        let emulator = Emulator::prepare(arch, &manifest)?;
+        Ok(Self { arch, folder, manifest, emulator, _held: held })
     }
 
     /// Boots, and returns when dom0 answers.
@@ -147,7 +152,7 @@ impl Lab {
         let run = Run::new(&name, &self.folder)?;
         image::with_payload(&base, &boot.payload, &run.folder().join("dom0.cpio"))?;
         let arguments = boot.arguments(self.arch)?;
-        let (qemu, ports) = Qemu::start(&self.folder, self.arch, &arguments, run.folder())?;
+        let (qemu, ports) = Qemu::start(&self.folder, &self.emulator, &arguments, run.folder())?;
         Machine::new(qemu, ports, run, &boot)
     }
 

@@ -8,10 +8,10 @@ use sha2::{Digest, Sha256};
 
 use crate::arch::Arch;
 
-/// One package, exactly.
+/// One package, or one of the files of a source package, exactly.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Package {
-    /// Its name.
+    /// Its name; of a source package the name of what is built from it.
     pub name: String,
     /// Its version.
     pub version: String,
@@ -24,6 +24,11 @@ pub struct Package {
 }
 
 impl Package {
+    /// Whether it is a file of a source package.
+    pub(crate) fn is_source(&self) -> bool {
+        !self.file.ends_with(".deb")
+    }
+
     /// Whether `folder` holds the very archive.
     pub(crate) fn is_in(&self, folder: &Path) -> bool {
         let path = folder.join(&self.file);
@@ -47,6 +52,13 @@ impl Manifest {
     pub(crate) fn new(layout: u32, arch: Arch, mut packages: Vec<Package>) -> Self {
         packages.sort();
         Self { layout, architecture: arch.debian().to_owned(), packages }
+    }
+
+    /// The same and these.
+    pub(crate) fn with(mut self, packages: Vec<Package>) -> Self {
+        self.packages.extend(packages);
+        self.packages.sort();
+        self
     }
 
     /// Names this very set of packages; 16 hexadecimal digits.

@@ -101,7 +101,7 @@ pub(crate) fn unpack_all(manifest: &Manifest, archives: &Path, root: &Path) -> R
         fs::remove_dir_all(root).with_context(|| format!("{}: cannot remove", root.display()))?;
     }
     merge_usr(root)?;
-    for package in &manifest.packages {
+    for package in manifest.packages.iter().filter(|package| !package.is_source()) {
         unpack(&archives.join(&package.file), root)?;
     }
     check_merged(root)

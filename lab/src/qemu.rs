@@ -22,7 +22,7 @@ use rustix::{
     },
 };
 
-use crate::arch::Arch;
+use crate::{arch::Arch, emulator::Emulator};
 
 /// A running QEMU, with our ends of its serial ports.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl Qemu {
     /// Starts the lab's QEMU in the folder `run`, where the images lie.
     pub(crate) fn start(
         lab: &Path,
-        arch: Arch,
+        emulator: &Emulator,
         arguments: &[String],
         run: &Path,
     ) -> Result<(Self, Ports)> {
@@ -60,7 +60,7 @@ impl Qemu {
         let (requests_end, requests) = pipe()?;
         let ends: [OwnedFd; 3] = [console_end.into(), answers_end.into(), requests_end.into()];
         let raw = ends.each_ref().map(|end| end.as_raw_fd());
-        let mut command = command(lab, arch)?;
+        let mut command = command(lab, emulator)?;
         command.args(arguments);
         for (set, fd) in raw.iter().enumerate() {
             command.args(["-add-fd", &format!("fd={fd},set={set}")]);
@@ -131,8 +131,8 @@ impl Drop for Qemu {
     }
 }
 
-/// The lab's QEMU with its own loader, libraries, plug-ins and firmware.
-fn command(lab: &Path, arch: Arch) -> Result<Command> {
+/// The emulator with the lab's loader, libraries and firmware.
+fn command(lab: &Path, emulator: &Emulator) -> Result<Command> {
     let root = lab.join("root");
     // The emulator is a program of the host, whatever it emulates; x86-64 is the only host yet.
     let host = Arch::X86_64;
@@ -145,8 +145,7 @@ fn command(lab: &Path, arch: Arch) -> Result<Command> {
     command
         .arg("--library-path")
         .arg(&libraries)
-        .arg(root.join("usr/bin").join(arch.emulator()))
-        .env("QEMU_MODULE_DIR", libraries.join("qemu"))
+        .arg(emulator.program())
         .env_remove("LD_LIBRARY_PATH")
         .env_remove("LD_PRELOAD");
     let firmware: [PathBuf; 2] = ["qemu", "seabios"].map(|name| root.join("usr/share").join(name));

@@ -16,6 +16,11 @@ pub(crate) trait Product {
     /// for a new one.
     fn layout(&self) -> u32;
 
+    /// Whether a source package is among them.
+    fn sources(&self) -> bool {
+        false
+    }
+
     /// Which packages exactly it consists of today.
     fn resolve(&self, apt: &Apt) -> Result<Manifest>;
 
@@ -60,7 +65,7 @@ pub(crate) fn set_up(
         return Ok(digest);
     }
 
-    let apt = Apt::new(cache.apt(arch), arch)?;
+    let apt = Apt::new(cache.apt(arch), arch, product.sources())?;
     let pending = cache.apt(arch).join("pending.json");
     let unfinished = Manifest::load(&pending).ok().filter(|manifest| serves(product, manifest));
     let manifest = match unfinished.filter(|_| !refresh) {

@@ -5,7 +5,9 @@
 //! namespace gives them inside.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader, pipe},
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
 };
@@ -63,6 +65,18 @@ impl Tree {
 
     pub(crate) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Does what the packages' own scripts would have done, and makes places for what is seen from
+    /// outside.
+    pub(crate) fn furnish(&self, folders: &[&str]) -> Result<()> {
+        let at = |path: &str| self.root.join(path.trim_start_matches('/'));
+        symlink("mawk", at("usr/bin/awk")).context("mawk became awk by itself")?;
+        fs::write(at("etc/passwd"), "root:x:0:0:root:/:/bin/sh\n")?;
+        for folder in ["proc", "dev", "tmp"].iter().chain(folders) {
+            fs::create_dir_all(at(folder))?;
+        }
+        Ok(())
     }
 
     /// Runs a command quietly. If it fails, the error ends with what it last said.

@@ -25,17 +25,20 @@ const MIRROR_VARIABLE: &str = "XEN_EVENTFD_MIRROR";
 pub(crate) struct Apt {
     folder: PathBuf,
     arch: Arch,
+    types: &'static [&'static str],
 }
 
 impl Apt {
-    /// Sets up a private apt in `folder`, with the mirror that the machine itself uses.
-    pub(crate) fn new(folder: PathBuf, arch: Arch) -> Result<Self> {
+    /// Sets up a private apt in `folder`, with the mirror that the machine itself uses. With
+    /// `sources` it knows source packages too.
+    pub(crate) fn new(folder: PathBuf, arch: Arch, sources: bool) -> Result<Self> {
         for part in ["lists/partial", "cache/archives/partial", "archives"] {
             let path = folder.join(part);
             fs::create_dir_all(&path)
                 .with_context(|| format!("{}: cannot create the folder", path.display()))?;
         }
-        let apt = Self { folder, arch };
+        let types: &[&str] = if sources { &["deb", "deb-src"] } else { &["deb"] };
+        let apt = Self { folder, arch, types };
         apt.write("status", "")?;
         apt.write("lab.sources", &apt.sources()?)?;
         apt.write("apt.conf", &apt.configuration()?)?;
@@ -61,14 +64,11 @@ impl Apt {
             if missing.is_empty() {
                 return Ok(());
             }
-            let names = missing.iter().map(|p| format!("{}={}", p.name, p.version));
+            let (sources, binaries): (Vec<_>, Vec<_>) =
+                missing.into_iter().partition(|package| package.is_source());
             let result = progress.bytes("downloading", manifest.size(), &archives, || {
-                self.run(
-                    self.command("apt-get")
-                        .args(["-q", "download"])
-                        .args(names)
-                        .current_dir(&archives),
-                )
+                self.fetch(&["download"], &binaries, &archives)?;
+                self.fetch(&["source", "--download-only"], &sources, &archives)
             });
             if attempt == ATTEMPTS {
                 result.context(
@@ -78,6 +78,17 @@ impl Apt {
             }
         }
         bail!("apt reported success, yet packages are missing in {}", archives.display())
+    }
+
+    fn fetch(&self, verb: &[&str], packages: &[&Package], archives: &Path) -> Result<()> {
+        let mut names: Vec<String> =
+            packages.iter().map(|p| format!("{}={}", p.name, p.version)).collect();
+        names.dedup();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let mut command = self.command("apt-get");
+        self.run(command.arg("-q").args(verb).args(names).current_dir(archives)).map(drop)
     }
 
     /// The folder of the downloaded packages.
@@ -129,6 +140,25 @@ impl Apt {
         Ok(Manifest::new(layout, self.arch, packages))
     }
 
+    /// The very files of the source package that this package of this version was built from.
+    pub(crate) fn source(&self, name: &str, version: &str) -> Result<Vec<Package>> {
+        let text = self.run(
+            self.command("apt-get")
+                .args(["-q", "--print-uris", "source"])
+                .arg(format!("{name}={version}")),
+        )?;
+        let file = |(file, size, sha256)| Package {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            file,
+            size,
+            sha256,
+        };
+        let files: Vec<Package> = text.lines().filter_map(parse_uri).map(file).collect();
+        ensure!(!files.is_empty(), "apt has no hashes for the source of {name}");
+        Ok(files)
+    }
+
     fn sources(&self) -> Result<String> {
         let machine = sources::read(Path::new("/etc/apt"))?;
         let mut mirror = sources::debian_mirror(&machine).cloned();
@@ -146,7 +176,7 @@ impl Apt {
              sources.list.d): name one in XEN_EVENTFD_MIRROR",
         )?;
         let set = self.arch.packages();
-        Ok(mirror.stanza(&[set.release, set.kernel_release], &[self.arch.debian()]))
+        Ok(mirror.stanza(self.types, &[set.release, set.kernel_release], &[self.arch.debian()]))
     }
 
     fn configuration(&self) -> Result<String> {

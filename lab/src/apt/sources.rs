@@ -22,10 +22,12 @@ const DEBIAN_SUITES: [&str; 9] =
     ["bookworm", "trixie", "forky", "sid", "stable", "testing", "unstable", "oldstable", "duke"];
 
 impl Source {
-    /// The same repository as a deb822 stanza with other suites.
-    pub(crate) fn stanza(&self, suites: &[&str], architectures: &[&str]) -> String {
+    /// The same repository as a deb822 stanza with other suites, and of other types: `deb`,
+    /// `deb-src`.
+    pub(crate) fn stanza(&self, types: &[&str], suites: &[&str], architectures: &[&str]) -> String {
         let mut text = format!(
-            "Types: deb\nURIs: {}\nSuites: {}\nComponents: main\nArchitectures: {}\n",
+            "Types: {}\nURIs: {}\nSuites: {}\nComponents: main\nArchitectures: {}\n",
+            types.join(" "),
             self.uris.join(" "),
             suites.join(" "),
             architectures.join(" "),
@@ -246,7 +248,7 @@ Components: main
         let text = "Types: deb\nURIs: http://m.example/debian\nSuites: trixie\nComponents: main\n\
                     Signed-By:\n -----BEGIN PGP-----\n .\n abc\n -----END PGP-----\n";
         let sources = parse_deb822(text).unwrap();
-        let stanza = sources[0].stanza(&["trixie-backports"], &["amd64"]);
+        let stanza = sources[0].stanza(&["deb"], &["trixie-backports"], &["amd64"]);
         assert!(stanza.contains("Signed-By: \n -----BEGIN PGP-----\n .\n abc\n"), "{stanza}");
         assert!(stanza.contains("Suites: trixie-backports\n"));
     }

@@ -1,6 +1,6 @@
 //! Which packages build a module, and how they become a tree that does.
 
-use std::{fs, os::unix::fs::symlink, path::Path};
+use std::{fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
 
@@ -137,7 +137,7 @@ impl Product for BuildPackages {
         step(folder, "unpacked", || {
             progress.stage("unpacking what builds modules");
             unpack_all(manifest, archives, tree.root())?;
-            furnish(tree.root())
+            furnish(&tree)
         })?;
         step(folder, "generated", || {
             metadata::generate(&tree, self.arch, &self.release, progress)
@@ -164,13 +164,9 @@ fn step(folder: &Path, name: &str, work: impl FnOnce() -> Result<()>) -> Result<
     Ok(())
 }
 
-/// What the packages' own scripts would have done, and places for what is seen from outside.
-fn furnish(root: &Path) -> Result<()> {
-    symlink("mawk", root.join("usr/bin/awk")).context("mawk became awk by itself")?;
-    fs::write(root.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\n")?;
-    for folder in ["proc", "dev", "tmp", super::SOURCE, super::OUTPUT] {
-        fs::create_dir_all(root.join(folder.trim_start_matches('/')))?;
-    }
+fn furnish(tree: &Tree) -> Result<()> {
+    tree.furnish(&[super::SOURCE, super::OUTPUT])?;
+    let root = tree.root();
     for useless in ["usr/share/doc", "usr/share/locale", "usr/share/man"] {
         fs::remove_dir_all(root.join(useless))?;
     }

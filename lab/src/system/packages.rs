@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use super::dpkg;
 use crate::{
     apt::Apt, arch::Arch, manifest::Manifest, packages::unpack_all, progress::Progress,
-    setup::Product,
+    setup::Product, tree::Tree,
 };
 
 /// What installs and checks packages. Essential packages are here too: apt takes them for granted.
@@ -91,7 +91,7 @@ impl Product for SystemPackages {
         progress.stage("unpacking a system to install packages in");
         unpack_all(manifest, archives, &root)?;
         dpkg::record(manifest, archives, &root)?;
-        furnish(&root)
+        furnish(&Tree::new(root))
     }
 
     fn describe(&self, manifest: &Manifest) -> String {
@@ -104,15 +104,13 @@ impl Product for SystemPackages {
     }
 }
 
-/// What the packages' own scripts would have done, and places for what is seen from outside.
-fn furnish(root: &Path) -> Result<()> {
-    symlink("mawk", root.join("usr/bin/awk")).context("mawk became awk by itself")?;
+/// What the packages' own scripts would have done.
+fn furnish(tree: &Tree) -> Result<()> {
+    tree.furnish(&[super::SHARED])?;
+    let root = tree.root();
     symlink("debian", root.join("etc/dpkg/origins/default"))?;
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\nman:x:6:12::/:/bin/false\n")?;
     fs::write(root.join("etc/group"), "root:x:0:\nman:x:12:\n")?;
-    for folder in ["proc", "dev", "tmp", super::SHARED] {
-        fs::create_dir_all(root.join(folder.trim_start_matches('/')))?;
-    }
     fs::remove_dir_all(root.join("usr/share/locale"))?;
     Ok(())
 }

@@ -124,13 +124,16 @@ pub(super) fn one_each(play: &mut Play<'_>) -> Result<()> {
 }
 
 pub(super) fn deassigned(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest("listen msi 0x41 call; say ready; wait call 2")?;
+    let orders = "listen msi 0x41 call; say ready; wait call; say called; wait call";
+    let mut guest = play.guest(orders)?;
     let (file, call) = (GuestFile::of(guest.dom())?, new_eventfd()?);
     guest.start()?;
     guest.said(0, "ready")?;
     let irq = Irq::msi(0x41, &call);
     file.assign_irq(&irq)?;
     signal(&call)?;
+    // What is pending already is not raised twice.
+    guest.said(0, "called")?;
     file.deassign_irq(&irq)?;
     (0..5).try_for_each(|_| signal(&call))?;
     ensure!(taken(&call)? == 5, "the eventfd counts as any other");
@@ -141,7 +144,7 @@ pub(super) fn deassigned(play: &mut Play<'_>) -> Result<()> {
 }
 
 pub(super) fn closed(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest("listen evtchn call; wait call 2")?;
+    let mut guest = play.guest("listen evtchn call; wait call; say called; wait call")?;
     let file = GuestFile::of(guest.dom())?;
     guest.start()?;
     let port = guest.port("call")?;
@@ -153,6 +156,7 @@ pub(super) fn closed(play: &mut Play<'_>) -> Result<()> {
     drop(call);
     // It is still open.
     signal(&again)?;
+    guest.said(0, "called")?;
     ensure!(file.irq_stats(&Irq::channel(port, &again))? == (1, 0));
     drop(again);
     // Whoever asks finds it gone, with its port: another eventfd may have it.

@@ -1,0 +1,50 @@
+//! The emulator: Debian's QEMU, of the version that the lab's firmware belongs to, built from
+//! Debian's source with one mistake mended.
+//!
+//! A hypervisor injects an interrupt into its guest with VMRUN, and QEMU without KVM delivers it.
+//! Where another thread asks the emulated CPU to stop at that moment, QEMU delivers it once more, as
+//! if it were an exception, whatever the guest does by then. A PVH dom0 gets all its interrupts that
+//! way: its processes, or its kernel, broke off at random, the more CPUs the sooner.
+//!
+//! `packages` says what it is built from, `source` how.
+
+mod packages;
+mod source;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    arch::Arch,
+    cache::{Cache, Lock, Shelf},
+    emulator::packages::EmulatorPackages,
+    manifest::Manifest,
+    setup,
+};
+
+/// An emulator that is ready to start.
+#[derive(Debug)]
+pub(crate) struct Emulator {
+    program: PathBuf,
+    _held: Lock,
+}
+
+impl Emulator {
+    /// Takes the one that belongs to the lab with this manifest from the cache, or builds it.
+    pub(crate) fn prepare(arch: Arch, lab: &Manifest) -> Result<Self> {
+        let package = arch.emulator_package();
+        let version = lab
+            .version_of(package)
+            .with_context(|| format!("the lab has no {package}; set it up with --refresh"))?;
+        let cache = Cache::open(Shelf::Emulators)?;
+        let digest = setup::set_up(&cache, arch, false, &EmulatorPackages::new(arch, version))?;
+        let held = cache.hold(&digest)?;
+        Ok(Self { program: cache.item(&digest).join(arch.emulator()), _held: held })
+    }
+
+    /// The program. It runs with the lab's libraries.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
+    }
+}
