@@ -1,10 +1,8 @@
 //! The way in: Xen, and the engine that serves its guests.
 
 use crate::engine::Engine;
-use crate::engine::kernel::KernelEngine;
-use crate::engine::module::is_absent;
+use crate::engine::module::{ModuleEngine, Native, Privcmd, is_absent};
 use crate::engine::orphan::{self, Reaped};
-use crate::engine::privcmd::PrivcmdEngine;
 use crate::engine::userspace::UserspaceEngine;
 use crate::guardian::Guardian;
 use crate::run_dir::{self, Purpose, RunDir};
@@ -171,9 +169,11 @@ match Xen::builder().engine(EngineKind::Userspace).run_dir(dir.path()).open() {
         Ok(match module {
             // Nothing is left when they end, so nobody need look after that.
             Some(control) if kind == EngineKind::Privcmd => {
-                Xen::with(PrivcmdEngine::new(host, run_dir, control), Guardian::None)
+                Xen::with(ModuleEngine::<Privcmd>::new(host, run_dir, control), Guardian::None)
             }
-            Some(control) => Xen::with(KernelEngine::new(host, run_dir, control), Guardian::None),
+            Some(control) => {
+                Xen::with(ModuleEngine::<Native>::new(host, run_dir, control), Guardian::None)
+            }
             None => {
                 let engine = UserspaceEngine::start(host, run_dir, true)?;
                 Xen::with(engine, self.guardian.unwrap_or(Guardian::Auto))

@@ -1,18 +1,16 @@
 //! What serves guests. There are three engines, and everything above works on each:
 //!
 //! * [`userspace`]: a thread of this process, which answers Xen itself;
-//! * [`kernel`]: the module, which answers in the event's interrupt;
-//! * [`privcmd`]: the module too, asked by the ABI of the kernel patch, which cannot say all of it.
+//! * [`module`]: the kernel's module, which answers in the event's interrupt, asked by its own ABI;
+//! * the module too, asked by the ABI of the kernel patch, which cannot say all of it.
 //!
-//! What they share is what a guest's registrations mean (`doorbells`), whose the guest is (`hold`,
-//! `module`), and what a dead engine left (`orphan`).
+//! What they share is what a guest's registrations mean (`doorbells`), whose the guest is (`hold`),
+//! and what a dead engine left (`orphan`).
 
 pub(crate) mod doorbells;
 mod hold;
-pub(crate) mod kernel;
 pub(crate) mod module;
 pub(crate) mod orphan;
-pub(crate) mod privcmd;
 pub(crate) mod userspace;
 
 use crate::eventfd::EventFd;

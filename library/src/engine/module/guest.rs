@@ -1,96 +1,30 @@
-//! The kernel engine: the module serves a guest, and ends with its file.
-//!
-//! There is no thread, no record and no guardian. What is kept here is what the module does not
-//! tell: which registration is whose, and kicks that a dead userspace engine left, which are
-//! signalled when their eventfd comes.
+//! A guest that the module serves, however it is asked.
 
-use super::doorbells::{Counters, Doorbells, Registered, Registration, Unmatched};
-use super::hold::Hold;
-use super::{Attachment, Engine, IrqCounts, check_irq, module};
-use crate::eventfd::{self, EventFd};
-use crate::run_dir::RunDir;
+use super::{Interface, ModuleEngine};
+use crate::engine::doorbells::{Counters, Doorbells, Registered, Registration, Unmatched};
+use crate::engine::hold::Hold;
+use crate::engine::{Attachment, IrqCounts, check_irq};
+use crate::eventfd::EventFd;
 use crate::sync::Mutex;
-use crate::{EngineKind, Error, Result, lock};
+use crate::{Error, Result, lock};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use xen_eventfd_core::irq::Irq;
 use xen_eventfd_core::{DomId, Doorbell, IoServerId, Kick, Port};
-use xen_eventfd_host::linux::eventfd::{Control, GuestFile, Stats};
-use xen_eventfd_host::{Errno, Host, HostError};
-
-/// The module, as this process uses it.
-#[derive(Debug)]
-pub(crate) struct KernelEngine {
-    host: Arc<dyn Host>,
-    run_dir: RunDir,
-    control: Control,
-}
-
-impl KernelEngine {
-    pub(crate) fn new(host: Arc<dyn Host>, run_dir: RunDir, control: Control) -> Self {
-        Self { host, run_dir, control }
-    }
-
-    /// Signals an eventfd, whatever its backend does.
-    fn signal(&self, eventfd: &EventFd) -> bool {
-        let signalled =
-            self.host.signaller().and_then(|mut signaller| signaller.signal(eventfd.as_fd()));
-        signalled.is_ok()
-    }
-}
-
-impl Engine for KernelEngine {
-    fn kind(&self) -> EngineKind {
-        EngineKind::Kernel
-    }
-
-    fn host(&self) -> &Arc<dyn Host> {
-        &self.host
-    }
-
-    fn run_dir(&self) -> &RunDir {
-        &self.run_dir
-    }
-
-    fn attach(self: Arc<Self>, dom: DomId) -> Result<Arc<dyn Attachment>> {
-        let hold = Hold::take(&*self.host, &self.run_dir, dom, EngineKind::Kernel)?;
-        let gone = eventfd::new()?;
-        let create = || self.control.create(dom, gone.as_fd());
-        let file = module::take(&self.control, dom, create)?;
-        let server = file.stats().map_err(|error| told(dom, error))?.server;
-        let mut doorbells = Doorbells::default();
-        hold.record.held().for_each(|kick| doorbells.hold(kick));
-        let (irqs, channels) = Default::default();
-        let open = Open { file, doorbells, irqs, channels, hold };
-        Ok(Arc::new(KernelGuest {
-            engine: self,
-            dom,
-            server,
-            gone,
-            open: Mutex::new(Some(open)),
-            counters: Mutex::default(),
-            serial: AtomicU64::new(0),
-        }))
-    }
-}
-
-/// What the module's refusal means for a guest that it serves.
-fn told(dom: DomId, error: HostError) -> Error {
-    if error.errno == Errno::NODEV { Error::GuestDied(dom) } else { error.into() }
-}
+use xen_eventfd_host::{self as host, Errno, HostError};
 
 /// A guest that the module serves for us.
 #[derive(Debug)]
-struct KernelGuest {
-    engine: Arc<KernelEngine>,
+pub(super) struct ModuleGuest<I: Interface> {
+    engine: Arc<ModuleEngine<I>>,
     dom: DomId,
     server: IoServerId,
-    /// Signalled by the module.
+    /// Signalled by whoever learns first that the guest is dead, the module or we.
     gone: OwnedFd,
     /// `None` once the guest is let go of or known to be dead.
-    open: Mutex<Option<Open>>,
+    open: Mutex<Option<Open<I>>>,
     /// As they were when last asked for: a dead guest has none.
     counters: Mutex<Counters>,
     serial: AtomicU64,
@@ -99,10 +33,10 @@ struct KernelGuest {
 /// What is registered, and through what. Dropped from the top: the guest is let go of before others
 /// may take it.
 #[derive(Debug)]
-struct Open {
-    file: GuestFile,
-    /// As registered in the module. The claims and held kicks are those that matter for kicks that
-    /// a dead engine left.
+struct Open<I> {
+    interface: I,
+    /// As the module compares. The claims and held kicks are those that matter for kicks that a
+    /// dead engine left.
     doorbells: Doorbells,
     irqs: BTreeMap<u64, IrqFd>,
     channels: BTreeMap<Port, EventFd>,
@@ -116,31 +50,79 @@ struct IrqFd {
     counts: Arc<IrqCounts>,
 }
 
-impl IrqFd {
-    fn count(&self, file: &GuestFile) -> xen_eventfd_host::Result<()> {
-        let (raised, failed) = file.irq_counts(&self.irq, self.eventfd.as_fd())?;
-        self.counts.raised.store(raised, Ordering::Relaxed);
-        self.counts.failed.store(failed, Ordering::Relaxed);
+impl<I: Interface> Open<I> {
+    /// Brings the counts of an irqfd up to date.
+    fn count(&self, serial: u64, irqfd: &IrqFd) -> host::Result<()> {
+        let before = self.irqs.range(..serial).filter(|(_, other)| other.irq == irqfd.irq).count();
+        let (raised, failed) =
+            self.interface.irq_counts(&irqfd.irq, irqfd.eventfd.as_fd(), before)?;
+        irqfd.counts.raised.store(raised, Ordering::Relaxed);
+        irqfd.counts.failed.store(failed, Ordering::Relaxed);
         Ok(())
     }
 }
 
-impl KernelGuest {
+impl<I: Interface> ModuleGuest<I> {
+    /// What the engine took, with kicks that a dead one left.
+    pub(super) fn new(
+        engine: Arc<ModuleEngine<I>>,
+        hold: Hold,
+        gone: OwnedFd,
+        interface: I,
+    ) -> Result<Self> {
+        let dom = hold.record.dom();
+        let server = interface.server().map_err(|error| match error.errno {
+            Errno::NODEV => Error::GuestDied(dom),
+            _ => error.into(),
+        })?;
+        let mut doorbells = Doorbells::default();
+        hold.record.held().for_each(|kick| doorbells.hold(kick));
+        let (irqs, channels) = Default::default();
+        let open = Open { interface, doorbells, irqs, channels, hold };
+        Ok(Self {
+            engine,
+            dom,
+            server,
+            gone,
+            open: Mutex::new(Some(open)),
+            counters: Mutex::default(),
+            serial: AtomicU64::new(0),
+        })
+    }
+
     fn serial(&self) -> u64 {
         self.serial.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn with<T>(&self, what: impl FnOnce(&mut Open) -> Result<T>) -> Result<T> {
-        module::with(self.dom, &self.open, || self.engine.run_dir.remove(self.dom), what)
+    fn with<T>(&self, what: impl FnOnce(&mut Open<I>) -> Result<T>) -> Result<T> {
+        let died = || {
+            self.engine.run_dir.remove(self.dom);
+            // It has room: it was signalled once at most.
+            let _ = rustix::io::write(&self.gone, &1_u64.to_ne_bytes());
+        };
+        with(self.dom, &self.open, died, what)
     }
 
-    /// How many of something the module keeps.
-    fn full(&self, limit: u32) -> Error {
-        Error::TooMany { dom: self.dom, limit: limit as usize }
+    /// What the module's refusal to keep something more means, `limit` being how many it keeps.
+    fn refused(&self, error: Error, limit: u32) -> Error {
+        match error {
+            Error::Host(error) if error.errno == Errno::NOSPC => {
+                Error::TooMany { dom: self.dom, limit: limit as usize }
+            }
+            other => other,
+        }
+    }
+
+    /// The same for an interrupt or an event channel.
+    fn irq_refused(&self, error: Error, what: impl FnOnce() -> String) -> Error {
+        match error {
+            Error::Host(error) if error.errno == Errno::BUSY => Error::Busy { what: what() },
+            other => self.refused(other, self.engine.control.info().max_irqs),
+        }
     }
 }
 
-impl Attachment for KernelGuest {
+impl<I: Interface> Attachment for ModuleGuest<I> {
     fn dom(&self) -> DomId {
         self.dom
     }
@@ -155,12 +137,13 @@ impl Attachment for KernelGuest {
         eventfd: EventFd,
         unmatched: Option<Arc<Mutex<Unmatched>>>,
     ) -> Result<u64> {
+        let doorbell = I::compared(&doorbell)?;
         self.with(|open| {
             open.doorbells.check(self.dom, &doorbell)?;
-            open.file.assign(&doorbell, eventfd.as_fd()).map_err(|error| match error.errno {
-                Errno::NOSPC => self.full(self.engine.control.info().max_doorbells),
-                _ => error.into(),
-            })?;
+            I::tells_apart(open.doorbells.table(), &eventfd)?;
+            open.interface
+                .assign(&doorbell, eventfd.as_fd())
+                .map_err(|error| self.refused(error, self.engine.control.info().max_doorbells))?;
             let serial = self.serial();
             let eventfd = Arc::new(eventfd);
             let new = Registration { doorbell, eventfd, serial, unmatched, kicks: 0 };
@@ -177,12 +160,13 @@ impl Attachment for KernelGuest {
         eventfd: Option<&EventFd>,
         serial: Option<u64>,
     ) -> Result<()> {
+        let doorbell = I::compared(doorbell)?;
         self.with(|open| {
             let addr = doorbell.bytes().first();
-            let found = open.doorbells.find(doorbell, eventfd, serial);
+            let found = open.doorbells.find(&doorbell, eventfd, serial);
             let found = found.ok_or(Error::NotRegistered { addr })?;
-            open.file.deassign(doorbell, found.eventfd.as_fd())?;
-            open.doorbells.remove(doorbell, eventfd, serial);
+            open.interface.deassign(&doorbell, found.eventfd.as_fd())?;
+            open.doorbells.remove(&doorbell, eventfd, serial);
             for piece in open.doorbells.unclaim(doorbell.bytes()) {
                 open.doorbells.forget(piece);
             }
@@ -197,7 +181,7 @@ impl Attachment for KernelGuest {
             };
             // A guest that goes on kicking does not keep us here.
             for _ in 0..=self.engine.control.info().max_missed {
-                let missed = open.file.missed(fallback, found.eventfd.as_fd())?;
+                let missed = open.interface.missed(fallback, found.eventfd.as_fd())?;
                 let mut unmatched = lock(unmatched);
                 unmatched.overflowed += missed.overflowed;
                 let Some((kick, times)) = missed.kick else { break };
@@ -213,10 +197,8 @@ impl Attachment for KernelGuest {
     fn register_irq(&self, eventfd: EventFd, irq: Irq) -> Result<(u64, Arc<IrqCounts>)> {
         check_irq(&*self.engine.host, self.dom, &irq)?;
         self.with(|open| {
-            open.file.assign_irq(&irq, eventfd.as_fd()).map_err(|error| match error.errno {
-                Errno::BUSY => Error::Busy { what: "an interrupt for this eventfd".to_owned() },
-                Errno::NOSPC => self.full(self.engine.control.info().max_irqs),
-                _ => error.into(),
+            open.interface.assign_irq(&irq, eventfd.as_fd()).map_err(|error| {
+                self.irq_refused(error, || "an interrupt for this eventfd".to_owned())
             })?;
             let (serial, counts) = (self.serial(), Arc::new(IrqCounts::default()));
             let irqfd = IrqFd { irq, eventfd, counts: Arc::clone(&counts) };
@@ -233,9 +215,11 @@ impl Attachment for KernelGuest {
 
     fn unregister_irq(&self, serial: u64) {
         let ended = self.with(|open| {
-            let Some(irqfd) = open.irqs.remove(&serial) else { return Ok(()) };
-            irqfd.count(&open.file)?;
-            Ok(open.file.deassign_irq(&irqfd.irq, irqfd.eventfd.as_fd())?)
+            let Some(irqfd) = open.irqs.get(&serial) else { return Ok(()) };
+            open.count(serial, irqfd)?;
+            open.interface.deassign_irq(&irqfd.irq, irqfd.eventfd.as_fd())?;
+            open.irqs.remove(&serial);
+            Ok(())
         });
         if let Err(error) = ended {
             tracing::debug!(%error, dom = %self.dom, "an irqfd was not ended");
@@ -244,7 +228,7 @@ impl Attachment for KernelGuest {
 
     fn count_irqs(&self, serial: u64) {
         let counted = self.with(|open| match open.irqs.get(&serial) {
-            Some(irqfd) => Ok(irqfd.count(&open.file)?),
+            Some(irqfd) => Ok(open.count(serial, irqfd)?),
             None => Ok(()),
         });
         if let Err(error) = counted {
@@ -254,7 +238,7 @@ impl Attachment for KernelGuest {
 
     fn lower(&self, serial: u64, irq: &Irq) -> Result<()> {
         self.with(|open| match open.irqs.get(&serial) {
-            Some(irqfd) => Ok(open.file.lower(irq, irqfd.eventfd.as_fd())?),
+            Some(irqfd) => open.interface.lower(irq, irqfd.eventfd.as_fd()),
             None => Err(Error::NotRegistered { addr: 0 }),
         })
     }
@@ -262,11 +246,9 @@ impl Attachment for KernelGuest {
     fn listen(&self, eventfd: EventFd, port: Port) -> Result<()> {
         Irq::EventChannel(port).check()?;
         self.with(|open| {
-            open.file.assign_channel(port, eventfd.as_fd()).map_err(|error| match error.errno {
-                Errno::BUSY => Error::Busy { what: format!("an eventfd for {port}") },
-                Errno::NOSPC => self.full(self.engine.control.info().max_irqs),
-                _ => error.into(),
-            })?;
+            open.interface
+                .assign_channel(port, eventfd.as_fd())
+                .map_err(|error| self.irq_refused(error, || format!("an eventfd for {port}")))?;
             open.channels.insert(port, eventfd);
             Ok(())
         })
@@ -274,7 +256,7 @@ impl Attachment for KernelGuest {
 
     fn stop_listening(&self, port: Port) {
         let stopped = self.with(|open| match open.channels.remove(&port) {
-            Some(eventfd) => Ok(open.file.deassign_channel(port, eventfd.as_fd())?),
+            Some(eventfd) => open.interface.deassign_channel(port, eventfd.as_fd()),
             None => Ok(()),
         });
         if let Err(error) = stopped {
@@ -286,16 +268,18 @@ impl Attachment for KernelGuest {
         // The last counts, and whether it is dead.
         self.counters();
         let Some(open) = lock(&self.open).take() else { return Ok(()) };
-        let Open { file, doorbells, mut hold, .. } = open;
+        let Open { interface, doorbells, mut hold, .. } = open;
         // No vCPU waits for us after this.
-        drop(file);
+        drop(interface);
         hold.settle(&*self.engine.host, &self.engine.run_dir, doorbells.inherited())
     }
 
     fn counters(&self) -> Counters {
         let asked = self.with(|open| {
-            let stats = open.file.stats()?;
-            Ok(counters(&stats, &open.doorbells.counters))
+            let theirs = open.interface.counters()?;
+            // What we signalled for a dead engine.
+            let Counters { redelivered, failed, .. } = open.doorbells.counters;
+            Ok(Counters { redelivered: theirs.redelivered + redelivered, failed, ..theirs })
         });
         let mut last = lock(&self.counters);
         if let Ok(counters) = asked {
@@ -306,7 +290,7 @@ impl Attachment for KernelGuest {
 
     fn registered(&self) -> Vec<Registered> {
         let listed = self.with(|open| {
-            let kicks: HashMap<_, _> = open.file.assigned()?.into_iter().collect();
+            let kicks: HashMap<_, _> = open.interface.assigned()?.into_iter().collect();
             let show = |ours: &Registration| {
                 let delivered = kicks.get(&ours.doorbell).copied().unwrap_or(0);
                 // Ours are those that a dead engine left.
@@ -319,8 +303,8 @@ impl Attachment for KernelGuest {
 
     fn held(&self) -> Vec<Kick> {
         let held = self.with(|open| {
-            let all: BTreeSet<Kick> =
-                open.file.held()?.into_iter().chain(open.doorbells.held().to_vec()).collect();
+            let ours = open.doorbells.held().iter().copied();
+            let all: BTreeSet<Kick> = open.interface.held()?.into_iter().chain(ours).collect();
             Ok(all.into_iter().collect())
         });
         held.unwrap_or_default()
@@ -336,11 +320,11 @@ impl Attachment for KernelGuest {
     }
 
     fn is_served(&self) -> bool {
-        self.with(|open| Ok(open.file.stats()?)).is_ok()
+        self.with(|open| Ok(open.interface.counters()?)).is_ok()
     }
 }
 
-impl Drop for KernelGuest {
+impl<I: Interface> Drop for ModuleGuest<I> {
     fn drop(&mut self) {
         if let Err(error) = self.close() {
             tracing::warn!(%error, dom = %self.dom, "a guest was not let go of cleanly");
@@ -348,17 +332,41 @@ impl Drop for KernelGuest {
     }
 }
 
-/// What the module counted, and what we signalled for a dead engine.
-fn counters(stats: &Stats, ours: &Counters) -> Counters {
-    Counters {
-        delivered: stats.delivered,
-        held: stats.held,
-        redelivered: stats.redelivered + ours.redelivered,
-        late: stats.late,
-        reads: stats.reads,
-        broadcasts: stats.broadcasts,
-        odd: stats.odd,
-        spurious: stats.spurious,
-        failed: ours.failed,
+/// Does something with a guest that the module serves, unless it is gone. If it turns out to be
+/// dead, drops all that we hold of it, and then calls `died`.
+fn with<Held, T>(
+    dom: DomId,
+    held: &Mutex<Option<Held>>,
+    died: impl FnOnce(),
+    what: impl FnOnce(&mut Held) -> Result<T>,
+) -> Result<T> {
+    let mut held = lock(held);
+    match held.as_mut().map_or(Err(Error::GuestDied(dom)), what) {
+        Err(Error::Host(error)) if error.errno == Errno::NODEV => {
+            if held.take().is_some() {
+                died();
+                tracing::info!(%dom, "a guest died");
+            }
+            Err(Error::GuestDied(dom))
+        }
+        done => done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xen_eventfd_host::Call;
+
+    #[test]
+    fn a_guest_that_turns_out_to_be_dead_is_dropped_once() {
+        let (dom, held, mut deaths) = (DomId(5), Mutex::new(Some(())), 0);
+        let gone = HostError::new(Call::Ask(dom), Errno::NODEV);
+        for _ in 0..2 {
+            let asked: Result<()> =
+                with(dom, &held, || deaths += 1, |()| Err(Error::Host(gone.clone())));
+            assert!(matches!(asked, Err(Error::GuestDied(DomId(5)))), "{asked:?}");
+        }
+        assert_eq!((deaths, lock(&held).is_some()), (1, false));
     }
 }

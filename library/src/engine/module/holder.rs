@@ -1,8 +1,7 @@
-//! The kernel module as the one place where all who serve a guest meet.
+//! Who holds a guest: the module is the one place where all who serve it meet.
 
 use crate::run_dir::{PATIENCE, PATIENCE_STEP, is_ending};
-use crate::sync::Mutex;
-use crate::{Error, Result, lock};
+use crate::{Error, Result};
 use xen_eventfd_core::DomId;
 use xen_eventfd_host::linux::eventfd::{Control, Owner, Reservation};
 use xen_eventfd_host::{Errno, HostError};
@@ -35,7 +34,7 @@ pub(super) fn take<T>(
 }
 
 /// Keeps a guest from those who would take it there. `None`: there is no module.
-pub(super) fn reserve(dom: DomId) -> Result<Option<Reservation>> {
+pub(crate) fn reserve(dom: DomId) -> Result<Option<Reservation>> {
     match Control::open() {
         Ok(control) => take(&control, dom, || control.reserve(dom)).map(Some),
         Err(error) if is_absent(&error) => Ok(None),
@@ -46,27 +45,6 @@ pub(super) fn reserve(dom: DomId) -> Result<Option<Reservation>> {
 /// Whether the module is not loaded.
 pub(crate) fn is_absent(error: &HostError) -> bool {
     matches!(error.errno, Errno::NOENT | Errno::NXIO | Errno::NODEV)
-}
-
-/// Does something with a guest that the module serves, unless it is gone. If it turns out to be
-/// dead, drops all that we hold of it, and then calls `died`.
-pub(super) fn with<Held, T>(
-    dom: DomId,
-    held: &Mutex<Option<Held>>,
-    died: impl FnOnce(),
-    what: impl FnOnce(&mut Held) -> Result<T>,
-) -> Result<T> {
-    let mut held = lock(held);
-    match held.as_mut().map_or(Err(Error::GuestDied(dom)), what) {
-        Err(Error::Host(error)) if error.errno == Errno::NODEV => {
-            if held.take().is_some() {
-                died();
-                tracing::info!(%dom, "a guest died");
-            }
-            Err(Error::GuestDied(dom))
-        }
-        done => done,
-    }
 }
 
 fn refused(dom: DomId, error: HostError) -> Error {
@@ -92,18 +70,6 @@ fn name(owner: Option<Owner>) -> String {
 mod tests {
     use super::*;
     use xen_eventfd_host::Call;
-
-    #[test]
-    fn a_guest_that_turns_out_to_be_dead_is_dropped_once() {
-        let (dom, held, mut deaths) = (DomId(5), Mutex::new(Some(())), 0);
-        let gone = HostError::new(Call::Ask(dom), Errno::NODEV);
-        for _ in 0..2 {
-            let asked: Result<()> =
-                with(dom, &held, || deaths += 1, |()| Err(Error::Host(gone.clone())));
-            assert!(matches!(asked, Err(Error::GuestDied(DomId(5)))), "{asked:?}");
-        }
-        assert_eq!((deaths, lock(&held).is_some()), (1, false));
-    }
 
     #[test]
     fn a_holder_that_lives_is_named_and_not_waited_for() {

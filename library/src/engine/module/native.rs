@@ -1,0 +1,95 @@
+//! The module's own ABI.
+
+use super::{Interface, ModuleEngine, Registration, holder};
+use crate::engine::doorbells::Counters;
+use crate::eventfd::EventFd;
+use crate::{EngineKind, Result};
+use std::os::fd::BorrowedFd;
+use xen_eventfd_core::irq::Irq;
+use xen_eventfd_core::{DomId, Doorbell, IoServerId, Kick, Port};
+use xen_eventfd_host::linux::eventfd::{GuestFile, Missed};
+use xen_eventfd_host::{self as host};
+
+/// A guest's file. The module signals its end by itself.
+#[derive(Debug)]
+pub(crate) struct Native(GuestFile);
+
+impl Interface for Native {
+    const KIND: EngineKind = EngineKind::Kernel;
+
+    fn take(engine: &ModuleEngine<Self>, dom: DomId, gone: BorrowedFd<'_>) -> Result<Self> {
+        let control = &engine.control;
+        holder::take(control, dom, || control.create(dom, gone)).map(Self)
+    }
+
+    fn server(&self) -> host::Result<IoServerId> {
+        Ok(self.0.stats()?.server)
+    }
+
+    fn compared(doorbell: &Doorbell) -> Result<Doorbell> {
+        Ok(*doorbell)
+    }
+
+    fn tells_apart(_: &[Registration], _: &EventFd) -> Result<()> {
+        Ok(())
+    }
+
+    fn assign(&self, doorbell: &Doorbell, eventfd: BorrowedFd<'_>) -> Result<()> {
+        Ok(self.0.assign(doorbell, eventfd)?)
+    }
+
+    fn deassign(&self, doorbell: &Doorbell, eventfd: BorrowedFd<'_>) -> Result<()> {
+        Ok(self.0.deassign(doorbell, eventfd)?)
+    }
+
+    fn missed(&self, fallback: &Doorbell, eventfd: BorrowedFd<'_>) -> Result<Missed> {
+        Ok(self.0.missed(fallback, eventfd)?)
+    }
+
+    fn assign_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<()> {
+        Ok(self.0.assign_irq(irq, eventfd)?)
+    }
+
+    fn deassign_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<()> {
+        Ok(self.0.deassign_irq(irq, eventfd)?)
+    }
+
+    fn irq_counts(&self, irq: &Irq, eventfd: BorrowedFd<'_>, _: usize) -> host::Result<(u64, u64)> {
+        self.0.irq_counts(irq, eventfd)
+    }
+
+    fn lower(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<()> {
+        Ok(self.0.lower(irq, eventfd)?)
+    }
+
+    fn assign_channel(&self, port: Port, eventfd: BorrowedFd<'_>) -> Result<()> {
+        Ok(self.0.assign_channel(port, eventfd)?)
+    }
+
+    fn deassign_channel(&self, port: Port, eventfd: BorrowedFd<'_>) -> Result<()> {
+        Ok(self.0.deassign_channel(port, eventfd)?)
+    }
+
+    fn counters(&self) -> host::Result<Counters> {
+        let stats = self.0.stats()?;
+        Ok(Counters {
+            delivered: stats.delivered,
+            held: stats.held,
+            redelivered: stats.redelivered,
+            late: stats.late,
+            reads: stats.reads,
+            broadcasts: stats.broadcasts,
+            odd: stats.odd,
+            spurious: stats.spurious,
+            failed: 0,
+        })
+    }
+
+    fn assigned(&self) -> host::Result<Vec<(Doorbell, u64)>> {
+        self.0.assigned()
+    }
+
+    fn held(&self) -> host::Result<Vec<Kick>> {
+        self.0.held()
+    }
+}

@@ -1,0 +1,301 @@
+//! The ABI of the kernel patch: the module is asked by `IOCTL_PRIVCMD_IOEVENTFD` and
+//! `IOCTL_PRIVCMD_IRQFD` (`docs/seed-abi.md`).
+//!
+//! What these cannot say is [`Error::Unsupported`]. They have no questions either, so what the
+//! module counts is read from its text in fdinfo, and nothing tells of a guest's death but the next
+//! thing that is asked.
+//!
+//! A guest is the file's as long as something is assigned for it. That is an interrupt which nobody
+//! signals, from the first moment on: by it the guest has a server, and is kept from others, before
+//! it has a doorbell.
+
+use super::{Interface, ModuleEngine, Registration, holder};
+use crate::engine::doorbells::Counters;
+use crate::eventfd::{self, EventFd};
+use crate::shown::{self, Interrupt, Takes};
+use crate::{EngineKind, Error, Result};
+use std::os::fd::{AsFd, BorrowedFd};
+use xen_eventfd_core::irq::{Irq, Line, Trigger};
+use xen_eventfd_core::seed::Operation;
+use xen_eventfd_core::{DomId, Doorbell, Filter, IoServerId, Kick, Port, Space, Width};
+use xen_eventfd_host::linux::eventfd::Missed;
+use xen_eventfd_host::linux::seed::{Queue, SeedFile};
+use xen_eventfd_host::{self as host, Call, Errno, HostError};
+
+/// Where the notify register of a virtio-mmio device is.
+const NOTIFY: u64 = 0x50;
+/// The bits of a write that are compared.
+const COMPARED: u64 = 0xFFFF;
+/// What keeps the guest: an interrupt that is never raised.
+const ANCHOR: Irq = Irq::Msi { addr: 0xFEE0_0000, data: 0 };
+fn unsupported(what: &'static str) -> Error {
+    Error::Unsupported { what, engine: EngineKind::Privcmd }
+}
+
+/// A doorbell as the patch has it: what is asked for, and the writes that it then takes.
+fn queue(doorbell: &Doorbell) -> Result<(Queue, Doorbell)> {
+    if doorbell.bytes().space() != Space::Mmio {
+        return Err(unsupported("doorbells at I/O ports"));
+    }
+    let (width, value, mask) = match doorbell.filter() {
+        Filter::Value { width, value, mask } => (width, value, mask),
+        Filter::Width(_) | Filter::Any { .. } => return Err(unsupported("wildcards")),
+        Filter::Fallback { .. } => return Err(unsupported("fallbacks")),
+    };
+    let compared = COMPARED & width.mask();
+    if mask != compared && mask != width.mask() {
+        return Err(unsupported("masks of other bits than the low 16"));
+    }
+    let Ok(number) = u16::try_from(value) else {
+        return Err(unsupported("values of more than 16 bits"));
+    };
+    let addr = doorbell.bytes().first();
+    let Some(base) = addr.checked_sub(NOTIFY) else {
+        return Err(unsupported("doorbells below 0x50"));
+    };
+    let taken = Doorbell::new(Space::Mmio, addr, Filter::Value { width, value, mask: compared })
+        .map_err(|why| Error::Invalid { addr, why })?;
+    Ok((Queue { base, width, number }, taken))
+}
+
+/// An interrupt as a device model operation.
+fn operation(irq: &Irq) -> Result<Operation> {
+    irq.check()?;
+    match *irq {
+        Irq::Msi { addr, data } => Ok(Operation::Msi { addr, data }),
+        Irq::Line(line, Trigger::Level) => Ok(Operation::Set { line, up: true }),
+        Irq::Line(_, Trigger::Pulse) => Err(unsupported("pulses")),
+        Irq::EventChannel(_) => Err(unsupported("interrupts by event channel")),
+    }
+}
+
+/// A guest's part of the file.
+#[derive(Debug)]
+pub(crate) struct Privcmd {
+    dom: DomId,
+    file: SeedFile,
+    #[expect(dead_code, reason = "being open is what it does")]
+    anchor: EventFd,
+}
+
+impl Privcmd {
+    /// What the module shows of the guest: alive, or else NODEV.
+    fn shown(&self) -> host::Result<(shown::Guest, shown::Served)> {
+        let answer = |errno| HostError::new(Call::Ask(self.dom), errno);
+        match self.file.shown()?.parse::<shown::Guest>() {
+            Ok(mut guest) => match guest.served.take() {
+                Some(served) => Ok((guest, served)),
+                None => Err(answer(Errno::NODEV)),
+            },
+            // It is not spoken of any more.
+            Err(shown::Unreadable::Missing(_)) => Err(answer(Errno::NODEV)),
+            Err(shown::Unreadable::Line { .. }) => Err(answer(Errno::PROTO)),
+        }
+    }
+}
+
+impl Interface for Privcmd {
+    const KIND: EngineKind = EngineKind::Privcmd;
+
+    /// The patch has no words for who holds a guest, and how much is kept for one: the engine's
+    /// control file has. Nothing signals `gone`.
+    fn take(engine: &ModuleEngine<Self>, dom: DomId, _: BorrowedFd<'_>) -> Result<Self> {
+        let file = SeedFile::open(dom, engine.host.vcpus(dom)?)?;
+        let anchor = EventFd::new(eventfd::new()?.as_fd())?;
+        let asked = operation(&ANCHOR)?;
+        holder::take(&engine.control, dom, || {
+            file.assign_irq(asked, anchor.as_fd())
+                .map_err(|error| HostError::new(Call::Take(dom), error.errno))
+        })?;
+        Ok(Self { dom, file, anchor })
+    }
+
+    fn server(&self) -> host::Result<IoServerId> {
+        Ok(self.shown()?.1.server)
+    }
+
+    fn compared(doorbell: &Doorbell) -> Result<Doorbell> {
+        queue(doorbell).map(|(_, compared)| compared)
+    }
+
+    /// To deassign, the patch looks at the eventfd alone.
+    fn tells_apart(others: &[Registration], eventfd: &EventFd) -> Result<()> {
+        if others.iter().any(|other| other.eventfd.is(eventfd)) {
+            return Err(unsupported("two doorbells of one eventfd"));
+        }
+        Ok(())
+    }
+
+    fn assign(&self, doorbell: &Doorbell, eventfd: BorrowedFd<'_>) -> Result<()> {
+        let (queue, _) = queue(doorbell)?;
+        Ok(self.file.assign(&queue, eventfd)?)
+    }
+
+    fn deassign(&self, _: &Doorbell, eventfd: BorrowedFd<'_>) -> Result<()> {
+        Ok(self.file.deassign(eventfd)?)
+    }
+
+    fn missed(&self, _: &Doorbell, _: BorrowedFd<'_>) -> Result<Missed> {
+        Err(unsupported("fallbacks"))
+    }
+
+    fn assign_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<()> {
+        Ok(self.file.assign_irq(operation(irq)?, eventfd)?)
+    }
+
+    fn deassign_irq(&self, _: &Irq, eventfd: BorrowedFd<'_>) -> Result<()> {
+        Ok(self.file.deassign_irq(eventfd)?)
+    }
+
+    /// The module tells irqfds apart by their interrupts, and shows them in the order of their
+    /// assignment, the anchor first.
+    fn irq_counts(&self, irq: &Irq, _: BorrowedFd<'_>, before: usize) -> host::Result<(u64, u64)> {
+        let (shown, _) = self.shown()?;
+        let wanted = interrupt(irq);
+        let mut same = shown.irqs.iter().filter(|irq| Some(irq.interrupt) == wanted);
+        let found = same.nth(before + usize::from(*irq == ANCHOR));
+        Ok(found.map_or((0, 0), |irq| (irq.raised, irq.failed)))
+    }
+
+    fn lower(&self, _: &Irq, _: BorrowedFd<'_>) -> Result<()> {
+        Err(unsupported("lowering a line"))
+    }
+
+    fn assign_channel(&self, _: Port, _: BorrowedFd<'_>) -> Result<()> {
+        Err(unsupported("event channels to eventfds"))
+    }
+
+    fn deassign_channel(&self, _: Port, _: BorrowedFd<'_>) -> Result<()> {
+        Err(unsupported("event channels to eventfds"))
+    }
+
+    fn counters(&self) -> host::Result<Counters> {
+        let (_, shown::Served { counters, .. }) = self.shown()?;
+        Ok(Counters {
+            delivered: counters.delivered,
+            held: counters.held,
+            redelivered: counters.redelivered,
+            late: counters.late,
+            reads: counters.reads,
+            broadcasts: counters.broadcasts,
+            odd: counters.odd,
+            spurious: counters.spurious,
+            failed: 0,
+        })
+    }
+
+    fn assigned(&self) -> host::Result<Vec<(Doorbell, u64)>> {
+        let (shown, _) = self.shown()?;
+        let known = |shown: &shown::Doorbell| Some((doorbell(shown)?, shown.kicks));
+        Ok(shown.doorbells.iter().filter_map(known).collect())
+    }
+
+    fn held(&self) -> host::Result<Vec<Kick>> {
+        let (shown, _) = self.shown()?;
+        Ok(shown.waiting.iter().filter_map(kick).collect())
+    }
+}
+
+/// An interrupt as the module shows it, if this engine can have it.
+fn interrupt(irq: &Irq) -> Option<Interrupt> {
+    let trigger = shown::Trigger::Level;
+    Some(match *irq {
+        Irq::Msi { addr, data } => Interrupt::Msi { addr, data },
+        Irq::Line(Line::Isa(line), _) => Interrupt::Isa { line: line.into(), trigger },
+        Irq::Line(Line::PciIntx { device, pin }, _) => {
+            Interrupt::Intx { device: device.into(), pin: pin.into(), trigger }
+        }
+        Irq::Line(Line::Spi(line), _) => Interrupt::Spi { line, trigger },
+        Irq::EventChannel(_) => return None,
+    })
+}
+
+/// A doorbell that the module shows, if it is one of the patch's.
+fn doorbell(shown: &shown::Doorbell) -> Option<Doorbell> {
+    let place = shown.place;
+    let Takes::Value { value, mask } = place.takes else { return None };
+    let filter = Filter::Value { width: Width::new(place.len)?, value, mask };
+    Doorbell::new(place.space, place.addr, filter).ok()
+}
+
+fn kick(waiting: &shown::Waiting) -> Option<Kick> {
+    Some(Kick::new(waiting.space, waiting.addr, Width::new(waiting.len)?, waiting.value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(addr: u64, filter: Filter) -> Result<(Queue, Doorbell)> {
+        queue(&Doorbell::new(Space::Mmio, addr, filter).unwrap())
+    }
+
+    fn exactly(width: Width, value: u64) -> Filter {
+        Filter::Value { width, value, mask: width.mask() }
+    }
+
+    #[test]
+    fn a_value_of_16_bits_is_a_queue_whatever_the_width() {
+        for width in [Width::Two, Width::Four, Width::Eight] {
+            let (queue, taken) = at(0xFE00_0050, exactly(width, 0xFFFF)).unwrap();
+            assert_eq!(queue, Queue { base: 0xFE00_0000, width, number: 0xFFFF });
+            assert_eq!(taken.filter(), Filter::Value { width, value: 0xFFFF, mask: 0xFFFF });
+            let masked = at(0xFE00_0050, Filter::Value { width, value: 0xFFFF, mask: 0xFFFF });
+            assert_eq!(masked.unwrap(), (queue, taken));
+        }
+        let (queue, taken) = at(NOTIFY, exactly(Width::One, 0xFF)).unwrap();
+        assert_eq!(queue, Queue { base: 0, width: Width::One, number: 0xFF });
+        assert_eq!(taken.filter(), exactly(Width::One, 0xFF));
+    }
+
+    #[test]
+    fn what_the_patch_cannot_say_is_named() {
+        let four = Width::Four;
+        let pio = Doorbell::new(Space::Pio, 0xC050, exactly(four, 1)).unwrap();
+        for (refused, what) in [
+            (queue(&pio), "I/O ports"),
+            (at(NOTIFY - 1, exactly(four, 1)), "below 0x50"),
+            (at(NOTIFY, exactly(four, 0x1_0000)), "16 bits"),
+            (at(NOTIFY, Filter::Value { width: four, value: 1, mask: 0xFF }), "masks"),
+            (at(NOTIFY, Filter::Width(four)), "wildcards"),
+            (at(NOTIFY, Filter::Any { span: 4 }), "wildcards"),
+            (at(NOTIFY, Filter::Fallback { span: 4 }), "fallbacks"),
+        ] {
+            let refused = refused.unwrap_err();
+            assert_eq!(refused.errno(), Errno::OPNOTSUPP);
+            let text = refused.to_string();
+            assert!(text.contains(what) && text.contains("kernel engine"), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_interrupt_is_an_operation_that_raises_it() {
+        let msi = Irq::Msi { addr: 0xFEE0_0000, data: 0x41 };
+        assert_eq!(operation(&msi).unwrap().irq(), msi);
+        let line = Irq::Line(Line::Isa(5), Trigger::Level);
+        let raise = Operation::Set { line: Line::Isa(5), up: true };
+        assert_eq!(operation(&line).unwrap(), raise);
+        for irq in [Irq::Line(Line::Isa(5), Trigger::Pulse), Irq::EventChannel(Port(3))] {
+            let refused = operation(&irq).unwrap_err();
+            assert!(matches!(refused, Error::Unsupported { .. }), "{refused}");
+        }
+        let refused = operation(&Irq::EventChannel(Port(0))).unwrap_err();
+        assert_eq!(refused.errno(), Errno::INVAL);
+    }
+
+    #[test]
+    fn what_the_module_shows_is_found_again() {
+        let text = "dom:\t3\ninterface:\tseed\nowner:\t412 backend\n\
+            doorbell:\tmmio 0xfe000050 len 4 value 0x3 mask 0xffff kicks 10 held 0\n\
+            irq:\tmsi 0xfee00000 0x41 raised 3 failed 0\nirq:\tintx 3.1 level raised 0 failed 0\n";
+        let guest: shown::Guest = text.parse().unwrap();
+        let (_, ours) = at(0xFE00_0050, exactly(Width::Four, 3)).unwrap();
+        let (_, other) = at(0xFE00_0050, exactly(Width::Two, 3)).unwrap();
+        let theirs = doorbell(&guest.doorbells[0]);
+        assert!(theirs == Some(ours) && theirs != Some(other), "{theirs:?}");
+        let msi = Irq::Msi { addr: 0xFEE0_0000, data: 0x41 };
+        let intx = Irq::Line(Line::PciIntx { device: 3, pin: 1 }, Trigger::Level);
+        let shown: Vec<_> = guest.irqs.iter().map(|irq| Some(irq.interrupt)).collect();
+        assert_eq!(shown, [interrupt(&msi), interrupt(&intx)]);
+    }
+}
