@@ -352,7 +352,8 @@ fn on_this_machine(page: &mut String, host: Option<&[Counted]>) {
     let _ = writeln!(
         page,
         "Instructions of the program, as callgrind counts them; what the kernel does in system calls is \
-         not among them. The model's rows are several threads, whose order is not always the same.\n\n\
+         not among them. The model's rows are threads that wait for each other in no fixed order, so \
+         they differ by up to a third from run to run; the others do not.\n\n\
          | | instructions |\n|---|--:|"
     );
     for one in counted {
