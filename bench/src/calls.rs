@@ -1,6 +1,7 @@
 //! One measurement of calls: a backend writes an eventfd, and a guest's handler runs.
 
 use crate::device::Device;
+use crate::floor::Floor;
 use crate::guest::Guest;
 use crate::switches::{Cast, Switches, Whose};
 use crate::ticks;
@@ -140,19 +141,21 @@ pub(crate) fn measure(play: &Play<'_>, calls: &Calls) -> Result<Figures> {
     let after = Switches::now()?;
     guest.tell()?;
     let stamps = guest.finish()?;
-    let offset = ticks::from_guest(dom)?;
+    let (ours, guests) = (Floor::open()?.clock()?, guest.clock()?);
     drop((device, program));
     let heard = stamps.get(&0).context("the guest put nothing down")?;
     ensure!(heard.len() == called.len(), "{} of {} calls came", heard.len(), called.len());
-    let across = called
+    let across: Option<Vec<u64>> = called
         .iter()
         .zip(heard)
         .skip(WARM_UP)
-        .map(|(called, heard)| heard.wrapping_add_signed(offset).saturating_sub(*called));
+        .map(|(called, heard)| ours.translate(guests, *heard).checked_sub(*called))
+        .collect();
+    let across = across.context("a call came before it was made: the clocks do not agree")?;
     Ok(Figures {
         samples: CALLS as u64,
         ticks: None,
-        across: Spread::of(across.collect()),
+        across: Spread::of(across),
         found: 0,
         delivered: heard.len().saturating_sub(WARM_UP) as u64,
         dom0: 0,

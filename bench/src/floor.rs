@@ -1,7 +1,7 @@
-//! The module `kernel/tests/floor`: the least that an ioeventfd can cost, and dom0's running time.
+//! The module `kernel/tests/floor`: the least that an ioeventfd can cost, and dom0's clocks.
 
+use crate::ticks::Clock;
 use anyhow::{Context, Result};
-use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -26,11 +26,24 @@ impl Floor {
         self.0.write_all(words.as_bytes()).context("the floor's server")
     }
 
-    /// How long dom0's vCPU has run, with what Xen did for it, in nanoseconds.
+    /// How long dom0's vCPU has run, with what Xen did for it, in nanoseconds of Xen's time.
     pub(crate) fn running(&mut self) -> Result<u64> {
-        let mut words = [0; 32];
-        let length = self.0.read(&mut words)?;
-        let words = words.get(..length).ok_or(Errno::IO)?;
-        Ok(String::from_utf8_lossy(words).trim().parse()?)
+        self.told().map(|[running, ..]| running)
+    }
+
+    /// One moment by dom0's time stamp counter and by Xen's clock.
+    pub(crate) fn clock(&mut self) -> Result<Clock> {
+        self.told().map(|[_, ticks, time]| Clock { ticks, time })
+    }
+
+    fn told(&mut self) -> Result<[u64; 3]> {
+        let mut bytes = [0; 64];
+        let length = self.0.read(&mut bytes)?;
+        let text = String::from_utf8_lossy(bytes.get(..length).unwrap_or_default());
+        let numbers: Option<Vec<u64>> =
+            text.split_whitespace().map(|word| word.parse().ok()).collect();
+        numbers
+            .and_then(|numbers| numbers.try_into().ok())
+            .with_context(|| format!("{NODE} says {text:?}, which is not three numbers"))
     }
 }

@@ -1,5 +1,6 @@
 //! A guest that waits for its turn, and an event channel, `go`, by which it is told and tells.
 
+use crate::ticks::Clock;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ pub(crate) struct Guest {
     go: Option<LocalPort>,
     ports: BTreeMap<String, Port>,
     stamps: BTreeMap<usize, Vec<u64>>,
+    clock: Option<Clock>,
     done: bool,
 }
 
@@ -27,6 +29,7 @@ impl Guest {
             go: None,
             ports: BTreeMap::new(),
             stamps: BTreeMap::new(),
+            clock: None,
             done: false,
         })
     }
@@ -89,17 +92,25 @@ impl Guest {
         Ok(std::mem::take(&mut self.stamps))
     }
 
+    /// One moment by its counter and by Xen's clock; it has told when it has finished.
+    pub(crate) fn clock(&self) -> Result<Clock> {
+        self.clock.context("the guest did not tell its clock")
+    }
+
     fn line(&mut self) -> Result<()> {
         let line = self.source.line(PATIENCE)?.context("the guest fell silent")?;
         match Report::parse(&line) {
             Ok(Report::Port { name, port, .. }) => {
                 self.ports.insert(name.to_owned(), Port(port));
             }
+            // Its vCPUs' counters agree.
+            Ok(Report::Clock { ticks, time, .. }) => self.clock = Some(Clock { ticks, time }),
             Ok(Report::Stamps { vcpu, stamps }) => {
                 self.stamps.entry(vcpu).or_default().extend(stamps.values());
             }
             Ok(Report::GuestDone) => self.done = true,
             Ok(Report::Error { .. } | Report::Fault { .. }) => bail!("{line}"),
+            Err(_) => bail!("the guest says {line:?}"),
             _ => {}
         }
         Ok(())

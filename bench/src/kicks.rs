@@ -5,7 +5,7 @@ use crate::floor::Floor;
 use crate::guest::Guest;
 use crate::switches::{Cast, Switches, Whose};
 use crate::{ticks, way};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::Errno;
@@ -68,7 +68,7 @@ pub(crate) fn measure(play: &Play<'_>, kicks: &Kicks) -> Result<Figures> {
 
     guest.tell()?;
     let stamps = guest.finish()?;
-    let offset = ticks::from_guest(guest.dom())?;
+    let (ours, guests) = (clock.clock()?, guest.clock()?);
     let found = match backend {
         Some(backend) => backend.end(&kick)?,
         None => left_in(&kick)?,
@@ -79,15 +79,16 @@ pub(crate) fn measure(play: &Play<'_>, kicks: &Kicks) -> Result<Figures> {
     }
     let (mut took, mut rang) = (Vec::new(), Vec::new());
     for stamps in stamps.values() {
+        ensure!(stamps.is_sorted(), "a guest's time went backwards");
         let (pairs, _) = stamps.as_chunks();
         took.extend(pairs.iter().map(|[before, after]| after - before));
-        rang.extend(pairs.iter().map(|[before, _]| before.wrapping_add_signed(offset)));
+        rang.extend(pairs.iter().map(|[before, _]| ours.translate(guests, *before)));
     }
     let samples = KICKS * u64::from(kicks.vcpus);
     ensure!(took.len() as u64 == samples, "{} of {samples} kicks were timed", took.len());
     rang.sort_unstable();
     let warm = WARM_UP * u64::from(kicks.vcpus);
-    let (woken, delivered, across) = across(&found, warm, &rang);
+    let (woken, delivered, across) = across(&found, warm, &rang)?;
     if kicks.way.signals() && kicks.filter != Filter::None {
         ensure!(delivered == samples, "{delivered} of {samples} kicks were delivered");
     }
@@ -115,7 +116,7 @@ fn left_in(kick: &OwnedFd) -> Result<Vec<Found>> {
 
 /// How often the backend found something after the first `warm` kicks, how many kicks that were, and
 /// how long each had been under way.
-fn across(found: &[Found], warm: u64, rang: &[u64]) -> (u64, u64, Vec<u64>) {
+fn across(found: &[Found], warm: u64, rang: &[u64]) -> Result<(u64, u64, Vec<u64>)> {
     let (mut before, mut woken, mut took) = (0, 0, Vec::new());
     for Found { at, count } in found {
         let (first, last) = (before, before + count);
@@ -126,10 +127,13 @@ fn across(found: &[Found], warm: u64, rang: &[u64]) -> (u64, u64, Vec<u64>) {
         woken += 1;
         for kick in first.max(warm)..last {
             let rang = usize::try_from(kick - warm).ok().and_then(|kick| rang.get(kick));
-            took.extend(rang.map(|rang| at.saturating_sub(*rang)));
+            let Some(rang) = rang else { continue };
+            let late = "a kick came before it was made: the clocks do not agree";
+            // Nobody notes when it was if nobody waited.
+            took.push(if *at == 0 { 0 } else { at.checked_sub(*rang).context(late)? });
         }
     }
-    (woken, before.saturating_sub(warm), took)
+    Ok((woken, before.saturating_sub(warm), took))
 }
 
 #[cfg(test)]
@@ -154,7 +158,8 @@ mod tests {
     fn kicks_that_came_together_were_found_at_once() {
         let found = [(10, 2), (100, 1), (200, 2)].map(|(at, count)| Found { at, count });
         // The third of the warm-up's and the first one that counts came together.
-        assert_eq!(across(&found, 2, &[90, 150, 160]), (2, 3, vec![10, 50, 40]));
-        assert_eq!(across(&found, 4, &[150]), (1, 1, vec![50]));
+        assert_eq!(across(&found, 2, &[90, 150, 160]).unwrap(), (2, 3, vec![10, 50, 40]));
+        assert_eq!(across(&found, 4, &[150]).unwrap(), (1, 1, vec![50]));
+        assert!(across(&found, 4, &[250]).is_err(), "before it was made");
     }
 }

@@ -169,6 +169,8 @@ impl Arch {
         if boot.dom0 == Dom0::Pvh {
             // A stable TSC needs no RDTSC exits, and RDTSCP stays off.
             arguments.extend(["dom0=pvh".to_owned(), "tsc=stable:socket".to_owned()]);
+            // Switched lazily, a guest's vector registers have been seen in dom0's processes.
+            arguments.push("spec-ctrl=eager-fpu".to_owned());
         }
         arguments
     }

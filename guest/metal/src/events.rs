@@ -1,4 +1,5 @@
-//! Event channels as Xen shows them: pending bits in the page that it shares with the guest.
+//! Event channels as Xen shows them: pending bits in the page that it shares with the guest. Its
+//! clock is there as well.
 //!
 //! There are no upcalls: a vCPU that waits polls, and Xen wakes pollers whatever the masks say.
 
@@ -10,10 +11,21 @@ use crate::xen;
 /// Where the shared page goes: a hole, beside the pages that Xen's tools put there.
 const FRAME: u64 = 0xfefe0;
 
+/// `struct vcpu_info`, of which only the clock is looked at.
+#[repr(C)]
+struct VcpuInfo {
+    events: [u64; 4],
+    /// Odd while the two below are changed; its upper half is padding.
+    version: AtomicU64,
+    ticks: AtomicU64,
+    time: AtomicU64,
+    scale: u64,
+}
+
 /// The parts of `struct shared_info` up to the pending bits.
 #[repr(C)]
 struct SharedInfo {
-    vcpus: [[u64; 8]; 32],
+    vcpus: [VcpuInfo; 32],
     pending: [AtomicU64; 64],
 }
 
@@ -33,7 +45,7 @@ unsafe impl Operation for AddToPhysmap {
 
 /// The guest's event channels.
 #[derive(Clone, Copy)]
-pub(crate) struct Events(&'static [AtomicU64; 64]);
+pub(crate) struct Events(&'static SharedInfo);
 
 impl Events {
     /// Maps the shared page.
@@ -43,15 +55,26 @@ impl Events {
         // SAFETY: nothing of ours is at that frame.
         unsafe { hypercall::perform(&mut add) }?;
         let page = (FRAME << 12) as *const SharedInfo;
-        // SAFETY: mapped from now on, shared with Xen, hence only atomics are used.
-        let pending = unsafe { &(*page).pending };
-        Ok(Self(pending))
+        // SAFETY: mapped from now on; what is looked at of it is shared with Xen, hence atomics.
+        Ok(Self(unsafe { &*page }))
+    }
+
+    /// A moment, in ticks of that vCPU's counter and in nanoseconds since Xen's start.
+    pub(crate) fn clock(self, vcpu: usize) -> (u64, u64) {
+        let Some(info) = self.0.vcpus.get(vcpu) else { return (0, 0) };
+        loop {
+            let before = info.version.load(Ordering::Acquire);
+            let moment = (info.ticks.load(Ordering::Acquire), info.time.load(Ordering::Acquire));
+            if before & 1 == 0 && info.version.load(Ordering::Acquire) == before {
+                return moment;
+            }
+        }
     }
 
     /// Takes the event that is pending on `port`, if there is one.
     pub(crate) fn take(self, port: u32) -> bool {
         let bit = 1 << (port % 64);
-        let word = usize::try_from(port / 64).ok().and_then(|word| self.0.get(word));
+        let word = usize::try_from(port / 64).ok().and_then(|word| self.0.pending.get(word));
         // A plain load first: this is asked in loops.
         word.is_some_and(|word| {
             word.load(Ordering::Relaxed) & bit != 0

@@ -171,6 +171,10 @@ impl Machine for Vcpu<'_> {
         access::ticks()
     }
 
+    fn clock(&mut self) -> (u64, u64) {
+        self.guest.events.clock(self.vcpu)
+    }
+
     fn samples(&mut self) -> &mut [u64; MAX_SAMPLES] {
         &mut self.samples
     }

@@ -90,6 +90,9 @@ pub trait Machine {
     /// The time, in ticks that only make sense to this machine.
     fn now(&mut self) -> u64;
 
+    /// One moment, by [`Machine::now`] and in nanoseconds since Xen's start.
+    fn clock(&mut self) -> (u64, u64);
+
     /// Room for this vCPU's measurements.
     fn samples(&mut self) -> &mut [u64; MAX_SAMPLES];
 

@@ -238,6 +238,8 @@ impl<M: Machine> Run<'_, '_, M> {
     }
 
     fn report_stamps(&mut self) -> Result<(), M::Stop> {
+        let (ticks, time) = self.machine.clock();
+        self.machine.report(Report::Clock { vcpu: self.vcpu, ticks, time })?;
         for first in (0..self.stamped).step_by(Stamps::MOST) {
             let last = self.stamped.min(first + Stamps::MOST);
             let samples = self.machine.samples().get(first..last).unwrap_or_default();

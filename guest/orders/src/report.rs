@@ -55,6 +55,15 @@ pub enum Report<'a> {
         /// What it measured.
         ticks: Ticks,
     },
+    /// `v0 clock 0x10 = 20`: one moment, by both clocks.
+    Clock {
+        /// The vCPU that asked.
+        vcpu: usize,
+        /// In ticks, as stamps are.
+        ticks: u64,
+        /// In nanoseconds since Xen's start.
+        time: u64,
+    },
     /// `v0 stamps 0x10 0x20 …`: points in time, in the order in which they were put down.
     Stamps {
         /// The vCPU that put them down.
@@ -233,6 +242,10 @@ fn read(line: &str) -> Option<Report<'_>> {
             };
             Report::Ticks { vcpu, ticks }
         }
+        "clock" => {
+            let ticks = number(words.next()?)?;
+            Report::Clock { vcpu, ticks, time: equals(&mut words)? }
+        }
         "stamps" => {
             let mut stamps = Stamps::default();
             for word in words.by_ref() {
@@ -281,6 +294,7 @@ impl fmt::Display for Report<'_> {
                 f,
                 "v{vcpu} ticks min = {min} median = {median} p99 = {p99} max = {max} n = {n}"
             ),
+            Self::Clock { vcpu, ticks, time } => write!(f, "v{vcpu} clock {ticks:#x} = {time}"),
             Self::Stamps { vcpu, stamps } => {
                 write!(f, "v{vcpu} stamps")?;
                 stamps.values().iter().try_for_each(|stamp| write!(f, " {stamp:#x}"))

@@ -20,6 +20,7 @@ fn every_report_survives_its_line() {
         (Report::Vector { vcpu: 0, name: "call", vector: 0x41 }, "v0 vector call = 0x41"),
         (Report::Rounds { vcpu: 0, name: "stop", rounds: 1234 }, "v0 rounds stop = 1234"),
         (Report::Ticks { vcpu: 0, ticks }, "v0 ticks min = 1 median = 2 p99 = 3 max = 4 n = 5"),
+        (Report::Clock { vcpu: 0, ticks: 16, time: 20 }, "v0 clock 0x10 = 20"),
         (Report::Stamps { vcpu: 1, stamps }, "v1 stamps 0x10 0xffffffffffff"),
         (Report::Say { vcpu: 0, words: "done = 3" }, "v0 say done = 3"),
         (Report::Done { vcpu: 7 }, "v7 done"),

@@ -94,6 +94,10 @@ impl Machine for Recorder {
         self.clock
     }
 
+    fn clock(&mut self) -> (u64, u64) {
+        (self.clock, self.clock + 100)
+    }
+
     fn samples(&mut self) -> &mut [u64; MAX_SAMPLES] {
         &mut self.samples
     }
@@ -221,13 +225,15 @@ fn time_reports_the_distribution() {
 
 #[test]
 fn stamps_are_told_in_the_order_in_which_they_were_put_down() {
-    let log = run("stamps; stamp write pio:1 1 7 5; stamps", 0);
+    let log = run("stamp write pio:1 1 7 5; stamps", 0);
     assert_eq!(log[..5], ["write pio:0x1 1 0x7"; 5]);
     // The n-th write takes n ticks.
-    assert_eq!(log[5], "v0 stamps 0x0 0x1 0x1 0x3 0x3 0x6 0x6 0xa");
-    assert_eq!(log[6..], ["v0 stamps 0xa 0xf", "v0 done"]);
+    assert_eq!(log[5..7], ["v0 clock 0xf = 115", "v0 stamps 0x0 0x1 0x1 0x3 0x3 0x6 0x6 0xa"]);
+    assert_eq!(log[7..], ["v0 stamps 0xa 0xf", "v0 done"]);
     let waits = run("listen evtchn a; stamp wait a 2; stamps", 0);
-    assert_eq!(waits[2..], ["take #0", "take #0", "v0 stamps 0x0 0x0", "v0 done"]);
+    assert_eq!(waits[2..4], ["take #0", "take #0"]);
+    assert_eq!(waits[4..], ["v0 clock 0x0 = 100", "v0 stamps 0x0 0x0", "v0 done"]);
+    assert_eq!(run("stamps", 0), ["v0 clock 0x0 = 100", "v0 done"]);
 }
 
 #[test]

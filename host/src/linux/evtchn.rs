@@ -12,6 +12,7 @@ use crate::{Call, EventChannels, HostError, LocalPort, Result};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, read, retry_on_intr, write};
 use std::collections::BTreeSet;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use xen_eventfd_core::{DomId, Port};
@@ -55,16 +56,17 @@ impl Evtchn {
 
     /// Appends what the queue holds, as it is.
     fn drain(&self, ports: &mut Vec<LocalPort>) -> core::result::Result<(), Errno> {
-        let mut bytes = [0; BATCH * 4];
+        let mut room = [MaybeUninit::uninit(); BATCH * 4];
         loop {
-            let length = match retry_on_intr(|| read(&self.device, &mut bytes)) {
-                Ok(length) => length,
+            let (bytes, left) = match read(&self.device, &mut room[..]) {
+                Ok((bytes, left)) => (bytes, left.len()),
+                Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => return Ok(()),
                 Err(Errno::FBIG) => return self.reset(ports),
                 Err(errno) => return Err(errno),
             };
-            ports.extend(decode(&bytes[..length]));
-            if length < bytes.len() {
+            ports.extend(decode(bytes));
+            if left > 0 {
                 return Ok(());
             }
         }

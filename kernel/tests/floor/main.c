@@ -4,7 +4,8 @@
  *
  * Writing `DOM ADDRESS EVENTFD` (decimal, hexadecimal, decimal; -1: none) to an open file has it
  * serve that doorbell until it is closed. Reading tells in nanoseconds of Xen's time how long this
- * domain's first vCPU has run, Xen's work for it included.
+ * domain's first vCPU has run, Xen's work for it included; and one moment, in ticks of its time stamp
+ * counter and in nanoseconds since Xen's start.
  */
 
 #include "server.h"
@@ -72,17 +73,44 @@ static ssize_t floor_write(struct file *file, const char __user *from, size_t si
 	return error ?: size;
 }
 
+/*
+ * Where Xen puts the time on demand. Linux keeps no such area of its own unless all counters of the
+ * machine agree, which QEMU's do not claim.
+ */
+static struct pvclock_vcpu_time_info clock;
+static DEFINE_MUTEX(clock_lock);
+
+static int look_at_the_clock(u64 *ticks, u64 *time)
+{
+	struct vcpu_register_time_memory_area area = { .addr.v = &clock };
+	int error;
+
+	mutex_lock(&clock_lock);
+	error = HYPERVISOR_vcpu_op(VCPUOP_register_vcpu_time_memory_area, 0, &area);
+	area.addr.v = NULL;
+	if (!error)
+		error = HYPERVISOR_vcpu_op(VCPUOP_register_vcpu_time_memory_area, 0, &area);
+	*ticks = clock.tsc_timestamp;
+	*time = clock.system_time;
+	mutex_unlock(&clock_lock);
+	return error;
+}
+
 static ssize_t floor_read(struct file *file, char __user *to, size_t size, loff_t *offset)
 {
 	struct vcpu_runstate_info runstate;
 	loff_t from_the_start = 0;
-	char words[32];
+	char words[64];
+	u64 ticks, time;
 	int length, error;
 
 	error = HYPERVISOR_vcpu_op(VCPUOP_get_runstate_info, 0, &runstate);
+	if (!error)
+		error = look_at_the_clock(&ticks, &time);
 	if (error)
 		return error;
-	length = scnprintf(words, sizeof(words), "%llu\n", runstate.time[RUNSTATE_running]);
+	length = scnprintf(words, sizeof(words), "%llu %llu %llu\n",
+			   runstate.time[RUNSTATE_running], ticks, time);
 	return simple_read_from_buffer(to, size, &from_the_start, words, length);
 }
 

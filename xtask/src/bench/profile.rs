@@ -2,7 +2,7 @@
 //! the first kick and the one after the last.
 
 use super::{cases, rig::Rig};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -53,6 +53,8 @@ impl Part {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Profile {
     pub(super) way: Way,
+    /// Whether a backend waited.
+    pub(super) backend: bool,
     /// How many kicks.
     pub(super) kicks: u64,
     pub(super) parts: BTreeMap<Part, u64>,
@@ -60,15 +62,20 @@ pub(super) struct Profile {
     pub(super) functions: Vec<(Part, String, u64)>,
 }
 
-/// Counted for each way: one vCPU, one registration.
-pub(super) fn count(rig: &Rig, dom0: Dom0) -> Result<Vec<Profile>> {
+/// What is counted: each way, one vCPU, one registration, while a backend waits and while nobody does.
+fn cases(dom0: Dom0) -> Vec<Kicks> {
     let (space, filter, registrations, vcpus) = (Space::Mmio, Filter::Datamatch, 1, 1);
-    let kicks = |way: Way| {
-        let backend = way.signals();
-        Kicks { way, registrations, vcpus, space, filter, backend }
+    let of = |backend: bool| {
+        let ways = cases::ways(dom0).into_iter().filter(move |way| way.signals() || !backend);
+        ways.map(move |way| Kicks { way, registrations, vcpus, space, filter, backend })
     };
-    let ways = cases::ways(dom0);
-    let cases: Vec<_> = ways.iter().map(|way| Case::Kicks(kicks(*way))).collect();
+    of(true).chain(of(false)).collect()
+}
+
+/// Counts it.
+pub(super) fn count(rig: &Rig, dom0: Dom0) -> Result<()> {
+    let kicks = cases(dom0);
+    let cases: Vec<_> = kicks.iter().copied().map(Case::Kicks).collect();
     let blocks = parse(&rig.profile(dom0, &cases)?)?;
     let wanted: BTreeSet<String> = blocks
         .iter()
@@ -77,12 +84,12 @@ pub(super) fn count(rig: &Rig, dom0: Dom0) -> Result<Vec<Profile>> {
         .map(|(address, _)| format!("{address:016x}"))
         .collect();
     let names = names(&rig.symbols(dom0, &wanted.into_iter().collect::<Vec<_>>())?);
-    let profiles: Vec<_> =
-        ways.into_iter().zip(&blocks).map(|(way, blocks)| profile(way, blocks, &names)).collect();
+    ensure!(blocks.len() == kicks.len(), "{} of {} were counted", blocks.len(), kicks.len());
+    let pairs = kicks.iter().zip(&blocks);
+    let profiles: Vec<_> = pairs.map(|(kicks, blocks)| profile(kicks, blocks, &names)).collect();
     let path = path(dom0);
     fs::write(&path, serde_json::to_string(&profiles)?)
-        .with_context(|| format!("writing {}", path.display()))?;
-    Ok(profiles)
+        .with_context(|| format!("writing {}", path.display()))
 }
 
 fn path(dom0: Dom0) -> PathBuf {
@@ -128,7 +135,7 @@ fn names(lines: &[String]) -> BTreeMap<u64, (String, String)> {
 }
 
 fn profile(
-    way: Way,
+    kicks: &Kicks,
     blocks: &BTreeMap<u64, u64>,
     names: &BTreeMap<u64, (String, String)>,
 ) -> Profile {
@@ -147,7 +154,7 @@ fn profile(
     let mut functions: Vec<(Part, String, u64)> =
         functions.into_iter().map(|((part, symbol), count)| (part, symbol, count)).collect();
     functions.sort_by_key(|(_, _, count)| core::cmp::Reverse(*count));
-    Profile { way, kicks: 1000, parts, functions }
+    Profile { way: kicks.way, backend: kicks.backend, kicks: 1000, parts, functions }
 }
 
 #[cfg(test)]
@@ -164,12 +171,22 @@ mod tests {
     }
 
     #[test]
+    fn each_way_that_signals_is_counted_with_a_backend_and_without() {
+        let counted = |way, backend| {
+            let of = |kicks: &&Kicks| (kicks.way, kicks.backend) == (way, backend);
+            cases(Dom0::Pvh).iter().filter(of).count()
+        };
+        assert_eq!((counted(Way::Upstream, true), counted(Way::Upstream, false)), (1, 1));
+        assert_eq!((counted(Way::FloorSilent, true), counted(Way::FloorSilent, false)), (0, 1));
+    }
+
+    #[test]
     fn instructions_add_up_by_function() {
         let blocks =
             parse("0 ffffffff81000010 3 10\n0 ffffffff81000010 2 5\n1 100000 1 1\n").unwrap();
         assert_eq!(blocks[0][&0xffff_ffff_8100_0010], 40);
         let names = names(&["ffffffff81000010 handle [xen_eventfd]".to_owned()]);
-        let profile = profile(Way::Module, &blocks[0], &names);
+        let profile = profile(&cases(Dom0::Pv)[0], &blocks[0], &names);
         assert_eq!(profile.parts[&Part::Module], 40);
         assert_eq!(profile.functions, [(Part::Module, "handle".to_owned(), 40)]);
     }

@@ -7,6 +7,7 @@ use super::results::Results;
 use super::svg::{self, grouped};
 use super::targets::{self, quotient};
 use anyhow::{Context, Result};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use xen_eventfd_bench::{Calls, Case, Figures, Filter, Interrupt, Kicks, Space, Spread, Way};
@@ -134,17 +135,27 @@ fn name_of_interrupt(interrupt: Interrupt) -> &'static str {
 fn promises(page: &mut String, all: &[Known]) {
     let _ =
         writeln!(page, "## Targets\n\n| dom0 | target | measured (medians) | |\n|---|---|---|---|");
+    let mut missed: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     for Known { dom0, results, .. } in all {
+        let name = dom0.name().to_uppercase();
         for target in targets::all(results) {
-            let _ = writeln!(
-                page,
-                "| {} | {} | {} | {} |",
-                dom0.name().to_uppercase(),
-                target.promise,
-                target.measured,
-                if target.kept { "kept" } else { "**missed**" }
-            );
+            let verdict = if target.kept { "kept" } else { "**missed**" };
+            let (promise, measured) = (target.promise, &target.measured);
+            let _ = writeln!(page, "| {name} | {promise} | {measured} | {verdict} |");
+            if !target.kept {
+                let why = target.why.unwrap_or("It is not known why.");
+                missed.entry(why).or_default().insert(format!("{name}, {promise}"));
+            }
         }
+    }
+    page.push('\n');
+    if missed.is_empty() {
+        return;
+    }
+    let _ = writeln!(page, "Why some are missed:\n");
+    for (why, promises) in missed {
+        let promises: Vec<_> = promises.into_iter().collect();
+        let _ = writeln!(page, "- *{}*: {why}", promises.join("*; *"));
     }
     page.push('\n');
 }
@@ -178,7 +189,7 @@ fn wakeups(figures: &Figures) -> String {
 fn rows<'a>(page: &mut String, dom0: Dom0, figures: impl Fn(Way) -> Option<&'a Figures>) {
     let _ = writeln!(
         page,
-        "| way | guest ticks: min | median | p99 | to the backend: min | median | p99 | dom0 ns | \
+        "| way | guest ticks: min | median | p99 | to the backend: min | median | p99 | dom0 | \
          woken: backend | VMM | engine | others | kernel threads |\n\
          |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
     );
@@ -259,7 +270,7 @@ fn grid(page: &mut String, results: &Results) {
 /// What tables call a way of calls.
 fn call_title(way: Way) -> &'static str {
     match way {
-        Way::Floor | Way::FloorSilent => "floor: the backend raises it itself",
+        Way::Floor | Way::FloorSilent => "no eventfd: the backend raises it itself",
         Way::Vmm => "a process reads the eventfd and raises it",
         other => other.title(),
     }
@@ -305,18 +316,21 @@ fn parts(page: &mut String, profiles: &[Profile]) {
     let _ = writeln!(
         page,
         "### Where the instructions go\n\nInstructions for each kick, counted by a plug-in of QEMU \
-         (`bench/profiler`) from the first kick to the last.\n\n\
-         | way | {titles} | all |\n|---|--:|--:|--:|--:|--:|--:|"
+         (`bench/profiler`) from the first kick to the last."
     );
-    for profile in profiles {
-        let part = |part| profile.parts.get(&part).copied().unwrap_or(0);
-        let each = |count: u64| grouped(count / profile.kicks.max(1));
-        let cells = Part::ALL.map(|one| each(part(one))).join(" | ");
-        let all = each(profile.parts.values().sum());
-        let _ = writeln!(page, "| {} | {cells} | {all} |", profile.way.title());
+    for (backend, when) in [(true, "While a backend waits:"), (false, "While nobody does:")] {
+        let _ =
+            writeln!(page, "\n{when}\n\n| way | {titles} | all |\n|---|--:|--:|--:|--:|--:|--:|");
+        for profile in profiles.iter().filter(|profile| profile.backend == backend) {
+            let part = |part| profile.parts.get(&part).copied().unwrap_or(0);
+            let each = |count: u64| grouped(count / profile.kicks.max(1));
+            let cells = Part::ALL.map(|one| each(part(one))).join(" | ");
+            let all = each(profile.parts.values().sum());
+            let _ = writeln!(page, "| {} | {cells} | {all} |", profile.way.title());
+        }
     }
-    let _ = writeln!(page, "\nThe functions with the most of them:\n");
-    for profile in profiles {
+    let _ = writeln!(page, "\nThe functions with the most of them, while a backend waits:\n");
+    for profile in profiles.iter().filter(|profile| profile.backend) {
         let name = |(part, symbol, count): &(Part, String, u64)| {
             let symbol = format!("{:#}", rustc_demangle::demangle(symbol));
             // Markdown would take what is between these for a tag.
@@ -338,7 +352,8 @@ fn on_this_machine(page: &mut String, host: Option<&[Counted]>) {
     let _ = writeln!(
         page,
         "Instructions of the program, as callgrind counts them; what the kernel does in system calls is \
-         not among them. The model's rows are several threads, whose order is not always the same.\n\n\
+         not among them. The model's rows are threads that wait for each other in no fixed order, so \
+         they differ by up to a third from run to run; the others do not.\n\n\
          | | instructions |\n|---|--:|"
     );
     for one in counted {
@@ -417,7 +432,6 @@ fn plots(known: &Known) -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
     use xen_eventfd_bench::{Measured, Wakeups};
 
     fn known(differs: bool) -> Known {
@@ -452,6 +466,8 @@ mod tests {
         assert!(page.contains("| 1.00 | 1.00 | 0.00 | 0.00 | 0.00 |"), "{page}");
         assert!(page.contains("23,000 of 22,000: 1.045 | kept"), "{page}");
         assert!(page.contains("1,001 in 1,000 kicks | **missed**"), "{page}");
+        let reason = "- *PV, module: no process woken but the backend*: It is not known why.";
+        assert!(page.contains(reason), "{page}");
         assert!(page.contains("no valgrind"), "{page}");
     }
 

@@ -13,10 +13,30 @@ pub(super) struct Target {
     pub(super) measured: String,
     /// Whether it is kept.
     pub(super) kept: bool,
+    /// Why not, if that is known to happen.
+    pub(super) why: Option<&'static str>,
+}
+
+/// Why a kick costs more than half of upstream's.
+const HALF: &str = "No handler can cost that little: the floor, which does nothing, is above half \
+    itself. What Xen does for the access, the switch to dom0 and back, and the backend's own wakeup are \
+    the same in both ways; upstream's own is the wakeup of its device model, and that alone can be saved.";
+/// Why the userspace engine costs more than the loop.
+const ENGINE: &str = "One system call more and a dearer one. The loop has one guest, so it sleeps in \
+    `read()` of its event channels; the engine sleeps in `epoll_wait()` and reads then. The loop writes the \
+    eventfd, and sleeps for as long as its backend leaves it full; the engine must not, and signals by \
+    `io_submit()`.";
+/// Why the userspace engine's median may move.
+const KINDS: &str = "There are kinds of kicks, and the median stands where one ends. When the engine has \
+    signalled the eventfd, dom0's scheduler lets it answer Xen first, or the backend run first. While \
+    nobody waits there is one kind; the minima compare like with like.";
+
+fn spread(results: &Results, way: Way, registrations: u32) -> Option<&Spread> {
+    results.kicks(way, registrations, 1)?.ticks.as_ref()
 }
 
 fn ticks(results: &Results, way: Way, registrations: u32) -> Option<u64> {
-    results.kicks(way, registrations, 1)?.ticks.as_ref().map(Spread::median)
+    spread(results, way, registrations).map(Spread::median)
 }
 
 fn unheard(results: &Results, way: Way) -> Option<u64> {
@@ -37,7 +57,14 @@ pub(super) fn quotient(part: u64, whole: u64) -> String {
 /// Whether `part` is at most so many thousandths of `whole`.
 fn at_most(promise: &'static str, part: u64, whole: u64, limit: u64) -> Target {
     let measured = format!("{} of {}: {}", grouped(part), grouped(whole), quotient(part, whole));
-    Target { promise, measured, kept: thousandths(part, whole) <= limit }
+    Target { promise, measured, kept: thousandths(part, whole) <= limit, why: None }
+}
+
+/// With the minima beside the medians: two processes are woken, and dom0's scheduler has a choice.
+fn with_minima(promise: &'static str, part: &Spread, whole: &Spread) -> Target {
+    let mut target = at_most(promise, part.median(), whole.median(), 1050);
+    target.measured.push_str(&format!("; minima: {}", quotient(part.min(), whole.min())));
+    target
 }
 
 /// Wakeups that are nobody's but the engine's business.
@@ -51,6 +78,7 @@ fn half_of_upstream(promise: &'static str, ticks: impl Fn(Way) -> Option<u64>) -
         (ticks(Way::Module)?, ticks(Way::Upstream)?, ticks(Way::Floor)?);
     let mut target = at_most(promise, module, upstream, 500);
     target.measured.push_str(&format!("; the floor: {}", quotient(floor, upstream)));
+    target.why = Some(HALF);
     Some(target)
 }
 
@@ -81,19 +109,21 @@ pub(super) fn all(results: &Results) -> Vec<Target> {
             ),
             // Something wakes up by a timer now and then, whatever the guest does.
             kept: foreign(figures) * 100 < figures.samples,
+            why: None,
         });
     }
     if let (Some(many), Some(module)) = (ticks(results, Way::Module, 1024), one(Way::Module)) {
         let promise = "module: 1,024 registrations at most 1.05 times one";
         targets.push(at_most(promise, many, module, 1050));
     }
-    if let (Some(many), Some(engine)) = (ticks(results, Way::Engine, 1024), one(Way::Engine)) {
+    let engine = |registrations| spread(results, Way::Engine, registrations);
+    if let (Some(many), Some(one)) = (engine(1024), engine(1)) {
         let promise = "userspace engine: 1,024 registrations at most 1.05 times one";
-        targets.push(at_most(promise, many, engine, 1050));
+        targets.push(Target { why: Some(KINDS), ..with_minima(promise, many, one) });
     }
-    if let (Some(engine), Some(vmm)) = (one(Way::Engine), one(Way::Vmm)) {
+    if let (Some(engine), Some(vmm)) = (engine(1), spread(results, Way::Vmm, 1)) {
         let promise = "userspace engine: at most 1.05 times a minimal loop in C";
-        targets.push(at_most(promise, engine, vmm, 1050));
+        targets.push(Target { why: Some(ENGINE), ..with_minima(promise, engine, vmm) });
     }
     targets
 }

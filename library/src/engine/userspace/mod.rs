@@ -29,7 +29,7 @@ use guest::{GuestCore, UserspaceGuest};
 use irq::{Channel, IrqSource};
 use rustix::event::epoll;
 use rustix::io::Errno;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -51,8 +51,8 @@ enum Source {
 /// Everything that can wake the thread.
 #[derive(Debug, Default)]
 struct Sources {
-    ports: HashMap<LocalPort, Source>,
-    irqs: HashMap<u64, Arc<IrqSource>>,
+    ports: BTreeMap<LocalPort, Source>,
+    irqs: BTreeMap<u64, Arc<IrqSource>>,
 }
 
 /// What the thread and the callers share.

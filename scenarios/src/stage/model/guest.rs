@@ -274,6 +274,12 @@ impl Machine for Simulated {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
+    /// The model has no clock of its own.
+    fn clock(&mut self) -> (u64, u64) {
+        let now = self.now();
+        (now, now)
+    }
+
     fn samples(&mut self) -> &mut [u64; MAX_SAMPLES] {
         &mut self.samples
     }
