@@ -5,7 +5,7 @@ use super::common::{Bell, DOORBELL, IDLE};
 use super::kernel_log;
 use super::left::Before;
 use crate::device::request::{
-    ASSIGN_IRQ, IRQ_MSI, OF_CONTROL, OF_GUEST, PRIVCMD_IOEVENTFD, PRIVCMD_IRQFD, RESTRICT,
+    ASSIGN_IRQ, CREATE, IRQ_MSI, OF_CONTROL, OF_GUEST, PRIVCMD_IOEVENTFD, PRIVCMD_IRQFD, RESTRICT,
 };
 use crate::device::structs::Doorbell;
 use crate::device::{Control, GuestFile, ask, ask_at};
@@ -146,7 +146,7 @@ impl Caller<'_> {
         if self.random.once_in(200) {
             self.second = None;
         }
-        let answer = match self.random.below(20) {
+        let answer = match self.random.below(50) {
             0 => self.privcmd(),
             _ => self.native(),
         };
@@ -163,7 +163,11 @@ impl Caller<'_> {
     }
 
     fn native(&mut self) -> Result<Option<GuestFile>, Errno> {
-        let chosen = self.random.below(self.calls.len());
+        let mut chosen = self.random.below(self.calls.len());
+        // To take a guest is a hundred times the work of anything else.
+        if self.calls[chosen].request == CREATE && !self.random.once_in(5) {
+            chosen = self.random.below(self.calls.len());
+        }
         let mut bytes = self.bytes(chosen);
         let call = self.calls.swap_remove(chosen);
         let request = self.request(&call);
@@ -225,7 +229,7 @@ impl Caller<'_> {
 pub(super) fn random(play: &mut Play<'_>) -> Result<()> {
     let rings = format!(
         "repeat 4; write mmio:{DOORBELL:#x} 4 i; end; write pio:0xc050 2 1; \
-         write mmio:{DOORBELL:#x} 2 1; read mmio:{DOORBELL:#x} 4"
+         write mmio:{DOORBELL:#x} 2 1; read mmio:{DOORBELL:#x} 4; pause 5000"
     );
     let mut guest = play.guest(&format!(
         "listen evtchn call; listen evtchn stop; meet; until stop; {rings}; end | \
