@@ -5,6 +5,7 @@
 //! [`ALL`] lists them. To add one, write such a function beside the others and list it.
 
 pub mod link;
+pub mod lists;
 pub mod play;
 pub mod roles;
 mod run;

@@ -11,7 +11,7 @@ use xen_eventfd::{EngineKind, Guardian};
 use xen_eventfd_host::linux::LinuxHost;
 use xen_eventfd_scenarios::link::Link;
 use xen_eventfd_scenarios::roles::{Actor, kill::Die};
-use xen_eventfd_scenarios::stage::{Stage, model::ModelStage, xen::XenStage};
+use xen_eventfd_scenarios::stage::{ACCESSES, Stage, model::ModelStage, xen::XenStage};
 use xen_eventfd_scenarios::{ALL, Scenario, Trace, run};
 
 /// Plays the scenarios that hold on the model and on real Xen alike.
@@ -41,6 +41,9 @@ enum Command {
         /// Only those about things that happen at once.
         #[arg(long)]
         races: bool,
+        /// Accesses of a guest that means harm, on real Xen.
+        #[arg(long, default_value_t = ACCESSES)]
+        accesses: u64,
         /// How often.
         #[arg(long, default_value_t = 1)]
         times: u32,
@@ -92,7 +95,7 @@ fn main() -> Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Run { names, on, engine, guest, races, times, expect, traces } => {
+        Command::Run { names, on, engine, guest, races, accesses, times, expect, traces } => {
             let wanted = |scenario: &&Scenario| {
                 (scenario.race || !races)
                     && (names.is_empty() || names.iter().any(|name| scenario.name.contains(name)))
@@ -109,7 +112,8 @@ fn main() -> Result<ExitCode> {
             let (mut passed, mut failed, mut skipped) = (0, 0, 0);
             let stage: Option<Box<dyn Stage>> = match (on, engine) {
                 (Place::Xen, engine) => {
-                    Some(Box::new(XenStage::new(guest)?.served_by(engine.into())))
+                    let stage = XenStage::new(guest)?.served_by(engine.into());
+                    Some(Box::new(stage.with_accesses(accesses)))
                 }
                 (Place::Model, Engine::Userspace) => None,
                 (Place::Model, Engine::Kernel | Engine::Privcmd) => {

@@ -64,6 +64,9 @@ pub(crate) struct Test {
     /// Only this many emulated CPUs; else all on one, and then those that race, or are named, on four
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=16))]
     cpus: Option<u32>,
+    /// Accesses of a guest that means harm, on real Xen
+    #[arg(long)]
+    accesses: Option<u64>,
     /// Only scenarios whose name contains one of these
     names: Vec<String>,
 }
@@ -149,7 +152,7 @@ fn shell(machinery: &Machinery) -> Result<()> {
 impl Test {
     /// Plays what was asked for.
     fn play(&self) -> Result<Tally> {
-        let stage = scenarios::Stage::prepare(self.engine, &self.names)?;
+        let stage = scenarios::Stage::prepare(self.engine, &self.names)?.accesses(self.accesses);
         let kinds = self.dom0.map_or_else(|| vec![Kind::Pv, Kind::Pvh], |kind| vec![kind]);
         let mut boots = Boots::new();
         for kind in kinds {
