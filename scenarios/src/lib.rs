@@ -10,6 +10,7 @@ pub mod play;
 pub mod roles;
 mod run;
 mod scenarios;
+pub mod soak;
 pub mod stage;
 mod trace;
 

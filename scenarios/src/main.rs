@@ -7,12 +7,13 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 use xen_eventfd::{EngineKind, Guardian};
 use xen_eventfd_host::linux::LinuxHost;
 use xen_eventfd_scenarios::link::Link;
 use xen_eventfd_scenarios::roles::{Actor, kill::Die};
 use xen_eventfd_scenarios::stage::{ACCESSES, Stage, model::ModelStage, xen::XenStage};
-use xen_eventfd_scenarios::{ALL, Scenario, Trace, run};
+use xen_eventfd_scenarios::{ALL, Scenario, Trace, run, soak};
 
 /// Plays the scenarios that hold on the model and on real Xen alike.
 #[derive(Debug, Parser)]
@@ -53,6 +54,18 @@ enum Command {
         /// Writes the traces here.
         #[arg(long)]
         traces: Option<PathBuf>,
+    },
+    /// Has guests, engines and registrations come and go on real Xen, and prints what there is.
+    Soak {
+        /// With which engine.
+        #[arg(long, value_enum, default_value = "userspace")]
+        engine: Engine,
+        /// The test guest's ELF file.
+        #[arg(long, default_value = "/lab/guest")]
+        guest: PathBuf,
+        /// For how long.
+        #[arg(long, default_value_t = 180)]
+        seconds: u64,
     },
     /// Plays another process of a scenario; the link to the test is standard input.
     #[command(hide = true)]
@@ -153,6 +166,11 @@ fn main() -> Result<ExitCode> {
             }
             println!("{passed} passed, {failed} failed, {skipped} skipped");
             Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Soak { engine, guest, seconds } => {
+            let stage = XenStage::new(guest)?.served_by(engine.into());
+            soak::soak(&stage, Duration::from_secs(seconds))?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::Actor { run_dir } => {
             let link = Link::from_fd(std::io::stdin().as_fd().try_clone_to_owned()?);

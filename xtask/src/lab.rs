@@ -87,7 +87,7 @@ impl From<Kind> for Dom0 {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Engine {
+pub(crate) enum Engine {
     Userspace,
     /// The kernel module, which is built first
     Kernel,
@@ -97,7 +97,7 @@ enum Engine {
 
 impl Engine {
     /// As the programs in dom0 call it.
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Userspace => "userspace",
             Self::Kernel => "kernel",
@@ -106,7 +106,7 @@ impl Engine {
     }
 
     /// Whether it is the kernel module's.
-    fn needs_module(self) -> bool {
+    pub(crate) fn needs_module(self) -> bool {
         self != Self::Userspace
     }
 
