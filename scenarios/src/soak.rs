@@ -19,10 +19,13 @@ use std::time::{Duration, Instant};
 /// Rounds in which caches fill: after them, counts are to stay as they are.
 pub const WARM_UP: u64 = 4;
 
+/// Fewer rounds than this, the first ones included, tell nothing of memory.
+pub const LEAST: u64 = WARM_UP + 12;
+
 /// How long what ends by itself, as daemons let go of a dead guest, may take.
 const SETTLE: Duration = Duration::from_secs(20);
 
-/// Plays rounds for so long, or a few at least, and prints a sample after each.
+/// Plays rounds for so long, and [`LEAST`] of them, and prints a sample after each.
 ///
 /// # Errors
 /// A round failed; which one is said.
@@ -30,7 +33,7 @@ pub fn soak(stage: &dyn Stage, time: Duration) -> Result<()> {
     let (began, mut done, mut base) = (Instant::now(), Done::default(), None);
     let mut nth = 0;
     let watchdog = watchdog::Watchdog::start();
-    while nth <= WARM_UP || began.elapsed() < time {
+    while nth < LEAST || began.elapsed() < time {
         nth += 1;
         let play = Play::new(stage);
         done += round::play(&play, nth).with_context(|| format!("in round {nth}"))?;

@@ -1,9 +1,6 @@
 //! Whether a run was flat.
 
-use xen_eventfd_scenarios::soak::{Sample, WARM_UP};
-
-/// Fewer rounds than this after the first ones tell nothing of a slope.
-pub(super) const LEAST: usize = 12;
+use xen_eventfd_scenarios::soak::{LEAST, Sample, WARM_UP};
 
 /// KiB for each round by which each kind of memory may grow: used in dom0, slabs, the process. The
 /// first comes and goes by a megabyte by itself. A round has hundreds of registrations and kicks, so
@@ -30,7 +27,8 @@ pub(super) struct Growth {
 /// All that was not flat.
 pub(super) fn faults(samples: &[Sample]) -> Vec<String> {
     let judged = judged(samples);
-    let Some((base, rounds)) = judged.split_first().filter(|(_, rest)| rest.len() >= LEAST) else {
+    let enough = |_: &(&Sample, &[Sample])| samples.len() as u64 >= LEAST;
+    let Some((base, rounds)) = judged.split_first().filter(enough) else {
         return vec![format!("{} rounds are too few to tell", samples.len())];
     };
     let mut faults = Vec::new();

@@ -130,7 +130,6 @@ mod tests {
             dom0: Dom0::Pvh,
             engine: Engine::Kernel,
             samples: (1..=20).map(sample).collect(),
-            faults: Vec::new(),
         };
         let mut page = String::new();
         section(&mut page, &soaked);
