@@ -35,6 +35,7 @@ mod cpio;
 mod elf;
 mod image;
 mod kernel_build;
+mod llvm;
 mod machine;
 mod manifest;
 mod packages;
@@ -59,6 +60,7 @@ pub use crate::{
     console::{Line, Splitter, Voice, is_fatal},
     cpio::Archive,
     kernel_build::KernelBuild,
+    llvm::Llvm,
     machine::{Machine, quote},
     manifest::{Manifest, Package},
     run::{target_folder, workspace},
