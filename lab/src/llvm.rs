@@ -27,7 +27,7 @@ pub struct Llvm {
 }
 
 impl Llvm {
-    /// Takes them from the cache. The first time, they are set up: 90 MB to download.
+    /// Takes them from the cache. The first time, they are set up: 74 MB to download.
     ///
     /// # Errors
     ///
