@@ -36,7 +36,9 @@ pub fn soak(stage: &dyn Stage, time: Duration) -> Result<()> {
     while nth < LEAST || began.elapsed() < time {
         nth += 1;
         let play = Play::new(stage);
-        done += round::play(&play, nth).with_context(|| format!("in round {nth}"))?;
+        let played = round::play(&play, nth).with_context(|| format!("in round {nth}"));
+        // Whoever kept it waiting is still at it.
+        done += played.inspect_err(|_| watchdog::say_where())?;
         play.no_zombies()?;
         let counts = settled(base.as_ref())?;
         watchdog.feed();

@@ -42,7 +42,7 @@ impl Watchdog {
 }
 
 /// Prints of each thread of each program what the kernel knows.
-fn say_where() {
+pub(super) fn say_where() {
     for process in entries(Path::new("/proc")) {
         let command = fs::read_to_string(process.join("cmdline")).unwrap_or_default();
         if command.is_empty() {
