@@ -10,6 +10,7 @@
 //! <cache>/kernel-builds/          the same for trees that build kernel modules: current-<arch>,
 //!                                 <digest>/, <digest>.lock, a lock and an apt of their own
 //! <cache>/systems/                the same for systems that packages are installed in
+//! <cache>/llvm/                   the same for the tools that read coverage
 //! <cache>/tools/                  programs that the project's own commands build for themselves
 //! ```
 
@@ -41,6 +42,7 @@ pub(crate) enum Shelf {
     Emulators,
     KernelBuilds,
     Systems,
+    Llvm,
 }
 
 impl Shelf {
@@ -50,6 +52,7 @@ impl Shelf {
             Self::Emulators => "emulators",
             Self::KernelBuilds => "kernel-builds",
             Self::Systems => "systems",
+            Self::Llvm => "llvm",
         }
     }
 }
@@ -84,7 +87,7 @@ impl Cache {
         let apt = self.folder.join("apt");
         match self.shelf {
             Shelf::Labs => apt.join(arch.debian()),
-            Shelf::Emulators | Shelf::KernelBuilds | Shelf::Systems => {
+            Shelf::Emulators | Shelf::KernelBuilds | Shelf::Systems | Shelf::Llvm => {
                 apt.join(format!("{}-{}", arch.debian(), self.shelf.folder()))
             }
         }
@@ -125,7 +128,9 @@ impl Cache {
     pub(crate) fn lock(&self, progress: Progress) -> Result<Lock> {
         let path = match self.shelf {
             Shelf::Labs => self.folder.join("lock"),
-            Shelf::Emulators | Shelf::KernelBuilds | Shelf::Systems => self.shelf().join("lock"),
+            Shelf::Emulators | Shelf::KernelBuilds | Shelf::Systems | Shelf::Llvm => {
+                self.shelf().join("lock")
+            }
         };
         let file = open_lock(&path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {

@@ -37,6 +37,7 @@ mod elf;
 mod emulator;
 mod image;
 mod kernel_build;
+mod llvm;
 mod machine;
 mod manifest;
 mod packages;
@@ -61,6 +62,7 @@ pub use crate::{
     console::{Line, Splitter, Voice, is_fatal},
     cpio::Archive,
     kernel_build::KernelBuild,
+    llvm::Llvm,
     machine::{Machine, quote},
     manifest::{Manifest, Package},
     run::{target_folder, workspace},

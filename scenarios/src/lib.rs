@@ -5,10 +5,12 @@
 //! [`ALL`] lists them. To add one, write such a function beside the others and list it.
 
 pub mod link;
+pub mod lists;
 pub mod play;
 pub mod roles;
 mod run;
 mod scenarios;
+pub mod soak;
 pub mod stage;
 mod trace;
 

@@ -7,12 +7,13 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 use xen_eventfd::{EngineKind, Guardian};
 use xen_eventfd_host::linux::LinuxHost;
 use xen_eventfd_scenarios::link::Link;
 use xen_eventfd_scenarios::roles::{Actor, kill::Die};
-use xen_eventfd_scenarios::stage::{Stage, model::ModelStage, xen::XenStage};
-use xen_eventfd_scenarios::{ALL, Scenario, Trace, run};
+use xen_eventfd_scenarios::stage::{ACCESSES, Stage, model::ModelStage, xen::XenStage};
+use xen_eventfd_scenarios::{ALL, Scenario, Trace, run, soak};
 
 /// Plays the scenarios that hold on the model and on real Xen alike.
 #[derive(Debug, Parser)]
@@ -41,6 +42,9 @@ enum Command {
         /// Only those about things that happen at once.
         #[arg(long)]
         races: bool,
+        /// Accesses of a guest that means harm, on real Xen.
+        #[arg(long, default_value_t = ACCESSES)]
+        accesses: u64,
         /// How often.
         #[arg(long, default_value_t = 1)]
         times: u32,
@@ -50,6 +54,18 @@ enum Command {
         /// Writes the traces here.
         #[arg(long)]
         traces: Option<PathBuf>,
+    },
+    /// Has guests, engines and registrations come and go on real Xen, and prints what there is.
+    Soak {
+        /// With which engine.
+        #[arg(long, value_enum, default_value = "userspace")]
+        engine: Engine,
+        /// The test guest's ELF file.
+        #[arg(long, default_value = "/lab/guest")]
+        guest: PathBuf,
+        /// For how long.
+        #[arg(long, default_value_t = 180)]
+        seconds: u64,
     },
     /// Plays another process of a scenario; the link to the test is standard input.
     #[command(hide = true)]
@@ -92,7 +108,7 @@ fn main() -> Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Run { names, on, engine, guest, races, times, expect, traces } => {
+        Command::Run { names, on, engine, guest, races, accesses, times, expect, traces } => {
             let wanted = |scenario: &&Scenario| {
                 (scenario.race || !races)
                     && (names.is_empty() || names.iter().any(|name| scenario.name.contains(name)))
@@ -109,7 +125,8 @@ fn main() -> Result<ExitCode> {
             let (mut passed, mut failed, mut skipped) = (0, 0, 0);
             let stage: Option<Box<dyn Stage>> = match (on, engine) {
                 (Place::Xen, engine) => {
-                    Some(Box::new(XenStage::new(guest)?.served_by(engine.into())))
+                    let stage = XenStage::new(guest)?.served_by(engine.into());
+                    Some(Box::new(stage.with_accesses(accesses)))
                 }
                 (Place::Model, Engine::Userspace) => None,
                 (Place::Model, Engine::Kernel | Engine::Privcmd) => {
@@ -149,6 +166,11 @@ fn main() -> Result<ExitCode> {
             }
             println!("{passed} passed, {failed} failed, {skipped} skipped");
             Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Soak { engine, guest, seconds } => {
+            let stage = XenStage::new(guest)?.served_by(engine.into());
+            soak::soak(&stage, Duration::from_secs(seconds))?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::Actor { run_dir } => {
             let link = Link::from_fd(std::io::stdin().as_fd().try_clone_to_owned()?);

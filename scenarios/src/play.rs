@@ -7,11 +7,11 @@ use crate::stage::{GuestOnStage, ProcessOnStage, Stage};
 use crate::{PATIENCE, Trace};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 use xen_eventfd::{DomId, EngineKind, Guardian, Port, Xen};
-use xen_eventfd_guest_orders::Report;
+use xen_eventfd_guest_orders::{Report, Ticks};
 
 /// One performance of one scenario.
 #[derive(Debug)]
@@ -43,6 +43,11 @@ impl<'a> Play<'a> {
         self.trace.note(who, what);
     }
 
+    /// Tells a person something that is not the same everywhere, and is no verdict.
+    pub fn show(&self, text: &str) {
+        println!("        {text}");
+    }
+
     /// Xen with an engine in this process.
     ///
     /// # Errors
@@ -61,8 +66,8 @@ impl<'a> Play<'a> {
     /// The orders are bad, or the guest cannot be created.
     pub fn guest(&self, orders: &str) -> Result<Guest> {
         let source = self.stage.guest(orders)?;
-        let (reports, ports, rounds) = Default::default();
-        Ok(Guest { source, reports, ports, rounds, done: false })
+        let (reports, ports, rounds, ticks) = Default::default();
+        Ok(Guest { source, reports, ports, rounds, ticks, done: false })
     }
 
     /// Starts a device model over these bytes, in a process of its own.
@@ -195,6 +200,7 @@ pub struct Guest {
     reports: BTreeMap<String, Vec<String>>,
     ports: BTreeMap<String, Port>,
     rounds: BTreeMap<String, u64>,
+    ticks: VecDeque<Ticks>,
     done: bool,
 }
 
@@ -231,8 +237,12 @@ impl Guest {
         let line = self.source.line(PATIENCE)?;
         let line =
             line.with_context(|| format!("the guest fell silent after {:?}", self.reports))?;
+        self.heard(&line)
+    }
+
+    fn heard(&mut self, line: &str) -> Result<()> {
         let who = line.split(' ').next().unwrap_or_default().to_owned();
-        let told = match Report::parse(&line) {
+        let told = match Report::parse(line) {
             Ok(Report::Port { name, port, .. }) => {
                 self.ports.insert(name.to_owned(), Port(port));
                 format!("port {name}")
@@ -242,7 +252,10 @@ impl Guest {
                 *self.rounds.entry(name.to_owned()).or_default() += rounds;
                 format!("rounds {name}")
             }
-            Ok(Report::Ticks { .. }) => "ticks".to_owned(),
+            Ok(Report::Ticks { ticks, .. }) => {
+                self.ticks.push_back(ticks);
+                "ticks".to_owned()
+            }
             Ok(Report::GuestDone) => {
                 self.done = true;
                 return Ok(());
@@ -265,6 +278,18 @@ impl Guest {
             self.hear()?;
         }
         Ok(())
+    }
+
+    /// Whether a vCPU has said `words` up to now.
+    ///
+    /// # Errors
+    /// It has something worse to say.
+    pub fn has_said(&mut self, vcpu: usize, words: &str) -> Result<bool> {
+        while let Some(line) = self.source.line(Duration::ZERO)? {
+            self.heard(&line)?;
+        }
+        let (who, what) = (format!("v{vcpu}"), format!("say {words}"));
+        Ok(self.reports.get(&who).is_some_and(|lines| lines.contains(&what)))
     }
 
     /// Waits until a vCPU has said `words`.
@@ -297,6 +322,20 @@ impl Guest {
     /// How often the loops that this listener ended have run.
     pub fn rounds(&self, name: &str) -> u64 {
         self.rounds.get(name).copied().unwrap_or(0)
+    }
+
+    /// Waits for the next measurement that it tells.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn measured(&mut self) -> Result<Ticks> {
+        loop {
+            if let Some(ticks) = self.ticks.pop_front() {
+                return Ok(ticks);
+            }
+            ensure!(!self.done, "the guest ended without a measurement");
+            self.hear()?;
+        }
     }
 
     /// Puts what it said into the trace, vCPU by vCPU.

@@ -6,7 +6,7 @@ mod profile;
 mod report;
 mod results;
 mod rig;
-mod svg;
+pub(crate) mod svg;
 mod targets;
 
 use crate::lab::Kind;

@@ -64,6 +64,9 @@ pub(crate) struct Test {
     /// Only this many emulated CPUs; else all on one, and then those that race, or are named, on four
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=16))]
     cpus: Option<u32>,
+    /// Accesses of a guest that means harm, on real Xen
+    #[arg(long)]
+    accesses: Option<u64>,
     /// Only scenarios whose name contains one of these
     names: Vec<String>,
 }
@@ -84,7 +87,7 @@ impl From<Kind> for Dom0 {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Engine {
+pub(crate) enum Engine {
     Userspace,
     /// The kernel module, which is built first
     Kernel,
@@ -94,7 +97,7 @@ enum Engine {
 
 impl Engine {
     /// As the programs in dom0 call it.
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Userspace => "userspace",
             Self::Kernel => "kernel",
@@ -103,7 +106,7 @@ impl Engine {
     }
 
     /// Whether it is the kernel module's.
-    fn needs_module(self) -> bool {
+    pub(crate) fn needs_module(self) -> bool {
         self != Self::Userspace
     }
 
@@ -149,7 +152,7 @@ fn shell(machinery: &Machinery) -> Result<()> {
 impl Test {
     /// Plays what was asked for.
     fn play(&self) -> Result<Tally> {
-        let stage = scenarios::Stage::prepare(self.engine, &self.names)?;
+        let stage = scenarios::Stage::prepare(self.engine, &self.names)?.accesses(self.accesses);
         let kinds = self.dom0.map_or_else(|| vec![Kind::Pv, Kind::Pvh], |kind| vec![kind]);
         let mut boots = Boots::new();
         for kind in kinds {

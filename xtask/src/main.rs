@@ -8,6 +8,7 @@ mod boots;
 mod counts;
 mod kmod;
 mod lab;
+mod soak;
 mod step;
 mod tally;
 mod test;
@@ -44,6 +45,8 @@ enum Command {
     Loom,
     /// The tests under AddressSanitizer and ThreadSanitizer, and under Miri
     Sanitize(attacks::Sanitize),
+    /// Guests, engines and registrations come and go for minutes: nothing is left
+    Soak(soak::Arguments),
     /// All checks, stage by stage
     Test(test::Arguments),
 }
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Kani => attacks::kani().and_then(exit),
         Command::Loom => attacks::loom().and_then(exit),
         Command::Sanitize(arguments) => attacks::sanitize(&arguments).and_then(exit),
+        Command::Soak(arguments) => soak::run(&arguments).and_then(exit),
         Command::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Kmod(arguments) => kmod::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Lab(arguments) => lab::run(arguments).map(|()| ExitCode::SUCCESS),

@@ -35,6 +35,8 @@ enum Stage {
     Lints,
     /// Unit tests, integration tests, and the examples of the documentation
     Tests,
+    /// How much of the code the tests reach, against floors
+    Coverage,
     /// The engine's threads, in every order in which they can meet
     Loom,
     /// Some seconds of bytes that no person would write, for everything that is parsed

@@ -16,6 +16,7 @@
 //! |---|---|
 //! | `write PLACE WIDTH VALUE` | one store or `out` |
 //! | `read PLACE WIDTH` | one load or `in`; reports `v0 read PLACE WIDTH = 0x..` |
+//! | `peek PLACE WIDTH` | the same, and reports nothing |
 //! | `rep PLACE WIDTH VALUE COUNT` | one `rep stos` or `rep outs` of COUNT elements |
 //! | `repeat N` … `end` | the body N times; loops nest up to [`MAX_NESTING`] |
 //! | `until NAME` … `end` | the body until an event on NAME, which is consumed; reports `v0 rounds NAME = ..` |

@@ -52,6 +52,7 @@ pub(crate) enum Value {
 pub(crate) enum Order<'a> {
     Write { place: Place, width: Width, value: Value },
     Read { place: Place, width: Width },
+    Peek { place: Place, width: Width },
     Rep { place: Place, width: Width, value: Value, count: u64 },
     Repeat { count: u64 },
     Until { listener: ListenerId },

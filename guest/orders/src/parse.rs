@@ -126,6 +126,10 @@ impl<'p, 'a> Section<'p, 'a> {
                 let (place, width) = tokens.target()?;
                 Order::Read { place, width }
             }
+            "peek" => {
+                let (place, width) = tokens.target()?;
+                Order::Peek { place, width }
+            }
             "rep" => {
                 let (place, width, value) = self.access(tokens)?;
                 let count = tokens.number()?;

@@ -159,6 +159,7 @@ impl<M: Machine> Run<'_, '_, M> {
                 let value = self.machine.read(place, width)?;
                 self.machine.report(Report::Read { vcpu, place, width, value })
             }
+            Order::Peek { place, width } => self.machine.read(place, width).map(drop),
             Order::Rep { place, width, value, count } => {
                 let value = width.truncate(self.value(value));
                 self.machine.rep(place, width, value, count)

@@ -11,7 +11,7 @@ fn refused(text: &str) -> (usize, String, Reason) {
 fn every_statement_is_understood() {
     let text = "listen evtchn bell; listen msi 0x41 call | \
         write mmio:0xfe000050 4 1; write pio:0x3f8 1 255; write mmio:0xfffffff8 8 0xffffffffffffffff; \
-        read pio:0xffff 1; rep mmio:0xfe000000 4 7 1024; rep pio:0x10 2 0xffff 1; \
+        read pio:0xffff 1; peek pio:0xffff 1; rep mmio:0xfe000000 4 7 1024; rep pio:0x10 2 0xffff 1; \
         repeat 3; until bell; write mmio:0xfe000050 4 i+0x10; end; end; \
         pause 10; wait bell; wait call 5; send bell 2; balloon 3; \
         time write mmio:0xfe000050 4 0 4096; say all is  well; poweroff; crash;";
@@ -54,6 +54,7 @@ fn each_mistake_has_its_reason() {
         ("pause 0x", Reason::Number),
         ("pause 18446744073709551616", Reason::Number),
         ("read mmio:0x0 3", Reason::Width),
+        ("peek mmio:0x0 3", Reason::Width),
         ("read pio:0x10 8", Reason::Width),
         ("read port:0x10 1", Reason::Place),
         ("read 0x10 1", Reason::Place),

@@ -49,7 +49,8 @@ impl Machine for Recorder {
         self.note(format!("write {place} {width} {value:#x}"))
     }
 
-    fn read(&mut self, _: Place, width: Width) -> Result<u64, Stop> {
+    fn read(&mut self, place: Place, width: Width) -> Result<u64, Stop> {
+        self.note(format!("read {place} {width}"))?;
         Ok(width.all_ones())
     }
 
@@ -133,12 +134,15 @@ fn each_vcpu_runs_its_own_section() {
 fn accesses_carry_place_width_and_value() {
     assert_eq!(
         run(
-            "write mmio:0xfe000050 4 3; read pio:0x10 2; rep pio:0x10 1 7 9; pause 4; balloon 2",
+            "write mmio:0xfe000050 4 3; read pio:0x10 2; peek mmio:0x10 8; rep pio:0x10 1 7 9; \
+             pause 4; balloon 2",
             0
         ),
         [
             "write mmio:0xfe000050 4 0x3",
+            "read pio:0x10 2",
             "v0 read pio:0x10 2 = 0xffff",
+            "read mmio:0x10 8",
             "rep pio:0x10 1 0x7 9",
             "pause 4",
             "balloon",

@@ -4,6 +4,7 @@ mod access;
 mod churn;
 mod crash;
 mod delivery;
+mod hostile;
 mod identity;
 mod interrupt;
 
@@ -70,4 +71,7 @@ scenarios! {
     identity::hole_in_the_ids, true, "the engine takes the highest id, not the lowest free one";
     identity::all_taken, false, "no server is left for the engine: an error that says so";
     identity::second_engine, true, "another engine for the same guest is told who holds it";
+    hostile::hostile_guest, true, "whatever two vCPUs do to doorbells is answered, once, by whose it is";
+    hostile::hostile_channel, true, "a guest that floods an event channel delays no other guest's kicks for ever";
+    hostile::hostile_backend, true, "nor does a backend that leaves its eventfd full and blocking";
 }

@@ -10,6 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use xen_eventfd::{DomId, EngineKind, Guardian, Host};
 
+/// Accesses of a guest that means harm, unless somebody wants more.
+pub const ACCESSES: u64 = 2_000;
+
 /// A place with guests and processes.
 pub trait Stage {
     /// Xen, as the test's own process sees it.
@@ -23,6 +26,11 @@ pub trait Stage {
 
     /// Who reaps after an engine in a process of its own.
     fn guardian(&self) -> Guardian;
+
+    /// How many accesses a guest makes that means harm, at least.
+    fn accesses(&self) -> u64 {
+        ACCESSES
+    }
 
     /// Creates a guest with these orders. It does not run yet.
     fn guest(&self, orders: &str) -> Result<Box<dyn GuestOnStage>>;

@@ -1,9 +1,9 @@
 //! A stage in domain 0 of real Xen: guests come from `xl`, processes are processes.
 
-use super::{GuestOnStage, ProcessOnStage, Stage};
+use super::{ACCESSES, GuestOnStage, ProcessOnStage, Stage};
 use crate::link::Link;
+use crate::lists::{Lists, xl};
 use anyhow::{Context, Result, bail, ensure};
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
@@ -25,6 +25,7 @@ const TICK: Duration = Duration::from_millis(5);
 pub struct XenStage {
     host: Arc<LinuxHost>,
     engine: EngineKind,
+    accesses: u64,
     kernel: PathBuf,
     run_dir: tempfile::TempDir,
     guests: AtomicU32,
@@ -38,8 +39,9 @@ impl XenStage {
     pub fn new(kernel: PathBuf) -> Result<Self> {
         ensure!(kernel.is_file(), "{}: there is no guest to run", kernel.display());
         let host = Arc::new(LinuxHost::open()?);
-        let engine = EngineKind::Userspace;
-        Ok(Self { host, engine, kernel, run_dir: tempfile::tempdir()?, guests: AtomicU32::new(0) })
+        let (engine, accesses) = (EngineKind::Userspace, ACCESSES);
+        let (run_dir, guests) = (tempfile::tempdir()?, AtomicU32::new(0));
+        Ok(Self { host, engine, accesses, kernel, run_dir, guests })
     }
 
     /// With another engine.
@@ -47,63 +49,12 @@ impl XenStage {
     pub fn served_by(self, engine: EngineKind) -> Self {
         Self { engine, ..self }
     }
-}
 
-/// Runs an `xl` command and returns what it prints.
-fn xl(arguments: &[&str]) -> Result<String> {
-    let output = Command::new("xl").args(arguments).stdin(Stdio::null()).output()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    ensure!(
-        output.status.success(),
-        "xl {} failed: {text}{}",
-        arguments.join(" "),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(text)
-}
-
-/// What Xen prints about all domains when asked on its console.
-fn domains_dump() -> Result<String> {
-    xl(&["dmesg", "-c"])?;
-    xl(&["debug-keys", "q"])?;
-    let since = Instant::now();
-    let mut text = String::new();
-    // The key is handled a little after the call.
-    while since.elapsed() < Duration::from_secs(5) {
-        text.push_str(&xl(&["dmesg", "-c"])?);
-        if text.contains("Notifying guest") {
-            return Ok(text);
-        }
-        std::thread::sleep(TICK);
+    /// With so many accesses of a guest that means harm.
+    #[must_use]
+    pub fn with_accesses(self, accesses: u64) -> Self {
+        Self { accesses, ..self }
     }
-    Ok(text)
-}
-
-/// The servers of one domain in such a print.
-fn servers_in(dump: &str, dom: DomId) -> Vec<u16> {
-    let mut found = BTreeSet::new();
-    let mut current = None;
-    for line in dump.lines() {
-        if let Some((_, rest)) = line.split_once("General information for domain ") {
-            current = rest.trim_end_matches(':').trim().parse().ok().map(DomId);
-        }
-        if current == Some(dom)
-            && let Some((_, rest)) = line.split_once("ioreq_server ")
-            && let Some(id) = rest.split_whitespace().next().and_then(|id| id.parse().ok())
-        {
-            found.insert(id);
-        }
-    }
-    found.into_iter().collect()
-}
-
-/// Domains in such a print, dead ones included.
-fn domains_in(dump: &str) -> Vec<DomId> {
-    dump.lines()
-        .filter_map(|line| line.split_once("General information for domain "))
-        .filter_map(|(_, rest)| rest.trim_end_matches(':').trim().parse().ok().map(DomId))
-        .filter(|dom| dom.0 != 0 && dom.is_guest())
-        .collect()
 }
 
 impl Stage for XenStage {
@@ -113,6 +64,10 @@ impl Stage for XenStage {
 
     fn engine(&self) -> Option<EngineKind> {
         Some(self.engine)
+    }
+
+    fn accesses(&self) -> u64 {
+        self.accesses
     }
 
     fn run_dir(&self) -> PathBuf {
@@ -143,7 +98,8 @@ impl Stage for XenStage {
         xl(&["create", "-q", "-p", "-e", path])?;
         let dom = DomId(xl(&["domid", &name])?.trim().parse()?);
         let console = PathBuf::from(format!("{CONSOLES}/guest-{name}.log"));
-        Ok(Box::new(XenGuest { dom, console, file: None, rest: Vec::new(), destroyed: false }))
+        let (file, rest, destroyed) = (None, Vec::new(), false);
+        Ok(Box::new(XenGuest { dom, config, console, file, rest, destroyed }))
     }
 
     fn process(&self) -> Result<Box<dyn ProcessOnStage>> {
@@ -176,19 +132,21 @@ impl Stage for XenStage {
     }
 
     fn servers(&self, dom: DomId) -> Result<Vec<u16>> {
-        Ok(servers_in(&domains_dump()?, dom))
+        let mut guests = Lists::look()?.guests;
+        Ok(guests.remove(&dom).unwrap_or_default().into_iter().collect())
     }
 
     fn zombies(&self) -> Result<Vec<DomId>> {
         let listed: Vec<DomId> = self.host.domains()?.iter().map(|domain| domain.id).collect();
-        let there = domains_in(&domains_dump()?);
-        Ok(there.into_iter().filter(|dom| !listed.contains(dom)).collect())
+        let there = Lists::look()?.guests;
+        Ok(there.into_keys().filter(|dom| !listed.contains(dom)).collect())
     }
 }
 
 #[derive(Debug)]
 struct XenGuest {
     dom: DomId,
+    config: PathBuf,
     console: PathBuf,
     file: Option<File>,
     /// The beginning of a line.
@@ -238,8 +196,11 @@ impl GuestOnStage for XenGuest {
 }
 
 impl Drop for XenGuest {
+    /// Leaves nothing behind: domain 0 has its files in memory.
     fn drop(&mut self) {
         let _ = self.destroy();
+        let _ = std::fs::remove_file(&self.config);
+        let _ = std::fs::remove_file(&self.console);
     }
 }
 
@@ -273,30 +234,5 @@ impl Drop for XenProcess {
     fn drop(&mut self) {
         self.link.hang_up();
         let _ = self.child.wait();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const DUMP: &str = "\
-(XEN) 'q' pressed -> dumping domain info
-(XEN) General information for domain 0:
-(XEN)     Rangesets belonging to domain 0:
-(XEN) General information for domain 3:
-(XEN)     Rangesets belonging to domain 3:
-(XEN)     ioreq_server 0 pci { }
-(XEN)     ioreq_server 0 memory { [fe000000, fe0001ff] }
-(XEN)     ioreq_server 7 memory { [fe000050, fe000053] }
-(XEN)     Interrupts { }
-(XEN) General information for domain 32754:
-";
-
-    #[test]
-    fn servers_are_found_in_the_domain_that_has_them() {
-        assert_eq!(servers_in(DUMP, DomId(3)), [0, 7]);
-        assert!(servers_in(DUMP, DomId(0)).is_empty());
-        assert_eq!(domains_in(DUMP), [DomId(3)]);
     }
 }

@@ -1,14 +1,15 @@
-//! How much of the code the tests reach, measured by cargo-tarpaulin and held against floors.
+//! How much of the code the tests reach, counted by the compiler and held against floors.
 //!
 //! A floor says that a part did not get worse; it says nothing about what its tests check.
 
-use crate::step::{Step, root, target};
+use crate::step::{Done, Step, root, target};
 use crate::tally::Tally;
-use crate::tool;
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::{Path, PathBuf};
+use xen_eventfd_lab::Llvm;
 
 /// The floors: a folder and a percentage in each line.
 const FLOORS: &str = "xtask/src/attacks/floors.txt";
@@ -28,8 +29,8 @@ impl Lines {
 
 /// Measures the crates that have floors. Each of them is a check.
 pub(crate) fn coverage() -> Result<Tally> {
-    let program = match tool::find("cargo-tarpaulin") {
-        Ok(program) => program,
+    let llvm = match llvm_of_the_compiler().and_then(Llvm::prepare) {
+        Ok(llvm) => llvm,
         Err(error) => {
             println!("  skipped: coverage, as {error:#}");
             return Ok(Tally::default());
@@ -37,24 +38,15 @@ pub(crate) fn coverage() -> Result<Tally> {
     };
     let text = fs::read_to_string(root().join(FLOORS)).context(FLOORS)?;
     let floors = floors(&text)?;
-    let report = target().join("coverage-report");
-    fs::create_dir_all(&report).with_context(|| report.display().to_string())?;
-    // The compiler counts: no process is stopped at every line, so timing is nearly as ever.
-    let mut step = Step::new(program)
-        .words(
-            "tarpaulin --engine llvm --locked --skip-clean --timeout 900 --out Json --output-dir",
-        )
-        .arg(&report)
-        .arg("--target-dir")
-        .arg(target().join("coverage"));
-    for folder in floors.keys() {
-        step = step.arg("--package").arg(package(folder)?);
-    }
-    if !step.run()?.ok {
+    let profiles = target().join("coverage/profiles");
+    // Counts of an earlier run are of other programs.
+    let _ = fs::remove_dir_all(&profiles);
+    let build =
+        tests(&floors, &profiles, "--no-run --message-format json-render-diagnostics")?.run()?;
+    if !build.ok || !tests(&floors, &profiles, "")?.run()?.ok {
         return Ok(Tally::one(false));
     }
-    let report = fs::read_to_string(report.join("tarpaulin-report.json"))?;
-    let lines = lines(&serde_json::from_str(&report)?);
+    let lines = lines(&report(&llvm, &profiles, &programs(&build))?);
     let mut tally = Tally::default();
     for (folder, floor) in &floors {
         let found = lines.get(folder).copied().unwrap_or_default();
@@ -67,6 +59,48 @@ pub(crate) fn coverage() -> Result<Tally> {
         tally += Tally::one(ok);
     }
     Ok(tally)
+}
+
+/// The major version of the LLVM that is in the compiler.
+fn llvm_of_the_compiler() -> Result<u32> {
+    let said = Step::new("rustc").words("-vV").quietly()?.stdout;
+    let version = said.lines().find_map(|line| line.strip_prefix("LLVM version: "));
+    let major = version.and_then(|version| version.split('.').next()?.parse().ok());
+    major.with_context(|| format!("the compiler does not say which LLVM it has: {said}"))
+}
+
+/// Builds or runs the tests of all crates that have floors. Whoever runs adds to a few files.
+fn tests(floors: &BTreeMap<String, u64>, profiles: &Path, words: &str) -> Result<Step> {
+    let mut step = Step::cargo("test --locked --tests --no-fail-fast --quiet")
+        .words(words)
+        .arg("--target-dir")
+        .arg(target().join("coverage"))
+        .env("RUSTFLAGS", "-C instrument-coverage")
+        .env("LLVM_PROFILE_FILE", &profiles.join("%4m.profraw").display().to_string());
+    for folder in floors.keys() {
+        step = step.arg("--package").arg(package(folder)?);
+    }
+    Ok(step)
+}
+
+/// The programs that cargo says it has built.
+fn programs(build: &Done) -> Vec<String> {
+    let artifacts = build.stdout.lines().filter_map(|line| serde_json::from_str(line).ok());
+    artifacts.filter_map(|one: Value| Some(one["executable"].as_str()?.to_owned())).collect()
+}
+
+/// What LLVM makes of the counts: a summary for each file.
+fn report(llvm: &Llvm, profiles: &Path, programs: &[String]) -> Result<Value> {
+    let all = target().join("coverage/all.profdata").display().to_string();
+    let mut merge = vec!["merge".to_owned(), "-sparse".to_owned(), "-o".to_owned(), all.clone()];
+    for entry in fs::read_dir(profiles).context("no test has left counts")? {
+        merge.push(entry?.path().display().to_string());
+    }
+    llvm.run("llvm-profdata", &merge)?;
+    let mut export = vec!["export".to_owned(), "-summary-only".to_owned()];
+    export.push(format!("-instr-profile={all}"));
+    export.extend(programs.iter().flat_map(|program| ["-object".to_owned(), program.clone()]));
+    Ok(serde_json::from_slice(&llvm.run("llvm-cov", &export)?)?)
 }
 
 fn floors(text: &str) -> Result<BTreeMap<String, u64>> {
@@ -91,15 +125,15 @@ fn package(folder: &str) -> Result<String> {
 /// The lines of each crate's `src`.
 fn lines(report: &Value) -> BTreeMap<String, Lines> {
     let mut lines: BTreeMap<String, Lines> = BTreeMap::new();
-    let own: Vec<&str> = root().iter().filter_map(|part| part.to_str()).collect();
-    for file in report["files"].as_array().into_iter().flatten() {
-        let path: Vec<&str> =
-            file["path"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        let Some(path) = path.strip_prefix(own.as_slice()) else { continue };
-        let Some(src) = path.iter().position(|part| *part == "src") else { continue };
-        let of = lines.entry(path[..src].join("/")).or_default();
-        of.all += file["coverable"].as_u64().unwrap_or_default();
-        of.reached += file["covered"].as_u64().unwrap_or_default();
+    for file in report["data"][0]["files"].as_array().into_iter().flatten() {
+        let path = PathBuf::from(file["filename"].as_str().unwrap_or_default());
+        let Ok(path) = path.strip_prefix(root()) else { continue };
+        let Some((folder, _)) = path.to_str().and_then(|path| path.split_once("/src/")) else {
+            continue;
+        };
+        let of = lines.entry(folder.to_owned()).or_default();
+        of.all += file["summary"]["lines"]["count"].as_u64().unwrap_or_default();
+        of.reached += file["summary"]["lines"]["covered"].as_u64().unwrap_or_default();
     }
     lines
 }
@@ -126,17 +160,17 @@ mod tests {
     #[test]
     fn lines_are_counted_for_each_crate() {
         let file = |path: &str, covered: u64| {
-            let own = root().join(path);
-            let parts: Vec<&str> = own.iter().filter_map(|part| part.to_str()).collect();
-            serde_json::json!({ "path": parts, "covered": covered, "coverable": 10 })
+            let lines = serde_json::json!({ "count": 10, "covered": covered });
+            serde_json::json!({ "filename": root().join(path), "summary": { "lines": lines } })
         };
         let files = [
             file("core/src/lib.rs", 10),
             file("core/src/protocol/slot.rs", 8),
             file("guest/orders/src/lib.rs", 0),
             file("core/tests/reference.rs", 0),
+            file("/elsewhere/src/lib.rs", 9),
         ];
-        let found = lines(&serde_json::json!({ "files": files }));
+        let found = lines(&serde_json::json!({ "data": [{ "files": files }] }));
         assert_eq!(found["core"], Lines { all: 20, reached: 18 });
         assert_eq!((found["core"].percent(), found["guest/orders"].percent()), (90, 0));
         assert_eq!(found.len(), 2);

@@ -29,7 +29,7 @@ fn page(title: &str, height: u32, body: &str) -> String {
 }
 
 /// A number with separators: `22,441`.
-pub(super) fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {
@@ -104,7 +104,7 @@ pub(super) fn bars(title: &str, unit: &str, rows: &[(&str, u64, u64)]) -> String
 }
 
 /// Lines through points, whose x are names at even distances or percentiles.
-pub(super) fn lines(
+pub(crate) fn lines(
     title: &str,
     unit: &str,
     ticks: &[(usize, String)],

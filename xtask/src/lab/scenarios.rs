@@ -21,10 +21,14 @@ pub(super) struct Stage {
     guest: PathBuf,
     traces: PathBuf,
     model: Tally,
+    /// Of a guest that means harm; `None`: as many as the scenario says.
+    accesses: Option<u64>,
 }
 
 /// How long one boot's scenarios may take.
 const TIMEOUT: Duration = Duration::from_secs(900);
+/// And for each access that is asked for: ten times what it takes.
+const TIMEOUT_PER_ACCESS: Duration = Duration::from_millis(10);
 
 /// What the dom0's kernel or Xen says when something went wrong inside it, whatever passed.
 const COMPLAINTS: [&str; 9] = [
@@ -49,7 +53,12 @@ impl Stage {
         let model = on_the_model(&player, &traces, names)?;
         let lab = Lab::prepare()?;
         let module = engine.needs_module().then(|| kmod::build(&lab, false)).transpose()?;
-        Ok(Self { lab, engine, module, player, command, guest, traces, model })
+        Ok(Self { lab, engine, module, player, command, guest, traces, model, accesses: None })
+    }
+
+    /// With so many accesses of a guest that means harm.
+    pub(super) fn accesses(self, accesses: Option<u64>) -> Self {
+        Self { accesses, ..self }
     }
 
     /// The same with another engine, one that wants the module.
@@ -58,7 +67,8 @@ impl Stage {
         let module = Some(kmod::build(&lab, false)?);
         let (player, command) = (self.player.clone(), self.command.clone());
         let (guest, traces, model) = (self.guest.clone(), self.traces.clone(), self.model);
-        Ok(Self { lab, engine, module, player, command, guest, traces, model })
+        let accesses = self.accesses;
+        Ok(Self { lab, engine, module, player, command, guest, traces, model, accesses })
     }
 
     pub(super) fn model_tally(&self) -> Tally {
@@ -108,6 +118,11 @@ impl Stage {
         if races {
             script.push_str(" --races");
         }
+        let mut timeout = TIMEOUT;
+        if let Some(accesses) = self.accesses {
+            script.push_str(&format!(" --accesses {accesses}"));
+            timeout += TIMEOUT_PER_ACCESS.saturating_mul(u32::try_from(accesses)?);
+        }
         for name in names {
             script.push(' ');
             script.push_str(&quote(name));
@@ -122,7 +137,7 @@ impl Stage {
         if self.module.is_some() {
             kmod::load(&mut machine)?;
         }
-        let status = machine.run_with(&script, TIMEOUT, |line| {
+        let status = machine.run_with(&script, timeout, |line| {
             tally.count(line);
             println!("{place}: {line}");
         })?;

@@ -27,12 +27,13 @@ type Faults = Vec<String>;
 /// Applies all rules.
 pub(super) fn check() -> Result<Tally> {
     let files = tracked()?;
-    let rules: [(&str, Faults); 6] = [
+    let rules: [(&str, Faults); 7] = [
         ("no binary file", files.iter().filter_map(binary).collect()),
         ("no place of this machine", files.iter().flat_map(places).collect()),
         ("no host but those that readers need", files.iter().flat_map(hosts).collect()),
         ("every crate follows the workspace", manifests(&files)),
         ("docs/unsafe.md lists every file with unsafe code", doors(&files)),
+        ("SECURITY.md names tests that are there", witnesses(&files)),
         ("no dependency is newer than rust-version", newer_than_promised()?),
     ];
     let mut tally = Tally::default();
@@ -179,6 +180,52 @@ fn doors(files: &[File]) -> Faults {
     missing.chain(idle).collect()
 }
 
+const SECURITY: &str = "SECURITY.md";
+
+/// What is promised there is shown by something: the last column of its table names tests, files and
+/// commands, in backticks.
+fn witnesses(files: &[File]) -> Faults {
+    let Some(page) = files.iter().find(|file| file.path == SECURITY) else {
+        return vec![format!("{SECURITY} is not there")];
+    };
+    let rows = page.text().lines().filter(|line| line.starts_with("| ")).skip(1);
+    let mut faults = Vec::new();
+    for row in rows {
+        let shown = row.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
+        let names: Vec<&str> = shown.split('`').skip(1).step_by(2).collect();
+        if names.is_empty() {
+            faults.push(format!("{SECURITY}: nothing shows {row}"));
+        }
+        let unknown = names.into_iter().filter(|name| !is_there(files, name));
+        faults.extend(unknown.map(|name| format!("{SECURITY}: there is no {name}")));
+    }
+    faults
+}
+
+/// Whether a name is a file's, a command's, a fuzz target's, or that of a test in Rust, C or shell.
+fn is_there(files: &[File], name: &str) -> bool {
+    if name.starts_with("cargo ") {
+        return true;
+    }
+    let (room, test) =
+        name.rsplit_once("::").map_or((None, name), |(room, test)| (Some(room), test));
+    files.iter().any(|file| {
+        let path = Path::new(&file.path);
+        let stem = path.file_stem().and_then(|stem| stem.to_str());
+        let in_room = room.is_none_or(|room| stem == Some(room));
+        let is_target = file.path.starts_with("fuzz/targets/") && stem == Some(name);
+        let defines = |line: &str| {
+            let line = line.trim_start();
+            ["fn ", "pub(super) fn ", "void ", "int ", "verdict "].iter().any(|begin| {
+                line.strip_prefix(begin)
+                    .and_then(|rest| rest.strip_prefix(test))
+                    .is_some_and(|rest| rest.starts_with(['(', ' ']))
+            })
+        };
+        file.path == name || is_target || (in_room && file.text().lines().any(defines))
+    })
+}
+
 /// Whether a line of Rust has the keyword, outside of comments.
 fn is_unsafe(line: &str) -> bool {
     let code = line.split("//").next().unwrap_or_default();
@@ -270,6 +317,22 @@ mod tests {
             code("c.rs", &with),
         ]);
         assert_eq!(faults, ["c.rs is not listed", "b.rs is listed and has none"]);
+    }
+
+    #[test]
+    fn a_promise_is_shown_by_what_is_there() {
+        let tests = [
+            file("a/room.rs", "#[test]\nfn holds() {}\n"),
+            file("fuzz/targets/bytes.rs", "fuzz_target!(…);"),
+        ];
+        let faults = |shown: &str| {
+            let table = format!("| who | shown by |\n|---|---|\n| a guest | {shown} |\n");
+            let page = file(SECURITY, &table);
+            witnesses(&[page, file("a/room.rs", tests[0].text()), file(&tests[1].path, "")]).len()
+        };
+        assert_eq!(faults("`holds`, `room::holds`, fuzz target `bytes`, `a/room.rs`"), 0);
+        assert_eq!(faults("`hold`, `other::holds`, `b/room.rs`"), 3);
+        assert_eq!(faults("nothing"), 1);
     }
 
     #[test]

@@ -30,6 +30,7 @@ impl Workshop {
             Stage::House => house::check(),
             Stage::Lints => lints(),
             Stage::Tests => tests(),
+            Stage::Coverage => attacks::coverage(),
             Stage::Loom => attacks::loom(),
             Stage::Fuzz => attacks::fuzz_a_little(),
             Stage::Docs => {

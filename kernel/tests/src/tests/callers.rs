@@ -4,8 +4,9 @@ use super::calls::{self, Call, Setting};
 use super::common::{Bell, DOORBELL, IDLE};
 use super::kernel_log;
 use super::left::Before;
+use super::random::{self, ERRNOS, Random};
 use crate::device::request::{
-    ASSIGN_IRQ, IRQ_MSI, OF_CONTROL, OF_GUEST, PRIVCMD_IOEVENTFD, PRIVCMD_IRQFD, RESTRICT,
+    ASSIGN_IRQ, CREATE, IRQ_MSI, OF_CONTROL, OF_GUEST, PRIVCMD_IOEVENTFD, PRIVCMD_IRQFD, RESTRICT,
 };
 use crate::device::structs::Doorbell;
 use crate::device::{Control, GuestFile, ask, ask_at};
@@ -18,61 +19,8 @@ use xen_eventfd_scenarios::play::{await_count, new_eventfd};
 
 const CALLS: u32 = 100_000;
 
-/// Where the random numbers begin, unless `KERNEL_TEST_SEED` says otherwise.
-const SEED: u64 = 0x5EED_E7EF_D000_0001;
-
 /// Lines that all of this may add to the kernel's log.
 const LOGGED: usize = 50;
-
-/// What the header, and the kernel before it comes to that, may answer.
-const ERRNOS: [Errno; 14] = [
-    Errno::BADF,
-    Errno::BUSY,
-    Errno::EXIST,
-    Errno::FAULT,
-    Errno::INVAL,
-    Errno::MFILE,
-    Errno::NODEV,
-    Errno::NOENT,
-    Errno::NOMEM,
-    Errno::NOSPC,
-    Errno::NOTTY,
-    Errno::OPNOTSUPP,
-    Errno::PERM,
-    Errno::TOOBIG,
-];
-
-/// Marsaglia's xorshift, 64 bits.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn byte(&mut self) -> u8 {
-        self.next().to_le_bytes()[0]
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        usize::try_from((self.next() >> 32) % end as u64).unwrap_or(0)
-    }
-
-    fn once_in(&mut self, times: usize) -> bool {
-        self.below(times) == 0
-    }
-
-    fn word(&mut self, choice: &[u32]) -> [u8; 4] {
-        self.one_of(choice).to_ne_bytes()
-    }
-
-    fn one_of<'a, T>(&mut self, choice: &'a [T]) -> &'a T {
-        &choice[self.below(choice.len())]
-    }
-}
 
 /// A caller and what it has to call with.
 struct Caller<'a> {
@@ -146,7 +94,7 @@ impl Caller<'_> {
         if self.random.once_in(200) {
             self.second = None;
         }
-        let answer = match self.random.below(20) {
+        let answer = match self.random.below(50) {
             0 => self.privcmd(),
             _ => self.native(),
         };
@@ -163,7 +111,11 @@ impl Caller<'_> {
     }
 
     fn native(&mut self) -> Result<Option<GuestFile>, Errno> {
-        let chosen = self.random.below(self.calls.len());
+        let mut chosen = self.random.below(self.calls.len());
+        // To take a guest is a hundred times the work of anything else.
+        if self.calls[chosen].request == CREATE && !self.random.once_in(5) {
+            chosen = self.random.below(self.calls.len());
+        }
         let mut bytes = self.bytes(chosen);
         let call = self.calls.swap_remove(chosen);
         let request = self.request(&call);
@@ -225,7 +177,7 @@ impl Caller<'_> {
 pub(super) fn random(play: &mut Play<'_>) -> Result<()> {
     let rings = format!(
         "repeat 4; write mmio:{DOORBELL:#x} 4 i; end; write pio:0xc050 2 1; \
-         write mmio:{DOORBELL:#x} 2 1; read mmio:{DOORBELL:#x} 4"
+         write mmio:{DOORBELL:#x} 2 1; read mmio:{DOORBELL:#x} 4; pause 5000"
     );
     let mut guest = play.guest(&format!(
         "listen evtchn call; listen evtchn stop; meet; until stop; {rings}; end | \
@@ -236,11 +188,7 @@ pub(super) fn random(play: &mut Play<'_>) -> Result<()> {
     let bells = [Bell::to(play, &mut guest, "stop")?, Bell::to(play, &mut guest, "halt")?];
     let before = [Before::look(play, guest.dom())?, Before::look(play, free.dom())?];
     let setting = Setting::of(guest, free)?;
-    let seed = match std::env::var("KERNEL_TEST_SEED") {
-        Ok(seed) => seed.parse()?,
-        Err(_) => SEED,
-    };
-    println!("KERNEL_TEST_SEED={seed}");
+    let seed = random::seed()?;
     let logged = kernel_log::lines()?.len();
     let eventfds = (0..8).map(|_| new_eventfd()).collect::<Result<Vec<OwnedFd>>>()?;
     let (reader, writer) = rustix::pipe::pipe()?;
@@ -248,7 +196,7 @@ pub(super) fn random(play: &mut Play<'_>) -> Result<()> {
     let others = [reader.as_raw_fd(), writer.as_raw_fd(), setting.file.number()];
     descriptors.extend(others.into_iter().chain([-1, i32::MIN, i32::MAX, 1 << 20]));
     let mut caller = Caller {
-        random: Random(seed),
+        random: Random::new(seed),
         setting: &setting,
         calls: calls::all(&setting),
         descriptors,

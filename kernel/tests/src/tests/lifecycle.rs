@@ -107,10 +107,9 @@ pub(super) fn churn(play: &mut Play<'_>) -> Result<()> {
         let other = scope.spawn(|| -> Result<(u32, u32)> {
             let (mut rounds, mut missed) = (0, 0);
             while rounds < ROUNDS || !done.load(Ordering::Relaxed) {
-                rounds += 1;
                 let ask = |request| ask_number(number, request, &mut queue(0).bytes());
                 match ask(ASSIGN) {
-                    Ok(()) => {}
+                    Ok(()) => rounds += 1,
                     Err(Errno::BADF) => missed += 1,
                     Err(errno) => return Err(errno).context("assign by the other thread"),
                 }
@@ -147,7 +146,7 @@ pub(super) fn churn(play: &mut Play<'_>) -> Result<()> {
         met = missed;
         Ok(file)
     })?;
-    println!("{closed} times closed, of which the other thread noticed {met}");
+    println!("closed {closed} times; {met} requests of the other thread came too late");
     // A fresh registration is served as ever.
     let fresh = two_queues(&file)?;
     fresh.iter().try_for_each(|kick| await_count(kick, 2).map(drop))?;

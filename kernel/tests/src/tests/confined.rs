@@ -1,0 +1,273 @@
+//! A caller whose file is confined to one guest, and who means another. Meanwhile his guest is taken by
+//! others, let go of, and dies.
+
+use super::common::{BASE, Bell, DOORBELL, two_queues};
+use super::kernel_log;
+use super::left::{self, Before};
+use super::random::{self, ERRNOS, Random};
+use crate::device::request::{
+    ASSIGN, ASSIGN_CHANNEL, ASSIGN_IRQ, CREATE, CREATE_RESERVE, DEASSIGN, DEASSIGN_CHANNEL,
+    DEASSIGN_IRQ, LOWER, OWNER, PRIVCMD_IOEVENTFD, PRIVCMD_IRQFD, QUERY, RESTRICT,
+};
+use crate::device::structs::{Channel, Create, Doorbell, Irq, Owner};
+use crate::device::{Control, GuestFile, ask};
+use anyhow::{Context, Result, anyhow, ensure};
+use rustix::io::Errno;
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::Instant;
+use xen_eventfd::{DomId, Port};
+use xen_eventfd_scenarios::play::{await_count, new_eventfd, signal, taken};
+use xen_eventfd_scenarios::{PATIENCE, Play};
+
+/// In all.
+const CALLS: u32 = 50_000;
+/// Guests that he is confined to, one after the other.
+const GUESTS: u32 = 8;
+/// Lines that all of this may add to the kernel's log.
+const LOGGED: usize = 50;
+
+/// `struct xen_dm_op` of an MSI, as the other guest would hear it: operation 14, data, address.
+const INJECT_MSI: [u64; 3] = [14, 0x41, 0xFEE0_0000];
+
+/// The caller.
+struct Caller<'a> {
+    random: Random,
+    control: &'a Control,
+    /// The guest that he may serve.
+    own: DomId,
+    /// One that he may not, which is there.
+    other: DomId,
+    /// Of his own guest, when he has taken it.
+    file: Option<GuestFile>,
+    eventfds: Vec<OwnedFd>,
+    /// How often each errno came; 0 is success.
+    answers: BTreeMap<i32, u32>,
+}
+
+impl Caller<'_> {
+    /// His own as often as any other; but to take it is a hundred times the work of being refused.
+    fn dom(&mut self, takes: bool) -> u16 {
+        let (own, other) = (self.own.0, self.other.0);
+        // This domain, by its number and as "myself"; Xen's own; what no domain has.
+        let any = u16::from_le_bytes([self.random.byte(), self.random.byte()]);
+        let own = if takes && !self.random.once_in(20) { other } else { own };
+        *self.random.one_of(&[own, own, own, own, other, other, 0, 0x7FF0, 0x7FF2, any])
+    }
+
+    fn eventfd(&mut self) -> i32 {
+        let one = self.random.one_of(&self.eventfds).as_raw_fd();
+        if self.random.once_in(20) { *self.random.one_of(&[-1, 0, i32::MAX]) } else { one }
+    }
+
+    /// A struct that is as it should be but for whom it names, and sometimes for a byte.
+    fn request(&mut self) -> (u32, Vec<u8>) {
+        let takes = [CREATE, CREATE, PRIVCMD_IOEVENTFD, PRIVCMD_IOEVENTFD, PRIVCMD_IRQFD];
+        let asks = [QUERY, OWNER, OWNER, RESTRICT];
+        let takes = self.random.once_in(2).then(|| *self.random.one_of(&takes));
+        let request = takes.unwrap_or_else(|| *self.random.one_of(&asks));
+        let dom = self.dom(takes.is_some());
+        let mut bytes = match request {
+            CREATE => {
+                let flags = *self.random.one_of(&[0, 0, CREATE_RESERVE]);
+                let gone = if self.random.once_in(3) { self.eventfd() } else { -1 };
+                Create { flags, dom, gone }.bytes()
+            }
+            OWNER => Owner::of(DomId(dom)),
+            RESTRICT => dom.to_ne_bytes().to_vec(),
+            PRIVCMD_IOEVENTFD => self.ioeventfd(dom),
+            PRIVCMD_IRQFD => self.irqfd(dom),
+            _ => vec![0; 64],
+        };
+        if self.random.once_in(5) {
+            let at = self.random.below(bytes.len());
+            bytes[at] = self.random.byte();
+        }
+        (request, bytes)
+    }
+
+    fn ioeventfd(&mut self, dom: u16) -> Vec<u8> {
+        let key = INJECT_MSI.as_ptr().expose_provenance() as u64;
+        let mut bytes = Vec::new();
+        bytes.extend(key.to_ne_bytes());
+        bytes.extend(key.to_ne_bytes());
+        bytes.extend(BASE.to_ne_bytes());
+        bytes.extend(4_u32.to_ne_bytes());
+        bytes.extend(self.eventfd().to_ne_bytes());
+        bytes.extend(1_u32.to_ne_bytes());
+        bytes.extend(self.random.word(&[0, 1, 2]));
+        bytes.extend(self.random.word(&[0, 0, 1]));
+        bytes.extend(dom.to_ne_bytes());
+        bytes.extend([0, 0]);
+        bytes
+    }
+
+    fn irqfd(&mut self, dom: u16) -> Vec<u8> {
+        let operation = INJECT_MSI.as_ptr().expose_provenance() as u64;
+        let mut bytes = Vec::new();
+        bytes.extend(operation.to_ne_bytes());
+        bytes.extend(24_u32.to_ne_bytes());
+        bytes.extend(self.eventfd().to_ne_bytes());
+        bytes.extend(self.random.word(&[0, 0, 1]));
+        bytes.extend(dom.to_ne_bytes());
+        bytes.extend([0, 0]);
+        bytes
+    }
+
+    /// Something about his own guest, through its file.
+    fn of_guest(&mut self) -> (u32, Vec<u8>) {
+        let kinds =
+            [ASSIGN, DEASSIGN, ASSIGN_IRQ, DEASSIGN_IRQ, LOWER, ASSIGN_CHANNEL, DEASSIGN_CHANNEL];
+        let request = *self.random.one_of(&kinds);
+        let value = u64::from(self.random.byte() % 4);
+        let port = Port(u32::from(self.random.byte() % 16));
+        let eventfd = self.random.one_of(&self.eventfds);
+        let bytes = match request {
+            ASSIGN | DEASSIGN => Doorbell::value(DOORBELL, 4, value, eventfd).bytes(),
+            ASSIGN_CHANNEL | DEASSIGN_CHANNEL => Channel::new(port, eventfd).bytes(),
+            _ if value == 0 => Irq::channel(port, eventfd).bytes(),
+            _ => Irq::msi(0x41, eventfd).bytes(),
+        };
+        (request, bytes)
+    }
+
+    fn call(&mut self) -> Result<()> {
+        if self.random.once_in(300) {
+            self.file = None;
+        }
+        // What is signalled is raised, if it is an interrupt's.
+        signal(self.random.one_of(&self.eventfds)).ok();
+        let through_guest = self.file.is_some() && self.random.once_in(2);
+        let (request, mut bytes) = if through_guest { self.of_guest() } else { self.request() };
+        let named = named(request, &bytes);
+        let answer = match &self.file {
+            Some(file) if through_guest => ask(file.as_fd(), request, &mut bytes),
+            _ => ask(self.control, request, &mut bytes),
+        };
+        let errno = match answer {
+            Ok(file) => {
+                ensure!(
+                    named.is_none_or(|named| named == self.own),
+                    "request {request:#x} about {named:?} succeeded, confined to {}",
+                    self.own
+                );
+                self.file = file.or_else(|| self.file.take());
+                0
+            }
+            Err(errno) => {
+                ensure!(ERRNOS.contains(&errno), "an errno that nothing speaks of: {errno:?}");
+                errno.raw_os_error()
+            }
+        };
+        *self.answers.entry(errno).or_default() += 1;
+        Ok(())
+    }
+}
+
+/// Whom a request on a control file is about.
+fn named(request: u32, bytes: &[u8]) -> Option<DomId> {
+    let at = match request {
+        CREATE => 8,
+        OWNER => 4,
+        RESTRICT => 0,
+        PRIVCMD_IOEVENTFD => 44,
+        PRIVCMD_IRQFD => 20,
+        _ => return None,
+    };
+    let dom = bytes.get(at..at + 2)?.try_into().ok()?;
+    Some(DomId(u16::from_ne_bytes(dom)))
+}
+
+pub(super) fn caller(play: &mut Play<'_>) -> Result<()> {
+    let seed = random::seed()?;
+    let mut other = play.guest(&format!(
+        "listen evtchn stop; until stop; write mmio:{DOORBELL:#x} 4 0; pause 5000; end; say over | \
+         listen msi 0x41 touched; wait touched; say touched"
+    ))?;
+    let before = Before::look(play, other.dom())?;
+    let logged = kernel_log::lines()?.len();
+    let (file, kick) = (GuestFile::of(other.dom())?, new_eventfd()?);
+    file.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
+    other.start()?;
+    let stop = Bell::to(play, &mut other, "stop")?;
+    let bound = left::interrupts()?;
+    let mut answers = BTreeMap::new();
+    for nth in 0..GUESTS {
+        let seed = seed.wrapping_add(nth.into());
+        for (errno, count) in attack(play, other.dom(), seed).with_context(|| {
+            format!("guest {nth} of KERNEL_TEST_SEED={}", seed.wrapping_sub(nth.into()))
+        })? {
+            *answers.entry(errno).or_insert(0) += count;
+        }
+        play.no_zombies()?;
+        ensure!(left::interrupts()? == bound, "interrupts of a guest that is gone are left");
+    }
+    println!("{CALLS} calls while {GUESTS} guests died, by errno: {answers:?}");
+    ensure!(answers.values().sum::<u32>() == CALLS);
+    let many = |errno: i32| answers.get(&errno).is_some_and(|count| *count > CALLS / 50);
+    ensure!(many(0) && many(Errno::PERM.raw_os_error()), "too much alike: {answers:?}");
+    // The other guest's file, its doorbell and its interrupts are as they were.
+    ensure!(file.stats()?.doorbells == 1);
+    ensure!(!other.has_said(1, "touched")?, "the other guest was interrupted");
+    let call = new_eventfd()?;
+    file.assign_irq(&Irq::msi(0x41, &call))?;
+    signal(&call)?;
+    other.said(1, "touched")?;
+    stop.ring()?;
+    other.finish()?;
+    let (count, rounds) = (taken(&kick)?, other.rounds("stop"));
+    ensure!(count == rounds && rounds > 0, "{count} of {rounds} kicks of the other guest");
+    drop((file, stop));
+    before.nothing_is_left(play)?;
+    let logged = kernel_log::lines()?.len() - logged;
+    ensure!(logged < LOGGED, "{logged} lines in the kernel's log");
+    Ok(())
+}
+
+/// The calls of one who is confined to a new guest, which others take and let go of meanwhile, and
+/// which is destroyed half-way. How often each errno came.
+fn attack(play: &Play<'_>, other: DomId, seed: u64) -> Result<BTreeMap<i32, u32>> {
+    const EACH: u32 = CALLS / GUESTS;
+    let mut guest = play.guest(&format!(
+        "listen evtchn never; meet; until never; write mmio:{DOORBELL:#x} 4 0; end | \
+         listen evtchn none; meet; until none; write mmio:{DOORBELL:#x} 4 1; end"
+    ))?;
+    let own = guest.dom();
+    guest.start()?;
+    let (control, free) = (Control::open()?, Control::open()?);
+    control.restrict(own)?;
+    let eventfds = (0..4).map(|_| new_eventfd()).collect::<Result<Vec<_>>>()?;
+    let made = AtomicU32::new(0);
+    thread::scope(|scope| {
+        let calls = scope.spawn(|| -> Result<BTreeMap<i32, u32>> {
+            let (random, file, answers) = (Random::new(seed), None, BTreeMap::new());
+            let mut caller =
+                Caller { random, control: &control, own, other, file, eventfds, answers };
+            for nth in 0..EACH {
+                made.store(nth, Ordering::Relaxed);
+                caller.call().with_context(|| format!("call {nth}"))?;
+            }
+            Ok(caller.answers)
+        });
+        let (since, mut served) = (Instant::now(), 0);
+        while made.load(Ordering::Relaxed) < EACH / 2 && !calls.is_finished() {
+            ensure!(since.elapsed() < PATIENCE, "the calls do not come to an end");
+            match free.create(&Create::of(own)) {
+                Ok(file) => {
+                    let queues = two_queues(&file)?;
+                    queues.iter().try_for_each(|queue| await_count(queue, 1).map(drop))?;
+                    served += 1;
+                }
+                // He has it himself.
+                Err(Errno::BUSY) => thread::yield_now(),
+                Err(errno) => return Err(errno).context("taking the guest"),
+            }
+        }
+        guest.destroy()?;
+        let answers = calls.join().map_err(|_| anyhow!("the caller panicked"))??;
+        ensure!(served > 0 || answers.contains_key(&0), "nobody had the guest");
+        Ok(answers)
+    })
+}

@@ -1,0 +1,150 @@
+//! What there is, by Xen's own lists and by the kernel's: servers, domains, event channels, and what
+//! the kernel binds to them.
+//!
+//! For domain 0 of real Xen. Xen prints its lists on its console when a debug key is pressed.
+
+use crate::PATIENCE;
+use anyhow::{Context, Result, ensure};
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use xen_eventfd::DomId;
+
+/// How often Xen's console is looked at again.
+const TICK: Duration = Duration::from_millis(5);
+
+/// Runs an `xl` command and returns what it prints.
+///
+/// # Errors
+/// It failed, or there is none.
+pub fn xl(arguments: &[&str]) -> Result<String> {
+    let output = Command::new("xl").args(arguments).stdin(Stdio::null()).output();
+    let output = output.context("running xl")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(
+        output.status.success(),
+        "xl {} failed: {text}{}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(text)
+}
+
+/// What Xen lists of domains.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lists {
+    /// The guests that there are, dead ones included, each with the ids of its ioreq servers.
+    pub guests: BTreeMap<DomId, BTreeSet<u16>>,
+    /// How many event channels domain 0 has, of whatever kind.
+    pub channels: usize,
+    /// How many of those lead to each domain.
+    pub channels_to: BTreeMap<DomId, usize>,
+}
+
+impl Lists {
+    /// Has Xen print them.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn look() -> Result<Self> {
+        xl(&["dmesg", "-c"])?;
+        // Event channels, and then domains, which end with a line of their own.
+        xl(&["debug-keys", "e"])?;
+        xl(&["debug-keys", "q"])?;
+        let (since, mut text) = (Instant::now(), String::new());
+        // The console comes a little after the keys.
+        while !text.contains("Notifying guest") {
+            ensure!(since.elapsed() < PATIENCE, "Xen does not print its lists: {text}");
+            text.push_str(&xl(&["dmesg", "-c"])?);
+            std::thread::sleep(TICK);
+        }
+        Ok(Self::read(&text))
+    }
+
+    fn read(text: &str) -> Self {
+        let (mut guests, mut channels_to) =
+            (BTreeMap::<DomId, BTreeSet<u16>>::new(), BTreeMap::new());
+        let (mut channels, mut domain, mut ports_of) = (0, None, None);
+        for line in text.lines() {
+            if let Some(found) = number_after(line, "General information for domain ") {
+                // Xen's own domains have numbers that no guest has.
+                domain = Some(DomId(found)).filter(|dom| dom.0 != 0 && dom.is_guest());
+                ports_of = None;
+                if let Some(dom) = domain {
+                    guests.entry(dom).or_default();
+                }
+            } else if let Some(found) = number_after(line, "Event channel information for domain ")
+            {
+                ports_of = Some(found);
+            } else if let (Some(dom), Some(id)) = (domain, number_after(line, "ioreq_server ")) {
+                guests.entry(dom).or_default().insert(id);
+            } else if ports_of == Some(0) && line.contains("]: s=") {
+                channels += 1;
+                if let Some(dom) = number_after(line, " d=") {
+                    *channels_to.entry(DomId(dom)).or_default() += 1;
+                }
+            }
+        }
+        Self { guests, channels, channels_to }
+    }
+}
+
+/// The number that follows these words in a line.
+fn number_after(line: &str, words: &str) -> Option<u16> {
+    let (_, rest) = line.split_once(words)?;
+    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    rest.get(..end)?.parse().ok()
+}
+
+/// Event channels that the kernel module has bound.
+///
+/// # Errors
+/// The kernel's list cannot be read.
+pub fn module_interrupts() -> Result<usize> {
+    let listed = std::fs::read_to_string("/proc/interrupts")?;
+    Ok(listed.lines().filter(|line| line.trim_end().ends_with("xen-eventfd")).count())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PRINTED: &str = "\
+(XEN) 'e' pressed -> dumping event-channel info
+(XEN) Event channel information for domain 0:
+(XEN) Polling vCPUs: {}
+(XEN)     port [p/m/s]
+(XEN)        1 [0/0/  -   ]: s=5 n=0 x=0 v=2
+(XEN)       19 [0/0/  -   ]: s=3 n=0 x=0 d=3 p=1
+(XEN)       20 [0/0/  -   ]: s=3 n=0 x=0 d=31 p=1
+(XEN)       21 [1/0/  -   ]: s=3 n=0 x=0 d=3 p=7
+(XEN) Event channel information for domain 3:
+(XEN)        1 [0/0/  -   ]: s=3 n=0 x=0 d=0 p=19
+(XEN)        9 [0/0/  -   ]: s=3 n=0 x=0 d=3 p=9
+(XEN) 'q' pressed -> dumping domain info
+(XEN) General information for domain 0:
+(XEN)     Rangesets belonging to domain 0:
+(XEN) General information for domain 3:
+(XEN)     Rangesets belonging to domain 3:
+(XEN)     ioreq_server 0 pci { }
+(XEN)     ioreq_server 0 memory { [fe000000, fe0001ff] }
+(XEN)     ioreq_server 7 memory { [fe000050, fe000053] }
+(XEN)     Interrupts { }
+(XEN) General information for domain 5:
+(XEN) General information for domain 32754:
+";
+
+    #[test]
+    fn servers_are_found_in_the_domain_that_has_them() {
+        let lists = Lists::read(PRINTED);
+        let guests = [(DomId(3), BTreeSet::from([0, 7])), (DomId(5), BTreeSet::new())];
+        assert_eq!(lists.guests, BTreeMap::from(guests));
+    }
+
+    #[test]
+    fn channels_are_those_of_domain_0() {
+        let lists = Lists::read(PRINTED);
+        assert_eq!(lists.channels, 4);
+        assert_eq!(lists.channels_to, BTreeMap::from([(DomId(3), 2), (DomId(31), 1)]));
+    }
+}

@@ -1,0 +1,345 @@
+//! Guests and backends that mean harm, and a neighbour that is served by the same engine.
+//!
+//! That the neighbour's kicks are delivered is a verdict. How long they take is shown, alone and
+//! beside the attack: it depends on how the machine divides its processors.
+
+use super::{BASE, DOORBELL, msi};
+use crate::play::{Guest, await_count, new_eventfd, signal, taken};
+use crate::roles::vmm::{Place, Seen};
+use crate::{PATIENCE, Play};
+use anyhow::{Context, Result, anyhow, ensure};
+use rustix::event::{EventfdFlags, eventfd};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use xen_eventfd::IoEventAddress::{Mmio, Pio};
+use xen_eventfd::{Counters, EngineKind, IoEvent, Irq, Xen};
+use xen_eventfd_guest_orders::Ticks;
+
+/// A doorbell with a page boundary in its middle.
+const CROSSING: u64 = BASE + 0x1FFE;
+/// A doorbell whose device is torn down and built up again.
+const FLEETING: u64 = BASE + 0x3050;
+/// A doorbell of 2 bytes among the I/O ports.
+const PORT: u64 = 0xC050;
+/// What the VMM has of memory and of ports: all that a guest here touches.
+const DEVICES: [(Place, u64, u64); 2] = [(Place::Mmio, BASE, 0x4000), (Place::Pio, 0xC000, 0x100)];
+
+/// Whose an access is, by the bytes that it touches and by what is registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// Its vCPU's own queue's.
+    Queue,
+    /// Nobody's: the engine holds it.
+    Held,
+    /// A read of a doorbell.
+    Read,
+    /// A string instruction that touches nothing but a doorbell.
+    Odd,
+    /// The VMM's, to whom all is left that is not wholly a doorbell's.
+    VmmWrite,
+    VmmRead,
+    VmmOdd,
+    /// The device's that comes and goes: the engine's or the VMM's.
+    Fleeting,
+}
+use Whose::{Fleeting, Held, Odd, Queue, Read, VmmOdd, VmmRead, VmmWrite};
+
+/// What a vCPU does in each round: an order, and for how many requests of Xen it makes, whose they
+/// are.
+fn accesses(queue: u64, ports: bool) -> Vec<(String, u64, Whose)> {
+    let mmio = |verb: &str, addr: u64, rest: &str| format!("{verb} mmio:{addr:#x} {rest}");
+    let pio = |verb: &str, port: u64, rest: &str| format!("{verb} pio:{port:#x} {rest}");
+    let of_queue = |width: u64| format!("{width} {queue}");
+    let mut all = vec![
+        (mmio("write", DOORBELL, &of_queue(4)), 1, Queue),
+        // Widths that are nobody's, with values that are ever new.
+        (mmio("write", DOORBELL, "1 i"), 1, Held),
+        (mmio("write", DOORBELL, "2 i"), 1, Held),
+        (mmio("write", DOORBELL + 1, "1 0"), 1, Held),
+        (mmio("write", DOORBELL + 2, &of_queue(2)), 1, Held),
+        // Straddling an end of the doorbell.
+        (mmio("write", DOORBELL, &of_queue(8)), 1, VmmWrite),
+        (mmio("write", DOORBELL - 2, &of_queue(4)), 1, VmmWrite),
+        (mmio("write", DOORBELL + 1, &of_queue(4)), 1, VmmWrite),
+        // Across a page, where Xen makes two of it.
+        (mmio("write", CROSSING, "4 0"), 2, Held),
+        (mmio("peek", CROSSING, "4"), 2, Read),
+        (mmio("peek", DOORBELL, "4"), 1, Read),
+        (mmio("peek", DOORBELL + 3, "1"), 1, Read),
+        (mmio("peek", DOORBELL, "8"), 1, VmmRead),
+        // One repetition is a plain write.
+        (mmio("rep", DOORBELL, &format!("{} 1", of_queue(4))), 1, Queue),
+        (mmio("rep", DOORBELL, "2 7 2"), 1, Odd),
+        (mmio("rep", DOORBELL, "4 7 64"), 1, VmmOdd),
+        (mmio("write", FLEETING, "4 0"), 1, Fleeting),
+    ];
+    if ports {
+        all.extend([
+            (pio("write", PORT, &of_queue(2)), 1, Queue),
+            (pio("write", PORT + 1, "1 i"), 1, Held),
+            (pio("write", PORT, &of_queue(4)), 1, VmmWrite),
+            (pio("write", PORT + 1, &of_queue(2)), 1, VmmWrite),
+            (pio("peek", PORT, "2"), 1, Read),
+            (pio("rep", PORT, "2 7 8"), 1, Odd),
+            (pio("rep", PORT, "4 7 8"), 1, VmmOdd),
+        ]);
+    }
+    all
+}
+
+/// Orders for a vCPU that does this until it is told to stop.
+fn until_stopped(vcpu: usize, accesses: &[(String, u64, Whose)]) -> String {
+    let body: String = accesses.iter().map(|(order, _, _)| format!("{order}; ")).collect();
+    let name = STOPS[vcpu];
+    format!("listen msi {:#x} {name}; meet; until {name}; {body}end", VECTORS[vcpu])
+}
+
+/// What tells each vCPU of an attacker to stop.
+const STOPS: [&str; 2] = ["stop", "halt"];
+const VECTORS: [u32; 2] = [0x41, 0x42];
+
+pub(super) fn hostile_guest(play: &mut Play<'_>) -> Result<()> {
+    let wanted = play.stage().accesses();
+    // The patch knows no doorbells at ports.
+    let ports = play.stage().engine() != Some(EngineKind::Privcmd);
+    let doings = [accesses(0, ports), accesses(1, ports)];
+    let orders = format!("{} | {}", until_stopped(0, &doings[0]), until_stopped(1, &doings[1]));
+    let mut guest = play.guest(&orders)?;
+    let vmm = play.vmm(guest.dom(), &DEVICES)?;
+    let xen = play.xen()?;
+    let ours = xen.guest(guest.dom())?;
+    let queues = [new_eventfd()?, new_eventfd()?, new_eventfd()?, new_eventfd()?];
+    let crossing = new_eventfd()?;
+    let _registered = [
+        Some(ours.register_ioevent(&queues[0], &Mmio(DOORBELL), 0_u32)?),
+        Some(ours.register_ioevent(&queues[1], &Mmio(DOORBELL), 1_u32)?),
+        ports.then(|| ours.register_ioevent(&queues[2], &Pio(PORT), 0_u16)).transpose()?,
+        ports.then(|| ours.register_ioevent(&queues[3], &Pio(PORT), 1_u16)).transpose()?,
+        Some(ours.register_ioevent(&crossing, &Mmio(CROSSING), 0_u32)?),
+    ];
+    let mut neighbour = Neighbour::new(play, &xen)?;
+    neighbour.is_served(play, "alone")?;
+
+    guest.start()?;
+    let stops = stops_of(&ours)?;
+    let torn_down = AtomicBool::new(false);
+    let fleeting = thread::scope(|scope| {
+        let teardown = scope.spawn(|| comes_and_goes(&ours, &torn_down));
+        let mut served = || -> Result<()> {
+            answered(&ours, 1)?;
+            neighbour.is_served(play, "beside a hostile guest")?;
+            answered(&ours, wanted)?;
+            stops.iter().try_for_each(|(stop, _)| signal(stop))?;
+            guest.finish()
+        };
+        let served = served();
+        torn_down.store(true, Ordering::Relaxed);
+        let fleeting = teardown.join().map_err(|_| anyhow!("the teardown panicked"))?;
+        served?;
+        fleeting
+    })?;
+    guest.tell(play);
+    neighbour.leaves(play)?;
+
+    let rounds: Vec<u64> = STOPS.iter().map(|name| guest.rounds(name)).collect();
+    let made = |of: Whose| -> u64 {
+        let each = doings.iter().zip(&rounds).map(|(doing, rounds)| {
+            let one: u64 =
+                doing.iter().filter(|(_, _, whose)| *whose == of).map(|(_, n, _)| n).sum();
+            one * rounds
+        });
+        each.sum()
+    };
+    let all: u64 = doings.iter().zip(&rounds).map(|(one, rounds)| one.len() as u64 * rounds).sum();
+    ensure!(all >= wanted, "only {all} of {wanted} accesses");
+    let (counters, seen) = (ours.counters(), vmm.seen()?);
+    let shown = format!("{all} accesses: {counters:?}, {seen:?}, fleeting {fleeting:?}");
+    let signalled = queues.iter().map(taken).sum::<Result<u64>>()?;
+    ensure!(signalled == made(Queue), "{signalled} of {} kicks arrived: {shown}", made(Queue));
+    ensure!(taken(&crossing)? == 0, "half a kick rang: {shown}");
+    ensure!(counters.reads == made(Read), "{} reads were made: {shown}", made(Read));
+    ensure!(counters.odd == made(Odd), "{} odd requests were made: {shown}", made(Odd));
+    ensure!(seen.reads == made(VmmRead), "{} reads of the VMM's: {shown}", made(VmmRead));
+    ensure!(seen.odd == made(VmmOdd), "{} odd requests of the VMM's: {shown}", made(VmmOdd));
+    // The device that came and went: each of its kicks has had one of all possible ends.
+    let rang = counters.delivered - signalled;
+    let ends =
+        rang + (counters.held - made(Held)) + counters.late + (writes(&seen) - made(VmmWrite));
+    ensure!(ends == made(Fleeting), "{ends} of {} kicks met an end: {shown}", made(Fleeting));
+    let told = rang + counters.redelivered;
+    ensure!(fleeting.signals == told, "{} signals for {told} kicks: {shown}", fleeting.signals);
+    play.show(&format!(
+        "{all} accesses by two vCPUs; {} kicks arrived; a device came and went {} times",
+        counters.delivered, fleeting.times
+    ));
+    play.note("accesses", "each answered once, by whose it was");
+    vmm.stop()
+}
+
+/// All writes that a VMM has seen.
+fn writes(seen: &Seen) -> u64 {
+    seen.writes.values().flat_map(|values| values.values()).sum()
+}
+
+/// How it went for the device that comes and goes.
+#[derive(Debug)]
+struct Fleet {
+    times: u64,
+    signals: u64,
+}
+
+/// Builds the device's doorbell up and tears it down, until it is over.
+fn comes_and_goes(ours: &xen_eventfd::Guest, over: &AtomicBool) -> Result<Fleet> {
+    let kick = new_eventfd()?;
+    let mut fleet = Fleet { times: 0, signals: 0 };
+    while !over.load(Ordering::Relaxed) {
+        let registered = ours.register_ioevent(&kick, &Mmio(FLEETING), 0_u32)?;
+        thread::sleep(Duration::from_millis(1));
+        registered.end()?;
+        fleet.signals += taken(&kick)?;
+        thread::sleep(Duration::from_millis(1));
+        ensure!(taken(&kick)? == 0, "signalled after deassign returned");
+        fleet.times += 1;
+    }
+    Ok(fleet)
+}
+
+/// Waits until the engine has answered so many requests of this guest.
+fn answered(ours: &xen_eventfd::Guest, wanted: u64) -> Result<()> {
+    let (mut last, mut since) = (0, Instant::now());
+    loop {
+        let Counters { delivered, held, late, reads, odd, .. } = ours.counters();
+        let now = delivered + held + late + reads + odd;
+        if now >= wanted {
+            return Ok(());
+        }
+        if now > last {
+            (last, since) = (now, Instant::now());
+        }
+        ensure!(since.elapsed() < PATIENCE, "the guest stands still after {now} of {wanted}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The eventfds that stop an attacker's vCPUs.
+fn stops_of(ours: &xen_eventfd::Guest) -> Result<Vec<(OwnedFd, xen_eventfd::IrqFd)>> {
+    (0..)
+        .zip(VECTORS)
+        .map(|(vcpu, vector)| {
+            let stop = new_eventfd()?;
+            let irqfd = ours.register_irqfd(&stop, msi(vcpu, vector))?;
+            Ok((stop, irqfd))
+        })
+        .collect()
+}
+
+pub(super) fn hostile_channel(play: &mut Play<'_>) -> Result<()> {
+    let mut guest = play.guest(
+        "listen evtchn stop; listen evtchn flood; meet; until stop; send flood 10; end | \
+         listen evtchn halt; meet; until halt; send flood 10; end",
+    )?;
+    let xen = play.xen()?;
+    let ours = xen.guest(guest.dom())?;
+    let flood = new_eventfd()?;
+    // Before the neighbour is measured: not every engine can hear a channel.
+    guest.start()?;
+    let flooded = ours.register_channel(&flood, guest.port("flood")?)?;
+    let mut neighbour = Neighbour::new(play, &xen)?;
+    // Unread from here on.
+    await_count(&flood, 2)?;
+    neighbour.is_served(play, "beside a flooded event channel")?;
+    drop(flooded);
+    taken(&flood)?;
+    ensure!(taken(&flood)? == 0, "signalled after the end of the registration");
+    for name in STOPS {
+        let stop = new_eventfd()?;
+        signal(&stop)?;
+        ours.register_irqfd(&stop, Irq::EventChannel(guest.port(name)?))?.keep();
+    }
+    guest.finish()?;
+    guest.tell(play);
+    neighbour.is_served(play, "alone")?;
+    neighbour.leaves(play)
+}
+
+pub(super) fn hostile_backend(play: &mut Play<'_>) -> Result<()> {
+    let kick = |queue: u64| vec![(format!("write mmio:{DOORBELL:#x} 4 {queue}"), 1, Queue)];
+    let orders = format!("{} | {}", until_stopped(0, &kick(0)), until_stopped(1, &kick(1)));
+    let mut guest = play.guest(&orders)?;
+    let xen = play.xen()?;
+    let ours = xen.guest(guest.dom())?;
+    // Blocking, and as full as a writer can make it: a plain write would sleep here.
+    let full = [eventfd(0, EventfdFlags::CLOEXEC)?, eventfd(0, EventfdFlags::CLOEXEC)?];
+    for eventfd in &full {
+        rustix::io::write(eventfd, &(u64::MAX - 1).to_ne_bytes())?;
+    }
+    let _queues = [
+        ours.register_ioevent(&full[0], &Mmio(DOORBELL), 0_u32)?,
+        ours.register_ioevent(&full[1], &Mmio(DOORBELL), 1_u32)?,
+    ];
+    let mut neighbour = Neighbour::new(play, &xen)?;
+    neighbour.is_served(play, "alone")?;
+    guest.start()?;
+    let stops = stops_of(&ours)?;
+    answered(&ours, 2)?;
+    neighbour.is_served(play, "beside a full, blocking eventfd")?;
+    stops.iter().try_for_each(|(stop, _)| signal(stop))?;
+    guest.finish()?;
+    guest.tell(play);
+    neighbour.leaves(play)?;
+    let (rounds, counters) = (guest.rounds("stop") + guest.rounds("halt"), ours.counters());
+    ensure!(counters.delivered + counters.failed == rounds, "{rounds} kicks, {counters:?}");
+    for eventfd in &full {
+        ensure!(taken(eventfd)? >= u64::MAX - 1, "it was emptied by nobody");
+    }
+    Ok(())
+}
+
+/// A guest that does nothing but kick, in order, when it is told to.
+struct Neighbour {
+    guest: Guest,
+    kick: OwnedFd,
+    go: OwnedFd,
+    _queue: IoEvent,
+    _go: xen_eventfd::IrqFd,
+}
+
+impl Neighbour {
+    /// Kicks in each measurement.
+    const KICKS: u64 = 100;
+
+    /// With time for two measurements.
+    fn new(play: &Play<'_>, xen: &Xen) -> Result<Self> {
+        let once = format!("wait go; time write mmio:{DOORBELL:#x} 4 0 {}", Self::KICKS);
+        let mut guest = play.guest(&format!("listen msi 0x41 go; say ready; {once}; {once}"))?;
+        let ours = xen.guest(guest.dom())?;
+        let (kick, go) = (new_eventfd()?, new_eventfd()?);
+        let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
+        let _go = ours.register_irqfd(&go, msi(0, 0x41))?;
+        guest.start()?;
+        guest.said(0, "ready")?;
+        Ok(Self { guest, kick, go, _queue, _go })
+    }
+
+    /// Has it kick; all of that arrives.
+    fn is_served(&mut self, play: &Play<'_>, when: &str) -> Result<()> {
+        signal(&self.go)?;
+        let Ticks { min, median, max, n, .. } =
+            self.guest.measured().with_context(|| format!("the neighbour, {when}"))?;
+        let arrived = taken(&self.kick)?;
+        ensure!(arrived == Self::KICKS, "{arrived} of {n} kicks of the neighbour arrived, {when}");
+        play.show(&format!(
+            "a neighbour's kick, {when}: {min} ticks at least, median {median}, at most {max}"
+        ));
+        Ok(())
+    }
+
+    fn leaves(mut self, play: &mut Play<'_>) -> Result<()> {
+        self.guest.finish()?;
+        self.guest.tell(play);
+        play.note("neighbour", "all kicks arrived");
+        Ok(())
+    }
+}

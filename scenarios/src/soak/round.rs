@@ -1,0 +1,189 @@
+//! One round: everything comes, is used, and goes, in each of the ways in which it can.
+
+use crate::Play;
+use crate::play::{Guest, await_count, new_eventfd, signal};
+use crate::roles::vmm::Place;
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+use std::ops::AddAssign;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+use xen_eventfd::IoEventAddress::Mmio;
+use xen_eventfd::{DomId, Irq, Xen};
+
+/// A device's registers.
+const BASE: u64 = 0xFE00_0000;
+/// Its doorbell.
+const DOORBELL: u64 = BASE + 0x50;
+/// Of one guest in a round, one after the other.
+const ENGINES: u64 = 4;
+/// Of each engine.
+const REGISTRATIONS: u64 = 50;
+/// Of each engine.
+const IRQFDS: u64 = 20;
+/// Of each queue, for each engine.
+const KICKS: u64 = 20;
+
+/// What was done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// Guests that were created; each was destroyed.
+    pub guests: u64,
+    /// Engines that served one.
+    pub engines: u64,
+    /// Those of them that were killed.
+    pub killed: u64,
+    /// Doorbells that were registered.
+    pub registrations: u64,
+    /// Interrupts that were registered.
+    pub irqfds: u64,
+    /// Kicks that were delivered, at least.
+    pub kicks: u64,
+}
+
+impl Done {
+    /// Each with its name.
+    pub fn named(&self) -> [(&'static str, u64); 6] {
+        [
+            ("guests", self.guests),
+            ("engines", self.engines),
+            ("of them killed", self.killed),
+            ("doorbells", self.registrations),
+            ("irqfds", self.irqfds),
+            ("kicks", self.kicks),
+        ]
+    }
+}
+
+impl AddAssign for Done {
+    fn add_assign(&mut self, other: Self) {
+        self.guests += other.guests;
+        self.engines += other.engines;
+        self.killed += other.killed;
+        self.registrations += other.registrations;
+        self.irqfds += other.irqfds;
+        self.kicks += other.kicks;
+    }
+}
+
+/// Interrupts that nobody waits for, and those that end the two vCPUs.
+const CALL: Irq = msi(0, 0x40);
+const STOPS: [Irq; 2] = [msi(0, 0x41), msi(1, 0x42)];
+
+/// A local APIC's number is twice its vCPU's.
+const fn msi(vcpu: u64, vector: u32) -> Irq {
+    Irq::Msi { addr: 0xFEE0_0000 | (vcpu * 2) << 12, data: vector }
+}
+
+pub(super) fn play(play: &Play<'_>, nth: u64) -> Result<Done> {
+    let mut done = Done { guests: 1, ..Done::default() };
+    let mut guest = play.guest(&format!(
+        "listen msi 0x41 stop; meet; until stop; write mmio:{DOORBELL:#x} 4 0; end | \
+         listen msi 0x42 halt; meet; until halt; write mmio:{DOORBELL:#x} 4 1; end"
+    ))?;
+    guest.start()?;
+    let dom = guest.dom();
+    let xen = play.xen()?;
+    for _ in 0..ENGINES {
+        done += serve(&xen, dom)?;
+    }
+    done += killed(play, dom)?;
+    emulate(play, dom)?;
+    // In good order, or amid its kicks while it is served.
+    if nth.is_multiple_of(2) {
+        stop(&xen, &mut guest)?;
+        guest.destroy()?;
+    } else {
+        let ours = xen.guest(dom)?;
+        let queues = queues()?;
+        let _zero = ours.register_ioevent(&queues[0], &Mmio(DOORBELL), 0_u32)?;
+        await_count(&queues[0], KICKS)?;
+        guest.destroy()?;
+        ensure!(play.notices_death(&ours)?, "the engine did not notice that the guest died");
+        done += Done { engines: 1, registrations: 1, kicks: KICKS, ..Done::default() };
+    }
+    Ok(done)
+}
+
+fn queues() -> Result<[OwnedFd; 2]> {
+    Ok([new_eventfd()?, new_eventfd()?])
+}
+
+/// An engine, its doorbells and its interrupts come and go amid kicks.
+fn serve(xen: &Xen, dom: DomId) -> Result<Done> {
+    let ours = xen.guest(dom)?;
+    let (queues, fleeting) = (queues()?, new_eventfd()?);
+    let _zero = ours.register_ioevent(&queues[0], &Mmio(DOORBELL), 0_u32)?;
+    let _one = ours.register_ioevent(&queues[1], &Mmio(DOORBELL), 1_u32)?;
+    for nth in 0..REGISTRATIONS {
+        // Beside the others, and at bytes of its own.
+        let addr = DOORBELL + 0x1000 * (nth % 8);
+        ours.register_ioevent(&fleeting, &Mmio(addr), 7_u32)?.end()?;
+    }
+    for _ in 0..IRQFDS {
+        let call = new_eventfd()?;
+        let irqfd = ours.register_irqfd(&call, CALL)?;
+        signal(&call)?;
+        drop(irqfd);
+    }
+    queues.iter().try_for_each(|queue| await_count(queue, KICKS).map(drop))?;
+    let kicks = ours.counters().delivered;
+    ours.close()?;
+    Ok(Done {
+        engines: 1,
+        registrations: 2 + REGISTRATIONS,
+        irqfds: IRQFDS,
+        kicks,
+        ..Done::default()
+    })
+}
+
+/// An engine in a process of its own is killed amid kicks.
+fn killed(play: &Play<'_>, dom: DomId) -> Result<Done> {
+    let queues = queues()?;
+    let engine = play.engine(dom, &[(DOORBELL, 0, &queues[0]), (DOORBELL, 1, &queues[1])], None)?;
+    queues.iter().try_for_each(|queue| await_count(queue, KICKS).map(drop))?;
+    engine.kill()?;
+    play.stage().after_death()?;
+    play.stage().guarded(dom)?;
+    Ok(Done { engines: 1, killed: 1, registrations: 2, kicks: 2 * KICKS, ..Done::default() })
+}
+
+/// A device model comes and goes. It gets the kicks while no engine is there.
+fn emulate(play: &Play<'_>, dom: DomId) -> Result<()> {
+    let vmm = play.vmm(dom, &[(Place::Mmio, BASE, 0x200)])?;
+    let since = Instant::now();
+    while vmm.seen()?.writes_to(DOORBELL) < KICKS {
+        ensure!(since.elapsed() < crate::PATIENCE, "the VMM gets no kicks");
+    }
+    vmm.stop()
+}
+
+fn stop(xen: &Xen, guest: &mut Guest) -> Result<()> {
+    let ours = xen.guest(guest.dom())?;
+    for irq in STOPS {
+        let stop = new_eventfd()?;
+        signal(&stop)?;
+        ours.register_irqfd(&stop, irq)?.keep();
+    }
+    guest.finish()?;
+    ours.close()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage::Stage;
+    use crate::stage::model::ModelStage;
+
+    #[test]
+    fn rounds_of_both_kinds_leave_no_guest_behind() {
+        let stage = ModelStage::new().unwrap();
+        for nth in 1..=2 {
+            let done = play(&Play::new(&stage), nth).unwrap();
+            assert_eq!((done.guests, done.killed), (1, 1));
+            assert_eq!(stage.zombies().unwrap(), []);
+        }
+    }
+}
