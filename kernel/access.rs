@@ -113,9 +113,13 @@ pub(crate) fn confined() -> Result<Confined> {
     }
 }
 
-/// Reads this domain's target.
+/// Reads this domain's target. Without a word from xenstore there is none.
 fn target() -> Confined {
-    let number = xenstore::read(c"", c"target", |text| text.parse().ok()).flatten();
+    let number = xenstore::ask(c"target", c"", |text| text.parse().ok());
+    if let Err(error) = &number {
+        pr_warn!("xenstore does not tell this domain's target: {error:?}\n");
+    }
+    let number = number.ok().flatten().flatten();
     number.map_or(Confined::Barred, |dom| Confined::To(DomId(dom)))
 }
 

@@ -9,8 +9,16 @@ use kernel::error::from_err_ptr;
 use kernel::prelude::*;
 use kernel::str::{CStrExt, CString};
 
-/// Looks at a value; `None` if there is none, or it is no text. May sleep.
-pub(crate) fn read<T>(folder: &CStr, name: &CStr, look: impl FnOnce(&str) -> T) -> Option<T> {
+/// Looks at a value; `None` if there is none, or it is no text. Without a name, `folder` is the
+/// value's own path; one that does not begin with `/` is this domain's. May sleep.
+///
+/// # Errors
+/// xenstore could not be asked.
+pub(crate) fn ask<T>(
+    folder: &CStr,
+    name: &CStr,
+    look: impl FnOnce(&str) -> T,
+) -> Result<Option<T>> {
     // SAFETY: No transaction, and both strings outlive the call.
     let value = from_err_ptr(unsafe {
         bindings::xenbus_read(
@@ -20,13 +28,21 @@ pub(crate) fn read<T>(folder: &CStr, name: &CStr, look: impl FnOnce(&str) -> T) 
             core::ptr::null_mut(),
         )
     });
-    let value = value.ok()?;
+    let value = match value {
+        Err(error) if error == ENOENT => return Ok(None),
+        value => value?,
+    };
     // SAFETY: What xenbus gives out ends with a zero.
     let text = unsafe { CStr::from_char_ptr(value.cast()) };
     let looked = text.to_str().ok().map(look);
     // SAFETY: It is ours, allocated by kmalloc, and `text` is not used any more.
     unsafe { kernel_bindings::kfree(value.cast()) };
-    looked
+    Ok(looked)
+}
+
+/// The same, with nothing for what could not be asked.
+fn read<T>(folder: &CStr, name: &CStr, look: impl FnOnce(&str) -> T) -> Option<T> {
+    ask(folder, name, look).ok().flatten()
 }
 
 /// Whether a guest has emulated interrupt controllers, and thus lines (x86).

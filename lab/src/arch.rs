@@ -126,7 +126,8 @@ impl Arch {
         push("-accel");
         push(match boot.clock {
             Clock::Deterministic => "tcg,thread=single",
-            Clock::Host if boot.cpus > 1 => "tcg,thread=multi",
+            // Under a PVH dom0, CPUs in threads of their own lose themselves in VMRUN now and then.
+            Clock::Host if boot.cpus > 1 && boot.dom0 == Dom0::Pv => "tcg,thread=multi",
             Clock::Host => "tcg,thread=single",
         });
         arguments

@@ -237,6 +237,7 @@ mod tests {
     #[test]
     fn races_get_threads_and_the_bench_gets_none() {
         assert!(arguments(&Boot::new(Dom0::Pv).cpus(4)).contains("tcg,thread=multi"));
+        assert!(arguments(&Boot::new(Dom0::Pvh).cpus(4)).contains("tcg,thread=single"));
         let bench = arguments(&Boot::new(Dom0::Pv).cpus(4).deterministic());
         assert!(bench.contains("tcg,thread=single") && bench.contains("-icount"));
         assert!(bench.contains("-smp 1 "));

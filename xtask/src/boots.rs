@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow};
 use xen_eventfd_lab::Dom0;
 
+use crate::kmod::kernel_log::emulator_broke;
 use crate::tally::Tally;
 
 /// How a machine is called in what is printed of it.
@@ -64,7 +65,7 @@ impl<'a, G: Send> Boots<'a, G> {
     }
 
     /// Runs all of them. What fails, or panics, counts as one failure, and takes nothing from the
-    /// others. One in which the emulator broke a process, and something failed, is run once more.
+    /// others. One that the emulator broke, and in which something failed, is run once more.
     pub(crate) fn run(self) -> Vec<Done<G>> {
         self.run_on(thread::available_parallelism().map_or(1, NonZero::get))
     }
@@ -114,13 +115,16 @@ fn run<G>(job: Job<'_, G>) -> Done<G> {
     let once = || {
         let worked = catch_unwind(AssertUnwindSafe(&work));
         worked.unwrap_or_else(|_| Err(anyhow!("a panic"))).unwrap_or_else(|error| {
-            println!("{name}: FAILED  {error:#}");
-            Tally::one(false)
+            let text = format!("{error:#}");
+            println!("{name}: FAILED  {text}");
+            Tally { broken: emulator_broke(&text), ..Tally::one(false) }
         })
     };
     let mut tally = once();
     if tally.failed > 0 && tally.broken {
-        println!("{name}: once more: the emulator broke a process of dom0, which is no verdict");
+        println!(
+            "{name}: once more: the emulator broke dom0 or a program of it, which is no verdict"
+        );
         tally = once();
     }
     Done { group, tally, time: since.elapsed() }

@@ -1,6 +1,6 @@
 //! How many passed, how many failed, and how many could not be played.
 
-use crate::kmod::kernel_log::broke_a_process;
+use crate::kmod::kernel_log::emulator_broke;
 use std::fmt;
 use std::ops::AddAssign;
 
@@ -11,7 +11,7 @@ pub(crate) struct Tally {
     pub(crate) failed: u32,
     /// Their engine has no way to do what they want.
     pub(crate) skipped: u32,
-    /// The emulator broke a process of dom0: what failed may be its doing.
+    /// The emulator broke dom0 or a program of it: what failed may be its doing.
     pub(crate) broken: bool,
 }
 
@@ -47,7 +47,7 @@ impl Tally {
     /// Counts a line of the scenarios' program: `ok NAME`, `FAILED NAME: WHY` or
     /// `skipped NAME: WHAT`.
     pub(crate) fn count(&mut self, line: &str) {
-        self.broken |= broke_a_process(line);
+        self.broken |= emulator_broke(line);
         match line.split_whitespace().next() {
             Some("ok") => self.passed += 1,
             Some("FAILED") => self.failed += 1,

@@ -16,6 +16,7 @@ exec 3<>/dev/xen/eventfd && echo "says $($b grep confined /proc/self/fdinfo/3)"
 exec 3<&-
 $b rmmod xen_eventfd && echo "says unloaded"
 $b dmesg | $b grep -E 'BUG|WARNING:|Oops|Call Trace' && echo "says trouble"
+$b dmesg | $b grep xen_eventfd
 echo "says end"
 $b poweroff -f
 END
@@ -27,7 +28,11 @@ linux() {
 	printf 'name="%s"\ntype="pvh"\nkernel="/lab/vmlinuz"\nramdisk="/tmp/tree.cpio"\nmemory=256\nvcpus=1\ncmdline="console=hvc0 quiet"\n' \
 		"$1" >"$1.cfg"
 	xl create -q -e -p "$1.cfg" || return 1
-	[ -z "$2" ] || xenstore-write "/local/domain/$(xl domid "$1")/target" "$2"
+	own="/local/domain/$(xl domid "$1")"
+	if [ -n "$2" ]; then
+		xenstore-write "$own/target" "$2" && [ "$(xenstore-read "$own/target")" = "$2" ] ||
+			echo "FAILED  xenstore does not keep the target of $1 in $own"
+	fi
 	xl unpause "$1"
 	left=1200
 	until grep -qE "says end|Kernel panic" "/var/log/xen/console/guest-$1.log" 2>/dev/null; do

@@ -44,10 +44,12 @@ pub(crate) fn is_trouble(line: &str) -> bool {
     TROUBLE.lines().any(|mark| line.contains(mark))
 }
 
-/// Whether a process of dom0 was broken off in its own code. QEMU without KVM does that to programs
-/// now and then, in the middle of an instruction, whatever they are; it says nothing of ours.
-pub(crate) fn broke_a_process(text: &str) -> bool {
-    text.contains("] traps: ") || text.contains(" segfault at ")
+/// Whether the emulator broke dom0, or one of its programs, off in the middle of an instruction. QEMU
+/// without KVM does that now and then, whatever runs; it says nothing of ours.
+pub(crate) fn emulator_broke(text: &str) -> bool {
+    ["] traps: ", " segfault at ", "d0v0 Triple fault", "d0v1 Triple fault"]
+        .iter()
+        .any(|mark| text.contains(mark))
 }
 
 #[cfg(test)]
@@ -59,8 +61,8 @@ mod tests {
         assert!(is_trouble("[ 1.0] WARNING: CPU: 0 PID: 1 at kernel/irq/manage.c:1"));
         assert!(is_trouble("[ 1.0] BUG: scheduling while atomic: xl/77/0x2"));
         let broken = "[ 2.6] traps: xl[499] general protection fault ip:7f1a sp:7ffe error:0";
-        assert!(broke_a_process(broken) && is_trouble(broken));
-        assert!(!broke_a_process("[ 1.0] general protection fault, probably for non-canonical"));
+        assert!(emulator_broke(broken) && is_trouble(broken));
+        assert!(!emulator_broke("[ 1.0] general protection fault, probably for non-canonical"));
         assert!(!is_trouble("[ 9.7] xen_eventfd: loading out-of-tree module taints kernel."));
         assert!(!is_trouble(
             "[ 9.7] xen_eventfd: module verification failed: signature and/or required key missing"

@@ -193,7 +193,7 @@ fn verdict(place: &str, what: &str, result: Result<()>) -> Tally {
         }
         Err(error) => {
             println!("{place}: FAILED  {what}: {error:#}");
-            let broken = kernel_log::broke_a_process(&format!("{error:#}"));
+            let broken = kernel_log::emulator_broke(&format!("{error:#}"));
             Tally { broken, ..Tally::one(false) }
         }
     }

@@ -155,7 +155,7 @@ impl Stage {
             Err(error) => {
                 println!("{place}: FAILED  {name}: {error:#}");
                 tally.failed += 1;
-                tally.broken |= kernel_log::broke_a_process(&format!("{error:#}"));
+                tally.broken |= kernel_log::emulator_broke(&format!("{error:#}"));
             }
         };
         if self.module.is_some() {
