@@ -123,13 +123,10 @@ impl Arch {
                 }
             }
         }
+        // Under a PVH dom0, CPUs in threads of their own lose themselves in VMRUN now and then.
+        let at_once = boot.clock == Clock::Host && boot.dom0 == Dom0::Pv && boot.cpus > 1;
         push("-accel");
-        push(match boot.clock {
-            Clock::Deterministic => "tcg,thread=single",
-            // Under a PVH dom0, CPUs in threads of their own lose themselves in VMRUN now and then.
-            Clock::Host if boot.cpus > 1 && boot.dom0 == Dom0::Pv => "tcg,thread=multi",
-            Clock::Host => "tcg,thread=single",
-        });
+        push(if at_once { "tcg,thread=multi" } else { "tcg,thread=single" });
         arguments
     }
 

@@ -47,4 +47,3 @@ while IFS= read -r line <&3; do
 	esac
 done
 echo "lab-agent: the host closed $tty"
-exec sleep 1000000

@@ -7,8 +7,8 @@ use crate::{EngineKind, Result};
 use std::os::fd::BorrowedFd;
 use xen_eventfd_core::irq::Irq;
 use xen_eventfd_core::{DomId, Doorbell, IoServerId, Kick, Port};
+use xen_eventfd_host as host;
 use xen_eventfd_host::linux::eventfd::{GuestFile, Missed};
-use xen_eventfd_host::{self as host};
 
 /// A guest's file. The module signals its end by itself.
 #[derive(Debug)]
