@@ -104,6 +104,14 @@ pub(crate) fn set_up(
     Ok(digest)
 }
 
+/// Why what has to be of the lab's own version is not to be had, and what to do.
+pub(crate) fn outdated(what: &str, version: &str) -> String {
+    format!(
+        "the mirror may no longer have {what} {version}, which the lab boots: `cargo xtask lab setup \
+         --refresh` takes what there is today"
+    )
+}
+
 fn serves(product: &impl Product, manifest: &Manifest) -> bool {
     manifest.layout == product.layout() && product.serves(manifest)
 }

@@ -2,12 +2,17 @@
 
 use std::{fs, path::Path};
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 
 use super::source;
 use crate::{
-    apt::Apt, arch::Arch, manifest::Manifest, packages::unpack_all, progress::Progress,
-    setup::Product, tree::Tree,
+    apt::Apt,
+    arch::Arch,
+    manifest::Manifest,
+    packages::unpack_all,
+    progress::Progress,
+    setup::{Product, outdated},
+    tree::Tree,
 };
 
 /// What QEMU's build calls. Essential packages are here too: apt takes them for granted.
@@ -64,13 +69,9 @@ impl Product for EmulatorPackages {
     fn resolve(&self, apt: &Apt) -> Result<Manifest> {
         let package = self.arch.emulator_package();
         let wanted = apt.closure(self.arch.packages().release, &TOOLS)?;
-        let source = apt.source(package, &self.version).with_context(|| {
-            format!(
-                "the mirror may no longer have the source of {package} {}: \
-                 `cargo xtask lab setup --refresh` takes the one of today",
-                self.version
-            )
-        })?;
+        let source = apt
+            .source(package, &self.version)
+            .with_context(|| outdated(&format!("the source of {package}"), &self.version))?;
         Ok(apt.describe(self.layout(), &wanted)?.with(source))
     }
 

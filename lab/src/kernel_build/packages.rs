@@ -6,8 +6,13 @@ use anyhow::{Context, Result, ensure};
 
 use super::metadata;
 use crate::{
-    apt::Apt, arch::Arch, manifest::Manifest, packages::unpack_all, progress::Progress,
-    setup::Product, tree::Tree,
+    apt::Apt,
+    arch::Arch,
+    manifest::Manifest,
+    packages::unpack_all,
+    progress::Progress,
+    setup::{Product, outdated},
+    tree::Tree,
 };
 
 /// What the kernel's build calls, from the release that the kernel's own builders used. Essential
@@ -107,13 +112,7 @@ impl Product for BuildPackages {
         let kernel = [exact(&self.headers()), exact(&source_name(&self.release))];
         let kernel = apt
             .closure(set.kernel_release, &kernel.each_ref().map(String::as_str))
-            .with_context(|| {
-                format!(
-                    "the mirror may no longer have {} {}, which the lab boots: \
-                     `cargo xtask lab setup --refresh` takes the kernel of today",
-                    self.release, self.version
-                )
-            })?;
+            .with_context(|| outdated(&self.release, &self.version))?;
         wanted.extend(
             kernel
                 .into_iter()

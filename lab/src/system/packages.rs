@@ -6,8 +6,13 @@ use anyhow::{Context, Result};
 
 use super::dpkg;
 use crate::{
-    apt::Apt, arch::Arch, manifest::Manifest, packages::unpack_all, progress::Progress,
-    setup::Product, tree::Tree,
+    apt::Apt,
+    arch::Arch,
+    manifest::Manifest,
+    packages::unpack_all,
+    progress::Progress,
+    setup::{Product, outdated},
+    tree::Tree,
 };
 
 /// What installs and checks packages. Essential packages are here too: apt takes them for granted.
@@ -65,13 +70,7 @@ impl Product for SystemPackages {
         let kernel = [exact(&self.modules()), exact(&format!("linux-binary-{}", self.release))];
         let kernel = apt
             .closure(set.kernel_release, &kernel.each_ref().map(String::as_str))
-            .with_context(|| {
-                format!(
-                    "the mirror may no longer have {} {}, which the lab boots: \
-                     `cargo xtask lab setup --refresh` takes the kernel of today",
-                    self.release, self.version
-                )
-            })?;
+            .with_context(|| outdated(&self.release, &self.version))?;
         wanted.extend(kernel.into_iter().filter(|(name, _)| name.ends_with(&self.release)));
         apt.describe(self.layout(), &wanted)
     }
