@@ -1,22 +1,41 @@
 //! How many tests passed and failed, from what cargo test and nextest print.
 
+use crate::step::Step;
 use crate::tally::Tally;
+use anyhow::Result;
+
+/// Passed and failed.
+type Counts = (u32, u32);
+
+/// Runs tests and counts them.
+pub(crate) fn run(step: Step) -> Result<Tally> {
+    let shown = step.shown().to_owned();
+    let done = step.run()?;
+    let (passed, mut failed) = count(&done.all);
+    // Something did not build, nothing ran, or a test ended its program.
+    if failed == 0 && (!done.ok || passed == 0) {
+        failed = 1;
+    }
+    let tally = Tally::counted(&shown, passed, failed);
+    println!("         {tally}");
+    Ok(tally)
+}
 
 /// Counts the summaries in the output of `cargo test` (one for each program and each crate's
 /// examples) and of nextest (one in all).
-pub(crate) fn count(output: &str) -> Tally {
-    let mut tally = Tally::default();
+fn count(output: &str) -> Counts {
+    let mut counts = (0, 0);
     for line in output.lines() {
         let line = line.trim_start();
         if let Some(result) = line.strip_prefix("test result: ") {
             // `ok. 3 passed; 0 failed; 1 ignored; ...`
-            let counts = result.split_once(". ").map_or("", |(_, counts)| counts);
-            tally += sum(counts.split(';'));
-        } else if let Some((_, counts)) = summary(line) {
-            tally += sum(counts.split(','));
+            let said = result.split_once(". ").map_or("", |(_, said)| said);
+            add(&mut counts, said.split(';'));
+        } else if let Some((_, said)) = summary(line) {
+            add(&mut counts, said.split(','));
         }
     }
-    tally
+    counts
 }
 
 /// `Summary [  47.6s] 276 tests run: 275 passed (2 slow), 1 failed, 9 skipped`
@@ -24,21 +43,19 @@ fn summary(line: &str) -> Option<(&str, &str)> {
     line.strip_prefix("Summary [")?.split_once(" run: ")
 }
 
-fn sum<'a>(counts: impl Iterator<Item = &'a str>) -> Tally {
-    let mut tally = Tally::default();
-    for count in counts {
+fn add<'a>((passed, failed): &mut Counts, said: impl Iterator<Item = &'a str>) {
+    for count in said {
         let mut words = count.split_whitespace();
         let Some(Ok(number)) = words.next().map(str::parse::<u32>) else { continue };
         match (words.next(), words.next()) {
-            (Some("passed"), _) => tally.passed += number,
+            (Some("passed"), _) => *passed += number,
             // A test that is killed for its time, or that cannot be started, has not passed.
             (Some("failed"), _) | (Some("timed"), Some("out")) | (Some("exec"), Some("failed")) => {
-                tally.failed += number;
+                *failed += number;
             }
             _ => {}
         }
     }
-    tally
 }
 
 #[cfg(test)]
@@ -47,7 +64,7 @@ mod tests {
 
     #[track_caller]
     fn assert_count(output: &str, passed: u32, failed: u32) {
-        assert_eq!(count(output), Tally { passed, failed, ..Tally::default() });
+        assert_eq!(count(output), (passed, failed));
     }
 
     #[test]

@@ -122,7 +122,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         Command::Shell(machinery) => shell(&machinery),
         Command::Test(test) => {
             let tally = test.play()?;
-            println!("{tally}");
+            tally.conclude();
             ensure!(tally.failed == 0, "{} scenarios failed", tally.failed);
             Ok(())
         }

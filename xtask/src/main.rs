@@ -51,9 +51,9 @@ enum Command {
     Test(test::Arguments),
 }
 
-/// Says how many passed, as the last line.
+/// Says what failed and, as the last line, how many passed.
 fn exit(tally: tally::Tally) -> anyhow::Result<ExitCode> {
-    println!("{tally}");
+    tally.conclude();
     Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

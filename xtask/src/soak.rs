@@ -142,14 +142,17 @@ impl Rig {
         let xen = fs::read(folder.join("xen.log")).context("Xen's console")?;
         let said = String::from_utf8_lossy(&xen);
         faults.extend(said.lines().find(|line| kernel_log::is_trouble(line)).map(str::to_owned));
-        faults.iter().for_each(|fault| println!("{name}: FAILED  {fault}"));
+        let mut tally = Tally::default();
+        for fault in &faults {
+            tally.hear(&name, &format!("FAILED  {fault}"));
+        }
         if faults.is_empty() {
-            println!("{name}: ok      {} rounds are flat", samples.len());
+            tally.hear(&name, &format!("ok      {} rounds are flat", samples.len()));
             let path = path(dom0, engine);
             fs::create_dir_all(path.parent().context("a folder")?)?;
             let text = serde_json::to_string(&samples)?;
             fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
         }
-        Ok(Tally::one(faults.is_empty()))
+        Ok(tally)
     }
 }

@@ -1,5 +1,6 @@
 //! One command of a stage: a line while it runs and a line when it passed, all of it if it failed.
 
+use crate::tally::Tally;
 use anyhow::{Context, Result};
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
@@ -131,6 +132,17 @@ impl Step {
         };
         let status = child.wait().with_context(|| format!("waiting for {program}"))?;
         Ok(Done { ok: in_time && status.success(), stdout, all, time: since.elapsed() })
+    }
+
+    /// What it is called in what is printed.
+    pub(crate) fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// Runs it as a check of its own.
+    pub(crate) fn check(self) -> Result<Tally> {
+        let shown = self.shown.clone();
+        Ok(Tally::one(&shown, self.run()?.ok))
     }
 
     /// Runs it and says how it went.

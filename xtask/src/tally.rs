@@ -1,11 +1,12 @@
 //! How many passed, how many failed, and how many could not be played.
 
 use crate::kmod::kernel_log::emulator_broke;
+use anyhow::Result;
 use std::fmt;
 use std::ops::AddAssign;
 
 /// The result of a number of tests.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) passed: u32,
     pub(crate) failed: u32,
@@ -13,6 +14,8 @@ pub(crate) struct Tally {
     pub(crate) skipped: u32,
     /// The emulator broke dom0 or a program of it: what failed may be its doing.
     pub(crate) broken: bool,
+    /// What failed, a line each: said once more at the end, where people and CI look first.
+    failures: Vec<String>,
 }
 
 impl AddAssign for Tally {
@@ -21,6 +24,7 @@ impl AddAssign for Tally {
         self.failed += other.failed;
         self.skipped += other.skipped;
         self.broken |= other.broken;
+        self.failures.extend(other.failures);
     }
 }
 
@@ -35,40 +39,101 @@ impl fmt::Display for Tally {
 }
 
 impl Tally {
-    /// One that passed, or one that failed.
-    pub(crate) fn one(passed: bool) -> Self {
-        if passed {
-            Self { passed: 1, ..Self::default() }
-        } else {
-            Self { failed: 1, ..Self::default() }
+    /// One that passed.
+    pub(crate) fn passed() -> Self {
+        Self { passed: 1, ..Self::default() }
+    }
+
+    /// One that failed, and which and why.
+    pub(crate) fn failed(which: impl Into<String>) -> Self {
+        let which = which.into();
+        let broken = emulator_broke(&which);
+        let line = which.lines().next().unwrap_or_default().to_owned();
+        Self { failed: 1, broken, failures: vec![line], ..Self::default() }
+    }
+
+    /// One that passed, or one that failed and which.
+    pub(crate) fn one(which: &str, passed: bool) -> Self {
+        if passed { Self::passed() } else { Self::failed(which) }
+    }
+
+    /// As many as were counted elsewhere, of what `which` ran.
+    pub(crate) fn counted(which: &str, passed: u32, failed: u32) -> Self {
+        let failures = if failed == 0 { vec![] } else { vec![which.to_owned()] };
+        Self { passed, failed, failures, ..Self::default() }
+    }
+
+    /// Whether nothing was run.
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Shows and counts a line of a program that tests: `ok NAME`, `FAILED NAME: WHY` or
+    /// `skipped NAME: WHAT`; any other line is shown.
+    pub(crate) fn hear(&mut self, place: &str, line: &str) {
+        let shown = format!("{place}: {line}");
+        println!("{shown}");
+        match line.split_whitespace().next() {
+            Some("ok") => self.passed += 1,
+            Some("FAILED") => *self += Self::failed(shown),
+            Some("skipped") => self.skipped += 1,
+            _ => self.broken |= emulator_broke(line),
         }
     }
 
-    /// Counts a line of the scenarios' program: `ok NAME`, `FAILED NAME: WHY` or
-    /// `skipped NAME: WHAT`.
-    pub(crate) fn count(&mut self, line: &str) {
-        self.broken |= emulator_broke(line);
-        match line.split_whitespace().next() {
-            Some("ok") => self.passed += 1,
-            Some("FAILED") => self.failed += 1,
-            Some("skipped") => self.skipped += 1,
-            _ => {}
+    /// Shows and counts how one test went.
+    pub(crate) fn judge(&mut self, place: &str, what: &str, result: Result<()>) {
+        match result {
+            Ok(()) => self.hear(place, &format!("ok      {what}")),
+            Err(error) => self.hear(place, &format!("FAILED  {what}: {error:#}")),
         }
+    }
+
+    /// Says again what failed and, as the last line, the sum.
+    pub(crate) fn conclude(&self) {
+        for line in &self.failures {
+            println!("failed: {line}");
+        }
+        println!("{self}");
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use anyhow::anyhow;
 
     #[test]
     fn only_verdicts_count() {
         let mut tally = Tally::default();
         let lines = "ok      one_queue\nFAILED  msi: why\nskipped held: fallbacks\nv0: done\n\n\
             1 passed, 1 failed, 1 skipped";
-        lines.lines().for_each(|line| tally.count(line));
-        assert_eq!(tally, Tally { passed: 1, failed: 1, skipped: 1, broken: false });
+        lines.lines().for_each(|line| tally.hear("here", line));
+        assert_eq!((tally.passed, tally.failed, tally.skipped), (1, 1, 1));
         assert_eq!(tally.to_string(), "1 passed, 1 failed, 1 skipped");
         assert_eq!(Tally { skipped: 0, ..tally }.to_string(), "1 passed, 1 failed");
+    }
+
+    #[test]
+    fn what_failed_is_known_at_the_end() {
+        let mut tally = Tally::default();
+        tally.hear("pv", "FAILED  msi: why");
+        tally.judge("pvh", "the log", Err(anyhow!("a line\nand another")));
+        tally.judge("pvh", "another", Ok(()));
+        tally += Tally::counted("cargo test", 7, 2);
+        tally += Tally::counted("cargo test of another", 7, 0);
+        assert_eq!((tally.passed, tally.failed), (15, 4));
+        let failures = ["pv: FAILED  msi: why", "pvh: FAILED  the log: a line", "cargo test"];
+        assert_eq!(tally.failures, failures);
+        assert!(!tally.broken);
+    }
+
+    #[test]
+    fn an_emulator_that_broke_is_noticed_wherever_it_is_told() {
+        let said = "[ 2.6] traps: xl[499] general protection fault";
+        assert!(Tally::failed(format!("why\n{said}")).broken);
+        let mut tally = Tally::default();
+        tally.hear("pv", said);
+        assert!(tally.broken && !tally.is_empty());
     }
 }

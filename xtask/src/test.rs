@@ -103,7 +103,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         let since = Instant::now();
         let tally = workshop.run(stage).unwrap_or_else(|error| {
             println!("  FAILED {error:#}");
-            Tally { failed: 1, ..Tally::default() }
+            Tally::failed(format!("{}: {error:#}", stage.name()))
         });
         let time = since.elapsed();
         println!("{}: {tally}, {}\n", stage.name(), clock(time));
@@ -115,7 +115,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Prints the table and, as the last line, the sum.
+/// Prints the table, what failed and, as the last line, the sum.
 fn conclude(verdicts: &[Verdict]) -> Tally {
     let mut total = Tally::default();
     println!("stage       passed  failed     time");
@@ -123,11 +123,11 @@ fn conclude(verdicts: &[Verdict]) -> Tally {
         let mark = if tally.failed == 0 { "" } else { "  FAILED" };
         let (name, Tally { passed, failed, .. }) = (stage.name(), tally);
         println!("{name:10} {passed:7} {failed:7} {:>8}{mark}", clock(*time));
-        total += *tally;
+        total += tally.clone();
     }
     let time: Duration = verdicts.iter().map(|verdict| verdict.time).sum();
     println!("{:26} {:>8}, of one machine after the other\n", "in all", clock(time));
-    println!("{total}");
+    total.conclude();
     total
 }
 
@@ -161,7 +161,7 @@ mod tests {
     fn the_sum_is_over_all_stages() {
         let verdict = |passed, failed| Verdict {
             stage: Stage::Docs,
-            tally: Tally { passed, failed, ..Tally::default() },
+            tally: Tally::counted("docs", passed, failed),
             time: Duration::from_secs(61),
         };
         let total = conclude(&[verdict(3, 0), verdict(4, 2)]);

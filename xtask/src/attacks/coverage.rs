@@ -44,7 +44,7 @@ pub(crate) fn coverage() -> Result<Tally> {
     let build =
         tests(&floors, &profiles, "--no-run --message-format json-render-diagnostics")?.run()?;
     if !build.ok || !tests(&floors, &profiles, "")?.run()?.ok {
-        return Ok(Tally::one(false));
+        return Ok(Tally::failed("coverage: the tests under instruments"));
     }
     let lines = lines(&report(&llvm, &profiles, &programs(&build))?);
     let mut tally = Tally::default();
@@ -53,10 +53,10 @@ pub(crate) fn coverage() -> Result<Tally> {
         let (percent, ok) = (found.percent(), found.percent() >= *floor && found.all > 0);
         let verdict = if ok { "ok    " } else { "FAILED" };
         let Lines { all, reached } = found;
-        println!(
-            "  {verdict} {folder}: {percent} % of {all} lines ({reached}); at least {floor} %"
+        let line = format!(
+            "{verdict} {folder}: {percent} % of {all} lines ({reached}); at least {floor} %"
         );
-        tally += Tally::one(ok);
+        tally.hear("coverage", &line);
     }
     Ok(tally)
 }

@@ -55,8 +55,9 @@ pub(crate) fn fuzz(arguments: &Arguments) -> Result<Tally> {
         let step = Step::new("rustup").words("run").arg(&nightly).arg(&program);
         step.words("fuzz").arg(verb).words("--fuzz-dir fuzz --target-dir").arg(&workshop)
     };
-    if !cargo_fuzz("build").run()?.ok {
-        return Ok(Tally::one(false));
+    let built = cargo_fuzz("build").check()?;
+    if built.failed > 0 {
+        return Ok(built);
     }
     let seconds = (arguments.seconds / chosen.len() as u64).max(1);
     let mut tally = Tally::default();
@@ -73,7 +74,7 @@ pub(crate) fn fuzz(arguments: &Arguments) -> Result<Tally> {
             .deadline(Duration::from_secs(seconds + 600))
             .quietly()?;
         done.tell(&format!("fuzz {name}: {}", statistics(&done.all)));
-        tally += Tally::one(done.ok);
+        tally += Tally::one(&format!("fuzz {name}"), done.ok);
     }
     Ok(tally)
 }

@@ -1,6 +1,6 @@
 //! The tests under sanitizers: what the compiler's own instruments see.
 
-use super::tests;
+use crate::counts;
 use crate::step::{Step, target};
 use crate::tally::Tally;
 use crate::tool::{self, cargo_of};
@@ -45,7 +45,7 @@ pub(crate) fn sanitize(arguments: &Arguments) -> Result<Tally> {
     for instrument in Instrument::value_variants().iter().copied() {
         if arguments.only.is_none_or(|only| only == instrument) {
             tally += match instrument {
-                Instrument::Address => tests(instrumented(&nightly, "address"))?,
+                Instrument::Address => counts::run(instrumented(&nightly, "address"))?,
                 Instrument::Thread => thread(&nightly)?,
                 Instrument::Miri => miri(&nightly)?,
             };
@@ -76,7 +76,7 @@ fn thread(nightly: &str) -> Result<Tally> {
     let sysroot = Step::new("rustup").words("run").arg(nightly).words("rustc --print sysroot");
     let source = Path::new(sysroot.quietly()?.stdout.trim()).join("lib/rustlib/src/rust/library");
     if source.is_dir() {
-        return tests(instrumented(nightly, "thread").words("-Zbuild-std"));
+        return counts::run(instrumented(nightly, "thread").words("-Zbuild-std"));
     }
     if !clean_control(nightly)? {
         println!(
@@ -86,7 +86,7 @@ fn thread(nightly: &str) -> Result<Tally> {
         );
         return Ok(Tally::default());
     }
-    tests(instrumented(nightly, "thread"))
+    counts::run(instrumented(nightly, "thread"))
 }
 
 /// Whether the instrument is silent about a program without races.
@@ -109,5 +109,5 @@ fn miri(nightly: &str) -> Result<Tally> {
     }
     // Proptest wants a clock and files, and the exhaustive tests would take days.
     let step = cargo_of(nightly).words("miri test --locked --package xen-eventfd-core --lib");
-    tests(step.arg("--target-dir").arg(target().join("miri")))
+    counts::run(step.arg("--target-dir").arg(target().join("miri")))
 }

@@ -20,12 +20,11 @@ pub(super) fn check(lab: &Lab, module: &Module) -> Result<Tally> {
         .payload_bytes("lab/confinement", 0o644, include_str!("confinement.sh"));
     let mut tally = Tally::default();
     let outcome = lab.run(boot, "sh /lab/confinement", TIMEOUT, |line| {
-        tally.count(line);
-        println!("{place}: {line}");
+        tally.hear(place, line);
     })?;
     if tally.failed > 0 {
         println!("{}", outcome.report);
     }
-    ensure!(tally != Tally::default(), "{place}: no test was run");
+    ensure!(!tally.is_empty(), "{place}: no test was run");
     Ok(tally)
 }

@@ -50,27 +50,15 @@ impl Guests {
             script.push_str(&quote(name));
         }
         let mut tally = Tally::default();
-        let outcome = lab.run(boot, &script, TIMEOUT, |line| {
-            tally.count(line);
-            println!("{place}: {line}");
-        })?;
+        let outcome = lab.run(boot, &script, TIMEOUT, |line| tally.hear(&place, line))?;
         if outcome.output.status != 0 {
             println!("{}", outcome.report);
         }
-        ensure!(tally != Tally::default(), "{place}: no test was run");
+        ensure!(!tally.is_empty(), "{place}: no test was run");
         let xen = outcome.folder.join("xen.log");
         let said = std::fs::read(&xen).with_context(|| format!("reading {}", xen.display()))?;
         let said = String::from_utf8_lossy(&said);
-        match said.lines().find(|line| kernel_log::is_trouble(line)) {
-            None => {
-                println!("{place}: ok      xen_log");
-                tally.passed += 1;
-            }
-            Some(line) => {
-                println!("{place}: FAILED  xen_log: {line}");
-                tally.failed += 1;
-            }
-        }
+        tally.judge(&place, "xen_log", kernel_log::check(said.lines()));
         Ok(tally)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use xen_eventfd_lab::Machine;
 
 /// A kernel that says what is in one of these lines has found a mistake of ours. The tests in dom0
@@ -36,6 +36,14 @@ impl Log {
             lines.join("\n")
         );
         Ok(lines.to_vec())
+    }
+}
+
+/// Fails if one of the lines, the kernel's or Xen's, means trouble.
+pub(crate) fn check<'a>(mut lines: impl Iterator<Item = &'a str>) -> Result<()> {
+    match lines.find(|line| is_trouble(line)) {
+        Some(line) => bail!("{line}"),
+        None => Ok(()),
     }
 }
 

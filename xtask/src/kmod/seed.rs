@@ -155,8 +155,8 @@ fn test_ours(
     load(&mut machine)?;
     let log = kernel_log::Log::begin(&mut machine)?;
     let mut tally = play(&mut machine, NODE, &place, tests)?;
-    tally += verdict(&place, "kernel_log", log.end(&mut machine).map(drop));
-    tally += verdict(&place, "xen_log", xen_log(&machine));
+    tally.judge(&place, "kernel_log", log.end(&mut machine).map(drop));
+    tally.judge(&place, "xen_log", xen_log(&machine));
     machine.finish()?;
     Ok(tally)
 }
@@ -165,12 +165,9 @@ fn test_ours(
 fn play(machine: &mut Machine, node: &str, place: &str, tests: &[String]) -> Result<Tally> {
     let mut tally = Tally::default();
     for test in tests {
-        let before = tally;
+        let before = tally.clone();
         let command = format!("with-guest seed {node} {}", quote(test));
-        let status = machine.run_with(&command, TIMEOUT, |line| {
-            tally.count(line);
-            println!("{place}: {line}");
-        })?;
+        let status = machine.run_with(&command, TIMEOUT, |line| tally.hear(place, line))?;
         ensure!(tally != before, "{place}: {test} ended with status {status} and no verdict");
     }
     Ok(tally)
@@ -179,24 +176,8 @@ fn play(machine: &mut Machine, node: &str, place: &str, tests: &[String]) -> Res
 /// What Xen has to say about us.
 fn xen_log(machine: &Machine) -> Result<()> {
     let lines = machine.console();
-    let mut said = lines.iter().filter(|line| line.voice == Voice::Xen).map(|line| &line.text);
-    let trouble = said.find(|text| kernel_log::is_trouble(text));
-    ensure!(trouble.is_none(), "{}", trouble.map_or("", String::as_str));
-    Ok(())
-}
-
-fn verdict(place: &str, what: &str, result: Result<()>) -> Tally {
-    match result {
-        Ok(()) => {
-            println!("{place}: ok      {what}");
-            Tally::one(true)
-        }
-        Err(error) => {
-            println!("{place}: FAILED  {what}: {error:#}");
-            let broken = kernel_log::emulator_broke(&format!("{error:#}"));
-            Tally { broken, ..Tally::one(false) }
-        }
-    }
+    let said = lines.iter().filter(|line| line.voice == Voice::Xen);
+    kernel_log::check(said.map(|line| line.text.as_str()))
 }
 
 /// Our header in C++, where there is a compiler for it: dom0's tree has none.

@@ -58,11 +58,11 @@ impl Tests {
             if names.is_empty() && cpus.is_none() {
                 seed.add_ours(boots, group, lab, module, kind);
                 seed.add_wakeups(boots, group, lab, module, kind);
-                let name = format!("{}: comes and goes", place(kind, 1));
+                let name = place(kind, 1);
                 boots.add(group, name.clone(), 1, move || {
-                    comes_and_goes(lab, module, kind)?;
-                    println!("{name}: ok");
-                    Ok(Tally::one(true))
+                    let mut tally = Tally::default();
+                    tally.judge(&name, "comes_and_goes", comes_and_goes(lab, module, kind));
+                    Ok(tally)
                 });
             }
         }

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use xen_eventfd_lab::{Boot, Dom0, Lab};
 
 use super::{
@@ -120,12 +120,8 @@ fn judge(place: &str, rows: &[(Way, Figures)]) -> Result<Tally> {
     println!("{place}:\n{}", table(rows));
     let mut tally = Tally::default();
     for (way, figures) in rows {
-        let fault = fault(way, figures);
-        match &fault {
-            None => println!("{place}: ok      wakeups of {}", way.title),
-            Some(fault) => println!("{place}: FAILED  wakeups of {}: {fault}", way.title),
-        }
-        tally += Tally::one(fault.is_none());
+        let verdict = fault(way, figures).map_or(Ok(()), |fault| Err(anyhow!(fault)));
+        tally.judge(place, &format!("wakeups of {}", way.title), verdict);
     }
     Ok(tally)
 }

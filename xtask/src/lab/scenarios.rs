@@ -66,13 +66,13 @@ impl Stage {
         let lab = Lab::prepare()?;
         let module = Some(kmod::build(&lab, false)?);
         let (player, command) = (self.player.clone(), self.command.clone());
-        let (guest, traces, model) = (self.guest.clone(), self.traces.clone(), self.model);
+        let (guest, traces, model) = (self.guest.clone(), self.traces.clone(), self.model.clone());
         let accesses = self.accesses;
         Ok(Self { lab, engine, module, player, command, guest, traces, model, accesses })
     }
 
     pub(super) fn model_tally(&self) -> Tally {
-        self.model
+        self.model.clone()
     }
 
     /// Has them played: on so many CPUs, or all on one and those that race on several; what was
@@ -137,33 +137,19 @@ impl Stage {
         if self.module.is_some() {
             kmod::load(&mut machine)?;
         }
-        let status = machine.run_with(&script, timeout, |line| {
-            tally.count(line);
-            println!("{place}: {line}");
-        })?;
+        let status = machine.run_with(&script, timeout, |line| tally.hear(&place, line))?;
         if status != 0 || tally.failed > 0 {
             println!("{}", machine.report("the consoles:"));
         }
-        if tally == Tally::default() {
+        if tally.is_empty() {
             bail!("{place}: no scenario was played; status {status}");
         }
-        let mut verdict = |name: &str, result: Result<()>| match result {
-            Ok(()) => {
-                println!("{place}: ok      {name}");
-                tally.passed += 1;
-            }
-            Err(error) => {
-                println!("{place}: FAILED  {name}: {error:#}");
-                tally.failed += 1;
-                tally.broken |= kernel_log::emulator_broke(&format!("{error:#}"));
-            }
-        };
         if self.module.is_some() {
-            verdict("module_goes", unload(&mut machine));
+            tally.judge(&place, "module_goes", unload(&mut machine));
         }
-        verdict("clean_kernel_log", log.end(&mut machine).map(drop));
+        tally.judge(&place, "clean_kernel_log", log.end(&mut machine).map(drop));
         let folder = machine.finish()?;
-        verdict("clean_consoles", clean(&folder));
+        tally.judge(&place, "clean_consoles", clean(&folder));
         println!(
             "{place}: dom0 came up in {boot_time:.0} s; the consoles are in {}",
             folder.display()
@@ -181,10 +167,9 @@ fn on_the_model(player: &Path, traces: &Path, names: &[String]) -> Result<Tally>
         .with_context(|| format!("{}: cannot be started", player.display()))?;
     let mut tally = Tally::default();
     for line in String::from_utf8_lossy(&output.stdout).lines() {
-        tally.count(line);
-        println!("model: {line}");
+        tally.hear("model", line);
     }
-    if tally == Tally::default() {
+    if tally.is_empty() {
         bail!("no scenario was played on the model: {}", String::from_utf8_lossy(&output.stderr));
     }
     Ok(tally)

@@ -15,10 +15,10 @@ pub(super) fn check() -> Result<Tally> {
     let deny = |words: &str| Step::new(&program).words(words);
     let mut tally = Tally::default();
     for kind in ["bans", "licenses", "sources"] {
-        tally += Tally::one(deny("--locked check --hide-inclusion-graph").arg(kind).run()?.ok);
+        tally += deny("--locked check --hide-inclusion-graph").arg(kind).check()?;
     }
     if deny("--locked fetch db").deadline(FETCH).quietly()?.ok {
-        tally += Tally::one(deny("--locked check --disable-fetch advisories").run()?.ok);
+        tally += deny("--locked check --disable-fetch advisories").check()?;
     } else {
         println!(
             "  skipped: advisories, as the database of advisories cannot be reached from here"

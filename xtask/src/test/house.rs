@@ -40,7 +40,7 @@ pub(super) fn check() -> Result<Tally> {
     for (rule, faults) in rules {
         println!("  {} {rule}", if faults.is_empty() { "ok    " } else { "FAILED" });
         faults.iter().for_each(|fault| println!("         {fault}"));
-        tally += Tally::one(faults.is_empty());
+        tally += Tally::one(rule, faults.is_empty());
     }
     Ok(tally)
 }

@@ -8,7 +8,7 @@ use crate::lab::Scenarios;
 use crate::step::{Step, target};
 use crate::tally::Tally;
 use crate::{attacks, tool};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,11 +75,11 @@ impl Workshop {
         let verdict = |(stage, cast): &(Stage, Result<Cast>)| {
             let mut verdict =
                 Verdict { stage: *stage, tally: Tally::default(), time: Duration::ZERO };
-            if cast.is_err() {
-                verdict.tally.failed += 1;
+            if let Err(error) = cast {
+                verdict.tally += Tally::failed(format!("{}: {error:#}", stage.name()));
             }
             for done in done.iter().filter(|done| done.group == *stage) {
-                verdict.tally += done.tally;
+                verdict.tally += done.tally.clone();
                 verdict.time += done.time;
             }
             verdict
@@ -109,7 +109,7 @@ enum Cast {
 fn all(steps: impl IntoIterator<Item = Step>) -> Result<Tally> {
     let mut tally = Tally::default();
     for step in steps {
-        tally += Tally::one(step.run()?.ok);
+        tally += step.check()?;
     }
     Ok(tally)
 }
@@ -162,27 +162,19 @@ fn tests() -> Result<Tally> {
     };
     let mut tally = Tally::default();
     for step in steps {
-        let done = step.run()?;
-        let mut counted = counts::count(&done.all);
-        // Something did not build, or a test ended its program.
-        if !done.ok && counted.failed == 0 {
-            counted.failed = 1;
-        }
-        println!("         {counted}");
-        tally += counted;
+        tally += counts::run(step)?;
     }
-    ensure!(tally != Tally::default(), "no test ran");
     Ok(tally)
 }
 
 fn demo() -> Result<Tally> {
     let done = Step::cargo("run --locked --release -- demo --json").run()?;
     if !done.ok {
-        return Ok(Tally::one(false));
+        return Ok(Tally::failed("demo"));
     }
     let said = judge_demo(&done.stdout)?;
     println!("         {said}");
-    Ok(Tally::one(true))
+    Ok(Tally::passed())
 }
 
 /// Everything that was sent arrived, and the VMM slept.
