@@ -123,8 +123,7 @@ impl Arch {
                 }
             }
         }
-        // Under a PVH dom0, CPUs in threads of their own lose themselves in VMRUN now and then.
-        let at_once = boot.clock == Clock::Host && boot.dom0 == Dom0::Pv && boot.cpus > 1;
+        let at_once = boot.clock == Clock::Host && boot.dom0.threads(boot.cpus) > 1;
         push("-accel");
         push(if at_once { "tcg,thread=multi" } else { "tcg,thread=single" });
         arguments
@@ -165,7 +164,7 @@ impl Arch {
             arguments.push("dom0_vcpus_pin".to_owned());
         }
         if boot.dom0 == Dom0::Pvh {
-            // A stable TSC needs no RDTSC exits, and RDTSCP stays off.
+            // Like the missing RDTSCP: or dom0 dies of that instruction.
             arguments.extend(["dom0=pvh".to_owned(), "tsc=stable:socket".to_owned()]);
             // Switched lazily, a guest's vector registers have been seen in dom0's processes.
             arguments.push("spec-ctrl=eager-fpu".to_owned());

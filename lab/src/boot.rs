@@ -25,6 +25,16 @@ impl Dom0 {
             Self::Pvh => "pvh",
         }
     }
+
+    /// How many of so many emulated CPUs run at once. Under a PVH dom0 they take turns: in threads
+    /// of their own they lose themselves in VMRUN now and then.
+    #[must_use]
+    pub fn threads(self, cpus: u32) -> u32 {
+        match self {
+            Self::Pv => cpus,
+            Self::Pvh => 1,
+        }
+    }
 }
 
 /// What time is to the emulated machine.

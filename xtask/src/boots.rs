@@ -1,5 +1,6 @@
 //! Emulated machines, as many at once as this machine has CPUs for them.
 
+use std::cmp::Reverse;
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -23,7 +24,10 @@ type Work<'a> = Box<dyn Fn() -> Result<Tally> + Send + 'a>;
 struct Job<'a, G> {
     group: G,
     name: String,
-    cpus: usize,
+    /// How many CPUs of this machine it keeps busy.
+    threads: usize,
+    /// How many it emulates.
+    cpus: u32,
     work: Work<'a>,
 }
 
@@ -51,16 +55,16 @@ impl<'a, G: Send> Boots<'a, G> {
         Self { jobs: Vec::new() }
     }
 
-    /// Adds one that emulates so many CPUs.
+    /// Adds one with such a dom0 and so many emulated CPUs.
     pub(crate) fn add(
         &mut self,
         group: G,
         name: impl Into<String>,
-        cpus: u32,
+        (dom0, cpus): (Dom0, u32),
         work: impl Fn() -> Result<Tally> + Send + 'a,
     ) {
-        let (name, cpus) = (name.into(), cpus as usize);
-        self.jobs.push(Job { group, name, cpus, work: Box::new(work) });
+        let (name, threads) = (name.into(), dom0.threads(cpus) as usize);
+        self.jobs.push(Job { group, name, threads, cpus, work: Box::new(work) });
     }
 
     /// Runs all of them. What fails, or panics, counts as one failure, and takes nothing from the
@@ -70,8 +74,9 @@ impl<'a, G: Send> Boots<'a, G> {
     }
 
     fn run_on(mut self, cpus: usize) -> Vec<Done<G>> {
-        // Small ones fill the gaps that large ones would leave.
-        self.jobs.sort_by_key(|job| job.cpus);
+        // Those that want the whole machine come last, and of the others the long ones first: a CPU
+        // has nothing to do once only, between the two.
+        self.jobs.sort_by_key(|job| (job.threads, Reverse(job.cpus)));
         let yard = Mutex::new(Yard { waiting: self.jobs, free: cpus, done: Vec::new() });
         let changed = Condvar::new();
         thread::scope(|scope| {
@@ -92,12 +97,12 @@ fn work<G>(yard: &Mutex<Yard<'_, G>>, changed: &Condvar, all: usize) {
     let mut guard = lock(yard);
     while !guard.waiting.is_empty() {
         let free = guard.free;
-        let Some(next) = guard.waiting.iter().position(|job| job.cpus.min(all) <= free) else {
+        let Some(next) = guard.waiting.iter().position(|job| job.threads.min(all) <= free) else {
             guard = changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
             continue;
         };
         let job = guard.waiting.remove(next);
-        let cpus = job.cpus.min(all);
+        let cpus = job.threads.min(all);
         guard.free -= cpus;
         drop(guard);
         let done = run(job);
@@ -134,13 +139,15 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    const ONE: (Dom0, u32) = (Dom0::Pv, 1);
+
     #[test]
     fn no_more_run_at_once_than_there_are_cpus_for() {
         let (busy, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let mut boots = Boots::new();
         for (group, cpus) in [4, 1, 1, 2, 1, 1].into_iter().enumerate() {
             let (busy, most) = (&busy, &most);
-            boots.add(group, "a machine", cpus, move || {
+            boots.add(group, "a machine", (Dom0::Pv, cpus), move || {
                 let cpus = (cpus as usize).min(2);
                 most.fetch_max(busy.fetch_add(cpus, Ordering::SeqCst) + cpus, Ordering::SeqCst);
                 thread::yield_now();
@@ -154,13 +161,29 @@ mod tests {
     }
 
     #[test]
+    fn those_that_fill_this_machine_come_last_and_before_them_the_long_ones() {
+        let ran = Mutex::new(Vec::new());
+        let mut boots = Boots::new();
+        for machine in [(Dom0::Pv, 4), (Dom0::Pvh, 1), (Dom0::Pvh, 4), (Dom0::Pv, 1)] {
+            let ran = &ran;
+            boots.add(machine, "a machine", machine, move || {
+                ran.lock().unwrap().push(machine);
+                Ok(Tally::passed())
+            });
+        }
+        boots.run_on(1);
+        let order = [(Dom0::Pvh, 4), (Dom0::Pvh, 1), (Dom0::Pv, 1), (Dom0::Pv, 4)];
+        assert_eq!(ran.into_inner().unwrap(), order);
+    }
+
+    #[test]
     fn what_the_emulator_broke_is_run_once_more_and_what_failed_by_itself_is_not() {
         let runs = [const { AtomicUsize::new(0) }; 3];
         let mut boots = Boots::new();
         let broken = "dom0 says: [ 2.6] traps: xl[499] general protection fault";
         let said = [broken, broken, "as it should"];
         for (group, (runs, said)) in runs.iter().zip(said).enumerate() {
-            boots.add(group, "a machine", 1, move || {
+            boots.add(group, "a machine", ONE, move || {
                 let again = runs.fetch_add(1, Ordering::SeqCst) > 0;
                 Ok(if group == 0 && again { Tally::passed() } else { Tally::failed(said) })
             });
@@ -174,9 +197,9 @@ mod tests {
     #[test]
     fn what_fails_takes_nothing_from_the_others() {
         let mut boots = Boots::new();
-        boots.add('a', "one that fails", 1, || Err(anyhow!("as it should")));
-        boots.add('b', "one that panics", 1, || panic!("as it should"));
-        boots.add('c', "one that passes", 1, || Ok(Tally::passed()));
+        boots.add('a', "one that fails", ONE, || Err(anyhow!("as it should")));
+        boots.add('b', "one that panics", ONE, || panic!("as it should"));
+        boots.add('c', "one that passes", ONE, || Ok(Tally::passed()));
         let failed: Vec<char> = boots
             .run_on(1)
             .into_iter()

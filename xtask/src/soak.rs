@@ -72,7 +72,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Tally> {
         for engine in &engines {
             let (rig, engine) = (&rig, *engine);
             let name = name(dom0, arguments.cpus, engine);
-            boots.add((), name, arguments.cpus, move || rig.soak(arguments, dom0, engine));
+            let machine = (dom0, arguments.cpus);
+            boots.add((), name, machine, move || rig.soak(arguments, dom0, engine));
         }
     }
     let mut tally = Tally::default();

@@ -103,7 +103,7 @@ impl Tests {
     ) {
         for (tests, cpus) in &self.ours {
             let place = place(dom0, *cpus);
-            boots.add(group, format!("{place}: seed"), *cpus, move || {
+            boots.add(group, format!("{place}: seed"), (dom0, *cpus), move || {
                 test_ours(lab, module, &self.programs, (dom0, *cpus), tests)
             });
         }
@@ -132,7 +132,7 @@ impl Tests {
             return;
         }
         let place = "the patch itself, pvh dom0";
-        boots.add(group, place, 1, move || {
+        boots.add(group, place, (Dom0::Pvh, 1), move || {
             let boot = self.upstream.put(Boot::new(Dom0::Pvh).name("seed-patch"));
             let mut machine = lab.boot(self.programs.put(boot))?;
             let tally = play(&mut machine, PRIVCMD, place, &self.theirs)?;

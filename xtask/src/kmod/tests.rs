@@ -51,7 +51,7 @@ impl Tests {
             let each = cpus
                 .map_or_else(|| vec![(1, false), (RACE_CPUS, true)], |cpus| vec![(cpus, false)]);
             for (cpus, races) in each {
-                boots.add(group, place(kind, cpus), cpus, move || {
+                boots.add(group, place(kind, cpus), (kind, cpus), move || {
                     guests.play(lab, module, (kind, cpus), races, names)
                 });
             }
@@ -59,7 +59,7 @@ impl Tests {
                 seed.add_ours(boots, group, lab, module, kind);
                 seed.add_wakeups(boots, group, lab, module, kind);
                 let name = place(kind, 1);
-                boots.add(group, name.clone(), 1, move || {
+                boots.add(group, name.clone(), (kind, 1), move || {
                     let mut tally = Tally::default();
                     tally.judge(&name, "comes_and_goes", comes_and_goes(lab, module, kind));
                     Ok(tally)
@@ -67,7 +67,9 @@ impl Tests {
             }
         }
         if names.is_empty() && cpus.is_none() && dom0 != Some(Kind::Pvh) {
-            boots.add(group, "guest of a PV dom0", 1, move || confinement::check(lab, module));
+            boots.add(group, "guest of a PV dom0", (Dom0::Pv, 1), move || {
+                confinement::check(lab, module)
+            });
         }
         if names.is_empty() && cpus.is_none() && dom0 != Some(Kind::Pv) {
             seed.add_theirs(boots, group, lab);

@@ -105,12 +105,12 @@ pub(super) fn add<'a, G: Copy + Send>(
 ) {
     let place = format!("{}, deterministic", place(dom0, 1));
     let title = place.clone();
-    boots.add(group, place.clone(), 1, move || {
+    boots.add(group, place.clone(), (dom0, 1), move || {
         judge(&title, &measure(lab, with_ours(programs, module, dom0))?)
     });
     if dom0 == Dom0::Pvh {
         let title = format!("{place}, the patch");
-        boots.add(group, title.clone(), 1, move || {
+        boots.add(group, title.clone(), (dom0, 1), move || {
             judge(&title, &measure(lab, with_the_patch(programs, upstream))?)
         });
     }

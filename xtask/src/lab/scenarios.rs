@@ -92,7 +92,9 @@ impl Stage {
             None => vec![(1, false), (RACE_CPUS, names.is_empty())],
         };
         for (cpus, races) in each {
-            boots.add(group, place(dom0, cpus), cpus, move || self.play(dom0, cpus, races, names));
+            boots.add(group, place(dom0, cpus), (dom0, cpus), move || {
+                self.play(dom0, cpus, races, names)
+            });
         }
     }
 

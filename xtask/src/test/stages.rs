@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
+use xen_eventfd_lab::Dom0;
 
 /// What stages leave for those that come after them.
 #[derive(Default)]
@@ -67,7 +68,9 @@ impl Workshop {
             match cast {
                 Ok(Cast::Scenarios(scenarios)) => scenarios.add(&mut boots, *stage),
                 Ok(Cast::Module(tests)) => tests.add_all(&mut boots, *stage),
-                Ok(Cast::Packages) => boots.add(*stage, "packages", 1, kmod::test_packages),
+                Ok(Cast::Packages) => {
+                    boots.add(*stage, "packages", (Dom0::Pvh, 1), kmod::test_packages);
+                }
                 Err(error) => println!("{}: FAILED {error:#}", stage.name()),
             }
         }
