@@ -128,7 +128,8 @@ pub trait IoreqPage: Send + Sync + fmt::Debug {
 
 /// A set of event channels and the queue of their events (`/dev/xen/evtchn`).
 ///
-/// An event masks its port until [`EventChannels::eoi`]. Dropping the set unbinds all of it.
+/// An event masks its port until [`EventChannels::eoi`]. Dropping the set unbinds all of it. One
+/// thread at a time takes events, by [`EventChannels::wait`] or by [`EventChannels::pending`].
 pub trait EventChannels: Send + Sync + fmt::Debug {
     /// Readable while events wait.
     fn fd(&self) -> BorrowedFd<'_>;
@@ -148,6 +149,14 @@ pub trait EventChannels: Send + Sync + fmt::Debug {
     /// A port may be among them without an event, after the queue overflowed or when its number was
     /// another's before: look before acting, and end it like any other.
     fn pending(&self, ports: &mut Vec<LocalPort>) -> Result<()>;
+
+    /// Waits until there is an event or somebody calls [`EventChannels::wake`], and then is as
+    /// [`EventChannels::pending`].
+    fn wait(&self, ports: &mut Vec<LocalPort>) -> Result<()>;
+
+    /// Has a [`EventChannels::wait`] return, the one that is under way or else the next, perhaps
+    /// without an event, perhaps with one of a port that nobody has bound: end it like any other.
+    fn wake(&self) -> Result<()>;
 
     /// Ends an event: the next one may come.
     fn eoi(&self, port: LocalPort) -> Result<()>;

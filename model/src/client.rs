@@ -356,7 +356,7 @@ impl Host for Client {
         let set = self.0.call(CallKind::EventChannels, call, |world| {
             let bell = Arc::new(Bell::new()?);
             let set = world.open_set(self.0.serial, Arc::clone(&bell));
-            Ok(Channels { process: Arc::clone(&self.0), set, bell })
+            Ok(Channels { process: Arc::clone(&self.0), set, bell, alarm: Bell::new()? })
         });
         Ok(Box::new(set?))
     }

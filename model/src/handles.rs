@@ -6,12 +6,14 @@ use crate::client::Process;
 use crate::fault::CallKind;
 use crate::server::{Slots, fresh_slots};
 use crate::world::{Serial, World};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::retry_on_intr;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, OnceLock};
 use xen_eventfd_core::slot::Slot;
 use xen_eventfd_core::{DomId, Port};
 use xen_eventfd_host::{
-    Call, EventChannels, IoreqPage, LocalPort, Releases, Result, Signaller, aio,
+    Call, EventChannels, HostError, IoreqPage, LocalPort, Releases, Result, Signaller, aio,
 };
 
 /// One mapping of an ioreq page.
@@ -51,6 +53,8 @@ pub(crate) struct Channels {
     pub(crate) process: Arc<Process>,
     pub(crate) set: Serial,
     pub(crate) bell: Arc<Bell>,
+    /// Rung to wake whoever waits. It is the client's own, and works in a dead one as well.
+    pub(crate) alarm: Bell,
 }
 
 impl EventChannels for Channels {
@@ -77,6 +81,20 @@ impl EventChannels for Channels {
             .process
             .call(CallKind::Pending, Call::Event, |world| Ok(world.take_events(self.set)))?;
         ports.extend(queue.into_iter().map(LocalPort));
+        Ok(())
+    }
+
+    fn wait(&self, ports: &mut Vec<LocalPort>) -> Result<()> {
+        let bells = [self.bell.fd(), self.alarm.fd()];
+        let mut fds = bells.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        retry_on_intr(|| poll(&mut fds, None))
+            .map_err(|errno| HostError::new(Call::Event, errno))?;
+        self.alarm.lower();
+        self.pending(ports)
+    }
+
+    fn wake(&self) -> Result<()> {
+        self.alarm.raise();
         Ok(())
     }
 

@@ -3,21 +3,28 @@
 //! The driver masks a port when it queues its event, and unmasks it when the port is written back.
 //! Closing the device unbinds all of its ports.
 //!
+//! Who waits sleeps in `read()`, the cheapest sleep that there is; a channel of ours to ourselves
+//! wakes them.
+//!
 //! The queue has room for an event of every bound port, yet it can overflow: an event that waits
 //! there when its port is unbound stays, and the number may be given to the next port.
 
 use super::door::ioctl;
-use super::sys::evtchn::{self as sys, BindInterdomain, OnePort};
+use super::sys::evtchn::{self as sys, BindInterdomain, BindUnboundPort, OnePort};
 use crate::{Call, EventChannels, HostError, LocalPort, Result};
-use rustix::fs::{Mode, OFlags, open};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl, open};
 use rustix::io::{Errno, read, retry_on_intr, write};
 use std::collections::BTreeSet;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use xen_eventfd_core::{DomId, Port};
 
 const DEVICE: &str = "/dev/xen/evtchn";
+/// The domain that asks, for itself (`DOMID_SELF`).
+const OURSELVES: DomId = DomId(0x7FF0);
 /// Ports that one read takes at most.
 const BATCH: usize = 256;
 
@@ -31,6 +38,10 @@ const BATCH: usize = 256;
 pub(super) struct Evtchn {
     device: OwnedFd,
     bound: Mutex<BTreeSet<LocalPort>>,
+    /// Where to ring so that an event comes here; from the first wake on.
+    bell: Mutex<Option<LocalPort>>,
+    /// Whether a read of the empty queue sleeps; from the first wait on.
+    sleeps: AtomicBool,
 }
 
 impl Evtchn {
@@ -38,7 +49,11 @@ impl Evtchn {
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let device = open(DEVICE, flags, Mode::empty())
             .map_err(|errno| HostError::new(Call::Open(DEVICE), errno))?;
-        Ok(Self { device, bound: Mutex::default() })
+        Ok(Self::over(device))
+    }
+
+    fn over(device: OwnedFd) -> Self {
+        Self { device, bound: Mutex::default(), bell: Mutex::default(), sleeps: false.into() }
     }
 
     fn bound(&self) -> MutexGuard<'_, BTreeSet<LocalPort>> {
@@ -54,20 +69,81 @@ impl Evtchn {
         Ok(())
     }
 
-    /// Appends what the queue holds, as it is.
-    fn drain(&self, ports: &mut Vec<LocalPort>) -> core::result::Result<(), Errno> {
+    /// Appends what one read of the queue gives, as it is. `true`: there may be more.
+    fn take(&self, ports: &mut Vec<LocalPort>) -> core::result::Result<bool, Errno> {
         let mut room = [MaybeUninit::uninit(); BATCH * 4];
         loop {
-            let (bytes, left) = match read(&self.device, &mut room[..]) {
-                Ok((bytes, left)) => (bytes, left.len()),
+            return match read(&self.device, &mut room[..]) {
+                Ok((bytes, left)) => {
+                    ports.extend(decode(bytes));
+                    Ok(left.is_empty())
+                }
                 Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) => return Ok(()),
-                Err(Errno::FBIG) => return self.reset(ports),
-                Err(errno) => return Err(errno),
+                Err(Errno::AGAIN) => Ok(false),
+                Err(Errno::FBIG) => self.reset(ports).map(|()| false),
+                Err(errno) => Err(errno),
             };
-            ports.extend(decode(bytes));
-            if left > 0 {
-                return Ok(());
+        }
+    }
+
+    /// Appends all that the queue holds, and does not wait for more.
+    fn drain(&self, ports: &mut Vec<LocalPort>) -> core::result::Result<(), Errno> {
+        while self.is_safe_to_read()? && self.take(ports)? {}
+        Ok(())
+    }
+
+    /// Whether a read does not sleep.
+    fn is_safe_to_read(&self) -> core::result::Result<bool, Errno> {
+        if !self.sleeps.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
+        let mut device = [PollFd::new(&self.device, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        Ok(retry_on_intr(|| poll(&mut device, Some(&now)))? > 0)
+    }
+
+    /// From now on a read of the empty queue sleeps.
+    fn let_reads_sleep(&self) -> core::result::Result<(), Errno> {
+        if !self.sleeps.load(Ordering::Relaxed) {
+            let flags = fcntl_getfl(&self.device)?;
+            fcntl_setfl(&self.device, flags - OFlags::NONBLOCK)?;
+            self.sleeps.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Appends by `what`, and leaves of what was appended each port that is bound, once.
+    fn append(
+        &self,
+        ports: &mut Vec<LocalPort>,
+        what: impl FnOnce(&mut Vec<LocalPort>) -> core::result::Result<(), Errno>,
+    ) -> Result<()> {
+        let from = ports.len();
+        let appended = what(ports);
+        sift(ports, from, &self.bound());
+        appended.map_err(event)
+    }
+
+    /// Binds a channel to ourselves. Its event comes at once, as that of any channel that is new.
+    fn bind_bell(&self) -> core::result::Result<LocalPort, Errno> {
+        let mut ours = BindUnboundPort { remote_domain: u32::from(OURSELVES.0) };
+        // SAFETY: the request reads one such struct.
+        let bell = unsafe { ioctl(self.device.as_fd(), sys::BIND_UNBOUND_PORT, &mut ours) }?;
+        let mut argument =
+            BindInterdomain { remote_domain: u32::from(OURSELVES.0), remote_port: bell };
+        let mut bound = self.bound();
+        // SAFETY: the request reads one such struct.
+        let heard = unsafe { ioctl(self.device.as_fd(), sys::BIND_INTERDOMAIN, &mut argument) };
+        match heard {
+            Ok(heard) => {
+                bound.insert(LocalPort(heard));
+                Ok(LocalPort(bell))
+            }
+            Err(errno) => {
+                drop(bound);
+                // What stays is closed with the device.
+                let _ = self.unbind(LocalPort(bell));
+                Err(errno)
             }
         }
     }
@@ -130,10 +206,23 @@ impl EventChannels for Evtchn {
     }
 
     fn pending(&self, ports: &mut Vec<LocalPort>) -> Result<()> {
-        let from = ports.len();
-        let drained = self.drain(ports);
-        sift(ports, from, &self.bound());
-        drained.map_err(event)
+        self.append(ports, |ports| self.drain(ports))
+    }
+
+    fn wait(&self, ports: &mut Vec<LocalPort>) -> Result<()> {
+        self.let_reads_sleep().map_err(event)?;
+        self.append(ports, |ports| self.take(ports).map(drop))
+    }
+
+    fn wake(&self) -> Result<()> {
+        let mut bell = self.bell.lock().unwrap_or_else(PoisonError::into_inner);
+        match *bell {
+            Some(bell) => self.notify(bell),
+            None => {
+                *bell = Some(self.bind_bell().map_err(event)?);
+                Ok(())
+            }
+        }
     }
 
     fn eoi(&self, port: LocalPort) -> Result<()> {
@@ -156,7 +245,9 @@ mod tests {
         for port in events {
             write(&driver, &port.to_ne_bytes()).unwrap();
         }
-        (Evtchn { device, bound: Mutex::new(ports([3, 5, 9]).into_iter().collect()) }, driver)
+        let channels = Evtchn::over(device);
+        channels.bound().extend(ports([3, 5, 9]));
+        (channels, driver)
     }
 
     #[test]
@@ -184,11 +275,32 @@ mod tests {
     }
 
     #[test]
+    fn whoever_waits_sleeps_until_there_is_an_event() {
+        let (channels, driver) = queue(&[]);
+        let mut found = Vec::new();
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| {
+                let mut heard = Vec::new();
+                channels.wait(&mut heard).map(|()| heard)
+            });
+            write(&driver, &5_u32.to_ne_bytes()).unwrap();
+            assert_eq!(waits.join().unwrap().unwrap(), ports([5]));
+        });
+        channels.pending(&mut found).unwrap();
+        assert_eq!(found, [], "whoever has waited can still look");
+        write(&driver, &9_u32.to_ne_bytes()).unwrap();
+        channels.pending(&mut found).unwrap();
+        channels.pending(&mut found).unwrap();
+        assert_eq!(found, ports([9]));
+    }
+
+    #[test]
     fn refusals_name_what_was_asked() {
         let (channels, _driver) = queue(&[]);
         let refused = channels.bind(DomId(1), Port(2)).unwrap_err();
         assert_eq!(refused, HostError::new(Call::Bind(DomId(1), Port(2)), Errno::NOTTY));
         assert_eq!(channels.notify(LocalPort(3)).unwrap_err().call, Call::Event);
+        assert_eq!(channels.wake().unwrap_err().call, Call::Event);
         assert!(channels.unbind(LocalPort(3)).is_err());
         assert!(channels.bound().contains(&LocalPort(3)), "what is not unbound stays");
     }

@@ -217,7 +217,7 @@ pub(crate) fn pause() {
 
 /// Whether this is the engine's own thread.
 pub(crate) fn is_engine() -> bool {
-    std::thread::current().name() == Some("xen-eventfd")
+    std::thread::current().name() == Some("xen-ioeventfd")
 }
 
 /// An engine's thread that does nothing until this is dropped, or its process killed.

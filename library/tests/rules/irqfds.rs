@@ -1,6 +1,8 @@
 //! From an eventfd to an interrupt, and from an event channel to an eventfd.
 
-use crate::bench::{Bench, config, count, event, is_readable, signal, until, until_readable};
+use crate::bench::{
+    Bench, Frozen, config, count, event, is_readable, signal, until, until_readable,
+};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use xen_eventfd::{Irq, Line, Trigger};
@@ -54,6 +56,18 @@ fn an_arm_interrupt_is_refused_by_an_x86_host_and_counted() {
     until("it is counted", || irqfd.failed() == 1);
     assert_eq!(irqfd.raised(), 0);
     assert_eq!(irqfd.lower().unwrap_err().errno(), Errno::OPNOTSUPP);
+}
+
+/// Kicks and interrupts have a thread each.
+#[test]
+fn interrupts_do_not_wait_for_kicks() {
+    let bench = Bench::with(config().kind(Kind::Pvh));
+    let (guest, vcpu, call) = (bench.attach(), bench.vcpu(1), event());
+    let _irqfd = guest.register_irqfd(&call, MSI).unwrap();
+    let frozen = Frozen::new(&bench, &bench.backend, &guest);
+    signal(&call);
+    vcpu.wait_msi(0x41).unwrap();
+    frozen.thaw();
 }
 
 #[test]

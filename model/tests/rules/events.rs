@@ -40,6 +40,31 @@ fn an_event_masks_its_port_until_it_ends_and_the_next_one_waits() {
 }
 
 #[test]
+fn whoever_waits_sleeps_until_an_event_or_until_woken() {
+    let bench = Bench::new();
+    let channels = bench.host.event_channels().unwrap();
+    let port = bench.vcpu(0).alloc_unbound().unwrap();
+    let wait = || {
+        let mut ports = Vec::new();
+        channels.wait(&mut ports).map(|()| ports)
+    };
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(wait);
+        let local = channels.bind(bench.dom, port).unwrap();
+        assert_eq!(waits.join().unwrap().unwrap(), [local]);
+        let waits = scope.spawn(wait);
+        channels.wake().unwrap();
+        assert_eq!(waits.join().unwrap().unwrap(), []);
+        channels.wake().unwrap();
+        assert_eq!(wait().unwrap(), [], "nobody waited, so it is for who comes next");
+        let waits = scope.spawn(wait);
+        channels.eoi(local).unwrap();
+        bench.vcpu(0).send(port).unwrap();
+        assert_eq!(waits.join().unwrap().unwrap(), [local], "and for nobody else");
+    });
+}
+
+#[test]
 fn all_ports_with_an_event_are_reported_at_once() {
     let bench = Bench::new();
     let channels = bench.host.event_channels().unwrap();

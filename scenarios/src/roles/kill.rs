@@ -189,6 +189,16 @@ impl EventChannels for MortalChannels {
         }
         Ok(())
     }
+    fn wait(&self, ports: &mut Vec<LocalPort>) -> Result<()> {
+        self.channels.wait(ports)?;
+        if !ports.is_empty() {
+            self.fate.at(Step::Woken);
+        }
+        Ok(())
+    }
+    fn wake(&self) -> Result<()> {
+        self.channels.wake()
+    }
     fn eoi(&self, port: LocalPort) -> Result<()> {
         self.channels.eoi(port)?;
         self.fate.at(Step::Ended);

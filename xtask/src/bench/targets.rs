@@ -22,10 +22,8 @@ const HALF: &str = "No handler can cost that little: the floor, which does nothi
     itself. What Xen does for the access, the switch to dom0 and back, and the backend's own wakeup are \
     the same in both ways; upstream's own is the wakeup of its device model, and that alone can be saved.";
 /// Why the userspace engine costs more than the loop.
-const ENGINE: &str = "One system call more and a dearer one. The loop has one guest, so it sleeps in \
-    `read()` of its event channels; the engine sleeps in `epoll_wait()` and reads then. The loop writes the \
-    eventfd, and sleeps for as long as its backend leaves it full; the engine must not, and signals by \
-    `io_submit()`.";
+const ENGINE: &str = "A dearer system call. The loop writes the eventfd, and sleeps for as long as its \
+    backend leaves it full; the engine must not, and signals by `io_submit()`.";
 /// Why the userspace engine's median may move.
 const KINDS: &str = "There are kinds of kicks, and the median stands where one ends. When the engine has \
     signalled the eventfd, dom0's scheduler lets it answer Xen first, or the backend run first. While \

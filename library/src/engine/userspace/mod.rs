@@ -1,14 +1,15 @@
-//! The userspace engine: one thread that serves any number of guests.
+//! The userspace engine: two threads that serve any number of guests.
 //!
 //! ```text
-//! event on a vCPU's port -> slot -> doorbells -> eventfd      (guest.rs, doorbells.rs)
-//! eventfd                -> interrupt                         (irq.rs)
-//! event on a port        -> eventfd                           (irq.rs)
-//! a domain was released  -> drop what we hold of dead guests  (guest.rs)
+//! kicks:  event on a vCPU's port -> slot -> doorbells -> eventfd      (guest.rs, doorbells.rs)
+//!         event on a port        -> eventfd                           (irq.rs)
+//! irqs:   eventfd                -> interrupt                         (irq.rs)
+//!         a domain was released  -> drop what we hold of dead guests  (guest.rs)
 //! ```
 //!
-//! The thread never waits but in `epoll_wait`: eventfds are signalled and read by paths that
-//! cannot block, and no lock that it takes is held across anything but a host call.
+//! Neither waits but for its own events, the one in a read of them and the other in `epoll_wait`:
+//! eventfds are signalled and read by paths that cannot block, and no lock that they take is held
+//! across anything but a host call.
 //!
 //! Locks, in the order in which they are taken: a guest's `changes`, its `channels` or `hold`,
 //! [`Shared::sources`], a guest's `board`, a channel's listener or an irqfd, the signaller.
@@ -33,11 +34,11 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use watch::Watch;
 use xen_eventfd_core::DomId;
-use xen_eventfd_host::{Call, EventChannels, Host, HostError, LocalPort, Releases, Signaller};
+use xen_eventfd_host::{Call, EventChannels, Host, HostError, LocalPort, Signaller};
 
 /// What an event on one of our ports means.
 #[derive(Debug, Clone)]
@@ -48,14 +49,14 @@ enum Source {
     Channel(Arc<Channel>),
 }
 
-/// Everything that can wake the thread.
+/// Everything that can wake the threads.
 #[derive(Debug, Default)]
 struct Sources {
     ports: BTreeMap<LocalPort, Source>,
     irqs: BTreeMap<u64, Arc<IrqSource>>,
 }
 
-/// What the thread and the callers share.
+/// What the threads and the callers share.
 #[derive(Debug)]
 struct Shared {
     host: Arc<dyn Host>,
@@ -65,24 +66,26 @@ struct Shared {
     guests: Mutex<BTreeMap<DomId, Arc<GuestCore>>>,
     signaller: Mutex<Box<dyn Signaller>>,
     epoll: OwnedFd,
+    /// The threads are to stop, as soon as they wake.
+    stopping: AtomicBool,
+    /// Wakes the irqs' thread.
     stop: OwnedFd,
     failure: Mutex<Option<HostError>>,
     serial: AtomicU64,
 }
 
 /// Tokens of the sources that are always there; an irqfd's token is its serial number.
-const EVENTS: u64 = 0;
-const RELEASES: u64 = 1;
-const STOP: u64 = 2;
+const RELEASES: u64 = 0;
+const STOP: u64 = 1;
 const FIRST_SERIAL: u64 = 16;
 
-/// A running engine. Dropping it stops the thread.
+/// A running engine. Dropping it stops the threads.
 #[derive(Debug)]
 pub(crate) struct UserspaceEngine {
     shared: Arc<Shared>,
     /// Whether guests are reserved in this machine's kernel module.
     reserve: bool,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 fn own(what: &'static str) -> impl Fn(Errno) -> HostError {
@@ -90,10 +93,12 @@ fn own(what: &'static str) -> impl Fn(Errno) -> HostError {
 }
 
 impl UserspaceEngine {
-    /// Starts the thread. `reserve`: the host is this machine's, whose kernel module, if it is
+    /// Starts the threads. `reserve`: the host is this machine's, whose kernel module, if it is
     /// there, must leave the guests alone.
     pub(crate) fn start(host: Arc<dyn Host>, run_dir: RunDir, reserve: bool) -> Result<Self> {
         let events: Arc<dyn EventChannels> = Arc::from(host.event_channels()?);
+        // Whoever can be woken now can be woken when it is to stop.
+        events.wake()?;
         let releases = host.releases()?;
         let signaller = Mutex::new(host.signaller()?);
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(own("an epoll set"))?;
@@ -106,21 +111,31 @@ impl UserspaceEngine {
             guests: Mutex::default(),
             signaller,
             epoll,
+            stopping: AtomicBool::new(false),
             stop,
             failure: Mutex::default(),
             serial: AtomicU64::new(FIRST_SERIAL),
         });
-        shared.listen(shared.events.fd(), EVENTS)?;
         shared.listen(releases.fd(), RELEASES)?;
         shared.listen(shared.stop.as_fd(), STOP)?;
+        let mut engine = Self { shared, reserve, threads: Vec::new() };
+        engine.spawn("xen-ioeventfd", Shared::serve_kicks)?;
+        engine.spawn("xen-irqfd", |shared| shared.serve_irqs(Watch::new(releases)))?;
+        Ok(engine)
+    }
+
+    fn spawn(
+        &mut self,
+        name: &str,
+        serve: impl FnOnce(&Shared) -> xen_eventfd_host::Result<()> + Send + 'static,
+    ) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
         let thread = std::thread::Builder::new()
-            .name("xen-eventfd".to_owned())
-            .spawn({
-                let shared = Arc::clone(&shared);
-                move || shared.run(releases)
-            })
+            .name(name.to_owned())
+            .spawn(move || shared.run(serve))
             .map_err(|error| Error::NoEngine(format!("no thread could be started ({error})")))?;
-        Ok(Self { shared, reserve, thread: Some(thread) })
+        self.threads.push(thread);
+        Ok(())
     }
 }
 
@@ -144,8 +159,13 @@ impl Engine for UserspaceEngine {
 
 impl Drop for UserspaceEngine {
     fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Release);
         let _ = rustix::io::write(&self.shared.stop, &1_u64.to_ne_bytes());
-        if let Some(thread) = self.thread.take() {
+        if let Err(error) = self.shared.events.wake() {
+            tracing::warn!(%error, "the engine's thread for kicks stays");
+            return;
+        }
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
     }
@@ -168,7 +188,7 @@ impl Shared {
         }
     }
 
-    /// Fails if the thread has stopped.
+    /// Fails if one of the threads has stopped.
     fn alive(&self) -> Result<()> {
         match &*lock(&self.failure) {
             None => Ok(()),
@@ -186,9 +206,14 @@ impl Shared {
         let _ = epoll::delete(&self.epoll, fd);
     }
 
-    fn run(&self, releases: Box<dyn Releases>) {
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Serves until told to stop, or until the host fails in a way that leaves nothing to serve.
+    fn run(&self, serve: impl FnOnce(&Self) -> xen_eventfd_host::Result<()>) {
         // A fault of ours must not leave a vCPU waiting either.
-        let served = catch_unwind(AssertUnwindSafe(|| self.serve(Watch::new(releases))));
+        let served = catch_unwind(AssertUnwindSafe(|| serve(self)));
         let fault = HostError::new(Call::Event, Errno::NOTRECOVERABLE);
         let Err(error) = served.unwrap_or(Err(fault)) else { return };
         tracing::error!(%error, "the engine stops");
@@ -196,11 +221,19 @@ impl Shared {
         self.each_guest(|guest| guest.give_up(self));
     }
 
-    /// Serves until told to stop, or until the host fails in a way that leaves nothing to serve.
-    fn serve(&self, mut watch: Watch) -> xen_eventfd_host::Result<()> {
-        let mut ready = Vec::with_capacity(64);
+    fn serve_kicks(&self) -> xen_eventfd_host::Result<()> {
         let mut ports = Vec::new();
-        loop {
+        while !self.is_stopping() {
+            self.events.wait(&mut ports)?;
+            // Each port once a round, so no guest's flood delays another's turn.
+            ports.drain(..).for_each(|port| self.event(port));
+        }
+        Ok(())
+    }
+
+    fn serve_irqs(&self, mut watch: Watch) -> xen_eventfd_host::Result<()> {
+        let mut ready = Vec::with_capacity(64);
+        while !self.is_stopping() {
             ready.clear();
             let patience = watch.patience();
             let room = rustix::buffer::spare_capacity(&mut ready);
@@ -210,18 +243,14 @@ impl Shared {
             }
             for event in &ready {
                 match event.data.u64() {
-                    STOP => return Ok(()),
-                    EVENTS => {
-                        self.events.pending(&mut ports)?;
-                        // Each port once a round, so no guest's flood delays another's turn.
-                        ports.drain(..).for_each(|port| self.event(port));
-                    }
+                    STOP => {}
                     RELEASES => watch.look(self),
                     serial => self.irq(serial),
                 }
             }
             watch.mend(self);
         }
+        Ok(())
     }
 
     fn event(&self, port: LocalPort) {
@@ -242,7 +271,7 @@ impl Shared {
                     tracing::warn!(%error, "an event was not ended");
                 }
             }
-            // Its owner has let go of it since.
+            // Its owner has let go of it since, or it only woke us.
             None => _ = self.events.eoi(port),
         }
     }

@@ -19,7 +19,7 @@ use crate::sync::Mutex;
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use xen::{DOM, DOORBELL, End, Xen};
 use xen_eventfd_core::{Doorbell, Filter, Space, Width};
 use xen_eventfd_host::Host;
@@ -62,12 +62,16 @@ impl Scene {
             guests: Mutex::default(),
             signaller: Mutex::new(xen.signaller().unwrap()),
             epoll: eventfd::new().unwrap(),
+            stopping: AtomicBool::new(false),
             stop: eventfd::new().unwrap(),
             failure: Mutex::default(),
             serial: AtomicU64::new(FIRST_SERIAL),
         };
-        let engine =
-            Arc::new(UserspaceEngine { shared: Arc::new(shared), reserve: false, thread: None });
+        let engine = Arc::new(UserspaceEngine {
+            shared: Arc::new(shared),
+            reserve: false,
+            threads: Vec::new(),
+        });
         let guest = UserspaceGuest::new(&engine, DOM).unwrap();
         Self { xen, engine, guest, threads: Vec::new() }
     }

@@ -415,6 +415,14 @@ impl EventChannels for Xen {
         Ok(())
     }
 
+    fn wait(&self, ports: &mut Vec<LocalPort>) -> host::Result<()> {
+        self.pending(ports)
+    }
+
+    fn wake(&self) -> host::Result<()> {
+        Ok(())
+    }
+
     fn eoi(&self, port: LocalPort) -> host::Result<()> {
         self.change().channels[vcpu(port)].masked = false;
         Ok(())
