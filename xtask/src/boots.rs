@@ -130,6 +130,7 @@ fn run<G>(job: Job<'_, G>) -> Done<G> {
             "{name}: once more: the emulator broke dom0 or a program of it, which is no verdict"
         );
         tally = once();
+        tally.run_again(&name);
     }
     Done { group, tally, time: since.elapsed() }
 }

@@ -18,6 +18,7 @@ mod upstream;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tally::Tally;
 
 /// The project's own commands.
 #[derive(Debug, Parser)]
@@ -52,22 +53,23 @@ enum Command {
 }
 
 /// Says what failed and, as the last line, how many passed.
-fn exit(tally: tally::Tally) -> anyhow::Result<ExitCode> {
+fn exit(tally: &Tally) -> ExitCode {
     tally.conclude();
-    Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn main() -> ExitCode {
+    let judged = |result: anyhow::Result<Tally>| result.map(|tally| exit(&tally));
     let result = match Arguments::parse().command {
-        Command::Coverage => attacks::coverage().and_then(exit),
-        Command::Fuzz(arguments) => attacks::fuzz(&arguments).and_then(exit),
-        Command::Kani => attacks::kani().and_then(exit),
-        Command::Loom => attacks::loom().and_then(exit),
-        Command::Sanitize(arguments) => attacks::sanitize(&arguments).and_then(exit),
-        Command::Soak(arguments) => soak::run(&arguments).and_then(exit),
+        Command::Coverage => judged(attacks::coverage()),
+        Command::Fuzz(arguments) => judged(attacks::fuzz(&arguments)),
+        Command::Kani => judged(attacks::kani()),
+        Command::Loom => judged(attacks::loom()),
+        Command::Sanitize(arguments) => judged(attacks::sanitize(&arguments)),
+        Command::Soak(arguments) => judged(soak::run(&arguments)),
         Command::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
-        Command::Kmod(arguments) => kmod::run(&arguments).map(|()| ExitCode::SUCCESS),
-        Command::Lab(arguments) => lab::run(arguments).map(|()| ExitCode::SUCCESS),
+        Command::Kmod(arguments) => kmod::run(&arguments),
+        Command::Lab(arguments) => lab::run(arguments),
         Command::Test(arguments) => test::run(&arguments),
     };
     match result {

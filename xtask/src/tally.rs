@@ -16,6 +16,8 @@ pub(crate) struct Tally {
     pub(crate) broken: bool,
     /// What failed, a line each: said once more at the end, where people and CI look first.
     failures: Vec<String>,
+    /// Where the emulator broke a run, which was repeated.
+    again: Vec<String>,
 }
 
 impl AddAssign for Tally {
@@ -25,6 +27,7 @@ impl AddAssign for Tally {
         self.skipped += other.skipped;
         self.broken |= other.broken;
         self.failures.extend(other.failures);
+        self.again.extend(other.again);
     }
 }
 
@@ -81,6 +84,14 @@ impl Tally {
         }
     }
 
+    /// The program has ended with this status. If it says that something failed, so have its lines;
+    /// if not, it died on the way, and what it would still have tested is not known.
+    pub(crate) fn end(&mut self, place: &str, status: i32) {
+        if status != 0 && self.failed == 0 {
+            self.hear(place, &format!("FAILED  ended with status {status} and no failure"));
+        }
+    }
+
     /// Shows and counts how one test went.
     pub(crate) fn judge(&mut self, place: &str, what: &str, result: Result<()>) {
         match result {
@@ -89,8 +100,16 @@ impl Tally {
         }
     }
 
+    /// Runs that are not counted, as the emulator broke them.
+    pub(crate) fn run_again(&mut self, place: &str) {
+        self.again.push(place.to_owned());
+    }
+
     /// Says again what failed and, as the last line, the sum.
     pub(crate) fn conclude(&self) {
+        for place in &self.again {
+            println!("run once more, as the emulator broke it: {place}");
+        }
         for line in &self.failures {
             println!("failed: {line}");
         }
@@ -126,6 +145,18 @@ mod tests {
         let failures = ["pv: FAILED  msi: why", "pvh: FAILED  the log: a line", "cargo test"];
         assert_eq!(tally.failures, failures);
         assert!(!tally.broken);
+    }
+
+    #[test]
+    fn a_program_that_dies_has_failed() {
+        let mut tally = Tally::default();
+        tally.hear("pv", "ok      one");
+        tally.end("pv", 0);
+        assert_eq!(tally.failed, 0);
+        tally.end("pv", 139);
+        assert_eq!(tally.failed, 1);
+        tally.end("pv", 1);
+        assert_eq!(tally.failed, 1, "what failed was said already");
     }
 
     #[test]

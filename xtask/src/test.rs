@@ -94,6 +94,7 @@ impl Arguments {
 
 /// Nothing is said after the sum: it is the last line, whatever came of it.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let began = Instant::now();
     let mut workshop = stages::Workshop::default();
     let mut verdicts = Vec::new();
     let wanted = Stage::value_variants().iter().copied().filter(|stage| arguments.wants(*stage));
@@ -111,12 +112,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     verdicts.extend(workshop.boot(&boots));
     ensure!(!verdicts.is_empty(), "no stage is left; `cargo xtask test --help` lists them");
-    let total = conclude(&verdicts);
-    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(crate::exit(&table(&verdicts, began.elapsed())))
 }
 
-/// Prints the table, what failed and, as the last line, the sum.
-fn conclude(verdicts: &[Verdict]) -> Tally {
+/// Prints the table; returns the sum.
+fn table(verdicts: &[Verdict], by_the_clock: Duration) -> Tally {
     let mut total = Tally::default();
     println!("stage       passed  failed     time");
     for Verdict { stage, tally, time } in verdicts {
@@ -126,8 +126,8 @@ fn conclude(verdicts: &[Verdict]) -> Tally {
         total += tally.clone();
     }
     let time: Duration = verdicts.iter().map(|verdict| verdict.time).sum();
-    println!("{:26} {:>8}, of one machine after the other\n", "in all", clock(time));
-    total.conclude();
+    println!("{:26} {:>8}, of machines that ran side by side", "in all", clock(time));
+    println!("{:26} {:>8}\n", "by the clock", clock(by_the_clock));
     total
 }
 
@@ -164,7 +164,7 @@ mod tests {
             tally: Tally::counted("docs", passed, failed),
             time: Duration::from_secs(61),
         };
-        let total = conclude(&[verdict(3, 0), verdict(4, 2)]);
+        let total = table(&[verdict(3, 0), verdict(4, 2)], Duration::ZERO);
         assert_eq!(total.to_string(), "7 passed, 2 failed");
         assert_eq!(clock(Duration::from_secs(61)), "1:01");
     }

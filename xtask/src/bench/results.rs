@@ -25,7 +25,7 @@ pub(super) struct Results {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Difference {
     pub(super) case: Case,
-    /// The medians of either run, of ticks in the guest or across.
+    /// The medians of either run, of ticks in the guest or across; 0 of a case that was not measured.
     pub(super) medians: [u64; 2],
 }
 
@@ -42,15 +42,16 @@ impl Results {
     ) -> Self {
         let second = again.unwrap_or_default();
         let again_of = |one: &Measured| second.iter().find(|other| other.case == one.case);
-        let pairs = measured.iter().filter_map(|one| Some((one, again_of(one)?)));
-        let differences = pairs
-            .filter(|(one, other)| one != other)
+        let twice = again.is_some();
+        let differences = measured
+            .iter()
+            .map(|one| (one, again_of(one)))
+            .filter(|(one, other)| twice && *other != Some(*one))
             .map(|(one, other)| Difference {
                 case: one.case,
-                medians: [median(&one.figures), median(&other.figures)],
+                medians: [median(&one.figures), other.map_or(0, |other| median(&other.figures))],
             })
             .collect();
-        let twice = again.is_some();
         Self { versions, measured, differences, twice }
     }
 

@@ -94,7 +94,8 @@ impl Rig {
             }
             None => eprintln!("{}: {line}", dom0.name()),
         })?;
-        ensure!(!measured.is_empty(), "nothing was measured: {}", outcome.report);
+        let (all, wanted) = (measured.len(), cases.len());
+        ensure!(all == wanted, "{all} of {wanted} cases were measured: {}", outcome.report);
         Ok((measured, outcome.folder))
     }
 

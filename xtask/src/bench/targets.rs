@@ -55,7 +55,7 @@ pub(super) fn quotient(part: u64, whole: u64) -> String {
 /// Whether `part` is at most so many thousandths of `whole`.
 fn at_most(promise: &'static str, part: u64, whole: u64, limit: u64) -> Target {
     let measured = format!("{} of {}: {}", grouped(part), grouped(whole), quotient(part, whole));
-    Target { promise, measured, kept: thousandths(part, whole) <= limit, why: None }
+    Target { promise, measured, kept: part * 1000 <= whole * limit, why: None }
 }
 
 /// With the minima beside the medians: two processes are woken, and dom0's scheduler has a choice.

@@ -22,6 +22,7 @@ pub(super) fn check(lab: &Lab, module: &Module) -> Result<Tally> {
     let outcome = lab.run(boot, "sh /lab/confinement", TIMEOUT, |line| {
         tally.hear(place, line);
     })?;
+    tally.end(place, outcome.output.status);
     if tally.failed > 0 {
         println!("{}", outcome.report);
     }

@@ -58,3 +58,4 @@ linux aimed 4242
 verdict a_guest_with_a_target_may_serve_that_one aimed 4242
 linux aimless
 verdict a_guest_without_a_target_may_serve_nobody aimless barred
+exit 0

@@ -2,10 +2,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use xen_eventfd_lab::{Boot, Dom0, Lab, build_guest, build_static, quote};
 
-use super::{IN_DOM0, Module, kernel_log};
+use super::{Module, kernel_log, load, unload};
 use crate::{boots::place, tally::Tally};
 
 /// How long one boot's tests may take.
@@ -38,7 +38,7 @@ impl Guests {
             .put(Boot::new(kind).cpus(cpus).name(format!("kmod-guests-{}-{cpus}", kind.name())))
             .payload("bin/kernel-test", &self.tests)
             .payload("lab/guest", &self.guest);
-        let mut script = format!("insmod /{IN_DOM0} && kernel-test run");
+        let mut script = "kernel-test run".to_owned();
         // On one CPU nothing happens at once.
         if races {
             script.push_str(" --races");
@@ -49,16 +49,20 @@ impl Guests {
             script.push(' ');
             script.push_str(&quote(name));
         }
+        let mut machine = lab.boot(boot)?;
+        let log = kernel_log::Log::begin(&mut machine)?;
+        load(&mut machine)?;
         let mut tally = Tally::default();
-        let outcome = lab.run(boot, &script, TIMEOUT, |line| tally.hear(&place, line))?;
-        if outcome.output.status != 0 {
-            println!("{}", outcome.report);
+        let status = machine.run_with(&script, TIMEOUT, |line| tally.hear(&place, line))?;
+        ensure!(!tally.is_empty(), "{place}: no test was run; status {status}");
+        tally.end(&place, status);
+        if status != 0 {
+            println!("{}", machine.report("the consoles:"));
         }
-        ensure!(!tally.is_empty(), "{place}: no test was run");
-        let xen = outcome.folder.join("xen.log");
-        let said = std::fs::read(&xen).with_context(|| format!("reading {}", xen.display()))?;
-        let said = String::from_utf8_lossy(&said);
-        tally.judge(&place, "xen_log", kernel_log::check(said.lines()));
+        tally.judge(&place, "module_goes", unload(&mut machine));
+        tally.judge(&place, "kernel_log", log.end(&mut machine).map(drop));
+        tally.judge(&place, "xen_log", kernel_log::of_xen(&machine));
+        machine.finish()?;
         Ok(tally)
     }
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
-use xen_eventfd_lab::Machine;
+use anyhow::{Context, Result, bail, ensure};
+use xen_eventfd_lab::{Machine, Voice};
 
 /// A kernel that says what is in one of these lines has found a mistake of ours. The tests in dom0
 /// look for the same.
@@ -27,7 +27,8 @@ impl Log {
     pub(crate) fn end(self, machine: &mut Machine) -> Result<Vec<String>> {
         let log = machine.check("dmesg", Duration::from_secs(30))?.lines;
         let begin = log.iter().rposition(|line| line.ends_with(&self.mark));
-        let lines = log.get(begin.map_or(0, |at| at + 1)..).unwrap_or_default();
+        let begin = begin.context("dom0's kernel said so much that the beginning of it is lost")?;
+        let lines = log.get(begin + 1..).unwrap_or_default();
         let trouble = lines.iter().find(|line| is_trouble(line));
         ensure!(
             trouble.is_none(),
@@ -45,6 +46,13 @@ pub(crate) fn check<'a>(mut lines: impl Iterator<Item = &'a str>) -> Result<()> 
         Some(line) => bail!("{line}"),
         None => Ok(()),
     }
+}
+
+/// What Xen has said since it came up.
+pub(crate) fn of_xen(machine: &Machine) -> Result<()> {
+    let lines = machine.console();
+    let said = lines.iter().filter(|line| line.voice == Voice::Xen);
+    check(said.map(|line| line.text.as_str()))
 }
 
 /// Whether the kernel says in this line that something is wrong.

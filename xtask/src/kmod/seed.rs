@@ -9,11 +9,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use xen_eventfd_lab::{
-    Boot, Dom0, KernelBuild, Lab, Machine, Voice, build_guest, build_static, quote, target_folder,
+    Boot, Dom0, KernelBuild, Lab, Machine, build_guest, build_static, quote, target_folder,
     workspace,
 };
 
-use super::{Module, NODE, kernel_log, load, wakeups};
+use super::{Module, NODE, kernel_log, load, unload, wakeups};
 use crate::{
     boots::{Boots, place},
     lab::RACE_CPUS,
@@ -152,11 +152,12 @@ fn test_ours(
     let place = place(dom0, cpus);
     let boot = Boot::new(dom0).cpus(cpus).name(format!("seed-{}-{cpus}", dom0.name()));
     let mut machine = lab.boot(programs.put(module.put(boot)))?;
-    load(&mut machine)?;
     let log = kernel_log::Log::begin(&mut machine)?;
+    load(&mut machine)?;
     let mut tally = play(&mut machine, NODE, &place, tests)?;
+    tally.judge(&place, "module_goes", unload(&mut machine));
     tally.judge(&place, "kernel_log", log.end(&mut machine).map(drop));
-    tally.judge(&place, "xen_log", xen_log(&machine));
+    tally.judge(&place, "xen_log", kernel_log::of_xen(&machine));
     machine.finish()?;
     Ok(tally)
 }
@@ -169,15 +170,9 @@ fn play(machine: &mut Machine, node: &str, place: &str, tests: &[String]) -> Res
         let command = format!("with-guest seed {node} {}", quote(test));
         let status = machine.run_with(&command, TIMEOUT, |line| tally.hear(place, line))?;
         ensure!(tally != before, "{place}: {test} ended with status {status} and no verdict");
+        tally.end(&format!("{place}: {test}"), status);
     }
     Ok(tally)
-}
-
-/// What Xen has to say about us.
-fn xen_log(machine: &Machine) -> Result<()> {
-    let lines = machine.console();
-    let said = lines.iter().filter(|line| line.voice == Voice::Xen);
-    kernel_log::check(said.map(|line| line.text.as_str()))
 }
 
 /// Our header in C++, where there is a compiler for it: dom0's tree has none.

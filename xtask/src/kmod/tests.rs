@@ -36,8 +36,8 @@ impl Tests {
         self.add(boots, group, None, None, &[]);
     }
 
-    /// Has them run: on so many CPUs, or all on one and those that race on several. What is not
-    /// asked for by name is run as well if no name is given.
+    /// Has them run: on so many CPUs, or all on one and those that race on several; what was asked
+    /// for by name, on both, and nothing else.
     pub(super) fn add<'a, G: Copy + Send>(
         &'a self,
         boots: &mut Boots<'a, G>,
@@ -48,8 +48,10 @@ impl Tests {
     ) {
         let Self { lab, module, guests, seed } = self;
         for kind in kinds(dom0) {
-            let each = cpus
-                .map_or_else(|| vec![(1, false), (RACE_CPUS, true)], |cpus| vec![(cpus, false)]);
+            let each = match cpus {
+                Some(cpus) => vec![(cpus, false)],
+                None => vec![(1, false), (RACE_CPUS, names.is_empty())],
+            };
             for (cpus, races) in each {
                 boots.add(group, place(kind, cpus), (kind, cpus), move || {
                     guests.play(lab, module, (kind, cpus), races, names)

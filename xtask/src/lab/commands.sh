@@ -171,3 +171,4 @@ verdict inherits_a_kick $? out err
 within 20 done_by c5
 verdict frees_an_orphan $? /var/log/xen/console/guest-c5.log
 xl destroy c5
+exit 0

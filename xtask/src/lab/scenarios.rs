@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-use xen_eventfd_lab::{Boot, Dom0, Lab, Machine, build_guest, build_static, quote};
+use xen_eventfd_lab::{Boot, Dom0, Lab, build_guest, build_static, quote};
 
 /// The static programs, the guest, and what the model made of the scenarios.
 pub(super) struct Stage {
@@ -130,7 +130,7 @@ impl Stage {
             script.push_str(&quote(name));
         }
         if !races && names.is_empty() && self.engine.is_whole() {
-            script.push_str(&format!("; status=$?; sh /lab/commands {engine}; exit $status"));
+            script.push_str(&format!(" && sh /lab/commands {engine}"));
         }
         let mut tally = Tally::default();
         let mut machine = self.lab.boot(boot)?;
@@ -140,6 +140,10 @@ impl Stage {
             kmod::load(&mut machine)?;
         }
         let status = machine.run_with(&script, timeout, |line| tally.hear(&place, line))?;
+        tally.end(&place, status);
+        if self.engine.is_whole() && tally.skipped > 0 {
+            tally.hear(&place, "FAILED  this engine can do everything, and something was skipped");
+        }
         if status != 0 || tally.failed > 0 {
             println!("{}", machine.report("the consoles:"));
         }
@@ -147,7 +151,7 @@ impl Stage {
             bail!("{place}: no scenario was played; status {status}");
         }
         if self.module.is_some() {
-            tally.judge(&place, "module_goes", unload(&mut machine));
+            tally.judge(&place, "module_goes", kmod::unload(&mut machine));
         }
         tally.judge(&place, "clean_kernel_log", log.end(&mut machine).map(drop));
         let folder = machine.finish()?;
@@ -174,12 +178,8 @@ fn on_the_model(player: &Path, traces: &Path, names: &[String]) -> Result<Tally>
     if tally.is_empty() {
         bail!("no scenario was played on the model: {}", String::from_utf8_lossy(&output.stderr));
     }
+    tally.end("model", output.status.code().unwrap_or(-1));
     Ok(tally)
-}
-
-/// Takes the module out, which is refused while anybody uses it.
-fn unload(machine: &mut Machine) -> Result<()> {
-    machine.check("rmmod xen_eventfd", Duration::from_secs(30)).map(drop)
 }
 
 /// Fails if a line of Xen's or dom0's console should not be there.
