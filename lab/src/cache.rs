@@ -18,6 +18,7 @@ use std::{
     env, fs,
     fs::File,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use anyhow::{Context, Result};
@@ -113,11 +114,7 @@ impl Cache {
     }
 
     pub(crate) fn set_current(&self, arch: Arch, digest: &str) -> Result<()> {
-        let path = self.current_path(arch);
-        let new = path.with_extension("new");
-        fs::write(&new, digest)
-            .and_then(|()| fs::rename(&new, &path))
-            .with_context(|| format!("{}: cannot write", path.display()))
+        write_whole(&self.current_path(arch), digest.as_bytes())
     }
 
     fn current_path(&self, arch: Arch) -> PathBuf {
@@ -188,9 +185,33 @@ fn choose(own: Option<PathBuf>, xdg: Option<PathBuf>, home: Option<PathBuf>) -> 
         .or_else(|| home.map(|folder| folder.join(".cache/xen-eventfd")))
 }
 
+/// Writes a file that others see whole or not at all, whoever else is writing it.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    static WRITES: AtomicU64 = AtomicU64::new(0);
+    let (process, nth) = (std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed));
+    let new = path.with_extension(format!("new-{process}-{nth}"));
+    fs::write(&new, bytes)
+        .and_then(|()| fs::rename(&new, path))
+        .with_context(|| format!("{}: cannot write", path.display()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_write_one_file_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("whole");
+        let whole = vec![7; 1 << 16];
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..50).for_each(|_| write_whole(&path, &whole).unwrap()));
+            }
+        });
+        assert_eq!(fs::read(&path).unwrap(), whole);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
 
     #[test]
     fn the_own_variable_wins() {

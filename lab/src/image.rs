@@ -8,7 +8,9 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{arch::Arch, cpio::Archive, elf, manifest::digest_of, packages::MODULES};
+use crate::{
+    arch::Arch, cache::write_whole, cpio::Archive, elf, manifest::digest_of, packages::MODULES,
+};
 
 const INIT: &str = include_str!("dom0/init.sh");
 const AGENT: &str = include_str!("dom0/agent.sh");
@@ -56,11 +58,8 @@ pub(crate) fn base(lab: &Path, arch: Arch) -> Result<PathBuf> {
     if !path.exists() {
         fs::create_dir_all(&images)?;
         let image = build_base(lab, arch).context("dom0's initramfs cannot be built")?;
-        // Another process may be building the same: the last rename wins, with the same bytes.
-        let new = images.join(format!("new-{}", std::process::id()));
-        fs::write(&new, image)
-            .and_then(|()| fs::rename(&new, &path))
-            .with_context(|| format!("{}: cannot write", path.display()))?;
+        // Others may be building the same: the last one wins, with the same bytes.
+        write_whole(&path, &image)?;
     }
     Ok(path)
 }
