@@ -90,7 +90,8 @@ impl Access {
 impl Drop for Access {
     fn drop(&mut self) {
         if let Some(notifier) = &self.0 {
-            // SAFETY: `settle` put it into the chain, and it is taken out nowhere else.
+            // SAFETY: `settle` gave it to the chain, which has it or, as xenstore was there, never
+            // took it; it is taken out nowhere else.
             unsafe { bindings::unregister_xenstore_notifier(notifier.get()) };
         }
         let target = TARGET.lock().take();

@@ -2,11 +2,9 @@
 /* Headers whose items bindings.list names. */
 
 #include <linux/anon_inodes.h>
-#include <linux/vmalloc.h>
 #include <xen/events.h>
 #include <xen/interface/event_channel.h>
 #include <xen/interface/hvm/dm_op.h>
-#include <xen/interface/hvm/ioreq.h>
 #include <xen/interface/memory.h>
 #include <xen/interface/xen.h>
 #include <xen/xenbus.h>

@@ -64,12 +64,15 @@ impl MiscDevice for Control {
             privcmd::IOEVENTFD => {
                 let request = privcmd::ioeventfd(arg)?;
                 device.may(request.dom)?;
-                device.assigned.lock().ioeventfd(&request)?;
+                // The caller's memory may be slow, so it is read under no lock.
+                let readable = privcmd::check_key(&request);
+                device.assigned.lock().ioeventfd(&request, readable)?;
             }
             privcmd::IRQFD => {
                 let request = privcmd::irqfd(arg)?;
                 device.may(request.dom)?;
-                device.assigned.lock().irqfd(&request)?;
+                let dm_op = privcmd::DmOp::copy(&request);
+                device.assigned.lock().irqfd(&request, dm_op)?;
             }
             _ => return Err(ENOTTY),
         }

@@ -235,9 +235,14 @@ impl Doorbells {
         (mem::replace(&mut self.table, KVVec::new()), claims)
     }
 
+    /// Bytes that nobody holds and Xen still routes to us.
+    pub(crate) fn stuck(&self) -> Option<Bytes> {
+        self.claims.iter().find(|claim| claim.holders == 0).map(|claim| claim.bytes)
+    }
+
     /// Whether a registration could join.
     pub(crate) fn check(&self, doorbell: &Doorbell) -> Result {
-        if self.table.len() >= MAX_DOORBELLS {
+        if self.table.len() >= MAX_DOORBELLS || self.claims.len() >= claims::most(MAX_DOORBELLS) {
             return Err(ENOSPC);
         }
         table::place(&self.table, doorbell).map(|_| ()).map_err(|_| EEXIST)

@@ -3,6 +3,7 @@
 //! One guest in the hands of the module: what is assigned for it, and who may change that.
 //!
 //! # Locks, in the order in which they are taken
+//! * `Control::assigned`, a mutex: what one file has assigned by the seed ABI.
 //! * `GUESTS` of `guests.rs`, a mutex: which guests are served.
 //! * [`Guest::changes`], a mutex: held by whoever changes what is assigned, across the hypercalls
 //!   that this takes. Together with `GUESTS` only where a guest is new and nobody else's yet.
@@ -31,7 +32,7 @@ pub(crate) const MAX_IRQS: usize = 1024;
 
 /// What a handler needs.
 struct Board {
-    /// `None` until the server is enabled, and again once it is let go of.
+    /// `None` until the server has one, and again once it is let go of.
     page: Option<IoreqPage>,
     doorbells: Doorbells,
 }
@@ -136,7 +137,7 @@ impl Guest {
         self.board.lock().page.take()
     }
 
-    /// The guest's port of a vCPU, as Xen wrote it into the slot.
+    /// The guest's port of a vCPU, as Xen wrote it into the slot when the server was enabled.
     pub(crate) fn vp_eport(&self, vcpu: usize) -> Option<Port> {
         let board = self.board.lock();
         Some(board.page.as_ref()?.slots().get(vcpu)?.vp_eport())
@@ -207,13 +208,29 @@ impl Guest {
 
     /// Gives bytes back to Xen, of which some were never mapped.
     fn give_back(&self, server: IoServerId, owed: &[Bytes], never_mapped: &[Bytes]) {
+        let mut room = false;
         for piece in owed {
-            // Taking bytes from the middle of a range may need one range too many. They stay ours
-            // then, and are answered.
-            if never_mapped.contains(piece) || xen::unmap_range(self.dom, server, *piece).is_ok() {
+            if never_mapped.contains(piece) {
                 self.board.lock().doorbells.forget(*piece);
+            } else {
+                room |= self.unmap(server, *piece);
             }
         }
+        // There may be room now for what Xen could not take back before.
+        while room {
+            let Some(piece) = self.board.lock().doorbells.stuck() else { return };
+            room = self.unmap(server, piece);
+        }
+    }
+
+    /// Has Xen take bytes back. `false`: it does not, as when taking them from the middle of a range
+    /// needs one range too many. They stay ours then, and are answered.
+    fn unmap(&self, server: IoServerId, piece: Bytes) -> bool {
+        let taken = xen::unmap_range(self.dom, server, piece).is_ok();
+        if taken {
+            self.board.lock().doorbells.forget(piece);
+        }
+        taken
     }
 
     /// Takes one kick that a fallback received. What cannot be told stays.
@@ -223,9 +240,9 @@ impl Guest {
         eventfd: &EventFd,
         tell: impl FnOnce(&Taken) -> Result,
     ) -> Result {
-        let mut changes = self.changes.lock();
-        changes.served()?;
+        self.changes.lock().served()?;
         let taken = self.board.lock().doorbells.take_missed(doorbell, eventfd)?;
+        // Under no lock: it may be as slow as the caller's memory.
         let told = tell(&taken);
         if told.is_err() {
             self.board.lock().doorbells.put_back(doorbell, eventfd, &taken);
@@ -377,12 +394,21 @@ impl Served {
     fn drop_irqs(&mut self, which: impl Fn(&IrqFd) -> bool) {
         while let Some(index) = self.irqs.iter().position(|irqfd| which(irqfd)) {
             let Ok(irqfd) = self.irqs.remove(index) else { return };
-            let irq = irqfd.interrupt().irq();
+            let (irq, left_up) = (irqfd.interrupt().irq(), irqfd.interrupt().leaves_up());
             drop(irqfd);
             if let Irq::EventChannel(port) = irq {
                 self.leave_channel(port);
             }
+            // A line stays up for as long as somebody is there to lower it.
+            if let (Some((dom, line)), false) = (left_up, self.lowers(left_up)) {
+                let _ = xen::set_line(dom, line, false);
+            }
         }
+    }
+
+    /// Whether somebody is there who can lower a line.
+    fn lowers(&self, line: Option<(DomId, Line)>) -> bool {
+        self.irqs.iter().any(|irqfd| irqfd.interrupt().leaves_up() == line)
     }
 
     /// One more user of a guest's port; bound by the first.
@@ -438,11 +464,11 @@ impl Guest {
         if alive {
             return false;
         }
-        self.end(Life::Dead);
-        if let Some(gone) = &self.gone {
+        let ended = self.end(Life::Dead);
+        if let (true, Some(gone)) = (ended, &self.gone) {
             gone.signal();
         }
-        true
+        ended
     }
 
     /// Whether it has died.
@@ -455,15 +481,22 @@ impl Guest {
         matches!(&*self.changes.lock(), Life::Reserved)
     }
 
-    fn end(&self, how: Life) {
+    /// Returns whether this was the end of it.
+    fn end(&self, how: Life) -> bool {
         let mut changes = self.changes.lock();
+        if matches!(&*changes, Life::Apart | Life::Dead) {
+            return false;
+        }
         let before = core::mem::replace(&mut *changes, how);
-        let Life::Served(Served { server, irqs, channels }) = before else { return };
+        let Life::Served(mut served) = before else { return true };
         // What was signalled until now is still raised.
+        served.drop_irqs(|_| true);
+        let Served { server, irqs, channels } = served;
         drop(irqs);
         drop(channels);
         server.tear_down(self);
         let cleared = self.board.lock().doorbells.clear();
         drop(cleared);
+        true
     }
 }

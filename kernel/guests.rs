@@ -6,11 +6,8 @@ use crate::death::Watch;
 use crate::eventfd::EventFd;
 use crate::guest::{Guest, Life};
 use crate::protocol::DomId;
-use crate::server::dead_or;
-use crate::{bindings, show, xen};
-use kernel::debugfs;
+use crate::{bindings, debugfs, server};
 use kernel::prelude::*;
-use kernel::str::CString;
 use kernel::sync::aref::ARef;
 use kernel::sync::{global_lock, Arc};
 use kernel::task::Task;
@@ -45,7 +42,7 @@ impl Owner {
         self.process.tgid_nr_ns(None)
     }
 
-    /// Its number in the kernel's log.
+    /// Its number as the initial domain's own processes know it.
     pub(crate) fn initial_pid(&self) -> i32 {
         self.process.tgid()
     }
@@ -63,13 +60,11 @@ pub(crate) struct Taken {
     pub(crate) owner: Owner,
 }
 
-type ShownTaken = Pin<KBox<debugfs::File<Arc<Taken>>>>;
-
 struct Listed {
     taken: Arc<Taken>,
     /// Files that use it; 0 once it is being let go of.
     members: usize,
-    _shown: Option<ShownTaken>,
+    shown: Option<debugfs::File>,
 }
 
 /// Every guest that is taken, and the watch that tells of their deaths.
@@ -77,7 +72,7 @@ struct Guests {
     listed: KVec<Listed>,
     /// Set with the first guest: xenstore runs by then.
     watch: Option<Watch>,
-    folder: Option<debugfs::Dir>,
+    folder: Option<debugfs::Folder>,
 }
 
 global_lock! {
@@ -95,7 +90,7 @@ impl Reception {
     pub(crate) unsafe fn open() -> Self {
         // SAFETY: The caller's promise.
         unsafe { GUESTS.init() };
-        GUESTS.lock().folder = Some(debugfs::Dir::new(c"xen-eventfd"));
+        GUESTS.lock().folder = Some(debugfs::Folder::new(c"xen-eventfd"));
         Self
     }
 }
@@ -134,10 +129,7 @@ pub(crate) fn take(
     }
     let life = match interface {
         Interface::Reserved => {
-            xen::vcpus(dom).map_err(|error| match dead_or(error) {
-                EINVAL => EOPNOTSUPP,
-                other => other,
-            })?;
+            server::vcpus(dom)?;
             Life::Reserved
         }
         Interface::Native | Interface::Seed => Life::Apart,
@@ -147,25 +139,15 @@ pub(crate) fn take(
     if interface != Interface::Reserved {
         taken.guest.begin()?;
     }
-    let shown = guests.folder.as_ref().and_then(|folder| shown(folder, &taken));
-    let listed = Listed { taken: taken.clone(), members: 1, _shown: shown };
+    // Without one it is served all the same.
+    let shown = guests.folder.as_ref().and_then(|folder| folder.show(&taken).ok());
+    let listed = Listed { taken: taken.clone(), members: 1, shown };
     if guests.listed.push_within_capacity(listed).is_err() {
         drop(guests);
         taken.guest.close();
         return Err(ENOMEM);
     }
     Ok(taken)
-}
-
-/// A file of debugfs about a guest. Without one it is served all the same.
-fn shown(folder: &debugfs::Dir, taken: &Arc<Taken>) -> Option<ShownTaken> {
-    let name = CString::try_from_fmt(fmt!("{}", taken.guest.dom().0)).ok()?;
-    let file = folder.read_callback_file(&name, taken.clone(), &show_taken);
-    KBox::pin_init(file, GFP_KERNEL).ok()
-}
-
-fn show_taken(taken: &Arc<Taken>, f: &mut kernel::fmt::Formatter<'_>) -> kernel::fmt::Result {
-    show::taken(taken, f)
 }
 
 /// One file less uses a guest; the last lets go of it.
@@ -185,10 +167,16 @@ pub(crate) fn leave(taken: &Taken) {
 /// Takes a guest off the list.
 fn strike(taken: &Taken) {
     let mut guests = GUESTS.lock();
+    let listed = guests.listed.iter_mut().find(|listed| listed.is_of(taken));
+    let shown = listed.and_then(|listed| listed.shown.take());
+    drop(guests);
+    // Not under the lock: this waits for whoever reads about the guest. And first: whoever takes the
+    // guest next shows it under the same name.
+    drop(shown);
+    let mut guests = GUESTS.lock();
     let index = guests.listed.iter().position(|listed| listed.is_of(taken));
     let struck = index.and_then(|index| guests.listed.remove(index).ok());
     drop(guests);
-    // Not under the lock: this waits for whoever reads about the guest.
     drop(struck);
 }
 

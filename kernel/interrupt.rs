@@ -76,11 +76,16 @@ impl Interrupt {
         raised
     }
 
+    /// The line that it raises and does not lower, and whose.
+    pub(crate) fn leaves_up(&self) -> Option<(DomId, Line)> {
+        match self.action {
+            Action::Line(line, Trigger::Level) => Some((self.dom, line)),
+            _ => None,
+        }
+    }
+
     /// Lowers a level-triggered line; nothing for any other.
     pub(crate) fn lower(&self) -> Result {
-        match self.action {
-            Action::Line(line, Trigger::Level) => xen::set_line(self.dom, line, false),
-            _ => Ok(()),
-        }
+        self.leaves_up().map_or(Ok(()), |(dom, line)| xen::set_line(dom, line, false))
     }
 }

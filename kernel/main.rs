@@ -13,6 +13,7 @@ mod bindings;
 mod channel;
 mod control;
 mod death;
+mod debugfs;
 mod doorbells;
 mod eventfd;
 mod file;
@@ -40,7 +41,7 @@ module! {
     license: "GPL",
 }
 
-/// The loaded module. It can go once no file is open: each pins it.
+/// The loaded module. It can go once no file of it is open, debugfs's included: each pins it.
 #[pin_data]
 struct XenEventfd {
     #[pin]

@@ -6,7 +6,7 @@
 //! done with them. The server is the module's own, one for each guest, and files that assign for
 //! the same guest share it.
 
-use crate::abi::privcmd::{self, DmOp};
+use crate::abi::privcmd::DmOp;
 use crate::eventfd::{EventFd, OpenEventFd};
 use crate::guests::{self, Interface, Taken};
 use crate::protocol::seed::{IoEventFd, IrqFd};
@@ -33,37 +33,38 @@ struct Call {
 
 /// All that one file has assigned.
 pub(crate) struct Assigned {
-    bells: KVec<Bell>,
-    calls: KVec<Call>,
+    bells: KVVec<Bell>,
+    calls: KVVec<Call>,
     /// The guests of these, each once.
-    guests: KVec<Arc<Taken>>,
+    guests: KVVec<Arc<Taken>>,
 }
 
 impl Assigned {
     pub(crate) fn new() -> Self {
-        Self { bells: KVec::new(), calls: KVec::new(), guests: KVec::new() }
+        Self { bells: KVVec::new(), calls: KVVec::new(), guests: KVVec::new() }
     }
 
-    /// `IOCTL_PRIVCMD_IOEVENTFD`.
-    pub(crate) fn ioeventfd(&mut self, request: &IoEventFd) -> Result {
+    /// `IOCTL_PRIVCMD_IOEVENTFD`. `readable`: whether what a new key points at can be read.
+    pub(crate) fn ioeventfd(&mut self, request: &IoEventFd, readable: Result) -> Result {
         if request.deassign {
             return self.deassign_bell(request);
         }
         let doorbell = request.doorbell().map_err(|_| EINVAL)?;
-        let eventfd = EventFd::from_descriptor(request.event_fd)?;
+        let open = OpenEventFd::from_descriptor(request.event_fd)?;
+        let eventfd = open.another_reference()?;
         self.bury();
         let known = || self.bells.iter().filter(|bell| bell.key == request.ioreq);
         match known().next() {
             Some(bell) if !bell.is_for(request) => return Err(EINVAL),
             Some(_) if known().any(|bell| bell.eventfd.is(&eventfd)) => return Err(EBUSY),
             Some(_) => {}
-            None => privcmd::check_key(request)?,
+            None => readable?,
         }
         self.bells.reserve(1, GFP_KERNEL_ACCOUNT)?;
         let taken = self.join(request.dom)?;
         let (key, vcpus) = (request.ioreq, request.vcpus);
         // One reference is the guest's, one is for us to know it by.
-        let assigned = EventFd::from_descriptor(request.event_fd).and_then(|again| {
+        let assigned = open.another_reference().and_then(|again| {
             let ours = taken.guest.stats()?.vcpus;
             if vcpus as usize > ours {
                 return Err(EINVAL);
@@ -91,12 +92,12 @@ impl Assigned {
         Ok(())
     }
 
-    /// `IOCTL_PRIVCMD_IRQFD`.
-    pub(crate) fn irqfd(&mut self, request: &IrqFd) -> Result {
+    /// `IOCTL_PRIVCMD_IRQFD`. `dm_op`: the operation that it carries, if it could be read.
+    pub(crate) fn irqfd(&mut self, request: &IrqFd, dm_op: Result<DmOp>) -> Result {
         if request.deassign {
             return self.deassign_call(request);
         }
-        let dm_op = DmOp::copy(request)?;
+        let dm_op = dm_op?;
         let eventfd = OpenEventFd::from_descriptor(request.fd)?;
         self.bury();
         if self.calls.iter().any(|call| call.eventfd.is(eventfd.counter())) {
@@ -145,21 +146,33 @@ impl Assigned {
     }
 
     fn leave_if_unused(&mut self, dom: DomId) {
-        let used = self.bells.iter().any(|bell| bell.dom() == dom)
-            || self.calls.iter().any(|call| call.dom() == dom);
         let index = self.guests.iter().position(|taken| taken.guest.dom() == dom);
-        if let (false, Some(index)) = (used, index) {
+        if let (false, Some(index)) = (self.uses(dom), index) {
             if let Ok(taken) = self.guests.remove(index) {
                 guests::leave(&taken);
             }
         }
     }
 
-    /// Forgets what was assigned for guests that have died, and irqfds whose eventfd was closed.
+    /// Forgets what was assigned for guests that have died, and irqfds whose eventfd was closed; and
+    /// lets go of guests for which nothing is left.
     fn bury(&mut self) {
         self.bells.retain(|bell| !bell.taken.guest.is_dead());
         self.calls.retain(|call| call.taken.guest.has_irq(&call.eventfd));
-        self.guests.retain(|taken| !taken.guest.is_dead());
+        while let Some(dom) = self.idle() {
+            self.leave_if_unused(dom);
+        }
+    }
+
+    /// A guest for which nothing is assigned.
+    fn idle(&self) -> Option<DomId> {
+        let mut doms = self.guests.iter().map(|taken| taken.guest.dom());
+        doms.find(|dom| !self.uses(*dom))
+    }
+
+    fn uses(&self, dom: DomId) -> bool {
+        self.bells.iter().any(|bell| bell.dom() == dom)
+            || self.calls.iter().any(|call| call.dom() == dom)
     }
 
     /// The file is closed.

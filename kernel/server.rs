@@ -19,7 +19,9 @@ const MAX_SERVERS: usize = 8;
 /// An enabled server with its page mapped and every vCPU's port bound.
 pub(crate) struct Server {
     id: IoServerId,
-    /// One for each vCPU, in order.
+    /// The guest's port for each vCPU, in order.
+    remotes: KVec<protocol::Port>,
+    /// Our ends of them.
     ports: KVec<Port<Vcpu>>,
 }
 
@@ -50,14 +52,30 @@ pub(crate) fn dead_or(error: Error) -> Error {
     }
 }
 
+/// How many vCPUs a guest has.
+///
+/// # Errors
+/// `ENODEV` if it is gone, `EOPNOTSUPP` if it is one without ioreq servers, a PV guest.
+pub(crate) fn vcpus(dom: DomId) -> Result<u32> {
+    xen::vcpus(dom).map_err(|error| match dead_or(error) {
+        EINVAL => EOPNOTSUPP,
+        other => other,
+    })
+}
+
+/// Destroys a server that was never enabled.
+fn destroy_spare(dom: DomId, id: IoServerId) {
+    if xen::destroy_server(dom, id).is_err() {
+        pr_warn_once!("a spare ioreq server stays\n");
+    }
+}
+
 /// Whether a guest in which we have no server is neither gone nor dying. Xen counts the vCPUs of one
 /// that is dying, but creates no server in it.
 pub(crate) fn is_alive(dom: DomId) -> bool {
     match xen::create_server(dom) {
         Ok(id) => {
-            if xen::destroy_server(dom, id).is_err() {
-                pr_warn_once!("a spare ioreq server stays\n");
-            }
+            destroy_spare(dom, id);
             true
         }
         Err(error) => error != EINVAL && dead_or(error) != ENODEV,
@@ -86,11 +104,7 @@ fn claim_highest(dom: DomId) -> Result<IoServerId> {
         // It has a vCPU count for us, so it is no PV guest but one that is dying.
         return Err(if refused == EINVAL { ENODEV } else { dead_or(refused) });
     };
-    for id in created.into_iter().flatten().filter(|id| *id != highest) {
-        if xen::destroy_server(dom, id).is_err() {
-            pr_warn_once!("a spare ioreq server stays\n");
-        }
-    }
+    created.into_iter().flatten().filter(|id| *id != highest).for_each(|id| destroy_spare(dom, id));
     Ok(highest)
 }
 
@@ -98,20 +112,16 @@ impl Server {
     /// Creates, maps, enables and binds a server.
     pub(crate) fn create(guest: &Arc<Guest>) -> Result<Self> {
         let dom = guest.dom();
-        let vcpus = xen::vcpus(dom).map_err(|error| match dead_or(error) {
-            EINVAL => EOPNOTSUPP,
-            other => other,
-        })?;
-        let vcpus = slots_for(vcpus).ok_or(EOPNOTSUPP)?;
+        let vcpus = slots_for(vcpus(dom)?).ok_or(EOPNOTSUPP)?;
+        let remotes = KVec::with_capacity(vcpus, GFP_KERNEL_ACCOUNT)?;
         let ports = KVec::with_capacity(vcpus, GFP_KERNEL_ACCOUNT)?;
-        let mut server = Self { id: claim_highest(dom)?, ports };
+        let mut server = Self { id: claim_highest(dom)?, remotes, ports };
         match server.enable(guest, vcpus) {
             Ok(()) => Ok(server),
             Err(error) => {
                 // A port of a dying guest is refused like one that never was.
-                let gone = !server.is_alive(dom);
-                server.tear_down(guest);
-                Err(if gone { ENODEV } else { dead_or(error) })
+                let alive = server.tear_down(guest);
+                Err(if alive { dead_or(error) } else { ENODEV })
             }
         }
     }
@@ -121,9 +131,13 @@ impl Server {
         // Acquire before enable: Xen does not check, and crashes the host.
         guest.give_page(IoreqPage::map(dom, self.id)?);
         xen::set_server_state(dom, self.id, true)?;
+        // That has told us the ports, and without them nobody could be rung at the end.
         for index in 0..vcpus {
             let remote = guest.vp_eport(index).ok_or(EINVAL)?;
-            let port = Port::bind(Vcpu { guest: guest.clone(), index }, dom, remote)?;
+            self.remotes.push_within_capacity(remote).map_err(|_| ENOMEM)?;
+        }
+        for (index, remote) in self.remotes.iter().enumerate() {
+            let port = Port::bind(Vcpu { guest: guest.clone(), index }, dom, *remote)?;
             self.ports.push_within_capacity(port).map_err(|_| ENOMEM)?;
         }
         Ok(())
@@ -139,17 +153,19 @@ impl Server {
         self.ports.len()
     }
 
-    /// Whether the guest still has this server.
+    /// Whether the guest still has this server, which is enabled.
     pub(crate) fn is_alive(&self, dom: DomId) -> bool {
-        // It is enabled, so this changes nothing; a guest that died has lost it.
+        // So this changes nothing; a guest that died has lost it.
         !matches!(xen::set_server_state(dom, self.id, true).map_err(dead_or), Err(ENODEV))
     }
 
     /// Takes the server away from a guest that may be running, in the one order that leaves no vCPU
-    /// waiting. A guest that is dead refuses some of it, and needs none of that.
-    pub(crate) fn tear_down(self, guest: &Guest) {
+    /// waiting, however far it came to be. A guest that is dead refuses some of it, and needs none of
+    /// that. Returns whether the guest still had the server.
+    pub(crate) fn tear_down(self, guest: &Guest) -> bool {
+        let dom = guest.dom();
         // This pauses the domain: afterwards nothing new is on its way.
-        let disabled = xen::set_server_state(guest.dom(), self.id, false).map_err(dead_or);
+        let disabled = xen::set_server_state(dom, self.id, false).map_err(dead_or);
         // No handler runs then, and without a page none serves.
         let page = guest.take_page();
         if let Some(page) = &page {
@@ -161,15 +177,26 @@ impl Server {
         for port in &self.ports {
             let _ = xen::send(port.local());
         }
+        let bound = self.ports.len();
         drop(self.ports);
+        // Bound just for that: whoever could not be bound above may be waiting all the same.
+        for remote in self.remotes.iter().skip(bound) {
+            if let Ok(local) = xen::bind_interdomain(dom, *remote) {
+                let _ = xen::send(local);
+                xen::close_if_bound_to(local, dom, *remote);
+            }
+        }
         drop(page);
         if disabled == Err(ENODEV) {
             // The page was the last of the guest. Its number, and the server's, may be another's.
-            return;
+            return false;
         }
-        if let Err(error) = xen::destroy_server(guest.dom(), self.id) {
-            if dead_or(error) != ENODEV {
+        match xen::destroy_server(dom, self.id).map_err(dead_or) {
+            Ok(()) => true,
+            Err(ENODEV) => false,
+            Err(_) => {
                 pr_warn_once!("an ioreq server stays behind, disabled\n");
+                true
             }
         }
     }

@@ -47,7 +47,7 @@ int shim_eventfd_attach(struct file *eventfd, struct wait_queue_entry *entry, wa
 /* vfs_poll() of an eventfd for reading, without waiting */
 bool shim_eventfd_is_unread(struct file *eventfd);
 
-/* get_task_comm() of the caller */
+/* The name of the calling thread, TASK_COMM_LEN bytes filled with zeros */
 void shim_current_comm(char *name);
 
 /* The tracepoints of trace.h */

@@ -39,6 +39,14 @@ pub enum Debt {
     Unmap,
 }
 
+/// How many claims so many registrations may need: each has two ends, and a claim lies between two
+/// that follow one another. More than these are pieces that Xen would not take back, of which a
+/// caller could have any number otherwise.
+#[must_use]
+pub const fn most(registrations: usize) -> usize {
+    registrations.saturating_mul(2)
+}
+
 /// The pieces of the next slice after one more registration holds `bytes`.
 ///
 /// `claims` must be in order and disjoint; so are the pieces.

@@ -117,7 +117,9 @@ impl Doorbells {
 
     /// Whether a registration could join.
     pub(crate) fn check(&self, dom: DomId, doorbell: &Doorbell) -> Result<()> {
-        if self.table.len() >= MAX_REGISTRATIONS {
+        if self.table.len() >= MAX_REGISTRATIONS
+            || self.claims.len() >= claims::most(MAX_REGISTRATIONS)
+        {
             return Err(Error::TooMany { dom, limit: MAX_REGISTRATIONS });
         }
         table::place(&self.table, doorbell).map(|_| ()).map_err(|why| exists(doorbell, &why))
@@ -290,6 +292,21 @@ mod tests {
         let refused = add(MAX_REGISTRATIONS as u64).unwrap_err();
         assert_eq!(refused.errno(), Errno::NOSPC);
         assert!(doorbells.remove(&queue(7), None, None).is_some());
+        assert!(doorbells.check(DomId(1), &queue(7)).is_ok());
+    }
+
+    #[test]
+    fn what_xen_will_not_take_back_takes_the_place_of_registrations() {
+        let byte = |addr| Bytes::new(Space::Mmio, addr, addr).unwrap();
+        let mut doorbells = Doorbells::default();
+        let limit = claims::most(MAX_REGISTRATIONS) as u64;
+        for addr in (0..limit).map(|nth| nth * 2) {
+            assert!(doorbells.check(DomId(1), &queue(7)).is_ok());
+            doorbells.claim(byte(addr));
+            doorbells.unclaim(byte(addr));
+        }
+        assert_eq!(doorbells.check(DomId(1), &queue(7)).unwrap_err().errno(), Errno::NOSPC);
+        doorbells.forget(byte(0));
         assert!(doorbells.check(DomId(1), &queue(7)).is_ok());
     }
 }

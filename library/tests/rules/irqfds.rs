@@ -48,6 +48,28 @@ fn a_level_stays_up_until_it_is_lowered() {
 }
 
 #[test]
+fn a_level_that_nobody_is_left_to_lower_goes_down() {
+    for line in [ISA, INTX] {
+        let bench = Bench::new();
+        let (guest, calls) = (bench.attach(), [event(), event()]);
+        let level = Irq::Line(line, Trigger::Level);
+        let [one, other] = calls.each_ref().map(|call| guest.register_irqfd(call, level).unwrap());
+        signal(&calls[0]);
+        until("it is up", || bench.model.is_up(bench.dom, line));
+        drop(one);
+        assert!(bench.model.is_up(bench.dom, line), "the other can lower it");
+        drop(other);
+        assert!(!bench.model.is_up(bench.dom, line));
+        let last = event();
+        guest.register_irqfd(&last, level).unwrap().keep();
+        signal(&last);
+        until("it is up", || bench.model.is_up(bench.dom, line));
+        guest.close().unwrap();
+        assert!(!bench.model.is_up(bench.dom, line));
+    }
+}
+
+#[test]
 fn an_arm_interrupt_is_refused_by_an_x86_host_and_counted() {
     let bench = Bench::new();
     let (guest, call) = (bench.attach(), event());

@@ -138,5 +138,13 @@ impl IrqSource {
             tracing::debug!(%error, "the last interrupt was not raised");
         }
         shared.ignore(eventfd.as_fd());
+        drop(open);
+        let Action::Line(line, Trigger::Level) = action else { return };
+        // A line stays up for as long as somebody is there to lower it.
+        let same = |other: &Arc<Self>| other.dom == self.dom && other.irq == self.irq;
+        let lowered = lock(&shared.sources).irqs.values().any(same);
+        if !lowered && let Err(error) = shared.host.set_line(self.dom, line, false) {
+            tracing::debug!(%error, "a line was not lowered");
+        }
     }
 }
