@@ -13,6 +13,7 @@ mod scenarios;
 pub mod soak;
 pub mod stage;
 mod trace;
+pub mod withstood;
 
 pub use play::Play;
 pub use run::{Outcome, run};

@@ -97,6 +97,9 @@ const IN_DOM0: &str = "lib/modules/xen-eventfd.ko";
 /// Its device.
 const NODE: &str = "/dev/xen/eventfd";
 
+/// Loads it there, in a script.
+pub(crate) const LOAD: &str = "insmod /lib/modules/xen-eventfd.ko";
+
 const SHORT: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {

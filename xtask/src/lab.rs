@@ -1,5 +1,6 @@
 //! `cargo xtask lab`: sets the lab up, gives a person a shell in it, and tests in it.
 
+pub(crate) mod rig;
 mod scenarios;
 
 use crate::boots::Boots;

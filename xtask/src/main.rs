@@ -6,6 +6,7 @@ mod attacks;
 mod bench;
 mod boots;
 mod counts;
+mod hostile;
 mod kmod;
 mod lab;
 mod soak;
@@ -38,6 +39,8 @@ enum Command {
     Kani,
     /// What a kick and a call cost, on real Xen, counted in instructions
     Bench(bench::Arguments),
+    /// Guests and backends that mean harm, a million accesses of them, and a neighbour beside them
+    Hostile(hostile::Arguments),
     /// The kernel module
     Kmod(kmod::Arguments),
     /// Real Xen with a real dom0, in QEMU
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Command::Loom => judged(attacks::loom()),
         Command::Sanitize(arguments) => judged(attacks::sanitize(&arguments)),
         Command::Soak(arguments) => judged(soak::run(&arguments)),
+        Command::Hostile(arguments) => judged(hostile::run(&arguments)),
         Command::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Kmod(arguments) => kmod::run(&arguments),
         Command::Lab(arguments) => lab::run(arguments),

@@ -6,6 +6,7 @@
 use super::{BASE, DOORBELL, msi};
 use crate::play::{Guest, await_count, new_eventfd, signal, taken};
 use crate::roles::vmm::{Place, Seen};
+use crate::withstood::{Accesses, Neighbour};
 use crate::{PATIENCE, Play};
 use anyhow::{Context, Result, anyhow, ensure};
 use rustix::event::{EventfdFlags, eventfd};
@@ -119,14 +120,17 @@ pub(super) fn hostile_guest(play: &mut Play<'_>) -> Result<()> {
         ports.then(|| ours.register_ioevent(&queues[3], &Pio(PORT), 1_u16)).transpose()?,
         Some(ours.register_ioevent(&crossing, &Mmio(CROSSING), 0_u32)?),
     ];
-    let mut neighbour = Neighbour::new(play, &xen)?;
+    let mut neighbour = Kicker::new(play, &xen)?;
     neighbour.is_served(play, "alone")?;
 
+    // Once the engine has answered so many, one of the vCPUs has done all that it does.
+    let engines = |of: Whose| !matches!(of, VmmWrite | VmmRead | VmmOdd);
+    let round = doings.iter().flatten().filter(|(_, _, of)| engines(*of)).map(|(_, n, _)| n).sum();
     guest.start()?;
     let stops = stops_of(&ours)?;
     let torn_down = AtomicBool::new(false);
     let fleeting = thread::scope(|scope| {
-        let teardown = scope.spawn(|| comes_and_goes(&ours, &torn_down));
+        let teardown = scope.spawn(|| comes_and_goes(&ours, round, &torn_down));
         let mut served = || -> Result<()> {
             answered(&ours, 1)?;
             neighbour.is_served(play, "beside a hostile guest")?;
@@ -170,10 +174,18 @@ pub(super) fn hostile_guest(play: &mut Play<'_>) -> Result<()> {
     ensure!(ends == made(Fleeting), "{ends} of {} kicks met an end: {shown}", made(Fleeting));
     let told = rang + counters.redelivered;
     ensure!(fleeting.signals == told, "{} signals for {told} kicks: {shown}", fleeting.signals);
-    play.show(&format!(
-        "{all} accesses by two vCPUs; {} kicks arrived; a device came and went {} times",
-        counters.delivered, fleeting.times
-    ));
+    let ends = [
+        ("kicks", counters.delivered),
+        ("held", counters.held),
+        ("too late", counters.late),
+        ("reads", counters.reads),
+        ("odd ones", counters.odd),
+        ("writes of the VMM's", writes(&seen)),
+        ("reads of the VMM's", seen.reads),
+        ("odd ones of the VMM's", seen.odd),
+    ];
+    let ends = ends.map(|(end, count)| (end.to_owned(), count)).to_vec();
+    play.show(&Accesses { all, ends, fleeting: fleeting.times }.to_string());
     play.note("accesses", "each answered once, by whose it was");
     vmm.stop()
 }
@@ -190,8 +202,9 @@ struct Fleet {
     signals: u64,
 }
 
-/// Builds the device's doorbell up and tears it down, until it is over.
-fn comes_and_goes(ours: &xen_eventfd::Guest, over: &AtomicBool) -> Result<Fleet> {
+/// Builds the device's doorbell up and tears it down, until it is over. Of `round` requests one at
+/// least is a kick of it.
+fn comes_and_goes(ours: &xen_eventfd::Guest, round: u64, over: &AtomicBool) -> Result<Fleet> {
     let kick = new_eventfd()?;
     let mut fleet = Fleet { times: 0, signals: 0 };
     while !over.load(Ordering::Relaxed) {
@@ -199,19 +212,27 @@ fn comes_and_goes(ours: &xen_eventfd::Guest, over: &AtomicBool) -> Result<Fleet>
         thread::sleep(Duration::from_millis(1));
         registered.end()?;
         fleet.signals += taken(&kick)?;
-        thread::sleep(Duration::from_millis(1));
+        let wanted = requests(ours) + round;
+        while requests(ours) < wanted && !over.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(1));
+        }
         ensure!(taken(&kick)? == 0, "signalled after deassign returned");
         fleet.times += 1;
     }
     Ok(fleet)
 }
 
+/// The requests of this guest that the engine has answered.
+fn requests(ours: &xen_eventfd::Guest) -> u64 {
+    let Counters { delivered, held, late, reads, odd, .. } = ours.counters();
+    delivered + held + late + reads + odd
+}
+
 /// Waits until the engine has answered so many requests of this guest.
 fn answered(ours: &xen_eventfd::Guest, wanted: u64) -> Result<()> {
     let (mut last, mut since) = (0, Instant::now());
     loop {
-        let Counters { delivered, held, late, reads, odd, .. } = ours.counters();
-        let now = delivered + held + late + reads + odd;
+        let now = requests(ours);
         if now >= wanted {
             return Ok(());
         }
@@ -246,7 +267,7 @@ pub(super) fn hostile_channel(play: &mut Play<'_>) -> Result<()> {
     // Before the neighbour is measured: not every engine can hear a channel.
     guest.start()?;
     let flooded = ours.register_channel(&flood, guest.port("flood")?)?;
-    let mut neighbour = Neighbour::new(play, &xen)?;
+    let mut neighbour = Kicker::new(play, &xen)?;
     // Unread from here on.
     await_count(&flood, 2)?;
     neighbour.is_served(play, "beside a flooded event channel")?;
@@ -279,7 +300,7 @@ pub(super) fn hostile_backend(play: &mut Play<'_>) -> Result<()> {
         ours.register_ioevent(&full[0], &Mmio(DOORBELL), 0_u32)?,
         ours.register_ioevent(&full[1], &Mmio(DOORBELL), 1_u32)?,
     ];
-    let mut neighbour = Neighbour::new(play, &xen)?;
+    let mut neighbour = Kicker::new(play, &xen)?;
     neighbour.is_served(play, "alone")?;
     guest.start()?;
     let stops = stops_of(&ours)?;
@@ -298,7 +319,7 @@ pub(super) fn hostile_backend(play: &mut Play<'_>) -> Result<()> {
 }
 
 /// A guest that does nothing but kick, in order, when it is told to.
-struct Neighbour {
+struct Kicker {
     guest: Guest,
     kick: OwnedFd,
     go: OwnedFd,
@@ -306,7 +327,7 @@ struct Neighbour {
     _go: xen_eventfd::IrqFd,
 }
 
-impl Neighbour {
+impl Kicker {
     /// Kicks in each measurement.
     const KICKS: u64 = 100;
 
@@ -330,9 +351,7 @@ impl Neighbour {
             self.guest.measured().with_context(|| format!("the neighbour, {when}"))?;
         let arrived = taken(&self.kick)?;
         ensure!(arrived == Self::KICKS, "{arrived} of {n} kicks of the neighbour arrived, {when}");
-        play.show(&format!(
-            "a neighbour's kick, {when}: {min} ticks at least, median {median}, at most {max}"
-        ));
+        play.show(&Neighbour { when: when.to_owned(), min, median, max }.to_string());
         Ok(())
     }
 

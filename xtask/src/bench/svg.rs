@@ -55,7 +55,7 @@ fn step(most: u64) -> u64 {
 }
 
 /// Horizontal bars, one for each name, with a mark at a second value.
-pub(super) fn bars(title: &str, unit: &str, rows: &[(&str, u64, u64)]) -> String {
+pub(crate) fn bars(title: &str, unit: &str, rows: &[(&str, u64, u64)]) -> String {
     const LEFT: u32 = 190;
     const ROOM: u64 = 440;
     const ROW: u32 = 26;

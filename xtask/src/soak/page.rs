@@ -3,20 +3,21 @@
 use super::Soaked;
 use super::judge::{self, Growth};
 use crate::bench::svg::{self, grouped};
+use crate::lab::rig::Rig;
 use anyhow::{Context, Result};
 use std::fmt::Write as _;
 use std::fs;
-use xen_eventfd_lab::{Lab, workspace};
+use xen_eventfd_lab::workspace;
 use xen_eventfd_scenarios::soak::Sample;
 
 /// Words that no figure changes.
 const BEGIN: &str = include_str!("begin.md");
 
 /// Writes the page and the plots.
-pub(super) fn write(lab: &Lab, all: &[Soaked]) -> Result<()> {
+pub(super) fn write(rig: &Rig, all: &[Soaked]) -> Result<()> {
     let docs = workspace().join("docs");
     fs::create_dir_all(docs.join("soak"))?;
-    let mut files = vec![(docs.join("soak.md"), page(lab, all))];
+    let mut files = vec![(docs.join("soak.md"), page(rig, all))];
     for soaked in all {
         for (name, plot) in plots(soaked) {
             files.push((docs.join("soak").join(name), plot));
@@ -28,15 +29,8 @@ pub(super) fn write(lab: &Lab, all: &[Soaked]) -> Result<()> {
     Ok(())
 }
 
-fn page(lab: &Lab, all: &[Soaked]) -> String {
-    let mut page = BEGIN.to_owned();
-    let told = ["xen-hypervisor", "linux-binary", "qemu-system-x86"];
-    let _ = writeln!(page, "| package | version |\n|---|---|");
-    for package in &lab.manifest().packages {
-        if told.iter().any(|begin| package.name.starts_with(begin)) {
-            let _ = writeln!(page, "| {} | {} |", package.name, package.version);
-        }
-    }
+fn page(rig: &Rig, all: &[Soaked]) -> String {
+    let mut page = BEGIN.to_owned() + "| package | version |\n|---|---|\n" + &rig.versions();
     for soaked in all {
         section(&mut page, soaked);
     }

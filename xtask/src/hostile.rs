@@ -1,0 +1,123 @@
+//! `cargo xtask hostile`: guests and backends that mean harm, on real Xen, and what a guest that does
+//! no harm has of them, into `docs/hostile.md`.
+
+mod page;
+
+use crate::boots::{Boots, place};
+use crate::kmod::{self, kernel_log};
+use crate::lab::rig::{BOTH, ENGINES, Kept, Rig};
+use crate::lab::{Engine, Kind};
+use crate::tally::Tally;
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use xen_eventfd_lab::Dom0;
+use xen_eventfd_scenarios::withstood::{Accesses, Neighbour};
+
+/// How much, and where.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Accesses of the hostile guest in a PV dom0; in a PVH one, where each takes longer, a tenth
+    #[arg(long, default_value_t = 1_000_000)]
+    accesses: u64,
+    /// The kind of dom0; both if not given
+    #[arg(long, value_enum)]
+    dom0: Option<Kind>,
+    /// The engine; userspace and kernel if not given
+    #[arg(long, value_enum)]
+    engine: Option<Engine>,
+}
+
+/// What one engine in one kind of dom0 has withstood.
+#[derive(Debug, Serialize, Deserialize)]
+struct Withstood {
+    /// Each attack: a neighbour's kicks alone, and beside it.
+    attacks: Vec<[Neighbour; 2]>,
+    accesses: Accesses,
+}
+
+const KEPT: Kept = Kept("hostile");
+/// How long the attacks may take whose kicks are measured.
+const TIMEOUT: Duration = Duration::from_secs(900);
+/// And for each access of many: ten times what it takes.
+const TIMEOUT_PER_ACCESS: Duration = Duration::from_millis(20);
+
+/// The page is written once there are figures of each place.
+pub(crate) fn run(arguments: &Arguments) -> Result<Tally> {
+    let rig = Rig::build()?;
+    let kinds = arguments.dom0.map_or_else(|| BOTH.to_vec(), |kind| vec![kind.into()]);
+    let engines = arguments.engine.map_or_else(|| ENGINES.to_vec(), |one| vec![one]);
+    let mut boots = Boots::new();
+    for dom0 in kinds {
+        let accesses = if dom0 == Dom0::Pv { arguments.accesses } else { arguments.accesses / 10 };
+        for engine in &engines {
+            let (rig, engine) = (&rig, *engine);
+            boots.add((), name(dom0, engine), (dom0, 1), move || {
+                attack(rig, dom0, engine, accesses)
+            });
+        }
+    }
+    let mut tally = Tally::default();
+    boots.run().into_iter().for_each(|done| tally += done.tally);
+    if let Some(all) = KEPT.all()?.filter(|_| tally.failed == 0) {
+        page::write(&rig, &all)?;
+    }
+    Ok(tally)
+}
+
+fn name(dom0: Dom0, engine: Engine) -> String {
+    format!("{}, {} engine", place(dom0, 1), engine.name())
+}
+
+/// All attacks in a machine whose time is counted in instructions, and then the many accesses in
+/// another, as fast as it goes.
+fn attack(rig: &Rig, dom0: Dom0, engine: Engine, accesses: u64) -> Result<Tally> {
+    let name = name(dom0, engine);
+    let mut tally = Tally::default();
+    let told = |what: &str| format!("hostile-{what}-{}-{}", dom0.name(), engine.name());
+    let script = |rest: &str| format!("scenarios run --on xen --engine {} {rest}", engine.name());
+
+    let mut neighbours = Vec::new();
+    let boot = rig.boot(dom0, 1, &told("kicks")).deterministic();
+    let load = if engine.needs_module() { kmod::LOAD } else { "true" };
+    let outcome =
+        rig.lab.run(boot, &format!("{load} && {}", script("hostile")), TIMEOUT, |line| {
+            tally.hear(&name, line);
+            neighbours.extend(Neighbour::parse(line));
+        })?;
+    tally.end(&name, outcome.output.status);
+    ensure!(tally.failed == 0, "an attack was not withstood: {}", outcome.report);
+
+    let mut machine = rig.lab.boot(rig.boot(dom0, 1, &told("accesses")))?;
+    let log = kernel_log::Log::begin(&mut machine)?;
+    if engine.needs_module() {
+        kmod::load(&mut machine)?;
+    }
+    let mut found = None;
+    let patience = TIMEOUT + TIMEOUT_PER_ACCESS.saturating_mul(u32::try_from(accesses)?);
+    let many = script(&format!("--accesses {accesses} hostile_guest"));
+    let status = machine.run_with(&many, patience, |line| {
+        tally.hear(&name, line);
+        found = found.take().or_else(|| Accesses::parse(line));
+    })?;
+    tally.end(&name, status);
+    if tally.failed > 0 {
+        println!("{}", machine.report("the consoles:"));
+    }
+    tally.judge(&name, "kernel_log", log.end(&mut machine).map(drop));
+    tally.judge(&name, "xen_log", kernel_log::of_xen(&machine));
+    machine.finish()?;
+    if tally.failed == 0 {
+        let (attacks, rest) = neighbours.as_chunks::<2>();
+        ensure!(rest.is_empty(), "{name}: a neighbour was measured an odd number of times");
+        let mut attacks = attacks.to_vec();
+        attacks.iter_mut().for_each(|pair| pair.sort_by_key(|kicks| kicks.when != ALONE));
+        let accesses = found.context("nothing was said of the accesses")?;
+        KEPT.save(dom0, engine, &Withstood { attacks, accesses })?;
+    }
+    Ok(tally)
+}
+
+/// What a scenario calls a measurement without an attack.
+const ALONE: &str = "alone";

@@ -1,0 +1,106 @@
+//! `docs/hostile.md` and its plots.
+
+use super::Withstood;
+use crate::bench::svg::{self, grouped};
+use crate::lab::Engine;
+use crate::lab::rig::Rig;
+use anyhow::{Context, Result};
+use std::fmt::Write as _;
+use std::fs;
+use xen_eventfd_lab::{Dom0, workspace};
+
+/// Words that no figure changes.
+const BEGIN: &str = include_str!("begin.md");
+
+/// Writes the page and the plots.
+pub(super) fn write(rig: &Rig, all: &[(Dom0, Engine, Withstood)]) -> Result<()> {
+    let docs = workspace().join("docs");
+    fs::create_dir_all(docs.join("hostile"))?;
+    let mut page = BEGIN.to_owned() + &rig.versions();
+    for (dom0, engine, withstood) in all {
+        let title = format!("{} dom0, {} engine", dom0.name().to_uppercase(), engine.name());
+        let plot = format!("{}-{}.svg", dom0.name(), engine.name());
+        section(&mut page, &title, &plot, withstood);
+        let path = docs.join("hostile").join(plot);
+        fs::write(&path, bars(&title, withstood))
+            .with_context(|| format!("writing {}", path.display()))?;
+    }
+    let path = docs.join("hostile.md");
+    fs::write(&path, page).with_context(|| format!("writing {}", path.display()))
+}
+
+fn section(page: &mut String, title: &str, plot: &str, withstood: &Withstood) {
+    let Withstood { attacks, accesses } = withstood;
+    let _ = writeln!(
+        page,
+        "\n## {title}\n\n| a neighbour's kick, in ticks | min | median | max | median, alone | times |\n\
+         |---|--:|--:|--:|--:|--:|"
+    );
+    for [alone, beside] in attacks {
+        let (when, [min, median, max, before]) =
+            (&beside.when, [beside.min, beside.median, beside.max, alone.median].map(grouped));
+        let times = beside.median * 10 / alone.median.max(1);
+        let _ = writeln!(
+            page,
+            "| {when} | {min} | {median} | {max} | {before} | {}.{} |",
+            times / 10,
+            times % 10
+        );
+    }
+    let all = grouped(accesses.all);
+    let _ = writeln!(
+        page,
+        "\n![{title}](hostile/{plot})\n\n| of {all} accesses | requests |\n|---|--:|"
+    );
+    for (end, count) in &accesses.ends {
+        let _ = writeln!(page, "| {end} | {} |", grouped(*count));
+    }
+    let fleeting = grouped(accesses.fleeting);
+    let _ = writeln!(page, "\nMeanwhile a device's doorbell came and went {fleeting} times.");
+}
+
+fn bars(title: &str, withstood: &Withstood) -> String {
+    let rows: Vec<(&str, u64, u64)> = withstood
+        .attacks
+        .iter()
+        .flatten()
+        .map(|kicks| (kicks.when.as_str(), kicks.median, kicks.max))
+        .collect();
+    svg::bars(
+        &format!("{title}: a neighbour's kick"),
+        "ticks: bar to the median, mark at the most",
+        &rows,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xen_eventfd_scenarios::withstood::{Accesses, Neighbour};
+
+    #[test]
+    fn a_section_holds_each_attack_against_what_was_before() {
+        let kicks =
+            |when: &str, median| Neighbour { when: when.to_owned(), min: 1000, median, max: 9000 };
+        let withstood = Withstood {
+            attacks: vec![[kicks("alone", 2000), kicks("beside a flood", 5000)]],
+            accesses: Accesses {
+                all: 1_000_000,
+                ends: vec![("kicks".to_owned(), 70_000)],
+                fleeting: 3,
+            },
+        };
+        let mut page = String::new();
+        section(&mut page, "PV dom0, kernel engine", "pv-kernel.svg", &withstood);
+        for text in [
+            "## PV dom0, kernel engine",
+            "| beside a flood | 1,000 | 5,000 | 9,000 | 2,000 | 2.5 |",
+            "| of 1,000,000 accesses | requests |",
+            "| kicks | 70,000 |",
+            "came and went 3 times",
+        ] {
+            assert!(page.contains(text), "{text:?} is not in {page}");
+        }
+        assert!(bars("PV", &withstood).contains("beside a flood"));
+    }
+}
