@@ -54,7 +54,8 @@ pub use xen_eventfd_host::{Domain, Host, HostError};
 /// Doors for the fuzzers of `fuzz/`; no program has them.
 #[cfg(fuzzing)]
 pub mod fuzzing {
-    pub use crate::run_dir::fuzz as record;
+    pub use crate::run_dir::{fuzz_lock as lock, fuzz_record as record};
+    pub use crate::shown::fuzz as shown;
 }
 
 use std::sync::PoisonError;

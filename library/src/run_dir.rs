@@ -4,6 +4,12 @@
 //! as that process lives; and a record of the doorbell server, which outlives the process, so
 //! that whoever comes next can tell the server from a foreign one.
 
+mod process;
+
+#[cfg(fuzzing)]
+pub use process::fuzz as fuzz_lock;
+pub(crate) use process::is_ending;
+
 use crate::engine::doorbells::MAX_HELD;
 use crate::{EngineKind, Error, Result};
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -11,7 +17,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use xen_eventfd_core::{DomId, IoServerId, Kick, Space, Width};
@@ -31,8 +37,6 @@ pub(crate) enum Purpose {
     /// To sweep up after an engine that was killed.
     Reap,
 }
-
-const REAPING: &str = "reaping";
 
 /// The directory.
 #[derive(Debug, Clone)]
@@ -135,7 +139,8 @@ pub struct Holder {
     pub dom: DomId,
     /// The process, unless it has not said yet who it is.
     pub pid: Option<u32>,
-    /// As the process says who it is: `process 412 (backend), userspace engine`.
+    /// As the process says who it is: `process 412 (backend), userspace engine`. One line, without
+    /// control characters.
     pub text: String,
     /// The doorbell server of which the guest's record tells.
     pub server: Option<IoServerId>,
@@ -150,8 +155,7 @@ assert_eq!(holders[0].pid, Some(std::process::id()));
 assert!(holders[0].text.contains(holders[0].name().unwrap()));
 "#)]
     pub fn name(&self) -> Option<&str> {
-        // A name may hold brackets itself.
-        Some(self.text.split_once(" (")?.1.rsplit_once("), ")?.0)
+        process::name_of(&self.text)
     }
 
     /// The name of the engine that serves the guest; none, if the process only sweeps up after one
@@ -161,7 +165,7 @@ assert!(holders[0].text.contains(holders[0].name().unwrap()));
 assert_eq!(run_dir::holders(dir.path())?[0].engine(), Some("userspace"));
 "#)]
     pub fn engine(&self) -> Option<&str> {
-        self.text.rsplit_once("), ")?.1.strip_suffix(" engine")
+        process::engine_of(&self.text)
     }
 }
 
@@ -213,7 +217,9 @@ impl RunDir {
             match self.try_lock(dom, purpose) {
                 Err(Error::InUse { holder, .. })
                     if patience > 0
-                        && (holder.is_empty() || holder.ends_with(REAPING) || is_dead(&holder)) =>
+                        && (holder.is_empty()
+                            || process::is_reaper(&holder)
+                            || process::is_dead(&holder)) =>
                 {
                     patience -= 1;
                     std::thread::sleep(PATIENCE_STEP);
@@ -232,9 +238,8 @@ impl RunDir {
             match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(Errno::AGAIN) => {
-                    let mut holder = String::new();
-                    let _ = File::from(fd).read_to_string(&mut holder);
-                    return Err(Error::InUse { dom, holder: holder.trim().to_owned() });
+                    let holder = process::said(File::from(fd)).unwrap_or_default();
+                    return Err(Error::InUse { dom, holder });
                 }
                 Err(errno) => return Err(Error::RunDir { what: "lock", path, errno }),
             }
@@ -243,7 +248,7 @@ impl RunDir {
                 continue;
             }
             let mut file = File::from(fd);
-            let told = file.set_len(0).and_then(|()| writeln!(file, "{}", this_process(purpose)));
+            let told = file.set_len(0).and_then(|()| writeln!(file, "{}", process::this(purpose)));
             told.map_err(|error| failed("write", &path, &error))?;
             return Ok(Lock { file, path });
         }
@@ -253,19 +258,18 @@ impl RunDir {
     fn holder(&self, dom: DomId) -> Result<Option<Holder>> {
         let path = self.0.join(format!("{}.lock", dom.0));
         let failed = |error: std::io::Error| failed("read", &path, &error);
-        let mut file = match File::open(&path) {
+        let file = match File::open(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             file => file.map_err(failed)?,
         };
-        let mut text = String::new();
-        file.read_to_string(&mut text).map_err(failed)?;
+        let text = process::said(&file).map_err(failed)?;
         // Its number may have become another's. Whoever wants the lock while we try it reads the
         // name of a process that is dead, and waits.
         let free = || rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_ok();
-        if is_dead(&text) || free() {
+        if process::is_dead(&text) || free() {
             return Ok(None);
         }
-        let (pid, text) = (pid_of(&text), text.trim().to_owned());
+        let pid = process::pid_of(&text);
         let server = self.read(dom).and_then(|record| record.server);
         let server = server.map(|server| IoServerId(server.id));
         Ok(Some(Holder { dom, pid, text, server }))
@@ -280,10 +284,7 @@ impl RunDir {
     fn guests_with(&self, suffix: &str) -> Result<Vec<DomId>> {
         let entries = std::fs::read_dir(&self.0).map_err(|e| failed("list", &self.0, &e))?;
         let mut guests: Vec<DomId> = entries
-            .filter_map(|entry| {
-                let name = entry.ok()?.file_name();
-                name.to_str()?.strip_suffix(suffix)?.parse().ok().map(DomId)
-            })
+            .filter_map(|entry| guest_of(entry.ok()?.file_name().to_str()?, suffix))
             .collect();
         guests.sort();
         Ok(guests)
@@ -334,35 +335,11 @@ fn same_file(fd: impl rustix::fd::AsFd, path: &Path) -> bool {
     }
 }
 
-fn this_process(purpose: Purpose) -> String {
-    let name = std::fs::read_to_string("/proc/self/comm").unwrap_or_default();
-    let purpose = match purpose {
-        Purpose::Serve(kind) => format!("{kind} engine"),
-        Purpose::Reap => REAPING.to_owned(),
-    };
-    format!("process {} ({}), {purpose}", std::process::id(), name.trim())
-}
-
-/// The process that a lock names.
-fn pid_of(holder: &str) -> Option<u32> {
-    holder.strip_prefix("process ")?.split(' ').next()?.parse().ok()
-}
-
-/// Whether the process that a lock names is no more. Without a number it is not known to be.
-fn is_dead(holder: &str) -> bool {
-    pid_of(holder).is_some_and(is_ending)
-}
-
-/// Whether a process is no more, or on its way out: then its files are about to be closed.
-pub(crate) fn is_ending(pid: u32) -> bool {
-    /// `PF_EXITING` of Linux's `sched.h`.
-    const EXITING: u64 = 4;
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
-    // Its name is in brackets and may hold any; after it come the state, and as seventh its flags.
-    let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
-    let dead = fields.next().is_some_and(|state| matches!(state, "Z" | "X"));
-    let flags = fields.nth(5).and_then(|flags| flags.parse::<u64>().ok());
-    dead || flags.is_some_and(|flags| flags & EXITING != 0)
+/// The guest whose file this is. `05` and `+5` are no names that we give.
+fn guest_of(name: &str, suffix: &str) -> Option<DomId> {
+    let number = name.strip_suffix(suffix)?;
+    let dom = DomId(number.parse().ok()?);
+    (dom.0.to_string() == number).then_some(dom)
 }
 
 fn failed(what: &'static str, path: &Path, error: &std::io::Error) -> Error {
@@ -372,7 +349,7 @@ fn failed(what: &'static str, path: &Path, error: &std::io::Error) -> Error {
 
 /// What somebody left: whatever it is, it names nothing beyond what it says, and is kept as it is.
 #[cfg(fuzzing)]
-pub fn fuzz(text: &[u8]) {
+pub fn fuzz_record(text: &[u8]) {
     let dom = DomId(1);
     let Some(mut record) = Record::parse(dom, text) else { return };
     let written = serde_json::to_vec(&record).unwrap();
@@ -416,7 +393,7 @@ mod tests {
             std::thread::sleep(PATIENCE_STEP * 5);
             assert!(!second.is_finished(), "it believed the dead");
             silent.set_len(0).unwrap();
-            writeln!(silent, "{}", this_process(Purpose::Serve(EngineKind::Userspace))).unwrap();
+            writeln!(silent, "{}", process::this(Purpose::Serve(EngineKind::Userspace))).unwrap();
             let Err(Error::InUse { holder, .. }) = second.join().unwrap() else {
                 panic!("two engines hold one guest")
             };
@@ -441,14 +418,19 @@ mod tests {
     }
 
     #[test]
-    fn a_name_may_hold_anything() {
-        let name = |text: &str| {
-            let holder = Holder { dom: DomId(5), pid: None, text: text.to_owned(), server: None };
-            holder.name().map(str::to_owned)
+    fn a_guest_is_held_once_and_by_whoever_has_any_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let hold = |name: &str| {
+            let path = dir.path().join(name);
+            let text = format!("process {} (caf", std::process::id()).into_bytes();
+            std::fs::write(&path, [&text[..], b"\xc3), userspace engine\n"].concat()).unwrap();
+            let file = File::open(&path).unwrap();
+            rustix::fs::flock(&file, FlockOperation::LockExclusive).unwrap();
+            file
         };
-        let odd = "process 1 (a (b), c), userspace engine";
-        assert_eq!(name(odd).as_deref(), Some("a (b), c"));
-        assert_eq!(name(""), None);
+        let _files = ["5.lock", "+5.lock", "05.lock"].map(hold);
+        let holders = holders(dir.path()).unwrap();
+        assert_eq!(holders.iter().map(Holder::name).collect::<Vec<_>>(), [Some("caf\u{fffd}")]);
     }
 
     #[test]
@@ -463,17 +445,6 @@ mod tests {
         lock(6, std::process::id());
         assert_eq!(holders(dir.path()).unwrap(), []);
         assert_eq!(holders(&dir.path().join("none")).unwrap(), []);
-    }
-
-    #[test]
-    fn one_that_is_dead_and_not_waited_for_is_ending() {
-        use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
-        assert!(!is_ending(std::process::id()));
-        let mut child = std::process::Command::new("true").spawn().unwrap();
-        let zombie = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-        waitid(WaitId::Pid(Pid::from_child(&child)), zombie).unwrap();
-        assert!(is_ending(child.id()));
-        child.wait().unwrap();
     }
 
     #[test]

@@ -19,6 +19,8 @@ mod words;
 
 pub use line::{Channel, Doorbell, Interrupt, Irq, Place, Takes, Trigger, Waiting};
 pub use text::Unreadable;
+#[cfg(fuzzing)]
+pub use text::fuzz;
 
 use crate::{DomId, IoServerId};
 use serde::Serialize;

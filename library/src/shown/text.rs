@@ -124,11 +124,79 @@ fn interface(word: &str) -> Result<Interface, String> {
     }
 }
 
+/// The text as the module would write it.
+#[cfg(any(test, fuzzing))]
+fn write(guest: &Guest) -> String {
+    use std::fmt::Write;
+
+    let interface = match guest.interface {
+        Interface::Native => "native",
+        Interface::Seed => "seed",
+        Interface::Reserved => "reserved",
+    };
+    let (dom, owner) = (guest.dom.0, &guest.owner);
+    let mut text =
+        format!("dom:\t{dom}\ninterface:\t{interface}\nowner:\t{} {}\n", owner.pid, owner.name);
+    if guest.dead {
+        text += "state:\tdead\n";
+    }
+    if let Some(Served { server, vcpus, counters }) = &guest.served {
+        let Counters { delivered, held, redelivered, late, .. } = counters;
+        let Counters { reads, broadcasts, odd, spurious, .. } = counters;
+        write!(
+            text,
+            "server:\t{}\nvcpus:\t{vcpus}\ndelivered:\t{delivered}\nheld:\t{held}\n\
+             redelivered:\t{redelivered}\nlate:\t{late}\nreads:\t{reads}\n\
+             broadcasts:\t{broadcasts}\nodd:\t{odd}\nspurious:\t{spurious}\n",
+            server.0
+        )
+        .unwrap();
+    }
+    for Doorbell { place, kicks, held } in &guest.doorbells {
+        writeln!(text, "doorbell:\t{place} kicks {kicks} held {held}").unwrap();
+    }
+    for waiting in &guest.waiting {
+        writeln!(text, "waiting:\t{waiting}").unwrap();
+    }
+    for Irq { interrupt, raised, failed } in &guest.irqs {
+        writeln!(text, "irq:\t{interrupt} raised {raised} failed {failed}").unwrap();
+    }
+    for Channel { port, signals } in &guest.channels {
+        writeln!(text, "channel:\t{port} signals {signals}").unwrap();
+    }
+    text
+}
+
+/// Any text is a guest that the module could have written, or an error that fits a line.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    match text.parse::<Guest>() {
+        Ok(guest) => {
+            assert_eq!(write(&guest).parse().as_ref(), Ok(&guest), "{text:?}");
+            let lines = |name: &str| {
+                let keys = text.lines().filter_map(|line| Some(line.split_once(':')?.0));
+                keys.filter(|key| *key == name).count()
+            };
+            assert_eq!(guest.doorbells.len(), lines("doorbell"));
+            assert_eq!(guest.waiting.len(), lines("waiting"));
+            assert_eq!(guest.irqs.len() + guest.channels.len(), lines("irq") + lines("channel"));
+            assert!(guest.owner.name.lines().count() <= 1 && lines("owner") > 0);
+            assert!(serde_json::to_string(&guest).is_ok());
+        }
+        Err(error) => {
+            let told = error.to_string();
+            assert!(!told.contains(char::is_control), "{told:?}");
+            // A line and a word of it, each letter as `\u{10ffff}`.
+            assert!(told.len() <= 2 * 10 * text.len() + 100, "{told:?}");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::fmt::Write;
 
     /// All that the module can say, in its order.
     const SAMPLE: &str = "dom:\t3\ninterface:\tnative\nowner:\t412 my backend\nserver:\t7\n\
@@ -145,43 +213,6 @@ mod tests {
         irq:\tintx 3.1 level raised 0 failed 0\n\
         irq:\tspi 33 pulse raised 0 failed 0\n\
         channel:\t7 signals 3\n";
-
-    /// The text as the module would write it.
-    fn write(guest: &Guest) -> String {
-        let interface = match guest.interface {
-            Interface::Native => "native",
-            Interface::Seed => "seed",
-            Interface::Reserved => "reserved",
-        };
-        let (dom, owner) = (guest.dom.0, &guest.owner);
-        let mut text =
-            format!("dom:\t{dom}\ninterface:\t{interface}\nowner:\t{} {}\n", owner.pid, owner.name);
-        if let Some(Served { server, vcpus, counters }) = &guest.served {
-            let Counters { delivered, held, redelivered, late, .. } = counters;
-            let Counters { reads, broadcasts, odd, spurious, .. } = counters;
-            write!(
-                text,
-                "server:\t{}\nvcpus:\t{vcpus}\ndelivered:\t{delivered}\nheld:\t{held}\n\
-                 redelivered:\t{redelivered}\nlate:\t{late}\nreads:\t{reads}\n\
-                 broadcasts:\t{broadcasts}\nodd:\t{odd}\nspurious:\t{spurious}\n",
-                server.0
-            )
-            .unwrap();
-        }
-        for Doorbell { place, kicks, held } in &guest.doorbells {
-            writeln!(text, "doorbell:\t{place} kicks {kicks} held {held}").unwrap();
-        }
-        for waiting in &guest.waiting {
-            writeln!(text, "waiting:\t{waiting}").unwrap();
-        }
-        for Irq { interrupt, raised, failed } in &guest.irqs {
-            writeln!(text, "irq:\t{interrupt} raised {raised} failed {failed}").unwrap();
-        }
-        for Channel { port, signals } in &guest.channels {
-            writeln!(text, "channel:\t{port} signals {signals}").unwrap();
-        }
-        text
-    }
 
     fn read(text: &str) -> Result<Guest, Unreadable> {
         text.parse()
@@ -200,6 +231,7 @@ mod tests {
         assert_eq!((reserved.interface, reserved.served), (Interface::Reserved, None));
         let dead = read(&format!("{HEAD}state:\tdead\n")).unwrap();
         assert!(dead.dead && dead.served.is_none());
+        assert_eq!(read(&write(&dead)), Ok(dead));
     }
 
     #[test]
