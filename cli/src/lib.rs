@@ -10,6 +10,8 @@ pub mod backend;
 pub mod commands;
 pub mod demo;
 pub mod failure;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod handover;
 pub mod rates;
 pub mod served;

@@ -18,9 +18,13 @@ pub fn table(heads: &[(&str, Side)], rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> =
         heads.iter().enumerate().map(|(column, (head, _))| width(column, head)).collect();
     let line = |cells: &mut dyn Iterator<Item = &str>| {
-        let padded = cells.zip(heads).zip(&widths).map(|((cell, (_, side)), &width)| match side {
-            Side::Left => format!("{cell:<width$}"),
-            Side::Right => format!("{cell:>width$}"),
+        let padded = cells.zip(heads).zip(&widths).map(|((cell, (_, side)), &width)| {
+            // The width of a format is limited to 16 bits, and more is a panic.
+            let gap = " ".repeat(width.saturating_sub(cell.chars().count()));
+            match side {
+                Side::Left => format!("{cell}{gap}"),
+                Side::Right => format!("{gap}{cell}"),
+            }
         });
         let line = padded.collect::<Vec<_>>().join("  ");
         format!("{}\n", line.trim_end())
@@ -52,6 +56,13 @@ mod tests {
     #[test]
     fn a_name_writes_nothing_but_letters() {
         assert_eq!(printable("wéb 1\x1b[2J\n"), "wéb 1\u{fffd}[2J\u{fffd}");
+    }
+
+    #[test]
+    fn a_cell_may_be_of_any_length() {
+        let rows = ["x".repeat(70_000), String::new()].map(|cell| vec![cell, "7".to_owned()]);
+        let text = table(&[("NAME", Side::Left), ("KICKS", Side::Right)], &rows);
+        assert!(text.lines().all(|line| line.chars().count() == 70_000 + 2 + 5));
     }
 
     #[test]

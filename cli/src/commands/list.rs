@@ -20,7 +20,7 @@ pub struct Arguments {
 
 /// All of them, for a machine.
 #[derive(Debug, Serialize)]
-struct Report {
+pub(crate) struct Report {
     guests: Vec<Row>,
 }
 
@@ -37,17 +37,21 @@ struct Row {
 pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let machine = &arguments.machine;
     let guests = machine.guests(session, &machine.names())?;
-    let row = |guest: Guest| {
-        let (registrations, kicks) = (guest.registrations(), guest.kicks());
-        Row { guest, registrations, kicks }
-    };
-    let report = Report { guests: guests.into_iter().map(row).collect() };
+    let report = Report::new(guests);
     session.print(&report, || report.prose())?;
     Ok(Exit::Success)
 }
 
 impl Report {
-    fn prose(&self) -> String {
+    pub(crate) fn new(guests: Vec<Guest>) -> Self {
+        let row = |guest: Guest| {
+            let (registrations, kicks) = (guest.registrations(), guest.kicks());
+            Row { guest, registrations, kicks }
+        };
+        Self { guests: guests.into_iter().map(row).collect() }
+    }
+
+    pub(crate) fn prose(&self) -> String {
         if self.guests.is_empty() {
             return "No guest is served.".to_owned();
         }

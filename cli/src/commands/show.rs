@@ -23,7 +23,7 @@ pub struct Arguments {
 
 /// The guest, for a machine.
 #[derive(Debug, Serialize)]
-struct Report {
+pub(crate) struct Report {
     #[serde(flatten)]
     guest: Guest,
     /// What the module tells.
@@ -36,17 +36,21 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let names = machine.names();
     let dom = names.find(&arguments.dom)?;
     let guests = machine.guests(session, &names)?;
-    let Some(mut guest) = guests.into_iter().find(|guest| guest.domid == dom.0) else {
+    let Some(guest) = guests.into_iter().find(|guest| guest.domid == dom.0) else {
         let sentence = format!("{dom} is served by no engine; `xen-eventfd list` tells which are");
         return Err(Failure::new(Exit::GuestGone, sentence));
     };
-    let report = Report { module: guest.shown.take(), guest };
+    let report = Report::new(guest);
     session.print(&report, || report.prose())?;
     Ok(Exit::Success)
 }
 
 impl Report {
-    fn prose(&self) -> String {
+    pub(crate) fn new(mut guest: Guest) -> Self {
+        Self { module: guest.shown.take(), guest }
+    }
+
+    pub(crate) fn prose(&self) -> String {
         let Self { guest, module } = self;
         let mut facts = vec![
             ("domain", guest.domid.to_string()),
