@@ -36,12 +36,17 @@ fn kicks(dom0: Dom0) -> Vec<Kicks> {
     for way in ways(dom0) {
         let tables = matches!(way, Way::Upstream | Way::Engine | Way::Module);
         let sizes = if tables { &SIZES[..] } else { &SIZES[..1] };
-        let alone = sizes.iter().map(|registrations| (*registrations, 1, true));
-        for (registrations, vcpus, backend) in alone.chain([(1, 1, false), (1, 2, true)]) {
+        let heard = sizes.iter().map(|registrations| (*registrations, 1, true));
+        let unheard =
+            [sizes[0], sizes[sizes.len() - 1]].map(|registrations| (registrations, 1, false));
+        for (registrations, vcpus, backend) in heard.chain(unheard).chain([(1, 2, true)]) {
             if backend && !way.signals() {
                 continue;
             }
-            all.push(Kicks { way, registrations, vcpus, space, filter, backend });
+            let kicks = Kicks { way, registrations, vcpus, space, filter, backend };
+            if !all.contains(&kicks) {
+                all.push(kicks);
+            }
         }
     }
     for space in [Space::Mmio, Space::Pio] {

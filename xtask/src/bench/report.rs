@@ -6,6 +6,7 @@ use super::profile::{Part, Profile};
 use super::results::Results;
 use super::svg::{self, grouped};
 use super::targets::{self, quotient};
+use crate::lab::rig::CONDITIONS;
 use anyhow::{Context, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -66,7 +67,7 @@ fn versions(page: &mut String, all: &[Known]) {
     for (package, version) in &first.versions {
         let _ = writeln!(page, "| {package} | {version} |");
     }
-    page.push('\n');
+    let _ = writeln!(page, "\n{CONDITIONS}\n");
     for Known { dom0, results, .. } in all {
         let name = dom0.name().to_uppercase();
         let count = results.measured.len();
@@ -169,8 +170,8 @@ fn spread(spread: Option<&Spread>) -> String {
 
 /// For each sample, with two digits after the point.
 fn each(count: u64, samples: u64) -> String {
-    let hundredths = count * 100 / samples.max(1);
-    format!("{}.{:02}", hundredths / 100, hundredths % 100)
+    let thousandths = count * 1000 / samples.max(1);
+    format!("{}.{:03}", thousandths / 1000, thousandths % 1000)
 }
 
 fn wakeups(figures: &Figures) -> String {
@@ -216,7 +217,7 @@ fn one_vcpu(page: &mut String, dom0: Dom0, results: &Results) {
         "### The same, while nobody waits on the eventfd\n\nWhat the way itself costs: the backend does \
          not run inside of the window.\n"
     );
-    rows(page, dom0, |way| results.unheard(way));
+    rows(page, dom0, |way| results.unheard(way, 1));
 }
 
 fn two_vcpus(page: &mut String, dom0: Dom0, results: &Results) {
@@ -367,7 +368,7 @@ fn plots(known: &Known) -> Vec<(String, String)> {
     let Known { dom0, results, .. } = known;
     let (title, name) = (dom0.name().to_uppercase(), dom0.name());
     let ticks = |way, size| results.kicks(way, size, 1)?.ticks.as_ref();
-    let unheard = |way| results.unheard(way)?.ticks.as_ref();
+    let unheard = |way| results.unheard(way, 1)?.ticks.as_ref();
     let ways = cases::ways(*dom0);
     let bars: Vec<_> = ways
         .iter()
@@ -463,7 +464,7 @@ mod tests {
         let page = page(&[known(false)], None);
         assert!(page.contains("the same to the last instruction"), "{page}");
         assert!(page.contains("| ours, module | 23,000 | 23,000 | 23,010 |"), "{page}");
-        assert!(page.contains("| 1.00 | 1.00 | 0.00 | 0.00 | 0.00 |"), "{page}");
+        assert!(page.contains("| 1.000 | 1.000 | 0.000 | 0.000 | 0.000 |"), "{page}");
         assert!(page.contains("23,000 of 22,000: 1.045 | kept"), "{page}");
         assert!(page.contains("1,001 in 1,000 kicks | **missed**"), "{page}");
         let reason = "- *PV, module: no process woken but the backend*: It is not known why.";

@@ -81,10 +81,10 @@ impl Results {
         self.of(&Case::Kicks(Kicks { way, registrations, vcpus, space, filter, backend }))
     }
 
-    /// The same from one vCPU to one registration, while nobody waits.
-    pub(super) fn unheard(&self, way: Way) -> Option<&Figures> {
+    /// The same from one vCPU, while nobody waits.
+    pub(super) fn unheard(&self, way: Way, registrations: u32) -> Option<&Figures> {
         let (space, filter, backend) = (Space::Mmio, Filter::Datamatch, false);
-        self.of(&Case::Kicks(Kicks { way, registrations: 1, vcpus: 1, space, filter, backend }))
+        self.of(&Case::Kicks(Kicks { way, registrations, vcpus: 1, space, filter, backend }))
     }
 }
 

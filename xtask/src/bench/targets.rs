@@ -37,8 +37,8 @@ fn ticks(results: &Results, way: Way, registrations: u32) -> Option<u64> {
     spread(results, way, registrations).map(Spread::median)
 }
 
-fn unheard(results: &Results, way: Way) -> Option<u64> {
-    results.unheard(way)?.ticks.as_ref().map(Spread::median)
+fn unheard(results: &Results, way: Way, registrations: u32) -> Option<u64> {
+    results.unheard(way, registrations)?.ticks.as_ref().map(Spread::median)
 }
 
 /// `part` in thousandths of `whole`.
@@ -88,7 +88,7 @@ pub(super) fn all(results: &Results) -> Vec<Target> {
         let promise = "module: at most 1.05 times the floor with the same waiter";
         targets.push(at_most(promise, module, floor, 1050));
     }
-    let alone = |way| unheard(results, way);
+    let alone = |way| unheard(results, way, 1);
     if let (Some(module), Some(floor)) = (alone(Way::Module), alone(Way::Floor)) {
         let promise = "module: the same, nobody waiting";
         targets.push(at_most(promise, module, floor, 1050));
@@ -118,6 +118,10 @@ pub(super) fn all(results: &Results) -> Vec<Target> {
     if let (Some(many), Some(one)) = (engine(1024), engine(1)) {
         let promise = "userspace engine: 1,024 registrations at most 1.05 times one";
         targets.push(Target { why: Some(KINDS), ..with_minima(promise, many, one) });
+    }
+    let engine_alone = |registrations| unheard(results, Way::Engine, registrations);
+    if let (Some(many), Some(one)) = (engine_alone(1024), engine_alone(1)) {
+        targets.push(at_most("userspace engine: the same, nobody waiting", many, one, 1050));
     }
     if let (Some(engine), Some(vmm)) = (engine(1), spread(results, Way::Vmm, 1)) {
         let promise = "userspace engine: at most 1.05 times a minimal loop in C";

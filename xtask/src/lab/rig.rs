@@ -39,14 +39,21 @@ impl Rig {
         self.module.put(boot)
     }
 
-    /// The packages that a page names: Xen, Linux and QEMU, as rows of a table.
+    /// What a page was made with: the packages of Xen, Linux and QEMU, and the emulator.
     pub(crate) fn versions(&self) -> String {
         let told = ["xen-hypervisor", "linux-binary", "qemu-system-x86"];
         let packages = self.lab.manifest().packages.iter();
         let told = packages.filter(|p| told.iter().any(|begin| p.name.starts_with(begin)));
-        told.map(|package| format!("| {} | {} |\n", package.name, package.version)).collect()
+        let rows: String =
+            told.map(|package| format!("| {} | {} |\n", package.name, package.version)).collect();
+        format!("| package | version |\n|---|---|\n{rows}\n{CONDITIONS}\n")
     }
 }
+
+/// What a page says after the versions.
+pub(crate) const CONDITIONS: &str = "QEMU is built from that package's source with one statement added \
+    (`lab/src/emulator/source.rs`). Which processor it emulates, and what Xen is told, is in \
+    `lab/src/arch.rs`.";
 
 /// Where one of the long runs keeps what it last found in each place.
 pub(crate) struct Kept(pub(crate) &'static str);

@@ -30,7 +30,7 @@ pub(super) fn write(rig: &Rig, all: &[Soaked]) -> Result<()> {
 }
 
 fn page(rig: &Rig, all: &[Soaked]) -> String {
-    let mut page = BEGIN.to_owned() + "| package | version |\n|---|---|\n" + &rig.versions();
+    let mut page = BEGIN.to_owned() + &rig.versions();
     for soaked in all {
         section(&mut page, soaked);
     }
