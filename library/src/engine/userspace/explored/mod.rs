@@ -16,11 +16,13 @@ use crate::engine::Attachment;
 use crate::eventfd::{self, EventFd};
 use crate::run_dir::RunDir;
 use crate::sync::Mutex;
+use rustix::event::epoll;
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use xen::{DOM, DOORBELL, End, Xen};
+use xen_eventfd_core::irq::Irq;
 use xen_eventfd_core::{Doorbell, Filter, Space, Width};
 use xen_eventfd_host::Host;
 
@@ -61,7 +63,7 @@ impl Scene {
             sources: Mutex::default(),
             guests: Mutex::default(),
             signaller: Mutex::new(xen.signaller().unwrap()),
-            epoll: eventfd::new().unwrap(),
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC).unwrap(),
             stopping: AtomicBool::new(false),
             stop: eventfd::new().unwrap(),
             failure: Mutex::default(),
@@ -85,6 +87,19 @@ impl Scene {
                 shared.events.pending(&mut ports).unwrap();
                 ports.drain(..).for_each(|port| shared.event(port));
             }
+            xen.leave();
+            Vec::new()
+        }));
+    }
+
+    /// Starts a thread that signals an eventfd, and then does what the engine's thread for interrupts
+    /// does when it is told of that.
+    fn caller(&mut self, call: &Arc<Queue>, serial: u64) {
+        let (xen, shared) = (self.xen.clone(), Arc::clone(&self.engine.shared));
+        let call = Arc::clone(call);
+        self.threads.push(loom::thread::spawn(move || {
+            call.signal();
+            shared.irq(serial);
             xen.leave();
             Vec::new()
         }));
@@ -124,6 +139,11 @@ impl Queue {
         EventFd::new(self.0.as_fd()).unwrap()
     }
 
+    /// Adds 1 to it.
+    fn signal(&self) {
+        rustix::io::write(&self.0, &1_u64.to_ne_bytes()).unwrap();
+    }
+
     /// How often it was signalled since it was last asked.
     fn taken(&self) -> u64 {
         let mut count = [0; 8];
@@ -142,7 +162,7 @@ fn count(ends: &[End], end: End) -> u64 {
     ends.iter().filter(|other| **other == end).count() as u64
 }
 
-/// With two threads that serve, though the engine has one: its board alone keeps them apart.
+/// With two threads that serve kicks, though the engine has one: its board alone keeps them apart.
 #[test]
 fn every_kick_is_delivered_once_and_its_vcpu_goes_on() {
     let (_folder, run_dir) = run_dir();
@@ -288,4 +308,29 @@ fn a_guest_may_die_at_any_moment() {
         ends
     });
     assert_eq!(seen, [vec![End::Answered], vec![End::Destroyed]].into());
+}
+
+/// The other direction: what was signalled before a deassign is raised once, whoever comes first, and
+/// nothing after it.
+#[test]
+fn a_signal_is_raised_once_and_not_after_deassign() {
+    const MSI: Irq = Irq::Msi { addr: 0xFEE0_0000, data: 0x41 };
+    for signals_before in [0, 1] {
+        let (_folder, run_dir) = run_dir();
+        let seen = explore(PREEMPTIONS, move || {
+            let mut scene = Scene::new(&run_dir, 1, 2);
+            let call = Arc::new(Queue::new());
+            let (serial, _) = scene.guest.register_irq(call.reference(), MSI).unwrap();
+            (0..signals_before).for_each(|_| call.signal());
+            scene.caller(&call, serial);
+            scene.guest.unregister_irq(serial);
+            let raised = scene.xen.msis();
+            scene.join();
+            assert_eq!(scene.xen.msis(), raised, "raised after deassign");
+            raised
+        });
+        // Signals that nobody has passed on yet are one.
+        let all: &[u64] = if signals_before == 0 { &[0, 1] } else { &[1] };
+        assert!(seen.iter().eq(all), "{seen:?}");
+    }
 }
