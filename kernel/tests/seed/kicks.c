@@ -2,10 +2,12 @@
 /* Which kick signals which eventfd, and who may serve a guest beside whom. */
 
 #include "check.h"
+#include "privcmd.h"
 #include "tests.h"
 #include "xen-eventfd.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -85,10 +87,11 @@ void test_two_files(const struct guest *guest)
 }
 
 /* The guest's file of the native ABI. */
-static int create(const struct guest *guest)
+static int create(const struct guest *guest, uint32_t flags)
 {
 	struct xen_eventfd_create create = {
 		.size = sizeof(create),
+		.flags = flags,
 		.dom = guest->dom,
 		.gone = -1,
 	};
@@ -101,22 +104,46 @@ static int create(const struct guest *guest)
 	return result;
 }
 
+/* While somebody else has the guest, and once he has let go of it. */
+static void test_beside(const struct guest *guest, const char *who, uint32_t flags)
+{
+	struct dm_op op = { .op = XEN_DMOP_inject_msi, .msi = { .addr = 0xfee00000 } };
+	struct privcmd_ioeventfd bell = registration(guest, keys[0], BASE, 3, new_eventfd());
+	struct privcmd_irqfd irq = {
+		.dm_op = (uintptr_t)&op,
+		.size = DM_OP_SIZE(msi),
+		.fd = new_eventfd(),
+		.dom = guest->dom,
+	};
+	int node = open_node(), file = must("XEN_EVENTFD_CREATE", create(guest, flags));
+	char line[96];
+
+	snprintf(line, sizeof(line), "an eventfd for a guest that %s", who);
+	ended(line, EBUSY, assign(node, &bell));
+	snprintf(line, sizeof(line), "an interrupt of a guest that %s", who);
+	ended(line, EBUSY, ioctl(node, IOCTL_PRIVCMD_IRQFD, &irq));
+	close(file);
+
+	ended("an eventfd when that is closed", 0, assign(node, &bell));
+	ended("he is refused then", EBUSY, create(guest, flags));
+	ended("an interrupt beside it", 0, ioctl(node, IOCTL_PRIVCMD_IRQFD, &irq));
+	ended("deassign of the eventfd", 0, deassign(node, &bell));
+	ended("he is refused for the interrupt's sake", EBUSY, create(guest, flags));
+	irq.flags = PRIVCMD_IRQFD_FLAG_DEASSIGN;
+	ended("deassign of the interrupt", 0, ioctl(node, IOCTL_PRIVCMD_IRQFD, &irq));
+	file = create(guest, flags);
+	ended("he is not when nothing is assigned", 0, file);
+	close(file);
+
+	ended("assign again", 0, assign(node, &bell));
+	close(node);
+	file = create(guest, flags);
+	ended("nor when this file is closed", 0, file);
+	close(file);
+}
+
 void test_native(const struct guest *guest)
 {
-	int node = open_node(), native = must("XEN_EVENTFD_CREATE", create(guest));
-	struct privcmd_ioeventfd call = registration(guest, keys[0], BASE, 3, new_eventfd());
-
-	ended("a guest that has a native file", EBUSY, assign(node, &call));
-	close(native);
-	ended("when that is closed", 0, assign(node, &call));
-	ended("a native file for it", EBUSY, create(guest));
-	ended("its deassign", 0, deassign(node, &call));
-	native = create(guest);
-	ended("a native file when nothing is assigned", 0, native);
-	close(native);
-	ended("assign again", 0, assign(node, &call));
-	close(node);
-	native = create(guest);
-	ended("a native file when this one is closed", 0, native);
-	close(native);
+	test_beside(guest, "has a native file", 0);
+	test_beside(guest, "is kept for an engine in userspace", XEN_EVENTFD_CREATE_RESERVE);
 }

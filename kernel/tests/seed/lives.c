@@ -2,6 +2,7 @@
 /* Ends amid kicks: the file is closed, its process is killed, the guest dies. */
 
 #include "check.h"
+#include "privcmd.h"
 #include "tests.h"
 
 #include <errno.h>
@@ -9,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -82,10 +84,18 @@ void test_death(const struct guest *guest)
 	int node = open_node(), eventfd = new_eventfd();
 	struct privcmd_ioeventfd call = registration(guest, key, BASE, 0, eventfd);
 	struct privcmd_ioeventfd later = registration(guest, key, BASE, 1, new_eventfd());
+	struct dm_op op = { .op = XEN_DMOP_inject_msi, .msi = { .addr = 0xfee00000, .data = 0x41 } };
+	struct privcmd_irqfd irq = {
+		.dm_op = (uintptr_t)&op,
+		.size = DM_OP_SIZE(msi),
+		.fd = new_eventfd(),
+		.dom = guest->dom,
+	};
 	char command[32];
 	int waited = 0;
 
 	ended("assign", 0, assign(node, &call));
+	ended("assign an interrupt", 0, ioctl(node, IOCTL_PRIVCMD_IRQFD, &irq));
 	await_count(2, eventfd);
 	snprintf(command, sizeof(command), "xl destroy %u", guest->dom);
 	must(command, system(command) == 0 ? 0 : -1);
@@ -96,5 +106,10 @@ void test_death(const struct guest *guest)
 	}
 	ended("assign for a guest that died", ENODEV, assign(node, &later));
 	ended("deassign of what died with it", ENODEV, deassign(node, &call));
+	signal_eventfd(irq.fd);
+	counted("its interrupt ended: a signal stays", 1, irq.fd);
+	ended("an interrupt for a guest that died", ENODEV, ioctl(node, IOCTL_PRIVCMD_IRQFD, &irq));
+	irq.flags = PRIVCMD_IRQFD_FLAG_DEASSIGN;
+	ended("deassign of one is no mistake", 0, ioctl(node, IOCTL_PRIVCMD_IRQFD, &irq));
 	close(node);
 }

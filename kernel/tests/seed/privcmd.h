@@ -60,6 +60,11 @@ struct dm_op {
 			uint64_t addr;
 		} msi;
 		struct {
+			uint32_t irq;
+			uint8_t level;
+			uint8_t pad[3];
+		} spi;
+		struct {
 			uint32_t vcpus;
 		} nr_vcpus;
 	};
