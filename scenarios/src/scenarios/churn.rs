@@ -29,7 +29,8 @@ pub(super) fn assign_under_load(play: &mut Play<'_>) -> Result<()> {
         await_count(&fleeting, 1)?;
         registered.end()?;
         taken(&fleeting)?;
-        // The guest rings both in turn, so three more of one are two of the other at least.
+        // The guest rings both in turn: from now on, three of one are two of the other at least.
+        steady_count += taken(&steady)?;
         steady_count += await_count(&steady, 3)?;
         ensure!(taken(&fleeting)? == 0, "signalled after deassign returned");
     }
@@ -47,18 +48,21 @@ pub(super) fn assign_under_load(play: &mut Play<'_>) -> Result<()> {
 }
 
 /// Two doorbells: one stays, the other's bytes are claimed and given back. Without a VMM its kicks
-/// vanish meanwhile; the other's never do.
+/// vanish meanwhile; the other's never do. Whoever rings it rings a third one after it, so that one
+/// can tell that it was rung.
 pub(super) fn claim_under_load(play: &mut Play<'_>) -> Result<()> {
-    let other = DOORBELL + 0x1000;
+    let (other, third) = (DOORBELL + 0x1000, DOORBELL + 0x2000);
     let mut guest = play.guest(&format!(
         "listen msi 0x41 stop; meet; until stop; write mmio:{DOORBELL:#x} 4 0; end; meet; say over | \
-         listen msi 0x42 halt; meet; until halt; write mmio:{other:#x} 4 0; end; meet"
+         listen msi 0x42 halt; meet; until halt; write mmio:{other:#x} 4 0; \
+         write mmio:{third:#x} 4 0; end; meet"
     ))?;
     let xen = play.xen()?;
     let ours = xen.guest(guest.dom())?;
-    let (steady, fleeting) = (new_eventfd()?, new_eventfd()?);
+    let (steady, fleeting, beat) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
     let (stop, halt) = (new_eventfd()?, new_eventfd()?);
     let _steady = ours.register_ioevent(&steady, &Mmio(DOORBELL), 0_u32)?;
+    let _beat = ours.register_ioevent(&beat, &Mmio(third), 0_u32)?;
     guest.start()?;
     let _stop = ours.register_irqfd(&stop, msi(0, 0x41))?;
     let _halt = ours.register_irqfd(&halt, msi(1, 0x42))?;
@@ -67,6 +71,9 @@ pub(super) fn claim_under_load(play: &mut Play<'_>) -> Result<()> {
         await_count(&fleeting, 1)?;
         registered.end()?;
         taken(&fleeting)?;
+        // Between two beats the other one is rung, and each kick is answered before the next.
+        taken(&beat)?;
+        await_count(&beat, 2)?;
         ensure!(taken(&fleeting)? == 0, "signalled after deassign returned");
     }
     signal(&stop)?;
