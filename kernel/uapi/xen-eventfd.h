@@ -13,7 +13,7 @@
  * fields that are not zero, are EINVAL. A struct that cannot be read or written is EFAULT.
  *
  * The control file also takes the requests of <xen/privcmd.h> IOCTL_PRIVCMD_IOEVENTFD,
- * IOCTL_PRIVCMD_IRQFD and IOCTL_PRIVCMD_RESTRICT; docs/seed-abi.md says where they differ.
+ * IOCTL_PRIVCMD_IRQFD and IOCTL_PRIVCMD_RESTRICT; xen-eventfd(4) says where they differ.
  */
 
 #ifndef _UAPI_XEN_EVENTFD_H
