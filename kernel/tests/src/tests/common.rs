@@ -9,13 +9,16 @@ use std::os::fd::OwnedFd;
 use std::time::Instant;
 use xen_eventfd::Port;
 use xen_eventfd_host::{EventChannels, LocalPort};
-use xen_eventfd_scenarios::play::{Guest, new_eventfd};
+use xen_eventfd_scenarios::play::{Guest, await_count, new_eventfd, taken};
 use xen_eventfd_scenarios::{PATIENCE, Play};
 
 /// The first device's registers.
 pub(super) const BASE: u64 = 0xFE00_0000;
 /// Its doorbell.
 pub(super) const DOORBELL: u64 = BASE + 0x50;
+
+/// Another device's doorbell, for what a guest is to ring between two kicks.
+pub(super) const BEAT: u64 = DOORBELL + 0x1000;
 
 /// A guest that waits, for tests that want none to do anything.
 pub(super) const IDLE: &str = "say never";
@@ -70,6 +73,14 @@ pub(super) fn two_queues(file: &GuestFile) -> Result<[OwnedFd; 2]> {
     Ok(queues)
 }
 
+/// Waits until a vCPU that rings something and then its beat, in turn, has rung that from now on. If
+/// its eventfd were to be signalled, it has been when this returns.
+pub(super) fn rung_again(beat: &OwnedFd) -> Result<()> {
+    taken(beat)?;
+    // Between two beats it rings the other once, and each kick is answered before the next.
+    await_count(beat, 2).map(drop)
+}
+
 /// A guest that rings these two, each from a vCPU of its own, until it is told to stop.
 pub(super) struct Ringing {
     pub(super) guest: Guest,
@@ -78,9 +89,20 @@ pub(super) struct Ringing {
 
 impl Ringing {
     pub(super) fn start(play: &Play<'_>) -> Result<Self> {
+        Self::doing(play, ["", ""])
+    }
+
+    /// After each ring it rings [`BEAT`], with the queue's number.
+    pub(super) fn with_beats(play: &Play<'_>) -> Result<Self> {
+        let beat = |value| format!("; write mmio:{BEAT:#x} 4 {value}");
+        Self::doing(play, [&beat(0), &beat(1)])
+    }
+
+    fn doing(play: &Play<'_>, more: [&str; 2]) -> Result<Self> {
+        let [first, second] = more;
         let mut guest = play.guest(&format!(
-            "listen evtchn stop; meet; until stop; write mmio:{DOORBELL:#x} 4 0; end | \
-             listen evtchn halt; meet; until halt; write mmio:{DOORBELL:#x} 4 1; end"
+            "listen evtchn stop; meet; until stop; write mmio:{DOORBELL:#x} 4 0{first}; end | \
+             listen evtchn halt; meet; until halt; write mmio:{DOORBELL:#x} 4 1{second}; end"
         ))?;
         guest.start()?;
         let bells = [Bell::to(play, &mut guest, "stop")?, Bell::to(play, &mut guest, "halt")?];

@@ -290,6 +290,7 @@ pub(super) fn races(play: &mut Play<'_>) -> Result<()> {
     file.stats()?;
     ensure!(left::interrupts()? == bound, "a port of an assignment that is gone is kept");
     println!("{deassigned} deassigned, {gone} closed before");
+    ensure!(deassigned > 0 && gone > 0, "one of them was always the first: there was no race");
     stop.ring()?;
     guest.finish()?;
     Ok(())

@@ -1,5 +1,6 @@
 //! What must not be left behind, by the kernel's and by Xen's own lists.
 
+use super::common::until;
 use anyhow::{Result, ensure};
 use xen_eventfd::DomId;
 use xen_eventfd_scenarios::Play;
@@ -13,6 +14,14 @@ pub(super) fn interrupts() -> Result<usize> {
 /// The ports of this domain that Xen has connected to a guest's.
 pub(super) fn ports(dom: DomId) -> Result<usize> {
     Ok(Lists::look()?.channels_to.get(&dom).copied().unwrap_or(0))
+}
+
+/// Waits until nothing of this domain leads to a guest that is dead, and nobody serves it: those
+/// who serve every guest let go of it a little later than the module.
+pub(super) fn nothing_of_the_dead(play: &Play<'_>, dom: DomId) -> Result<()> {
+    let servers = play.stage().servers(dom)?;
+    ensure!(servers.is_empty(), "servers {servers:?} of a dead guest are left");
+    until("no port leads to a dead guest", || Ok(ports(dom)? == 0))
 }
 
 /// What a guest has of others before the module takes it.

@@ -1,14 +1,14 @@
 //! Files, processes and guests that come and go amid kicks. After each, nothing is left.
 
-use super::common::{Bell, DOORBELL, Ringing, refused, two_queues};
-use super::left::Before;
+use super::common::{BEAT, Bell, DOORBELL, Ringing, refused, rung_again, two_queues};
+use super::left::{self, Before};
 use super::processes::{heir_of, holder_of, owner_of};
 use crate::device::request::{ASSIGN, DEASSIGN};
 use crate::device::structs::{Create, Doorbell};
 use crate::device::{Control, GuestFile, ask_number};
 use anyhow::{Context, Result, anyhow, ensure};
 use rustix::io::Errno;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use xen_eventfd::DomId;
@@ -32,7 +32,8 @@ pub(super) fn assign_under_load(play: &mut Play<'_>) -> Result<()> {
         await_count(&fleeting, 1)?;
         file.deassign(&queue)?;
         taken(&fleeting)?;
-        // The guest rings both in turn, so three more of one are two of the other at least.
+        // The guest rings both in turn: from now on, three of one are two of the other at least.
+        count += taken(&steady)?;
         count += await_count(&steady, 3)?;
         ensure!(taken(&fleeting)? == 0, "signalled after deassign returned");
     }
@@ -46,14 +47,16 @@ pub(super) fn assign_under_load(play: &mut Play<'_>) -> Result<()> {
 }
 
 pub(super) fn claim_under_load(play: &mut Play<'_>) -> Result<()> {
-    let other = DOORBELL + 0x1000;
+    let other = DOORBELL + 0x2000;
     let mut guest = play.guest(&format!(
         "listen evtchn stop; meet; until stop; write mmio:{DOORBELL:#x} 4 0; end | \
-         listen evtchn halt; meet; until halt; write mmio:{other:#x} 4 0; end"
+         listen evtchn halt; meet; until halt; write mmio:{other:#x} 4 0; \
+         write mmio:{BEAT:#x} 4 0; end"
     ))?;
     let file = GuestFile::of(guest.dom())?;
-    let (steady, fleeting) = (new_eventfd()?, new_eventfd()?);
+    let (steady, fleeting, beat) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
     file.assign(&Doorbell::value(DOORBELL, 4, 0, &steady))?;
+    file.assign(&Doorbell::value(BEAT, 4, 0, &beat))?;
     guest.start()?;
     let bells = [Bell::to(play, &mut guest, "stop")?, Bell::to(play, &mut guest, "halt")?];
     let queue = Doorbell::value(other, 4, 0, &fleeting);
@@ -62,7 +65,7 @@ pub(super) fn claim_under_load(play: &mut Play<'_>) -> Result<()> {
         await_count(&fleeting, 1)?;
         file.deassign(&queue)?;
         taken(&fleeting)?;
-        thread::sleep(Duration::from_millis(2));
+        rung_again(&beat)?;
         ensure!(taken(&fleeting)? == 0, "signalled after deassign returned");
     }
     bells.iter().try_for_each(Bell::ring)?;
@@ -93,60 +96,85 @@ pub(super) fn close_under_load(play: &mut Play<'_>) -> Result<()> {
 pub(super) fn churn(play: &mut Play<'_>) -> Result<()> {
     /// Of each of the two threads.
     const ROUNDS: u32 = 5000;
-    let ringing = Ringing::start(play)?;
+    /// Rounds from one in which the guest is waited for to the next: that takes longer than all else.
+    const WAITS: u32 = 25;
+    let ringing = Ringing::with_beats(play)?;
     let dom = ringing.guest.dom();
     let before = Before::look(play, dom)?;
     let control = Control::open()?;
     let file = control.create(&Create::of(dom))?;
     let number = file.number();
     let kicks = [new_eventfd()?, new_eventfd()?];
+    let beats = [new_eventfd()?, new_eventfd()?];
     let queue = |value: usize| Doorbell::value(DOORBELL, 4, value as u64, &kicks[value]);
+    let beating = |file: &GuestFile| {
+        (0..).zip(&beats).try_for_each(|(value, beat)| {
+            file.assign(&Doorbell::value(BEAT, 4, value, beat)).context("a beat")
+        })
+    };
     let done = AtomicBool::new(false);
-    let (mut closed, mut met) = (0, 0);
+    // Kicks that came between an assignment and its end; what the other thread asked of no file, or
+    // of one that did not know what it meant.
+    let (met, missed) = ([AtomicU64::new(0), AtomicU64::new(0)], AtomicU64::new(0));
+    // After a deassign: whether the guest is given the time to ring again or not.
+    let quiet = |value: usize, round: u32| -> Result<()> {
+        met[value].fetch_add(taken(&kicks[value])?, Ordering::Relaxed);
+        if round.is_multiple_of(WAITS) {
+            rung_again(&beats[value])?;
+        }
+        ensure!(taken(&kicks[value])? == 0, "signalled after deassign returned");
+        Ok(())
+    };
+    let mut closed = 0;
     let file = thread::scope(|scope| -> Result<GuestFile> {
-        let other = scope.spawn(|| -> Result<(u32, u32)> {
-            let (mut rounds, mut missed) = (0, 0);
+        let other = scope.spawn(|| -> Result<u32> {
+            let mut rounds = 0;
             while rounds < ROUNDS || !done.load(Ordering::Relaxed) {
                 let ask = |request| ask_number(number, request, &mut queue(0).bytes());
                 match ask(ASSIGN) {
                     Ok(()) => rounds += 1,
-                    Err(Errno::BADF) => missed += 1,
+                    Err(Errno::BADF) => {
+                        missed.fetch_add(1, Ordering::Relaxed);
+                    }
                     Err(errno) => return Err(errno).context("assign by the other thread"),
                 }
                 match ask(DEASSIGN) {
-                    Ok(()) => {
-                        taken(&kicks[0])?;
-                        ensure!(taken(&kicks[0])? == 0, "signalled after deassign returned");
-                    }
+                    Ok(()) => quiet(0, rounds)?,
                     // The file is closed, or a new one.
-                    Err(Errno::BADF | Errno::NOENT) => missed += 1,
+                    Err(Errno::BADF | Errno::NOENT) => {
+                        missed.fetch_add(1, Ordering::Relaxed);
+                    }
                     Err(errno) => return Err(errno).context("deassign by the other thread"),
                 }
             }
-            Ok((rounds, missed))
+            Ok(rounds)
         });
         let mut rounds = |mut file: GuestFile| -> Result<GuestFile> {
             for round in 1..=ROUNDS {
                 file.assign(&queue(1))?;
                 file.deassign(&queue(1))?;
-                taken(&kicks[1])?;
-                ensure!(taken(&kicks[1])? == 0, "signalled after deassign returned");
+                quiet(1, round)?;
                 if round % 25 == 0 {
                     file = reopened(&control, file, dom)?;
+                    beating(&file)?;
                     closed += 1;
                 }
             }
             Ok(file)
         };
-        let ours = rounds(file);
+        let ours = beating(&file).and_then(|()| rounds(file));
         done.store(true, Ordering::Relaxed);
-        let (others, missed) = other.join().map_err(|_| anyhow!("the other thread panicked"))??;
+        let others = other.join().map_err(|_| anyhow!("the other thread panicked"))??;
         let file = ours?;
         ensure!(others >= ROUNDS);
-        met = missed;
         Ok(file)
     })?;
-    println!("closed {closed} times; {met} requests of the other thread came too late");
+    let (met, missed) = (met.map(AtomicU64::into_inner), missed.into_inner());
+    println!(
+        "closed {closed} times; {missed} requests of the other thread came too late; {met:?} kicks"
+    );
+    // If one of these never happened, nothing has met what it was to meet.
+    ensure!(missed > 0 && met.iter().all(|kicks| *kicks > 0), "it was too calm");
     // A fresh registration is served as ever.
     let fresh = two_queues(&file)?;
     fresh.iter().try_for_each(|kick| await_count(kick, 2).map(drop))?;
@@ -189,7 +217,10 @@ pub(super) fn guest_destroyed(play: &mut Play<'_>) -> Result<()> {
         play.guest(&format!("{endless} | repeat 1000000; write mmio:{DOORBELL:#x} 4 1; end"))?;
     let mut other = play.guest(&format!("repeat 200; write mmio:{DOORBELL:#x} 4 0; end"))?;
     let kicks = [new_eventfd()?, new_eventfd()?, new_eventfd()?];
-    let (file, others) = (GuestFile::of(doomed.dom())?, GuestFile::of(other.dom())?);
+    let before = Before::look(play, other.dom())?;
+    let others = GuestFile::of(other.dom())?;
+    let bound = left::interrupts()?;
+    let file = GuestFile::of(doomed.dom())?;
     let queue = |value, kick| Doorbell::value(DOORBELL, 4, value, kick);
     file.assign(&queue(0, &kicks[0]))?;
     file.assign(&queue(1, &kicks[1]))?;
@@ -207,12 +238,16 @@ pub(super) fn guest_destroyed(play: &mut Play<'_>) -> Result<()> {
     refused(file.assign(&queue(7, &kicks[0])), Errno::NODEV, "assign to a dead guest")?;
     refused(file.deassign(&queue(0, &kicks[0])), Errno::NODEV, "deassign from a dead guest")?;
     refused(GuestFile::of(doomed.dom()), Errno::NODEV, "create of a dead guest")?;
+    let interrupts = left::interrupts()?;
+    ensure!(interrupts == bound, "{interrupts} interrupts, and {bound} before the dead guest's");
+    left::nothing_of_the_dead(play, doomed.dom())?;
     drop(file);
     // The others are served as before.
     other.start()?;
     other.finish()?;
     ensure!(taken(&kicks[2])? == 200);
-    Ok(())
+    drop(others);
+    before.nothing_is_left(play)
 }
 
 pub(super) fn handed_over(play: &mut Play<'_>) -> Result<()> {
