@@ -1,7 +1,7 @@
 //! Callers who pass anything.
 
 use super::calls::{self, Call, Setting};
-use super::common::{Bell, DOORBELL, IDLE};
+use super::common::{BASE, Bell, DOORBELL, IDLE};
 use super::kernel_log;
 use super::left::Before;
 use super::random::{self, ERRNOS, Random};
@@ -14,10 +14,26 @@ use anyhow::{Result, bail, ensure};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use xen_eventfd::DomId;
 use xen_eventfd_scenarios::Play;
 use xen_eventfd_scenarios::play::{await_count, new_eventfd};
 
 const CALLS: u32 = 100_000;
+
+/// Of so many, one is of the patch's ABI.
+const PATCH: usize = 3;
+
+/// What comes to him who calls by the patch's ABI, beside success.
+const OF_PATCH: [Errno; 8] = [
+    Errno::BADF,
+    Errno::BUSY,
+    Errno::EXIST,
+    Errno::FAULT,
+    Errno::INVAL,
+    Errno::NODEV,
+    Errno::OPNOTSUPP,
+    Errno::PERM,
+];
 
 /// Lines that all of this may add to the kernel's log.
 const LOGGED: usize = 50;
@@ -27,15 +43,34 @@ struct Caller<'a> {
     random: Random,
     setting: &'a Setting,
     calls: Vec<Call>,
+    eventfds: Vec<i32>,
     /// Eventfds, other files, and numbers that are not open.
     descriptors: Vec<i32>,
+    /// Whom the patch's ABI is to serve.
+    shared: DomId,
+    /// What its pointers point to, if anything.
+    memory: Box<[u8; 512]>,
     /// To ask through instead of the setting's: it may be confined.
     control: Control,
     /// Of the guest that is nobody's, now and then.
     second: Option<GuestFile>,
-    /// How often each errno came; 0 is success.
-    answers: BTreeMap<i32, u32>,
+    /// How often each errno came, by our ABI and by the patch's; 0 is success.
+    answers: [BTreeMap<i32, u32>; 2],
 }
+
+/// `struct xen_dm_op` of what can be, of what a guest without lines has not, and of no interrupt:
+/// an operation, padding, and what it is about.
+const OPERATIONS: [[u32; 6]; 8] = [
+    INJECT_MSI,
+    INJECT_MSI,
+    INJECT_MSI,
+    [19, 0, 33, 1, 0, 0],
+    [9, 0, 0x0105, 0, 0, 0],
+    [8, 0, 0x0300_0000, 1, 0, 0],
+    [14, 0, 0x41, 0, 0xFED0_0000, 0],
+    [20, 0, 0, 0, 0, 0],
+];
+const INJECT_MSI: [u32; 6] = [14, 0, 0x41, 0, 0xFEE0_0000, 0];
 
 impl Caller<'_> {
     /// A struct that is like a good one.
@@ -88,16 +123,14 @@ impl Caller<'_> {
 
     /// One call, of whatever kind.
     fn call(&mut self) -> Result<()> {
-        if self.random.once_in(1000) {
+        if self.random.once_in(400) {
             self.control = Control::open()?;
         }
         if self.random.once_in(200) {
             self.second = None;
         }
-        let answer = match self.random.below(50) {
-            0 => self.privcmd(),
-            _ => self.native(),
-        };
+        let patch = self.random.once_in(PATCH);
+        let answer = if patch { self.privcmd() } else { self.native() };
         let errno = match answer {
             Ok(file) => {
                 self.second = file.or_else(|| self.second.take());
@@ -106,7 +139,7 @@ impl Caller<'_> {
             Err(errno) if ERRNOS.contains(&errno) => errno.raw_os_error(),
             Err(errno) => bail!("an errno that nothing speaks of: {errno:?}"),
         };
-        *self.answers.entry(errno).or_default() += 1;
+        *self.answers[usize::from(patch)].entry(errno).or_default() += 1;
         Ok(())
     }
 
@@ -138,39 +171,69 @@ impl Caller<'_> {
         }
     }
 
-    /// A request of privcmd, for the guest that is nobody's or for none.
+    /// A request of privcmd that is like a good one: of a guest, of one that is somebody's, of none.
     fn privcmd(&mut self) -> Result<Option<GuestFile>, Errno> {
-        let free = self.setting.free.dom().0;
-        let dom = if self.random.once_in(4) {
-            u16::from_le_bytes([self.random.byte(), self.random.byte()])
-        } else {
-            free
+        let dom = match self.random.below(30) {
+            0 => self.setting.guest.dom().0,
+            1 => self.setting.free.dom().0,
+            2 => u16::from_le_bytes([self.random.byte(), self.random.byte()]),
+            _ => self.shared.0,
         };
-        let request = *self.random.one_of(&[PRIVCMD_IOEVENTFD, PRIVCMD_IOEVENTFD, PRIVCMD_IRQFD]);
-        if self.random.once_in(50) {
+        if self.random.once_in(300) {
             return ask(&self.control, RESTRICT, &mut dom.to_ne_bytes());
         }
-        // What the pointers point to, if anything.
-        let there: Vec<u8> = (0..64).map(|_| self.random.byte()).collect();
-        let place = there.as_ptr().expose_provenance() as u64;
-        let pointer = |random: &mut Random| if random.once_in(3) { random.next() } else { place };
-        let mut bytes = Vec::new();
-        bytes.extend(pointer(&mut self.random).to_ne_bytes());
-        if request == PRIVCMD_IOEVENTFD {
-            bytes.extend(pointer(&mut self.random).to_ne_bytes());
-            bytes.extend((DOORBELL & !0xFF).to_ne_bytes());
-            bytes.extend(self.random.word(&[0, 1, 2, 3, 4, 8, u32::MAX]));
-            bytes.extend(self.random.one_of(&self.descriptors).to_ne_bytes());
-            bytes.extend(self.random.word(&[0, 1, 1, 1, 2, 4096, 4097]));
-            bytes.extend(self.random.word(&[0, 1, 2, u32::MAX]));
-        } else {
-            bytes.extend(self.random.word(&[0, 8, 16, 24, 32, u32::MAX]));
-            bytes.extend(self.random.one_of(&self.descriptors).to_ne_bytes());
-        }
-        bytes.extend(self.random.word(&[0, 0, 0, 1, 1, 2, u32::MAX]));
+        let request = *self.random.one_of(&[PRIVCMD_IOEVENTFD, PRIVCMD_IOEVENTFD, PRIVCMD_IRQFD]);
+        let mut bytes = if request == PRIVCMD_IRQFD { self.irqfd() } else { self.ioeventfd() };
+        bytes.extend(self.random.word(&[0, 0, 0, 0, 1, 1, 1, 1, 2, u32::MAX]));
         bytes.extend(dom.to_ne_bytes());
         bytes.extend([0, 0]);
         ask(&self.control, request, &mut bytes)
+    }
+
+    /// Where this is in memory of ours, or anywhere.
+    fn pointer(&mut self, offset: usize) -> [u8; 8] {
+        let place = self.memory.as_ptr().expose_provenance() + offset;
+        let pointer = if self.random.once_in(20) { self.random.next() } else { place as u64 };
+        pointer.to_ne_bytes()
+    }
+
+    fn eventfd(&mut self) -> [u8; 4] {
+        let any = self.random.once_in(8);
+        self.random.one_of(if any { &self.descriptors } else { &self.eventfds }).to_ne_bytes()
+    }
+
+    /// `struct privcmd_ioeventfd`, up to its flags.
+    fn ioeventfd(&mut self) -> Vec<u8> {
+        let key = 64 * self.random.below(3);
+        let (ioreq, ports) = (self.pointer(key), self.pointer(key));
+        let device = BASE + 0x1000 * u64::from(self.random.byte() % 2);
+        let last = u64::MAX - u64::from(self.random.byte());
+        let addr = if self.random.once_in(20) { last } else { device };
+        [
+            &ioreq[..],
+            &ports,
+            &addr.to_ne_bytes(),
+            &self.random.word(&[4, 4, 4, 4, 4, 1, 2, 8, 0, 3, u32::MAX]),
+            &self.eventfd(),
+            &self.random.word(&[1, 1, 1, 1, 1, 1, 1, 1, 0, 2, 4096, 4097]),
+            &self.random.word(&[0, 0, 1, 1, 2, 2, 3, 3, 0xFFFF, 0x1_0000]),
+        ]
+        .concat()
+    }
+
+    /// `struct privcmd_irqfd`, up to its flags. A guest that hears of it can take that vector.
+    fn irqfd(&mut self) -> Vec<u8> {
+        let operation = *self.random.one_of(&OPERATIONS);
+        for (place, word) in self.memory.chunks_exact_mut(4).zip(operation) {
+            place.copy_from_slice(&word.to_ne_bytes());
+        }
+        if self.random.once_in(10) {
+            // Another operation, or padding that is none.
+            self.memory[self.random.below(8)] = self.random.byte();
+        }
+        let dm_op = self.pointer(0);
+        let size = self.random.word(&[24, 24, 24, 24, 32, 256, 257, 23, 16, 0, u32::MAX]);
+        [&dm_op[..], &size, &self.eventfd()].concat()
     }
 }
 
@@ -183,26 +246,33 @@ pub(super) fn random(play: &mut Play<'_>) -> Result<()> {
         "listen evtchn call; listen evtchn stop; meet; until stop; {rings}; end | \
          listen evtchn halt; meet; until halt; {rings}; end"
     ))?;
-    let free = play.guest(IDLE)?;
+    let (free, shared) = (play.guest(IDLE)?, play.guest(IDLE)?);
     guest.start()?;
     let bells = [Bell::to(play, &mut guest, "stop")?, Bell::to(play, &mut guest, "halt")?];
-    let before = [Before::look(play, guest.dom())?, Before::look(play, free.dom())?];
+    let before = [guest.dom(), free.dom(), shared.dom()]
+        .into_iter()
+        .map(|dom| Before::look(play, dom))
+        .collect::<Result<Vec<_>>>()?;
     let setting = Setting::of(guest, free)?;
     let seed = random::seed()?;
     let logged = kernel_log::lines()?.len();
     let eventfds = (0..8).map(|_| new_eventfd()).collect::<Result<Vec<OwnedFd>>>()?;
     let (reader, writer) = rustix::pipe::pipe()?;
-    let mut descriptors: Vec<i32> = eventfds.iter().map(AsRawFd::as_raw_fd).collect();
+    let numbers: Vec<i32> = eventfds.iter().map(AsRawFd::as_raw_fd).collect();
+    let mut descriptors = numbers.clone();
     let others = [reader.as_raw_fd(), writer.as_raw_fd(), setting.file.number()];
     descriptors.extend(others.into_iter().chain([-1, i32::MIN, i32::MAX, 1 << 20]));
     let mut caller = Caller {
         random: Random::new(seed),
         setting: &setting,
         calls: calls::all(&setting),
+        eventfds: numbers,
         descriptors,
+        shared: shared.dom(),
+        memory: Box::new([0; 512]),
         control: Control::open()?,
         second: None,
-        answers: BTreeMap::new(),
+        answers: Default::default(),
     };
     for nth in 0..CALLS {
         if let Err(error) = caller.call() {
@@ -210,13 +280,17 @@ pub(super) fn random(play: &mut Play<'_>) -> Result<()> {
         }
     }
     let Caller { answers, control, second, .. } = caller;
-    println!("{CALLS} calls, by errno: {answers:?}");
-    let few = [0, Errno::INVAL.raw_os_error(), Errno::NOENT.raw_os_error()];
-    ensure!(
-        few.iter().all(|answer| answers.get(answer).is_some_and(|count| *count > 1000)),
-        "these calls were too much alike: {answers:?}"
-    );
-    ensure!(answers.values().sum::<u32>() == CALLS);
+    let [ours, patch] = &answers;
+    let [calls, of_patch] = [ours, patch].map(|answers| answers.values().sum::<u32>());
+    println!("{calls} calls by our ABI, by errno: {ours:?}");
+    println!("{of_patch} calls by the patch's, by errno: {patch:?}");
+    let often = |answers: &BTreeMap<i32, u32>, wanted: &[Errno], times| {
+        let wanted = wanted.iter().map(|errno| errno.raw_os_error());
+        wanted.chain([0]).all(|errno| answers.get(&errno).is_some_and(|count| *count > times))
+    };
+    ensure!(often(ours, &[Errno::INVAL, Errno::NOENT], 1000), "too much alike: {ours:?}");
+    ensure!(often(patch, &OF_PATCH, 100), "too much alike: {patch:?}");
+    ensure!(calls + of_patch == CALLS && of_patch > CALLS / 4);
     let Setting { control: first, file, mut guest, free: _free, .. } = setting;
     drop((control, second, first, file, eventfds));
     before.iter().try_for_each(|before| before.nothing_is_left(play))?;

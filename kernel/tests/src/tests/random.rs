@@ -2,15 +2,16 @@
 
 use anyhow::Result;
 use rustix::io::Errno;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Where the random numbers begin, unless `KERNEL_TEST_SEED` says otherwise.
-const SEED: u64 = 0x5EED_E7EF_D000_0001;
-
-/// The seed of this run, which it prints.
+/// The seed of this run, which it prints: `KERNEL_TEST_SEED`, or another one each time.
 pub(super) fn seed() -> Result<u64> {
     let seed = match std::env::var("KERNEL_TEST_SEED") {
         Ok(seed) => seed.parse()?,
-        Err(_) => SEED,
+        Err(_) => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+            now.as_secs() << 30 | u64::from(now.subsec_nanos())
+        }
     };
     println!("KERNEL_TEST_SEED={seed}");
     Ok(seed)
