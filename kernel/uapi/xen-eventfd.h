@@ -42,7 +42,7 @@ struct xen_eventfd_query {
 	__u32 max_doorbells;	/* out: of one guest */
 	__u32 max_held;		/* out: distinct kicks that are kept for one guest */
 	__u32 max_missed;	/* out: distinct kicks that are kept for one fallback */
-	__u32 max_irqs;		/* out: of one guest; as many channels again */
+	__u32 max_irqs;		/* out: of one guest; and channels, in either direction */
 };
 
 /* Only keeps the guest for the caller: it sets no server up, and every assignment is EOPNOTSUPP. */
@@ -184,7 +184,8 @@ enum xen_eventfd_irq_kind {
 /* Lines are test-and-set in Xen: raising one that is up does nothing. */
 enum xen_eventfd_trigger {
 	XEN_EVENTFD_PULSE = 0,		/* raise and lower at once */
-	XEN_EVENTFD_LEVEL = 1,		/* raise; XEN_EVENTFD_LOWER lowers */
+	/* Raise; XEN_EVENTFD_LOWER lowers, and so does the end of the line's last assignment. */
+	XEN_EVENTFD_LEVEL = 1,
 };
 
 /*

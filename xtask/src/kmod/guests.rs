@@ -11,6 +11,9 @@ use crate::{boots::place, tally::Tally};
 /// How long one boot's tests may take.
 const TIMEOUT: Duration = Duration::from_secs(1800);
 
+/// Has the tests with random calls make those of an earlier run, which has printed it.
+const SEED: &str = "KERNEL_TEST_SEED";
+
 /// What goes into dom0 beside the module.
 #[derive(Debug)]
 pub(super) struct Guests {
@@ -38,7 +41,10 @@ impl Guests {
             .put(Boot::new(kind).cpus(cpus).name(format!("kmod-guests-{}-{cpus}", kind.name())))
             .payload("bin/kernel-test", &self.tests)
             .payload("lab/guest", &self.guest);
-        let mut script = "kernel-test run".to_owned();
+        let mut script = match std::env::var(SEED) {
+            Ok(seed) => format!("{SEED}={} kernel-test run", quote(&seed)),
+            Err(_) => "kernel-test run".to_owned(),
+        };
         // On one CPU nothing happens at once.
         if races {
             script.push_str(" --races");

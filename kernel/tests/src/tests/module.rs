@@ -1,19 +1,32 @@
 //! The module comes and goes.
 
-use super::common::IDLE;
-use super::left::interrupts;
+use super::common::{IDLE, Ringing, two_queues};
+use super::left::{Before, interrupts};
 use super::processes::heir_of;
+use super::shown::in_debugfs;
 use crate::device::structs::Create;
 use crate::device::{Control, GuestFile, NODE};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
+use rustix::io::Errno;
+use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use xen_eventfd_scenarios::Play;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use xen_eventfd::DomId;
+use xen_eventfd_scenarios::play::await_count;
+use xen_eventfd_scenarios::{PATIENCE, Play};
 
 const FILE: &str = "/lib/modules/xen-eventfd.ko";
 
 fn goes() -> Result<bool> {
     Ok(Command::new("rmmod").arg("xen_eventfd").stderr(Stdio::null()).status()?.success())
+}
+
+fn comes() -> Result<()> {
+    ensure!(Command::new("insmod").arg(FILE).status()?.success(), "it does not come back");
+    Ok(())
 }
 
 pub(super) fn pinned(play: &mut Play<'_>) -> Result<()> {
@@ -31,11 +44,70 @@ pub(super) fn pinned(play: &mut Play<'_>) -> Result<()> {
     let mut heir = heir_of(Control::open()?)?;
     ensure!(!goes()?, "it went while a child had a control file");
     heir.kill()?;
+    let file = GuestFile::of(guest.dom())?;
+    let shown = File::open(in_debugfs(guest.dom())?)?;
+    drop(file);
+    ensure!(!goes()?, "it went while a file of debugfs was open, of a guest that is let go of");
+    drop(shown);
     ensure!(goes()?, "it does not go");
     ensure!(!Path::new(NODE).exists() && interrupts()? == 0);
     ensure!(play.stage().servers(guest.dom())?.is_empty());
-    let back = Command::new("insmod").arg(FILE).status()?;
-    ensure!(back.success(), "it does not come back");
+    comes()?;
     GuestFile::of(guest.dom())?;
     Ok(())
+}
+
+/// Takes a guest amid its kicks, serves it and lets go of it, whenever the module is there. How often.
+fn serve_until(dom: DomId, over: &AtomicBool) -> Result<u32> {
+    let mut served = 0;
+    while !over.load(Ordering::Relaxed) {
+        match GuestFile::of(dom) {
+            Ok(file) => {
+                let queues = two_queues(&file)?;
+                queues.iter().try_for_each(|queue| await_count(queue, 1).map(drop))?;
+                served += 1;
+            }
+            // It is gone, or about to go; or what is to become rmmod has not closed the last file yet.
+            Err(Errno::NOENT | Errno::NODEV | Errno::NXIO | Errno::BUSY) => {}
+            Err(errno) => return Err(errno).context("taking the guest"),
+        }
+        // For the module to go in.
+        thread::sleep(Duration::from_millis(u64::from(served % 5)));
+    }
+    Ok(served)
+}
+
+pub(super) fn amid_opens(play: &mut Play<'_>) -> Result<()> {
+    const TIMES: u32 = 20;
+    let ringing = Ringing::start(play)?;
+    let dom = ringing.guest.dom();
+    let before = Before::look(play, dom)?;
+    let over = AtomicBool::new(false);
+    let (mut went, mut refused) = (0, 0);
+    let served = thread::scope(|scope| {
+        let server = scope.spawn(|| serve_until(dom, &over));
+        let mut go = || -> Result<()> {
+            let since = Instant::now();
+            while went < TIMES && !server.is_finished() {
+                if goes()? {
+                    went += 1;
+                    comes()?;
+                } else {
+                    refused += 1;
+                    ensure!(since.elapsed() < PATIENCE, "it went {went} times in all this time");
+                }
+            }
+            Ok(())
+        };
+        let gone = go();
+        over.store(true, Ordering::Relaxed);
+        let served = server.join().map_err(|_| anyhow!("the serving thread panicked"))?;
+        gone.and(served)
+    })?;
+    println!(
+        "it went {went} times and was held {refused} times; the guest was served {served} times"
+    );
+    ensure!(refused > 0 && served > 0, "nobody had it open");
+    before.nothing_is_left(play)?;
+    ringing.stop()
 }

@@ -21,7 +21,7 @@ pub(super) fn mounted(kind: &str, place: &str) -> Result<()> {
 }
 
 /// debugfs's file of a guest.
-fn in_debugfs(dom: DomId) -> Result<PathBuf> {
+pub(super) fn in_debugfs(dom: DomId) -> Result<PathBuf> {
     mounted("debugfs", "/sys/kernel/debug")?;
     Ok(PathBuf::from(format!("/sys/kernel/debug/xen-eventfd/{}", dom.0)))
 }
