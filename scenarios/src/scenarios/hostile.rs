@@ -258,8 +258,8 @@ fn stops_of(ours: &xen_eventfd::Guest) -> Result<Vec<(OwnedFd, xen_eventfd::IrqF
 
 pub(super) fn hostile_channel(play: &mut Play<'_>) -> Result<()> {
     let mut guest = play.guest(
-        "listen evtchn stop; listen evtchn flood; meet; until stop; send flood 10; end | \
-         listen evtchn halt; meet; until halt; send flood 10; end",
+        "listen evtchn stop; listen evtchn flood; meet; until stop; send flood 10; end; send flood 10 | \
+         listen evtchn halt; meet; until halt; send flood 10; end; send flood 10",
     )?;
     let xen = play.xen()?;
     let ours = xen.guest(guest.dom())?;
@@ -273,7 +273,6 @@ pub(super) fn hostile_channel(play: &mut Play<'_>) -> Result<()> {
     neighbour.is_served(play, "beside a flooded event channel")?;
     drop(flooded);
     taken(&flood)?;
-    ensure!(taken(&flood)? == 0, "signalled after the end of the registration");
     for name in STOPS {
         let stop = new_eventfd()?;
         signal(&stop)?;
@@ -281,6 +280,7 @@ pub(super) fn hostile_channel(play: &mut Play<'_>) -> Result<()> {
     }
     guest.finish()?;
     guest.tell(play);
+    ensure!(taken(&flood)? == 0, "signalled after the end of the registration");
     neighbour.is_served(play, "alone")?;
     neighbour.leaves(play)
 }
