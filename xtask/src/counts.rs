@@ -26,12 +26,12 @@ pub(crate) fn run(step: Step) -> Result<Tally> {
 fn count(output: &str) -> Counts {
     let mut counts = (0, 0);
     for line in output.lines() {
-        let line = line.trim_start();
+        // Indented it is what nextest shows of a test that failed, and has counted itself.
         if let Some(result) = line.strip_prefix("test result: ") {
             // `ok. 3 passed; 0 failed; 1 ignored; ...`
             let said = result.split_once(". ").map_or("", |(_, said)| said);
             add(&mut counts, said.split(';'));
-        } else if let Some((_, said)) = summary(line) {
+        } else if let Some((_, said)) = summary(line.trim_start()) {
             add(&mut counts, said.split(','));
         }
     }
@@ -87,6 +87,7 @@ test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out; fin
     fn nextest_has_one_summary() {
         let output = "\
 ------------
+    test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 103 filtered out
      Summary [  47.604s] 276 tests run: 275 passed, 1 failed, 9 skipped
         FAIL [  31.114s] (276/276) xen-eventfd-cli::run a_backend
 error: test run failed
