@@ -18,7 +18,7 @@ use xen_eventfd_scenarios::withstood::{Accesses, Neighbour};
 /// How much, and where.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Accesses of the hostile guest in a PV dom0; in a PVH one, where each takes longer, a tenth
+    /// Accesses of the hostile guest in a PV dom0; in a PVH one, where each takes longer, a thirtieth
     #[arg(long, default_value_t = 1_000_000)]
     accesses: u64,
     /// The kind of dom0; both if not given
@@ -50,7 +50,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Tally> {
     let engines = arguments.engine.map_or_else(|| ENGINES.to_vec(), |one| vec![one]);
     let mut boots = Boots::new();
     for dom0 in kinds {
-        let accesses = if dom0 == Dom0::Pv { arguments.accesses } else { arguments.accesses / 10 };
+        let accesses = if dom0 == Dom0::Pv { arguments.accesses } else { arguments.accesses / 30 };
         for engine in &engines {
             let (rig, engine) = (&rig, *engine);
             boots.add((), name(dom0, engine), (dom0, 1), move || {
