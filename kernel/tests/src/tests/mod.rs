@@ -98,7 +98,7 @@ tests! {
     lifecycle::handed_over, true, "a guest's file serves until the last of its processes closes it";
     callers::random, true, "100,000 random calls amid kicks: an errno each, and nothing is left";
     confined::caller, false, "50,000 calls by who is confined to a guest that dies: no other is touched";
-    module::amid_opens, true, "it goes 20 times between two opens, while a guest is taken amid kicks";
+    module::amid_opens, true, "it goes between two opens, up to 20 times, while a guest is taken amid kicks";
     module::pinned, false, "the module cannot go while a file is open, whoever has it, and goes then";
     kernel_log::clean, true, "the kernel has nothing to complain of";
 }
