@@ -7,6 +7,7 @@
 //! * The private data of an inode with [`OPERATIONS`] is the `Taken` of a [`File`], which keeps it
 //!   for as long as the kernel calls back.
 
+use crate::file::Operations;
 use crate::guests::Taken;
 use crate::show::{self, Sequence};
 use core::ptr;
@@ -16,11 +17,6 @@ use kernel::prelude::*;
 use kernel::seq_file::SeqFile;
 use kernel::str::{CStrExt, CString};
 use kernel::sync::Arc;
-
-struct Operations(kernel_bindings::file_operations);
-
-// SAFETY: It is only read.
-unsafe impl Sync for Operations {}
 
 static OPERATIONS: Operations = Operations(kernel_bindings::file_operations {
     owner: this_module::<crate::LocalModule>().as_ptr(),

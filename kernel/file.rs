@@ -21,7 +21,8 @@ use kernel::str::CStrExt;
 use kernel::sync::{Arc, ArcBorrow};
 use kernel::uaccess::UserPtr;
 
-struct Operations(kernel_bindings::file_operations);
+/// A file's table of operations, which is static.
+pub(crate) struct Operations(pub(crate) kernel_bindings::file_operations);
 
 // SAFETY: It is only read.
 unsafe impl Sync for Operations {}
