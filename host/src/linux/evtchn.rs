@@ -23,8 +23,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use xen_eventfd_core::{DomId, Port};
 
 const DEVICE: &str = "/dev/xen/evtchn";
-/// The domain that asks, for itself (`DOMID_SELF`).
-const OURSELVES: DomId = DomId(0x7FF0);
 /// Ports that one read takes at most.
 const BATCH: usize = 256;
 
@@ -124,28 +122,28 @@ impl Evtchn {
         appended.map_err(event)
     }
 
-    /// Binds a channel to ourselves. Its event comes at once, as that of any channel that is new.
-    fn bind_bell(&self) -> core::result::Result<LocalPort, Errno> {
-        let mut ours = BindUnboundPort { remote_domain: u32::from(OURSELVES.0) };
-        // SAFETY: the request reads one such struct.
-        let bell = unsafe { ioctl(self.device.as_fd(), sys::BIND_UNBOUND_PORT, &mut ours) }?;
+    /// Binds a port, whose events are worth reporting from now on.
+    fn hear(&self, dom: DomId, remote: Port) -> core::result::Result<LocalPort, Errno> {
         let mut argument =
-            BindInterdomain { remote_domain: u32::from(OURSELVES.0), remote_port: bell };
+            BindInterdomain { remote_domain: u32::from(dom.0), remote_port: remote.0 };
         let mut bound = self.bound();
         // SAFETY: the request reads one such struct.
-        let heard = unsafe { ioctl(self.device.as_fd(), sys::BIND_INTERDOMAIN, &mut argument) };
-        match heard {
-            Ok(heard) => {
-                bound.insert(LocalPort(heard));
-                Ok(LocalPort(bell))
-            }
-            Err(errno) => {
-                drop(bound);
-                // What stays is closed with the device.
-                let _ = self.unbind(LocalPort(bell));
-                Err(errno)
-            }
+        let port = unsafe { ioctl(self.device.as_fd(), sys::BIND_INTERDOMAIN, &mut argument) }?;
+        bound.insert(LocalPort(port));
+        Ok(LocalPort(port))
+    }
+
+    /// Binds a channel to ourselves. Its event comes at once, as that of any channel that is new.
+    fn bind_bell(&self) -> core::result::Result<LocalPort, Errno> {
+        let mut ours = BindUnboundPort { remote_domain: u32::from(DomId::SELF.0) };
+        // SAFETY: the request reads one such struct.
+        let bell = unsafe { ioctl(self.device.as_fd(), sys::BIND_UNBOUND_PORT, &mut ours) }?;
+        if let Err(errno) = self.hear(DomId::SELF, Port(bell)) {
+            // What stays is closed with the device.
+            let _ = self.unbind(LocalPort(bell));
+            return Err(errno);
         }
+        Ok(LocalPort(bell))
     }
 }
 
@@ -179,14 +177,7 @@ impl EventChannels for Evtchn {
     }
 
     fn bind(&self, dom: DomId, remote: Port) -> Result<LocalPort> {
-        let mut argument =
-            BindInterdomain { remote_domain: u32::from(dom.0), remote_port: remote.0 };
-        let mut bound = self.bound();
-        // SAFETY: the request reads one such struct.
-        let port = unsafe { ioctl(self.device.as_fd(), sys::BIND_INTERDOMAIN, &mut argument) }
-            .map_err(|errno| HostError::new(Call::Bind(dom, remote), errno))?;
-        bound.insert(LocalPort(port));
-        Ok(LocalPort(port))
+        self.hear(dom, remote).map_err(|errno| HostError::new(Call::Bind(dom, remote), errno))
     }
 
     fn unbind(&self, port: LocalPort) -> Result<()> {
