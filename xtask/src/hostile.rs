@@ -3,10 +3,9 @@
 
 mod page;
 
-use crate::boots::{Boots, place};
 use crate::kmod::{self, kernel_log};
-use crate::lab::rig::{BOTH, ENGINES, Kept, Rig};
-use crate::lab::{Engine, Kind};
+use crate::lab::Engine;
+use crate::lab::rig::{Kept, Places, Rig, patience};
 use crate::tally::Tally;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -21,12 +20,8 @@ pub(crate) struct Arguments {
     /// Accesses of the hostile guest in a PV dom0; in a PVH one, where each takes longer, a thirtieth
     #[arg(long, default_value_t = 1_000_000)]
     accesses: u64,
-    /// The kind of dom0; both if not given
-    #[arg(long, value_enum)]
-    dom0: Option<Kind>,
-    /// The engine; userspace and kernel if not given
-    #[arg(long, value_enum)]
-    engine: Option<Engine>,
+    #[command(flatten)]
+    places: Places,
 }
 
 /// What one engine in one kind of dom0 has withstood.
@@ -40,53 +35,35 @@ struct Withstood {
 const KEPT: Kept = Kept("hostile");
 /// How long the attacks may take whose kicks are measured.
 const TIMEOUT: Duration = Duration::from_secs(900);
-/// And for each access of many: ten times what it takes.
-const TIMEOUT_PER_ACCESS: Duration = Duration::from_millis(20);
-
 /// The page is written once there are figures of each place.
 pub(crate) fn run(arguments: &Arguments) -> Result<Tally> {
     let rig = Rig::build()?;
-    let kinds = arguments.dom0.map_or_else(|| BOTH.to_vec(), |kind| vec![kind.into()]);
-    let engines = arguments.engine.map_or_else(|| ENGINES.to_vec(), |one| vec![one]);
-    let mut boots = Boots::new();
-    for dom0 in kinds {
+    let tally = arguments.places.run(1, |name, dom0, engine| {
         let accesses = if dom0 == Dom0::Pv { arguments.accesses } else { arguments.accesses / 30 };
-        for engine in &engines {
-            let (rig, engine) = (&rig, *engine);
-            boots.add((), name(dom0, engine), (dom0, 1), move || {
-                attack(rig, dom0, engine, accesses)
-            });
-        }
-    }
-    let mut tally = Tally::default();
-    boots.run().into_iter().for_each(|done| tally += done.tally);
+        attack(&rig, name, (dom0, engine), accesses)
+    });
     if let Some(all) = KEPT.all()?.filter(|_| tally.failed == 0) {
         page::write(&rig, &all)?;
     }
     Ok(tally)
 }
 
-fn name(dom0: Dom0, engine: Engine) -> String {
-    format!("{}, {} engine", place(dom0, 1), engine.name())
-}
-
 /// All attacks in a machine whose time is counted in instructions, and then the many accesses in
 /// another, as fast as it goes.
-fn attack(rig: &Rig, dom0: Dom0, engine: Engine, accesses: u64) -> Result<Tally> {
-    let name = name(dom0, engine);
+fn attack(rig: &Rig, name: &str, (dom0, engine): (Dom0, Engine), accesses: u64) -> Result<Tally> {
     let mut tally = Tally::default();
     let told = |what: &str| format!("hostile-{what}-{}-{}", dom0.name(), engine.name());
     let script = |rest: &str| format!("scenarios run --on xen --engine {} {rest}", engine.name());
 
     let mut neighbours = Vec::new();
     let boot = rig.boot(dom0, 1, &told("kicks")).deterministic();
-    let load = if engine.needs_module() { kmod::LOAD } else { "true" };
+    let load = if engine.needs_module() { kmod::loading() } else { "true".to_owned() };
     let outcome =
         rig.lab.run(boot, &format!("{load} && {}", script("hostile")), TIMEOUT, |line| {
-            tally.hear(&name, line);
+            tally.hear(name, line);
             neighbours.extend(Neighbour::parse(line));
         })?;
-    tally.end(&name, outcome.output.status);
+    tally.end(name, outcome.output.status);
     ensure!(tally.failed == 0, "an attack was not withstood: {}", outcome.report);
 
     let mut machine = rig.lab.boot(rig.boot(dom0, 1, &told("accesses")))?;
@@ -95,18 +72,17 @@ fn attack(rig: &Rig, dom0: Dom0, engine: Engine, accesses: u64) -> Result<Tally>
         kmod::load(&mut machine)?;
     }
     let mut found = None;
-    let patience = TIMEOUT + TIMEOUT_PER_ACCESS.saturating_mul(u32::try_from(accesses)?);
     let many = script(&format!("--accesses {accesses} hostile_guest"));
-    let status = machine.run_with(&many, patience, |line| {
-        tally.hear(&name, line);
+    let status = machine.run_with(&many, TIMEOUT + patience(accesses)?, |line| {
+        tally.hear(name, line);
         found = found.take().or_else(|| Accesses::parse(line));
     })?;
-    tally.end(&name, status);
+    tally.end(name, status);
     if tally.failed > 0 {
         println!("{}", machine.report("the consoles:"));
     }
-    tally.judge(&name, "kernel_log", log.end(&mut machine).map(drop));
-    tally.judge(&name, "xen_log", kernel_log::of_xen(&machine));
+    tally.judge(name, "kernel_log", log.end(&mut machine).map(drop));
+    tally.judge(name, "xen_log", kernel_log::of_xen(&machine));
     machine.finish()?;
     if tally.failed == 0 {
         let (attacks, rest) = neighbours.as_chunks::<2>();

@@ -97,9 +97,6 @@ const IN_DOM0: &str = "lib/modules/xen-eventfd.ko";
 /// Its device.
 const NODE: &str = "/dev/xen/eventfd";
 
-/// Loads it there, in a script.
-pub(crate) const LOAD: &str = "insmod /lib/modules/xen-eventfd.ko";
-
 const SHORT: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
@@ -229,7 +226,26 @@ pub(crate) fn unload(machine: &mut Machine) -> Result<()> {
     machine.check("rmmod xen_eventfd", SHORT).map(drop)
 }
 
+/// The command that loads the module into dom0's kernel.
+pub(crate) fn loading() -> String {
+    format!("insmod /{IN_DOM0}")
+}
+
 /// Loads the module into dom0's kernel.
 pub(crate) fn load(machine: &mut Machine) -> Result<()> {
-    machine.check(&format!("insmod /{IN_DOM0}"), SHORT).map(drop)
+    machine.check(&loading(), SHORT).map(drop)
+}
+
+/// The end of a machine in which the module was tested: it goes, and neither dom0's kernel nor Xen
+/// has anything to complain of.
+fn finish(
+    mut machine: Machine,
+    log: kernel_log::Log,
+    place: &str,
+    tally: &mut Tally,
+) -> Result<()> {
+    tally.judge(place, "module_goes", unload(&mut machine));
+    tally.judge(place, "kernel_log", log.end(&mut machine).map(drop));
+    tally.judge(place, "xen_log", kernel_log::of_xen(&machine));
+    machine.finish().map(drop)
 }

@@ -4,10 +4,9 @@
 mod judge;
 mod page;
 
-use crate::boots::{Boots, place};
 use crate::kmod::{self, kernel_log};
-use crate::lab::rig::{BOTH, ENGINES, Kept, Rig};
-use crate::lab::{Engine, Kind};
+use crate::lab::Engine;
+use crate::lab::rig::{Kept, Places, Rig};
 use crate::tally::Tally;
 use anyhow::{Result, ensure};
 use clap::Args;
@@ -21,12 +20,8 @@ pub(crate) struct Arguments {
     /// For how long in each machine, and until there are rounds enough to tell
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=600))]
     minutes: u64,
-    /// The kind of dom0; both if not given
-    #[arg(long, value_enum)]
-    dom0: Option<Kind>,
-    /// The engine; userspace and kernel if not given
-    #[arg(long, value_enum)]
-    engine: Option<Engine>,
+    #[command(flatten)]
+    places: Places,
     /// Emulated CPUs
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
     cpus: u32,
@@ -47,19 +42,8 @@ const SPARE: Duration = Duration::from_secs(1200);
 /// Each machine is a check. The page is written once each place has been flat.
 pub(crate) fn run(arguments: &Arguments) -> Result<Tally> {
     let rig = Rig::build()?;
-    let kinds = arguments.dom0.map_or_else(|| BOTH.to_vec(), |kind| vec![kind.into()]);
-    let engines = arguments.engine.map_or_else(|| ENGINES.to_vec(), |one| vec![one]);
-    let mut boots = Boots::new();
-    for dom0 in kinds {
-        for engine in &engines {
-            let (rig, engine) = (&rig, *engine);
-            let name = name(dom0, arguments.cpus, engine);
-            let machine = (dom0, arguments.cpus);
-            boots.add((), name, machine, move || soak(rig, arguments, dom0, engine));
-        }
-    }
-    let mut tally = Tally::default();
-    boots.run().into_iter().for_each(|done| tally += done.tally);
+    let run = |name: &str, dom0, engine| soak(&rig, arguments, name, (dom0, engine));
+    let tally = arguments.places.run(arguments.cpus, run);
     if let Some(all) = KEPT.all()?.filter(|_| tally.failed == 0) {
         let soaked = |(dom0, engine, samples)| Soaked { dom0, engine, samples };
         page::write(&rig, &all.into_iter().map(soaked).collect::<Vec<_>>())?;
@@ -67,13 +51,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Tally> {
     Ok(tally)
 }
 
-fn name(dom0: Dom0, cpus: u32, engine: Engine) -> String {
-    format!("{}, {} engine", place(dom0, cpus), engine.name())
-}
-
 /// One machine.
-fn soak(rig: &Rig, arguments: &Arguments, dom0: Dom0, engine: Engine) -> Result<Tally> {
-    let name = name(dom0, arguments.cpus, engine);
+fn soak(
+    rig: &Rig,
+    arguments: &Arguments,
+    name: &str,
+    (dom0, engine): (Dom0, Engine),
+) -> Result<Tally> {
     let boot = rig.boot(dom0, arguments.cpus, &format!("soak-{}-{}", dom0.name(), engine.name()));
     let mut machine = rig.lab.boot(boot)?;
     let log = kernel_log::Log::begin(&mut machine)?;
@@ -97,10 +81,10 @@ fn soak(rig: &Rig, arguments: &Arguments, dom0: Dom0, engine: Engine) -> Result<
     machine.finish()?;
     let mut tally = Tally::default();
     for fault in &faults {
-        tally.hear(&name, &format!("FAILED  {fault}"));
+        tally.hear(name, &format!("FAILED  {fault}"));
     }
     if faults.is_empty() {
-        tally.hear(&name, &format!("ok      {} rounds are flat", samples.len()));
+        tally.hear(name, &format!("ok      {} rounds are flat", samples.len()));
         KEPT.save(dom0, engine, &samples)?;
     }
     Ok(tally)

@@ -6,7 +6,7 @@ use super::profile::{Part, Profile};
 use super::results::Results;
 use super::svg::{self, grouped};
 use super::targets::{self, quotient};
-use crate::lab::rig::CONDITIONS;
+use crate::lab::rig::made_with;
 use anyhow::{Context, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -63,11 +63,7 @@ fn page(all: &[Known], host: Option<&[Counted]>) -> String {
 
 fn versions(page: &mut String, all: &[Known]) {
     let Some(Known { results: first, .. }) = all.first() else { return };
-    let _ = writeln!(page, "Measured with:\n\n| package | version |\n|---|---|");
-    for (package, version) in &first.versions {
-        let _ = writeln!(page, "| {package} | {version} |");
-    }
-    let _ = writeln!(page, "\n{CONDITIONS}\n");
+    let _ = writeln!(page, "Measured with:\n\n{}", made_with(&first.versions));
     for Known { dom0, results, .. } in all {
         let name = dom0.name().to_uppercase();
         let count = results.measured.len();
@@ -168,7 +164,7 @@ fn spread(spread: Option<&Spread>) -> String {
     })
 }
 
-/// For each sample, with two digits after the point.
+/// For each sample, with three digits after the point.
 fn each(count: u64, samples: u64) -> String {
     let thousandths = count * 1000 / samples.max(1);
     format!("{}.{:03}", thousandths / 1000, thousandths % 1000)

@@ -1,6 +1,7 @@
 //! The machine that is measured on: everything built, and one boot.
 
 use crate::kmod::{self, Module};
+use crate::lab::rig;
 use crate::upstream::Upstream;
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
@@ -16,7 +17,9 @@ use xen_eventfd_lab::{
 const TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Loads what is measured.
-const LOAD: &str = "insmod /lib/modules/xen-eventfd.ko && insmod /lib/modules/floor.ko";
+fn loading() -> String {
+    format!("{} && insmod /lib/modules/floor.ko", kmod::loading())
+}
 
 /// All that goes into dom0.
 #[derive(Debug)]
@@ -50,10 +53,7 @@ impl Rig {
 
     /// What is measured with: packages and their versions.
     pub(super) fn versions(&self) -> BTreeMap<String, String> {
-        let told = ["xen-hypervisor", "linux-binary", "qemu-system-x86"];
-        let packages = self.lab.manifest().packages.iter();
-        let told = packages.filter(|p| told.iter().any(|begin| p.name.starts_with(begin)));
-        told.map(|package| (package.name.clone(), package.version.clone())).collect()
+        rig::versions(&self.lab)
     }
 
     /// One boot.
@@ -84,7 +84,7 @@ impl Rig {
         let boot = boot.payload_bytes("lab/cases", 0o644, serde_json::to_vec(cases)?);
         // What guests put down is long, and all of it is in the figures.
         let script =
-            format!("{LOAD} && bench run /lab/cases && rm -f /var/log/xen/console/guest-*");
+            format!("{} && bench run /lab/cases && rm -f /var/log/xen/console/guest-*", loading());
         let mut measured = Vec::new();
         let outcome = self.lab.run(boot, &script, TIMEOUT, |line| match Measured::parse(line) {
             Some(one) => {
@@ -115,9 +115,10 @@ impl Rig {
         let boot = self.boot(dom0, "symbols").payload_bytes("lab/questions", 0o644, questions);
         // A question is the last of the lines with its address, and its answer the symbol before.
         let script = format!(
-            "{LOAD} && {{ cat /lab/questions; \
+            "{} && {{ cat /lab/questions; \
              awk '{{print $1, $3, $4}}' /proc/kallsyms /proc/xen/xensyms; }} | LC_ALL=C sort | \
-             awk '$2 == \"~\" {{print $1, last; next}} {{last = $2 \" \" $3}}'"
+             awk '$2 == \"~\" {{print $1, last; next}} {{last = $2 \" \" $3}}'",
+            loading()
         );
         let outcome = self.lab.run(boot, &script, TIMEOUT, |_| {})?;
         ensure!(outcome.output.success(), "{}", outcome.report);

@@ -16,7 +16,7 @@ const BEGIN: &str = include_str!("begin.md");
 pub(super) fn write(rig: &Rig, all: &[(Dom0, Engine, Withstood)]) -> Result<()> {
     let docs = workspace().join("docs");
     fs::create_dir_all(docs.join("hostile"))?;
-    let mut page = BEGIN.to_owned() + &rig.versions();
+    let mut page = BEGIN.to_owned() + &rig.made_with();
     for (dom0, engine, withstood) in all {
         let title = format!("{} dom0, {} engine", dom0.name().to_uppercase(), engine.name());
         let plot = format!("{}-{}.svg", dom0.name(), engine.name());

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::{Result, ensure};
 use xen_eventfd_lab::{Boot, Dom0, Lab, build_guest, build_static, quote};
 
-use super::{Module, kernel_log, load, unload};
+use super::{Module, finish, kernel_log, load};
 use crate::{boots::place, tally::Tally};
 
 /// How long one boot's tests may take.
@@ -65,10 +65,7 @@ impl Guests {
         if status != 0 {
             println!("{}", machine.report("the consoles:"));
         }
-        tally.judge(&place, "module_goes", unload(&mut machine));
-        tally.judge(&place, "kernel_log", log.end(&mut machine).map(drop));
-        tally.judge(&place, "xen_log", kernel_log::of_xen(&machine));
-        machine.finish()?;
+        finish(machine, log, &place, &mut tally)?;
         Ok(tally)
     }
 }

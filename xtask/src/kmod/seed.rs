@@ -13,7 +13,7 @@ use xen_eventfd_lab::{
     workspace,
 };
 
-use super::{Module, NODE, kernel_log, load, unload, wakeups};
+use super::{Module, NODE, finish, kernel_log, load, wakeups};
 use crate::{
     boots::{Boots, place},
     lab::RACE_CPUS,
@@ -155,10 +155,7 @@ fn test_ours(
     let log = kernel_log::Log::begin(&mut machine)?;
     load(&mut machine)?;
     let mut tally = play(&mut machine, NODE, &place, tests)?;
-    tally.judge(&place, "module_goes", unload(&mut machine));
-    tally.judge(&place, "kernel_log", log.end(&mut machine).map(drop));
-    tally.judge(&place, "xen_log", kernel_log::of_xen(&machine));
-    machine.finish()?;
+    finish(machine, log, &place, &mut tally)?;
     Ok(tally)
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Result, anyhow, ensure};
 use xen_eventfd_lab::{Boot, Dom0, Lab};
 
 use super::{
-    IN_DOM0, Module, NODE, build,
+    Module, NODE, build, loading,
     seed::{PRIVCMD, Programs},
 };
 use crate::{
@@ -86,7 +86,7 @@ pub(super) fn run(lab: &Lab, dom0: Dom0, names: &[String]) -> Result<()> {
 
 fn with_ours(programs: &Programs, module: &Module, dom0: Dom0) -> Session {
     let boot = Boot::new(dom0).deterministic().name(format!("wakeups-{}-module", dom0.name()));
-    let (boot, begin) = (module.put(programs.put(boot)), format!("insmod /{IN_DOM0}"));
+    let (boot, begin) = (module.put(programs.put(boot)), loading());
     Session { boot, begin, ways: STOCK.to_vec() }
 }
 

@@ -1,59 +1,128 @@
-//! What the long runs need: the lab, the module and the programs, and a machine with all of it.
+//! What the long runs share: what goes into dom0, where they are made, and what is kept of them.
 
+use crate::boots::{Boots, place};
 use crate::kmod::{self, Module};
-use crate::lab::Engine;
+use crate::lab::{Engine, Kind};
+use crate::tally::Tally;
 use anyhow::{Context, Result};
+use clap::Args;
+use serde::{Serialize, de::DeserializeOwned};
+use std::collections::BTreeMap;
+use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 use xen_eventfd_lab::{Boot, Dom0, Lab, build_guest, build_static};
 
-/// What goes into dom0.
-pub(crate) struct Rig {
-    pub(crate) lab: Lab,
-    module: Module,
-    player: PathBuf,
+/// The programs of the scenarios.
+#[derive(Clone)]
+pub(super) struct Programs {
+    pub(super) player: PathBuf,
     /// Whoever reaps after an engine that is killed.
     command: PathBuf,
     guest: PathBuf,
 }
 
-impl Rig {
-    pub(crate) fn build() -> Result<Self> {
-        let lab = Lab::prepare()?;
+impl Programs {
+    pub(super) fn build() -> Result<Self> {
         Ok(Self {
-            module: kmod::build(&lab, false)?,
             player: build_static("xen-eventfd-scenarios", "scenarios")?,
             command: build_static("xen-eventfd-cli", "xen-eventfd")?,
             guest: build_guest("xen-eventfd-guest")?,
-            lab,
         })
+    }
+
+    pub(super) fn put(&self, boot: Boot) -> Boot {
+        boot.payload("bin/scenarios", &self.player)
+            .payload("bin/xen-eventfd", &self.command)
+            .payload("lab/guest", &self.guest)
+    }
+}
+
+/// How long accesses of a guest that means harm may take: ten times what they do.
+pub(crate) fn patience(accesses: u64) -> Result<Duration> {
+    const EACH: Duration = Duration::from_millis(10);
+    Ok(EACH.saturating_mul(u32::try_from(accesses)?))
+}
+
+/// What goes into dom0.
+pub(crate) struct Rig {
+    pub(crate) lab: Lab,
+    module: Module,
+    programs: Programs,
+}
+
+impl Rig {
+    pub(crate) fn build() -> Result<Self> {
+        let lab = Lab::prepare()?;
+        Ok(Self { module: kmod::build(&lab, false)?, programs: Programs::build()?, lab })
     }
 
     /// A machine, before anything is loaded.
     pub(crate) fn boot(&self, dom0: Dom0, cpus: u32, name: &str) -> Boot {
-        let boot = Boot::new(dom0)
-            .cpus(cpus)
-            .name(name)
-            .payload("bin/scenarios", &self.player)
-            .payload("bin/xen-eventfd", &self.command)
-            .payload("lab/guest", &self.guest);
-        self.module.put(boot)
+        self.module.put(self.programs.put(Boot::new(dom0).cpus(cpus).name(name)))
     }
 
-    /// What a page was made with: the packages of Xen, Linux and QEMU, and the emulator.
-    pub(crate) fn versions(&self) -> String {
-        let told = ["xen-hypervisor", "linux-binary", "qemu-system-x86"];
-        let packages = self.lab.manifest().packages.iter();
-        let told = packages.filter(|p| told.iter().any(|begin| p.name.starts_with(begin)));
-        let rows: String =
-            told.map(|package| format!("| {} | {} |\n", package.name, package.version)).collect();
-        format!("| package | version |\n|---|---|\n{rows}\n{CONDITIONS}\n")
+    /// What a page was made with.
+    pub(crate) fn made_with(&self) -> String {
+        made_with(&versions(&self.lab))
     }
 }
 
-/// What a page says after the versions.
-pub(crate) const CONDITIONS: &str = "QEMU is built from that package's source with one statement added \
-    (`lab/src/emulator/source.rs`). Which processor it emulates, and what Xen is told, is in \
-    `lab/src/arch.rs`.";
+/// Xen, Linux and QEMU: package and version.
+pub(crate) fn versions(lab: &Lab) -> BTreeMap<String, String> {
+    let told = ["xen-hypervisor", "linux-binary", "qemu-system-x86"];
+    let packages = lab.manifest().packages.iter();
+    let told = packages.filter(|p| told.iter().any(|begin| p.name.starts_with(begin)));
+    told.map(|package| (package.name.clone(), package.version.clone())).collect()
+}
+
+/// A page's words for these.
+pub(crate) fn made_with(versions: &BTreeMap<String, String>) -> String {
+    let rows = versions.iter().map(|(package, version)| format!("| {package} | {version} |\n"));
+    format!(
+        "| package | version |\n|---|---|\n{}\nQEMU is built from that package's source with one \
+         statement added (`lab/src/emulator/source.rs`). Which processor it emulates, and what Xen is \
+         told, is in `lab/src/arch.rs`.\n",
+        rows.collect::<String>()
+    )
+}
+
+const BOTH: [Dom0; 2] = [Dom0::Pv, Dom0::Pvh];
+const ENGINES: [Engine; 2] = [Engine::Userspace, Engine::Kernel];
+
+/// Where a long run is made.
+#[derive(Debug, Args)]
+pub(crate) struct Places {
+    /// The kind of dom0; both if not given
+    #[arg(long, value_enum)]
+    dom0: Option<Kind>,
+    /// The engine; userspace and kernel if not given
+    #[arg(long, value_enum)]
+    engine: Option<Engine>,
+}
+
+impl Places {
+    /// Runs in each, as many at once as there are CPUs for; the first argument is the place's name.
+    pub(crate) fn run(
+        &self,
+        cpus: u32,
+        work: impl Fn(&str, Dom0, Engine) -> Result<Tally> + Sync,
+    ) -> Tally {
+        let kinds = self.dom0.map_or_else(|| BOTH.to_vec(), |kind| vec![kind.into()]);
+        let engines = self.engine.map_or_else(|| ENGINES.to_vec(), |one| vec![one]);
+        let mut boots = Boots::new();
+        for dom0 in kinds {
+            for engine in engines.iter().copied() {
+                let name = format!("{}, {} engine", place(dom0, cpus), engine.name());
+                let work = &work;
+                boots.add((), name.clone(), (dom0, cpus), move || work(&name, dom0, engine));
+            }
+        }
+        let mut tally = Tally::default();
+        boots.run().into_iter().for_each(|done| tally += done.tally);
+        tally
+    }
+}
 
 /// Where one of the long runs keeps what it last found in each place.
 pub(crate) struct Kept(pub(crate) &'static str);
@@ -64,26 +133,19 @@ impl Kept {
         crate::step::target().join(self.0).join(file)
     }
 
-    pub(crate) fn save(
-        &self,
-        dom0: Dom0,
-        engine: Engine,
-        found: &impl serde::Serialize,
-    ) -> Result<()> {
+    pub(crate) fn save(&self, dom0: Dom0, engine: Engine, found: &impl Serialize) -> Result<()> {
         let path = self.path(dom0, engine);
-        std::fs::create_dir_all(path.parent().context("a folder")?)?;
-        std::fs::write(&path, serde_json::to_string(found)?)
+        fs::create_dir_all(path.parent().context("a folder")?)?;
+        fs::write(&path, serde_json::to_string(found)?)
             .with_context(|| format!("writing {}", path.display()))
     }
 
     /// What was found last in each place; `None` while one is missing.
-    pub(crate) fn all<T: serde::de::DeserializeOwned>(
-        &self,
-    ) -> Result<Option<Vec<(Dom0, Engine, T)>>> {
+    pub(crate) fn all<T: DeserializeOwned>(&self) -> Result<Option<Vec<(Dom0, Engine, T)>>> {
         let mut all = Vec::new();
         for dom0 in BOTH {
             for engine in ENGINES {
-                let Ok(text) = std::fs::read_to_string(self.path(dom0, engine)) else {
+                let Ok(text) = fs::read_to_string(self.path(dom0, engine)) else {
                     return Ok(None);
                 };
                 all.push((dom0, engine, serde_json::from_str(&text)?));
@@ -92,7 +154,3 @@ impl Kept {
         Ok(Some(all))
     }
 }
-
-/// Where the long runs are made if nothing else is asked for.
-pub(crate) const BOTH: [Dom0; 2] = [Dom0::Pv, Dom0::Pvh];
-pub(crate) const ENGINES: [Engine; 2] = [Engine::Userspace, Engine::Kernel];

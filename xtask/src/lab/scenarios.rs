@@ -1,5 +1,6 @@
 //! Plays the scenarios: on the model here, then in dom0 of real Xen, against the model's traces.
 
+use super::rig::{Programs, patience};
 use super::{Engine, RACE_CPUS};
 use crate::boots::{Boots, place};
 use crate::kmod::{self, Module, kernel_log};
@@ -8,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-use xen_eventfd_lab::{Boot, Dom0, Lab, build_guest, build_static, quote};
+use xen_eventfd_lab::{Boot, Dom0, Lab, quote};
 
 /// The static programs, the guest, and what the model made of the scenarios.
 pub(super) struct Stage {
@@ -16,9 +17,7 @@ pub(super) struct Stage {
     engine: Engine,
     /// If the engine is the module's.
     module: Option<Module>,
-    player: PathBuf,
-    command: PathBuf,
-    guest: PathBuf,
+    programs: Programs,
     traces: PathBuf,
     model: Tally,
     /// Of a guest that means harm; `None`: as many as the scenario says.
@@ -27,8 +26,6 @@ pub(super) struct Stage {
 
 /// How long one boot's scenarios may take.
 const TIMEOUT: Duration = Duration::from_secs(900);
-/// And for each access that is asked for: ten times what it takes.
-const TIMEOUT_PER_ACCESS: Duration = Duration::from_millis(10);
 
 /// What the dom0's kernel or Xen says when something went wrong inside it, whatever passed.
 const COMPLAINTS: [&str; 9] = [
@@ -46,14 +43,12 @@ const COMPLAINTS: [&str; 9] = [
 impl Stage {
     /// Builds everything and plays on the model.
     pub(super) fn prepare(engine: Engine, names: &[String]) -> Result<Self> {
-        let player = build_static("xen-eventfd-scenarios", "scenarios")?;
-        let command = build_static("xen-eventfd-cli", "xen-eventfd")?;
-        let guest = build_guest("xen-eventfd-guest")?;
-        let traces = player.with_file_name("traces.json");
-        let model = on_the_model(&player, &traces, names)?;
+        let programs = Programs::build()?;
+        let traces = programs.player.with_file_name("traces.json");
+        let model = on_the_model(&programs.player, &traces, names)?;
         let lab = Lab::prepare()?;
         let module = engine.needs_module().then(|| kmod::build(&lab, false)).transpose()?;
-        Ok(Self { lab, engine, module, player, command, guest, traces, model, accesses: None })
+        Ok(Self { lab, engine, module, programs, traces, model, accesses: None })
     }
 
     /// With so many accesses of a guest that means harm.
@@ -65,10 +60,9 @@ impl Stage {
     pub(super) fn with_module(&self, engine: Engine) -> Result<Self> {
         let lab = Lab::prepare()?;
         let module = Some(kmod::build(&lab, false)?);
-        let (player, command) = (self.player.clone(), self.command.clone());
-        let (guest, traces, model) = (self.guest.clone(), self.traces.clone(), self.model.clone());
-        let accesses = self.accesses;
-        Ok(Self { lab, engine, module, player, command, guest, traces, model, accesses })
+        let (programs, traces) = (self.programs.clone(), self.traces.clone());
+        let (model, accesses) = (self.model.clone(), self.accesses);
+        Ok(Self { lab, engine, module, programs, traces, model, accesses })
     }
 
     pub(super) fn model_tally(&self) -> Tally {
@@ -102,12 +96,11 @@ impl Stage {
     fn play(&self, dom0: Dom0, cpus: u32, races: bool, names: &[String]) -> Result<Tally> {
         let engine = self.engine.name();
         let place = format!("{}, {engine} engine", place(dom0, cpus));
-        let boot = Boot::new(dom0)
-            .cpus(cpus)
-            .name(format!("scenarios-{engine}-{}-{cpus}", dom0.name()))
-            .payload("bin/scenarios", &self.player)
-            .payload("bin/xen-eventfd", &self.command)
-            .payload("lab/guest", &self.guest)
+        let boot =
+            Boot::new(dom0).cpus(cpus).name(format!("scenarios-{engine}-{}-{cpus}", dom0.name()));
+        let boot = self
+            .programs
+            .put(boot)
             .payload("lab/traces.json", &self.traces)
             .payload("lab/vmlinuz", self.lab.kernel())
             .payload_bytes("lab/commands", 0o644, include_str!("commands.sh"));
@@ -123,7 +116,7 @@ impl Stage {
         let mut timeout = TIMEOUT;
         if let Some(accesses) = self.accesses {
             script.push_str(&format!(" --accesses {accesses}"));
-            timeout += TIMEOUT_PER_ACCESS.saturating_mul(u32::try_from(accesses)?);
+            timeout += patience(accesses)?;
         }
         for name in names {
             script.push(' ');

@@ -30,7 +30,7 @@ pub(super) fn write(rig: &Rig, all: &[Soaked]) -> Result<()> {
 }
 
 fn page(rig: &Rig, all: &[Soaked]) -> String {
-    let mut page = BEGIN.to_owned() + &rig.versions();
+    let mut page = BEGIN.to_owned() + &rig.made_with();
     for soaked in all {
         section(&mut page, soaked);
     }
