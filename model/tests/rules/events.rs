@@ -58,6 +58,8 @@ fn whoever_waits_sleeps_until_an_event_or_until_woken() {
         channels.wake().unwrap();
         assert_eq!(wait().unwrap(), [], "nobody waited, so it is for who comes next");
         let waits = scope.spawn(wait);
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(!waits.is_finished(), "one wake is for one wait");
         channels.eoi(local).unwrap();
         bench.vcpu(0).send(port).unwrap();
         assert_eq!(waits.join().unwrap().unwrap(), [local], "and for nobody else");
