@@ -164,9 +164,10 @@ pub(super) fn churn(play: &mut Play<'_>) -> Result<()> {
         };
         let ours = beating(&file).and_then(|()| rounds(file));
         done.store(true, Ordering::Relaxed);
-        let others = other.join().map_err(|_| anyhow!("the other thread panicked"))??;
+        let others = other.join().map_err(|_| anyhow!("the other thread panicked"))?;
+        // First what may be why the other waited in vain.
         let file = ours?;
-        ensure!(others >= ROUNDS);
+        ensure!(others? >= ROUNDS);
         Ok(file)
     })?;
     let (met, missed) = (met.map(AtomicU64::into_inner), missed.into_inner());
