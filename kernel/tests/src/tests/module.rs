@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use xen_eventfd::DomId;
@@ -57,14 +57,39 @@ pub(super) fn pinned(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
+/// What has been asked of the module.
+#[derive(Default)]
+struct Asked {
+    went: AtomicU32,
+    refused: AtomicU32,
+}
+
+impl Asked {
+    /// How often it went, and how often it was asked to.
+    fn look(&self) -> (u32, u32) {
+        let went = self.went.load(Ordering::SeqCst);
+        (went, went + self.refused.load(Ordering::SeqCst))
+    }
+}
+
 /// Takes a guest amid its kicks, serves it and lets go of it, whenever the module is there. How often.
-fn serve_until(dom: DomId, over: &AtomicBool) -> Result<u32> {
-    let mut served = 0;
+fn serve_until(dom: DomId, asked: &Asked, over: &AtomicBool) -> Result<u32> {
+    let mut served: u32 = 0;
     while !over.load(Ordering::Relaxed) {
         match GuestFile::of(dom) {
             Ok(file) => {
+                let (went, before) = asked.look();
                 let queues = two_queues(&file)?;
                 queues.iter().try_for_each(|queue| await_count(queue, 1).map(drop))?;
+                // Now and then until it was to go while this file alone was open: the first that is
+                // heard of may have been asked before.
+                while served.is_multiple_of(2)
+                    && asked.look().1 < before + 2
+                    && !over.load(Ordering::Relaxed)
+                {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                ensure!(asked.look().0 == went, "it went while a guest's file was open");
                 served += 1;
             }
             // It is gone, or about to go; or what is to become rmmod has not closed the last file yet.
@@ -72,7 +97,7 @@ fn serve_until(dom: DomId, over: &AtomicBool) -> Result<u32> {
             Err(errno) => return Err(errno).context("taking the guest"),
         }
         // For the module to go in.
-        thread::sleep(Duration::from_millis(u64::from(served % 5)));
+        thread::sleep(Duration::from_millis(u64::from(5 * (served % 5))));
     }
     Ok(served)
 }
@@ -82,19 +107,19 @@ pub(super) fn amid_opens(play: &mut Play<'_>) -> Result<()> {
     let ringing = Ringing::start(play)?;
     let dom = ringing.guest.dom();
     let before = Before::look(play, dom)?;
-    let over = AtomicBool::new(false);
-    let (mut went, mut refused) = (0, 0);
+    let (asked, over) = (Asked::default(), AtomicBool::new(false));
     let served = thread::scope(|scope| {
-        let server = scope.spawn(|| serve_until(dom, &over));
-        let mut go = || -> Result<()> {
+        let server = scope.spawn(|| serve_until(dom, &asked, &over));
+        let go = || -> Result<()> {
             let since = Instant::now();
             // As often as a busy machine has time for.
-            while went < TIMES && since.elapsed() < PATIENCE / 2 && !server.is_finished() {
+            while asked.look().0 < TIMES && since.elapsed() < PATIENCE / 2 && !server.is_finished()
+            {
                 if goes()? {
-                    went += 1;
+                    asked.went.fetch_add(1, Ordering::SeqCst);
                     comes()?;
                 } else {
-                    refused += 1;
+                    asked.refused.fetch_add(1, Ordering::SeqCst);
                 }
             }
             Ok(())
@@ -104,6 +129,8 @@ pub(super) fn amid_opens(play: &mut Play<'_>) -> Result<()> {
         let served = server.join().map_err(|_| anyhow!("the serving thread panicked"))?;
         gone.and(served)
     })?;
+    let Asked { went, refused } = asked;
+    let (went, refused) = (went.into_inner(), refused.into_inner());
     println!(
         "it went {went} times and was held {refused} times; the guest was served {served} times"
     );
