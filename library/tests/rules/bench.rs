@@ -220,7 +220,7 @@ pub(crate) fn is_engine() -> bool {
     std::thread::current().name() == Some("xen-ioeventfd")
 }
 
-/// An engine's thread that does nothing until this is dropped, or its process killed.
+/// An engine's thread that does nothing until it is thawed, or its process killed.
 #[derive(Default)]
 pub(crate) struct Frozen {
     on: AtomicBool,
@@ -229,7 +229,7 @@ pub(crate) struct Frozen {
 
 impl Frozen {
     /// Stops the thread where it holds no lock. Kicks that come from now on wait.
-    pub(crate) fn new(bench: &Bench, client: &Arc<Client>, guest: &Guest) -> Arc<Self> {
+    pub(crate) fn new(bench: &Bench, client: &Arc<Client>, guest: &Guest) -> Frost {
         let frozen = Arc::new(Self::default());
         client.on_call(Box::new({
             let (frozen, client) = (Arc::clone(&frozen), Arc::downgrade(client));
@@ -239,7 +239,7 @@ impl Frozen {
             }
         }));
         frozen.freeze(bench, guest);
-        frozen
+        Frost(frozen)
     }
 
     /// The same, for a hook that does more.
@@ -262,5 +262,14 @@ impl Frozen {
 
     pub(crate) fn thaw(&self) {
         self.on.store(false, SeqCst);
+    }
+}
+
+/// Thaws it when dropped, also by a test that fails: else nothing would ever end the thread.
+pub(crate) struct Frost(Arc<Frozen>);
+
+impl Drop for Frost {
+    fn drop(&mut self) {
+        self.0.thaw();
     }
 }

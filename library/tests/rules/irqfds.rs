@@ -84,12 +84,11 @@ fn an_arm_interrupt_is_refused_by_an_x86_host_and_counted() {
 #[test]
 fn interrupts_do_not_wait_for_kicks() {
     let bench = Bench::with(config().kind(Kind::Pvh));
-    let (guest, vcpu, call) = (bench.attach(), bench.vcpu(1), event());
+    let (guest, call) = (bench.attach(), event());
     let _irqfd = guest.register_irqfd(&call, MSI).unwrap();
-    let frozen = Frozen::new(&bench, &bench.backend, &guest);
+    let _frozen = Frozen::new(&bench, &bench.backend, &guest);
     signal(&call);
-    vcpu.wait_msi(0x41).unwrap();
-    frozen.thaw();
+    until("it is raised", || bench.model.msis(bench.dom, 0x41) == 1);
 }
 
 #[test]
@@ -294,11 +293,11 @@ fn an_event_whose_listener_failed_is_not_lost() {
     signal(&ring);
     vcpu.wait(port).unwrap();
     // Where the thread for kicks stops for the second time, it is through with what it had the first.
-    Frozen::new(&bench, &bench.backend, &guest).thaw();
+    drop(Frozen::new(&bench, &bench.backend, &guest));
     let frozen = Frozen::new(&bench, &bench.backend, &guest);
     bench.backend.fail(CallKind::Eoi, 1, Errno::IO);
     assert!(guest.register_channel(&rung, port).is_err());
-    frozen.thaw();
+    drop(frozen);
     count(&rung);
     let _listener = guest.register_channel(&rung, port).unwrap();
     until_readable(&rung, "the event that waited");
