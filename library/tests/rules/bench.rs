@@ -228,21 +228,8 @@ pub(crate) struct Frozen {
 }
 
 impl Frozen {
-    /// Stops the thread where it holds no lock. Kicks that come from now on wait.
-    pub(crate) fn new(bench: &Bench, client: &Arc<Client>, guest: &Guest) -> Frost {
-        let frozen = Arc::new(Self::default());
-        client.on_call(Box::new({
-            let (frozen, client) = (Arc::clone(&frozen), Arc::downgrade(client));
-            move |site| {
-                frozen.hold(site, || client.upgrade().is_none_or(|client| client.is_killed()));
-                Verdict::Proceed
-            }
-        }));
-        frozen.freeze(bench, guest);
-        Frost(frozen)
-    }
-
-    /// The same, for a hook that does more.
+    /// Stops the thread where it holds no lock, by a hook that calls [`Self::hold`]. Kicks that come from
+    /// now on wait.
     pub(crate) fn freeze(&self, bench: &Bench, guest: &Guest) {
         self.on.store(true, SeqCst);
         // An event makes the thread come by, when it is through with all that came before.
@@ -265,8 +252,25 @@ impl Frozen {
     }
 }
 
-/// Thaws it when dropped, also by a test that fails: else nothing would ever end the thread.
+/// An engine that is frozen until this is dropped, also by a test that fails: else nothing would ever
+/// end its thread.
 pub(crate) struct Frost(Arc<Frozen>);
+
+impl Frost {
+    /// Freezes it by a hook that does nothing else.
+    pub(crate) fn new(bench: &Bench, client: &Arc<Client>, guest: &Guest) -> Self {
+        let frozen = Arc::new(Frozen::default());
+        client.on_call(Box::new({
+            let (frozen, client) = (Arc::clone(&frozen), Arc::downgrade(client));
+            move |site| {
+                frozen.hold(site, || client.upgrade().is_none_or(|client| client.is_killed()));
+                Verdict::Proceed
+            }
+        }));
+        frozen.freeze(bench, guest);
+        Self(frozen)
+    }
+}
 
 impl Drop for Frost {
     fn drop(&mut self) {

@@ -1,7 +1,7 @@
 //! From an eventfd to an interrupt, and from an event channel to an eventfd.
 
 use crate::bench::{
-    Bench, Frozen, config, count, event, is_readable, signal, until, until_readable,
+    Bench, Frost, config, count, event, is_readable, signal, until, until_readable,
 };
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
@@ -86,7 +86,7 @@ fn interrupts_do_not_wait_for_kicks() {
     let bench = Bench::with(config().kind(Kind::Pvh));
     let (guest, call) = (bench.attach(), event());
     let _irqfd = guest.register_irqfd(&call, MSI).unwrap();
-    let _frozen = Frozen::new(&bench, &bench.backend, &guest);
+    let _frozen = Frost::new(&bench, &bench.backend, &guest);
     signal(&call);
     until("it is raised", || bench.model.msis(bench.dom, 0x41) == 1);
 }
@@ -293,8 +293,8 @@ fn an_event_whose_listener_failed_is_not_lost() {
     signal(&ring);
     vcpu.wait(port).unwrap();
     // Where the thread for kicks stops for the second time, it is through with what it had the first.
-    drop(Frozen::new(&bench, &bench.backend, &guest));
-    let frozen = Frozen::new(&bench, &bench.backend, &guest);
+    drop(Frost::new(&bench, &bench.backend, &guest));
+    let frozen = Frost::new(&bench, &bench.backend, &guest);
     bench.backend.fail(CallKind::Eoi, 1, Errno::IO);
     assert!(guest.register_channel(&rung, port).is_err());
     drop(frozen);

@@ -1,6 +1,6 @@
 //! What an engine that was killed leaves, and who is told from whom.
 
-use crate::bench::{AT, Bench, Frozen, config, count, event, kick, until};
+use crate::bench::{AT, Bench, Frost, config, count, event, kick, until};
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ fn orphan() -> (Bench, [Kick; 2], TempDir) {
     let bench = Bench::beside_a_vmm();
     let guest = bench.attach();
     guest.register_ioevent(&event(), &AT, 100_u32).unwrap().keep();
-    let _frozen = Frozen::new(&bench, &bench.backend, &guest);
+    let _frozen = Frost::new(&bench, &bench.backend, &guest);
     let kicks = [0, 1].map(|n| {
         let vcpu = bench.vcpu(n);
         let kicking = vcpu.run(move |vcpu| kick(vcpu, n.into()));
@@ -171,7 +171,7 @@ fn a_kick_is_recorded_once() {
         let records = crate::bench::inherit(records.path());
         let guest = bench.xen_of(&client, records.path()).unwrap().guest(bench.dom).unwrap();
         guest.register_ioevent(&event(), &AT, 100_u32).unwrap().keep();
-        let _frozen = Frozen::new(&bench, &client, &guest);
+        let _frozen = Frost::new(&bench, &client, &guest);
         let kicking = bench.vcpu(0).run(|vcpu| kick(vcpu, 0));
         bench.vcpu(0).until_parked();
         let left = crate::bench::inherit(records.path());
