@@ -12,7 +12,7 @@ use crate::protocol::doorbell::Bytes;
 use crate::protocol::held::Held;
 use crate::protocol::missed::Missed;
 use crate::protocol::table::{self, Entry};
-use crate::protocol::{Doorbell, DomId, Kick, Request};
+use crate::protocol::{Doorbell, DomId, Kick, Request, Space};
 use crate::trace::{self, KickEnd};
 use core::mem;
 use kernel::prelude::*;
@@ -50,12 +50,14 @@ pub(crate) struct Registration {
     kicks: u64,
     /// Came to its address, if it is the first there, and nobody took it.
     held: u64,
+    /// Requests at its address, if it is the first there, that no doorbell serves.
+    odd: u64,
 }
 
 impl Registration {
     pub(crate) fn new(doorbell: Doorbell, eventfd: EventFd) -> Result<Self> {
         let missed = if doorbell.is_fallback() { Some(nothing_missed()?) } else { None };
-        Ok(Self { doorbell, eventfd, missed, kicks: 0, held: 0 })
+        Ok(Self { doorbell, eventfd, missed, kicks: 0, held: 0, odd: 0 })
     }
 
     fn deliver(&mut self, kick: &Kick) {
@@ -77,6 +79,7 @@ pub(crate) struct Shown {
     pub(crate) doorbell: Doorbell,
     pub(crate) kicks: u64,
     pub(crate) held: u64,
+    pub(crate) odd: u64,
 }
 
 /// What is taken from a fallback at once.
@@ -189,7 +192,8 @@ impl Doorbells {
     /// The registration at an index, in the order of addresses.
     pub(crate) fn shown(&self, index: usize) -> Option<Shown> {
         let found = self.table.get(index)?;
-        Some(Shown { doorbell: found.doorbell, kicks: found.kicks, held: found.held })
+        let Registration { doorbell, kicks, held, odd, .. } = *found;
+        Some(Shown { doorbell, kicks, held, odd })
     }
 
     /// The held kick at an index.
@@ -330,7 +334,13 @@ impl Doorbells {
             }
             Request::Read(_) => &mut self.counters.reads,
             Request::Broadcast => &mut self.counters.broadcasts,
-            Request::Odd(_) => &mut self.counters.odd,
+            Request::Odd { space, addr, .. } => {
+                let first = space.and_then(|space| self.first_at(space, *addr));
+                if let Some(first) = first {
+                    first.odd = first.odd.wrapping_add(1);
+                }
+                &mut self.counters.odd
+            }
         };
         *counter = counter.wrapping_add(1);
         0
@@ -346,10 +356,15 @@ impl Doorbells {
             return KickEnd::Late;
         }
         self.held.insert(*kick);
-        let first = table::first_at(&self.table, kick);
-        if let Some(first) = first.and_then(|index| self.table.get_mut(index)) {
+        if let Some(first) = self.first_at(kick.access.space, kick.access.addr) {
             first.held = first.held.wrapping_add(1);
         }
         KickEnd::Held
+    }
+
+    /// Who counts what comes to an address and is nobody's.
+    fn first_at(&mut self, space: Space, addr: u64) -> Option<&mut Registration> {
+        let index = table::first_at(&self.table, space, addr)?;
+        self.table.get_mut(index)
     }
 }

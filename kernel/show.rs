@@ -67,7 +67,7 @@ pub(crate) fn taken(taken: &Taken, out: &mut impl Write) -> fmt::Result {
             Filter::Any { span } => write!(out, "span {span} any")?,
             Filter::Fallback { span } => write!(out, "span {span} fallback")?,
         }
-        writeln!(out, " kicks {} held {}", shown.kicks, shown.held)?;
+        writeln!(out, " kicks {} held {} odd {}", shown.kicks, shown.held, shown.odd)?;
     }
     for kick in (0..).map_while(|index| guest.waiting(index)) {
         let (space, width) = (space(kick.access.space), kick.access.width.bytes());

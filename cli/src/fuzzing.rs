@@ -24,7 +24,7 @@ pub fn shown(before: &[u8], now: &[u8]) {
     let rates = rates(&before, std::slice::from_ref(&now), Duration::from_millis(100));
     let [guest] = &rates[..] else { panic!("{rates:?}") };
     let told = guest.per_second.map(|all| [all.kicks, all.held, all.odd, all.irqs]);
-    let doorbells = guest.doorbells.iter().flat_map(|doorbell| [doorbell.kicks, doorbell.held]);
+    let doorbells = guest.doorbells.iter().flat_map(|of| [of.kicks, of.held, of.odd]);
     assert!(
         told.into_iter().flatten().chain(doorbells).all(|rate| rate >= 0.0 && rate.is_finite())
     );

@@ -47,6 +47,8 @@ pub struct DoorbellRates {
     pub kicks: f64,
     /// Kicks at its address that no doorbell took, in a second; told by the first at that address.
     pub held: f64,
+    /// Requests at its address that no doorbell serves, in a second; told likewise.
+    pub odd: f64,
 }
 
 /// What happened between two readings, for each guest of the second.
@@ -101,33 +103,43 @@ fn of_doorbells(
     let before = before.map_or(&[][..], |guest| &guest.doorbells);
     let mut kicks = Earlier::new(before.iter().map(|doorbell| (doorbell.place, doorbell.kicks)));
     // Which doorbell is the first at an address may have changed, so these are taken together.
-    let (were, are) = (held(before), held(&now.doorbells));
+    let (were, are) = (at_addresses(before), at_addresses(&now.doorbells));
     let mut told = BTreeSet::new();
     let doorbell = |doorbell: &shown::Doorbell| {
         let place = doorbell.place;
         let address = (place.space, place.addr);
-        let held = if told.insert(address) {
-            let at = |held: &BTreeMap<_, u64>| held.get(&address).copied().unwrap_or(0);
-            since(at(&were), at(&are))
+        let [held, odd] = if told.insert(address) {
+            let was = were.get(&address).copied().unwrap_or_default();
+            let is = are.get(&address).copied().unwrap_or_default();
+            [since(was.held, is.held), since(was.odd, is.odd)]
         } else {
-            0
+            [0; 2]
         };
         DoorbellRates {
             place,
             kicks: per_second(since(kicks.take(place), doorbell.kicks), elapsed),
             held: per_second(held, elapsed),
+            odd: per_second(odd, elapsed),
         }
     };
     now.doorbells.iter().map(doorbell).collect()
 }
 
-fn held(doorbells: &[shown::Doorbell]) -> BTreeMap<(xen_eventfd::Space, u64), u64> {
-    let mut held = BTreeMap::new();
-    for shown::Doorbell { place, held: count, .. } in doorbells {
-        let sum = held.entry((place.space, place.addr)).or_insert(0_u64);
-        *sum = sum.saturating_add(*count);
+/// What came to an address and was no doorbell's.
+#[derive(Debug, Clone, Copy, Default)]
+struct Nobodys {
+    held: u64,
+    odd: u64,
+}
+
+fn at_addresses(doorbells: &[shown::Doorbell]) -> BTreeMap<(xen_eventfd::Space, u64), Nobodys> {
+    let mut all = BTreeMap::<_, Nobodys>::new();
+    for shown::Doorbell { place, held, odd, .. } in doorbells {
+        let sum = all.entry((place.space, place.addr)).or_default();
+        sum.held = sum.held.saturating_add(*held);
+        sum.odd = sum.odd.saturating_add(*odd);
     }
-    held
+    all
 }
 
 /// The counters of an earlier reading. Several may have one key, as two eventfds may raise one
@@ -194,8 +206,9 @@ mod tests {
 
     #[test]
     fn counters_at_their_end_add_up_to_no_more() {
-        let doorbell =
-            |value| format!("doorbell:\tpio 1 len 1 value {value} mask 0xff kicks 0 held {MAX}\n");
+        let doorbell = |value| {
+            format!("doorbell:\tpio 1 len 1 value {value} mask 0xff kicks 0 held {MAX} odd 0\n")
+        };
         let irq = format!("irq:\tisa 5 pulse raised {MAX} failed 0\n");
         let now = guest(&[doorbell(0), doorbell(1), irq.clone(), irq].concat());
         let told = one(&[], now);
@@ -233,7 +246,9 @@ mod tests {
     #[test]
     fn doorbells_come_and_go() {
         let value = |value: u8, kicks: u8| {
-            format!("doorbell:\tmmio 0x50 len 4 value {value} mask 0xff kicks {kicks} held 0\n")
+            format!(
+                "doorbell:\tmmio 0x50 len 4 value {value} mask 0xff kicks {kicks} held 0 odd 0\n"
+            )
         };
         let before = guest(&(value(1, 10) + &value(2, 20)));
         let now = guest(&(value(2, 26) + &value(3, 8)));
@@ -242,15 +257,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_is_the_addresss_whoever_tells_it() {
-        let wildcard =
-            |held: u8| format!("doorbell:\tmmio 0x50 len 4 wildcard kicks 0 held {held}\n");
-        let value = |held: u8| {
-            format!("doorbell:\tmmio 0x50 len 4 value 1 mask 0xff kicks 0 held {held}\n")
+    fn what_is_nobodys_is_the_addresss_whoever_tells_it() {
+        let wildcard = |held: u8, odd: u8| {
+            format!("doorbell:\tmmio 0x50 len 4 wildcard kicks 0 held {held} odd {odd}\n")
         };
-        let (before, now) = (guest(&wildcard(6)), guest(&(value(10) + &wildcard(0))));
-        let held: Vec<f64> = one(&[before], now).doorbells.iter().map(|d| d.held).collect();
-        assert_eq!(held, [2.0, 0.0]);
+        let value = |held: u8, odd: u8| {
+            let place = "mmio 0x50 len 4 value 1 mask 0xff";
+            format!("doorbell:\t{place} kicks 0 held {held} odd {odd}\n")
+        };
+        let (before, now) = (guest(&wildcard(6, 1)), guest(&(value(10, 7) + &wildcard(0, 0))));
+        let told = one(&[before], now).doorbells;
+        let told: Vec<_> = told.iter().map(|doorbell| (doorbell.held, doorbell.odd)).collect();
+        assert_eq!(told, [(2.0, 3.0), (0.0, 0.0)]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ vcpus:\t2
 delivered:\t1000
 held:\t1
 odd:\t4
-doorbell:\tmmio 0xfe000050 len 4 value 0x3 mask 0xffffffff kicks 1000 held 1
+doorbell:\tmmio 0xfe000050 len 4 value 0x3 mask 0xffffffff kicks 1000 held 1 odd 3
 waiting:\tmmio 0xfe000050 len 4 value 0x9
 irq:\tmsi 0xfee00000 0x41 raised 3 failed 0
 channel:\t7 signals 3
@@ -105,7 +105,7 @@ fn show_tells_everything_of_one_guest() {
     for word in [
         "412 my backend",
         "delivered    1000",
-        "mmio 0xfe000050 len 4 value 0x3 mask 0xffffffff   1000     1",
+        "mmio 0xfe000050 len 4 value 0x3 mask 0xffffffff   1000     1    3",
         "mmio 0xfe000050 len 4 value 0x9",
         "msi 0xfee00000 0x41       3       0",
         "7                    3",
@@ -113,7 +113,10 @@ fn show_tells_everything_of_one_guest() {
         assert!(text.contains(word), "no {word:?} in\n{text}");
     }
     let module = &json(host.path(), &["show", "3"])["module"];
-    assert_eq!(module["doorbells"][0]["value"], 3);
+    assert_eq!(
+        (&module["doorbells"][0]["value"], &module["doorbells"][0]["odd"]),
+        (&3.into(), &3.into())
+    );
     assert_eq!(module["counters"]["odd"], 4);
 }
 

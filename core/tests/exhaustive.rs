@@ -50,18 +50,19 @@ fn fits(space: Space, addr: u64, len: u64) -> bool {
 /// What a request is, told from the top.
 fn reference(slot: &Ioreq) -> Request {
     let space = if slot.kind == PIO { Space::Pio } else { Space::Mmio };
+    let odd = |why| Request::Odd { why, space: Some(space), addr: slot.addr };
     if slot.kind == INVALIDATE || slot.kind == TIMEOFFSET {
         Request::Broadcast
     } else if slot.kind != PIO && slot.kind != COPY {
-        Request::Odd(Odd::Kind)
+        Request::Odd { why: Odd::Kind, space: None, addr: slot.addr }
     } else if slot.flags & DATA_IS_PTR != 0 {
-        Request::Odd(Odd::Pointer)
+        odd(Odd::Pointer)
     } else if slot.count != 1 {
-        Request::Odd(Odd::Count)
+        odd(Odd::Count)
     } else if ![1, 2, 4, 8].contains(&slot.size) {
-        Request::Odd(Odd::Size)
+        odd(Odd::Size)
     } else if !fits(space, slot.addr, slot.size.into()) {
-        Request::Odd(Odd::Wrap)
+        odd(Odd::Wrap)
     } else {
         let width = WIDTHS.into_iter().find(|w| u32::from(w.bytes()) == slot.size).unwrap();
         let access = Access { space, addr: slot.addr, width };
@@ -223,7 +224,7 @@ fn every_small_table_sends_every_kick_where_a_list_does() {
             let expected = takers.min_by_key(|doorbell| rank(doorbell));
             assert_eq!(table::find(&sorted, kick).map(|index| &sorted[index]), expected);
             let first = sorted.iter().position(|d| d.bytes().first() == kick.access.addr);
-            assert_eq!(table::first_at(&sorted, kick), first);
+            assert_eq!(table::first_at(&sorted, kick.access.space, kick.access.addr), first);
         }
     }
 }

@@ -60,5 +60,5 @@ fn check(sorted: &[Doorbell], kick: &Kick) {
         let bytes = doorbell.bytes();
         (bytes.space(), bytes.first()) == (kick.access.space, kick.access.addr)
     });
-    assert_eq!(table::first_at(sorted, kick), first);
+    assert_eq!(table::first_at(sorted, kick.access.space, kick.access.addr), first);
 }

@@ -123,7 +123,7 @@ impl<'a> Server<'a> {
                 Some(Request::Kick(_)) => "kicks",
                 Some(Request::Read(_)) => "reads",
                 Some(Request::Broadcast) => "broadcasts",
-                Some(Request::Odd(_)) => "odd",
+                Some(Request::Odd { .. }) => "odd",
                 None => "empty",
             };
             *count.entry(name).or_default() += 1;

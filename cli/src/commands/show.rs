@@ -107,9 +107,10 @@ fn prose_of(facts: &[(&str, String)]) -> String {
 }
 
 fn doorbells(guest: &shown::Guest) -> String {
-    let heads = [("DOORBELL", Side::Left), ("KICKS", Side::Right), ("HELD", Side::Right)];
-    let row = |Doorbell { place, kicks, held }: &Doorbell| {
-        vec![place.to_string(), kicks.to_string(), held.to_string()]
+    let counted = ["KICKS", "HELD", "ODD"].map(|head| (head, Side::Right));
+    let heads: Vec<_> = [("DOORBELL", Side::Left)].into_iter().chain(counted).collect();
+    let row = |Doorbell { place, kicks, held, odd }: &Doorbell| {
+        vec![place.to_string(), kicks.to_string(), held.to_string(), odd.to_string()]
     };
     section(&heads, &guest.doorbells, row)
 }

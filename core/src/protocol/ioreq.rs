@@ -174,7 +174,14 @@ pub enum Request {
     /// A message to every server, to be acknowledged and nothing else.
     Broadcast,
     /// Something that no doorbell serves.
-    Odd(Odd),
+    Odd {
+        /// Why not.
+        why: Odd,
+        /// Where it went; of [`Odd::Kind`] that cannot be told.
+        space: Option<Space>,
+        /// The address in it.
+        addr: u64,
+    },
 }
 
 impl Request {
@@ -185,20 +192,21 @@ impl Request {
             PIO => Space::Pio,
             // Broadcasts come with a count of 0 and an address of no meaning.
             INVALIDATE | TIMEOFFSET => return Self::Broadcast,
-            _ => return Self::Odd(Odd::Kind),
+            _ => return Self::Odd { why: Odd::Kind, space: None, addr: slot.addr },
         };
+        let odd = |why| Self::Odd { why, space: Some(space), addr: slot.addr };
         if slot.flags & DATA_IS_PTR != 0 {
-            return Self::Odd(Odd::Pointer);
+            return odd(Odd::Pointer);
         }
         if slot.count != 1 {
-            return Self::Odd(Odd::Count);
+            return odd(Odd::Count);
         }
         let Some(width) = Width::new(slot.size) else {
-            return Self::Odd(Odd::Size);
+            return odd(Odd::Size);
         };
         match slot.addr.checked_add(u64::from(width.bytes()) - 1) {
             Some(last) if last <= space.last() => {}
-            _ => return Self::Odd(Odd::Wrap),
+            _ => return odd(Odd::Wrap),
         }
         if slot.flags & DIR_READ != 0 {
             Self::Read(Access { space, addr: slot.addr, width })
@@ -236,7 +244,7 @@ mod proofs {
                 kick.access
             }
             Request::Read(access) => access,
-            Request::Broadcast | Request::Odd(_) => return,
+            Request::Broadcast | Request::Odd { .. } => return,
         };
         assert!(slot.flags & DATA_IS_PTR == 0 && slot.count == 1);
         assert!(u32::from(access.width.bytes()) == slot.size && access.addr == slot.addr);
@@ -280,8 +288,13 @@ mod tests {
 
     #[test]
     fn whatever_is_odd_is_named() {
-        let odd = |slot| match Request::decode(&slot) {
-            Request::Odd(odd) => odd,
+        let odd = |slot: Ioreq| match Request::decode(&slot) {
+            Request::Odd { why, space, addr } => {
+                let known = [(COPY, Space::Mmio), (PIO, Space::Pio)];
+                let expected = known.iter().find(|(kind, _)| *kind == slot.kind);
+                assert_eq!((space, addr), (expected.map(|(_, space)| *space), slot.addr));
+                why
+            }
             other => panic!("{slot:?} decoded to {other:?}"),
         };
         assert_eq!(odd(write(2, 0, 4, 0)), Odd::Kind);

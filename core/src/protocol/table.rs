@@ -111,9 +111,8 @@ pub fn find<E: Entry>(table: &[E], kick: &Kick) -> Option<usize> {
         .or_else(|| at(Rank::Fallback, 0))
 }
 
-/// The index of the first entry at the address of a kick, whether it takes it or not.
-pub fn first_at<E: Entry>(table: &[E], kick: &Kick) -> Option<usize> {
-    let (space, addr) = (kick.access.space, kick.access.addr);
+/// The index of the first entry at an address, whatever it takes.
+pub fn first_at<E: Entry>(table: &[E], space: Space, addr: u64) -> Option<usize> {
     let begin = |entry: &E| (entry.doorbell().bytes().space(), entry.doorbell().bytes().first());
     let index = table.partition_point(|entry| begin(entry) < (space, addr));
     (begin(table.get(index)?) == (space, addr)).then_some(index)
@@ -208,9 +207,9 @@ mod tests {
     #[test]
     fn whatever_is_written_the_first_at_its_address_is_found() {
         let table = table(&[value(7), doorbell(Filter::Width(Width::Two)), value(3)]);
-        let at = |addr| first_at(&table, &Kick::new(Space::Mmio, addr, Width::Eight, 99));
+        let at = |addr| first_at(&table, Space::Mmio, addr);
         assert_eq!((at(ADDR - 1), at(ADDR), at(ADDR + 1)), (None, Some(0), None));
-        assert_eq!(first_at(&table, &Kick::new(Space::Pio, ADDR, Width::Four, 3)), None);
+        assert_eq!(first_at(&table, Space::Pio, ADDR), None);
     }
 
     #[test]

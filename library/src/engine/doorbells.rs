@@ -229,7 +229,7 @@ impl Doorbells {
             },
             Request::Read(_) => self.counters.reads += 1,
             Request::Broadcast => self.counters.broadcasts += 1,
-            Request::Odd(_) => self.counters.odd += 1,
+            Request::Odd { .. } => self.counters.odd += 1,
         }
         0
     }

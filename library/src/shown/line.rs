@@ -49,6 +49,8 @@ pub struct Doorbell {
     pub kicks: u64,
     /// Kicks at its address that no doorbell took; told by the first at that address.
     pub held: u64,
+    /// Requests at its address that no doorbell serves; told by the first at that address.
+    pub odd: u64,
 }
 
 /// A kick that is held for an eventfd to come.
@@ -170,7 +172,8 @@ impl Doorbell {
             (_, other) => return Err(format!("a doorbell that takes {other:?} is not known")),
         };
         let place = Place { space, addr, len, takes };
-        Ok(Self { place, kicks: words.pair("kicks")?, held: words.pair("held")? })
+        let (kicks, held, odd) = (words.pair("kicks")?, words.pair("held")?, words.pair("odd")?);
+        Ok(Self { place, kicks, held, odd })
     }
 }
 

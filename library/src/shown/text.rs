@@ -152,8 +152,8 @@ fn write(guest: &Guest) -> String {
         )
         .unwrap();
     }
-    for Doorbell { place, kicks, held } in &guest.doorbells {
-        writeln!(text, "doorbell:\t{place} kicks {kicks} held {held}").unwrap();
+    for Doorbell { place, kicks, held, odd } in &guest.doorbells {
+        writeln!(text, "doorbell:\t{place} kicks {kicks} held {held} odd {odd}").unwrap();
     }
     for waiting in &guest.waiting {
         writeln!(text, "waiting:\t{waiting}").unwrap();
@@ -202,10 +202,10 @@ mod tests {
     const SAMPLE: &str = "dom:\t3\ninterface:\tnative\nowner:\t412 my backend\nserver:\t7\n\
         vcpus:\t2\ndelivered:\t1000\nheld:\t1\nredelivered:\t0\nlate:\t4\nreads:\t2\n\
         broadcasts:\t5\nodd:\t6\nspurious:\t1\n\
-        doorbell:\tmmio 0xfe000050 len 4 value 0x3 mask 0xffffffff kicks 1000 held 1\n\
-        doorbell:\tmmio 0xfe000250 len 4 wildcard kicks 0 held 0\n\
-        doorbell:\tpio 0xc050 span 4 any kicks 0 held 0\n\
-        doorbell:\tmmio 0xfe000050 span 4 fallback kicks 0 held 0\n\
+        doorbell:\tmmio 0xfe000050 len 4 value 0x3 mask 0xffffffff kicks 1000 held 1 odd 6\n\
+        doorbell:\tmmio 0xfe000250 len 4 wildcard kicks 0 held 0 odd 0\n\
+        doorbell:\tpio 0xc050 span 4 any kicks 0 held 0 odd 0\n\
+        doorbell:\tmmio 0xfe000050 span 4 fallback kicks 0 held 0 odd 0\n\
         waiting:\tmmio 0xfe000050 len 4 value 0x9\n\
         irq:\tchannel 5 raised 10 failed 0\n\
         irq:\tmsi 0xfee00000 0x41 raised 3 failed 0\n\
@@ -263,7 +263,8 @@ mod tests {
             ("doorbell:\tmmio 0x50 width 4", "neither \"len\" nor \"span\""),
             ("doorbell:\tmmio 0x50 len 4 any kicks 0 held 0", "takes \"any\""),
             ("doorbell:\tmmio 0x50 len 4 value 1 kicks 0 held 0", "\"kicks\" is not \"mask\""),
-            ("doorbell:\tmmio 0x50 len 4 wildcard kicks 0", "held is missing"),
+            ("doorbell:\tmmio 0x50 len 4 wildcard kicks 0 odd 0", "held is missing"),
+            ("doorbell:\tmmio 0x50 len 4 wildcard kicks 0 held 0", "odd is missing"),
             ("doorbell:\tmmio", "the address is missing"),
             ("waiting:\tmmio 0x50 len 4", "value is missing"),
             ("irq:\tnmi raised 0 failed 0", "\"nmi\" is not known"),

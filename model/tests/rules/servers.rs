@@ -234,13 +234,18 @@ fn invalidate_goes_to_every_enabled_server_once_for_each_call() {
     assert_eq!(bench.vcpu(0).balloon(0), Ok(()));
 }
 
+fn odd(why: Odd, space: Space, addr: u64) -> Request {
+    Request::Odd { why, space: Some(space), addr }
+}
+
 #[test]
 fn rep_stos_is_one_request_for_each_page_with_the_value_in_it() {
     let bench = Bench::new();
     let server = bench.server(mmio(0xFE00_0000, 0xFE00_1FFF));
     let stos = bench.vcpu(0).run(|v| v.rep_stos(0xFE00_0FF8, Width::Four, 9, 3));
     bench.vcpu(0).until_parked();
-    assert_eq!(server.answer(0, 0), Some(Request::Odd(Odd::Count)), "two on the first page");
+    let first = odd(Odd::Count, Space::Mmio, 0xFE00_0FF8);
+    assert_eq!(server.answer(0, 0), Some(first), "two on the first page");
     bench.vcpu(0).until_parked();
     let last = Request::Kick(Kick::new(Space::Mmio, 0xFE00_1000, Width::Four, 9));
     assert_eq!(server.answer(0, 0), Some(last), "one on the next");
@@ -260,7 +265,7 @@ fn rep_outs_carries_the_address_of_its_buffer() {
     let server = bench.server(pio(0xC050, 0xC053));
     let outs = bench.vcpu(0).run(|v| v.rep_outs(0xC050, Width::Four, 0x8000, 7, 16));
     bench.vcpu(0).until_parked();
-    assert_eq!(server.answer(0, 0), Some(Request::Odd(Odd::Pointer)));
+    assert_eq!(server.answer(0, 0), Some(odd(Odd::Pointer, Space::Pio, 0xC050)));
     outs.join().unwrap();
 }
 

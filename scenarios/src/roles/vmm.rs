@@ -129,7 +129,7 @@ fn answer(request: &Request, seen: &mut Seen) -> u64 {
             return register(access.addr);
         }
         Request::Broadcast => seen.broadcasts += 1,
-        Request::Odd(_) => seen.odd += 1,
+        Request::Odd { .. } => seen.odd += 1,
     }
     0
 }

@@ -98,11 +98,13 @@ fn of_guest(guest: &GuestRates, order: Order) -> Vec<Line> {
     match order {
         Order::Kicks => doorbells.sort_by(|one, other| other.kicks.total_cmp(&one.kicks)),
         Order::Held => doorbells.sort_by(|one, other| other.held.total_cmp(&one.held)),
-        Order::Dom | Order::Odd | Order::Irqs => {}
+        Order::Odd => doorbells.sort_by(|one, other| other.odd.total_cmp(&one.odd)),
+        Order::Dom | Order::Irqs => {}
     }
     lines.extend(doorbells.into_iter().map(|doorbell| {
         let place = format!("  {}", doorbell.place.brief());
-        let mut cells = vec![String::new(), place, rate(doorbell.kicks), rate(doorbell.held)];
+        let mut cells = vec![String::new(), place];
+        cells.extend([doorbell.kicks, doorbell.held, doorbell.odd].map(rate));
         cells.resize(HEADS.len(), String::new());
         Line { subject: (guest.domid, Some(doorbell.place)), cells }
     }));
@@ -124,7 +126,7 @@ pub(super) mod tests {
     fn doorbell(value: u64, kicks: f64) -> DoorbellRates {
         let takes = Takes::Value { value, mask: 0xFF };
         let place = Place { space: Space::Mmio, addr: 0x50, len: 4, takes };
-        DoorbellRates { place, kicks, held: 0.0 }
+        DoorbellRates { place, kicks, held: 0.0, odd: 0.0 }
     }
 
     /// One that is busy, one that holds kicks, one of userspace.
@@ -178,10 +180,10 @@ pub(super) mod tests {
         let expected = "\
 DOM  GUEST                                  KICKS/S  HELD/S  ODD/S  IRQS/S
   1  quiet                                      1.5     1.0      0       0
-       mmio 0x50 len 4 value 0x0 mask 0xff      1.5       0
+       mmio 0x50 len 4 value 0x0 mask 0xff      1.5       0      0
   2  busy                                      1000       0      0    12.0
-       mmio 0x50 len 4 value 0x0 mask 0xff      100       0
-       mmio 0x50 len 4 value 0x1 mask 0xff      900       0
+       mmio 0x50 len 4 value 0x0 mask 0xff      100       0      0
+       mmio 0x50 len 4 value 0x1 mask 0xff      900       0      0
   3  other (userspace)                            -       -      -       -
 ";
         assert_eq!(plain(&guests()), expected);

@@ -42,7 +42,8 @@ fn owner() -> Result<String> {
 pub(super) fn files(play: &mut Play<'_>) -> Result<()> {
     let mut guest = play.guest(&format!(
         "repeat 5; write mmio:{DOORBELL:#x} 4 3; end; write mmio:{DOORBELL:#x} 4 9; \
-         write pio:0xc050 1 4; read mmio:{DOORBELL:#x} 4; listen evtchn call; wait call; \
+         write pio:0xc050 1 4; read mmio:{DOORBELL:#x} 4; rep mmio:{DOORBELL:#x} 2 7 2; \
+         rep pio:0xc050 2 7 3; listen evtchn call; wait call; \
          send call 1; say sent; wait call | listen evtchn other; pause 1"
     ))?;
     let (file, eventfd) = (GuestFile::of(guest.dom())?, new_eventfd()?);
@@ -71,12 +72,12 @@ pub(super) fn files(play: &mut Play<'_>) -> Result<()> {
     let stats = file.stats()?;
     let wanted = format!(
         "dom:\t{dom}\ninterface:\tnative\n{owner}server:\t{server}\nvcpus:\t2\ndelivered:\t6\n\
-         held:\t1\nredelivered:\t0\nlate:\t0\nreads:\t1\nbroadcasts:\t0\nodd:\t0\n\
+         held:\t1\nredelivered:\t0\nlate:\t0\nreads:\t1\nbroadcasts:\t0\nodd:\t2\n\
          spurious:\t{spurious}\n\
-         doorbell:\tmmio 0xfe000050 len 4 value 0x3 mask 0xffff kicks 5 held 1\n\
-         doorbell:\tmmio 0xfe000250 len 4 wildcard kicks 0 held 0\n\
-         doorbell:\tmmio 0xfe000350 span 8 fallback kicks 0 held 0\n\
-         doorbell:\tpio 0xc050 span 4 any kicks 1 held 0\n\
+         doorbell:\tmmio 0xfe000050 len 4 value 0x3 mask 0xffff kicks 5 held 1 odd 1\n\
+         doorbell:\tmmio 0xfe000250 len 4 wildcard kicks 0 held 0 odd 0\n\
+         doorbell:\tmmio 0xfe000350 span 8 fallback kicks 0 held 0 odd 0\n\
+         doorbell:\tpio 0xc050 span 4 any kicks 1 held 0 odd 1\n\
          waiting:\tmmio 0xfe000050 len 4 value 0x9\n\
          irq:\tchannel {port} raised 1 failed 0\n\
          irq:\tmsi 0xfee00000 0x41 raised 0 failed 0\n\
