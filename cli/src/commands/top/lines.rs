@@ -169,6 +169,30 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn doorbells_are_sorted_by_what_they_count() {
+        let mut guest = guests().remove(1);
+        let counts = [(1.0, 2.0, 3.0), (3.0, 1.0, 2.0), (2.0, 3.0, 1.0)];
+        guest.doorbells = (0..)
+            .zip(counts)
+            .map(|(value, (kicks, held, odd))| DoorbellRates {
+                held,
+                odd,
+                ..doorbell(value, kicks)
+            })
+            .collect();
+        for (order, sorted) in [
+            (Order::Kicks, ["3.0", "2.0", "1.0"]),
+            (Order::Held, ["2.0", "1.0", "3.0"]),
+            (Order::Odd, ["1.0", "3.0", "2.0"]),
+            (Order::Irqs, ["1.0", "3.0", "2.0"]),
+        ] {
+            let lines = lines(std::slice::from_ref(&guest), order);
+            let kicks: Vec<&str> = lines[1..].iter().map(|line| line.cells[2].as_str()).collect();
+            assert_eq!(kicks, sorted, "{order:?}");
+        }
+    }
+
+    #[test]
     fn the_order_ends_at_the_columns_ends() {
         assert_eq!(Order::Kicks.beside(true), Order::Held);
         assert_eq!(Order::Kicks.beside(false), Order::Dom);
