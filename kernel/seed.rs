@@ -75,7 +75,7 @@ impl Assigned {
             let bell = Bell { key, vcpus, taken, doorbell, eventfd };
             self.bells.push_within_capacity(bell).map_err(|_| ENOMEM)?;
         } else {
-            self.leave_if_unused(request.dom);
+            self.leave_unused();
         }
         assigned
     }
@@ -88,7 +88,7 @@ impl Assigned {
         // Of a guest that died it is gone already.
         let _ = bell.taken.guest.unregister(&bell.doorbell, &bell.eventfd);
         drop(bell);
-        self.leave_if_unused(request.dom);
+        self.leave_unused();
         Ok(())
     }
 
@@ -112,7 +112,7 @@ impl Assigned {
             let call = Call { taken, eventfd: ours };
             self.calls.push_within_capacity(call).map_err(|_| ENOMEM)?;
         } else {
-            self.leave_if_unused(request.dom);
+            self.leave_unused();
         }
         assigned
     }
@@ -124,10 +124,9 @@ impl Assigned {
             // The patch does not mind.
             return Ok(());
         };
-        let dom = call.dom();
         let _ = call.taken.guest.deassign_irq(None, &call.eventfd);
         drop(call);
-        self.leave_if_unused(dom);
+        self.leave_unused();
         Ok(())
     }
 
@@ -145,12 +144,11 @@ impl Assigned {
         Ok(taken)
     }
 
-    fn leave_if_unused(&mut self, dom: DomId) {
-        let index = self.guests.iter().position(|taken| taken.guest.dom() == dom);
-        if let (false, Some(index)) = (self.uses(dom), index) {
-            if let Ok(taken) = self.guests.remove(index) {
-                guests::leave(&taken);
-            }
+    /// Lets go of guests for which nothing is assigned.
+    fn leave_unused(&mut self) {
+        while let Some(index) = self.guests.iter().position(|taken| !self.uses(taken.guest.dom())) {
+            let Ok(taken) = self.guests.remove(index) else { return };
+            guests::leave(&taken);
         }
     }
 
@@ -159,15 +157,7 @@ impl Assigned {
     fn bury(&mut self) {
         self.bells.retain(|bell| !bell.taken.guest.is_dead());
         self.calls.retain(|call| call.taken.guest.has_irq(&call.eventfd));
-        while let Some(dom) = self.idle() {
-            self.leave_if_unused(dom);
-        }
-    }
-
-    /// A guest for which nothing is assigned.
-    fn idle(&self) -> Option<DomId> {
-        let mut doms = self.guests.iter().map(|taken| taken.guest.dom());
-        doms.find(|dom| !self.uses(*dom))
+        self.leave_unused();
     }
 
     fn uses(&self, dom: DomId) -> bool {
