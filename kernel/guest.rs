@@ -491,8 +491,7 @@ impl Guest {
         let Life::Served(mut served) = before else { return true };
         // What was signalled until now is still raised.
         served.drop_irqs(|_| true);
-        let Served { server, irqs, channels } = served;
-        drop(irqs);
+        let Served { server, channels, .. } = served;
         drop(channels);
         server.tear_down(self);
         let cleared = self.board.lock().doorbells.clear();
