@@ -7,14 +7,12 @@
 //! * The private data of an inode with [`OPERATIONS`] is the `Taken` of a [`File`], which keeps it
 //!   for as long as the kernel calls back.
 
-use crate::file::Operations;
+use crate::file::{self, Operations};
 use crate::guests::Taken;
-use crate::show::{self, Sequence};
 use core::ptr;
 use kernel::bindings as kernel_bindings;
 use kernel::module::this_module;
 use kernel::prelude::*;
-use kernel::seq_file::SeqFile;
 use kernel::str::{CStrExt, CString};
 use kernel::sync::Arc;
 
@@ -97,16 +95,14 @@ unsafe extern "C" fn open(
 /// As a sequence file with the data of [`open`] calls it: debugfs calls nothing once its entry is
 /// removed.
 unsafe extern "C" fn show(
-    file: *mut kernel_bindings::seq_file,
+    sequence: *mut kernel_bindings::seq_file,
     _: *mut c_void,
 ) -> c_int {
     // SAFETY: The sequence is there.
-    let private = unsafe { (*file).private };
+    let private = unsafe { (*sequence).private };
     // SAFETY: By the invariant.
     let taken = unsafe { &*private.cast_const().cast::<Taken>() };
-    // SAFETY: The kernel lends it for the call, to us alone.
-    let sequence = unsafe { SeqFile::from_raw(file) };
-    // A sequence is cut where it is full, and begun again with more room.
-    let _ = show::taken(taken, &mut Sequence(sequence));
+    // SAFETY: The kernel lends the sequence for the call, to us alone.
+    unsafe { file::write(taken, sequence) };
     0
 }

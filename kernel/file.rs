@@ -151,10 +151,19 @@ unsafe extern "C" fn show_fdinfo(
 ) {
     // SAFETY: The kernel keeps the file open during a call.
     let taken = unsafe { taken(of) };
-    // SAFETY: The kernel lends it for the call, to us alone.
-    let sequence = unsafe { SeqFile::from_raw(file) };
+    // SAFETY: The kernel lends the sequence for the call, to us alone.
+    unsafe { write(&taken, file) };
+}
+
+/// Writes all about a guest into a sequence.
+///
+/// # Safety
+/// The sequence is the caller's alone during the call.
+pub(crate) unsafe fn write(taken: &Taken, sequence: *mut kernel_bindings::seq_file) {
+    // SAFETY: The caller's promise.
+    let sequence = unsafe { SeqFile::from_raw(sequence) };
     // A sequence is cut where it is full, and begun again with more room.
-    let _ = show::taken(&taken, &mut Sequence(sequence));
+    let _ = show::taken(taken, &mut Sequence(sequence));
 }
 
 /// # Safety
