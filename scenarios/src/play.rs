@@ -193,6 +193,17 @@ pub fn await_count(fd: &OwnedFd, wanted: u64) -> Result<u64> {
     Ok(count)
 }
 
+/// Waits until a vCPU that rings something and then its beat, in turn, has rung that from now on. If
+/// its eventfd were to be signalled, it has been when this returns.
+///
+/// # Errors
+/// The beat does not come.
+pub fn rung_again(beat: &OwnedFd) -> Result<()> {
+    taken(beat)?;
+    // Between two beats it rings the other once, and each kick is answered before the next.
+    await_count(beat, 2).map(drop)
+}
+
 /// A guest that carries out orders.
 pub struct Guest {
     source: Box<dyn GuestOnStage>,

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::time::Instant;
 use xen_eventfd::Port;
 use xen_eventfd_host::{EventChannels, LocalPort};
-use xen_eventfd_scenarios::play::{Guest, await_count, new_eventfd, taken};
+use xen_eventfd_scenarios::play::{Guest, new_eventfd};
 use xen_eventfd_scenarios::{PATIENCE, Play};
 
 /// The first device's registers.
@@ -71,14 +71,6 @@ pub(super) fn two_queues(file: &GuestFile) -> Result<[OwnedFd; 2]> {
         file.assign(&Doorbell::value(DOORBELL, 4, value, queue))?;
     }
     Ok(queues)
-}
-
-/// Waits until a vCPU that rings something and then its beat, in turn, has rung that from now on. If
-/// its eventfd were to be signalled, it has been when this returns.
-pub(super) fn rung_again(beat: &OwnedFd) -> Result<()> {
-    taken(beat)?;
-    // Between two beats it rings the other once, and each kick is answered before the next.
-    await_count(beat, 2).map(drop)
 }
 
 /// A guest that rings these two, each from a vCPU of its own, until it is told to stop.

@@ -1,6 +1,6 @@
 //! Files, processes and guests that come and go amid kicks. After each, nothing is left.
 
-use super::common::{BEAT, Bell, DOORBELL, Ringing, refused, rung_again, two_queues};
+use super::common::{BEAT, Bell, DOORBELL, Ringing, refused, two_queues};
 use super::left::{self, Before};
 use super::processes::{heir_of, holder_of, owner_of};
 use crate::device::request::{ASSIGN, DEASSIGN};
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use xen_eventfd::DomId;
-use xen_eventfd_scenarios::play::{await_count, new_eventfd, taken};
+use xen_eventfd_scenarios::play::{await_count, new_eventfd, rung_again, taken};
 use xen_eventfd_scenarios::{PATIENCE, Play};
 
 pub(super) fn assign_under_load(play: &mut Play<'_>) -> Result<()> {
