@@ -57,19 +57,11 @@ pub(super) fn pinned(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What has been asked of the module.
+/// How often the module was to go, and how often it went.
 #[derive(Default)]
 struct Asked {
+    times: AtomicU32,
     went: AtomicU32,
-    refused: AtomicU32,
-}
-
-impl Asked {
-    /// How often it went, and how often it was asked to.
-    fn look(&self) -> (u32, u32) {
-        let went = self.went.load(Ordering::SeqCst);
-        (went, went + self.refused.load(Ordering::SeqCst))
-    }
 }
 
 /// Takes a guest amid its kicks, serves it and lets go of it, whenever the module is there. How often.
@@ -78,18 +70,20 @@ fn serve_until(dom: DomId, asked: &Asked, over: &AtomicBool) -> Result<u32> {
     while !over.load(Ordering::Relaxed) {
         match GuestFile::of(dom) {
             Ok(file) => {
-                let (went, before) = asked.look();
+                let went = asked.went.load(Ordering::SeqCst);
+                let before = asked.times.load(Ordering::SeqCst);
                 let queues = two_queues(&file)?;
                 queues.iter().try_for_each(|queue| await_count(queue, 1).map(drop))?;
                 // Now and then until it was to go while this file alone was open: the first that is
                 // heard of may have been asked before.
                 while served.is_multiple_of(2)
-                    && asked.look().1 < before + 2
+                    && asked.times.load(Ordering::SeqCst) < before + 2
                     && !over.load(Ordering::Relaxed)
                 {
                     thread::sleep(Duration::from_millis(1));
                 }
-                ensure!(asked.look().0 == went, "it went while a guest's file was open");
+                let goes = asked.went.load(Ordering::SeqCst);
+                ensure!(goes == went, "it went while a guest's file was open");
                 served += 1;
             }
             // It is gone, or about to go; or what is to become rmmod has not closed the last file yet.
@@ -113,13 +107,15 @@ pub(super) fn amid_opens(play: &mut Play<'_>) -> Result<()> {
         let go = || -> Result<()> {
             let since = Instant::now();
             // As often as a busy machine has time for.
-            while asked.look().0 < TIMES && since.elapsed() < PATIENCE / 2 && !server.is_finished()
+            while asked.went.load(Ordering::SeqCst) < TIMES
+                && since.elapsed() < PATIENCE / 2
+                && !server.is_finished()
             {
-                if goes()? {
-                    asked.went.fetch_add(1, Ordering::SeqCst);
+                let went = goes()?;
+                asked.went.fetch_add(u32::from(went), Ordering::SeqCst);
+                asked.times.fetch_add(1, Ordering::SeqCst);
+                if went {
                     comes()?;
-                } else {
-                    asked.refused.fetch_add(1, Ordering::SeqCst);
                 }
             }
             Ok(())
@@ -129,8 +125,8 @@ pub(super) fn amid_opens(play: &mut Play<'_>) -> Result<()> {
         let served = server.join().map_err(|_| anyhow!("the serving thread panicked"))?;
         gone.and(served)
     })?;
-    let Asked { went, refused } = asked;
-    let (went, refused) = (went.into_inner(), refused.into_inner());
+    let went = asked.went.into_inner();
+    let refused = asked.times.into_inner() - went;
     println!(
         "it went {went} times and was held {refused} times; the guest was served {served} times"
     );
