@@ -35,6 +35,7 @@ struct Withstood {
 const KEPT: Kept = Kept("hostile");
 /// How long the attacks may take whose kicks are measured.
 const TIMEOUT: Duration = Duration::from_secs(900);
+
 /// The page is written once there are figures of each place.
 pub(crate) fn run(arguments: &Arguments) -> Result<Tally> {
     let rig = Rig::build()?;
@@ -66,11 +67,8 @@ fn attack(rig: &Rig, name: &str, (dom0, engine): (Dom0, Engine), accesses: u64) 
     tally.end(name, outcome.output.status);
     ensure!(tally.failed == 0, "an attack was not withstood: {}", outcome.report);
 
-    let mut machine = rig.lab.boot(rig.boot(dom0, 1, &told("accesses")))?;
-    let log = kernel_log::Log::begin(&mut machine)?;
-    if engine.needs_module() {
-        kmod::load(&mut machine)?;
-    }
+    let boot = rig.boot(dom0, 1, &told("accesses"));
+    let (mut machine, log) = kmod::start(&rig.lab, boot, engine.needs_module())?;
     let mut found = None;
     let many = script(&format!("--accesses {accesses} hostile_guest"));
     let status = machine.run_with(&many, TIMEOUT + patience(accesses)?, |line| {

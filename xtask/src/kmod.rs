@@ -236,6 +236,16 @@ pub(crate) fn load(machine: &mut Machine) -> Result<()> {
     machine.check(&loading(), SHORT).map(drop)
 }
 
+/// Boots a machine whose kernel's log is read at its end, and loads the module if it is wanted.
+pub(crate) fn start(lab: &Lab, boot: Boot, loaded: bool) -> Result<(Machine, kernel_log::Log)> {
+    let mut machine = lab.boot(boot)?;
+    let log = kernel_log::Log::begin(&mut machine)?;
+    if loaded {
+        load(&mut machine)?;
+    }
+    Ok((machine, log))
+}
+
 /// The end of a machine in which the module was tested: it goes, and neither dom0's kernel nor Xen
 /// has anything to complain of.
 fn finish(

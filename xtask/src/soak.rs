@@ -59,11 +59,7 @@ fn soak(
     (dom0, engine): (Dom0, Engine),
 ) -> Result<Tally> {
     let boot = rig.boot(dom0, arguments.cpus, &format!("soak-{}-{}", dom0.name(), engine.name()));
-    let mut machine = rig.lab.boot(boot)?;
-    let log = kernel_log::Log::begin(&mut machine)?;
-    if engine.needs_module() {
-        kmod::load(&mut machine)?;
-    }
+    let (mut machine, log) = kmod::start(&rig.lab, boot, engine.needs_module())?;
     let time = Duration::from_secs(arguments.minutes * 60);
     let script = format!("scenarios soak --engine {} --seconds {}", engine.name(), time.as_secs());
     let mut samples: Vec<Sample> = Vec::new();

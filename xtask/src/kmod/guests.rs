@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::{Result, ensure};
 use xen_eventfd_lab::{Boot, Dom0, Lab, build_guest, build_static, quote};
 
-use super::{Module, finish, kernel_log, load};
+use super::{Module, finish, start};
 use crate::{boots::place, tally::Tally};
 
 /// How long one boot's tests may take.
@@ -55,9 +55,7 @@ impl Guests {
             script.push(' ');
             script.push_str(&quote(name));
         }
-        let mut machine = lab.boot(boot)?;
-        let log = kernel_log::Log::begin(&mut machine)?;
-        load(&mut machine)?;
+        let (mut machine, log) = start(lab, boot, true)?;
         let mut tally = Tally::default();
         let status = machine.run_with(&script, TIMEOUT, |line| tally.hear(&place, line))?;
         ensure!(!tally.is_empty(), "{place}: no test was run; status {status}");

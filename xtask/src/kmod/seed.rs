@@ -13,7 +13,7 @@ use xen_eventfd_lab::{
     workspace,
 };
 
-use super::{Module, NODE, finish, kernel_log, load, wakeups};
+use super::{Module, NODE, finish, start, wakeups};
 use crate::{
     boots::{Boots, place},
     lab::RACE_CPUS,
@@ -151,9 +151,7 @@ fn test_ours(
 ) -> Result<Tally> {
     let place = place(dom0, cpus);
     let boot = Boot::new(dom0).cpus(cpus).name(format!("seed-{}-{cpus}", dom0.name()));
-    let mut machine = lab.boot(programs.put(module.put(boot)))?;
-    let log = kernel_log::Log::begin(&mut machine)?;
-    load(&mut machine)?;
+    let (mut machine, log) = start(lab, programs.put(module.put(boot)), true)?;
     let mut tally = play(&mut machine, NODE, &place, tests)?;
     finish(machine, log, &place, &mut tally)?;
     Ok(tally)

@@ -3,9 +3,7 @@
 use anyhow::{Result, ensure};
 use xen_eventfd_lab::{Boot, Dom0, Lab};
 
-use super::{
-    Module, NODE, SHORT, build, confinement, guests::Guests, kernel_log, kinds, load, seed,
-};
+use super::{Module, NODE, SHORT, build, confinement, guests::Guests, kinds, load, seed, start};
 use crate::{
     boots::{Boots, place},
     lab::{Kind, RACE_CPUS},
@@ -82,10 +80,8 @@ impl Tests {
 /// Boots, loads the module, opens its device, unloads it, and looks at what the kernel said.
 fn comes_and_goes(lab: &Lab, module: &Module, kind: Dom0) -> Result<()> {
     let boot = module.put(Boot::new(kind).name(format!("kmod-{}", kind.name())));
-    let mut machine = lab.boot(boot)?;
-    let log = kernel_log::Log::begin(&mut machine)?;
+    let (mut machine, log) = start(lab, boot, true)?;
 
-    load(&mut machine)?;
     let mode = machine.check(&format!("stat -c '%A %u %g' {NODE}"), SHORT)?.text();
     ensure!(mode == "crw------- 0 0", "{NODE} is root's alone, not {mode}");
     let refused = machine.run(&format!("exec 3<{NODE}; rmmod xen_eventfd"), SHORT)?;

@@ -3,7 +3,7 @@
 use super::rig::{Programs, patience};
 use super::{Engine, RACE_CPUS};
 use crate::boots::{Boots, place};
-use crate::kmod::{self, Module, kernel_log};
+use crate::kmod::{self, Module};
 use crate::tally::Tally;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
@@ -126,12 +126,8 @@ impl Stage {
             script.push_str(&format!(" && sh /lab/commands {engine}"));
         }
         let mut tally = Tally::default();
-        let mut machine = self.lab.boot(boot)?;
+        let (mut machine, log) = kmod::start(&self.lab, boot, self.module.is_some())?;
         let boot_time = machine.boot_time().as_secs_f64();
-        let log = kernel_log::Log::begin(&mut machine)?;
-        if self.module.is_some() {
-            kmod::load(&mut machine)?;
-        }
         let status = machine.run_with(&script, timeout, |line| tally.hear(&place, line))?;
         tally.end(&place, status);
         if self.engine.is_whole() && tally.skipped > 0 {
