@@ -1,10 +1,16 @@
 //! The emulator: Debian's QEMU, of the version that the lab's firmware belongs to, built from
-//! Debian's source with one mistake mended.
+//! Debian's source with two mistakes mended, by both of which programs of dom0 broke off at random.
 //!
 //! A hypervisor injects an interrupt into its guest with VMRUN, and QEMU without KVM delivers it.
 //! Where another thread asks the emulated CPU to stop at that moment, QEMU delivers it once more, as
 //! if it were an exception, whatever the guest does by then. A PVH dom0 gets all its interrupts that
-//! way: its processes, or its kernel, broke off at random, the more CPUs the sooner.
+//! way.
+//!
+//! A hypervisor leaves the vector registers of one guest where they are until another wants them: it
+//! sets CR0.TS, and the first instruction that touches them raises an exception, upon which it loads
+//! that other's. In QEMU without KVM, XSAVE and XRSTOR raise none. A kernel that changes from one
+//! process to another with them then saves the registers of another guest as those of the one, and
+//! what it loads for the other is overwritten at its first use.
 //!
 //! `packages` says what it is built from, `source` how.
 

@@ -59,7 +59,7 @@ impl EmulatorPackages {
 
 impl Product for EmulatorPackages {
     fn layout(&self) -> u32 {
-        1
+        2
     }
 
     fn sources(&self) -> bool {

@@ -15,12 +15,32 @@ pub(super) const ARCHIVES: &str = "/archives";
 /// Where it is unpacked and built, inside the tree.
 pub(super) const BUILD: &str = "/build";
 
-/// The file that is mended.
-const MENDED: &str = "target/i386/tcg/system/svm_helper.c";
-/// What delivers the interrupt of a VMRUN. Nothing else of that file does.
-const DELIVERS: &str = "do_interrupt_x86_hardirq(env, vector, 1);";
-/// What has to follow: nothing is left to deliver when the emulated CPU stops next.
-const DELIVERED: &str = " cs->exception_index = -1;";
+/// A statement that is missing in QEMU's source.
+struct Mend {
+    file: &'static str,
+    /// What it has to follow. It is there once.
+    after: &'static str,
+    statement: &'static str,
+    /// What to look for where QEMU does it in another way.
+    whether: &'static str,
+}
+
+const MENDS: [Mend; 2] = [
+    // Nothing is left to deliver when the emulated CPU stops next.
+    Mend {
+        file: "target/i386/tcg/system/svm_helper.c",
+        after: "do_interrupt_x86_hardirq(env, vector, 1);",
+        statement: " cs->exception_index = -1;",
+        whether: "delivers the interrupt of a VMRUN twice when a CPU is asked to stop",
+    },
+    // For XSAVE, XSAVEOPT and XRSTOR alike, as for any other instruction that touches the registers.
+    Mend {
+        file: "target/i386/tcg/fpu_helper.c",
+        after: "/* The operand must be 64 byte aligned.  */",
+        statement: " if (env->cr[0] & CR0_TS_MASK) raise_exception_ra(env, EXCP07_PREX, ra);",
+        whether: "saves and restores registers with XSAVE while CR0.TS says that they are another's",
+    },
+];
 
 /// Unpacks the source, with Debian's own changes.
 pub(super) fn unpack(tree: &Tree, manifest: &Manifest, archives: &Path) -> Result<()> {
@@ -41,21 +61,27 @@ pub(super) fn unpack(tree: &Tree, manifest: &Manifest, archives: &Path) -> Resul
     tree.run(&shell(&unpack))
 }
 
-/// Mends the mistake; see the module's own documentation.
+/// Mends the mistakes; see the module's own documentation.
 pub(super) fn mend(tree: &Tree) -> Result<()> {
-    let path = inside(tree, BUILD).join("source").join(MENDED);
-    let text = fs::read_to_string(&path)
-        .with_context(|| format!("{}: QEMU's source has other files now", path.display()))?;
-    fs::write(&path, mended(&text)?).with_context(|| format!("{}: cannot write", path.display()))
+    for mend in &MENDS {
+        let path = inside(tree, BUILD).join("source").join(mend.file);
+        let text = fs::read_to_string(&path)
+            .with_context(|| format!("{}: QEMU's source has other files now", path.display()))?;
+        fs::write(&path, mend.mended(&text)?)
+            .with_context(|| format!("{}: cannot write", path.display()))?;
+    }
+    Ok(())
 }
 
-fn mended(text: &str) -> Result<String> {
-    ensure!(
-        text.matches(DELIVERS).count() == 1,
-        "QEMU delivers the interrupt of a VMRUN in another way now: look whether it still does so \
-         twice when a CPU is asked to stop, and mend or drop this"
-    );
-    Ok(text.replacen(DELIVERS, &format!("{DELIVERS}{DELIVERED}"), 1))
+impl Mend {
+    fn mended(&self, text: &str) -> Result<String> {
+        let Self { file, after, statement, whether } = self;
+        ensure!(
+            text.matches(after).count() == 1,
+            "{file}: QEMU's source has changed: look whether it still {whether}, and mend or drop this"
+        );
+        Ok(text.replacen(after, &format!("{after}{statement}"), 1))
+    }
 }
 
 /// Builds it, with what the lab needs alone, and returns the program.
@@ -90,9 +116,12 @@ mod tests {
 
     #[test]
     fn what_is_mended_must_be_there_once() {
-        let source = format!("a {DELIVERS}\nb");
-        assert_eq!(mended(&source).unwrap(), format!("a {DELIVERS}{DELIVERED}\nb"));
-        assert!(mended("b").is_err());
-        assert!(mended(&format!("{source}{source}")).is_err());
+        for mend in MENDS {
+            let Mend { after, statement, .. } = mend;
+            let source = format!("a {after}\nb");
+            assert_eq!(mend.mended(&source).unwrap(), format!("a {after}{statement}\nb"));
+            assert!(mend.mended("b").is_err());
+            assert!(mend.mended(&format!("{source}{source}")).is_err());
+        }
     }
 }

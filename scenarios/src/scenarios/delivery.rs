@@ -1,11 +1,12 @@
 //! Kicks arrive.
 
-use super::{BASE, DOORBELL, NOTIFY};
+use super::{BASE, DOORBELL, NOTIFY, msi};
 use crate::Play;
-use crate::play::{await_count, new_eventfd, taken};
+use crate::play::{await_count, new_eventfd, signal, taken};
 use crate::roles::vmm::Place;
 use anyhow::{Result, ensure};
 use rustix::event::{EventfdFlags, eventfd};
+use std::hint::black_box;
 use xen_eventfd::IoEventAddress::Mmio;
 
 pub(super) fn one_queue(play: &mut Play<'_>) -> Result<()> {
@@ -98,4 +99,51 @@ pub(super) fn full_eventfd(play: &mut Play<'_>) -> Result<()> {
     guest.tell(play);
     play.note("queue", format!("{} kicks", await_count(&kick, 100)?));
     Ok(())
+}
+
+/// A guest and threads of domain 0 take the CPU from each other, and the guest uses vector registers
+/// too: a string instruction of 16 bits fills its source with them. Whoever answers the kicks, in a
+/// thread or in an interrupt, leaves a thread its registers, and so do Xen and the kernel.
+pub(super) fn sums_beside(play: &mut Play<'_>) -> Result<()> {
+    const THREADS: usize = 3;
+    const SUMS: usize = 20;
+    const NOBODYS: u16 = 0xC100;
+    let orders = format!(
+        "listen msi 0x41 stop; until stop; write mmio:{DOORBELL:#x} 4 0; end | \
+         listen msi 0x42 halt; until halt; rep pio:{NOBODYS:#x} 2 1 8; end"
+    );
+    let mut guest = play.guest(&orders)?;
+    let (kick, stop, halt) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
+    let xen = play.xen()?;
+    let ours = xen.guest(guest.dom())?;
+    let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
+    let _stop = ours.register_irqfd(&stop, msi(0, 0x41))?;
+    let _halt = ours.register_irqfd(&halt, msi(1, 0x42))?;
+    guest.start()?;
+    await_count(&kick, 1)?;
+    let mut sums = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..THREADS).map(|_| scope.spawn(|| [(); SUMS].map(|()| sum()))).collect();
+        threads.into_iter().filter_map(|thread| thread.join().ok()).flatten().collect::<Vec<_>>()
+    });
+    signal(&stop)?;
+    signal(&halt)?;
+    guest.finish()?;
+    guest.tell(play);
+    ensure!(sums.len() == THREADS * SUMS, "a thread panicked");
+    sums.sort_unstable();
+    sums.dedup();
+    ensure!(sums.len() == 1, "the same sum came out in {} ways", sums.len());
+    Ok(())
+}
+
+/// A sum, bit by bit. All that it consists of is in vector registers until its end.
+fn sum() -> [u64; 8] {
+    let mut lanes = black_box([1.0_f64, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
+    for step in 0..100_000_u32 {
+        for lane in &mut lanes {
+            *lane = *lane * 0.999 + f64::from(step);
+        }
+    }
+    lanes.map(f64::to_bits)
 }

@@ -41,6 +41,7 @@ scenarios! {
     delivery::many_queues, false, "2 vCPUs, 3 devices, 4 queues: none lost, none on the wrong eventfd";
     delivery::vmm_beside, false, "a VMM keeps its registers and is never woken for a kick";
     delivery::full_eventfd, false, "a backend that leaves its eventfd full stops nobody";
+    delivery::sums_beside, false, "threads that compute beside kicks keep what is in their registers";
     access::widths, false, "a doorbell is matched by width";
     access::notification_data, false, "a mask leaves NOTIFICATION_DATA out";
     access::doorbell_read, false, "a read of a doorbell answers 0";
