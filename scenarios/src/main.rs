@@ -11,7 +11,7 @@ use std::time::Duration;
 use xen_eventfd::{EngineKind, Guardian};
 use xen_eventfd_host::linux::LinuxHost;
 use xen_eventfd_scenarios::link::Link;
-use xen_eventfd_scenarios::roles::{Actor, kill::Die};
+use xen_eventfd_scenarios::roles::{Actor, fail, kill::Die};
 use xen_eventfd_scenarios::stage::{ACCESSES, Stage, model::ModelStage, xen::XenStage};
 use xen_eventfd_scenarios::{ALL, Scenario, Trace, run, soak};
 
@@ -174,8 +174,10 @@ fn main() -> Result<ExitCode> {
         }
         Command::Actor { run_dir } => {
             let link = Link::from_fd(std::io::stdin().as_fd().try_clone_to_owned()?);
+            let host = LinuxHost::open().map_err(anyhow::Error::from);
+            let host = host.inspect_err(|error| fail(&link, error))?;
             let actor = Actor {
-                host: Arc::new(LinuxHost::open()?),
+                host: Arc::new(host),
                 link,
                 run_dir,
                 guardian: Guardian::Auto,

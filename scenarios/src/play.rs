@@ -3,7 +3,7 @@
 use crate::link::Link;
 use crate::roles::kill::Kill;
 use crate::roles::{Ask, Role, Say, engine, vmm};
-use crate::stage::{GuestOnStage, ProcessOnStage, Stage};
+use crate::stage::{End, GuestOnStage, ProcessOnStage, Stage};
 use crate::{PATIENCE, Trace};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -100,12 +100,13 @@ impl<'a> Play<'a> {
     }
 
     fn process(&self, role: &Role, fds: &[BorrowedFd<'_>]) -> Result<(Process, u16)> {
-        let process = Process(self.stage.process()?);
+        let mut process = Process(self.stage.process()?);
         process.0.link().send(role, fds)?;
         match process.hear()? {
             Some(Say::Ready { server }) => Ok((process, server)),
             Some(Say::Failed { why, .. }) => bail!("{why}"),
-            other => bail!("a process began with {other:?}"),
+            Some(other) => bail!("a process began with {other:?}"),
+            None => bail!("a process ended before it began: {:?}", process.0.wait()?),
         }
     }
 
@@ -384,7 +385,14 @@ impl Process {
                 bail!("a process did not end well: {why}");
             }
         }
-        self.0.wait()
+        self.ended(End::Left)
+    }
+
+    /// Waits until it has ended, like this.
+    fn ended(&mut self, expected: End) -> Result<()> {
+        let end = self.0.wait()?;
+        ensure!(end == expected, "a process ended otherwise than expected: {end:?}");
+        Ok(())
     }
 }
 
@@ -446,7 +454,7 @@ impl Engine {
     /// It lives.
     pub fn died(mut self) -> Result<()> {
         match self.process.hear()? {
-            None => self.process.0.wait(),
+            None => self.process.ended(End::Killed),
             Some(said) => bail!("the engine says {said:?} instead of dying"),
         }
     }

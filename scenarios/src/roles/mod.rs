@@ -64,6 +64,14 @@ pub struct Actor {
     pub die: kill::Die,
 }
 
+/// Says what went wrong to the test.
+pub fn fail(link: &Link, error: &anyhow::Error) {
+    let xen = error.downcast_ref::<xen_eventfd::Error>();
+    let errno = xen.map_or(0, |error| error.errno().raw_os_error());
+    // Nobody may be left to hear it.
+    let _ = link.send(&Say::Failed { why: format!("{error:#}"), errno }, &[]);
+}
+
 impl Actor {
     /// Plays what the test asks for first, until it is told to stop or the test is gone.
     ///
@@ -74,10 +82,7 @@ impl Actor {
         let (role, fds) = first.context("the test said nothing")?;
         let link = self.link.again()?;
         if let Err(error) = self.perform(role, fds) {
-            let xen = error.downcast_ref::<xen_eventfd::Error>();
-            let errno = xen.map_or(0, |error| error.errno().raw_os_error());
-            // Nobody may be left to hear it.
-            let _ = link.send(&Say::Failed { why: format!("{error:#}"), errno }, &[]);
+            fail(&link, &error);
         }
         Ok(())
     }

@@ -66,6 +66,15 @@ pub trait GuestOnStage {
     fn line(&mut self, patience: Duration) -> Result<Option<String>>;
 }
 
+/// How a process ended, if not by a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// By itself.
+    Left,
+    /// By SIGKILL.
+    Killed,
+}
+
 /// A process on a stage.
 pub trait ProcessOnStage {
     /// Its number; on the model, where it is a thread, that of all.
@@ -77,6 +86,6 @@ pub trait ProcessOnStage {
     /// SIGKILL.
     fn kill(&mut self) -> Result<()>;
 
-    /// Waits until it has ended.
-    fn wait(&mut self) -> Result<()>;
+    /// Waits until it has ended. What else ends a process is an error.
+    fn wait(&mut self) -> Result<End>;
 }

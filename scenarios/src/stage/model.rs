@@ -2,7 +2,7 @@
 
 mod guest;
 
-use super::{GuestOnStage, ProcessOnStage, Stage};
+use super::{End, GuestOnStage, ProcessOnStage, Stage};
 use crate::link::Link;
 use crate::roles::Actor;
 use crate::roles::kill::Die;
@@ -149,14 +149,14 @@ impl ProcessOnStage for ModelProcess {
         self.die.mark();
         self.client.kill();
         self.link.hang_up();
-        self.wait()
+        self.wait().map(drop)
     }
 
-    fn wait(&mut self) -> Result<()> {
-        match self.thread.take() {
-            Some(thread) => thread.join().map_err(|_| anyhow::anyhow!("a process panicked"))?,
-            None => Ok(()),
+    fn wait(&mut self) -> Result<End> {
+        if let Some(thread) = self.thread.take() {
+            thread.join().map_err(|_| anyhow::anyhow!("a process panicked"))??;
         }
+        Ok(if self.die.is_dead() { End::Killed } else { End::Left })
     }
 }
 

@@ -1,11 +1,12 @@
 //! A stage in domain 0 of real Xen: guests come from `xl`, processes are processes.
 
-use super::{ACCESSES, GuestOnStage, ProcessOnStage, Stage};
+use super::{ACCESSES, End, GuestOnStage, ProcessOnStage, Stage};
 use crate::link::Link;
 use crate::lists::{Lists, xl};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -17,6 +18,8 @@ use xen_eventfd_host::linux::LinuxHost;
 
 /// Where xenconsoled keeps what guests say.
 const CONSOLES: &str = "/var/log/xen/console";
+/// As [`ExitStatusExt::signal`] has it.
+const SIGKILL: i32 = rustix::process::Signal::KILL.as_raw();
 /// How often a file is looked at again.
 const TICK: Duration = Duration::from_millis(5);
 
@@ -221,12 +224,16 @@ impl ProcessOnStage for XenProcess {
 
     fn kill(&mut self) -> Result<()> {
         self.child.kill()?;
-        self.wait()
+        self.wait().map(drop)
     }
 
-    fn wait(&mut self) -> Result<()> {
-        self.child.wait()?;
-        Ok(())
+    fn wait(&mut self) -> Result<End> {
+        let status = self.child.wait()?;
+        match status.signal() {
+            None if status.success() => Ok(End::Left),
+            Some(SIGKILL) => Ok(End::Killed),
+            _ => bail!("a process ended with {status}"),
+        }
     }
 }
 
