@@ -8,9 +8,8 @@
 //!
 //! A hypervisor leaves the vector registers of one guest where they are until another wants them: it
 //! sets CR0.TS, and the first instruction that touches them raises an exception, upon which it loads
-//! that other's. In QEMU without KVM, XSAVE and XRSTOR raise none. A kernel that changes from one
-//! process to another with them then saves the registers of another guest as those of the one, and
-//! what it loads for the other is overwritten at its first use.
+//! that other's. In QEMU without KVM, XSAVE and XRSTOR raise none. A kernel that leaves a process with
+//! XSAVE then keeps, as that process's registers, those of a guest that ran in between.
 //!
 //! `packages` says what it is built from, `source` how.
 
