@@ -106,7 +106,7 @@ pub(super) fn full_eventfd(play: &mut Play<'_>) -> Result<()> {
 /// thread or in an interrupt, leaves a thread its registers, and so do Xen and the kernel.
 pub(super) fn sums_beside(play: &mut Play<'_>) -> Result<()> {
     const THREADS: usize = 3;
-    const SUMS: usize = 20;
+    const SUMS: usize = 8;
     const NOBODYS: u16 = 0xC100;
     let orders = format!(
         "listen msi 0x41 stop; until stop; write mmio:{DOORBELL:#x} 4 0; end | \
