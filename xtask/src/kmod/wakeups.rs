@@ -126,10 +126,13 @@ fn judge(place: &str, rows: &[(Way, Figures)]) -> Result<Tally> {
     Ok(tally)
 }
 
-/// What is not as it should be.
+/// What is not as it should be. With the patch the VMM reads the same slot as the kernel, and a kick
+/// that it sees first is not delivered (docs/attacks.md).
 fn fault(way: &Way, figures: &Figures) -> Option<String> {
     let figure = |name: &str| figures.get(name).copied();
-    if figure("delivered") != figure("kicks") || figure("kicks").is_none_or(|kicks| kicks == 0) {
+    let to_the_vmm = if way.node == PRIVCMD { figure("reached") } else { Some(0) };
+    let arrived = figure("delivered").zip(to_the_vmm).map(|(delivered, seen)| delivered + seen);
+    if arrived != figure("kicks") || arrived.is_none_or(|kicks| kicks == 0) {
         return Some("a kick was lost".to_owned());
     }
     if way.node != NODE {
@@ -197,7 +200,10 @@ mod tests {
         assert_eq!(of(&STOCK[2], quiet), None);
         assert!(of(&STOCK[2], "wakeups kicks 9 delivered 9 vmm 1 others 0").is_some());
         assert!(of(&STOCK[1], "wakeups kicks 9 delivered 9 vmm 0 others 2").is_some());
-        assert!(of(&PATCHED[0], "wakeups kicks 9 delivered 9 vmm 9 others 0").is_none());
+        let patched = |shares| of(&PATCHED[0], &format!("wakeups kicks 9 {shares} vmm 9 others 0"));
+        assert_eq!(patched("delivered 9 reached 0"), None);
+        assert_eq!(patched("delivered 8 reached 1"), None);
+        assert!(patched("delivered 8 reached 0").is_some());
         assert!(of(&STOCK[1], "wakeups kicks 9 delivered 9 vmm 0").is_some());
         for lost in ["wakeups kicks 9 delivered 8 vmm 0 others 0", "wakeups delivered 9"] {
             assert!(of(&STOCK[0], lost).is_some());
