@@ -158,6 +158,11 @@ impl Arch {
             format!("dom0_mem={}M", boot.dom0_memory),
             format!("dom0_max_vcpus={}", boot.dom0_vcpus),
         ]);
+        if boot.cpus > 1 {
+            // Where dom0's vCPUs may move between emulated CPUs that take turns, dom0 has been seen
+            // to stand still for most of a minute; pinned, never.
+            arguments.push("dom0_vcpus_pin".to_owned());
+        }
         if boot.dom0 == Dom0::Pvh {
             // Like the missing RDTSCP: or dom0 dies of that instruction.
             arguments.extend(["dom0=pvh".to_owned(), "tsc=stable:socket".to_owned()]);
