@@ -2,7 +2,7 @@
 
 use super::calls::{self, Call, Setting};
 use super::common::{BASE, Bell, DOORBELL, IDLE};
-use super::kernel_log;
+use super::kernel_log::Told;
 use super::left::Before;
 use super::random::{self, ERRNOS, Random};
 use crate::device::request::{
@@ -34,9 +34,6 @@ const OF_PATCH: [Errno; 8] = [
     Errno::OPNOTSUPP,
     Errno::PERM,
 ];
-
-/// Lines that all of this may add to the kernel's log.
-const LOGGED: usize = 50;
 
 /// A caller and what it has to call with.
 struct Caller<'a> {
@@ -255,7 +252,7 @@ pub(super) fn random(play: &mut Play<'_>) -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     let setting = Setting::of(guest, free)?;
     let seed = random::seed()?;
-    let logged = kernel_log::lines()?.len();
+    let told = Told::look()?;
     let eventfds = (0..8).map(|_| new_eventfd()).collect::<Result<Vec<OwnedFd>>>()?;
     let (reader, writer) = rustix::pipe::pipe()?;
     let numbers: Vec<i32> = eventfds.iter().map(AsRawFd::as_raw_fd).collect();
@@ -294,8 +291,7 @@ pub(super) fn random(play: &mut Play<'_>) -> Result<()> {
     let Setting { control: first, file, mut guest, free: _free, .. } = setting;
     drop((control, second, first, file, eventfds));
     before.iter().try_for_each(|before| before.nothing_is_left(play))?;
-    let logged = kernel_log::lines()?.len() - logged;
-    ensure!(logged < LOGGED, "{logged} lines in the kernel's log");
+    told.stayed_short()?;
     // The guest is served as ever.
     let (file, kick) = (GuestFile::of(guest.dom())?, new_eventfd()?);
     file.assign(&Doorbell::value(DOORBELL, 4, 3, &kick))?;

@@ -2,7 +2,7 @@
 //! others, let go of, and dies.
 
 use super::common::{BASE, Bell, DOORBELL, two_queues};
-use super::kernel_log;
+use super::kernel_log::Told;
 use super::left::{self, Before};
 use super::random::{self, ERRNOS, Random};
 use crate::device::request::{
@@ -28,8 +28,6 @@ const CALLS: u32 = 50_000;
 const MANY: u64 = 1_000_000_000;
 /// Guests that he is confined to, one after the other.
 const GUESTS: u32 = 8;
-/// Lines that all of this may add to the kernel's log.
-const LOGGED: usize = 50;
 
 /// `struct xen_dm_op` of an MSI, as the other guest would hear it: operation 14, data, address.
 const INJECT_MSI: [u64; 3] = [14, 0x41, 0xFEE0_0000];
@@ -189,7 +187,7 @@ pub(super) fn caller(play: &mut Play<'_>) -> Result<()> {
          listen msi 0x41 touched; wait touched; say touched"
     ))?;
     let before = Before::look(play, other.dom())?;
-    let logged = kernel_log::lines()?.len();
+    let told = Told::look()?;
     let (file, kick) = (GuestFile::of(other.dom())?, new_eventfd()?);
     file.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
     other.start()?;
@@ -223,9 +221,7 @@ pub(super) fn caller(play: &mut Play<'_>) -> Result<()> {
     ensure!(count == rounds && rounds > 0, "{count} of {rounds} kicks of the other guest");
     drop((file, stop));
     before.nothing_is_left(play)?;
-    let logged = kernel_log::lines()?.len() - logged;
-    ensure!(logged < LOGGED, "{logged} lines in the kernel's log");
-    Ok(())
+    told.stayed_short()
 }
 
 /// The calls of one who is confined to a new guest, which others take and let go of meanwhile, and
