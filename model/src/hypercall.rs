@@ -81,6 +81,26 @@ impl Vcpu {
         Ok(world.running(self.key)?.interrupts.pending.remove(&vector))
     }
 
+    /// Waits for the interrupt of a line and takes it. A PCI line's comes again as long as the line is
+    /// up.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub fn wait_line(&self, line: Line) -> Result<(), Stopped> {
+        self.until_arrival(&format!("{line:?}"), |vcpu| {
+            vcpu.try_take_line(line).map(|taken| taken.then_some(()))
+        })
+    }
+
+    /// Takes the interrupt of a line, if there is one.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub fn try_take_line(&self, line: Line) -> Result<bool, Stopped> {
+        let mut world = self.model.shared.lock();
+        Ok(world.running(self.key)?.take_line(line))
+    }
+
     /// Waits until a line has risen more than `seen` times; returns how often it has.
     ///
     /// # Errors

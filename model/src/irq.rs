@@ -21,6 +21,8 @@ pub(crate) struct Interrupts {
 pub(crate) struct Wire {
     pub(crate) up: bool,
     pub(crate) edges: u64,
+    /// Its interrupt has yet to be taken.
+    pub(crate) pending: bool,
 }
 
 /// A line as a key: ISA or PCI, then its numbers.
@@ -107,7 +109,18 @@ impl Domain {
         wire.up = up;
         if rises {
             wire.edges += 1;
+            wire.pending = true;
             self.arrive();
         }
+    }
+
+    /// Takes the interrupt of a line, if there is one. That of a PCI line comes again as long as the
+    /// line is up, that of an ISA line when it rises: so a PC's are set up in its I/O APIC.
+    pub(crate) fn take_line(&mut self, line: Line) -> bool {
+        let wire = name(line).and_then(|name| self.interrupts.lines.get_mut(&name));
+        wire.is_some_and(|wire| {
+            let again = wire.up && matches!(line, Line::PciIntx { .. });
+            core::mem::replace(&mut wire.pending, again)
+        })
     }
 }

@@ -7,7 +7,7 @@ use core::cell::UnsafeCell;
 use core::mem::size_of;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use xen_eventfd_guest_orders::MAX_VCPUS;
+use xen_eventfd_guest_orders::{LEVELS, MAX_VCPUS};
 
 use crate::{apic, msr};
 
@@ -30,9 +30,13 @@ pub(crate) fn start_counting(vector: u8) {
 
 /// Takes one interrupt on `vector`, if there is one.
 pub(crate) fn take(vector: u8) -> bool {
-    let vector = usize::from(vector);
+    let (level, vector) = (LEVELS.contains(&vector), usize::from(vector));
     let next = |taken: u64| (taken < RECEIVED[vector].load(Ordering::Acquire)).then_some(taken + 1);
-    TAKEN[vector].fetch_update(Ordering::AcqRel, Ordering::Acquire, next).is_ok()
+    let taken = TAKEN[vector].fetch_update(Ordering::AcqRel, Ordering::Acquire, next).is_ok();
+    if taken && level {
+        apic::end_of_interrupt();
+    }
+    taken
 }
 
 /// Sleeps on `vcpu` until it takes an interrupt on `vector`.
@@ -229,11 +233,16 @@ global_asm!(
     "push rdx",
     "mov eax, [rsp + 24]",
     "lock inc qword ptr [{received} + 8 * rax]",
-    // End of interrupt.
+    // End of interrupt. A level's has to wait until it is taken: the line is up, so the next would
+    // come before anything else was done.
+    "sub eax, {first_level}",
+    "cmp eax, {levels}",
+    "jb 3f",
     "xor eax, eax",
     "xor edx, edx",
     "mov ecx, 0x80b",
     "wrmsr",
+    "3:",
     // Waiting vCPUs are woken, all but this one, unless this is what woke it.
     "cmp dword ptr [rsp + 24], 0xfe",
     "je 2f",
@@ -254,4 +263,6 @@ global_asm!(
     fault = sym crate::fault,
     received = sym RECEIVED,
     waiting = sym WAITING,
+    first_level = const *LEVELS.start(),
+    levels = const *LEVELS.end() - *LEVELS.start() + 1,
 );

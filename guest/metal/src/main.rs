@@ -11,7 +11,9 @@ mod boot;
 mod console;
 mod events;
 mod hypercall;
+mod image;
 mod interrupts;
+mod ioapic;
 mod library;
 mod msr;
 mod processors;
@@ -46,6 +48,7 @@ extern "sysv64" fn main(start_info: u32) -> ! {
     }
     // SAFETY: what Xen passed; it lies outside of our image, which is all that we write to.
     let orders = unsafe { start_info::command_line(start_info) }
+        .and_then(|line| if line.is_empty() { image::orders() } else { Ok(line) })
         .unwrap_or_else(|why| give_up(format_args!("{why}")));
     let program = Program::parse(orders).unwrap_or_else(|why| give_up(format_args!("{why}")));
     let vcpus = program.vcpus();

@@ -5,14 +5,14 @@ use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use xen_eventfd_guest_orders::{
-    Listener, ListenerId, MAX_LISTENERS, MAX_SAMPLES, Machine, Place, Program, Report, Source,
-    Width,
+    Line, Listener, ListenerId, MAX_LISTENERS, MAX_SAMPLES, Machine, Place, Program, Report,
+    Source, Width,
 };
 
 use crate::console::CONSOLE;
 use crate::events::Events;
 use crate::sync::Barrier;
-use crate::{access, apic, balloon, interrupts, xen};
+use crate::{access, apic, balloon, interrupts, ioapic, xen};
 
 /// What all vCPUs share.
 pub(crate) struct Guest {
@@ -126,11 +126,19 @@ impl Machine for Vcpu<'_> {
         Ok(())
     }
 
+    fn listen_line(&mut self, listener: ListenerId, line: Line) -> Result<(), Infallible> {
+        interrupts::start_counting(line.vector());
+        ioapic::connect(line, self.vcpu);
+        self.listen(listener, 1);
+        Ok(())
+    }
+
     fn take_event(&mut self, listener: ListenerId) -> Result<(), Infallible> {
         let port = self.listening(listener);
         match self.listener(listener).source {
             Source::Evtchn => self.guest.events.wait(port),
             Source::Msi(vector) => interrupts::wait(self.vcpu, vector),
+            Source::Line(line) => interrupts::wait(self.vcpu, line.vector()),
         }
         Ok(())
     }
@@ -141,6 +149,7 @@ impl Machine for Vcpu<'_> {
             _ if port == 0 => false,
             Source::Evtchn => self.guest.events.take(port),
             Source::Msi(vector) => interrupts::take(vector),
+            Source::Line(line) => interrupts::take(line.vector()),
         })
     }
 

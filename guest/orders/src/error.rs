@@ -52,8 +52,12 @@ pub enum Reason {
     Listen,
     /// `send` on a listener that is no event channel.
     Send,
-    /// A vector outside 0x20 to 0xef.
+    /// A vector outside 0x20 to 0xbf.
     Vector,
+    /// No such line.
+    Line,
+    /// A PCI line's interrupt ends on the vCPU that it came to.
+    Elsewhere,
     /// More bytes than [`MAX_REP_BYTES`], or none.
     Rep,
     /// More samples than [`MAX_SAMPLES`], or none.
@@ -89,7 +93,9 @@ impl fmt::Display for Reason {
             Self::Twice => "listened to already",
             Self::Listen => "listen inside a loop",
             Self::Send => "send needs an event channel",
-            Self::Vector => "not a vector from 0x20 to 0xef",
+            Self::Vector => "not a vector from 0x20 to 0xbf",
+            Self::Line => "not a line: ISA has 0 to 15, PCI devices 0 to 31 with pins 0 to 3",
+            Self::Elsewhere => "only the vCPU that listens to a PCI line takes its interrupts",
             Self::Rep => return write!(f, "not 1 to {MAX_REP_BYTES} bytes"),
             Self::Samples => {
                 return write!(f, "not 1 to {MAX_SAMPLES} samples; a stamped write is two");

@@ -24,6 +24,8 @@
 //! | `pause N` | N pause instructions |
 //! | `listen evtchn NAME` | an unbound event channel for domain 0; reports `v0 port NAME = ..` |
 //! | `listen msi VECTOR NAME` | count the interrupts on VECTOR; reports `v0 vector NAME = 0x..` |
+//! | `listen isa IRQ NAME` | count the interrupts of an ISA line of an HVM guest; reports as before |
+//! | `listen intx DEVICE PIN NAME` | those of a PCI device's pin, 0 for INTA; this vCPU takes them |
 //! | `wait NAME [N]` | sleep until N more events on NAME have come |
 //! | `send NAME [N]` | notify the other end of event channel NAME, N times |
 //! | `balloon N` | give N pages back to Xen, one hypercall each |
@@ -42,6 +44,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+pub mod image;
 mod machine;
 mod orders;
 mod parse;
@@ -51,7 +54,7 @@ mod report;
 
 pub use error::{OrderError, Reason};
 pub use machine::Machine;
-pub use orders::{Listener, ListenerId, Source};
+pub use orders::{LEVELS, Line, Listener, ListenerId, Source};
 pub use place::{Place, Width};
 pub use program::Program;
 pub use report::{NotAReport, Report, Stamps, Ticks};

@@ -1,6 +1,6 @@
 //! What carries orders out.
 
-use crate::{ListenerId, MAX_SAMPLES, Place, Report, Width};
+use crate::{Line, ListenerId, MAX_SAMPLES, Place, Report, Width};
 
 /// One vCPU of a guest, on real Xen or simulated.
 ///
@@ -50,6 +50,12 @@ pub trait Machine {
     /// # Errors
     /// The domain ended.
     fn listen_msi(&mut self, listener: ListenerId, vector: u8) -> Result<(), Self::Stop>;
+
+    /// Counts the interrupts of `line`, from now on.
+    ///
+    /// # Errors
+    /// The domain ended.
+    fn listen_line(&mut self, listener: ListenerId, line: Line) -> Result<(), Self::Stop>;
 
     /// Takes one event, and sleeps until there is one.
     ///

@@ -1,10 +1,10 @@
 //! Text into orders: everything that can be wrong is found here.
 
-use crate::orders::{Order, Value};
+use crate::orders::{MESSAGES, Order, Value};
 use crate::place::number;
 use crate::{
-    Listener, ListenerId, MAX_LISTENERS, MAX_NESTING, MAX_REP_BYTES, MAX_SAMPLES, MAX_STATEMENTS,
-    MAX_VCPUS, OrderError, Place, Program, Reason, Source, Width,
+    Line, Listener, ListenerId, MAX_LISTENERS, MAX_NESTING, MAX_REP_BYTES, MAX_SAMPLES,
+    MAX_STATEMENTS, MAX_VCPUS, OrderError, Place, Program, Reason, Source, Width,
 };
 
 impl<'a> Program<'a> {
@@ -33,17 +33,11 @@ impl<'a> Program<'a> {
         if tokens.verb != "listen" {
             return Ok(());
         }
-        let source = match tokens.next()? {
-            "evtchn" => Source::Evtchn,
-            "msi" => match u8::try_from(tokens.number()?) {
-                Ok(vector @ 0x20..=0xef) => Source::Msi(vector),
-                _ => return Err(Reason::Vector),
-            },
-            _ => return Err(Reason::Verb),
-        };
+        let source = tokens.source()?;
         let name = tokens.name()?;
+        let vector = source.vector();
         let clash = |known: &Listener<'_>| {
-            known.name == name || (source != Source::Evtchn && known.source == source)
+            known.name == name || (vector.is_some() && known.source.vector() == vector)
         };
         if self.listeners().iter().any(clash) {
             return Err(Reason::Twice);
@@ -239,9 +233,7 @@ impl<'p, 'a> Section<'p, 'a> {
         if self.depth > 0 {
             return Err(Reason::Listen);
         }
-        if tokens.next()? == "msi" {
-            tokens.number()?;
-        }
+        tokens.source()?;
         let listener = self.program.find(tokens.name()?)?;
         if let Some(listening) = self.listening.get_mut(listener.index()) {
             *listening = true;
@@ -251,9 +243,14 @@ impl<'p, 'a> Section<'p, 'a> {
 
     fn known(&self, tokens: &mut Tokens<'a>) -> Result<ListenerId, Reason> {
         let id = self.program.find(tokens.name()?)?;
-        let ours = self.program.listeners().get(id.index()).is_some_and(|l| l.vcpu == self.vcpu);
+        let listener = self.program.listeners().get(id.index()).ok_or(Reason::Unknown)?;
+        let ours = listener.vcpu == self.vcpu;
         let listening = self.listening.get(id.index()).copied().unwrap_or(false);
-        if ours && !listening { Err(Reason::Unknown) } else { Ok(id) }
+        match listener.source {
+            _ if ours && !listening => Err(Reason::Unknown),
+            Source::Line(line) if line.is_level() && !ours => Err(Reason::Elsewhere),
+            _ => Ok(id),
+        }
     }
 }
 
@@ -292,6 +289,27 @@ impl<'a> Tokens<'a> {
     fn samples(&mut self, most: usize) -> Result<usize, Reason> {
         let count = usize::try_from(self.number()?).map_err(|_| Reason::Samples)?;
         if (1..=most).contains(&count) { Ok(count) } else { Err(Reason::Samples) }
+    }
+
+    fn source(&mut self) -> Result<Source, Reason> {
+        Ok(match self.next()? {
+            "evtchn" => Source::Evtchn,
+            "msi" => match u8::try_from(self.number()?) {
+                Ok(vector) if MESSAGES.contains(&vector) => Source::Msi(vector),
+                _ => return Err(Reason::Vector),
+            },
+            "isa" => Source::Line(Line::Isa(self.line_number(15)?)),
+            "intx" => {
+                let (device, pin) = (self.line_number(31)?, self.line_number(3)?);
+                Source::Line(Line::Intx { device, pin })
+            }
+            _ => return Err(Reason::Verb),
+        })
+    }
+
+    fn line_number(&mut self, last: u8) -> Result<u8, Reason> {
+        let number = u8::try_from(self.number()?).map_err(|_| Reason::Line)?;
+        if number <= last { Ok(number) } else { Err(Reason::Line) }
     }
 
     fn name(&mut self) -> Result<&'a str, Reason> {

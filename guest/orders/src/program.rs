@@ -76,6 +76,12 @@ impl<'a> Program<'a> {
         self.listeners.get(..self.names).unwrap_or(&[])
     }
 
+    /// Whether a name stands for a line: only an HVM guest has any.
+    #[must_use]
+    pub fn needs_lines(&self) -> bool {
+        self.listeners().iter().any(|listener| matches!(listener.source, Source::Line(_)))
+    }
+
     fn listener(&self, id: ListenerId) -> Listener<'a> {
         self.listeners.get(id.index()).copied().unwrap_or(Listener {
             name: "?",
@@ -266,6 +272,10 @@ impl<M: Machine> Run<'_, '_, M> {
             Source::Msi(vector) => {
                 self.machine.listen_msi(id, vector)?;
                 Report::Vector { vcpu, name, vector }
+            }
+            Source::Line(line) => {
+                self.machine.listen_line(id, line)?;
+                Report::Vector { vcpu, name, vector: line.vector() }
             }
         };
         self.machine.report(report)

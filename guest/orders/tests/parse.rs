@@ -1,6 +1,6 @@
 //! What is refused, and which statement is named.
 
-use xen_eventfd_guest_orders::{Listener, Program, Reason, Source};
+use xen_eventfd_guest_orders::{Line, Listener, Program, Reason, Source};
 
 fn refused(text: &str) -> (usize, String, Reason) {
     let error = Program::parse(text).expect_err(text);
@@ -9,7 +9,7 @@ fn refused(text: &str) -> (usize, String, Reason) {
 
 #[test]
 fn every_statement_is_understood() {
-    let text = "listen evtchn bell; listen msi 0x41 call | \
+    let text = "listen evtchn bell; listen msi 0x41 call; listen isa 5 isa; listen intx 3 1 pci | \
         write mmio:0xfe000050 4 1; write pio:0x3f8 1 255; write mmio:0xfffffff8 8 0xffffffffffffffff; \
         read pio:0xffff 1; peek pio:0xffff 1; rep mmio:0xfe000000 4 7 1024; rep pio:0x10 2 0xffff 1; \
         repeat 3; until bell; write mmio:0xfe000050 4 i+0x10; end; end; \
@@ -22,8 +22,29 @@ fn every_statement_is_understood() {
         [
             Listener { name: "bell", source: Source::Evtchn, vcpu: 0 },
             Listener { name: "call", source: Source::Msi(0x41), vcpu: 0 },
+            Listener { name: "isa", source: Source::Line(Line::Isa(5)), vcpu: 0 },
+            Listener {
+                name: "pci",
+                source: Source::Line(Line::Intx { device: 3, pin: 1 }),
+                vcpu: 0
+            },
         ]
     );
+}
+
+#[test]
+fn a_pci_line_is_taken_where_it_interrupts() {
+    assert_eq!(
+        refused("listen intx 3 1 a; wait a | wait a"),
+        (1, "wait a".into(), Reason::Elsewhere)
+    );
+    assert!(Program::parse("listen isa 5 a | wait a").is_ok());
+}
+
+#[test]
+fn only_lines_need_a_guest_that_has_them() {
+    assert!(!Program::parse("listen evtchn a; listen msi 0x41 b").unwrap().needs_lines());
+    assert!(Program::parse("say hello | listen evtchn a; listen isa 5 b").unwrap().needs_lines());
 }
 
 #[test]
@@ -72,7 +93,11 @@ fn each_mistake_has_its_reason() {
         ("wait nobody", Reason::Unknown),
         ("until nobody", Reason::Unknown),
         ("listen msi 0x1f call", Reason::Vector),
-        ("listen msi 0xf0 call", Reason::Vector),
+        ("listen msi 0xc0 call", Reason::Vector),
+        ("listen isa 16 line", Reason::Line),
+        ("listen intx 32 0 line", Reason::Line),
+        ("listen intx 0 4 line", Reason::Line),
+        ("listen intx 0 line", Reason::Number),
         ("rep mmio:0x0 4 0 0", Reason::Rep),
         ("rep mmio:0x0 4 0 1025", Reason::Rep),
         ("rep mmio:0x0 8 0 0x2000000000000000", Reason::Rep),
@@ -92,6 +117,8 @@ fn each_mistake_has_its_reason() {
 fn a_name_is_listened_to_once() {
     assert_eq!(refused("listen evtchn a | listen evtchn a").2, Reason::Twice);
     assert_eq!(refused("listen msi 0x40 a; listen msi 64 b").2, Reason::Twice);
+    // Two wires to one input.
+    assert_eq!(refused("listen intx 0 1 a; listen intx 8 0 b").2, Reason::Twice);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use xen_eventfd_guest_orders::{
-    ListenerId, MAX_SAMPLES, Machine, Place, Program, Report, Ticks, Width,
+    Line, ListenerId, MAX_SAMPLES, Machine, Place, Program, Report, Ticks, Width,
 };
 
 /// Writes down what it is asked, and has the events it was given.
@@ -65,6 +65,11 @@ impl Machine for Recorder {
 
     fn listen_msi(&mut self, listener: ListenerId, vector: u8) -> Result<(), Stop> {
         self.note(format!("listen msi #{} {vector:#x}", listener.index()))
+    }
+
+    fn listen_line(&mut self, listener: ListenerId, line: Line) -> Result<(), Stop> {
+        let how = if line.is_level() { "level" } else { "edge" };
+        self.note(format!("listen line #{} input {} {how}", listener.index(), line.input()))
     }
 
     fn take_event(&mut self, listener: ListenerId) -> Result<(), Stop> {
@@ -217,6 +222,22 @@ fn listeners_are_shared_and_events_are_taken_one_by_one() {
     assert_eq!(
         run(text, 1),
         ["meet", "take #1", "take #1", "send #0", "send #0", "take #0", "v1 done"]
+    );
+}
+
+#[test]
+fn a_line_is_told_by_its_input_and_its_vector() {
+    assert_eq!(
+        run("listen isa 0 a; listen isa 15 b; listen intx 31 3 c", 0),
+        [
+            "listen line #0 input 2 edge",
+            "v0 vector a = 0xc2",
+            "listen line #1 input 15 edge",
+            "v0 vector b = 0xcf",
+            "listen line #2 input 18 level",
+            "v0 vector c = 0xd2",
+            "v0 done"
+        ]
     );
 }
 

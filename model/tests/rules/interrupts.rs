@@ -49,6 +49,21 @@ fn raising_a_line_that_is_up_does_nothing() {
 }
 
 #[test]
+fn an_isa_line_interrupts_when_it_rises_and_a_pci_line_as_long_as_it_is_up() {
+    let bench = Bench::new();
+    let (isa, pci) = (Line::Isa(5), Line::PciIntx { device: 3, pin: 0 });
+    let take = |line| bench.vcpu(0).try_take_line(line).unwrap();
+    let wait = bench.vcpu(0).run(move |vcpu| vcpu.wait_line(isa).and(vcpu.wait_line(pci)));
+    [isa, pci].iter().for_each(|line| bench.host.set_line(bench.dom, *line, true).unwrap());
+    wait.join().unwrap();
+    assert!(!take(isa) && take(pci) && take(pci));
+    [isa, pci].iter().for_each(|line| bench.host.set_line(bench.dom, *line, false).unwrap());
+    // What came before the line went down is still to be taken.
+    assert!(!take(isa) && take(pci) && !take(pci));
+    assert!(!take(Line::Isa(6)) && !take(Line::Spi(33)));
+}
+
+#[test]
 fn a_line_of_a_pvh_guest_is_not_to_be_set() {
     let bench = Bench::new();
     let pvh = bench.model.domain(Config::new("pvh"));

@@ -4,9 +4,9 @@ use super::DOORBELL;
 use crate::play::{Guest, await_count, new_eventfd, signal, taken};
 use crate::{PATIENCE, Play};
 use anyhow::{Result, ensure};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use xen_eventfd::IoEventAddress::Mmio;
-use xen_eventfd::{Irq, IrqFd};
+use xen_eventfd::{Irq, IrqFd, Line, Trigger};
 
 /// Waits until the engine has counted so many: the guest may be faster.
 fn settled(irqfd: &IrqFd, count: u64) -> Result<()> {
@@ -48,6 +48,46 @@ pub(super) fn event_channel(play: &mut Play<'_>) -> Result<()> {
 
 pub(super) fn msi(play: &mut Play<'_>) -> Result<()> {
     ping_pong(play, "msi 0x41", 1000, Some(super::msi(0, 0x41)))
+}
+
+pub(super) fn isa_line(play: &mut Play<'_>) -> Result<()> {
+    ping_pong(play, "isa 5", 1000, Some(Irq::Line(Line::Isa(5), Trigger::Pulse)))
+}
+
+pub(super) fn pci_line(play: &mut Play<'_>) -> Result<()> {
+    const TIMES: u32 = 100;
+    // Of its interrupts one is the signal's. The others come because the line is up; of them the last
+    // may have come already when it goes down.
+    let mut guest = play.guest(&format!(
+        "listen intx 3 1 call; listen evtchn lowered; say ready; repeat {TIMES}; \
+         wait call 3; write mmio:{DOORBELL:#x} 4 0; wait lowered; write mmio:{DOORBELL:#x} 4 1; end"
+    ))?;
+    let xen = play.xen()?;
+    let ours = xen.guest(guest.dom())?;
+    let (call, kick) = (new_eventfd()?, new_eventfd()?);
+    let (lowered, seen) = (new_eventfd()?, new_eventfd()?);
+    let _kick = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
+    let _seen = ours.register_ioevent(&seen, &Mmio(DOORBELL), 1_u32)?;
+    guest.start()?;
+    guest.said(0, "ready")?;
+    let line = Irq::Line(Line::PciIntx { device: 3, pin: 1 }, Trigger::Level);
+    let irqfd = ours.register_irqfd(&call, line)?;
+    let _lowered = ours.register_irqfd(&lowered, Irq::EventChannel(guest.port("lowered")?))?;
+    for _ in 0..TIMES {
+        // A guest that is interrupted does not wait so long.
+        std::thread::sleep(Duration::from_millis(5));
+        ensure!(taken(&kick)? == 0, "the line was lowered, and interrupts");
+        signal(&call)?;
+        await_count(&kick, 1)?;
+        irqfd.lower()?;
+        signal(&lowered)?;
+        await_count(&seen, 1)?;
+    }
+    guest.finish()?;
+    guest.tell(play);
+    settled(&irqfd, TIMES.into())?;
+    play.note("irqfd", format!("{} raised, {} failed", irqfd.raised(), irqfd.failed()));
+    Ok(())
 }
 
 /// The guest listens for a `call` of this kind: an MSI is known, a port the guest must say.

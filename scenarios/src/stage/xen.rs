@@ -4,8 +4,9 @@ use super::{ACCESSES, End, GuestOnStage, ProcessOnStage, Stage};
 use crate::link::Link;
 use crate::lists::{Lists, xl};
 use anyhow::{Context, Result, bail, ensure};
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -13,13 +14,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use xen_eventfd::{DomId, EngineKind, Guardian, Host};
-use xen_eventfd_guest_orders::Program;
+use xen_eventfd_guest_orders::{Program, image};
 use xen_eventfd_host::linux::LinuxHost;
 
 /// Where xenconsoled keeps what guests say.
 const CONSOLES: &str = "/var/log/xen/console";
 /// As [`ExitStatusExt::signal`] has it.
 const SIGKILL: i32 = rustix::process::Signal::KILL.as_raw();
+/// A device model that libxl starts as `nobody -d DOMAIN ...` and ends.
+const NOBODY: &str = "#!/bin/sh
+xenstore-write \"/local/domain/0/device-model/$2/state\" running
+exec sleep 1000000
+";
 /// How often a file is looked at again.
 const TICK: Duration = Duration::from_millis(5);
 
@@ -45,6 +51,30 @@ impl XenStage {
         let (engine, accesses) = (EngineKind::Userspace, ACCESSES);
         let (run_dir, guests) = (tempfile::tempdir()?, AtomicU32::new(0));
         Ok(Self { host, engine, accesses, kernel, run_dir, guests })
+    }
+
+    /// What `xl` is to know of a PVH guest with these orders.
+    fn pvh(&self, orders: &str) -> String {
+        format!("type = \"pvh\"\nkernel = \"{}\"\ncmdline = \"{orders}\"\n", self.kernel.display())
+    }
+
+    /// The same of an HVM guest, which has a PC's interrupt controllers. The test guest is its
+    /// firmware, as nothing else of a PC is there: its device model is nobody, and says that it runs.
+    fn hvm(&self, name: &str, orders: &str) -> Result<String> {
+        let dir = self.run_dir.path();
+        let (firmware, device_model) = (dir.join(format!("{name}.elf")), dir.join("nobody"));
+        let mut image = std::fs::read(&self.kernel)?;
+        image::write(&mut image, orders)?;
+        std::fs::write(&firmware, image)?;
+        std::fs::write(&device_model, NOBODY)?;
+        std::fs::set_permissions(&device_model, Permissions::from_mode(0o755))?;
+        // Of the two kinds of device model that libxl knows, this one need not answer it.
+        Ok(format!(
+            "type = \"hvm\"\nfirmware_override = \"{}\"\ndevice_model_override = \"{}\"\n\
+             device_model_version = \"qemu-xen-traditional\"\nvga = \"none\"\nvnc = 0\nnographic = 1\n",
+            firmware.display(),
+            device_model.display()
+        ))
     }
 
     /// With another engine.
@@ -87,13 +117,13 @@ impl Stage for XenStage {
         let number = self.guests.fetch_add(1, Ordering::Relaxed);
         let name = format!("guest-{}-{number}", std::process::id());
         let config = dir.join(format!("{name}.cfg"));
+        let kind = if program.needs_lines() { self.hvm(&name, orders)? } else { self.pvh(orders) };
         // A counter that Xen emulated would count Xen's work for it as well.
         std::fs::write(
             &config,
             format!(
-                "name = \"{name}\"\ntype = \"pvh\"\nkernel = \"{}\"\nmemory = 16\nvcpus = {vcpus}\n\
-                 tsc_mode = \"native\"\ncmdline = \"{orders}\"\non_poweroff = \"preserve\"\non_crash = \"preserve\"\n",
-                self.kernel.display()
+                "name = \"{name}\"\n{kind}memory = 16\nvcpus = {vcpus}\ntsc_mode = \"native\"\n\
+                 on_poweroff = \"preserve\"\non_crash = \"preserve\"\n"
             ),
         )?;
         let path = config.to_str().context("the directory has a plain name")?;

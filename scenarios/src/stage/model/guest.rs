@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use xen_eventfd::{DomId, Port, Space, VcpuId, Width};
+use xen_eventfd::{DomId, Line, Port, Space, VcpuId, Width};
 use xen_eventfd_guest_orders as orders;
 use xen_eventfd_guest_orders::{ListenerId, MAX_SAMPLES, Machine, Place, Program, Report};
-use xen_eventfd_model::{Config, Model, Stopped, Vcpu};
+use xen_eventfd_model::{Config, Kind, Model, Stopped, Vcpu};
 
 /// A guest of the model.
 #[derive(Debug)]
@@ -43,6 +43,7 @@ struct State {
 enum Ear {
     Port(Port),
     Vector(u8),
+    Line(Line),
 }
 
 impl Common {
@@ -75,7 +76,8 @@ impl ModelGuest {
     pub(super) fn new(model: &Model, orders: &str) -> Result<Self> {
         let program = Program::parse(orders).map_err(|error| anyhow!("bad orders: {error}"))?;
         let vcpus = program.vcpus();
-        let dom = model.domain(Config::new("guest").vcpus(u32::try_from(vcpus)?));
+        let kind = if program.needs_lines() { Kind::Hvm } else { Kind::Pvh };
+        let dom = model.domain(Config::new("guest").kind(kind).vcpus(u32::try_from(vcpus)?));
         let model = model.clone();
         let common = Arc::default();
         Ok(Self { model, dom, orders: orders.to_owned(), vcpus, console: channel(), common })
@@ -183,6 +185,13 @@ fn wide(width: orders::Width) -> Width {
     }
 }
 
+fn wire(line: orders::Line) -> Line {
+    match line {
+        orders::Line::Isa(irq) => Line::Isa(irq),
+        orders::Line::Intx { device, pin } => Line::PciIntx { device, pin },
+    }
+}
+
 impl Machine for Simulated {
     type Stop = Stopped;
 
@@ -223,10 +232,15 @@ impl Machine for Simulated {
         self.hear(listener, Ear::Vector(vector))
     }
 
+    fn listen_line(&mut self, listener: ListenerId, line: orders::Line) -> Result<(), Stopped> {
+        self.hear(listener, Ear::Line(wire(line)))
+    }
+
     fn take_event(&mut self, listener: ListenerId) -> Result<(), Stopped> {
         match self.ear(listener)? {
             Ear::Port(port) => self.vcpu.wait(port),
             Ear::Vector(vector) => self.vcpu.wait_msi(vector),
+            Ear::Line(line) => self.vcpu.wait_line(line),
         }
     }
 
@@ -236,13 +250,14 @@ impl Machine for Simulated {
             None => Ok(false),
             Some(Ear::Port(port)) => self.vcpu.try_take(port),
             Some(Ear::Vector(vector)) => self.vcpu.try_take_msi(vector),
+            Some(Ear::Line(line)) => self.vcpu.try_take_line(line),
         }
     }
 
     fn send(&mut self, listener: ListenerId) -> Result<(), Stopped> {
         match self.ear(listener)? {
             Ear::Port(port) => self.vcpu.send(port),
-            Ear::Vector(_) => Ok(()),
+            Ear::Vector(_) | Ear::Line(_) => Ok(()),
         }
     }
 
