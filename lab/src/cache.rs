@@ -11,6 +11,7 @@
 //!                                 <digest>/, <digest>.lock, a lock and an apt of their own
 //! <cache>/systems/                the same for systems that packages are installed in
 //! <cache>/llvm/                   the same for the tools that read coverage
+//! <cache>/std-sources/            the same for what sanitizers build the standard library from
 //! <cache>/tools/                  programs that the project's own commands build for themselves
 //! ```
 
@@ -44,6 +45,7 @@ pub(crate) enum Shelf {
     KernelBuilds,
     Systems,
     Llvm,
+    StdSources,
 }
 
 impl Shelf {
@@ -54,6 +56,7 @@ impl Shelf {
             Self::KernelBuilds => "kernel-builds",
             Self::Systems => "systems",
             Self::Llvm => "llvm",
+            Self::StdSources => "std-sources",
         }
     }
 }
@@ -88,9 +91,7 @@ impl Cache {
         let apt = self.folder.join("apt");
         match self.shelf {
             Shelf::Labs => apt.join(arch.debian()),
-            Shelf::Emulators | Shelf::KernelBuilds | Shelf::Systems | Shelf::Llvm => {
-                apt.join(format!("{}-{}", arch.debian(), self.shelf.folder()))
-            }
+            shelf => apt.join(format!("{}-{}", arch.debian(), shelf.folder())),
         }
     }
 
@@ -125,9 +126,7 @@ impl Cache {
     pub(crate) fn lock(&self, progress: Progress) -> Result<Lock> {
         let path = match self.shelf {
             Shelf::Labs => self.folder.join("lock"),
-            Shelf::Emulators | Shelf::KernelBuilds | Shelf::Systems | Shelf::Llvm => {
-                self.shelf().join("lock")
-            }
+            _ => self.shelf().join("lock"),
         };
         let file = open_lock(&path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {

@@ -46,6 +46,7 @@ mod qemu;
 mod recorder;
 mod run;
 mod setup;
+mod std_source;
 mod system;
 mod terminal;
 mod tree;
@@ -66,6 +67,7 @@ pub use crate::{
     machine::{Machine, quote},
     manifest::{Manifest, Package},
     run::{target_folder, workspace},
+    std_source::StdSource,
     system::System,
     terminal::ESCAPE,
 };

@@ -6,8 +6,10 @@ use crate::tally::Tally;
 use crate::tool::{self, cargo_of};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
-use std::fs;
-use std::path::Path;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use xen_eventfd_lab::{StdSource, quote};
 
 /// Which instruments to use.
 #[derive(Debug, Args)]
@@ -32,22 +34,18 @@ pub(crate) enum Instrument {
 const PARTS: &str = "--package xen-eventfd-core --package xen-eventfd-host \
                      --package xen-eventfd-model --package xen-eventfd --lib --tests";
 const MACHINE: &str = "x86_64-unknown-linux-gnu";
-/// A program without a race.
-const CONTROL: &str = "xtask/src/attacks/no_race.rs";
+/// A program with a race.
+const RACE: &str = "xtask/src/attacks/race.rs";
 
 /// Runs the tests under each instrument.
 pub(crate) fn sanitize(arguments: &Arguments) -> Result<Tally> {
-    let Some(nightly) = tool::toolchain("nightly") else {
-        println!("  skipped: sanitizers, as no nightly toolchain is installed");
-        return Ok(Tally::default());
-    };
     let mut tally = Tally::default();
     for instrument in Instrument::value_variants().iter().copied() {
         if arguments.only.is_none_or(|only| only == instrument) {
             tally += match instrument {
-                Instrument::Address => counts::run(instrumented(&nightly, "address"))?,
-                Instrument::Thread => thread(&nightly)?,
-                Instrument::Miri => miri(&nightly)?,
+                Instrument::Address => address()?,
+                Instrument::Thread => thread()?,
+                Instrument::Miri => miri()?,
             };
         }
     }
@@ -55,8 +53,16 @@ pub(crate) fn sanitize(arguments: &Arguments) -> Result<Tally> {
 }
 
 /// Everything but the standard library is built with the instrument.
-fn instrumented(nightly: &str, sanitizer: &str) -> Step {
-    cargo_of(nightly)
+fn address() -> Result<Tally> {
+    let Some(nightly) = tool::toolchain("nightly") else {
+        println!("  skipped: AddressSanitizer, as no nightly toolchain is installed");
+        return Ok(Tally::default());
+    };
+    counts::run(tests(cargo_of(&nightly), "address"))
+}
+
+fn tests(cargo: Step, sanitizer: &str) -> Step {
+    cargo
         .words("test --locked --no-fail-fast")
         .words(PARTS)
         .words("--target")
@@ -70,44 +76,107 @@ fn flags(sanitizer: &str) -> String {
     format!("-Zsanitizer={sanitizer} -Cunsafe-allow-abi-mismatch=sanitizer")
 }
 
-/// With the standard library too, if its source is there. Otherwise only if ThreadSanitizer finds
-/// nothing where nothing is.
-fn thread(nightly: &str) -> Result<Tally> {
-    let sysroot = Step::new("rustup").words("run").arg(nightly).words("rustc --print sysroot");
-    let source = Path::new(sysroot.quietly()?.stdout.trim()).join("lib/rustlib/src/rust/library");
-    if source.is_dir() {
-        return counts::run(instrumented(nightly, "thread").words("-Zbuild-std"));
+/// With the standard library built alike: otherwise ThreadSanitizer does not see the slow paths of
+/// its locks and the fences of its reference counts, and finds races where none are.
+///
+/// The compiler is the one that builds everything else. What it keeps for nightly, it does if it is
+/// told that it builds a compiler.
+fn thread() -> Result<Tally> {
+    let compiler = match Compiler::with_std_source() {
+        Ok(compiler) => compiler,
+        Err(error) => {
+            println!(
+                "  skipped: ThreadSanitizer, as the standard library's source cannot be had \
+                 (`rustup component add rust-src`): {error:#}"
+            );
+            return Ok(Tally::default());
+        }
+    };
+    let mut tally = Tally::default();
+    tally.judge("thread", "the race of a program that has one is found", compiler.race_is_found());
+    if tally.failed == 0 {
+        let cargo = Step::cargo("").env("RUSTC", &compiler.program.display().to_string());
+        let step = tests(cargo.env("RUSTC_BOOTSTRAP", "1"), "thread");
+        tally += counts::run(step.words("-Zbuild-std"))?;
     }
-    if !clean_control(nightly)? {
-        println!(
-            "  skipped: ThreadSanitizer, which finds a race in {CONTROL}, where none is: it does not \
-             see into the standard library, whose source is not installed \
-             (`rustup +nightly component add rust-src`)"
-        );
-        return Ok(Tally::default());
-    }
-    counts::run(instrumented(nightly, "thread"))
+    Ok(tally)
 }
 
-/// Whether the instrument is silent about a program without races.
-fn clean_control(nightly: &str) -> Result<bool> {
-    let folder = target().join("thread");
-    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    let program = folder.join("no_race");
-    let rustc = Step::new("rustup").words("run").arg(nightly).words("rustc --edition 2024");
-    let built = rustc.words(&flags("thread")).arg("-o").arg(&program).arg(CONTROL).quietly()?;
-    ensure!(built.ok, "{CONTROL} cannot be built: {}", built.all.trim_end());
-    Ok(Step::new(program).quietly()?.ok)
+/// The machine's compiler, as it would be if the source of its standard library were installed.
+struct Compiler {
+    program: PathBuf,
+    folder: PathBuf,
+    _source: Option<StdSource>,
 }
 
-fn miri(nightly: &str) -> Result<Tally> {
-    if !cargo_of(nightly).words("miri --version").quietly()?.ok {
+impl Compiler {
+    fn with_std_source() -> Result<Self> {
+        let folder = target().join("thread/compiler");
+        let rustc = || Step::new("rustc");
+        let sysroot = rustc().words("--print sysroot").quietly()?.stdout;
+        let sysroot = Path::new(sysroot.trim());
+        if sysroot.join(STD_SOURCE).is_dir() {
+            return Ok(Self { program: "rustc".into(), folder, _source: None });
+        }
+        let said = rustc().words("-vV").quietly()?.stdout;
+        let version = said.lines().find_map(|line| line.strip_prefix("release: "));
+        let source = StdSource::prepare(version.context("rustc does not say its version")?)?;
+        let program = furnish(&folder, sysroot, source.library())
+            .with_context(|| folder.display().to_string())?;
+        Ok(Self { program, folder, _source: Some(source) })
+    }
+
+    /// The instrument sees what it is there for.
+    fn race_is_found(&self) -> Result<()> {
+        fs::create_dir_all(&self.folder).with_context(|| self.folder.display().to_string())?;
+        let program = self.folder.join("race");
+        let rustc = Step::new(&self.program).words("--edition 2024").words(&flags("thread"));
+        let built =
+            rustc.env("RUSTC_BOOTSTRAP", "1").arg("-o").arg(&program).arg(RACE).quietly()?;
+        ensure!(built.ok, "{RACE} cannot be built: {}", built.all.trim_end());
+        let done = Step::new(program).quietly()?;
+        let found = !done.ok && done.all.contains("WARNING: ThreadSanitizer: data race");
+        ensure!(found, "it says {:?}", done.all.trim_end());
+        Ok(())
+    }
+}
+
+/// Where a sysroot has the source.
+const STD_SOURCE: &str = "lib/rustlib/src/rust/library";
+
+/// Makes a sysroot of links: all that the compiler's own has, and the source. Returns a compiler that
+/// takes it for its own.
+fn furnish(folder: &Path, sysroot: &Path, library: &Path) -> Result<PathBuf> {
+    let _ = fs::remove_dir_all(folder);
+    let ours = folder.join(STD_SOURCE);
+    fs::create_dir_all(ours.parent().unwrap_or(folder))?;
+    symlink(library, ours)?;
+    for part in ["lib", "lib/rustlib"] {
+        for entry in fs::read_dir(sysroot.join(part))? {
+            let entry = entry?;
+            let ours = folder.join(part).join(entry.file_name());
+            if !ours.exists() {
+                symlink(entry.path(), ours)?;
+            }
+        }
+    }
+    let program = folder.join("rustc");
+    let words = [sysroot.join("bin/rustc"), folder.to_owned()]
+        .map(|path| quote(&path.display().to_string()));
+    fs::write(&program, format!("#!/bin/sh\nexec {} --sysroot {} \"$@\"\n", words[0], words[1]))?;
+    fs::set_permissions(&program, Permissions::from_mode(0o755))?;
+    Ok(program)
+}
+
+fn miri() -> Result<Tally> {
+    let nightly = tool::toolchain("nightly").unwrap_or_default();
+    if nightly.is_empty() || !cargo_of(&nightly).words("miri --version").quietly()?.ok {
         println!(
             "  skipped: Miri, whose component is not installed (`rustup +nightly component add miri rust-src`)"
         );
         return Ok(Tally::default());
     }
     // Proptest wants a clock and files, and the exhaustive tests would take days.
-    let step = cargo_of(nightly).words("miri test --locked --package xen-eventfd-core --lib");
+    let step = cargo_of(&nightly).words("miri test --locked --package xen-eventfd-core --lib");
     counts::run(step.arg("--target-dir").arg(target().join("miri")))
 }
