@@ -123,7 +123,7 @@ impl Arch {
                 }
             }
         }
-        let at_once = boot.clock == Clock::Host && boot.dom0.threads(boot.cpus) > 1;
+        let at_once = boot.clock() == Clock::Host && boot.dom0.threads(boot.cpus) > 1;
         push("-accel");
         push(if at_once { "tcg,thread=multi" } else { "tcg,thread=single" });
         arguments

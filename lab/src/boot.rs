@@ -42,7 +42,11 @@ impl Dom0 {
 pub enum Clock {
     /// The host's time.
     Host,
-    /// Instructions: one CPU, and two runs take the very same path. About twice as slow.
+    /// Instructions, one of them a nanosecond; while none is to be carried out, it jumps to the next
+    /// timer. Nothing depends on how fast the host is, but emulated CPUs take turns.
+    Instructions,
+    /// The same, from a fixed date, with fixed random numbers, on one CPU: two runs take the very
+    /// same path.
     Deterministic,
 }
 
@@ -73,7 +77,7 @@ impl Boot {
             dom0_vcpus: 1,
             memory: 2048,
             dom0_memory: 768,
-            clock: Clock::Host,
+            clock: Clock::Instructions,
             xen_arguments: Vec::new(),
             linux_arguments: Vec::new(),
             qemu_arguments: Vec::new(),
@@ -110,6 +114,13 @@ impl Boot {
     #[must_use]
     pub fn dom0_memory(mut self, mebibytes: u32) -> Self {
         self.dom0_memory = mebibytes;
+        self
+    }
+
+    /// Time as the host has it: for people, and for runs that are to last so many minutes.
+    #[must_use]
+    pub fn host_clock(mut self) -> Self {
+        self.clock = Clock::Host;
         self
     }
 
@@ -194,15 +205,26 @@ impl Boot {
         self
     }
 
+    /// Instructions are counted where emulated CPUs do not run at once.
+    pub(crate) fn clock(&self) -> Clock {
+        match self.clock {
+            Clock::Instructions if self.dom0.threads(self.cpus) > 1 => Clock::Host,
+            clock => clock,
+        }
+    }
+
     /// QEMU's arguments, but for the serial ports.
     pub(crate) fn arguments(&self, arch: Arch) -> Result<Vec<String>, CommaError> {
         let mut arguments = arch.machine(self);
         let mut push = |words: &[&str]| arguments.extend(words.iter().map(|w| (*w).to_owned()));
         push(&["-smp", &self.cpus.to_string(), "-m", &format!("{}M", self.memory)]);
         push(&["-display", "none", "-nodefaults", "-nic", "none", "-no-reboot"]);
-        if self.clock == Clock::Deterministic {
-            push(&["-icount", "shift=0,sleep=off", "-seed", "42"]);
-            push(&["-rtc", "clock=vm,base=2026-01-01T00:00:00"]);
+        let clock = self.clock();
+        if clock != Clock::Host {
+            push(&["-icount", "shift=0,sleep=off"]);
+        }
+        if clock == Clock::Deterministic {
+            push(&["-seed", "42", "-rtc", "clock=vm,base=2026-01-01T00:00:00"]);
         }
         let mut xen = arch.xen_arguments(self);
         xen.extend(self.xen_arguments.iter().cloned());
@@ -251,6 +273,16 @@ mod tests {
         let bench = arguments(&Boot::new(Dom0::Pv).cpus(4).deterministic());
         assert!(bench.contains("tcg,thread=single") && bench.contains("-icount"));
         assert!(bench.contains("-smp 1 "));
+    }
+
+    #[test]
+    fn instructions_are_counted_unless_cpus_run_at_once_or_a_person_waits() {
+        let counts = |boot: Boot| arguments(&boot).contains("-icount");
+        assert!(counts(Boot::new(Dom0::Pv)) && counts(Boot::new(Dom0::Pvh).cpus(4)));
+        assert!(!counts(Boot::new(Dom0::Pv).cpus(4)));
+        assert!(!counts(Boot::new(Dom0::Pvh).host_clock()));
+        let fixed = |boot: Boot| arguments(&boot).contains("-seed");
+        assert!(fixed(Boot::new(Dom0::Pv).deterministic()) && !fixed(Boot::new(Dom0::Pv)));
     }
 
     #[test]

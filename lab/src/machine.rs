@@ -48,7 +48,7 @@ impl Machine {
             recorder,
             commands,
             run,
-            clock: boot.clock,
+            clock: boot.clock(),
             boot_time: Duration::ZERO,
             lost: true,
         };
@@ -239,7 +239,7 @@ impl Machine {
     fn hear(&mut self, id: u64, timeout: Duration, emit: &mut dyn FnMut(&str)) -> Result<Verdict> {
         // dom0 watches the timeout itself. We wait longer, for the case that dom0 is gone.
         let patience = match self.clock {
-            Clock::Host => timeout + Duration::from_secs(15),
+            Clock::Host | Clock::Instructions => timeout + Duration::from_secs(15),
             Clock::Deterministic => timeout * 5 + Duration::from_secs(15),
         };
         let deadline = Instant::now() + patience;

@@ -67,7 +67,7 @@ fn attack(rig: &Rig, name: &str, (dom0, engine): (Dom0, Engine), accesses: u64) 
     tally.end(name, outcome.output.status);
     ensure!(tally.failed == 0, "an attack was not withstood: {}", outcome.report);
 
-    let boot = rig.boot(dom0, 1, &told("accesses"));
+    let boot = rig.boot(dom0, 1, &told("accesses")).host_clock();
     let (mut machine, log) = kmod::start(&rig.lab, boot, engine.needs_module())?;
     let mut found = None;
     let many = script(&format!("--accesses {accesses} hostile_guest"));

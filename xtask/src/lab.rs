@@ -198,7 +198,8 @@ pub(crate) const RACE_CPUS: u32 = 4;
 impl Machinery {
     fn boot(&self, name: &str) -> Boot {
         let kind = Dom0::from(self.dom0);
-        let mut boot = Boot::new(kind).cpus(self.cpus).name(format!("{name}-{}", kind.name()));
+        let boot = Boot::new(kind).cpus(self.cpus).name(format!("{name}-{}", kind.name()));
+        let mut boot = boot.host_clock();
         if self.deterministic {
             boot = boot.deterministic();
         }

@@ -58,7 +58,9 @@ fn soak(
     name: &str,
     (dom0, engine): (Dom0, Engine),
 ) -> Result<Tally> {
-    let boot = rig.boot(dom0, arguments.cpus, &format!("soak-{}-{}", dom0.name(), engine.name()));
+    let boot = rig
+        .boot(dom0, arguments.cpus, &format!("soak-{}-{}", dom0.name(), engine.name()))
+        .host_clock();
     let (mut machine, log) = kmod::start(&rig.lab, boot, engine.needs_module())?;
     let time = Duration::from_secs(arguments.minutes * 60);
     let script = format!("scenarios soak --engine {} --seconds {}", engine.name(), time.as_secs());
