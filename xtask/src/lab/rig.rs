@@ -80,8 +80,8 @@ pub(crate) fn versions(lab: &Lab) -> BTreeMap<String, String> {
 pub(crate) fn made_with(versions: &BTreeMap<String, String>) -> String {
     let rows = versions.iter().map(|(package, version)| format!("| {package} | {version} |\n"));
     format!(
-        "| package | version |\n|---|---|\n{}\nQEMU is built from that package's source with one \
-         statement added (`lab/src/emulator/source.rs`). Which processor it emulates, and what Xen is \
+        "| package | version |\n|---|---|\n{}\nQEMU is built from that package's source with the \
+         statements added that it lacks (`lab/src/emulator/source.rs`). Which processor it emulates, and what Xen is \
          told, is in `lab/src/arch.rs`.\n",
         rows.collect::<String>()
     )
