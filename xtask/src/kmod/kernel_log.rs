@@ -60,12 +60,19 @@ pub(crate) fn is_trouble(line: &str) -> bool {
     TROUBLE.lines().any(|mark| line.contains(mark))
 }
 
-/// Whether the emulator broke dom0, or one of its programs, off in the middle of an instruction. QEMU
-/// without KVM does that now and then, whatever runs; it says nothing of ours.
+/// Whether the emulator broke dom0, or one of its programs, off in the middle of an instruction, or
+/// stood still before dom0 answered, when nothing of ours has run. QEMU without KVM does that now and
+/// then, whatever runs; it says nothing of ours.
 pub(crate) fn emulator_broke(text: &str) -> bool {
-    ["] traps: ", " segfault at ", "d0v0 Triple fault", "d0v1 Triple fault"]
-        .iter()
-        .any(|mark| text.contains(mark))
+    [
+        "] traps: ",
+        " segfault at ",
+        "d0v0 Triple fault",
+        "d0v1 Triple fault",
+        "did not come up: it said nothing more",
+    ]
+    .iter()
+    .any(|mark| text.contains(mark))
 }
 
 #[cfg(test)]
@@ -79,6 +86,10 @@ mod tests {
         let broken = "[ 2.6] traps: xl[499] general protection fault ip:7f1a sp:7ffe error:0";
         assert!(emulator_broke(broken) && is_trouble(broken));
         assert!(!emulator_broke("[ 1.0] general protection fault, probably for non-canonical"));
+        assert!(emulator_broke(
+            "dom0 (pv) did not come up: it said nothing more (the time was over)"
+        ));
+        assert!(!emulator_broke("dom0 (pv) did not come up: no xenfs: is this a dom0?"));
         assert!(!is_trouble("[ 9.7] xen_eventfd: loading out-of-tree module taints kernel."));
         assert!(!is_trouble(
             "[ 9.7] xen_eventfd: module verification failed: signature and/or required key missing"
