@@ -136,10 +136,7 @@ impl Lab {
     }
 
     fn prepare_for(arch: Arch, refresh: bool) -> Result<Self> {
-        let cache = Cache::open(Shelf::Labs)?;
-        let digest = setup::set_up(&cache, arch, refresh, &LabPackages(arch))?;
-        let held = cache.hold(&digest)?;
-        let folder = cache.item(&digest);
+        let (folder, held) = setup::obtain(Shelf::Labs, arch, refresh, &LabPackages(arch))?;
         let manifest = Manifest::load(&folder.join("manifest.json"))?;
         let emulator = Emulator::prepare(arch, &manifest)?;
         Ok(Self { arch, folder, manifest, emulator, _held: held })

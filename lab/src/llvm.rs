@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use crate::{
     apt::Apt,
     arch::Arch,
-    cache::{Cache, Lock, Shelf},
+    cache::{Lock, Shelf},
     manifest::Manifest,
     packages::unpack_all,
     progress::Progress,
@@ -33,10 +33,9 @@ impl Llvm {
     ///
     /// The packages cannot be had, as when the release has no LLVM of this version.
     pub fn prepare(major: u32) -> Result<Self> {
-        let cache = Cache::open(Shelf::Llvm)?;
-        let digest = setup::set_up(&cache, Arch::X86_64, false, &LlvmPackages { major })?;
-        let _held = cache.hold(&digest)?;
-        Ok(Self { major, root: cache.item(&digest).join("root"), _held })
+        let product = LlvmPackages { major };
+        let (folder, _held) = setup::obtain(Shelf::Llvm, Arch::X86_64, false, &product)?;
+        Ok(Self { major, root: folder.join("root"), _held })
     }
 
     /// Runs one of them, and returns what it prints.

@@ -8,7 +8,13 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{apt::Apt, arch::Arch, cache::Cache, manifest::Manifest, progress::Progress};
+use crate::{
+    apt::Apt,
+    arch::Arch,
+    cache::{Cache, Lock, Shelf},
+    manifest::Manifest,
+    progress::Progress,
+};
 
 /// Something that is made of packages.
 pub(crate) trait Product {
@@ -41,16 +47,24 @@ pub(crate) trait Product {
     fn describe(&self, manifest: &Manifest) -> String;
 }
 
+/// A product's folder in the cache, set up if need be, and what keeps it there.
+pub(crate) fn obtain(
+    shelf: Shelf,
+    arch: Arch,
+    refresh: bool,
+    product: &impl Product,
+) -> Result<(PathBuf, Lock)> {
+    let cache = Cache::open(shelf)?;
+    let digest = set_up(&cache, arch, refresh, product)?;
+    let held = cache.hold(&digest)?;
+    Ok((cache.item(&digest), held))
+}
+
 /// Makes sure that a complete product is in the cache and returns its digest.
 ///
 /// A complete one is used as it is, without apt and without a network, unless `refresh` asks for
 /// the versions of today. A set-up that broke off goes on where it stopped.
-pub(crate) fn set_up(
-    cache: &Cache,
-    arch: Arch,
-    refresh: bool,
-    product: &impl Product,
-) -> Result<String> {
+fn set_up(cache: &Cache, arch: Arch, refresh: bool, product: &impl Product) -> Result<String> {
     let usable = || {
         let digest = cache.current(arch).filter(|_| !refresh)?;
         let manifest = Manifest::load(&cache.item(&digest).join("manifest.json")).ok()?;

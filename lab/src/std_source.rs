@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use crate::{
     apt::Apt,
     arch::Arch,
-    cache::{Cache, Lock, Shelf},
+    cache::{Lock, Shelf},
     manifest::Manifest,
     packages::unpack_all,
     progress::Progress,
@@ -36,11 +36,9 @@ impl StdSource {
     ///
     /// The package cannot be had, as when Debian has no compiler of this version.
     pub fn prepare(version: &str) -> Result<Self> {
-        let cache = Cache::open(Shelf::StdSources)?;
         let product = StdSourcePackage { version: version.to_owned() };
-        let digest = setup::set_up(&cache, Arch::X86_64, false, &product)?;
-        let _held = cache.hold(&digest)?;
-        Ok(Self { library: cache.item(&digest).join("library"), _held })
+        let (folder, _held) = setup::obtain(Shelf::StdSources, Arch::X86_64, false, &product)?;
+        Ok(Self { library: folder.join("library"), _held })
     }
 
     /// The folder with its crates: `std`, `core`, and `Cargo.lock`.

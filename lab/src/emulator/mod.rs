@@ -22,7 +22,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     arch::Arch,
-    cache::{Cache, Lock, Shelf},
+    cache::{Lock, Shelf},
     emulator::packages::EmulatorPackages,
     manifest::Manifest,
     setup,
@@ -42,10 +42,9 @@ impl Emulator {
         let version = lab
             .version_of(package)
             .with_context(|| format!("the lab has no {package}; set it up with --refresh"))?;
-        let cache = Cache::open(Shelf::Emulators)?;
-        let digest = setup::set_up(&cache, arch, false, &EmulatorPackages::new(arch, version))?;
-        let held = cache.hold(&digest)?;
-        Ok(Self { program: cache.item(&digest).join(arch.emulator()), _held: held })
+        let product = EmulatorPackages::new(arch, version);
+        let (folder, _held) = setup::obtain(Shelf::Emulators, arch, false, &product)?;
+        Ok(Self { program: folder.join(arch.emulator()), _held })
     }
 
     /// The program. It runs with the lab's libraries.

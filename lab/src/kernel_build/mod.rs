@@ -20,7 +20,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     arch::Arch,
-    cache::{Cache, Lock, Shelf},
+    cache::{Lock, Shelf},
     kernel_build::packages::BuildPackages,
     manifest::Manifest,
     setup,
@@ -43,11 +43,9 @@ impl KernelBuild {
         let version = lab
             .version_of(&format!("linux-binary-{release}"))
             .with_context(|| format!("the lab has no package of its kernel {release}"))?;
-        let cache = Cache::open(Shelf::KernelBuilds)?;
         let product = BuildPackages::new(arch, release, version)?;
-        let digest = setup::set_up(&cache, arch, false, &product)?;
-        let held = cache.hold(&digest)?;
-        let tree = Tree::new(cache.item(&digest).join("root"));
+        let (folder, held) = setup::obtain(Shelf::KernelBuilds, arch, false, &product)?;
+        let tree = Tree::new(folder.join("root"));
         Ok(Self {
             arch,
             release: release.to_owned(),

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::{
     arch::Arch,
-    cache::{Cache, Shelf},
+    cache::Shelf,
     elf,
     manifest::Manifest,
     run::target_folder,
@@ -42,16 +42,14 @@ impl System {
         let version = lab
             .version_of(&format!("linux-binary-{release}"))
             .with_context(|| format!("the lab has no package of its kernel {release}"))?;
-        let cache = Cache::open(Shelf::Systems)?;
         let product = SystemPackages::new(arch, release, version);
-        let digest = setup::set_up(&cache, arch, false, &product)?;
-        let _held = cache.hold(&digest)?;
+        let (made, _held) = setup::obtain(Shelf::Systems, arch, false, &product)?;
         let place = target_folder();
         let folder = tempfile::Builder::new()
             .prefix("system-")
             .tempdir_in(&place)
             .with_context(|| format!("{}: cannot make a folder in it", place.display()))?;
-        copy(&cache.item(&digest).join("root"), folder.path())?;
+        copy(&made.join("root"), folder.path())?;
         Ok(Self { arch, tree: Tree::new(folder.path().join("root")), _folder: folder })
     }
 
