@@ -304,21 +304,14 @@ mod tests {
 
     #[test]
     fn a_daemon_is_found_by_its_socket() {
-        let place = tempfile();
-        let path = place.join("socket");
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("socket");
         let path = path.to_str().unwrap();
         assert_eq!(Connection::at(path).unwrap_err(), Errno::NOENT);
         let listener = std::os::unix::net::UnixListener::bind(path).unwrap();
         assert!(Connection::at(path).is_ok());
         drop(listener);
         assert_eq!(Connection::at(path).unwrap_err(), Errno::CONNREFUSED);
-        std::fs::remove_dir_all(place).unwrap();
-    }
-
-    fn tempfile() -> std::path::PathBuf {
-        let place = std::env::temp_dir().join(format!("xenstore-{}", std::process::id()));
-        std::fs::create_dir_all(&place).unwrap();
-        place
     }
 
     #[test]
