@@ -5,7 +5,7 @@ use crate::failure::EXIT_CODES;
 use crate::session::Session;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Parser, Subcommand};
-use std::path::PathBuf;
+use std::path::{PathBuf, absolute};
 use xen_eventfd::EngineKind;
 
 /// ioeventfd and irqfd for Xen guests: a guest's doorbell signals an eventfd, an eventfd raises a
@@ -61,7 +61,11 @@ impl Arguments {
     pub fn session(&self) -> Session {
         Session {
             json: self.json,
-            run_dir: self.run_dir.clone(),
+            // Some commands leave the working directory.
+            run_dir: self
+                .run_dir
+                .as_deref()
+                .map(|dir| absolute(dir).unwrap_or_else(|_| dir.into())),
             engine: self.engine,
             verbose: self.verbose,
         }
@@ -81,6 +85,13 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_run_dir_is_meant_where_it_is_given() {
+        let arguments = Arguments::parse_from(["xen-eventfd", "--run-dir", "run", "guard"]);
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(arguments.session().run_dir, Some(here.join("run")));
     }
 
     #[test]

@@ -100,6 +100,16 @@ pub enum Error {
         errno: Errno,
     },
 
+    /// The directory of locks and records, or a file in it, is one that another user could have
+    /// made or could change. Nothing in it was followed, read or written.
+    #[error("cannot use {}: {why}", path.display())]
+    Untrusted {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        why: String,
+    },
+
     /// Nobody would look after the guests if this process were killed.
     #[error(
         "no guardian: {0}; install the xen-eventfd command, or choose Guardian::None and have a \
@@ -150,6 +160,7 @@ assert_eq!(second.unwrap_err().errno(), rustix::io::Errno::BUSY);
             Self::NotAnEventFd { what, .. } if what == "not open" => Errno::BADF,
             Self::NotAnEventFd { .. } => Errno::INVAL,
             Self::RunDir { errno, .. } => *errno,
+            Self::Untrusted { .. } => Errno::PERM,
             Self::NoGuardian(_) => Errno::CHILD,
             Self::NoEngine(_) => Errno::NODEV,
             Self::NoLines(_) | Self::Unsupported { .. } => Errno::OPNOTSUPP,

@@ -5,9 +5,9 @@
 //! reaps what it left. It is given a pidfd of this process as its standard input: unlike a pipe's
 //! end, that cannot be held open by a forked child.
 
+use crate::run_dir::absolute;
 use crate::{Error, Result};
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
-use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -31,13 +31,32 @@ pub enum Guardian {
     /// this program, or on the PATH.
     #[default]
     Auto,
-    /// This program, called as `PROGRAM --run-dir DIR guard`.
+    /// This program, called as `PROGRAM --run-dir DIR guard`. A relative path is one of the working
+    /// directory in which [`crate::Builder::guardian`] is called; a name alone is looked for on the
+    /// PATH.
     Program(PathBuf),
     /// Nobody, or a supervisor that runs `xen-eventfd reap`.
     None,
 }
 
 impl Guardian {
+    /// The same whatever the working directory will be.
+    pub(crate) fn absolute(self) -> Self {
+        match self {
+            Self::Program(path) => Self::Program(located(&path)),
+            Self::Auto | Self::None => self,
+        }
+    }
+
+    /// The same with the program found, if it is there: the working directory, of which the
+    /// environment may speak, may be another when the program is needed.
+    pub(crate) fn found(self) -> Self {
+        match self {
+            Self::Auto => find().map_or(Self::Auto, Self::Program),
+            Self::Program(_) | Self::None => self,
+        }
+    }
+
     /// Starts the guardian, if there is to be one. It ends by itself after this process.
     pub(crate) fn start(&self, run_dir: &Path) -> Result<()> {
         let program = match self {
@@ -77,9 +96,22 @@ impl Guardian {
 }
 
 fn find() -> Option<PathBuf> {
-    let named = std::env::var_os(VARIABLE).map(PathBuf::from);
+    let named = std::env::var_os(VARIABLE).map(|path| located(Path::new(&path)));
     let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(PROGRAM)));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&path).map(|dir| dir.join(OsStr::new(PROGRAM)));
+    let on_path = on_path(Path::new(PROGRAM));
     named.or_else(|| beside.into_iter().chain(on_path).find(|program| program.is_file()))
+}
+
+/// A program as a shell finds it: on the PATH if it is a name alone.
+fn located(path: &Path) -> PathBuf {
+    if path.as_os_str().as_encoded_bytes().contains(&b'/') {
+        return absolute(path);
+    }
+    on_path(path).find(|program| program.is_file()).unwrap_or_else(|| path.to_owned())
+}
+
+fn on_path(name: &Path) -> impl Iterator<Item = PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let dirs: Vec<_> = std::env::split_paths(&path).collect();
+    dirs.into_iter().map(move |dir| absolute(&dir.join(name)))
 }

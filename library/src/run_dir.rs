@@ -4,6 +4,7 @@
 //! as that process lives; and a record of the doorbell server, which outlives the process, so
 //! that whoever comes next can tell the server from a foreign one.
 
+mod folder;
 mod process;
 
 #[cfg(fuzzing)]
@@ -12,13 +13,15 @@ pub(crate) use process::is_ending;
 
 use crate::engine::doorbells::MAX_HELD;
 use crate::{EngineKind, Error, Result};
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use folder::Folder;
+use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use xen_eventfd_core::{DomId, IoServerId, Kick, Space, Width};
 
@@ -38,9 +41,20 @@ pub(crate) enum Purpose {
     Reap,
 }
 
-/// The directory.
+/// More than any record is long.
+const MAX_RECORD: u64 = 1 << 20;
+
+/// The directory. It stays the same whatever the program does with its working directory.
 #[derive(Debug, Clone)]
-pub(crate) struct RunDir(PathBuf);
+pub(crate) struct RunDir {
+    path: PathBuf,
+    folder: Arc<RwLock<Arc<Folder>>>,
+}
+
+/// A path as it is kept: from the root, unless there is no working directory.
+pub(crate) fn absolute(path: &Path) -> PathBuf {
+    folder::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
 
 /// What is known of a guest's doorbell server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -180,30 +194,53 @@ let holders = run_dir::holders(dir.path())?;
 assert_eq!((holders.len(), holders[0].dom), (1, dom));
 "#)]
 pub fn holders(path: &Path) -> Result<Vec<Holder>> {
-    let run_dir = RunDir(path.to_owned());
-    let guests = match run_dir.guests_with(".lock") {
+    let folder = match Folder::open(path) {
         Err(Error::RunDir { errno: Errno::NOENT, .. }) => return Ok(vec![]),
-        guests => guests?,
+        folder => folder?,
     };
-    guests.into_iter().filter_map(|dom| run_dir.holder(dom).transpose()).collect()
+    let run_dir = RunDir::of(path, folder);
+    let holder = |dom| match run_dir.holder(dom) {
+        // One that no engine made must not hide the others.
+        Err(error @ Error::Untrusted { .. }) => {
+            tracing::warn!(%error, "a lock is passed over");
+            None
+        }
+        holder => holder.transpose(),
+    };
+    run_dir.guests_with(".lock")?.into_iter().filter_map(holder).collect()
 }
 
 /// A guest that is ours: as long as this lives, no other engine serves it.
 #[derive(Debug)]
 pub(crate) struct Lock {
     file: File,
-    path: PathBuf,
+    folder: Arc<Folder>,
+    name: String,
 }
 
 impl RunDir {
     /// Opens the directory, making it if need be.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        std::fs::create_dir_all(path).map_err(|error| failed("make", path, &error))?;
-        Ok(Self(path.to_owned()))
+        Folder::make(path).map(|folder| Self::of(path, folder))
+    }
+
+    fn of(path: &Path, folder: Folder) -> Self {
+        Self { path: absolute(path), folder: Arc::new(RwLock::new(Arc::new(folder))) }
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.0
+        &self.path
+    }
+
+    /// The directory; if it was removed, the one that has its place.
+    fn folder(&self) -> Result<Arc<Folder>> {
+        let folder = Arc::clone(&self.folder.read().unwrap_or_else(PoisonError::into_inner));
+        if !folder.is_removed() {
+            return Ok(folder);
+        }
+        let new = Arc::new(Folder::open(&self.path)?);
+        *self.folder.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&new);
+        Ok(new)
     }
 
     /// Locks a guest for this process. A reaper is waited for: it is done in a moment. So is one
@@ -230,39 +267,34 @@ impl RunDir {
     }
 
     fn try_lock(&self, dom: DomId, purpose: Purpose) -> Result<Lock> {
-        let path = self.0.join(format!("{}.lock", dom.0));
+        let (folder, name) = (self.folder()?, lock_of(dom));
+        let path = self.path.join(&name);
         loop {
-            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
-            let fd = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR | Mode::RGRP)
-                .map_err(|errno| Error::RunDir { what: "open", path: path.clone(), errno })?;
-            match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            let Some(mut file) = folder.write(&name)? else { continue };
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(Errno::AGAIN) => {
-                    let holder = process::said(File::from(fd)).unwrap_or_default();
+                    let holder = process::said(file).map_err(|e| failed("read", &path, &e))?;
                     return Err(Error::InUse { dom, holder });
                 }
                 Err(errno) => return Err(Error::RunDir { what: "lock", path, errno }),
             }
             // Its last holder may have removed it between our open and our lock.
-            if !same_file(&fd, &path) {
+            if !folder.has(&name, &file) {
                 continue;
             }
-            let mut file = File::from(fd);
             let told = file.set_len(0).and_then(|()| writeln!(file, "{}", process::this(purpose)));
             told.map_err(|error| failed("write", &path, &error))?;
-            return Ok(Lock { file, path });
+            return Ok(Lock { file, folder, name });
         }
     }
 
     /// Who holds a guest, if anybody does.
     fn holder(&self, dom: DomId) -> Result<Option<Holder>> {
-        let path = self.0.join(format!("{}.lock", dom.0));
-        let failed = |error: std::io::Error| failed("read", &path, &error);
-        let file = match File::open(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            file => file.map_err(failed)?,
-        };
-        let text = process::said(&file).map_err(failed)?;
+        let name = lock_of(dom);
+        let Some(file) = self.folder()?.read(&name)? else { return Ok(None) };
+        let text =
+            process::said(&file).map_err(|error| failed("read", &self.path.join(name), &error))?;
         // Its number may have become another's. Whoever wants the lock while we try it reads the
         // name of a process that is dead, and waits.
         let free = || rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_ok();
@@ -270,7 +302,11 @@ impl RunDir {
             return Ok(None);
         }
         let pid = process::pid_of(&text);
-        let server = self.read(dom).and_then(|record| record.server);
+        let record = match self.read(dom) {
+            Err(Error::Untrusted { .. }) => None,
+            record => record?,
+        };
+        let server = record.and_then(|record| record.server);
         let server = server.map(|server| IoServerId(server.id));
         Ok(Some(Holder { dom, pid, text, server }))
     }
@@ -282,57 +318,66 @@ impl RunDir {
 
     /// Guests that have a file of this kind, in the order of their numbers.
     fn guests_with(&self, suffix: &str) -> Result<Vec<DomId>> {
-        let entries = std::fs::read_dir(&self.0).map_err(|e| failed("list", &self.0, &e))?;
-        let mut guests: Vec<DomId> = entries
-            .filter_map(|entry| guest_of(entry.ok()?.file_name().to_str()?, suffix))
-            .collect();
+        let names = self.folder()?.names()?;
+        let mut guests: Vec<DomId> =
+            names.iter().filter_map(|name| guest_of(name, suffix)).collect();
         guests.sort();
         Ok(guests)
     }
 
     /// A guest's record. A damaged one reads as none: it recognises no server.
-    pub(crate) fn read(&self, dom: DomId) -> Option<Record> {
-        Record::parse(dom, &std::fs::read(self.record(dom)).ok()?)
+    ///
+    /// # Errors
+    /// When there is one that cannot be read: what it says must not be lost.
+    pub(crate) fn read(&self, dom: DomId) -> Result<Option<Record>> {
+        let name = record_of(dom);
+        let Some(file) = self.folder()?.read(&name)? else { return Ok(None) };
+        let mut text = Vec::new();
+        let read = file.take(MAX_RECORD).read_to_end(&mut text);
+        read.map_err(|error| failed("read", &self.path.join(name), &error))?;
+        let record = Record::parse(dom, &text);
+        if record.is_none() {
+            tracing::warn!(%dom, "a record is damaged; it recognises no server");
+        }
+        Ok(record)
     }
 
     /// Writes a guest's record, in one step; removes it if there is nothing in it.
     pub(crate) fn write(&self, record: &Record) -> Result<()> {
+        let name = record_of(record.dom());
         if record.is_empty() {
-            self.remove(record.dom());
-            return Ok(());
+            return self.folder()?.remove(&name);
         }
-        let path = self.record(record.dom());
-        let draft = path.with_extension("new");
-        let text = serde_json::to_vec(record).unwrap_or_default();
-        std::fs::write(&draft, text)
-            .and_then(|()| std::fs::rename(&draft, &path))
-            .map_err(|error| failed("write", &path, &error))
+        let text = serde_json::to_vec(record)
+            .map_err(|error| failed("write", &self.path.join(&name), &error.into()))?;
+        self.folder()?.replace(&name, &format!("{}.new", record.domid), &text)
     }
 
     /// Removes a guest's record.
     pub(crate) fn remove(&self, dom: DomId) {
-        let _ = std::fs::remove_file(self.record(dom));
-    }
-
-    fn record(&self, dom: DomId) -> PathBuf {
-        self.0.join(format!("{}.json", dom.0))
+        if let Err(error) = self.folder().and_then(|folder| folder.remove(&record_of(dom))) {
+            tracing::warn!(%error, "a record stays");
+        }
     }
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
         // While still locked: whoever waits for this very file sees that it is no longer the one.
-        if same_file(&self.file, &self.path) {
-            let _ = std::fs::remove_file(&self.path);
+        if self.folder.has(&self.name, &self.file)
+            && let Err(error) = self.folder.remove(&self.name)
+        {
+            tracing::debug!(%error, "a lock's file stays");
         }
     }
 }
 
-fn same_file(fd: impl rustix::fd::AsFd, path: &Path) -> bool {
-    match (rustix::fs::fstat(fd), rustix::fs::stat(path)) {
-        (Ok(ours), Ok(theirs)) => ours.st_ino == theirs.st_ino && ours.st_dev == theirs.st_dev,
-        _ => false,
-    }
+fn lock_of(dom: DomId) -> String {
+    format!("{}.lock", dom.0)
+}
+
+fn record_of(dom: DomId) -> String {
+    format!("{}.json", dom.0)
 }
 
 /// The guest whose file this is. `05` and `+5` are no names that we give.
@@ -343,7 +388,9 @@ fn guest_of(name: &str, suffix: &str) -> Option<DomId> {
 }
 
 fn failed(what: &'static str, path: &Path, error: &std::io::Error) -> Error {
-    let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
+    // What the standard library refuses by itself has no number.
+    let own = if error.kind() == ErrorKind::InvalidInput { Errno::INVAL } else { Errno::IO };
+    let errno = error.raw_os_error().map_or(own, Errno::from_raw_os_error);
     Error::RunDir { what, path: path.to_owned(), errno }
 }
 
@@ -458,13 +505,13 @@ mod tests {
         record.hold([kick, kick]);
         run.write(&record).unwrap();
         assert_eq!(run.recorded().unwrap(), [DomId(5)]);
-        assert_eq!(run.read(DomId(5)), Some(record.clone()));
+        assert_eq!(run.read(DomId(5)).unwrap(), Some(record.clone()));
         assert_eq!(record.held().collect::<Vec<_>>(), [kick]);
         run.write(&Record::new(DomId(5), None)).unwrap();
         assert_eq!(run.recorded().unwrap(), [], "one with nothing in it is none");
         run.write(&record).unwrap();
         run.remove(DomId(5));
-        assert_eq!(run.read(DomId(5)), None);
+        assert_eq!(run.read(DomId(5)).unwrap(), None);
     }
 
     #[test]
@@ -472,6 +519,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::open(dir.path()).unwrap();
         std::fs::write(dir.path().join("5.json"), b"{\"domid\": 6").unwrap();
-        assert_eq!(run.read(DomId(5)), None);
+        assert_eq!(run.read(DomId(5)).unwrap(), None);
     }
 }

@@ -116,7 +116,10 @@ let xen = Xen::builder().engine(EngineKind::Userspace).run_dir(other.path()).ope
     }
 
     /// Where locks and records are kept; [`run_dir::DEFAULT`] unless told. All engines of a host
-    /// must agree on it.
+    /// must agree on it. A relative path is one of the working directory of this moment.
+    ///
+    /// It is made with mode 0700, its files with 0600, whatever the umask. One that is a link, that
+    /// belongs to another user than this one or root, or to which others can write is refused.
     ///
     #[doc = example!(r#"
 # let other = tempfile::tempdir()?;
@@ -124,7 +127,7 @@ let xen = Xen::builder().run_dir(other.path()).open_on(host)?;
 "#)]
     #[must_use]
     pub fn run_dir(mut self, path: impl Into<PathBuf>) -> Self {
-        self.run_dir = Some(path.into());
+        self.run_dir = Some(run_dir::absolute(&path.into()));
         self
     }
 
@@ -140,7 +143,7 @@ assert!(matches!(xen.guest(dom), Err(Error::NoGuardian(_))));
 "#)]
     #[must_use]
     pub fn guardian(mut self, guardian: Guardian) -> Self {
-        self.guardian = Some(guardian);
+        self.guardian = Some(guardian.absolute());
         self
     }
 
@@ -241,7 +244,7 @@ assert!(matches!(reaped[..], [(_, Ok(Reaped::InUse))]));
                 Err(Error::InUse { .. }) => return Ok(Reaped::InUse),
                 lock => lock?,
             };
-            match run_dir.read(dom) {
+            match run_dir.read(dom)? {
                 Some(mut record) => orphan::recover(host, &run_dir, &mut record),
                 None => Ok(Reaped::NotOurs),
             }
@@ -280,7 +283,8 @@ fn pick(
 
 impl Xen {
     fn with(engine: impl Engine + 'static, guardian: Guardian) -> Self {
-        Self(Arc::new(Inner { engine: Arc::new(engine), guardian, guarded: Mutex::new(false) }))
+        let (engine, guardian) = (Arc::new(engine), guardian.found());
+        Self(Arc::new(Inner { engine, guardian, guarded: Mutex::new(false) }))
     }
 
     /// Opens this machine's Xen with the best engine that it has.

@@ -37,7 +37,7 @@ impl Hold {
         })?;
         let lock = run_dir.lock(dom, Purpose::Serve(kind))?;
         let fresh = Record::new(dom, domain.uuid);
-        let mut record = run_dir.read(dom).unwrap_or_else(|| fresh.clone());
+        let mut record = run_dir.read(dom)?.unwrap_or_else(|| fresh.clone());
         match orphan::recover(host, run_dir, &mut record)? {
             orphan::Reaped::GuestGone => record = fresh,
             reaped => tracing::debug!(?reaped, %dom, "looked for an orphan"),

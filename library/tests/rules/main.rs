@@ -1,5 +1,6 @@
 //! The engine's rules, on the model: one test each.
 
+mod alone;
 mod bench;
 mod faults;
 mod irqfds;
@@ -8,4 +9,5 @@ mod lifetimes;
 mod orphans;
 mod random;
 mod refusals;
+mod run_dir;
 mod steps;
