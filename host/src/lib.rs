@@ -7,6 +7,8 @@
 pub mod aio;
 mod error;
 pub mod linux;
+#[cfg(feature = "vmm-sys-util")]
+pub mod vmm_sys_util;
 
 pub use error::{Call, HostError, Result};
 pub use rustix::io::Errno;

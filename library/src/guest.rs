@@ -1,12 +1,13 @@
 //! A guest, and what can be registered for it.
 
+use crate::AsEventFd;
 use crate::address::{Datamatch, IoEventAddress};
 use crate::engine::doorbells::{Counters, Registered, Unmatched};
 use crate::engine::{Attachment, Engine, IrqCounts};
 use crate::eventfd::EventFd;
 use crate::sync::Mutex;
 use crate::{Error, Result, lock};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use xen_eventfd_core::irq::{Irq, Trigger};
@@ -50,14 +51,14 @@ let _tx = guest.register_ioevent(&tx, &doorbell, 1_u32)?;
 let twin = guest.register_ioevent(&tx, &doorbell, 1_u32).unwrap_err();
 assert_eq!(twin.errno(), rustix::io::Errno::EXIST);
 "#)]
-    pub fn register_ioevent(
+    pub fn register_ioevent<By>(
         &self,
-        eventfd: &impl AsFd,
+        eventfd: &impl AsEventFd<By>,
         addr: &IoEventAddress,
         datamatch: impl Into<Datamatch>,
     ) -> Result<IoEvent> {
         let doorbell = addr.doorbell(datamatch.into())?;
-        let serial = self.0.register(doorbell, EventFd::new(eventfd.as_fd())?, None)?;
+        let serial = self.0.register(doorbell, EventFd::new(eventfd.as_eventfd())?, None)?;
         Ok(IoEvent { guest: self.clone(), doorbell, serial, armed: true })
     }
 
@@ -73,14 +74,14 @@ guest.register_ioevent(&kick, &port, NoDatamatch(2))?.keep();
 guest.unregister_ioevent(&kick, &port, NoDatamatch(2))?;
 assert!(guest.unregister_ioevent(&kick, &port, NoDatamatch(2)).is_err());
 "#)]
-    pub fn unregister_ioevent(
+    pub fn unregister_ioevent<By>(
         &self,
-        eventfd: &impl AsFd,
+        eventfd: &impl AsEventFd<By>,
         addr: &IoEventAddress,
         datamatch: impl Into<Datamatch>,
     ) -> Result<()> {
         let doorbell = addr.doorbell(datamatch.into())?;
-        self.0.unregister(&doorbell, Some(&EventFd::new(eventfd.as_fd())?), None)
+        self.0.unregister(&doorbell, Some(&EventFd::new(eventfd.as_eventfd())?), None)
     }
 
     /// Signals `eventfd` for each write to `addr` that no other registration takes and that ends
@@ -97,16 +98,16 @@ let fallback = guest.register_fallback(&rest, &IoEventAddress::Mmio(0xfe00_0050)
 let missed = fallback.take();
 assert_eq!((missed.kicks[0].0.value, missed.kicks[0].1), (9, 1));
 "#)]
-    pub fn register_fallback(
+    pub fn register_fallback<By>(
         &self,
-        eventfd: &impl AsFd,
+        eventfd: &impl AsEventFd<By>,
         addr: &IoEventAddress,
         span: u8,
     ) -> Result<Fallback> {
         let doorbell = addr.doorbell(Filter::Fallback { span })?;
         let unmatched = Arc::new(Mutex::new(Unmatched::default()));
         let kept = Some(Arc::clone(&unmatched));
-        let serial = self.0.register(doorbell, EventFd::new(eventfd.as_fd())?, kept)?;
+        let serial = self.0.register(doorbell, EventFd::new(eventfd.as_eventfd())?, kept)?;
         let ioevent = IoEvent { guest: self.clone(), doorbell, serial, armed: true };
         Ok(Fallback { ioevent, unmatched })
     }
@@ -127,8 +128,8 @@ let _irqfd = guest.register_irqfd(&call, Irq::EventChannel(port))?;
 rustix::io::write(&call, &1_u64.to_ne_bytes())?;
 # vcpu.wait(port)?; // the guest's interrupt
 "#)]
-    pub fn register_irqfd(&self, eventfd: &impl AsFd, irq: Irq) -> Result<IrqFd> {
-        let (serial, counts) = self.0.register_irq(EventFd::new(eventfd.as_fd())?, irq)?;
+    pub fn register_irqfd<By>(&self, eventfd: &impl AsEventFd<By>, irq: Irq) -> Result<IrqFd> {
+        let (serial, counts) = self.0.register_irq(EventFd::new(eventfd.as_eventfd())?, irq)?;
         Ok(IrqFd { guest: self.clone(), irq, counts, serial, armed: true })
     }
 
@@ -142,8 +143,8 @@ let (call, msi) = (eventfd(0, EventfdFlags::empty())?, Irq::Msi { addr: 0xfee0_0
 guest.register_irqfd(&call, msi)?.keep();
 guest.unregister_irqfd(&call, msi)?;
 "#)]
-    pub fn unregister_irqfd(&self, eventfd: &impl AsFd, irq: Irq) -> Result<()> {
-        let eventfd = EventFd::new(eventfd.as_fd())?;
+    pub fn unregister_irqfd<By>(&self, eventfd: &impl AsEventFd<By>, irq: Irq) -> Result<()> {
+        let eventfd = EventFd::new(eventfd.as_eventfd())?;
         let serial = self.0.find_irq(&eventfd, &irq).ok_or(Error::NotRegistered { addr: 0 })?;
         self.0.unregister_irq(serial);
         Ok(())
@@ -165,8 +166,12 @@ let _channel = guest.register_channel(&rung, port)?;
 # vcpu.send(port)?; // the guest rings
 rustix::io::read(&rung, &mut [0; 8])?;
 "#)]
-    pub fn register_channel(&self, eventfd: &impl AsFd, port: Port) -> Result<ChannelFd> {
-        self.0.listen(EventFd::new(eventfd.as_fd())?, port)?;
+    pub fn register_channel<By>(
+        &self,
+        eventfd: &impl AsEventFd<By>,
+        port: Port,
+    ) -> Result<ChannelFd> {
+        self.0.listen(EventFd::new(eventfd.as_eventfd())?, port)?;
         Ok(ChannelFd { guest: self.clone(), port, armed: true })
     }
 

@@ -28,6 +28,7 @@ macro_rules! example {
 }
 
 mod address;
+mod as_eventfd;
 mod engine;
 mod error;
 mod eventfd;
@@ -39,6 +40,9 @@ mod sync;
 mod xen;
 
 pub use address::{AnyValue, Datamatch, IoEventAddress, Masked, NoDatamatch};
+#[cfg(feature = "vmm-sys-util")]
+pub use as_eventfd::ByVmmSysUtil;
+pub use as_eventfd::{AsEventFd, ByAsFd};
 pub use engine::doorbells::{Counters, MAX_REGISTRATIONS, MAX_UNMATCHED, Registered};
 pub use engine::orphan::Reaped;
 pub use error::{Error, Result};
@@ -56,6 +60,13 @@ pub use xen_eventfd_host::{Domain, Host, HostError};
 pub mod fuzzing {
     pub use crate::run_dir::{fuzz_lock as lock, fuzz_record as record};
     pub use crate::shown::fuzz as shown;
+}
+
+/// The programs on the pages that readers are sent to.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../docs/from-kvm.md")]
+    struct FromKvm;
 }
 
 use std::sync::PoisonError;

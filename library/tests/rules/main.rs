@@ -2,6 +2,7 @@
 
 mod alone;
 mod bench;
+mod eventfds;
 mod faults;
 mod irqfds;
 mod kicks;
