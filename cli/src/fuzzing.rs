@@ -37,7 +37,7 @@ pub fn shown(before: &[u8], now: &[u8]) {
         assert_eq!(text.lines().count(), lines, "{text:?}");
     };
     one_each(&plain(&rates), 1 + count);
-    one_each(&list::Report::new(vec![now.clone()]).prose(), 2);
+    one_each(&list::Report::new(vec![now.clone()], vec![]).prose(), 2);
     let prose = show::Report::new(now).prose();
     one_each(&prose, prose.lines().count());
 }

@@ -12,8 +12,8 @@ use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use xen_eventfd::DomId;
 use xen_eventfd::run_dir::{self, Holder};
+use xen_eventfd::{DomId, EngineKind};
 use xen_eventfd_host::Host;
 use xen_eventfd_host::linux::LinuxHost;
 
@@ -33,6 +33,18 @@ pub enum Engine {
     Kernel,
     /// A thread of its owner.
     Userspace,
+    /// The module, by the ABI of the kernel patch.
+    Privcmd,
+}
+
+impl From<EngineKind> for Engine {
+    fn from(kind: EngineKind) -> Self {
+        match kind {
+            EngineKind::Kernel => Self::Kernel,
+            EngineKind::Privcmd => Self::Privcmd,
+            _ => Self::Userspace,
+        }
+    }
 }
 
 /// A guest that is served.
@@ -53,6 +65,17 @@ pub struct Guest {
     pub shown: Option<shown::Guest>,
 }
 
+/// A guest whose engine was killed and that nothing has reaped: its vCPUs wait as soon as they ring.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Orphan {
+    /// Its number.
+    pub domid: u16,
+    /// Its name, if xenstore tells one.
+    pub name: Option<String>,
+    /// The doorbell server that was left.
+    pub server: Option<u16>,
+}
+
 /// Names of guests, or why there are none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Names {
@@ -68,12 +91,28 @@ impl Machine {
     /// # Errors
     /// As [`shown::folder::read`] and [`run_dir::holders`].
     pub fn guests(&self, session: &Session, names: &Names) -> Result<Vec<Guest>, Failure> {
-        let run_dir = match &session.run_dir {
+        let holders = run_dir::holders(&self.run_dir(session))?;
+        Ok(join(shown::folder::read(&self.root)?, holders, names))
+    }
+
+    /// What engines left that were killed, in the order of the guests' numbers.
+    ///
+    /// # Errors
+    /// As [`run_dir::orphans`].
+    pub fn orphans(&self, session: &Session, names: &Names) -> Result<Vec<Orphan>, Failure> {
+        let orphan = |orphan: run_dir::Orphan| Orphan {
+            domid: orphan.dom.0,
+            name: names.of(orphan.dom),
+            server: orphan.server.map(|server| server.0),
+        };
+        Ok(run_dir::orphans(&self.run_dir(session))?.into_iter().map(orphan).collect())
+    }
+
+    fn run_dir(&self, session: &Session) -> PathBuf {
+        match &session.run_dir {
             Some(run_dir) => run_dir.clone(),
             None => self.root.join(run_dir::DEFAULT.trim_start_matches('/')),
-        };
-        let holders = run_dir::holders(&run_dir)?;
-        Ok(join(shown::folder::read(&self.root)?, holders, names))
+        }
     }
 
     /// The names of this machine's guests; of a tree of files there are none.
@@ -99,10 +138,7 @@ fn join(shown: Vec<shown::Guest>, holders: Vec<Holder>, names: &Names) -> Vec<Gu
             domid: holder.dom.0,
             name: names.of(holder.dom),
             // A reaper serves nobody, and one that has not said who it is will in a moment.
-            engine: match holder.engine()? {
-                "kernel" | "privcmd" => Engine::Kernel,
-                _ => Engine::Userspace,
-            },
+            engine: holder.engine()?.parse().map_or(Engine::Userspace, EngineKind::into),
             owner: Owner { pid: holder.pid?, name },
             server: holder.server.map(|server| server.0),
             shown: None,
@@ -121,14 +157,18 @@ fn join(shown: Vec<shown::Guest>, holders: Vec<Holder>, names: &Names) -> Vec<Gu
 
 impl Guest {
     pub(crate) fn of_module(shown: shown::Guest, names: &Names) -> Self {
-        let kernel = shown.interface != Interface::Reserved;
+        let engine = match shown.interface {
+            Interface::Native => Engine::Kernel,
+            Interface::Seed => Engine::Privcmd,
+            Interface::Reserved => Engine::Userspace,
+        };
         Self {
             domid: shown.dom.0,
             name: names.of(shown.dom),
-            engine: if kernel { Engine::Kernel } else { Engine::Userspace },
+            engine,
             owner: shown.owner.clone(),
             server: shown.served.map(|served| served.server.0),
-            shown: kernel.then_some(shown),
+            shown: (engine != Engine::Userspace).then_some(shown),
         }
     }
 
@@ -164,6 +204,7 @@ impl Engine {
         match self {
             Self::Kernel => "kernel",
             Self::Userspace => "userspace",
+            Self::Privcmd => "privcmd",
         }
     }
 }
@@ -260,7 +301,7 @@ mod tests {
         ];
         let guests = join(vec![], run_dir::holders(dir.path()).unwrap(), &NONE);
         let told: Vec<_> = guests.iter().map(|guest| (guest.domid, guest.engine)).collect();
-        assert_eq!(told, [(3, Engine::Kernel), (5, Engine::Userspace), (6, Engine::Kernel)]);
+        assert_eq!(told, [(3, Engine::Kernel), (5, Engine::Userspace), (6, Engine::Privcmd)]);
     }
 
     #[test]

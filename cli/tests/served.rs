@@ -99,6 +99,30 @@ fn without_a_guest_list_says_so() {
 }
 
 #[test]
+fn an_orphan_is_told_with_the_advice_to_reap() {
+    let host = host(&[]);
+    let model = xen_eventfd_model::Model::new();
+    let dom = model.domain(xen_eventfd_model::Config::new("web"));
+    let run_dir = host.path().join("run/xen-eventfd");
+    let client = model.client("engine");
+    let xen = xen_eventfd::Xen::builder().run_dir(&run_dir).open_on(client.clone()).unwrap();
+    let server = xen.guest(dom).unwrap().server().0;
+    let record = run_dir.join(format!("{}.json", dom.0));
+    let served = xen.guest(dom).unwrap();
+    let text = fs::read(&record).unwrap();
+    drop(served);
+    assert_eq!(json(host.path(), &["list"])["orphans"], Value::Array(vec![]));
+    // What a killed engine leaves: its record, and a lock that nothing holds.
+    fs::write(&record, text).unwrap();
+    let list = prose(host.path(), &["list"]);
+    let told = format!("domain {} was left by an engine that was killed", dom.0);
+    assert!(list.contains(&told) && list.contains("`xen-eventfd reap`"), "{list}");
+    let orphan = &json(host.path(), &["list"])["orphans"][0];
+    assert_eq!((&orphan["domid"], &orphan["server"]), (&dom.0.into(), &server.into()));
+    refused(host.path(), &["show", &dom.0.to_string()], 4, "xen-eventfd reap");
+}
+
+#[test]
 fn show_tells_everything_of_one_guest() {
     let host = host(&[(3, GUEST), (5, RESERVED)]);
     let text = prose(host.path(), &["show", "3"]);

@@ -119,6 +119,9 @@ impl HostError {
             (Call::Open(_), E::NOENT | E::NODEV | E::NXIO | E::CONNREFUSED) => {
                 "is this a Xen domain with its devices and xenstore up? `xen-eventfd doctor` tells"
             }
+            (Call::Open(_), E::TIMEDOUT) => {
+                "the driver waits, as it may for xenstore; is xenstored alive?"
+            }
             (Call::CreateServer(_) | Call::Vcpus(_), E::INVAL) | (Call::Take(_), E::OPNOTSUPP) => {
                 "a PV guest has no ioreq servers; use a PVH or HVM guest"
             }

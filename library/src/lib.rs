@@ -34,6 +34,7 @@ mod error;
 mod eventfd;
 mod guardian;
 mod guest;
+mod probe;
 pub mod run_dir;
 pub mod shown;
 mod sync;
@@ -48,6 +49,7 @@ pub use engine::orphan::Reaped;
 pub use error::{Error, Result};
 pub use guardian::{Guardian, VARIABLE as GUARDIAN_VARIABLE};
 pub use guest::{ChannelFd, Fallback, Guest, IoEvent, IrqFd, Missed};
+pub use probe::{ModuleInfo, Probe};
 pub use xen::{Builder, ENGINE_VARIABLE, EngineKind, Xen, find};
 pub use xen_eventfd_core::irq::{InvalidIrq, Irq, Line, Trigger};
 pub use xen_eventfd_core::{

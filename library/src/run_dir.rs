@@ -5,8 +5,10 @@
 //! that whoever comes next can tell the server from a foreign one.
 
 mod folder;
+mod orphans;
 mod process;
 
+pub use orphans::{Orphan, orphans};
 #[cfg(fuzzing)]
 pub use process::fuzz as fuzz_lock;
 pub(crate) use process::is_ending;
@@ -226,6 +228,21 @@ impl RunDir {
 
     fn of(path: &Path, folder: Folder) -> Self {
         Self { path: absolute(path), folder: Arc::new(RwLock::new(Arc::new(folder))) }
+    }
+
+    /// Whether [`RunDir::open`] and a lock would be made, without making either.
+    pub(crate) fn check(path: &Path) -> Result<()> {
+        use rustix::fs::{Access, access};
+        let writable = |dir: &Path| {
+            let failed = |errno| Error::RunDir { what: "write to", path: dir.to_owned(), errno };
+            access(dir, Access::WRITE_OK | Access::EXEC_OK).map_err(failed)
+        };
+        let absent = match Folder::open(path) {
+            // It is made in the nearest one that is there.
+            Err(Error::RunDir { errno: Errno::NOENT, path, .. }) => path,
+            folder => return folder.and_then(|_| writable(path)),
+        };
+        writable(absent.ancestors().skip(1).find(|dir| dir.exists()).unwrap_or(&absent))
     }
 
     pub(crate) fn path(&self) -> &Path {

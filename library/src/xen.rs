@@ -5,6 +5,7 @@ use crate::engine::module::{ModuleEngine, Native, Privcmd, is_absent};
 use crate::engine::orphan::{self, Reaped};
 use crate::engine::userspace::UserspaceEngine;
 use crate::guardian::Guardian;
+use crate::probe::Probe;
 use crate::run_dir::{self, Purpose, RunDir};
 use crate::sync::Mutex;
 use crate::{Error, Guest, Result};
@@ -161,12 +162,8 @@ match Xen::builder().engine(EngineKind::Userspace).run_dir(dir.path()).open() {
 }
 "#)]
     pub fn open(self) -> Result<Xen> {
-        let kind = match (self.engine, std::env::var(ENGINE_VARIABLE)) {
-            (Some(kind), _) => kind,
-            (None, Ok(name)) => name.parse()?,
-            (None, Err(_)) => EngineKind::Auto,
-        };
-        let module = pick(kind, Control::open)?;
+        let kind = self.kind()?;
+        let module = pick(kind, Control::open, |control| control.info().complete)?;
         let host = Arc::new(LinuxHost::open()?);
         let run_dir = self.open_run_dir()?;
         Ok(match module {
@@ -182,6 +179,31 @@ match Xen::builder().engine(EngineKind::Userspace).run_dir(dir.path()).open() {
                 Xen::with(engine, self.guardian.unwrap_or(Guardian::Auto))
             }
         })
+    }
+
+    /// The engine that is asked for.
+    fn kind(&self) -> Result<EngineKind> {
+        match (self.engine, std::env::var(ENGINE_VARIABLE)) {
+            (Some(kind), _) => Ok(kind),
+            (None, Ok(name)) => name.parse(),
+            (None, Err(_)) => Ok(EngineKind::Auto),
+        }
+    }
+
+    /// Asks everything that [`Builder::open`] and [`Xen::guest`] would need, by the same code: what
+    /// can serve guests here, and what is in the way. No guest is touched and no file made. It ends
+    /// within seconds, also where a driver or xenstore never answers.
+    ///
+    #[doc = example!(r#"
+let probe = Xen::builder().run_dir(dir.path()).probe();
+match probe.engine() {
+    Ok(engine) => println!("the {engine} engine serves here"),
+    Err(error) => println!("{error}"), // says what is missing, and what to do
+}
+"#)]
+    pub fn probe(&self) -> Probe {
+        let path = self.run_dir.as_deref().unwrap_or(Path::new(run_dir::DEFAULT));
+        Probe::ask(self.kind(), RunDir::check(path))
     }
 
     /// Opens another host: the model, or a wrapper of one's own. It is served by the userspace
@@ -258,14 +280,16 @@ const NOT_ON_PRIVCMD: &str = "the privcmd engine asks our kernel module, which i
     (`modprobe xen-eventfd`); on Linux's own /dev/xen/privcmd kernel and device model would share \
     one slot, which loses kicks or crashes the guest; use the userspace engine there";
 
-/// The module, if it is what serves guests.
-fn pick(
+/// The module, if it is what serves guests. `is_complete`: whether it has all that an engine needs.
+pub(crate) fn pick<T>(
     kind: EngineKind,
-    open: impl FnOnce() -> xen_eventfd_host::Result<Control>,
-) -> Result<Option<Control>> {
-    let complete = |control: Control| {
+    open: impl FnOnce() -> xen_eventfd_host::Result<T>,
+    is_complete: impl FnOnce(&T) -> bool,
+) -> Result<Option<T>> {
+    let complete = |module: T| {
         let lacks = "the kernel module lacks some of what an engine does; install a newer one";
-        control.info().complete.then_some(control).ok_or_else(|| Error::NoEngine(lacks.to_owned()))
+        let complete = is_complete(&module);
+        complete.then_some(module).ok_or_else(|| Error::NoEngine(lacks.to_owned()))
     };
     let refused = |error| match kind {
         EngineKind::Privcmd if is_absent(&error) => Error::NoEngine(NOT_ON_PRIVCMD.to_owned()),
@@ -390,32 +414,36 @@ mod tests {
         Err(HostError::new(Call::Open("/dev/xen/eventfd"), Errno::NOENT))
     }
 
+    fn complete(control: &Control) -> bool {
+        control.info().complete
+    }
+
     #[test]
     fn without_the_module_the_userspace_engine_is_the_best() {
-        assert!(matches!(pick(EngineKind::Auto, no_module), Ok(None)));
+        assert!(matches!(pick(EngineKind::Auto, no_module, complete), Ok(None)));
     }
 
     #[test]
     fn a_kernel_engine_that_was_asked_for_is_not_replaced() {
-        let refused = pick(EngineKind::Kernel, no_module).unwrap_err();
+        let refused = pick(EngineKind::Kernel, no_module, complete).unwrap_err();
         assert!(refused.to_string().contains("modprobe xen-eventfd"), "{refused}");
     }
 
     #[test]
     fn the_requests_of_the_patch_are_not_made_on_linuxs_own_device() {
-        let refused = pick(EngineKind::Privcmd, no_module).unwrap_err();
+        let refused = pick(EngineKind::Privcmd, no_module, complete).unwrap_err();
         assert!(matches!(refused, Error::NoEngine(_)));
         for way_out in ["modprobe xen-eventfd", "userspace"] {
             assert!(refused.to_string().contains(way_out), "{refused}");
         }
         let forbidden = || Err(HostError::new(Call::Open("/dev/xen/eventfd"), Errno::ACCESS));
-        let refused = pick(EngineKind::Privcmd, forbidden).unwrap_err();
+        let refused = pick(EngineKind::Privcmd, forbidden, complete).unwrap_err();
         assert!(refused.to_string().contains("run as root"), "{refused}");
     }
 
     #[test]
     fn the_userspace_engine_does_not_ask_whether_there_is_another() {
         let opened = || -> xen_eventfd_host::Result<Control> { panic!("the device was opened") };
-        assert!(matches!(pick(EngineKind::Userspace, opened), Ok(None)));
+        assert!(matches!(pick(EngineKind::Userspace, opened, complete), Ok(None)));
     }
 }

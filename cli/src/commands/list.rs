@@ -1,16 +1,17 @@
 //! `list`: the guests that are served, and by whom.
 
 use crate::failure::{Exit, Failure};
-use crate::served::{Guest, Machine};
+use crate::served::{Guest, Machine, Orphan};
 use crate::session::Session;
-use crate::table::{Side, cell, table};
+use crate::table::{Side, cell, printable, table};
 use clap::Args;
 use serde::Serialize;
 
 /// List the guests that are served, and by whom.
 ///
 /// Those of the kernel module and those of engines in userspace. Registrations and kicks are counted
-/// by the module; an engine in userspace keeps its own to itself.
+/// by the module; an engine in userspace keeps its own to itself. Guests whose engine was killed and
+/// that nothing has reaped (`xen-eventfd reap`) are listed as orphans.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Where to look
@@ -22,6 +23,7 @@ pub struct Arguments {
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     guests: Vec<Row>,
+    orphans: Vec<Orphan>,
 }
 
 /// One of them.
@@ -36,24 +38,31 @@ struct Row {
 /// Lists them.
 pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let machine = &arguments.machine;
-    let guests = machine.guests(session, &machine.names())?;
-    let report = Report::new(guests);
+    let names = machine.names();
+    // First: one that an engine takes meanwhile is then listed as served.
+    let orphans = machine.orphans(session, &names)?;
+    let report = Report::new(machine.guests(session, &names)?, orphans);
     session.print(&report, || report.prose())?;
     Ok(Exit::Success)
 }
 
 impl Report {
-    pub(crate) fn new(guests: Vec<Guest>) -> Self {
+    pub(crate) fn new(guests: Vec<Guest>, mut orphans: Vec<Orphan>) -> Self {
+        orphans.retain(|orphan| guests.iter().all(|guest| guest.domid != orphan.domid));
         let row = |guest: Guest| {
             let (registrations, kicks) = (guest.registrations(), guest.kicks());
             Row { guest, registrations, kicks }
         };
-        Self { guests: guests.into_iter().map(row).collect() }
+        Self { guests: guests.into_iter().map(row).collect(), orphans }
     }
 
     pub(crate) fn prose(&self) -> String {
+        self.served() + &self.orphans.iter().map(Orphan::prose).collect::<String>()
+    }
+
+    fn served(&self) -> String {
         if self.guests.is_empty() {
-            return "No guest is served.".to_owned();
+            return "No guest is served.\n".to_owned();
         }
         let heads = [
             ("DOM", Side::Right),
@@ -76,5 +85,18 @@ impl Report {
             ]
         };
         table(&heads, &self.guests.iter().map(row).collect::<Vec<_>>())
+    }
+}
+
+impl Orphan {
+    /// What to know and to do about it, in a line.
+    pub(crate) fn prose(&self) -> String {
+        let name = self.name.as_deref().map(|name| format!(" ({})", printable(name)));
+        format!(
+            "domain {}{} was left by an engine that was killed, and waits as soon as it rings: \
+             run `xen-eventfd reap`\n",
+            self.domid,
+            name.unwrap_or_default()
+        )
     }
 }

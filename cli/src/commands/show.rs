@@ -3,7 +3,7 @@
 use crate::failure::{Exit, Failure};
 use crate::served::{Engine, Guest, Machine};
 use crate::session::Session;
-use crate::shown::{self, Channel, Counters, Doorbell, Interface, Irq, Served};
+use crate::shown::{self, Channel, Counters, Doorbell, Irq, Served};
 use crate::table::{Side, cell, table};
 use clap::Args;
 use serde::Serialize;
@@ -37,7 +37,11 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let dom = names.find(&arguments.dom)?;
     let guests = machine.guests(session, &names)?;
     let Some(guest) = guests.into_iter().find(|guest| guest.domid == dom.0) else {
-        let sentence = format!("{dom} is served by no engine; `xen-eventfd list` tells which are");
+        let orphans = machine.orphans(session, &names)?;
+        let sentence = match orphans.iter().find(|orphan| orphan.domid == dom.0) {
+            Some(orphan) => orphan.prose().trim_end().to_owned(),
+            None => format!("{dom} is served by no engine; `xen-eventfd list` tells which are"),
+        };
         return Err(Failure::new(Exit::GuestGone, sentence));
     };
     let report = Report::new(guest);
@@ -61,7 +65,7 @@ impl Report {
         ];
         let Some(shown) = module else {
             let hint = match guest.engine {
-                Engine::Kernel => "",
+                Engine::Kernel | Engine::Privcmd => "",
                 Engine::Userspace => {
                     "\nIts counters are inside that process. `xen-eventfd watch` shows kicks as they \
                      come, once it is stopped.\n"
@@ -79,9 +83,9 @@ impl Report {
     }
 
     fn engine(&self) -> &'static str {
-        match (self.guest.engine, self.module.as_ref().map(|shown| shown.interface)) {
-            (Engine::Kernel, Some(Interface::Seed)) => "kernel, by the ABI of privcmd",
-            (engine, _) => engine.name(),
+        match self.guest.engine {
+            Engine::Privcmd => "privcmd (the kernel module, by the ABI of the kernel patch)",
+            engine => engine.name(),
         }
     }
 }

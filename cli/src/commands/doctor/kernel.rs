@@ -3,6 +3,7 @@
 use super::machine::{DEVICE, Machine};
 use super::{Check, fact, ok, poor};
 use flate2::read::GzDecoder;
+use rustix::io::Errno;
 use std::fs;
 use std::io::Read;
 
@@ -32,11 +33,26 @@ impl Machine<'_> {
     pub(super) fn module(&self) -> Check {
         const NAME: &str = "kernel module";
         if self.has_module() {
-            return match &self.module {
-                Ok(()) => ok(NAME, format!("loaded; {DEVICE}")),
+            return match &self.probe.module {
+                Ok(info) if info.complete => {
+                    ok(NAME, format!("loaded; {DEVICE}, version {} of its ABI", info.abi))
+                }
+                Ok(info) => poor(
+                    NAME,
+                    format!(
+                        "{DEVICE}, version {} of its ABI, lacks what an engine needs",
+                        info.abi
+                    ),
+                    "install a newer one; until then the userspace engine serves",
+                ),
+                Err(error) if error.errno == Errno::PROTO => poor(
+                    NAME,
+                    format!("{DEVICE} is of another version, so no engine here can take a guest"),
+                    "install the module that belongs to this program, or `rmmod xen-eventfd`",
+                ),
                 Err(error) => poor(
                     NAME,
-                    format!("{DEVICE}: {error}"),
+                    error.to_string(),
                     "run as root; in a domain other than 0, xenstore must name its `target`",
                 ),
             };

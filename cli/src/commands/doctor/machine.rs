@@ -1,14 +1,19 @@
 //! Xen, its devices, and what else an engine needs.
 
-use super::engine::{self, Asked, Engines};
+use super::engine::{self, Engines};
 use super::{Check, Report, fact, missing, ok, poor};
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use std::fs;
 use std::path::{Path, PathBuf};
+use xen_eventfd::run_dir::Orphan;
+use xen_eventfd::{EngineKind, Error, Probe};
 
 /// The module's device.
 pub const DEVICE: &str = "/dev/xen/eventfd";
+
+const XENSTORED: &str =
+    "start xenstored (systemctl start xenstored); it is part of Xen's tools, and wants root";
 
 /// Where to look.
 #[derive(Debug)]
@@ -21,14 +26,12 @@ pub struct Machine<'a> {
     pub run_dir: PathBuf,
     /// Where programs are looked for.
     pub path: Vec<PathBuf>,
-    /// The engine that is asked for.
-    pub asked: Option<Asked>,
-    /// Asynchronous I/O, tried.
-    pub aio: Result<(), String>,
-    /// The module's device, tried.
-    pub module: Result<(), String>,
-    /// The devices and xenstore, tried as an engine opens them.
-    pub opened: Result<(), String>,
+    /// Where the engine is named, if it is.
+    pub named_by: Option<&'static str>,
+    /// What an engine that opens would be answered.
+    pub probe: Probe,
+    /// What engines left that were killed.
+    pub orphans: Result<Vec<Orphan>, Error>,
 }
 
 impl Machine<'_> {
@@ -43,6 +46,7 @@ impl Machine<'_> {
             self.xenstore(),
             self.aio(),
             self.run_dir(),
+            self.orphans(),
             self.guardian(),
             self.kernel(),
             self.rust(),
@@ -52,13 +56,8 @@ impl Machine<'_> {
             self.upstream(),
             self.userspace(),
         ];
-        let kernel = self.has_module() && self.module.is_ok();
-        let engines = Engines { userspace: self.can_run(), kernel };
-        Report { engines, picked: engine::pick(self.asked.as_ref(), engines), checks }
-    }
-
-    fn can_run(&self) -> bool {
-        self.opened.is_ok() && self.aio.is_ok()
+        let (probe, by) = (&self.probe, self.named_by);
+        Report { engines: Engines::of(probe), picked: engine::pick(probe, by), checks }
     }
 
     pub(super) fn at(&self, path: &str) -> PathBuf {
@@ -142,22 +141,21 @@ impl Machine<'_> {
         const NAME: &str = "xenstore";
         let ways = ["/run/xenstored/socket", "/var/run/xenstored/socket", "/dev/xen/xenbus"];
         let Some(way) = ways.into_iter().find(|way| self.at(way).exists()) else {
-            let advice = "start xenstored (systemctl start xenstored); it is part of Xen's tools";
-            return missing(NAME, "neither its socket nor /dev/xen/xenbus is there", advice);
+            return missing(NAME, "neither its socket nor /dev/xen/xenbus is there", XENSTORED);
         };
-        match access(self.at(way), Access::READ_OK | Access::WRITE_OK) {
-            Ok(()) => ok(NAME, way),
-            Err(errno) => missing(NAME, format!("{way}: {errno}"), "run as root"),
+        match &self.probe.xenstore {
+            Ok(()) => ok(NAME, format!("{way}; it answers")),
+            Err(error) => missing(NAME, error.to_string(), XENSTORED),
         }
     }
 
     fn aio(&self) -> Check {
         const NAME: &str = "asynchronous I/O";
-        match &self.aio {
+        match &self.probe.signaller {
             Ok(()) => ok(NAME, "works; eventfds are signalled without ever waiting"),
             Err(error) => missing(
                 NAME,
-                error.clone(),
+                error.to_string(),
                 "use a kernel with CONFIG_AIO, and raise /proc/sys/fs/aio-max-nr if it is used up",
             ),
         }
@@ -165,17 +163,32 @@ impl Machine<'_> {
 
     fn run_dir(&self) -> Check {
         const NAME: &str = "run directory";
-        let run_dir = self.at(&self.run_dir.to_string_lossy());
-        let existing = run_dir.ancestors().find(|dir| dir.exists()).unwrap_or(self.root);
         let shown = self.run_dir.display();
-        match access(existing, Access::WRITE_OK | Access::EXEC_OK) {
-            Ok(()) if existing == run_dir => ok(NAME, shown.to_string()),
+        match &self.probe.run_dir {
+            Ok(()) if self.at(&self.run_dir.to_string_lossy()).exists() => {
+                ok(NAME, shown.to_string())
+            }
             Ok(()) => ok(NAME, format!("{shown}, to be made")),
-            Err(errno) => missing(
-                NAME,
-                format!("{shown}: {errno}"),
-                "run as root, or choose another --run-dir",
-            ),
+            Err(error) => {
+                missing(NAME, error.to_string(), "run as root, or choose another --run-dir")
+            }
+        }
+    }
+
+    /// Guests whose engine was killed and that nothing has reaped.
+    fn orphans(&self) -> Check {
+        const NAME: &str = "orphans";
+        match self.orphans.as_deref() {
+            Ok([]) => ok(NAME, "none: no killed engine has left a server"),
+            Ok(orphans) => {
+                let guests: Vec<_> = orphans.iter().map(|orphan| orphan.dom.to_string()).collect();
+                let found = format!(
+                    "{}: served by no living engine; a vCPU that rings waits",
+                    guests.join(", ")
+                );
+                poor(NAME, found, "xen-eventfd reap")
+            }
+            Err(error) => poor(NAME, error.to_string(), "run as root"),
         }
     }
 
@@ -197,20 +210,9 @@ impl Machine<'_> {
 
     fn userspace(&self) -> Check {
         const NAME: &str = "userspace engine";
-        match (&self.opened, &self.aio) {
-            (Ok(()), Ok(())) => ok(NAME, "can run"),
-            (Err(error), _) | (_, Err(error)) => {
-                missing(NAME, error.clone(), "see what is missing above")
-            }
+        match self.probe.engine_if_asked(EngineKind::Userspace) {
+            Ok(_) => ok(NAME, "can run"),
+            Err(error) => missing(NAME, error.to_string(), "see what is missing above"),
         }
     }
-}
-
-/// Opens a device as an engine does, and closes it.
-///
-/// # Errors
-/// What the kernel answers.
-pub fn open(device: &Path) -> Result<(), String> {
-    let opened = fs::File::options().read(true).write(true).open(device);
-    opened.map(drop).map_err(|error| error.to_string())
 }

@@ -1,6 +1,7 @@
 //! `doctor`: tells what this host has, what is missing, and how to get it.
 //!
-//! Nothing is changed: devices are looked at and opened, no guest is touched.
+//! Nothing is changed: devices are looked at and opened, no guest is touched. What can serve is the
+//! library's answer ([`xen_eventfd::Builder::probe`]), so that it is the engine's as well.
 //!
 //! [`machine`] looks at Xen and its devices, [`kernel`] at what there is for the module, and
 //! [`engine`] says which engine would be picked.
@@ -14,15 +15,16 @@ mod tests;
 use crate::failure::{Exit, Failure};
 use crate::session::Session;
 use clap::Args;
-use engine::{Asked, Engines, Pick};
+use engine::{Engines, Pick};
 use machine::Machine;
 use serde::Serialize;
 use std::path::Path;
 
 /// Tell what this host has, what is missing and how to get it.
 ///
-/// Xen, its devices, xenstore, the kernel and its module, and which engine would be picked, and why.
-/// Nothing is changed. Ends with 0 if an engine can run, with 3 otherwise.
+/// Xen, its devices, xenstore, the kernel and its module, what killed engines have left, and which
+/// engine would be picked, and why. Nothing is changed. Ends with 0 if an engine can run, with 3
+/// otherwise.
 #[derive(Debug, Args)]
 pub struct Arguments {}
 
@@ -72,12 +74,11 @@ pub(crate) fn run(session: &Session, _: &Arguments) -> Result<Exit, Failure> {
     let machine = Machine {
         root: Path::new("/"),
         release: rustix::system::uname().release().to_string_lossy().into_owned(),
+        orphans: xen_eventfd::run_dir::orphans(&run_dir),
         run_dir,
-        asked: Asked::of(session),
         path: std::env::split_paths(&path).collect(),
-        aio: xen_eventfd_host::aio::Context::new().map(drop).map_err(|e| e.to_string()),
-        module: machine::open(Path::new(machine::DEVICE)),
-        opened: xen_eventfd_host::linux::LinuxHost::open().map(drop).map_err(|e| e.to_string()),
+        named_by: engine::named_by(session),
+        probe: session.builder().probe(),
     };
     let report = machine.examine();
     session.print(&report, || report.prose())?;

@@ -3,6 +3,8 @@
 use super::*;
 use crate::served::Engine;
 use std::fs;
+use xen_eventfd::{EngineKind, Error, HostError, ModuleInfo, Probe};
+use xen_eventfd_host::{Call, Errno};
 
 /// A machine that has these files.
 struct Tree(tempfile::TempDir);
@@ -18,27 +20,49 @@ impl Tree {
         tree
     }
 
-    fn machine(&self, opened: Result<(), String>) -> Machine<'_> {
+    fn machine(&self, probe: Probe) -> Machine<'_> {
         Machine {
             root: self.0.path(),
             release: "6.12.0".to_owned(),
             run_dir: "/run/xen-eventfd".into(),
-            asked: None,
+            named_by: None,
             path: vec![self.0.path().join("usr/bin")],
-            aio: Ok(()),
-            module: Ok(()),
-            opened,
+            probe,
+            orphans: Ok(vec![]),
         }
     }
 
-    fn examine(&self, opened: Result<(), String>) -> Report {
-        self.machine(opened).examine()
+    fn examine(&self, probe: Probe) -> Report {
+        self.machine(probe).examine()
     }
+}
+
+/// An engine would find all that it needs but the kernel module.
+fn answering() -> Probe {
+    Probe::answering(EngineKind::Auto)
+}
+
+/// An engine would find that this device is not there.
+fn without(device: &'static str) -> Probe {
+    let mut probe = answering();
+    probe.host = Err(HostError::new(Call::Open(device), Errno::NOENT));
+    probe
+}
+
+fn with_module() -> Probe {
+    let mut probe = answering();
+    probe.module = Ok(ModuleInfo::new(1, true));
+    probe
+}
+
+/// The files of a domain 0 with these besides.
+fn dom0_tree(files: &[(&str, &str)]) -> Tree {
+    Tree::new(&[&DOM0[..], &[("dev/xen/evtchn", "")], files].concat())
 }
 
 /// A domain 0 on which the engine in userspace runs, with these files besides.
 fn dom0(files: &[(&str, &str)]) -> Report {
-    Tree::new(&[&DOM0[..], &[("dev/xen/evtchn", "")], files].concat()).examine(Ok(()))
+    dom0_tree(files).examine(answering())
 }
 
 /// How a thing stands, and the whole text about it.
@@ -65,7 +89,7 @@ const DOM0: [(&str, &str); 9] = [
 
 #[test]
 fn a_dom0_in_which_one_driver_is_missing() {
-    let report = Tree::new(&DOM0).examine(Err("cannot open /dev/xen/evtchn".to_owned()));
+    let report = Tree::new(&DOM0).examine(without("/dev/xen/evtchn"));
     assert_eq!(check(&report, "Xen").found, "4.19.1");
     assert_eq!(check(&report, "this domain").found, "domain 0 (PVH)");
     assert_eq!(check(&report, "privcmd").standing, Standing::Ok);
@@ -80,11 +104,12 @@ fn a_dom0_in_which_one_driver_is_missing() {
 
 #[test]
 fn a_dom0_that_has_everything() {
-    let report = dom0(&[
+    let tree = dom0_tree(&[
         ("usr/bin/xen-eventfd", ""),
         ("dev/xen/eventfd", ""),
         ("proc/mounts", "debugfs /sys/kernel/debug debugfs rw,nosuid 0 0\n"),
     ]);
+    let report = tree.examine(with_module());
     assert!(report.checks.iter().all(|check| check.advice.is_none()), "{report:?}");
     assert_eq!(report.engines, Engines { userspace: true, kernel: true });
     assert!(report.prose().contains("The kernel engine would be picked"), "{}", report.prose());
@@ -97,14 +122,14 @@ fn a_guest_is_told_that_it_is_one() {
         ("sys/hypervisor/guest_type", "HVM"),
         ("sys/hypervisor/uuid", "b7d3a1f0-1234-4cde-8f00-0123456789ab"),
     ];
-    let report = Tree::new(&guest).examine(Err("no".to_owned()));
+    let report = Tree::new(&guest).examine(without("/dev/xen/privcmd"));
     let domain = check(&report, "this domain");
     assert_eq!((domain.standing, &*domain.found), (Standing::Poor, "a guest (HVM), not domain 0"));
 }
 
 #[test]
 fn without_xen_every_missing_thing_has_advice() {
-    let report = Tree::new(&[]).examine(Err("cannot open /dev/xen/privcmd".to_owned()));
+    let report = Tree::new(&[]).examine(without("/dev/xen/privcmd"));
     let missing = report.checks.iter().filter(|check| check.standing == Standing::Missing);
     let named: Vec<&str> = missing.clone().map(|check| check.name).collect();
     assert_eq!(named, ["Xen", "privcmd", "evtchn", "xenstore", "userspace engine"]);
@@ -136,14 +161,62 @@ fn a_kernel_without_rust_gets_the_engine_in_userspace() {
 
 #[test]
 fn a_module_that_refuses_is_not_picked() {
-    let tree = Tree::new(&[&DOM0[..], &[("dev/xen/eventfd", "")]].concat());
-    let mut machine = tree.machine(Ok(()));
-    machine.module = Err("Permission denied".to_owned());
-    let report = machine.examine();
+    let refused = |errno, engine, why: &str| {
+        let mut probe = answering();
+        probe.module = Err(HostError::new(Call::Open("/dev/xen/eventfd"), errno));
+        let report = dom0_tree(&[("dev/xen/eventfd", "")]).examine(probe);
+        let (standing, text) = told(&report, "kernel module");
+        assert_eq!((standing, report.picked.engine), (Standing::Poor, engine), "{report:?}");
+        assert!(text.contains(why), "{text}");
+    };
+    refused(Errno::ACCESS, None, "run as root");
+    // The library would not know whom such a module serves.
+    refused(Errno::PROTO, None, "another version");
+    refused(Errno::NXIO, Some(Engine::Userspace), "is not loaded");
+}
+
+#[test]
+fn a_module_that_lacks_features_is_told_and_userspace_picked_as_the_library_does() {
+    let mut probe = answering();
+    probe.module = Ok(ModuleInfo::new(1, false));
+    let report = dom0_tree(&[("dev/xen/eventfd", "")]).examine(probe);
     assert_eq!(report.engines, Engines { userspace: true, kernel: false });
-    let (standing, text) = told(&report, "kernel module");
+    assert_eq!(report.picked.engine, Some(Engine::Userspace));
+    assert!(told(&report, "kernel module").1.contains("lacks"), "{report:?}");
+}
+
+#[test]
+fn a_xenstore_that_does_not_answer_is_missing_wherever_its_socket_is() {
+    let mut probe = with_module();
+    probe.xenstore = Err(HostError::new(Call::Xenstore("domid".to_owned()), Errno::TIMEDOUT));
+    let report = dom0_tree(&[("dev/xen/eventfd", "")]).examine(probe);
+    let (standing, text) = told(&report, "xenstore");
+    assert_eq!((standing, report.picked.engine), (Standing::Missing, None));
+    assert!(text.contains("is xenstored alive?"), "{text}");
+}
+
+#[test]
+fn a_run_directory_that_cannot_be_used_is_missing_and_no_engine_picked() {
+    let mut probe = answering();
+    let (what, path) = ("use", "/run".into());
+    probe.run_dir = Err(Error::RunDir { what, path, errno: Errno::ACCESS });
+    let report = dom0_tree(&[]).examine(probe);
+    assert_eq!(told(&report, "run directory").0, Standing::Missing);
+    assert_eq!(report.picked.engine, None);
+}
+
+#[test]
+fn orphans_are_told_with_the_advice_to_reap() {
+    let dir = tempfile::tempdir().unwrap();
+    let record = r#"{"domid":5,"uuid":null,"created":[],"server":{"id":7,"ports":[4]},"held":[]}"#;
+    fs::write(dir.path().join("5.json"), record).unwrap();
+    let tree = dom0_tree(&[]);
+    let mut machine = tree.machine(answering());
+    machine.orphans = xen_eventfd::run_dir::orphans(dir.path());
+    let (standing, text) = told(&machine.examine(), "orphans");
     assert_eq!(standing, Standing::Poor);
-    assert!(text.contains("Permission denied -> run as root"), "{text}");
+    assert!(text.starts_with("domain 5: ") && text.ends_with("-> xen-eventfd reap"), "{text}");
+    assert_eq!(told(&dom0(&[]), "orphans").0, Standing::Ok);
 }
 
 #[test]
@@ -185,8 +258,8 @@ fn upstreams_ioeventfd_is_named_with_the_reason_why_it_is_not_used() {
 #[test]
 fn an_engine_that_is_asked_for_is_the_one_that_counts() {
     let tree = Tree::new(&DOM0);
-    let mut machine = tree.machine(Ok(()));
-    machine.asked = Some(Asked { engine: "kernel".to_owned(), by: "XEN_EVENTFD_ENGINE" });
+    let mut machine = tree.machine(Probe::answering(EngineKind::Kernel));
+    machine.named_by = Some("XEN_EVENTFD_ENGINE");
     let report = machine.examine();
     assert_eq!(report.picked.engine, None);
     assert!(report.prose().contains("No engine can run here: XEN_EVENTFD_ENGINE asks for"));

@@ -87,6 +87,7 @@ fn of_guest(guest: &GuestRates, order: Order) -> Vec<Line> {
     let engine = match guest.engine {
         Engine::Kernel => "",
         Engine::Userspace => " (userspace)",
+        Engine::Privcmd => " (privcmd)",
     };
     let mut cells = vec![guest.domid.to_string(), name + engine];
     cells.extend(match guest.per_second {

@@ -109,7 +109,20 @@ impl Store {
         Err(failed(path, Errno::AGAIN))
     }
 
+    /// Whether the daemon answers at all, be it by a refusal.
+    pub(super) fn answers(&self) -> Result<()> {
+        match self.ask(READ, &["domid"])? {
+            Ok(_) | Err(Failure::Refused(_)) => Ok(()),
+            Err(Failure::Broken(errno)) => Err(failed("domid", errno)),
+        }
+    }
+
     fn request(&self, kind: u32, parts: &[&str]) -> Result<Vec<u8>> {
+        let path = parts.first().copied().unwrap_or_default();
+        self.ask(kind, parts)?.map_err(|failure| failed(path, failure.errno()))
+    }
+
+    fn ask(&self, kind: u32, parts: &[&str]) -> Result<core::result::Result<Vec<u8>, Failure>> {
         // A thread that unwound in here left a connection that is whole, or none.
         let mut slot = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let mut connection = match slot.take() {
@@ -120,8 +133,7 @@ impl Store {
         if !matches!(answer, Err(Failure::Broken(_))) {
             *slot = Some(connection);
         }
-        let path = parts.first().copied().unwrap_or_default();
-        answer.map_err(|failure| failed(path, failure.errno()))
+        Ok(answer)
     }
 }
 
@@ -281,6 +293,17 @@ mod tests {
         assert_eq!(store.domains().unwrap_err().errno, Errno::CONNRESET);
         let again = store.domains().unwrap_err();
         assert_eq!(again, HostError::new(Call::Open("nothing"), Errno::CONNREFUSED));
+    }
+
+    #[test]
+    fn a_refusal_is_an_answer_and_silence_is_none() {
+        let daemon = Daemon::new(&[]);
+        assert_eq!(store(&daemon).read("domid").unwrap_err().errno, Errno::NOENT);
+        assert_eq!(store(&daemon).answers(), Ok(()));
+        let (_silent, theirs) = UnixStream::pair().unwrap();
+        let silent = Connection::to(theirs).patient_for(Duration::from_millis(30));
+        let silent = Store { connection: Mutex::new(Some(silent)), ..store(&daemon) };
+        assert_eq!(silent.answers(), Err(failed("domid", Errno::TIMEDOUT)));
     }
 
     #[test]

@@ -35,8 +35,19 @@ pub(super) fn take<T>(
 
 /// Keeps a guest from those who would take it there. `None`: there is no module.
 pub(crate) fn reserve(dom: DomId) -> Result<Option<Reservation>> {
-    match Control::open() {
-        Ok(control) => take(&control, dom, || control.reserve(dom)).map(Some),
+    match reservable(Control::open())? {
+        Some(control) => take(&control, dom, || control.reserve(dom)).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The module, if guests are to be reserved there: what its device has answered.
+///
+/// # Errors
+/// It is there, and cannot be asked: then it is not known whom it serves.
+pub(crate) fn reservable<T>(opened: xen_eventfd_host::Result<T>) -> Result<Option<T>> {
+    match opened {
+        Ok(module) => Ok(Some(module)),
         Err(error) if is_absent(&error) => Ok(None),
         Err(error) => Err(error.into()),
     }

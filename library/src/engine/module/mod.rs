@@ -13,8 +13,8 @@ mod holder;
 mod native;
 mod privcmd;
 
-pub(crate) use holder::is_absent;
 pub(super) use holder::reserve;
+pub(crate) use holder::{is_absent, reservable};
 pub(crate) use native::Native;
 pub(crate) use privcmd::Privcmd;
 

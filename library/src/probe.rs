@@ -1,0 +1,196 @@
+//! What can serve guests on this machine, asked as an engine that opens asks it.
+
+use crate::engine::module::reservable;
+use crate::xen::pick;
+use crate::{EngineKind, Result};
+use std::sync::mpsc;
+use std::time::Duration;
+use xen_eventfd_host::linux::LinuxHost;
+use xen_eventfd_host::linux::eventfd::{Control, Info};
+use xen_eventfd_host::{Call, Errno, HostError, aio};
+
+/// How long an answer may take. xenstore has 5 s of its own; a driver has no limit, and the kernel
+/// may hold a process in an `open`.
+const LIMIT: Duration = Duration::from_secs(8);
+
+/// What each part that an engine needs has answered: see [`Builder::probe`](crate::Builder::probe).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Probe {
+    /// The engine that is asked for; an error if there is none of that name.
+    pub asked: Result<EngineKind>,
+    /// The kernel module: its device is opened and asked for its version and what it can do.
+    pub module: xen_eventfd_host::Result<ModuleInfo>,
+    /// `/dev/xen/privcmd`, `/dev/xen/evtchn` and xenstore, opened.
+    pub host: xen_eventfd_host::Result<()>,
+    /// xenstore, connected to and asked a question.
+    pub xenstore: xen_eventfd_host::Result<()>,
+    /// Asynchronous I/O, by which the userspace engine signals eventfds.
+    pub signaller: xen_eventfd_host::Result<()>,
+    /// The directory of locks and records: there, or such that it can be made.
+    pub run_dir: Result<()>,
+}
+
+/// What the kernel module says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ModuleInfo {
+    /// The version of its interface.
+    pub abi: u32,
+    /// Whether it has all that an engine needs: doorbells, interrupts and channels.
+    pub complete: bool,
+}
+
+impl ModuleInfo {
+    /// What a module of this version says.
+    pub fn new(abi: u32, complete: bool) -> Self {
+        Self { abi, complete }
+    }
+}
+
+impl From<&Info> for ModuleInfo {
+    fn from(info: &Info) -> Self {
+        Self { abi: info.abi, complete: info.complete }
+    }
+}
+
+impl Probe {
+    /// A machine on which everything answers, without the kernel module. Whatever does not is set by
+    /// whoever wants to see what is then picked.
+    ///
+    /// ```
+    /// use xen_eventfd::{EngineKind, ModuleInfo, Probe};
+    /// let mut probe = Probe::answering(EngineKind::Auto);
+    /// assert_eq!(probe.engine()?, EngineKind::Userspace);
+    /// probe.module = Ok(ModuleInfo::new(1, true));
+    /// assert_eq!(probe.engine()?, EngineKind::Kernel);
+    /// # Ok::<(), xen_eventfd::Error>(())
+    /// ```
+    pub fn answering(asked: EngineKind) -> Self {
+        Self {
+            asked: Ok(asked),
+            module: Err(HostError::new(Call::Open("/dev/xen/eventfd"), Errno::NOENT)),
+            host: Ok(()),
+            xenstore: Ok(()),
+            signaller: Ok(()),
+            run_dir: Ok(()),
+        }
+    }
+
+    /// Asks this machine. What does not answer in time counts as [`Errno::TIMEDOUT`].
+    pub(crate) fn ask(asked: Result<EngineKind>, run_dir: Result<()>) -> Self {
+        let module = begin(LIMIT, Call::Open("/dev/xen/eventfd"), || {
+            Control::open().map(|control| control.info().into())
+        });
+        let host = begin(LIMIT, Call::Open("/dev/xen/privcmd"), || LinuxHost::open().map(drop));
+        let xenstore =
+            begin(LIMIT, Call::Xenstore("domid".to_owned()), xen_eventfd_host::linux::ask_xenstore);
+        let signaller = aio::Context::new().map(drop);
+        Self { asked, module: module(), host: host(), xenstore: xenstore(), signaller, run_dir }
+    }
+
+    /// The engine that serves a guest of [`Builder::open`](crate::Builder::open) and
+    /// [`Xen::guest`](crate::Xen::guest), or why none can.
+    ///
+    /// # Errors
+    /// What those would fail with on this machine.
+    pub fn engine(&self) -> Result<EngineKind> {
+        let asked = self.asked.clone()?;
+        let module = pick(asked, || self.module.clone(), |info| info.complete)?;
+        self.host.clone()?;
+        self.xenstore.clone()?;
+        self.run_dir.clone()?;
+        match (module, asked) {
+            (Some(_), EngineKind::Privcmd) => return Ok(EngineKind::Privcmd),
+            (Some(_), _) => return Ok(EngineKind::Kernel),
+            (None, _) => {}
+        }
+        // It keeps its guests from those who use the module, if that is there.
+        reservable(self.module.clone())?;
+        self.signaller.clone()?;
+        Ok(EngineKind::Userspace)
+    }
+
+    /// The same, if this engine were asked for.
+    ///
+    /// # Errors
+    /// As [`Probe::engine`].
+    pub fn engine_if_asked(&self, asked: EngineKind) -> Result<EngineKind> {
+        Self { asked: Ok(asked), ..self.clone() }.engine()
+    }
+}
+
+/// Asks in a thread of its own, which is left behind if no answer comes. The result waits for it.
+fn begin<T: Send + 'static>(
+    limit: Duration,
+    call: Call,
+    ask: impl FnOnce() -> xen_eventfd_host::Result<T> + Send + 'static,
+) -> impl FnOnce() -> xen_eventfd_host::Result<T> {
+    let (tell, answer) = mpsc::channel();
+    std::thread::spawn(move || _ = tell.send(ask()));
+    move || answer.recv_timeout(limit).unwrap_or(Err(HostError::new(call, Errno::TIMEDOUT)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_module(answer: xen_eventfd_host::Result<ModuleInfo>) -> Probe {
+        Probe { module: answer, ..Probe::answering(EngineKind::Auto) }
+    }
+
+    fn refused(errno: Errno) -> xen_eventfd_host::Result<ModuleInfo> {
+        Err(HostError::new(Call::Open("/dev/xen/eventfd"), errno))
+    }
+
+    #[test]
+    fn a_module_that_lacks_features_is_not_picked() {
+        let old = with_module(Ok(ModuleInfo::new(1, false)));
+        assert_eq!(old.engine().unwrap(), EngineKind::Userspace);
+        let asked = old.engine_if_asked(EngineKind::Kernel).unwrap_err();
+        assert!(asked.to_string().contains("lacks"), "{asked}");
+    }
+
+    #[test]
+    fn a_module_of_another_version_serves_nothing_and_no_guest_can_be_reserved_in_it() {
+        for kind in [EngineKind::Auto, EngineKind::Kernel, EngineKind::Userspace] {
+            let why = with_module(refused(Errno::PROTO)).engine_if_asked(kind).unwrap_err();
+            assert!(why.to_string().contains("another version of the module"), "{why}");
+        }
+    }
+
+    #[test]
+    fn without_xenstore_no_engine_takes_a_guest() {
+        let silent = HostError::new(Call::Xenstore("domid".to_owned()), Errno::TIMEDOUT);
+        for module in [Ok(ModuleInfo::new(1, true)), refused(Errno::NOENT)] {
+            let probe = Probe { xenstore: Err(silent.clone()), ..with_module(module) };
+            let why = probe.engine().unwrap_err();
+            assert!(why.to_string().contains("xenstore"), "{why}");
+        }
+    }
+
+    #[test]
+    fn what_userspace_alone_needs_does_not_hinder_the_module() {
+        let failed = HostError::new(Call::EventFd, Errno::NOSYS);
+        let mut probe = with_module(Ok(ModuleInfo::new(1, true)));
+        probe.signaller = Err(failed);
+        assert_eq!(probe.engine().unwrap(), EngineKind::Kernel);
+        assert!(probe.engine_if_asked(EngineKind::Userspace).is_err());
+    }
+
+    #[test]
+    fn what_never_answers_is_not_waited_for() {
+        let (answer, never) = mpsc::channel::<()>();
+        let call = Call::Open("/dev/xen/eventfd");
+        let asked = begin(Duration::from_millis(10), call, move || Ok(never.recv().is_err()));
+        assert_eq!(asked().unwrap_err().errno, Errno::TIMEDOUT);
+        drop(answer);
+    }
+
+    #[test]
+    fn an_engine_that_does_not_exist_is_none() {
+        let mut probe = Probe::answering(EngineKind::Auto);
+        probe.asked = "steam".parse();
+        assert!(probe.engine().unwrap_err().to_string().contains("steam"));
+    }
+}
