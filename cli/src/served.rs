@@ -13,7 +13,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use xen_eventfd::run_dir::{self, Holder};
-use xen_eventfd::{DomId, EngineKind};
+use xen_eventfd::{DomId, DomainSelector, EngineKind};
 use xen_eventfd_host::Host;
 use xen_eventfd_host::linux::LinuxHost;
 
@@ -217,23 +217,24 @@ impl Names {
         }
     }
 
-    /// The guest that a user means by a name or a number.
+    /// The guest that a user means, by the rule of [`DomainSelector`]: also by a number that xenstore does
+    /// not know.
     ///
     /// # Errors
     /// [`Exit::GuestGone`] if nothing has this name.
     pub fn find(&self, word: &str) -> Result<DomId, Failure> {
-        if let Ok(number) = word.parse() {
-            return Ok(DomId(number));
+        let selector: DomainSelector = word.parse()?;
+        match (self, &selector) {
+            (Self::Known(names), _) => {
+                Ok(selector.among(names.iter().map(|(dom, name)| (*dom, name.as_str())))?)
+            }
+            (_, DomainSelector::Number(dom)) => Ok(*dom),
+            (Self::Unknown(why), DomainSelector::Name(name)) => {
+                let sentence =
+                    format!("no guest can be found by the name {name} ({why}); give its number");
+                Err(Failure::new(Exit::GuestGone, sentence))
+            }
         }
-        let why = match self {
-            Self::Known(names) => match names.iter().find(|(_, name)| *name == word) {
-                Some((dom, _)) => return Ok(*dom),
-                None => return Err(xen_eventfd::Error::UnknownDomain(word.to_owned()).into()),
-            },
-            Self::Unknown(why) => why,
-        };
-        let sentence = format!("no guest can be found by the name {word} ({why}); give its number");
-        Err(Failure::new(Exit::GuestGone, sentence))
     }
 }
 
@@ -324,6 +325,9 @@ mod tests {
         assert_eq!(names.find("web"), Ok(DomId(3)));
         assert_eq!(names.find("7"), Ok(DomId(7)));
         assert_eq!(names.find("db").unwrap_err().exit, Exit::GuestGone);
+        let called = Names::Known(BTreeMap::from([(DomId(3), "7".to_owned())]));
+        assert_eq!(called.find("7"), Ok(DomId(7)), "the number wins");
+        assert_eq!(called.find("70000").unwrap_err().exit, Exit::GuestGone);
         let unknown = Names::Unknown("xenstore is away".to_owned()).find("web").unwrap_err();
         assert!(unknown.sentence.contains("give its number"), "{unknown}");
     }

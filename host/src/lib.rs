@@ -61,7 +61,8 @@ pub enum Binding {
 /// * Whatever a method returned (a page, event channels) stays valid until it is dropped, also
 ///   when the guest dies first.
 pub trait Host: Send + Sync + fmt::Debug {
-    /// All domains that have a name, this one included, in the order of their numbers.
+    /// All domains that xenstore has, this one included, in the order of their numbers; also one without
+    /// a name, which is being built or torn down, or has none.
     fn domains(&self) -> Result<Vec<Domain>>;
 
     /// What is known of one domain. Fails with [`Errno::NOENT`] if there is none.

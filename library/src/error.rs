@@ -22,6 +22,15 @@ pub enum Error {
     #[error("no domain {0}; `xl list` shows those that are")]
     UnknownDomain(String),
 
+    /// Two domains have this name.
+    #[error("{} and {} are both called {name:?}; give the number", doms[0], doms[1])]
+    AmbiguousName {
+        /// The name.
+        name: String,
+        /// The first two that have it.
+        doms: [DomId; 2],
+    },
+
     /// The guest is gone, and all that was registered for it.
     #[error("{0} is gone; drop its registrations")]
     GuestDied(DomId),
@@ -155,6 +164,7 @@ assert_eq!(second.unwrap_err().errno(), rustix::io::Errno::BUSY);
             Self::InUse { .. } | Self::Busy { .. } => Errno::BUSY,
             Self::Invalid { .. } | Self::InvalidIrq(_) => Errno::INVAL,
             Self::Exists { .. } => Errno::EXIST,
+            Self::AmbiguousName { .. } => Errno::NOTUNIQ,
             Self::NotRegistered { .. } => Errno::NOENT,
             Self::TooMany { .. } => Errno::NOSPC,
             Self::NotAnEventFd { what, .. } if what == "not open" => Errno::BADF,

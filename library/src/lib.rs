@@ -32,6 +32,7 @@ mod as_eventfd;
 mod engine;
 mod error;
 mod eventfd;
+mod find;
 mod guardian;
 mod guest;
 mod probe;
@@ -47,10 +48,11 @@ pub use as_eventfd::{AsEventFd, ByAsFd};
 pub use engine::doorbells::{Counters, MAX_REGISTRATIONS, MAX_UNMATCHED, Registered};
 pub use engine::orphan::Reaped;
 pub use error::{Error, Result};
+pub use find::{DomainSelector, find};
 pub use guardian::{Guardian, VARIABLE as GUARDIAN_VARIABLE};
 pub use guest::{ChannelFd, Fallback, Guest, IoEvent, IrqFd, Missed};
 pub use probe::{ModuleInfo, Probe};
-pub use xen::{Builder, ENGINE_VARIABLE, EngineKind, Xen, find};
+pub use xen::{Builder, ENGINE_VARIABLE, EngineKind, Xen};
 pub use xen_eventfd_core::irq::{InvalidIrq, Irq, Line, Trigger};
 pub use xen_eventfd_core::{
     DomId, Doorbell, Filter, Invalid, IoServerId, Kick, Port, Space, VcpuId, Width,

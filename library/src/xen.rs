@@ -358,10 +358,10 @@ assert_eq!(refused.to_string(), "no domain 77; `xl list` shows those that are");
         Guest::new(Arc::clone(&self.0.engine), dom)
     }
 
-    /// Finds a domain by its name or its number.
+    /// Finds a domain by its number or its name, by the rule of [`crate::DomainSelector`].
     ///
     /// # Errors
-    /// [`Error::UnknownDomain`].
+    /// [`Error::UnknownDomain`]; [`Error::AmbiguousName`].
     ///
     #[doc = example!(r#"
 assert_eq!(xen.find("guest")?.id, dom);
@@ -369,7 +369,7 @@ assert_eq!(xen.find("1")?.id, dom);
 assert!(matches!(xen.find("nobody"), Err(Error::UnknownDomain(_))));
 "#)]
     pub fn find(&self, name: &str) -> Result<Domain> {
-        find(&**self.host(), name)
+        crate::find(&**self.host(), name)
     }
 
     /// The host on which the engine runs.
@@ -389,20 +389,6 @@ assert_eq!(xen.engine(), EngineKind::Userspace); // the only one for the model
     pub fn engine(&self) -> EngineKind {
         self.0.engine.kind()
     }
-}
-
-/// Finds a domain by its name or its number, without an engine.
-///
-/// # Errors
-/// [`Error::UnknownDomain`], or what the host answers.
-///
-#[doc = example!(r#"
-assert_eq!(find(&*host, "guest")?.id, dom);
-"#)]
-pub fn find(host: &dyn Host, name: &str) -> Result<Domain> {
-    let number = name.parse().ok().map(DomId);
-    let named = |domain: &Domain| Some(domain.id) == number || domain.name.as_deref() == Some(name);
-    host.domains()?.into_iter().find(named).ok_or_else(|| Error::UnknownDomain(name.to_owned()))
 }
 
 #[cfg(test)]

@@ -250,8 +250,8 @@ impl Process {
 }
 
 fn known(domain: &crate::domain::Domain) -> Domain {
-    let (name, uuid) = (Some(domain.name.clone()), Some(domain.uuid.clone()));
-    Domain { id: domain.key.id, name, uuid }
+    let name = Some(domain.name.clone()).filter(|name| !name.is_empty());
+    Domain { id: domain.key.id, name, uuid: Some(domain.uuid.clone()) }
 }
 
 /// Domain 0 has a name in xenstore, and no UUID.

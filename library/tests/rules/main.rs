@@ -4,6 +4,7 @@ mod alone;
 mod bench;
 mod eventfds;
 mod faults;
+mod find;
 mod irqfds;
 mod kicks;
 mod lifetimes;

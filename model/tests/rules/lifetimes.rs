@@ -151,9 +151,13 @@ fn domains_are_listed_as_xenstore_shows_them() {
     let names: Vec<_> = all.iter().map(|d| (d.id.0, d.name.as_deref().unwrap())).collect();
     assert_eq!(names, [(0, "Domain-0"), (1, "guest"), (2, "second")]);
     assert_eq!(bench.host.domain(second).unwrap().uuid.as_deref(), Some("of its own"));
+    let nameless = bench.model.domain(Config::new(""));
+    assert_eq!(bench.host.domains().unwrap().last(), bench.host.domain(nameless).ok().as_ref());
+    assert_eq!(bench.host.domain(nameless).unwrap().name, None);
+    bench.model.destroy(nameless);
     bench.model.destroy(bench.dom);
     assert_eq!(bench.host.domains().unwrap().len(), 2);
-    assert_eq!(bench.model.domain(Config::new("third")), DomId(3), "numbers are not used again");
+    assert_eq!(bench.model.domain(Config::new("fourth")), DomId(4), "numbers are not used again");
 }
 
 #[test]

@@ -34,18 +34,16 @@ impl Store {
         Ok(Self { connection: Mutex::new(Some(connect()?)), connect })
     }
 
-    /// All domains that have a name, in the order of their numbers.
+    /// All domains, in the order of their numbers.
     pub(super) fn domains(&self) -> Result<Vec<Domain>> {
         let names = self.directory(DOMAINS)?;
-        let mut ids: Vec<DomId> =
-            names.iter().filter_map(|name| name.parse().ok()).map(DomId).collect();
+        let mut ids: Vec<DomId> = names.iter().filter_map(|name| id_of(name)).collect();
         ids.sort_unstable();
         let mut domains = Vec::new();
         for id in ids {
             match self.domain(id) {
-                Ok(domain) if domain.name.is_some() => domains.push(domain),
-                // One without a name is being built or torn down; one that is gone was just there.
-                Ok(_) => {}
+                Ok(domain) => domains.push(domain),
+                // One that is gone was just there.
                 Err(error) if error.errno == Errno::NOENT => {}
                 Err(error) => return Err(error),
             }
@@ -150,6 +148,12 @@ fn present(value: Result<String>) -> Result<Option<String>> {
     }
 }
 
+/// A domain's number as xenstore writes it; `05` and `+5` are no domain's.
+fn id_of(name: &str) -> Option<DomId> {
+    let id: u16 = name.parse().ok()?;
+    (id.to_string() == name).then_some(DomId(id))
+}
+
 /// The UUID in `/vm/<uuid>`, to which old toolstacks add a number.
 fn uuid_of(vm: &str) -> Option<&str> {
     let uuid = vm.strip_prefix("/vm/")?.get(..36)?;
@@ -215,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn domains_come_in_the_order_of_their_numbers_and_with_their_names() {
+    fn domains_come_in_the_order_of_their_numbers_named_or_not() {
         let daemon = Daemon::new(&[
             ("/local/domain/10", ""),
             ("/local/domain/10/name", "ten"),
@@ -224,12 +228,15 @@ mod tests {
             ("/local/domain/2", ""),
             ("/local/domain/2/name", "two"),
             ("/local/domain/strange", ""),
+            ("/local/domain/+7", ""),
+            ("/local/domain/08", ""),
             ("/local/domain/70000/name", "beyond"),
         ]);
         let found = store(&daemon).domains().unwrap();
         let ten = Domain { id: DomId(10), name: Some("ten".into()), uuid: Some(UUID.into()) };
         let two = Domain { id: DomId(2), name: Some("two".into()), uuid: None };
-        assert_eq!(found, [two, ten]);
+        let nine = Domain { id: DomId(9), name: None, uuid: None };
+        assert_eq!(found, [two, nine, ten]);
     }
 
     #[test]
