@@ -14,7 +14,7 @@ pub(super) struct ReleaseWatch(Watch);
 
 impl ReleaseWatch {
     pub(super) fn open() -> Result<Self> {
-        Self::over(Connection::open()?)
+        Self::over(Connection::open_for_watch()?)
     }
 
     fn over(connection: Connection) -> Result<Self> {

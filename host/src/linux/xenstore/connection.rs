@@ -14,6 +14,10 @@ use std::time::{Duration, Instant};
 
 /// How long the daemon may take. It answers within a millisecond unless it is stuck.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a socket may be there before the daemon listens: it has just been started.
+const PATIENCE_FOR_LISTENER: Duration = Duration::from_millis(300);
+/// How long after a refused connection the next one is tried.
+const PAUSE: Duration = Duration::from_millis(10);
 /// How often one look for events reads.
 const READS: usize = 16;
 
@@ -54,31 +58,75 @@ enum Link {
 
 impl Connection {
     /// Connects to the daemon's socket or, where there is none, through the kernel.
+    ///
+    /// A daemon that has a socket and refuses is not asked through the kernel, which would wait for
+    /// the same daemon.
     pub(in crate::linux) fn open() -> crate::Result<Self> {
-        let mut missing = None;
-        for path in SOCKETS {
-            match Self::to_socket(path) {
-                Ok(connection) => return Ok(connection),
-                Err(Errno::NOENT) => {}
-                Err(errno) => missing = missing.or(Some(HostError::new(Call::Open(path), errno))),
-            }
+        Self::open_at(SOCKETS, DEVICE)
+    }
+
+    fn open_at(sockets: [&'static str; 2], device: &'static str) -> crate::Result<Self> {
+        if let Some(connection) = Self::to_sockets(sockets)? {
+            return Ok(connection);
         }
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        match rustix::fs::open(DEVICE, flags, Mode::empty()) {
+        match rustix::fs::open(device, flags, Mode::empty()) {
             Ok(device) => Ok(Self::over(Link::Device(device))),
-            Err(Errno::NOENT) => {
-                let [usual, _] = SOCKETS;
-                Err(missing.unwrap_or(HostError::new(Call::Open(usual), Errno::NOENT)))
-            }
-            Err(errno) => Err(missing.unwrap_or(HostError::new(Call::Open(DEVICE), errno))),
+            Err(Errno::NOENT) => Err(HostError::new(Call::Open(sockets[0]), Errno::NOENT)),
+            Err(errno) => Err(HostError::new(Call::Open(device), errno)),
         }
     }
 
+    /// Connects for a watch, which is only set over a socket: through the kernel's device Linux waits
+    /// for the answer uninterruptibly, when a watch is set and when the device is closed
+    /// (`read_reply` in `drivers/xen/xenbus/xenbus_xs.c`). If xenstored dies meanwhile, the process
+    /// could not even be killed.
+    ///
+    /// # Errors
+    /// [`Errno::OPNOTSUPP`] without a socket.
+    pub(in crate::linux) fn open_for_watch() -> crate::Result<Self> {
+        Self::open_for_watch_at(SOCKETS)
+    }
+
+    fn open_for_watch_at(sockets: [&'static str; 2]) -> crate::Result<Self> {
+        let none = HostError::new(Call::Open(sockets[0]), Errno::OPNOTSUPP);
+        Self::to_sockets(sockets)?.ok_or(none)
+    }
+
+    /// Connects to the first of these that is there.
+    fn to_sockets(sockets: [&'static str; 2]) -> crate::Result<Option<Self>> {
+        for path in sockets {
+            match Self::to_socket(path) {
+                Ok(connection) => return Ok(Some(connection)),
+                Err(Errno::NOENT | Errno::NOTDIR) => {}
+                Err(errno) => return Err(HostError::new(Call::Open(path), errno)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Connects to a socket. One whose short queue of connections is full, or that is about to
+    /// listen, is tried again for a moment.
     fn to_socket(path: &str) -> Result<Self, Errno> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        connect(&socket, &SocketAddrUnix::new(path)?)?;
-        Ok(Self::over(Link::Socket(socket)))
+        let address = SocketAddrUnix::new(path)?;
+        let since = Instant::now();
+        loop {
+            let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+            let patience = match connect(&socket, &address) {
+                Ok(()) => return Ok(Self::over(Link::Socket(socket))),
+                Err(Errno::AGAIN | Errno::INTR) => PATIENCE,
+                Err(Errno::CONNREFUSED) => PATIENCE_FOR_LISTENER,
+                Err(errno) => return Err(errno),
+            };
+            if since.elapsed() >= patience {
+                // A queue that stays full is a daemon that does not answer.
+                return connect(&socket, &address)
+                    .map(|()| Self::over(Link::Socket(socket)))
+                    .map_err(|errno| if errno == Errno::AGAIN { Errno::TIMEDOUT } else { errno });
+            }
+            std::thread::sleep(PAUSE);
+        }
     }
 
     fn over(link: Link) -> Self {
@@ -228,5 +276,18 @@ impl Connection {
     /// A connection to a daemon that listens there.
     pub(super) fn at(path: &str) -> Result<Self, Errno> {
         Self::to_socket(path)
+    }
+
+    /// As [`Self::open`] does it, at these paths.
+    pub(super) fn open_there(
+        sockets: [&'static str; 2],
+        device: &'static str,
+    ) -> crate::Result<Self> {
+        Self::open_at(sockets, device)
+    }
+
+    /// As [`Self::open_for_watch`] does it, at these paths.
+    pub(super) fn open_for_watch_there(sockets: [&'static str; 2]) -> crate::Result<Self> {
+        Self::open_for_watch_at(sockets)
     }
 }

@@ -207,7 +207,7 @@ mod tests {
     use super::*;
     use crate::linux::sys::xenstore::WATCH_EVENT;
     use std::io::Write;
-    use std::os::unix::net::UnixStream;
+    use std::os::unix::net::{UnixListener, UnixStream};
     use std::time::Duration;
 
     const UUID: &str = "b7d3a1f0-1234-4cde-8f00-0123456789ab";
@@ -338,10 +338,78 @@ mod tests {
         let path = place.path().join("socket");
         let path = path.to_str().unwrap();
         assert_eq!(Connection::at(path).unwrap_err(), Errno::NOENT);
-        let listener = std::os::unix::net::UnixListener::bind(path).unwrap();
+        let listener = UnixListener::bind(path).unwrap();
         assert!(Connection::at(path).is_ok());
         drop(listener);
         assert_eq!(Connection::at(path).unwrap_err(), Errno::CONNREFUSED);
+    }
+
+    /// Of a file in a folder.
+    fn path_in(place: &tempfile::TempDir, name: &str) -> &'static str {
+        Box::leak(place.path().join(name).to_str().unwrap().to_owned().into_boxed_str())
+    }
+
+    /// Linux waits there for the answer, and nothing ends that wait.
+    #[test]
+    fn a_watch_is_never_set_through_the_kernels_device() {
+        let place = tempfile::tempdir().unwrap();
+        let (missing, device) = (path_in(&place, "socket"), path_in(&place, "xenbus"));
+        std::fs::write(device, "").unwrap();
+        assert!(Connection::open_there([missing, missing], device).is_ok(), "questions may");
+        let refused = Connection::open_for_watch_there([missing, missing]).unwrap_err();
+        assert_eq!(refused, HostError::new(Call::Open(missing), Errno::OPNOTSUPP));
+    }
+
+    #[test]
+    fn a_daemon_that_refuses_is_not_asked_through_the_kernel() {
+        let place = tempfile::tempdir().unwrap();
+        let (socket, device) = (path_in(&place, "socket"), path_in(&place, "xenbus"));
+        std::fs::write(device, "").unwrap();
+        drop(UnixListener::bind(socket).unwrap());
+        let refused = HostError::new(Call::Open(socket), Errno::CONNREFUSED);
+        let opened = Connection::open_there([socket, socket], device);
+        assert_eq!(opened.unwrap_err(), refused);
+        assert_eq!(Connection::open_for_watch_there([socket, socket]).unwrap_err(), refused);
+    }
+
+    /// xenstored's backlog is one connection.
+    #[test]
+    fn a_daemon_whose_queue_is_full_is_tried_again() {
+        use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
+        let place = tempfile::tempdir().unwrap();
+        let path = path_in(&place, "socket");
+        let daemon = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+        bind(&daemon, &SocketAddrUnix::new(path).unwrap()).unwrap();
+        listen(&daemon, 0).unwrap();
+        let first = UnixStream::connect(path).unwrap();
+        let daemon = UnixListener::from(daemon);
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| Connection::at(path));
+            // It is refused at least once.
+            std::thread::sleep(Duration::from_millis(50));
+            let accepted = daemon.accept().unwrap();
+            assert!(second.join().unwrap().is_ok());
+            drop(accepted);
+        });
+        drop(first);
+    }
+
+    /// It has made its socket, and does not listen yet.
+    #[test]
+    fn a_daemon_that_is_about_to_listen_is_waited_for() {
+        use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
+        let place = tempfile::tempdir().unwrap();
+        let path = path_in(&place, "socket");
+        let daemon = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+        bind(&daemon, &SocketAddrUnix::new(path).unwrap()).unwrap();
+        std::thread::scope(|scope| {
+            let connects = scope.spawn(|| Connection::at(path));
+            while !connects.is_finished() {
+                std::thread::sleep(Duration::from_millis(1));
+                listen(&daemon, 1).unwrap();
+            }
+            assert!(connects.join().unwrap().is_ok());
+        });
     }
 
     #[test]
