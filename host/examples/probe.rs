@@ -203,9 +203,8 @@ fn death(host: &dyn Host, dom: DomId, bytes: Bytes) -> Outcome {
             server.answer(&mut count)?;
         }
         if released && releases.drain()? {
-            let state = host.set_server_state(dom, server.id, true);
-            say("news; enable", errno(state.clone()));
-            alive = state.is_ok();
+            alive = host.server_alive(dom, server.id)?;
+            say("news; alive", alive);
         }
     }
     say("counted", count);
@@ -237,6 +236,7 @@ fn ask(host: &dyn Host, dom: DomId, id: IoServerId, bytes: Bytes) {
         say("destroy what was created", errno(host.destroy_server(dom, id)));
     }
     say("create", errno(created));
+    say("alive", host.server_alive(dom, id));
     say("page", errno(host.map_page(dom, id)));
     say("map", errno(host.map_range(dom, id, bytes)));
     say("unmap", errno(host.unmap_range(dom, id, bytes)));

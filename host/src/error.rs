@@ -24,6 +24,8 @@ pub enum Call {
     DestroyServer(DomId, IoServerId),
     /// Enable or disable one.
     SetServerState(DomId, IoServerId),
+    /// Ask whether it is there.
+    ServerAlive(DomId, IoServerId),
     /// Map its page.
     MapPage(DomId, IoServerId),
     /// Claim bytes.
@@ -57,6 +59,7 @@ impl fmt::Display for Call {
             Self::CreateServer(dom) => write!(f, "create an ioreq server for {dom}"),
             Self::DestroyServer(dom, id) => write!(f, "destroy {id} of {dom}"),
             Self::SetServerState(dom, id) => write!(f, "enable or disable {id} of {dom}"),
+            Self::ServerAlive(dom, id) => write!(f, "ask whether {id} of {dom} is there"),
             Self::MapPage(dom, id) => write!(f, "map the page of {id} of {dom}"),
             Self::MapRange(dom, id, b) => {
                 write!(f, "claim {:#x}-{:#x} for {id} of {dom}", b.first(), b.last())

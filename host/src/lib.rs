@@ -84,6 +84,11 @@ pub trait Host: Send + Sync + fmt::Debug {
     /// call [`Host::map_page`] first.
     fn set_server_state(&self, dom: DomId, server: IoServerId, enabled: bool) -> Result<()>;
 
+    /// Whether a guest still has a server (`XEN_DMOP_get_ioreq_server_info` with `XEN_DMOP_no_gfns`):
+    /// `false` if the server or the guest is gone or dying. Unlike [`Host::set_server_state`], this does
+    /// not pause the guest.
+    fn server_alive(&self, dom: DomId, server: IoServerId) -> Result<bool>;
+
     /// Acquires a server's ioreq page and maps it.
     fn map_page(&self, dom: DomId, server: IoServerId) -> Result<Box<dyn IoreqPage>>;
 
@@ -115,6 +120,9 @@ pub trait Host: Send + Sync + fmt::Debug {
 
     /// Watches for domains that go (`@releaseDomain`). One that goes meanwhile may go unreported:
     /// look after a guest once the watch is set.
+    ///
+    /// This call may wait for xenstored, for seconds. [`Errno::OPNOTSUPP`]: there is no watch on this
+    /// host; ask [`Host::server_alive`] now and then.
     fn releases(&self) -> Result<Box<dyn Releases>>;
 
     /// A way to signal eventfds that never waits. The kernel's asynchronous I/O, on any Linux.

@@ -39,6 +39,7 @@ mod probe;
 pub mod run_dir;
 pub mod shown;
 mod sync;
+mod thread;
 mod xen;
 
 pub use address::{AnyValue, Datamatch, IoEventAddress, Masked, NoDatamatch};

@@ -303,6 +303,16 @@ impl Host for Client {
         })
     }
 
+    fn server_alive(&self, dom: DomId, server: IoServerId) -> Result<bool> {
+        self.0.call(CallKind::ServerAlive, Call::ServerAlive(dom, server), |world| {
+            match world.server(dom, server) {
+                Ok(_) => Ok(true),
+                Err(Errno::SRCH | Errno::NOENT) => Ok(false),
+                Err(errno) => Err(errno),
+            }
+        })
+    }
+
     fn map_page(&self, dom: DomId, server: IoServerId) -> Result<Box<dyn IoreqPage>> {
         let page = self.0.call(CallKind::MapPage, Call::MapPage(dom, server), |world| {
             let (slots, key) = world.acquire_page(dom, server)?;

@@ -21,6 +21,8 @@ pub enum CallKind {
     DestroyServer,
     /// `Host::set_server_state`.
     SetServerState,
+    /// `Host::server_alive`.
+    ServerAlive,
     /// `Host::map_page`.
     MapPage,
     /// `Host::map_range`.

@@ -73,7 +73,7 @@ pub(crate) enum Sent {
 }
 
 impl World {
-    fn server(&mut self, dom: DomId, id: IoServerId) -> Result<&mut Server, Errno> {
+    pub(crate) fn server(&mut self, dom: DomId, id: IoServerId) -> Result<&mut Server, Errno> {
         let server = self.target(dom)?.servers.get_mut(usize::from(id.0));
         server.and_then(Option::as_mut).ok_or(Errno::NOENT)
     }

@@ -47,6 +47,7 @@ use xenstore::Store;
 /// | [`map_range`](Host::map_range) | SRCH | NOENT | NOENT | EXIST: overlaps. NOMEM: the 257th of its kind |
 /// | [`unmap_range`](Host::unmap_range) | SRCH | NOENT | NOENT | NOENT: not mapped as a whole. NOMEM: a split would be the 257th |
 /// | [`set_server_state`](Host::set_server_state) | SRCH | NOENT | NOENT | enabling twice is ok |
+/// | [`server_alive`](Host::server_alive) | false | false | false | enabled or not: true |
 /// | [`destroy_server`](Host::destroy_server) | SRCH | NOENT | NOENT | an enabled one may go; its ports are then closed |
 /// | [`inject_msi`](Host::inject_msi), [`set_line`](Host::set_line) | SRCH | ok | | OPNOTSUPP: a line of another architecture |
 /// | [`has_lines`](Host::has_lines) | false | as before | | what the toolstack has written of an HVM guest |
@@ -120,6 +121,16 @@ impl Host for LinuxHost {
     fn set_server_state(&self, dom: DomId, server: IoServerId, enabled: bool) -> Result<()> {
         let payload = dm_op::SetServerState { id: server.0, enabled: u8::from(enabled), pad: 0 };
         self.operate(dom, payload, || Call::SetServerState(dom, server))
+    }
+
+    fn server_alive(&self, dom: DomId, server: IoServerId) -> Result<bool> {
+        let payload =
+            dm_op::GetServerInfo { id: server.0, flags: dm_op::NO_GFNS, ..Default::default() };
+        match self.privcmd.dm_op(dom, payload) {
+            Ok(_) => Ok(true),
+            Err(Errno::SRCH | Errno::NOENT) => Ok(false),
+            Err(errno) => Err(HostError::new(Call::ServerAlive(dom, server), errno)),
+        }
     }
 
     fn map_page(&self, dom: DomId, server: IoServerId) -> Result<Box<dyn IoreqPage>> {

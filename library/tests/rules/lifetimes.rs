@@ -1,9 +1,51 @@
 //! What happens when the host gives out under the engine.
 
-use crate::bench::{AT, Bench, count, event, kick, until, until_readable};
+use crate::bench::{AT, Bench, config, count, event, kick, pause, signal, until, until_readable};
 use rustix::io::Errno;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use xen_eventfd::{Error, Irq};
-use xen_eventfd_model::CallKind;
+use xen_eventfd_model::{CallKind, Verdict};
+
+const MSI: Irq = Irq::Msi { addr: 0xFEE0_0000, data: 0x41 };
+
+/// A xenstored that accepts and never answers, until this is dropped.
+struct Silence {
+    over: Arc<AtomicBool>,
+    /// How often it was asked for a watch.
+    asked: Arc<AtomicU64>,
+}
+
+impl Silence {
+    /// The next watch that is set waits.
+    fn begin(bench: &Bench) -> Self {
+        let silence = Self { over: Arc::default(), asked: Arc::default() };
+        let (over, asked) = (Arc::clone(&silence.over), Arc::clone(&silence.asked));
+        bench.backend.on_call(Box::new(move |site| {
+            if site.kind == CallKind::Releases {
+                asked.fetch_add(1, SeqCst);
+                while !over.load(SeqCst) {
+                    pause();
+                }
+            }
+            Verdict::Proceed
+        }));
+        silence
+    }
+}
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        self.over.store(true, SeqCst);
+    }
+}
+
+/// Breaks the watch that is set.
+fn break_watch(bench: &Bench) {
+    bench.backend.fail(CallKind::Drain, 1, Errno::CONNRESET);
+    let other = bench.model.domain(config());
+    bench.model.destroy(other);
+}
 
 /// Nobody is left to serve, so the guests are let go of: their vCPUs go on.
 #[test]
@@ -69,7 +111,7 @@ fn a_watch_that_breaks_is_set_up_again() {
     let bench = Bench::new();
     let guest = bench.attach();
     bench.backend.fail(CallKind::Drain, 1, Errno::CONNRESET);
-    let other = bench.model.domain(crate::bench::config());
+    let other = bench.model.domain(config());
     bench.model.destroy(other);
     bench.model.destroy(bench.dom);
     until_readable(guest.gone(), "the death is noticed");
@@ -85,12 +127,121 @@ fn a_watch_that_cannot_be_set_up_at_once_is_tried_again() {
     let _queue = guest.register_ioevent(&queue, &AT, 1_u32).unwrap();
     bench.backend.fail(CallKind::Drain, 1, Errno::CONNRESET);
     bench.backend.fail(CallKind::Releases, 1, Errno::CONNREFUSED);
-    let other = bench.model.domain(crate::bench::config());
+    let other = bench.model.domain(config());
     bench.model.destroy(other);
     until("the watch is gone", || bench.backend.leftovers().watches == 0);
     bench.kick(0, 1);
     assert_eq!(count(&queue), 1, "doorbells are served meanwhile");
     bench.model.destroy(bench.dom);
     until_readable(guest.gone(), "the death is noticed");
-    assert_eq!(bench.backend.leftovers().watches, 1);
+    until("there is a watch again", || bench.backend.leftovers().watches == 1);
+}
+
+/// xenstored breaks the connection, accepts another one, and is silent from then on.
+#[test]
+fn a_silent_xenstored_delays_no_interrupt_no_kick_and_no_end() {
+    let bench = Bench::new();
+    let xen = bench.xen();
+    let guest = xen.guest(bench.dom).unwrap();
+    let (queue, call) = (event(), event());
+    let kicks = guest.register_ioevent(&queue, &AT, 1_u32).unwrap();
+    let irqfd = guest.register_irqfd(&call, MSI).unwrap();
+    let silence = Silence::begin(&bench);
+    break_watch(&bench);
+    until("a thread waits for xenstored", || silence.asked.load(SeqCst) == 1);
+    signal(&call);
+    until("the interrupt is raised", || irqfd.raised() == 1);
+    bench.kick(0, 1);
+    assert_eq!(count(&queue), 1);
+    drop((kicks, irqfd, guest, xen));
+    bench.assert_no_server();
+    assert!(!silence.over.load(SeqCst), "the engine ended while xenstored was silent");
+    drop(silence);
+    until("the thread that was left behind ends", || bench.backend.leftovers().is_empty());
+}
+
+/// Xen itself is asked about the guests then.
+#[test]
+fn without_a_watch_a_death_is_noticed_all_the_same() {
+    for errno in [Errno::OPNOTSUPP, Errno::CONNREFUSED] {
+        let bench = Bench::new();
+        let absent = errno == Errno::OPNOTSUPP;
+        if absent {
+            bench.backend.fail(CallKind::Releases, 1, errno);
+        }
+        let guest = bench.attach();
+        if !absent {
+            bench.backend.on_call(Box::new(move |site| match site.kind {
+                CallKind::Releases => Verdict::Fail(errno),
+                _ => Verdict::Proceed,
+            }));
+            break_watch(&bench);
+        }
+        until("there is no watch", || bench.backend.leftovers().watches == 0);
+        let call = event();
+        let irqfd = guest.register_irqfd(&call, MSI).unwrap();
+        signal(&call);
+        until("the interrupt is raised", || irqfd.raised() == 1);
+        bench.model.destroy(bench.dom);
+        until_readable(guest.gone(), "the death is noticed");
+        assert!(!guest.is_served());
+        bench.assert_let_go();
+    }
+}
+
+/// `XEN_DMOP_set_ioreq_server_state` pauses a guest, also where it changes nothing.
+#[test]
+fn a_guest_is_not_paused_to_learn_whether_it_lives() {
+    let bench = Bench::new();
+    let guest = bench.attach();
+    let asked: Arc<[AtomicU64; 2]> = Arc::default();
+    let calls = Arc::clone(&asked);
+    bench.backend.on_call(Box::new(move |site| {
+        match site.kind {
+            CallKind::ServerAlive => _ = calls[0].fetch_add(1, SeqCst),
+            CallKind::SetServerState => _ = calls[1].fetch_add(1, SeqCst),
+            _ => {}
+        }
+        Verdict::Proceed
+    }));
+    let other = bench.model.domain(config());
+    bench.model.destroy(other);
+    until("Xen was asked", || asked[0].load(SeqCst) > 0);
+    // A port that is not there may be that of a dead guest.
+    let before = asked[0].load(SeqCst);
+    let refused = guest.register_irqfd(&event(), Irq::EventChannel(xen_eventfd::Port(500)));
+    assert!(matches!(refused, Err(Error::Host(_))), "{refused:?}");
+    assert!(asked[0].load(SeqCst) > before, "it was asked once more");
+    assert!(guest.is_served());
+    assert_eq!(asked[1].load(SeqCst), 0, "times that the guest was paused");
+}
+
+/// Else one that the program waits for by a signalfd, or blocks in its own threads, would end it.
+#[test]
+fn no_signal_of_the_program_reaches_a_thread_of_the_engine() {
+    let bench = Bench::new();
+    let _xen = bench.xen();
+    // All but SIGKILL and SIGSTOP, which nothing blocks, and 32 and 33, which the C library keeps.
+    let all = u64::MAX & ![9, 19, 32, 33].map(|signal| 1 << (signal - 1)).iter().sum::<u64>();
+    let mut names = std::collections::BTreeSet::new();
+    for task in std::fs::read_dir("/proc/self/task").unwrap() {
+        // Threads of other tests come and go.
+        let Ok(status) = std::fs::read_to_string(task.unwrap().path().join("status")) else {
+            continue;
+        };
+        let field = |name: &str| {
+            status
+                .lines()
+                .find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()))
+                .unwrap()
+        };
+        let name = field("Name:");
+        if name.starts_with("xen-") {
+            let blocked = u64::from_str_radix(&field("SigBlk:"), 16).unwrap();
+            assert_eq!(blocked & all, all, "{name} takes {:#x}", all & !blocked);
+            names.insert(name);
+        }
+    }
+    let ours = ["xen-ioeventfd", "xen-irqfd", "xen-watch"];
+    assert!(ours.iter().all(|name| names.contains(*name)), "{names:?}");
 }

@@ -71,6 +71,7 @@ fn a_dead_guest_is_a_zombie_while_its_page_is_mapped() {
 
     assert_eq!(bench.model.zombies(), [dom]);
     assert_eq!(host.vcpus(dom), Ok(2));
+    assert_eq!(host.server_alive(dom, server.id), Ok(false));
     assert_eq!(errno(host.set_server_state(dom, server.id, false)), Errno::NOENT);
     assert_eq!(errno(host.unmap_range(dom, server.id, doorbell())), Errno::NOENT);
     assert_eq!(errno(host.destroy_server(dom, server.id)), Errno::NOENT);
@@ -86,6 +87,24 @@ fn a_dead_guest_is_a_zombie_while_its_page_is_mapped() {
     assert_eq!(bench.model.zombies(), []);
     assert_eq!(errno(host.vcpus(dom)), Errno::SRCH);
     assert_eq!(errno(host.set_server_state(dom, IoServerId(0), false)), Errno::SRCH);
+    assert_eq!(host.server_alive(dom, IoServerId(0)), Ok(false));
+}
+
+/// `ioreq_server_get_info` looks for the server, and not at its state.
+#[test]
+fn a_server_is_alive_enabled_or_not_until_it_is_destroyed() {
+    let bench = Bench::new();
+    let (host, dom) = (&bench.host, bench.dom);
+    let id = bench.servers(1)[0];
+    assert_eq!(host.server_alive(dom, id), Ok(true), "created");
+    let _page = host.map_page(dom, id).unwrap();
+    for enabled in [true, false] {
+        host.set_server_state(dom, id, enabled).unwrap();
+        assert_eq!(host.server_alive(dom, id), Ok(true), "enabled: {enabled}");
+    }
+    host.destroy_server(dom, id).unwrap();
+    assert_eq!(host.server_alive(dom, id), Ok(false), "destroyed");
+    assert_eq!(host.server_alive(dom, IoServerId(8)), Ok(false), "an id that cannot be");
 }
 
 #[test]

@@ -126,6 +126,9 @@ impl Host for Mortal {
     fn set_server_state(&self, dom: DomId, server: IoServerId, enabled: bool) -> Result<()> {
         self.host.set_server_state(dom, server, enabled)
     }
+    fn server_alive(&self, dom: DomId, server: IoServerId) -> Result<bool> {
+        self.host.server_alive(dom, server)
+    }
     fn map_page(&self, dom: DomId, server: IoServerId) -> Result<Box<dyn IoreqPage>> {
         self.host.map_page(dom, server)
     }

@@ -50,6 +50,8 @@ macro_rules! operation {
 
 operation!(1, 6, /// `XEN_DMOP_create_ioreq_server`; Xen writes `id`.
     CreateServer { handle_bufioreq: u8, pad: [u8; 3], id: u16 });
+operation!(2, 24, /// `XEN_DMOP_get_ioreq_server_info`; Xen writes the ports and frames.
+    GetServerInfo { id: u16, flags: u16, bufioreq_port: u32, ioreq_gfn: u64, bufioreq_gfn: u64 });
 operation!(3, 24, /// `XEN_DMOP_map_io_range_to_ioreq_server`; `end` is inside.
     MapRange { id: u16, pad: u16, kind: u32, start: u64, end: u64 });
 operation!(4, 24, /// `XEN_DMOP_unmap_io_range_from_ioreq_server`; `end` is inside.
@@ -71,6 +73,8 @@ operation!(20, 4, /// `XEN_DMOP_nr_vcpus`; Xen writes `vcpus`.
 
 /// `HVM_IOREQSRV_BUFIOREQ_OFF` of `public/hvm/hvm_op.h`.
 pub(in crate::linux) const BUFIOREQ_OFF: u8 = 0;
+/// `XEN_DMOP_no_gfns`: the server's pages are not put into the guest's memory.
+pub(in crate::linux) const NO_GFNS: u16 = 1;
 /// `XEN_DMOP_IO_RANGE_PORT`.
 pub(in crate::linux) const RANGE_PORT: u32 = 0;
 /// `XEN_DMOP_IO_RANGE_MEMORY`.

@@ -434,11 +434,7 @@ impl GuestCore {
     /// Drops everything of a guest that has died.
     pub(super) fn bury_if_dead(&self, shared: &Shared) {
         let mut life = lock(&self.changes);
-        let dead = match &lock(&self.board).server {
-            Some(server) if *life == Life::Served => !server.is_alive(&*shared.host, self.dom),
-            _ => false,
-        };
-        if !dead {
+        if *life != Life::Served || !self.is_dead(shared) {
             return;
         }
         *life = Life::Dead;
@@ -497,15 +493,16 @@ impl GuestCore {
 
     /// What a refusal means. The caller holds the right to change what is registered.
     fn died_or(&self, shared: &Shared, error: HostError) -> Error {
-        let gone = match error.call {
-            // A port of a dead guest is refused like one that never was. Our server is enabled, so
-            // asking changes nothing.
-            Call::Bind(..) => shared.host.set_server_state(self.dom, self.server, true),
-            _ => Err(error.clone()),
+        let died = match error.call {
+            // A port of a dead guest is refused like one that never was.
+            Call::Bind(..) => self.is_dead(shared),
+            _ => error.is_gone(),
         };
-        match gone {
-            Err(gone) if gone.is_gone() => Error::GuestDied(self.dom),
-            _ => error.into(),
-        }
+        if died { Error::GuestDied(self.dom) } else { error.into() }
+    }
+
+    /// Whether the guest has lost our server. One of which Xen does not say so is alive.
+    fn is_dead(&self, shared: &Shared) -> bool {
+        matches!(shared.host.server_alive(self.dom, self.server), Ok(false))
     }
 }

@@ -1,15 +1,16 @@
-//! The userspace engine: two threads that serve any number of guests.
+//! The userspace engine: three threads that serve any number of guests.
 //!
 //! ```text
 //! kicks:  event on a vCPU's port -> slot -> doorbells -> eventfd      (guest.rs, doorbells.rs)
 //!         event on a port        -> eventfd                           (irq.rs)
 //! irqs:   eventfd                -> interrupt                         (irq.rs)
-//!         a domain was released  -> drop what we hold of dead guests  (guest.rs)
+//! watch:  a domain was released  -> drop what we hold of dead guests  (watch.rs, guest.rs)
 //! ```
 //!
-//! Neither waits but for its own events, the one in a read of them and the other in `epoll_wait`:
-//! eventfds are signalled and read by paths that cannot block, and no lock that they take is held
-//! across anything but a host call.
+//! The first two wait for nothing but their own events, the one in a read of them and the other in
+//! `epoll_wait`: eventfds are signalled and read by paths that cannot block, and no lock that they
+//! take is held across anything but a hypercall. The third talks to xenstore, which may be silent, so
+//! nothing waits for it, and an engine that ends leaves it behind rather than wait long.
 //!
 //! Locks, in the order in which they are taken: a guest's `changes`, its `channels` or `hold`,
 //! [`Shared::sources`], a guest's `board`, a channel's listener or an irqfd, the signaller.
@@ -25,6 +26,7 @@ use super::{Attachment, Engine};
 use crate::eventfd::{self, EventFd};
 use crate::run_dir::RunDir;
 use crate::sync::Mutex;
+use crate::thread::Thread;
 use crate::{EngineKind, Error, Result, lock};
 use guest::{GuestCore, UserspaceGuest};
 use irq::{Channel, IrqSource};
@@ -35,7 +37,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::time::Duration;
 use watch::Watch;
 use xen_eventfd_core::DomId;
 use xen_eventfd_host::{Call, EventChannels, Host, HostError, LocalPort, Signaller};
@@ -68,16 +70,17 @@ struct Shared {
     epoll: OwnedFd,
     /// The threads are to stop, as soon as they wake.
     stopping: AtomicBool,
-    /// Wakes the irqs' thread.
+    /// Wakes the threads for interrupts and for the watch.
     stop: OwnedFd,
     failure: Mutex<Option<HostError>>,
     serial: AtomicU64,
 }
 
 /// Tokens of the sources that are always there; an irqfd's token is its serial number.
-const RELEASES: u64 = 0;
-const STOP: u64 = 1;
+const STOP: u64 = 0;
 const FIRST_SERIAL: u64 = 16;
+/// How long an engine that ends waits for the thread that talks to xenstore.
+const PATIENCE_FOR_WATCH: Duration = Duration::from_secs(1);
 
 /// A running engine. Dropping it stops the threads.
 #[derive(Debug)]
@@ -85,7 +88,8 @@ pub(crate) struct UserspaceEngine {
     shared: Arc<Shared>,
     /// Whether guests are reserved in this machine's kernel module.
     reserve: bool,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<Thread>,
+    watch: Option<Thread>,
 }
 
 fn own(what: &'static str) -> impl Fn(Errno) -> HostError {
@@ -99,7 +103,6 @@ impl UserspaceEngine {
         let events: Arc<dyn EventChannels> = Arc::from(host.event_channels()?);
         // Whoever can be woken now can be woken when it is to stop.
         events.wake()?;
-        let releases = host.releases()?;
         let signaller = Mutex::new(host.signaller()?);
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(own("an epoll set"))?;
         let stop = eventfd::new()?;
@@ -116,26 +119,23 @@ impl UserspaceEngine {
             failure: Mutex::default(),
             serial: AtomicU64::new(FIRST_SERIAL),
         });
-        shared.listen(releases.fd(), RELEASES)?;
         shared.listen(shared.stop.as_fd(), STOP)?;
-        let mut engine = Self { shared, reserve, threads: Vec::new() };
-        engine.spawn("xen-ioeventfd", Shared::serve_kicks)?;
-        engine.spawn("xen-irqfd", |shared| shared.serve_irqs(Watch::new(releases)))?;
+        let watch = Watch::new(&shared)?;
+        let mut engine = Self { shared, reserve, threads: Vec::new(), watch: None };
+        engine.threads.push(engine.spawn("xen-ioeventfd", Shared::serve_kicks)?);
+        engine.threads.push(engine.spawn("xen-irqfd", Shared::serve_irqs)?);
+        engine.watch = Some(engine.spawn("xen-watch", |shared| watch.serve(shared))?);
         Ok(engine)
     }
 
     fn spawn(
-        &mut self,
+        &self,
         name: &str,
         serve: impl FnOnce(&Shared) -> xen_eventfd_host::Result<()> + Send + 'static,
-    ) -> Result<()> {
+    ) -> Result<Thread> {
         let shared = Arc::clone(&self.shared);
-        let thread = std::thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || shared.run(serve))
-            .map_err(|error| Error::NoEngine(format!("no thread could be started ({error})")))?;
-        self.threads.push(thread);
-        Ok(())
+        Thread::spawn(name, move || shared.run(serve))
+            .map_err(|error| Error::NoEngine(format!("no thread could be started ({error})")))
     }
 }
 
@@ -165,8 +165,9 @@ impl Drop for UserspaceEngine {
             tracing::warn!(%error, "the engine's thread for kicks stays");
             return;
         }
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
+        self.threads.drain(..).for_each(Thread::join);
+        if self.watch.take().is_some_and(|watch| !watch.join_within(PATIENCE_FOR_WATCH)) {
+            tracing::warn!("xenstore does not answer; the thread that waits for it is left behind");
         }
     }
 }
@@ -231,24 +232,21 @@ impl Shared {
         Ok(())
     }
 
-    fn serve_irqs(&self, mut watch: Watch) -> xen_eventfd_host::Result<()> {
+    fn serve_irqs(&self) -> xen_eventfd_host::Result<()> {
         let mut ready = Vec::with_capacity(64);
         while !self.is_stopping() {
             ready.clear();
-            let patience = watch.patience();
             let room = rustix::buffer::spare_capacity(&mut ready);
-            match epoll::wait(&self.epoll, room, patience.as_ref()) {
+            match epoll::wait(&self.epoll, room, None) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(HostError::new(Call::Event, errno)),
             }
             for event in &ready {
                 match event.data.u64() {
                     STOP => {}
-                    RELEASES => watch.look(self),
                     serial => self.irq(serial),
                 }
             }
-            watch.mend(self);
         }
         Ok(())
     }

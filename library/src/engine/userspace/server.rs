@@ -177,12 +177,6 @@ impl Server {
         gone.map_or(why, Into::into)
     }
 
-    /// Whether the guest still has this server.
-    pub(crate) fn is_alive(&self, host: &dyn Host, dom: DomId) -> bool {
-        // It is enabled, so this changes nothing; a guest that died has lost it.
-        !matches!(host.set_server_state(dom, self.id, true), Err(error) if error.is_gone())
-    }
-
     /// Takes a server away from a guest that may be running, in the one order that leaves no vCPU
     /// waiting. The caller has disabled it, with what came of that, and has seen to it that nobody
     /// else touches the slots.

@@ -1,75 +1,111 @@
-//! The watch on domains that go.
+//! The thread that learns of guests that die.
 //!
-//! If xenstore itself goes, doorbells are served all the same, and the watch is set again as soon
-//! as there is somebody to set it with. Who died in between is found then.
+//! It waits for xenstore's watch on domains that go, asks Xen about the guests when there is news, and
+//! drops what is held of those that are dead. It is the only thread of the engine that talks to
+//! xenstore, and nothing waits for it: while xenstored is silent, deaths are noticed late, and
+//! everything else goes on.
+//!
+//! If xenstored goes, the watch is set again as soon as there is a daemon to set it with. As long as
+//! there is no watch, Xen itself is asked about the guests, which costs a hypercall for each.
 
-use super::{RELEASES, Shared};
-use rustix::event::Timespec;
-use std::time::{Duration, Instant};
-use xen_eventfd_host::{HostError, Releases};
+use super::Shared;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use std::time::Duration;
+use xen_eventfd_host::{Call, HostError, Releases};
 
-/// How long after a failure it is tried again.
-const PAUSE: Duration = Duration::from_millis(500);
+/// How long after a failure the watch is set again, and how often Xen is asked without one.
+const PAUSE: Duration = Duration::from_secs(1);
 
+/// What is known of domains that go.
 #[derive(Debug)]
-pub(super) struct Watch {
-    /// `None` while it is broken.
-    releases: Option<Box<dyn Releases>>,
-    /// When to try again.
-    next: Instant,
+pub(super) enum Watch {
+    Set(Box<dyn Releases>),
+    /// To be set again.
+    Broken,
+    /// This host has none.
+    Absent,
 }
 
 impl Watch {
-    pub(super) fn new(releases: Box<dyn Releases>) -> Self {
-        Self { releases: Some(releases), next: Instant::now() }
-    }
-
-    /// How long the thread may sleep.
-    pub(super) fn patience(&self) -> Option<Timespec> {
-        if self.releases.is_some() {
-            return None;
+    /// Sets a watch. One that this host does not have is no failure.
+    pub(super) fn new(shared: &Shared) -> xen_eventfd_host::Result<Self> {
+        match shared.host.releases() {
+            Ok(releases) => Ok(Self::Set(releases)),
+            Err(error) if error.errno == Errno::OPNOTSUPP => Ok(Self::Absent),
+            Err(error) => Err(error),
         }
-        let left = self.next.saturating_duration_since(Instant::now());
-        Some(Timespec::try_from(left).unwrap_or_default())
     }
 
-    /// Looks after the guests when there is news.
-    pub(super) fn look(&mut self, shared: &Shared) {
-        let Some(releases) = &mut self.releases else { return };
-        match releases.drain() {
-            Ok(false) => {}
-            Ok(true) => shared.bury_the_dead(),
-            Err(error) => {
-                tracing::warn!(%error, "the watch on xenstore broke; setting up another");
-                shared.ignore(releases.fd());
-                self.releases = None;
-                self.next = Instant::now();
+    /// Looks after the guests until the engine stops.
+    pub(super) fn serve(mut self, shared: &Shared) -> xen_eventfd_host::Result<()> {
+        while !shared.is_stopping() {
+            match self.wait(shared)? {
+                Event::Stop => return Ok(()),
+                Event::News => {
+                    if !self.drain() {
+                        continue;
+                    }
+                }
+                Event::Pause => {}
+            }
+            // If the watch is broken, before anything that may take long.
+            shared.bury_the_dead();
+            if matches!(self, Self::Broken) && !shared.is_stopping() {
+                self.mend(shared);
+                // Domains that went before the watch was set were not reported.
+                shared.bury_the_dead();
             }
         }
+        Ok(())
     }
 
-    /// Sets up another, if it broke and it is time.
-    pub(super) fn mend(&mut self, shared: &Shared) {
-        if self.releases.is_some() || Instant::now() < self.next {
-            return;
-        }
-        match set(shared) {
-            Ok(releases) => self.releases = Some(releases),
-            Err(error) => {
-                tracing::debug!(%error, "there is no watch on xenstore");
-                self.next = Instant::now() + PAUSE;
+    fn wait(&self, shared: &Shared) -> xen_eventfd_host::Result<Event> {
+        let stop = PollFd::new(&shared.stop, PollFlags::IN);
+        let polled = match self {
+            Self::Set(releases) => {
+                let releases = releases.fd();
+                poll(&mut [stop, PollFd::new(&releases, PollFlags::IN)], None)
             }
+            Self::Broken | Self::Absent => {
+                let pause = Timespec::try_from(PAUSE).unwrap_or_default();
+                poll(&mut [stop], Some(&pause))
+            }
+        };
+        match (polled, self) {
+            (Ok(0), _) => Ok(Event::Pause),
+            (Ok(_), _) if shared.is_stopping() => Ok(Event::Stop),
+            (Ok(_) | Err(Errno::INTR), Self::Set(_)) => Ok(Event::News),
+            (Ok(_) | Err(Errno::INTR), _) => Ok(Event::Pause),
+            (Err(errno), _) => Err(HostError::new(Call::Event, errno)),
         }
-        // Whatever happened in between; and while there is no watch, this is how one learns of it.
-        shared.bury_the_dead();
+    }
+
+    /// Whether there is news.
+    fn drain(&mut self) -> bool {
+        let Self::Set(releases) = self else { return false };
+        releases.drain().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the watch on xenstore broke; setting up another");
+            *self = Self::Broken;
+            // Whatever happened in between.
+            true
+        })
+    }
+
+    /// Sets another watch.
+    fn mend(&mut self, shared: &Shared) {
+        match Self::new(shared) {
+            Ok(watch) => *self = watch,
+            Err(error) => tracing::debug!(%error, "there is no watch on xenstore"),
+        }
     }
 }
 
-fn set(shared: &Shared) -> xen_eventfd_host::Result<Box<dyn Releases>> {
-    let releases = shared.host.releases()?;
-    shared.listen(releases.fd(), RELEASES).map_err(|error| match error {
-        crate::Error::Host(error) => error,
-        other => HostError::new(xen_eventfd_host::Call::EventFd, other.errno()),
-    })?;
-    Ok(releases)
+/// Why the thread woke.
+enum Event {
+    Stop,
+    /// The watch has something to say.
+    News,
+    /// There is no watch, and it is time to ask Xen.
+    Pause,
 }

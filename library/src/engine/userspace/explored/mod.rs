@@ -73,6 +73,7 @@ impl Scene {
             shared: Arc::new(shared),
             reserve: false,
             threads: Vec::new(),
+            watch: None,
         });
         let guest = UserspaceGuest::new(&engine, DOM).unwrap();
         Self { xen, engine, guest, threads: Vec::new() }

@@ -335,6 +335,10 @@ impl Host for Xen {
         Ok(())
     }
 
+    fn server_alive(&self, _: DomId, _: IoServerId) -> host::Result<bool> {
+        Ok(self.change().exists)
+    }
+
     fn map_page(&self, _: DomId, _: IoServerId) -> host::Result<Box<dyn IoreqPage>> {
         Ok(Box::new(Page(Arc::clone(&self.0.slots))))
     }
