@@ -68,6 +68,7 @@ impl Arguments {
                 .map(|dir| absolute(dir).unwrap_or_else(|_| dir.into())),
             engine: self.engine,
             verbose: self.verbose,
+            host: None,
         }
     }
 }

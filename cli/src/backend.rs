@@ -2,11 +2,15 @@
 
 use crate::failure::Failure;
 use crate::handover::Passed;
-use crate::signals::Signals;
+use crate::output::note;
+use crate::signals::{Caught, Meaning, Signals};
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpgid, getpgrp, getpid, getsid, pidfd_open,
+    pidfd_send_signal, waitid,
+};
 use std::ffi::OsString;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
@@ -23,6 +27,8 @@ pub struct Backend {
     child: Child,
     /// Names the child for good, unlike its number.
     process: OwnedFd,
+    /// A signal has stopped it.
+    stopped: bool,
 }
 
 /// How it ended.
@@ -31,17 +37,26 @@ pub enum End {
     /// By itself, or because a signal of ours was passed on to it.
     Exited(ExitStatus),
     /// It was told to, as the guest had died.
-    GuestGone,
+    GuestGone {
+        /// A signal told us to end meanwhile.
+        told: Option<Caught>,
+    },
 }
 
 impl Backend {
     /// Starts `command` with the eventfds in place. `helper` is this program's own file: its
-    /// `exec` command is what sets LISTEN_PID.
+    /// `exec` command is what sets LISTEN_PID. `notifies`: the backend is left the variables by
+    /// which it notifies a service manager.
     ///
     /// # Errors
     /// When the helper cannot be started. That `command` cannot is told by its exit code, 126 or
     /// 127, as by a shell.
-    pub fn start(helper: &Path, passed: &[Passed], command: &[OsString]) -> Result<Self, Failure> {
+    pub fn start(
+        helper: &Path,
+        passed: &[Passed],
+        command: &[OsString],
+        notifies: bool,
+    ) -> Result<Self, Failure> {
         let failed = |what: &str, error: std::io::Error| {
             let program = command.first().map(OsString::as_os_str).unwrap_or_default();
             Failure::system(&format!("{what} {}", program.display()), error)
@@ -52,6 +67,7 @@ impl Backend {
             .arg("exec")
             .arg("--parent")
             .arg(std::process::id().to_string())
+            .args(notifies.then_some("--pass-notify"))
             .arg("--")
             .args(command)
             .env("LISTEN_FDS", passed.len().to_string())
@@ -67,7 +83,7 @@ impl Backend {
             .map_err(|error| failed("pass eventfds to", std::io::Error::other(error)))?;
         let mut child = child.spawn().map_err(|error| failed("start", error))?;
         match pidfd(&child) {
-            Ok(process) => Ok(Self { child, process }),
+            Ok(process) => Ok(Self { child, process, stopped: false }),
             Err(errno) => {
                 let _ = child.kill();
                 Err(failed("watch over", errno.into()))
@@ -90,7 +106,7 @@ impl Backend {
         mut signals: Option<&mut Signals>,
     ) -> Result<End, Failure> {
         let failed = |error: std::io::Error| Failure::system("wait for the backend", error);
-        let mut guest_gone = false;
+        let (mut guest_gone, mut told) = (false, None);
         let mut patience = None;
         loop {
             let mut watched = vec![PollFd::new(&self.process, PollFlags::IN)];
@@ -108,27 +124,74 @@ impl Backend {
                 Err(errno) => return Err(failed(errno.into())),
             }
             while let Some(caught) = signals.as_mut().and_then(|signals| signals.take()) {
-                // A terminal's signal has reached it without us.
-                if let Some(signal) = Signal::from_named_raw(caught.number)
-                    && !caught.to_the_group
-                {
-                    self.tell(signal);
+                match caught.meaning() {
+                    Meaning::Child => self.look_whether_stopped(),
+                    Meaning::Own => {}
+                    Meaning::Other => self.pass(caught),
+                    Meaning::End => {
+                        self.pass(caught);
+                        self.wake();
+                        told = told.or(Some(caught).filter(|_| guest_gone));
+                    }
                 }
             }
             if ended {
                 let status = self.child.wait().map_err(failed)?;
-                return Ok(if guest_gone { End::GuestGone } else { End::Exited(status) });
+                return Ok(if guest_gone { End::GuestGone { told } } else { End::Exited(status) });
             }
             if died {
                 guest_gone = true;
                 patience = Some(Instant::now() + GRACE);
                 self.tell(Signal::TERM);
+                self.wake();
             }
             if patience.is_some_and(|deadline| Instant::now() >= deadline) {
                 patience = None;
                 self.tell(Signal::KILL);
             }
         }
+    }
+
+    /// Passes a signal on, unless the terminal has sent it to the backend as well.
+    fn pass(&self, caught: Caught) {
+        let Some(signal) = Signal::from_named_raw(caught.number) else { return };
+        // A terminal that goes tells the leader of its session, and nobody else.
+        let to_the_leader = matches!(signal, Signal::HUP | Signal::CONT)
+            && getsid(None).is_ok_and(|session| session == getpid());
+        if !(caught.to_the_group && !to_the_leader && self.is_in_our_group()) {
+            self.tell(signal);
+        }
+    }
+
+    fn is_in_our_group(&self) -> bool {
+        getpgid(self.id()).is_ok_and(|group| group == getpgrp())
+    }
+
+    /// Has it go on, if it is stopped: it could not end otherwise.
+    fn wake(&mut self) {
+        self.look_whether_stopped();
+        if self.stopped {
+            self.tell(Signal::CONT);
+        }
+    }
+
+    fn look_whether_stopped(&mut self) {
+        let Some(id) = self.id() else { return };
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::CONTINUED | WaitIdOptions::NOHANG;
+        while let Ok(Some(status)) = waitid(WaitId::Pid(id), options) {
+            self.stopped = status.stopped();
+            if self.stopped {
+                note(&format!(
+                    "the backend is stopped, and the engine goes on; kill -CONT {id} lets it go on",
+                    id = id.as_raw_nonzero()
+                ));
+            }
+        }
+    }
+
+    fn id(&self) -> Option<Pid> {
+        // Until it is waited for, its number is no other's.
+        i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
     }
 
     fn tell(&self, signal: Signal) {

@@ -15,12 +15,14 @@ pub enum Exit {
     Usage,
     /// 3: there is no Xen here, or no engine can run.
     NoXen,
-    /// 4: there is no such guest, or it is gone.
+    /// 4: the guest was there, and is gone.
     GuestGone,
     /// 5: somebody else holds it: another engine, or device models all 8 ioreq servers.
     InUse,
     /// 6: not permitted.
     NotPermitted,
+    /// 7: there is no such guest. It may come.
+    NoGuest,
     /// Whatever a command ended with that `run` started; 128 + n for signal n.
     Backend(u8),
 }
@@ -32,9 +34,11 @@ Exit codes:
   1  failed
   2  the command line is wrong
   3  no Xen here, or no engine can run (see `xen-eventfd doctor`)
-  4  no such guest, or the guest is gone
+  4  the guest is gone: it was there, and died or was destroyed
   5  in use: another engine serves the guest, or all its ioreq servers are taken
   6  not permitted
+  7  no such guest; it may not be there yet
+  141  standard output has no reader any more
 `run` ends with the exit code of its COMMAND, or 128 + n if signal n ended it.";
 
 impl From<Exit> for u8 {
@@ -47,6 +51,7 @@ impl From<Exit> for u8 {
             Exit::GuestGone => 4,
             Exit::InUse => 5,
             Exit::NotPermitted => 6,
+            Exit::NoGuest => 7,
             Exit::Backend(code) => code,
         }
     }
@@ -94,7 +99,8 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let exit = match &error {
             Error::Host(error) | Error::EngineStopped(error) => of_host(error),
-            Error::UnknownDomain(_) | Error::GuestDied(_) => Exit::GuestGone,
+            Error::UnknownDomain(_) => Exit::NoGuest,
+            Error::GuestDied(_) => Exit::GuestGone,
             Error::InUse { .. } | Error::Busy { .. } => Exit::InUse,
             Error::Invalid { .. }
             | Error::InvalidIrq(_)
@@ -115,7 +121,8 @@ fn of_host(error: &HostError) -> Exit {
         (_, Errno::ACCESS | Errno::PERM) => Exit::NotPermitted,
         (Call::Open(_), _) => Exit::NoXen,
         (Call::CreateServer(_), Errno::NOSPC) => Exit::InUse,
-        _ if error.is_gone() => Exit::GuestGone,
+        // Of a guest that is served, the library says that it died.
+        _ if error.is_gone() => Exit::NoGuest,
         _ => Exit::Failed,
     }
 }
@@ -133,8 +140,8 @@ mod tests {
         assert_eq!(code(host(Call::Open("/dev/xen/privcmd"), Errno::NOENT)), 3);
         assert_eq!(code(host(Call::Open("/dev/xen/privcmd"), Errno::ACCESS)), 6);
         assert_eq!(code(Error::NoEngine("none".into())), 3);
-        assert_eq!(code(Error::UnknownDomain("x".into())), 4);
-        assert_eq!(code(host(Call::CreateServer(dom), Errno::SRCH)), 4);
+        assert_eq!(code(Error::UnknownDomain("x".into())), 7);
+        assert_eq!(code(host(Call::CreateServer(dom), Errno::SRCH)), 7);
         assert_eq!(code(Error::GuestDied(dom)), 4);
         assert_eq!(code(host(Call::CreateServer(dom), Errno::NOSPC)), 5);
         assert_eq!(code(Error::InUse { dom, holder: "process 1".into() }), 5);

@@ -13,6 +13,8 @@ pub mod failure;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod handover;
+pub mod inherited;
+pub mod output;
 pub mod rates;
 pub mod served;
 pub mod session;
@@ -21,16 +23,24 @@ pub mod signals;
 pub mod spec;
 pub mod table;
 pub mod terminal;
+pub mod waiting;
 
 use arguments::Arguments;
 use clap::Parser;
 use failure::{Exit, Failure};
+use session::Session;
 use std::ffi::OsString;
-use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
+use xen_eventfd::Host;
 
 /// Runs one command line and says how it ended, on standard error if badly.
 pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    run_on(words, None)
+}
+
+/// The same, on another host than this machine's Xen: the model, in tests.
+pub fn run_on(words: impl IntoIterator<Item = OsString>, host: Option<Arc<dyn Host>>) -> ExitCode {
     let arguments = match Arguments::try_parse_from(words) {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -38,26 +48,28 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Success.into() };
         }
     };
-    let session = arguments.session();
+    let session = Session { host, ..arguments.session() };
     session.trace();
-    match commands::dispatch(&session, arguments.command) {
-        Ok(exit) => exit.into(),
+    let exit = match commands::dispatch(&session, arguments.command) {
+        Ok(exit) => exit,
         Err(failure) => {
             if !failure.sentence.is_empty() {
                 complain(&failure, session.json);
             }
-            failure.exit.into()
+            failure.exit
         }
-    }
+    };
+    output::STDERR.drained(output::PATIENCE);
+    exit.into()
 }
 
 /// One sentence; for a machine, one object. Nobody may be left to read it.
 fn complain(failure: &Failure, json: bool) {
-    let line = if json {
+    if json {
         let exit = u8::from(failure.exit);
-        serde_json::json!({ "error": failure.sentence, "exit": exit }).to_string()
+        let object = serde_json::json!({ "error": failure.sentence, "exit": exit });
+        let _ = output::STDERR.push(format!("{object}\n").into_bytes());
     } else {
-        format!("xen-eventfd: {}", failure.sentence)
-    };
-    let _ = writeln!(std::io::stderr(), "{line}");
+        output::note(&failure.sentence);
+    }
 }

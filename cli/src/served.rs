@@ -221,7 +221,7 @@ impl Names {
     /// not know.
     ///
     /// # Errors
-    /// [`Exit::GuestGone`] if nothing has this name.
+    /// [`Exit::NoGuest`] if nothing has this name.
     pub fn find(&self, word: &str) -> Result<DomId, Failure> {
         let selector: DomainSelector = word.parse()?;
         match (self, &selector) {
@@ -232,7 +232,7 @@ impl Names {
             (Self::Unknown(why), DomainSelector::Name(name)) => {
                 let sentence =
                     format!("no guest can be found by the name {name} ({why}); give its number");
-                Err(Failure::new(Exit::GuestGone, sentence))
+                Err(Failure::new(Exit::NoGuest, sentence))
             }
         }
     }
@@ -324,10 +324,10 @@ mod tests {
         let names = Names::Known(BTreeMap::from([(DomId(3), "web".to_owned())]));
         assert_eq!(names.find("web"), Ok(DomId(3)));
         assert_eq!(names.find("7"), Ok(DomId(7)));
-        assert_eq!(names.find("db").unwrap_err().exit, Exit::GuestGone);
+        assert_eq!(names.find("db").unwrap_err().exit, Exit::NoGuest);
         let called = Names::Known(BTreeMap::from([(DomId(3), "7".to_owned())]));
         assert_eq!(called.find("7"), Ok(DomId(7)), "the number wins");
-        assert_eq!(called.find("70000").unwrap_err().exit, Exit::GuestGone);
+        assert_eq!(called.find("70000").unwrap_err().exit, Exit::NoGuest);
         let unknown = Names::Unknown("xenstore is away".to_owned()).find("web").unwrap_err();
         assert!(unknown.sentence.contains("give its number"), "{unknown}");
     }

@@ -1,11 +1,14 @@
 //! What all commands share: the global options and what they open.
 
+use crate::commands::reap::Found;
 use crate::failure::Failure;
+use crate::output::{self, Log};
+use rustix::io::Errno;
 use serde::Serialize;
-use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 use tracing_subscriber::filter::LevelFilter;
-use xen_eventfd::{Builder, EngineKind, Xen};
+use xen_eventfd::{Builder, EngineKind, Host, Xen};
 
 /// The global options.
 #[derive(Debug, Clone, Default)]
@@ -18,6 +21,8 @@ pub struct Session {
     pub engine: Option<EngineKind>,
     /// How much is told on standard error, beyond warnings.
     pub verbose: u8,
+    /// Another host than this machine's Xen: the model, in tests.
+    pub host: Option<Arc<dyn Host>>,
 }
 
 impl Session {
@@ -33,12 +38,26 @@ impl Session {
         builder
     }
 
-    /// Opens this machine's Xen.
+    /// Opens this machine's Xen, or the host of this session.
     ///
     /// # Errors
     /// As [`Builder::open`].
     pub fn open(&self) -> Result<Xen, Failure> {
-        Ok(self.builder().open()?)
+        Ok(match &self.host {
+            Some(host) => self.builder().open_on(Arc::clone(host))?,
+            None => self.builder().open()?,
+        })
+    }
+
+    /// Sweeps up after engines that were killed.
+    ///
+    /// # Errors
+    /// As [`Builder::reap`].
+    pub fn reap(&self) -> Result<Found, Failure> {
+        Ok(match &self.host {
+            Some(host) => self.builder().reap_on(&**host)?,
+            None => self.builder().reap()?,
+        })
     }
 
     /// Sends what the engine tells to standard error.
@@ -52,7 +71,9 @@ impl Session {
         // Fails only if somebody listens already, as in a test.
         let _ = tracing_subscriber::fmt()
             .with_max_level(level)
-            .with_writer(std::io::stderr)
+            .with_writer(|| Log)
+            // It would say so on standard error, and panic if that cannot be written.
+            .log_internal_errors(false)
             .with_ansi(false)
             .without_time()
             .try_init();
@@ -63,12 +84,24 @@ impl Session {
     /// # Errors
     /// When standard output cannot be written.
     pub fn print(&self, object: &impl Serialize, prose: impl FnOnce() -> String) -> Outcome {
+        put(&self.line(object, prose)?)
+    }
+
+    /// What [`Session::print`] prints.
+    ///
+    /// # Errors
+    /// When it cannot be said in JSON.
+    pub fn line(
+        &self,
+        object: &impl Serialize,
+        prose: impl FnOnce() -> String,
+    ) -> Outcome<Vec<u8>> {
         let text = if self.json {
             serde_json::to_string(object).map_err(|error| Failure::system("write JSON", error))?
         } else {
             prose()
         };
-        put(format!("{}\n", text.trim_end_matches('\n')).as_bytes())
+        Ok(format!("{}\n", text.trim_end_matches('\n')).into_bytes())
     }
 }
 
@@ -77,11 +110,15 @@ impl Session {
 /// # Errors
 /// When it cannot be written; without a word if the reader has gone, as in `… | head`.
 pub fn put(bytes: &[u8]) -> Outcome {
-    let mut out = std::io::stdout().lock();
-    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| match error.kind() {
-        ErrorKind::BrokenPipe => Failure::reader_gone(),
-        _ => Failure::system("write the result", error),
-    })
+    output::put(rustix::stdio::stdout(), bytes).map_err(unwritten)
+}
+
+/// A result that cannot be written.
+pub fn unwritten(errno: Errno) -> Failure {
+    match errno {
+        Errno::PIPE => Failure::reader_gone(),
+        _ => Failure::system("write the result", errno),
+    }
 }
 
 /// What comes of something that has no result but its doing.

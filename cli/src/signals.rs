@@ -1,14 +1,31 @@
 //! Signals as something to poll for.
+//!
+//! All that can be blocked are, so that none ends or stops the process while vCPUs wait for its
+//! engine. What was ignored at the beginning (`nohup`, a shell's `trap ''`) stays ignored.
 
 use crate::failure::Failure;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 /// `si_code` of a signal that the kernel sends of itself, as a terminal's Ctrl-C.
 const FROM_KERNEL: i32 = 0x80;
 
-/// SIGINT, SIGTERM and SIGHUP, blocked and read from a descriptor.
+/// These end the process whatever it does, or are about what it does itself.
+const LEFT_ALONE: [Signal; 8] = [
+    Signal::SIGABRT,
+    Signal::SIGBUS,
+    Signal::SIGFPE,
+    Signal::SIGILL,
+    Signal::SIGSEGV,
+    Signal::SIGSYS,
+    Signal::SIGTRAP,
+    Signal::SIGXCPU,
+];
+
+/// All signals but [`LEFT_ALONE`], blocked and read from a descriptor.
 #[derive(Debug)]
 pub struct Signals(SignalFd);
 
@@ -17,8 +34,21 @@ pub struct Signals(SignalFd);
 pub struct Caught {
     /// Its number.
     pub number: i32,
-    /// The terminal sent it, to every process of the group: the child has it already.
+    /// The terminal sent it, to every process of the group.
     pub to_the_group: bool,
+}
+
+/// What a signal means to a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meaning {
+    /// It ends a process that does not expect it.
+    End,
+    /// It stops or continues a process, or tells it something.
+    Other,
+    /// A child has stopped, goes on, or ended.
+    Child,
+    /// It is about this process, or cannot be sent on.
+    Own,
 }
 
 impl Signals {
@@ -28,10 +58,35 @@ impl Signals {
     /// # Errors
     /// When the kernel refuses.
     pub fn new() -> Result<Self, Failure> {
-        let signals = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
-        let signals: SigSet = signals.into_iter().collect();
-        signals
-            .thread_block()
+        Self::of(|_| true)
+    }
+
+    /// The same, but only those that end a process can be taken; the others have no effect.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn that_end() -> Result<Self, Failure> {
+        Self::of(|signal| meaning(signal as i32) == Meaning::End)
+    }
+
+    fn of(read: impl Fn(Signal) -> bool) -> Result<Self, Failure> {
+        let ignored = ignored();
+        let mut signals = SigSet::all();
+        for signal in LEFT_ALONE.into_iter().chain(ignored.iter().copied()) {
+            signals.remove(signal);
+        }
+        if ignored.contains(&Signal::SIGCHLD) {
+            // With SIGCHLD ignored the kernel tells nobody how a child ended. It is blocked; all that
+            // matters is that it is not ignored.
+            signals.add(Signal::SIGCHLD);
+            signal_hook::flag::register(Signal::SIGCHLD as i32, Arc::default())
+                .map_err(|error| Failure::system("wait for children", error))?;
+        }
+        let blocked = signals.thread_block();
+        Signal::iterator()
+            .filter(|signal| !read(*signal))
+            .for_each(|signal| signals.remove(signal));
+        blocked
             .and_then(|()| {
                 SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             })
@@ -45,10 +100,68 @@ impl Signals {
         let number = i32::try_from(caught.ssi_signo).ok()?;
         Some(Caught { number, to_the_group: caught.ssi_code == FROM_KERNEL })
     }
+
+    /// The next one that ends a process; those before it are dropped.
+    pub fn take_end(&mut self) -> Option<Caught> {
+        while let Some(caught) = self.take() {
+            if caught.meaning() == Meaning::End {
+                return Some(caught);
+            }
+        }
+        None
+    }
+}
+
+impl Caught {
+    /// What it means.
+    pub fn meaning(&self) -> Meaning {
+        meaning(self.number)
+    }
+
+    /// The exit code that a shell would tell of a process that it ended.
+    pub fn code(&self) -> u8 {
+        u8::try_from(self.number).map_or(u8::MAX, |number| number.saturating_add(128))
+    }
 }
 
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+fn meaning(number: i32) -> Meaning {
+    match Signal::try_from(number) {
+        Ok(Signal::SIGCHLD) => Meaning::Child,
+        Ok(
+            Signal::SIGTSTP
+            | Signal::SIGTTIN
+            | Signal::SIGTTOU
+            | Signal::SIGCONT
+            | Signal::SIGWINCH
+            | Signal::SIGURG,
+        ) => Meaning::Other,
+        // A file that may not grow, as the log; a reader that is gone; real-time signals.
+        Ok(Signal::SIGXFSZ | Signal::SIGPIPE) | Err(_) => Meaning::Own,
+        Ok(_) => Meaning::End,
+    }
+}
+
+/// Does something with all signals blocked. A thread that it starts has them blocked for good.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn without_signals<T>(what: impl FnOnce() -> T) -> io::Result<T> {
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let done = what();
+    before.thread_set_mask()?;
+    Ok(done)
+}
+
+/// The signals that this process ignores.
+fn ignored() -> Vec<Signal> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    Signal::iterator().filter(|signal| mask >> (*signal as i32 - 1) & 1 == 1).collect()
 }

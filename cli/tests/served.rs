@@ -159,8 +159,8 @@ fn what_cannot_be_told_is_refused() {
         refused(damaged.path(), words, 1, "line 1 (\"dom:\\tthree\")");
     }
     let host = host(&[(3, GUEST)]);
-    refused(host.path(), &["show", "4"], 4, "domain 4 is served by no engine");
-    refused(host.path(), &["show", "web"], 4, "give its number");
+    refused(host.path(), &["show", "4"], 7, "domain 4 is served by no engine");
+    refused(host.path(), &["show", "web"], 7, "give its number");
     refused(host.path(), &["top", "--interval", "0.01"], 2, "0.1 to 86400 seconds");
     refused(host.path(), &["top", "--count", "0"], 2, "--count");
 }

@@ -91,7 +91,7 @@ fn it_takes_nothing_unless_told_to() {
 fn unknown_and_taken_guests_are_refused() {
     let machine = Machine::default();
     let failure = start(&machine.xen(), &["nobody", "0x50", "--take"]).unwrap_err();
-    assert_eq!(failure.exit, Exit::GuestGone);
+    assert_eq!(failure.exit, Exit::NoGuest);
     let other = machine.xen();
     let _guest = other.guest(machine.dom).unwrap();
     let failure = start(&machine.xen(), &[NAME, "0x50", "--take"]).unwrap_err();

@@ -2,14 +2,13 @@
 //!
 //! The library starts it as `xen-eventfd --run-dir DIR guard`, with a pidfd of its process as
 //! standard input, in a process group of its own. It holds nothing of the engine's but that and
-//! standard error: no other descriptor, no working directory, and no ear for the signals with
-//! which people end the engine.
+//! standard error: no other descriptor, no working directory. All signals are blocked that can be.
 
 use super::reap::Found;
 use crate::failure::{Exit, Failure};
 use crate::session::Session;
 use clap::Args;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -40,14 +39,12 @@ const PATIENCE_FOR_HOLDERS: usize = 5;
 pub(crate) fn run(session: &Session, _: &Arguments) -> Result<Exit, Failure> {
     detach()?;
     wait_for_end(std::io::stdin().as_fd())?;
-    reap_until_done(&PAUSES, || Ok(session.builder().reap()?))
+    reap_until_done(&PAUSES, || session.reap())
 }
 
 /// Lets go of all that belongs to the engine.
 fn detach() -> Result<(), Failure> {
-    let signals = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
-    let signals: SigSet = signals.into_iter().collect();
-    signals.thread_block().map_err(|errno| Failure::system("block signals", errno))?;
+    SigSet::all().thread_block().map_err(|errno| Failure::system("block signals", errno))?;
     std::env::set_current_dir("/").map_err(|error| Failure::system("go to /", error))?;
     inherited().into_iter().for_each(|fd| {
         // Nothing of this process is open yet but what it was given.

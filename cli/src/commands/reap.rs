@@ -40,7 +40,7 @@ pub struct Report {
 
 /// Reaps the run directory once.
 pub(crate) fn run(session: &Session, _: &Arguments) -> Result<Exit, Failure> {
-    let report = Report::new(&session.builder().reap()?);
+    let report = Report::new(&session.reap()?);
     session.print(&report, || report.prose())?;
     Ok(if report.failed() { Exit::Failed } else { Exit::Success })
 }

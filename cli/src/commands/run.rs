@@ -8,16 +8,22 @@
 //! COMMAND finds the eventfds as systemd passes sockets: descriptors 3 and up, LISTEN_FDS of them,
 //! named in LISTEN_FDNAMES (`kick0:kick1:call0`), meant for the process LISTEN_PID.
 
+use super::watch::seconds;
 use crate::backend::{Backend, End, code_of};
 use crate::failure::{Exit, Failure};
 use crate::handover::{Handover, Passed};
+use crate::inherited::close_sockets;
+use crate::output::{PATIENCE, Pushed, STDOUT, note};
 use crate::session::{Outcome, Session};
 use crate::signals::Signals;
 use crate::spec::{Call, Kick, check_together};
+use crate::waiting::{Awaited, Came};
 use clap::Args;
+use rustix::io::Errno;
 use serde::Serialize;
 use std::ffi::OsString;
 use std::path::Path;
+use std::time::Duration;
 use xen_eventfd::{Counters, Guest, Xen};
 
 /// Hand a guest's doorbells and interrupts to a backend, as eventfds.
@@ -36,6 +42,23 @@ use xen_eventfd::{Counters, Guest, Xen};
 /// pulsed, or raised and left up with `:level`.
 ///
 /// Numbers are decimal, or hexadecimal after 0x.
+///
+/// With --wait, a guest that is not there yet is waited for, and so are event channels that it has
+/// not allocated yet. With --follow, a guest that reboots is served again: COMMAND is ended with the
+/// old one, and started afresh with new eventfds when the guest is there again under its name (if DOM
+/// is a number, with the UUID that it had).
+///
+/// Signals: HUP, INT, QUIT, TERM, USR1, USR2 and the others that can be sent on are passed on to
+/// COMMAND, once each, also from a terminal whose process group it has left. TSTP, TTIN and TTOU stop
+/// COMMAND only: the engine goes on, as vCPUs wait for it. What was ignored at the start, as by
+/// nohup, stays ignored by both. While a guest is waited for, a signal that ends a process ends this
+/// one, with 128 + n.
+///
+/// COMMAND does not get what a service manager gave to this process: of LISTEN_*, it has its own;
+/// NOTIFY_SOCKET and WATCHDOG_* are removed without --pass-notify, and MAINPID and FDSTORE always.
+///
+/// That standard output or standard error cannot be written, or is not read, ends nothing: the
+/// guest and COMMAND are served on, and what could not be written is lost.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The guest, by name or number
@@ -46,6 +69,16 @@ pub struct Arguments {
     /// An interrupt; raised in the guest when COMMAND signals its eventfd
     #[arg(long = "call", value_name = "CALL")]
     pub calls: Vec<Call>,
+    /// Wait for the guest if it is not there yet, at most so many seconds if told
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true,
+          value_parser = seconds)]
+    pub wait: Option<Option<Duration>>,
+    /// When the guest is gone, wait until it is there again, and start COMMAND afresh
+    #[arg(long)]
+    pub follow: bool,
+    /// Leave COMMAND the variables NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID
+    #[arg(long)]
+    pub pass_notify: bool,
     /// The backend, and what it is told
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
@@ -55,6 +88,7 @@ pub struct Arguments {
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 enum Event<'a> {
+    Waiting { guest: &'a str },
     Started { domid: u16, ioreq_server: u16, pid: u32, fds: &'a [Passed] },
     Ended { exit: u8, guest_gone: bool, counters: Counters },
 }
@@ -62,11 +96,14 @@ enum Event<'a> {
 /// Runs a backend on this machine's Xen.
 pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     check(arguments)?;
-    let helper = std::env::current_exe()
-        .map_err(|error| Failure::system("find this program's own file", error))?;
+    close_sockets();
     // First, so that the engine's threads leave the signals to us.
     let mut signals = Signals::new()?;
-    run_on(&session.open()?, session, arguments, &helper, Some(&mut signals))
+    // By whatever name this program goes by then, and also if another version has replaced it.
+    let helper = Path::new("/proc/self/exe");
+    let end = run_on(&session.open()?, session, arguments, helper, Some(&mut signals));
+    STDOUT.drained(PATIENCE);
+    end
 }
 
 /// What no guest could ever carry out.
@@ -81,61 +118,100 @@ fn check(arguments: &Arguments) -> Outcome {
 /// Runs a backend for a guest of any Xen. `helper` is the `xen-eventfd` program.
 ///
 /// # Errors
-/// The guest's absence, a registration that is refused, its death ([`Exit::GuestGone`]).
+/// The guest's absence ([`Exit::NoGuest`]), a registration that is refused, its death
+/// ([`Exit::GuestGone`]).
 pub fn run_on(
     xen: &Xen,
     session: &Session,
     arguments: &Arguments,
     helper: &Path,
-    signals: Option<&mut Signals>,
+    mut signals: Option<&mut Signals>,
 ) -> Result<Exit, Failure> {
     check(arguments)?;
-    let guest = xen.guest(xen.find(&arguments.dom)?.id)?;
-    let handover = Handover::register(&guest, &arguments.kicks, &arguments.calls)?;
-    let backend = Backend::start(helper, handover.passed(), &arguments.command)?;
-    tell_start(session, &guest, &handover, &backend)?;
+    let Arguments { dom, kicks, calls, wait, follow, .. } = arguments;
+    let mut awaited = Awaited::new(dom, *wait, *follow);
+    loop {
+        let waits = || tell_wait(session, dom);
+        let came = awaited.take(xen, kicks, calls, signals.as_deref_mut(), waits)?;
+        let (guest, handover) = match came {
+            Came::Guest(guest, handover) => (guest, handover),
+            Came::Signal(caught) => return Ok(Exit::Backend(caught.code())),
+        };
+        let dom = guest.dom();
+        match serve(guest, handover, session, arguments, helper, signals.as_deref_mut())? {
+            End::Exited(status) => return Ok(Exit::Backend(code_of(status))),
+            End::GuestGone { told: Some(caught) } => return Ok(Exit::Backend(caught.code())),
+            End::GuestGone { told: None } => {
+                let program =
+                    arguments.command.first().map(OsString::as_os_str).unwrap_or_default();
+                let program = program.display();
+                let sentence = format!("{dom} is gone, so its backend {program} was ended");
+                if !follow {
+                    let sentence = sentence + "; start both again";
+                    return Err(Failure::new(Exit::GuestGone, sentence));
+                }
+                note(&sentence);
+            }
+        }
+    }
+}
+
+/// Runs the backend once.
+fn serve(
+    guest: Guest,
+    handover: Handover,
+    session: &Session,
+    arguments: &Arguments,
+    helper: &Path,
+    signals: Option<&mut Signals>,
+) -> Result<End, Failure> {
+    let Arguments { command, pass_notify, .. } = arguments;
+    let backend = Backend::start(helper, handover.passed(), command, *pass_notify)?;
+    tell_start(session, &guest, &handover, &backend);
     let end = backend.attend(guest.gone(), signals)?;
     // What the backend signalled last is still raised.
     drop(handover);
     let counters = guest.counters();
-    let exit = match end {
-        End::Exited(status) => Exit::Backend(code_of(status)),
-        End::GuestGone => Exit::GuestGone,
+    // Before anything is told: no reader keeps the guest.
+    drop(guest);
+    let (exit, guest_gone) = match end {
+        End::Exited(status) => (Exit::Backend(code_of(status)), false),
+        End::GuestGone { .. } => (Exit::GuestGone, true),
     };
-    if session.json {
-        let guest_gone = end == End::GuestGone;
-        session.print(&Event::Ended { exit: exit.into(), guest_gone, counters }, String::new)?;
+    tell(session, &Event::Ended { exit: exit.into(), guest_gone, counters });
+    Ok(end)
+}
+
+/// For a machine, on standard output. Whether it can be written makes no difference to the backend.
+fn tell(session: &Session, event: &Event<'_>) {
+    if !session.json {
+        return;
     }
-    match exit {
-        Exit::GuestGone => {
-            let program = arguments.command.first().map(OsString::as_os_str).unwrap_or_default();
-            let sentence = format!(
-                "{} is gone, so its backend {} was ended; start both again",
-                guest.dom(),
-                program.display()
-            );
-            Err(Failure::new(exit, sentence))
-        }
-        exit => Ok(exit),
+    let Ok(line) = session.line(event, String::new) else { return };
+    match STDOUT.push(line) {
+        // Without a reader there is nothing to say.
+        Pushed::Taken | Pushed::Failed(Errno::PIPE) => {}
+        Pushed::Failed(errno) => note(&format!("cannot write events: {errno}")),
+        Pushed::Full => note("an event is lost, as standard output is not read"),
     }
 }
 
-/// For a machine, on standard output; for people, on standard error, as COMMAND has the other.
-fn tell_start(session: &Session, guest: &Guest, handover: &Handover, backend: &Backend) -> Outcome {
+fn tell_wait(session: &Session, guest: &str) {
+    tell(session, &Event::Waiting { guest });
+    if session.verbose > 0 {
+        note(&format!("waiting for the guest {guest}"));
+    }
+}
+
+/// For people, on standard error, as COMMAND has the other.
+fn tell_start(session: &Session, guest: &Guest, handover: &Handover, backend: &Backend) {
     let (domid, ioreq_server) = (guest.dom().0, guest.server().0);
     let (pid, fds) = (backend.pid(), handover.passed());
-    if session.json {
-        return session.print(&Event::Started { domid, ioreq_server, pid, fds }, String::new);
-    }
-    if session.verbose > 0 {
-        eprintln!(
-            "xen-eventfd: {} through {}, backend is process {pid}",
-            guest.dom(),
-            guest.server()
-        );
+    tell(session, &Event::Started { domid, ioreq_server, pid, fds });
+    if session.verbose > 0 && !session.json {
+        note(&format!("{} through {}, backend is process {pid}", guest.dom(), guest.server()));
         for Passed { name, fd, what, .. } in fds {
-            eprintln!("xen-eventfd: descriptor {fd} is {name}: {what}");
+            note(&format!("descriptor {fd} is {name}: {what}"));
         }
     }
-    Ok(())
 }

@@ -42,7 +42,7 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             Some(orphan) => orphan.prose().trim_end().to_owned(),
             None => format!("{dom} is served by no engine; `xen-eventfd list` tells which are"),
         };
-        return Err(Failure::new(Exit::GuestGone, sentence));
+        return Err(Failure::new(Exit::NoGuest, sentence));
     };
     let report = Report::new(guest);
     session.print(&report, || report.prose())?;

@@ -1,14 +1,15 @@
 //! `watch`: takes a guest's doorbell and prints the kicks as they come.
 
 use crate::failure::{Exit, Failure};
-use crate::session::{Outcome, Session};
+use crate::output::{PATIENCE, Pushed, STDOUT, note};
+use crate::session::{Outcome, Session, unwritten};
 use crate::signals::Signals;
 use crate::spec::Watched;
 use clap::Args;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use serde::Serialize;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use xen_eventfd::{Doorbell, Error, Fallback, Guest, Kick, Missed, Space, Xen};
 
@@ -17,6 +18,11 @@ use xen_eventfd::{Doorbell, Error, Fallback, Guest, Kick, Missed, Space, Xen};
 /// It *takes* them: while it watches, whoever serves the doorbell now (the VMM, a backend behind
 /// it) does not see them, and the device stands still. Afterwards they go there again. Those that
 /// were taken are not sent again.
+///
+/// It ends in order, and with 0, by any signal that ends a process (HUP, INT, QUIT, TERM, USR1, USR2
+/// and others), unless that was ignored at the start, as by nohup. A terminal's stop (TSTP, TTIN,
+/// TTOU) has no effect, as the guest's vCPUs would wait for it. It also ends when nothing reads its
+/// output any more.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The guest, by name or number
@@ -64,6 +70,9 @@ pub struct Seen {
     pub other: u64,
     /// Kicks of which only the number is known: there were too many different ones at once.
     pub unknown: u64,
+    /// A signal ended it.
+    #[serde(skip)]
+    pub interrupted: bool,
 }
 
 /// What `--json` prints, a line each.
@@ -74,25 +83,60 @@ enum Event<'a> {
     Ended(Seen),
 }
 
+/// From one look for room to the next.
+const TICK: Duration = Duration::from_millis(50);
+
 /// Watches a guest of this machine.
 pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     check(arguments)?;
-    let mut signals = Signals::new()?;
+    let mut signals = Signals::that_end()?;
     let watch = Watch::start(&session.open()?, arguments)?;
     if !session.json {
-        eprintln!(
-            "xen-eventfd: {} of {} is taken from whoever served it; end with Ctrl-C",
+        note(&format!(
+            "{} of {} is taken from whoever served it; end with Ctrl-C",
             arguments.addr.text, arguments.dom
-        );
+        ));
     }
-    let print = |line: &Line| session.print(&Event::Kick(line), || line.prose());
-    let seen = watch.follow(Some(&mut signals), print)?;
+    let watch = watch.for_reader(rustix::stdio::stdout());
+    // Readable when a signal came that ends the watch.
+    let interrupt = signals.as_fd().try_clone_to_owned();
+    let interrupt = interrupt.map_err(|error| Failure::system("wait for signals", error))?;
+    let print = |event: &Event<'_>, prose: &dyn Fn() -> String| {
+        print(&session.line(event, prose)?, &interrupt)
+    };
+    let mut seen =
+        watch.follow(Some(&mut signals), |line| print(&Event::Kick(line), &|| line.prose()))?;
     if session.json {
-        session.print(&Event::Ended(seen), String::new)?;
+        print(&Event::Ended(seen), &String::new)?;
     } else {
-        eprintln!("xen-eventfd: {}", seen.prose());
+        note(&seen.prose());
     }
-    Ok(Exit::Success)
+    // What was shown is read, however long that takes, but for a signal.
+    let end = Instant::now() + PATIENCE;
+    while !STDOUT.drained(TICK) {
+        seen.interrupted |= signals.take_end().is_some();
+        if seen.interrupted && Instant::now() >= end {
+            break;
+        }
+    }
+    STDOUT.failed().map_or(Ok(Exit::Success), |errno| Err(unwritten(errno)))
+}
+
+/// Has a line written; waits for room, but no longer than until a signal comes.
+fn print(line: &[u8], interrupt: &impl AsFd) -> Outcome {
+    loop {
+        match STDOUT.push(line.to_vec()) {
+            Pushed::Taken => return Ok(()),
+            Pushed::Failed(errno) => return Err(unwritten(errno)),
+            Pushed::Full => {}
+        }
+        let mut signals = [PollFd::new(interrupt, PollFlags::IN)];
+        let tick = Timespec::try_from(TICK).ok();
+        if poll(&mut signals, tick.as_ref()).is_ok_and(|ready| ready > 0) {
+            // The line is lost: who ends the watch does not wait for it.
+            return Ok(());
+        }
+    }
 }
 
 fn check(arguments: &Arguments) -> Outcome {
@@ -119,6 +163,8 @@ pub struct Watch {
     count: Option<u64>,
     began: Instant,
     deadline: Option<Instant>,
+    /// For whom: without a reader, it ends.
+    reader: Option<BorrowedFd<'static>>,
 }
 
 impl Watch {
@@ -135,13 +181,20 @@ impl Watch {
         let fallback = guest.register_fallback(&rung, address, *span)?;
         let (count, began) = (arguments.count, Instant::now());
         let deadline = arguments.duration.and_then(|duration| began.checked_add(duration));
-        Ok(Self { guest, rung, fallback, shown: *shown, count, began, deadline })
+        Ok(Self { guest, rung, fallback, shown: *shown, count, began, deadline, reader: None })
+    }
+
+    /// Has it end when a pipe, a socket or a terminal has no reader any more.
+    #[must_use]
+    pub fn for_reader(self, reader: BorrowedFd<'static>) -> Self {
+        Self { reader: Some(reader), ..self }
     }
 
     /// Shows kicks until there were enough, time is up, or a signal comes.
     ///
     /// # Errors
-    /// The guest's death meanwhile ([`Exit::GuestGone`]); what `show` fails with.
+    /// The guest's death meanwhile ([`Exit::GuestGone`]); the end of the reader; what `show` fails
+    /// with.
     pub fn follow(
         self,
         mut signals: Option<&mut Signals>,
@@ -160,10 +213,10 @@ impl Watch {
                     seen.other += count;
                 }
             }
-            let interrupted = signals.as_mut().and_then(|signals| signals.take()).is_some();
+            seen.interrupted = signals.as_mut().and_then(|signals| signals.take()).is_some();
             let enough = self.count.is_some_and(|count| seen.shown >= count);
             let late = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            if interrupted || enough || late {
+            if seen.interrupted || enough || late {
                 return Ok(seen);
             }
             if !self.guest.is_served() {
@@ -177,11 +230,16 @@ impl Watch {
         let gone = self.guest.gone();
         let mut watched =
             vec![PollFd::new(&self.rung, PollFlags::IN), PollFd::new(&gone, PollFlags::IN)];
+        // Nothing but its end is awaited of it.
+        watched.extend(self.reader.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::empty())));
         watched.extend(signals.map(|signals| PollFd::new(signals, PollFlags::IN)));
         let left = self.deadline.map(|d| d.saturating_duration_since(Instant::now()));
         match poll(&mut watched, left.and_then(|left| Timespec::try_from(left).ok()).as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(Failure::system("wait for kicks", errno)),
+        }
+        if self.reader.and(watched.get(2)).is_some_and(|reader| !reader.revents().is_empty()) {
+            return Err(Failure::reader_gone());
         }
         // Before the kicks are looked at, so that none stays without a signal. Fails only if
         // nothing has come.
