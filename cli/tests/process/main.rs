@@ -4,4 +4,5 @@
 mod environment;
 mod on_model;
 mod output;
+mod reboots;
 mod signals;

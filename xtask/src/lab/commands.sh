@@ -121,7 +121,7 @@ xl destroy c4
 
 # what is refused
 xen-eventfd watch nobody $bell --take >out 2>err
-[ $? = 4 ] && grep -q nobody err
+[ $? = 7 ] && grep -q nobody err
 verdict unknown_domain $? out err
 xen-eventfd watch Domain-0 $bell --take >out 2>err
 [ $? != 0 ] && [ "$(wc -l <err)" = 1 ]
