@@ -119,7 +119,7 @@ fn an_orphan_is_told_with_the_advice_to_reap() {
     assert!(list.contains(&told) && list.contains("`xen-eventfd reap`"), "{list}");
     let orphan = &json(host.path(), &["list"])["orphans"][0];
     assert_eq!((&orphan["domid"], &orphan["server"]), (&dom.0.into(), &server.into()));
-    refused(host.path(), &["show", &dom.0.to_string()], 4, "xen-eventfd reap");
+    refused(host.path(), &["show", &dom.0.to_string()], 7, "xen-eventfd reap");
 }
 
 #[test]
