@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
-use xen_eventfd::{DomId, Domain, Error, Guest, Xen};
+use xen_eventfd::{DomId, Domain, DomainSelector, Error, Guest, Xen};
 use xen_eventfd_host::Call as HostCall;
 
 /// From one look for the guest to the next.
@@ -99,12 +99,11 @@ impl<'a> Awaited<'a> {
     }
 
     fn find(&self, xen: &Xen) -> Result<Domain, Error> {
-        let Some(known) = &self.known else { return xen.find(self.word) };
-        let named = known.name.as_deref() == Some(self.word);
-        let same = |domain: &Domain| match named {
-            true => domain.name == known.name,
-            false => domain.uuid.is_some() && domain.uuid == known.uuid,
+        let uuid = match (&self.known, self.word.parse()?) {
+            (Some(known), DomainSelector::Number(_)) => &known.uuid,
+            _ => return xen.find(self.word),
         };
+        let same = |domain: &Domain| domain.uuid.is_some() && domain.uuid == *uuid;
         let domains = xen.host().domains()?;
         domains.into_iter().find(same).ok_or_else(|| Error::UnknownDomain(self.word.to_owned()))
     }
@@ -159,7 +158,9 @@ impl<'a> Awaited<'a> {
             }
             _ => false,
         };
-        waits && (is_gone(why) || incomplete())
+        // The old guest may still be listed beside the new one.
+        let two = self.known.is_some() && matches!(why, Error::AmbiguousName { .. });
+        waits && (is_gone(why) || two || incomplete())
     }
 
     fn failure(&self, why: Error) -> Failure {
