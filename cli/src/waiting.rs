@@ -16,6 +16,9 @@ use xen_eventfd_host::Call as HostCall;
 
 /// From one look for the guest to the next.
 const INTERVAL: Duration = Duration::from_millis(200);
+/// The same for a guest that is there and not complete yet: each attempt to take it has all of its ioreq
+/// servers for a moment, in which its device model would find none.
+const INTERVAL_OF_ATTEMPTS: Duration = Duration::from_secs(1);
 /// How long a guest may be there and not be complete: its vCPUs come after its name.
 const UNDER_CONSTRUCTION: Duration = Duration::from_secs(60);
 
@@ -79,7 +82,8 @@ impl<'a> Awaited<'a> {
                 waits();
                 told = true;
             }
-            let interval = left.map_or(INTERVAL, |left| left.min(INTERVAL));
+            let interval = if is_gone(&why) { INTERVAL } else { INTERVAL_OF_ATTEMPTS };
+            let interval = left.map_or(interval, |left| left.min(interval));
             if let Some(caught) = pause(signals.as_deref_mut(), None, interval)? {
                 return Ok(Came::Signal(caught));
             }
@@ -123,7 +127,12 @@ impl<'a> Awaited<'a> {
                 Ok(()) => return Ok(Some(Came::Guest(guest.clone(), handover))),
                 Err(refused) => refused,
             };
-            if !guest.is_served() || is_gone(&error) {
+            // A port that is not there is refused in the same way as a guest that is not.
+            let died = match &error {
+                Error::GuestDied(_) => true,
+                error => !channel && is_gone(error),
+            };
+            if died || !guest.is_served() {
                 return Ok(None);
             }
             // The guest allocates its event channels when its driver starts.

@@ -209,7 +209,6 @@ fn the_unit_lives_through_a_start_before_its_guest_and_reboots() {
         OnModel::start_as(&words, PLAIN, |command| _ = command.env_remove("ON_MODEL_GUEST"));
     for (life, dom) in ["1", "2"].into_iter().enumerate() {
         assert_eq!(service.order("create web"), dom);
-        allocate_the_fifth(&mut service, dom);
         lives(&service, life + 1);
         assert_eq!(service.order(&format!("kick {dom} 0")), "done");
         until("the kick has arrived", || service.text("kicks").lines().count() == life + 1);
