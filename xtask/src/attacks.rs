@@ -1,5 +1,5 @@
-//! Attacks on our own code: all orders of its threads, bytes that nobody would write, sanitizers,
-//! proofs; and how much of it the tests reach. `docs/attacks.md` says what each is good for.
+//! Attacks on our own code: all orders of its threads, bytes that nobody would write, sanitizers;
+//! and how much of it the tests reach. `docs/attacks.md` says what each is good for.
 //!
 //! What cannot be had on a machine is skipped, and said to be.
 
@@ -24,16 +24,4 @@ pub(crate) fn loom() -> Result<Tally> {
         .arg(target().join("loom"))
         .env("RUSTFLAGS", "--cfg loom");
     counts::run(step)
-}
-
-/// Proves the core's harnesses, where Kani is installed. It comes from outside the registry, so
-/// nothing installs it here.
-pub(crate) fn kani() -> Result<Tally> {
-    if !Step::cargo("kani --version").quietly()?.ok {
-        println!(
-            "  skipped: Kani, which is not installed (`cargo install kani-verifier`, `cargo kani setup`)"
-        );
-        return Ok(Tally::default());
-    }
-    Step::cargo("kani --package xen-eventfd-core").check()
 }

@@ -35,8 +35,6 @@ enum Command {
     Coverage,
     /// Bytes that no person would write, for everything that is parsed
     Fuzz(attacks::Fuzz),
-    /// Proofs of the core, with Kani
-    Kani,
     /// What a kick and a call cost, on real Xen, counted in instructions
     Bench(bench::Arguments),
     /// Guests and backends that mean harm, a million accesses of them, and a neighbour beside them
@@ -47,7 +45,7 @@ enum Command {
     Lab(lab::Arguments),
     /// The engine's threads, in every order in which they can meet
     Loom,
-    /// The tests under AddressSanitizer and ThreadSanitizer, and under Miri
+    /// The tests under AddressSanitizer and ThreadSanitizer
     Sanitize(attacks::Sanitize),
     /// Guests, engines and registrations come and go for minutes: nothing is left
     Soak(soak::Arguments),
@@ -66,7 +64,6 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Coverage => judged(attacks::coverage()),
         Command::Fuzz(arguments) => judged(attacks::fuzz(&arguments)),
-        Command::Kani => judged(attacks::kani()),
         Command::Loom => judged(attacks::loom()),
         Command::Sanitize(arguments) => judged(attacks::sanitize(&arguments)),
         Command::Soak(arguments) => judged(soak::run(&arguments)),

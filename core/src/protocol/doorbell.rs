@@ -169,59 +169,6 @@ impl Doorbell {
     }
 }
 
-/// For all registrations and kicks that there can be.
-#[cfg(kani)]
-mod proofs {
-    use super::*;
-
-    fn any_space() -> Space {
-        if kani::any() {
-            Space::Mmio
-        } else {
-            Space::Pio
-        }
-    }
-
-    fn any_width() -> Width {
-        let width = Width::new(kani::any());
-        kani::assume(width.is_some());
-        width.unwrap_or(Width::One)
-    }
-
-    fn any_filter() -> Filter {
-        match kani::any::<u8>() {
-            0 => Filter::Value { width: any_width(), value: kani::any(), mask: kani::any() },
-            1 => Filter::Width(any_width()),
-            2 => Filter::Any { span: kani::any() },
-            _ => Filter::Fallback { span: kani::any() },
-        }
-    }
-
-    #[kani::proof]
-    fn a_doorbell_claims_all_bytes_of_what_it_takes() {
-        let kick = Kick::new(any_space(), kani::any(), any_width(), kani::any());
-        let Ok(doorbell) = Doorbell::new(any_space(), kani::any(), any_filter()) else { return };
-        let bytes = doorbell.bytes();
-        assert!(bytes.first() <= bytes.last() && bytes.last() <= bytes.space().last());
-        assert!(bytes.last() - bytes.first() < 8);
-        if doorbell.takes(&kick) {
-            let last = u64::from(kick.access.width.bytes()) - 1;
-            assert!(kick.access.addr == bytes.first() && last <= bytes.last() - bytes.first());
-            assert!(bytes.meet(&kick.access));
-        }
-    }
-
-    #[kani::proof]
-    fn a_value_that_is_taken_can_be_written() {
-        let width = any_width();
-        let filter = Filter::Value { width, value: kani::any(), mask: kani::any() };
-        let (space, addr) = (any_space(), kani::any());
-        let Ok(doorbell) = Doorbell::new(space, addr, filter) else { return };
-        let Filter::Value { value, .. } = doorbell.filter() else { return };
-        assert!(doorbell.takes(&Kick::new(space, addr, width, value)));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -216,42 +216,6 @@ impl Request {
     }
 }
 
-/// For all slots that there can be; `docs/attacks.md` says how to run them.
-#[cfg(kani)]
-mod proofs {
-    use super::*;
-
-    fn any_slot() -> Ioreq {
-        Ioreq {
-            addr: kani::any(),
-            data: kani::any(),
-            count: kani::any(),
-            size: kani::any(),
-            vp_eport: kani::any(),
-            pad: kani::any(),
-            flags: kani::any(),
-            kind: kani::any(),
-        }
-    }
-
-    #[kani::proof]
-    fn what_is_decoded_lies_in_its_space_and_its_width() {
-        let slot = any_slot();
-        let access = match Request::decode(&slot) {
-            Request::Kick(kick) => {
-                assert!(slot.flags & DIR_READ == 0);
-                assert!(kick.value == slot.data & kick.access.width.mask());
-                kick.access
-            }
-            Request::Read(access) => access,
-            Request::Broadcast | Request::Odd { .. } => return,
-        };
-        assert!(slot.flags & DATA_IS_PTR == 0 && slot.count == 1);
-        assert!(u32::from(access.width.bytes()) == slot.size && access.addr == slot.addr);
-        assert!(access.addr <= access.space.last() - (u64::from(access.width.bytes()) - 1));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -245,34 +245,6 @@ fn level(byte: u8) -> Result<bool, Invalid> {
     }
 }
 
-/// For all bytes that a caller can pass.
-#[cfg(kani)]
-mod proofs {
-    use super::*;
-
-    #[kani::proof]
-    fn no_struct_makes_anything_panic() {
-        let _ = IrqFd::read(&kani::any());
-        let Ok(request) = IoEventFd::read(&kani::any()) else { return };
-        if let Ok(doorbell) = request.doorbell() {
-            assert!(doorbell.bytes().first() >= QUEUE_NOTIFY);
-            assert!(request.vcpus >= 1 && request.vcpus <= MAX_VCPUS);
-        }
-    }
-
-    /// The longest operation is 24 bytes; what follows is not looked at.
-    #[kani::proof]
-    fn only_interrupts_are_raised() {
-        let bytes: [u8; 32] = kani::any();
-        let len: usize = kani::any();
-        kani::assume(len <= bytes.len());
-        let Some(bytes) = bytes.get(..len) else { return };
-        if let Ok(operation) = Operation::read(bytes) {
-            assert!(operation.irq().check().is_ok());
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::ioreq::Kick;

@@ -187,27 +187,6 @@ impl Slot {
     }
 }
 
-/// For all states and requests, with nobody else at the slot; loom has the others.
-#[cfg(kani)]
-mod proofs {
-    use super::*;
-
-    #[kani::proof]
-    fn a_slot_moves_forward_and_only_if_it_waits() {
-        let slot = Slot::default();
-        slot.data.store(kani::any(), Ordering::Relaxed);
-        slot.size.store(kani::any(), Ordering::Relaxed);
-        slot.kind.store(kani::any(), Ordering::Relaxed);
-        slot.flags.store(kani::any(), Ordering::Relaxed);
-        let before = slot.state();
-        let sweeps: bool = kani::any();
-        let done = if sweeps { slot.sweep() } else { slot.serve(|_| kani::any()) };
-        let waited = before == State::Ready || (sweeps && before == State::InProcess);
-        assert!(done.is_some() == waited);
-        assert!(slot.state() == if waited { State::Answered } else { before });
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::ioreq::{Kick, Space, Width, COPY};

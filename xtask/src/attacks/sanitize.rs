@@ -26,8 +26,6 @@ pub(crate) enum Instrument {
     Address,
     /// Data races
     Thread,
-    /// Undefined behaviour, by interpretation: the core alone, which calls no kernel
-    Miri,
 }
 
 /// What runs: the parts with unsafe code or threads, and what they stand on.
@@ -45,7 +43,6 @@ pub(crate) fn sanitize(arguments: &Arguments) -> Result<Tally> {
             tally += match instrument {
                 Instrument::Address => address()?,
                 Instrument::Thread => thread()?,
-                Instrument::Miri => miri()?,
             };
         }
     }
@@ -166,17 +163,4 @@ fn furnish(folder: &Path, sysroot: &Path, library: &Path) -> Result<PathBuf> {
     fs::write(&program, format!("#!/bin/sh\nexec {} --sysroot {} \"$@\"\n", words[0], words[1]))?;
     fs::set_permissions(&program, Permissions::from_mode(0o755))?;
     Ok(program)
-}
-
-fn miri() -> Result<Tally> {
-    let nightly = tool::toolchain("nightly").unwrap_or_default();
-    if nightly.is_empty() || !cargo_of(&nightly).words("miri --version").quietly()?.ok {
-        println!(
-            "  skipped: Miri, whose component is not installed (`rustup +nightly component add miri rust-src`)"
-        );
-        return Ok(Tally::default());
-    }
-    // Proptest wants a clock and files, and the exhaustive tests would take days.
-    let step = cargo_of(&nightly).words("miri test --locked --package xen-eventfd-core --lib");
-    counts::run(step.arg("--target-dir").arg(target().join("miri")))
 }
