@@ -9,8 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-
-use crate::base64;
+use base64::prelude::*;
 
 /// Longer scripts belong into the payload: the serial port's buffer in dom0 is not endless.
 const LONGEST_SCRIPT: usize = 24 * 1024;
@@ -95,7 +94,7 @@ impl Commands {
         );
         self.id += 1;
         let seconds = timeout.as_secs().max(1);
-        let line = format!("run {} {seconds} {}\n", self.id, base64::encode(script.as_bytes()));
+        let line = format!("run {} {seconds} {}\n", self.id, BASE64_STANDARD.encode(script));
         self.send(line.as_bytes())?;
         Ok(self.id)
     }

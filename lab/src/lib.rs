@@ -26,7 +26,6 @@
 
 mod apt;
 mod arch;
-mod base64;
 mod binaries;
 mod boot;
 mod cache;

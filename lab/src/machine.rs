@@ -8,9 +8,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use base64::prelude::*;
 
 use crate::{
-    base64,
     boot::{Boot, Clock},
     commands::{Commands, Heard, Output, Silence, Transcript, Verdict},
     console::Line,
@@ -139,7 +139,9 @@ impl Machine {
     pub fn read_file(&mut self, path: &str) -> Result<Vec<u8>> {
         let output = self.run(&format!("base64 {}", quote(path)), Duration::from_secs(60))?;
         ensure!(output.success(), "dom0's {path} cannot be read: {}", output.text());
-        base64::decode(&output.text()).with_context(|| format!("dom0's {path} came garbled"))
+        let text: Vec<u8> =
+            output.text().bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+        BASE64_STANDARD.decode(text).with_context(|| format!("dom0's {path} came garbled"))
     }
 
     /// What Xen, dom0's kernel and the guests said on Xen's console so far.
