@@ -46,7 +46,8 @@ pub enum End {
 impl Backend {
     /// Starts `command` with the eventfds in place. `helper` is this program's own file: its
     /// `exec` command is what sets LISTEN_PID. `notifies`: the backend is left the variables by
-    /// which it notifies a service manager.
+    /// which it notifies a service manager. `json`: that `command` cannot be started is told as an
+    /// object.
     ///
     /// # Errors
     /// When the helper cannot be started. That `command` cannot is told by its exit code, 126 or
@@ -56,6 +57,7 @@ impl Backend {
         passed: &[Passed],
         command: &[OsString],
         notifies: bool,
+        json: bool,
     ) -> Result<Self, Failure> {
         let failed = |what: &str, error: std::io::Error| {
             let program = command.first().map(OsString::as_os_str).unwrap_or_default();
@@ -65,6 +67,7 @@ impl Backend {
         let mut child = Command::new(helper);
         child
             .arg("exec")
+            .args(json.then_some("--json"))
             .arg("--parent")
             .arg(std::process::id().to_string())
             .args(notifies.then_some("--pass-notify"))

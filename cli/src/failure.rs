@@ -41,6 +41,23 @@ Exit codes:
   141  standard output has no reader any more
 `run` ends with the exit code of its COMMAND, or 128 + n if signal n ended it.";
 
+impl Exit {
+    /// Its name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failed => "failed",
+            Self::Usage => "usage",
+            Self::NoXen => "no-xen",
+            Self::GuestGone => "guest-gone",
+            Self::InUse => "in-use",
+            Self::NotPermitted => "not-permitted",
+            Self::NoGuest => "no-guest",
+            Self::Backend(_) => "command",
+        }
+    }
+}
+
 impl From<Exit> for u8 {
     fn from(exit: Exit) -> Self {
         match exit {

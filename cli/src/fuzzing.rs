@@ -3,6 +3,7 @@
 use crate::arguments::{Arguments, Command};
 use crate::commands::top::lines::{Order, lines, plain};
 use crate::commands::{list, show};
+use crate::quantity::{LONGEST, SHORTEST};
 use crate::rates::rates;
 use crate::served::{Guest, Names};
 use crate::shown;
@@ -24,7 +25,10 @@ pub fn shown(before: &[u8], now: &[u8]) {
     let rates = rates(&before, std::slice::from_ref(&now), Duration::from_millis(100));
     let [guest] = &rates[..] else { panic!("{rates:?}") };
     let told = guest.per_second.map(|all| [all.kicks, all.held, all.odd, all.irqs]);
-    let doorbells = guest.doorbells.iter().flat_map(|of| [of.kicks, of.held, of.odd]);
+    let doorbells = guest
+        .doorbells
+        .iter()
+        .flat_map(|of| [of.per_second.kicks, of.per_second.held, of.per_second.odd]);
     assert!(
         told.into_iter().flatten().chain(doorbells).all(|rate| rate >= 0.0 && rate.is_finite())
     );
@@ -83,7 +87,7 @@ fn taken(arguments: &Arguments, words: &[OsString]) {
             assert!(written(&watch.addr.text) && (1..=8).contains(&watch.addr.span));
         }
         Command::Top(top) => {
-            assert!((0.1..=86_400.0).contains(&top.interval.as_secs_f64()));
+            assert!((SHORTEST..=LONGEST).contains(&top.interval));
             assert_ne!(top.count, Some(0));
         }
         Command::Demo(demo) => assert!((1..=10_000_000).contains(&demo.kicks)),

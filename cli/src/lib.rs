@@ -14,7 +14,9 @@ pub mod failure;
 pub mod fuzzing;
 pub mod handover;
 pub mod inherited;
+pub mod json;
 pub mod output;
+pub mod quantity;
 pub mod rates;
 pub mod served;
 pub mod session;
@@ -23,11 +25,11 @@ pub mod signals;
 pub mod spec;
 pub mod table;
 pub mod terminal;
+mod usage;
 pub mod waiting;
 
 use arguments::Arguments;
 use clap::Parser;
-use failure::{Exit, Failure};
 use session::Session;
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -41,11 +43,17 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// The same, on another host than this machine's Xen: the model, in tests.
 pub fn run_on(words: impl IntoIterator<Item = OsString>, host: Option<Arc<dyn Host>>) -> ExitCode {
-    let arguments = match Arguments::try_parse_from(words) {
-        Ok(arguments) => arguments,
+    let words: Vec<OsString> = words.into_iter().collect();
+    let arguments = match Arguments::try_parse_from(&words) {
+        Ok(arguments) => {
+            output::speak_json(arguments.json);
+            arguments
+        }
         Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Success.into() };
+            output::speak_json(asks_for_json(&words));
+            let exit = usage::tell(&error);
+            output::STDERR.drained(output::PATIENCE);
+            return exit.into();
         }
     };
     let session = Session { host, ..arguments.session() };
@@ -54,7 +62,7 @@ pub fn run_on(words: impl IntoIterator<Item = OsString>, host: Option<Arc<dyn Ho
         Ok(exit) => exit,
         Err(failure) => {
             if !failure.sentence.is_empty() {
-                complain(&failure, session.json);
+                output::complain(&failure);
             }
             failure.exit
         }
@@ -63,13 +71,7 @@ pub fn run_on(words: impl IntoIterator<Item = OsString>, host: Option<Arc<dyn Ho
     exit.into()
 }
 
-/// One sentence; for a machine, one object. Nobody may be left to read it.
-fn complain(failure: &Failure, json: bool) {
-    if json {
-        let exit = u8::from(failure.exit);
-        let object = serde_json::json!({ "error": failure.sentence, "exit": exit });
-        let _ = output::STDERR.push(format!("{object}\n").into_bytes());
-    } else {
-        output::note(&failure.sentence);
-    }
+/// Whether words that are no command line ask for objects: `--json` before the words of a backend.
+fn asks_for_json(words: &[OsString]) -> bool {
+    words.iter().skip(1).take_while(|word| *word != "--").any(|word| word == "--json")
 }

@@ -4,13 +4,23 @@
 //! A result is written by [`put`], which waits for its reader. What is told while an engine serves
 //! goes through [`Background`]: no guest, no backend and no signal waits for a reader.
 
+use crate::failure::Failure;
+use crate::json;
+use core::fmt;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 
 /// Lines that wait for a reader.
 const ROOM: usize = 1024;
@@ -22,9 +32,37 @@ pub static STDOUT: Background = Background::new(rustix::stdio::stdout);
 /// Standard error, for notes and for what the engine tells.
 pub static STDERR: Background = Background::new(rustix::stdio::stderr);
 
-/// Tells a person something, on standard error, as long as it can be written.
+/// Whether standard error has objects instead of prose.
+static JSON: AtomicBool = AtomicBool::new(false);
+
+/// From now on standard error has objects instead of prose, or prose again.
+pub fn speak_json(json: bool) {
+    JSON.store(json, Ordering::Relaxed);
+}
+
+/// Whether standard error has objects instead of prose.
+pub fn speaks_json() -> bool {
+    JSON.load(Ordering::Relaxed)
+}
+
+/// Tells something on standard error, as long as it can be written.
 pub fn note(sentence: &str) {
-    STDERR.push(format!("xen-eventfd: {sentence}\n").into_bytes());
+    tell("note", sentence, &json!({ "message": sentence }));
+}
+
+/// Tells how a command failed, on standard error, as long as it can be written.
+pub fn complain(failure: &Failure) {
+    let Failure { exit, sentence } = failure;
+    let object = json!({ "code": exit.name(), "exit": u8::from(*exit), "error": sentence });
+    tell("error", sentence, &object);
+}
+
+fn tell(kind: &str, sentence: &str, object: &Value) {
+    let line = match speaks_json().then(|| json::line(kind, object)) {
+        Some(Ok(line)) => line,
+        _ => format!("xen-eventfd: {sentence}"),
+    };
+    STDERR.push(format!("{line}\n").into_bytes());
 }
 
 /// Writes all of `bytes`, and waits while there is no room.
@@ -162,6 +200,54 @@ impl Background {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the engine tells, as objects.
+#[derive(Debug)]
+pub struct LogObjects;
+
+impl<S, N> FormatEvent<S, N> for LogObjects
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let Fields { message, others } = fields;
+        let level = event.metadata().level().as_str().to_lowercase();
+        let object = json!({
+            "level": level, "target": event.metadata().target(),
+            "message": message, "fields": others,
+        });
+        writeln!(writer, "{}", json::line("log", &object).map_err(|_| fmt::Error)?)
+    }
+}
+
+/// The fields of an event, as text.
+#[derive(Debug, Default)]
+struct Fields {
+    message: String,
+    others: serde_json::Map<String, Value>,
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let text = format!("{value:?}");
+        match field.name() {
+            "message" => self.message = text,
+            name => _ = self.others.insert(name.to_owned(), text.into()),
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
     }
 }
 

@@ -4,7 +4,7 @@
 //! guest was taken, or its eventfd assigned, between the readings.
 
 use crate::served::{Engine, Guest};
-use crate::shown::{self, Place};
+use crate::shown::{self, Owner, Place};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -18,6 +18,10 @@ pub struct GuestRates {
     pub name: Option<String>,
     /// By whom it is served.
     pub engine: Engine,
+    /// The process that took it.
+    pub owner: Owner,
+    /// Its doorbell server.
+    pub server: Option<u16>,
     /// What the module counts; an engine in userspace does not tell.
     pub per_second: Option<Rates>,
     /// In the order of addresses.
@@ -43,11 +47,18 @@ pub struct DoorbellRates {
     /// Where it listens, and to what.
     #[serde(flatten)]
     pub place: Place,
-    /// Kicks that it took, in a second.
+    /// What happened there.
+    pub per_second: PlaceRates,
+}
+
+/// Events at a doorbell in a second.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct PlaceRates {
+    /// Kicks that it took.
     pub kicks: f64,
-    /// Kicks at its address that no doorbell took, in a second; told by the first at that address.
+    /// Kicks at its address that no doorbell took; told by the first at that address.
     pub held: f64,
-    /// Requests at its address that no doorbell serves, in a second; told likewise.
+    /// Requests at its address that no doorbell serves; told likewise.
     pub odd: f64,
 }
 
@@ -58,6 +69,8 @@ pub fn rates(before: &[Guest], now: &[Guest], elapsed: Duration) -> Vec<GuestRat
             domid: guest.domid,
             name: guest.name.clone(),
             engine: guest.engine,
+            owner: guest.owner.clone(),
+            server: guest.server,
             per_second: None,
             doorbells: vec![],
         };
@@ -115,12 +128,12 @@ fn of_doorbells(
         } else {
             [0; 2]
         };
-        DoorbellRates {
-            place,
+        let per_second = PlaceRates {
             kicks: per_second(since(kicks.take(place), doorbell.kicks), elapsed),
             held: per_second(held, elapsed),
             odd: per_second(odd, elapsed),
-        }
+        };
+        DoorbellRates { place, per_second }
     };
     now.doorbells.iter().map(doorbell).collect()
 }
@@ -214,7 +227,10 @@ mod tests {
         let told = one(&[], now);
         #[expect(clippy::cast_precision_loss, reason = "a rate is read, not reckoned with")]
         let most = MAX as f64 / TWO_SECONDS.as_secs_f64();
-        assert_eq!((told.doorbells[0].held, told.per_second.unwrap().irqs), (most, most));
+        assert_eq!(
+            (told.doorbells[0].per_second.held, told.per_second.unwrap().irqs),
+            (most, most)
+        );
     }
 
     #[test]
@@ -252,7 +268,8 @@ mod tests {
         };
         let before = guest(&(value(1, 10) + &value(2, 20)));
         let now = guest(&(value(2, 26) + &value(3, 8)));
-        let kicks: Vec<f64> = one(&[before], now).doorbells.iter().map(|d| d.kicks).collect();
+        let kicks: Vec<f64> =
+            one(&[before], now).doorbells.iter().map(|d| d.per_second.kicks).collect();
         assert_eq!(kicks, [3.0, 4.0]);
     }
 
@@ -267,7 +284,10 @@ mod tests {
         };
         let (before, now) = (guest(&wildcard(6, 1)), guest(&(value(10, 7) + &wildcard(0, 0))));
         let told = one(&[before], now).doorbells;
-        let told: Vec<_> = told.iter().map(|doorbell| (doorbell.held, doorbell.odd)).collect();
+        let told: Vec<_> = told
+            .iter()
+            .map(|doorbell| (doorbell.per_second.held, doorbell.per_second.odd))
+            .collect();
         assert_eq!(told, [(2.0, 3.0), (0.0, 0.0)]);
     }
 

@@ -13,7 +13,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use xen_eventfd::run_dir::{self, Holder};
-use xen_eventfd::{DomId, DomainSelector, EngineKind};
+use xen_eventfd::{DomId, DomainSelector, EngineKind, Xen};
 use xen_eventfd_host::Host;
 use xen_eventfd_host::linux::LinuxHost;
 
@@ -177,9 +177,23 @@ impl Guest {
         self.shown.as_ref().map(shown::Guest::registrations)
     }
 
-    /// Kicks that signalled an eventfd, if they are counted where we can see them.
-    pub fn kicks(&self) -> Option<u64> {
-        Some(self.shown.as_ref()?.served?.counters.delivered)
+    /// What its doorbells have seen, if that is counted where we can see it.
+    pub fn counters(&self) -> Option<shown::Counters> {
+        Some(self.shown.as_ref()?.served?.counters)
+    }
+
+    /// One that an engine of this process serves.
+    pub fn of_engine(xen: &Xen, guest: &xen_eventfd::Guest) -> Self {
+        let (dom, process) = (guest.dom(), std::fs::read_to_string("/proc/self/comm"));
+        let name = process.unwrap_or_default().trim_end().to_owned();
+        Self {
+            domid: dom.0,
+            name: xen.host().domain(dom).ok().and_then(|domain| domain.name),
+            engine: xen.engine().into(),
+            owner: Owner { pid: std::process::id(), name },
+            server: Some(guest.server().0),
+            shown: None,
+        }
     }
 
     /// Its name, for people.
@@ -259,7 +273,7 @@ mod tests {
             model.domain(xen_eventfd_model::Config::new("guest"));
         }
         let dir = tempfile::tempdir().unwrap();
-        let builder = xen_eventfd::Xen::builder().run_dir(dir.path());
+        let builder = Xen::builder().run_dir(dir.path());
         let xen = builder.open_on(model.client("engine")).unwrap();
         let _guest = xen.guest(DomId(3)).unwrap();
         run_dir::holders(dir.path()).unwrap()
@@ -271,7 +285,10 @@ mod tests {
         let guests = join(vec![shown("native")], vec![], &names);
         let [guest] = &guests[..] else { panic!("{guests:?}") };
         assert_eq!((guest.domid, guest.engine, guest.server), (3, Engine::Kernel, Some(7)));
-        assert_eq!((guest.name.as_deref(), guest.kicks()), (Some("web"), Some(9)));
+        assert_eq!(
+            (guest.name.as_deref(), guest.counters().map(|all| all.delivered)),
+            (Some("web"), Some(9))
+        );
         assert_eq!(guest.owner(), "412 backend");
     }
 
@@ -279,7 +296,10 @@ mod tests {
     fn who_holds_a_lock_serves_in_userspace() {
         let guests = join(vec![], holders(), &NONE);
         let [guest] = &guests[..] else { panic!("{guests:?}") };
-        assert_eq!((guest.domid, guest.engine, guest.kicks()), (3, Engine::Userspace, None));
+        assert_eq!(
+            (guest.domid, guest.engine, guest.counters().map(|all| all.delivered)),
+            (3, Engine::Userspace, None)
+        );
         assert_eq!(guest.owner.pid, std::process::id());
     }
 
@@ -310,7 +330,10 @@ mod tests {
         let both = join(vec![shown("reserved")], holders(), &NONE);
         assert_eq!(both, join(vec![], holders(), &NONE));
         let guests = join(vec![shown("reserved")], vec![], &NONE);
-        assert_eq!((guests[0].engine, guests[0].kicks()), (Engine::Userspace, None));
+        assert_eq!(
+            (guests[0].engine, guests[0].counters().map(|all| all.delivered)),
+            (Engine::Userspace, None)
+        );
     }
 
     #[test]

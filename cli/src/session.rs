@@ -2,6 +2,7 @@
 
 use crate::commands::reap::Found;
 use crate::failure::Failure;
+use crate::json;
 use crate::output::{self, Log};
 use rustix::io::Errno;
 use serde::Serialize;
@@ -68,23 +69,32 @@ impl Session {
             2 => LevelFilter::DEBUG,
             _ => LevelFilter::TRACE,
         };
-        // Fails only if somebody listens already, as in a test.
-        let _ = tracing_subscriber::fmt()
+        let lines = tracing_subscriber::fmt()
             .with_max_level(level)
             .with_writer(|| Log)
             // It would say so on standard error, and panic if that cannot be written.
             .log_internal_errors(false)
             .with_ansi(false)
-            .without_time()
-            .try_init();
+            .without_time();
+        // Fails only if somebody listens already, as in a test.
+        let _ = if self.json {
+            lines.event_format(output::LogObjects).try_init()
+        } else {
+            lines.try_init()
+        };
     }
 
-    /// Prints a result: an object on a line of its own, or prose.
+    /// Prints a result: an object of a type (`docs/json.md`) on a line of its own, or prose.
     ///
     /// # Errors
     /// When standard output cannot be written.
-    pub fn print(&self, object: &impl Serialize, prose: impl FnOnce() -> String) -> Outcome {
-        put(&self.line(object, prose)?)
+    pub fn print(
+        &self,
+        kind: &str,
+        object: &impl Serialize,
+        prose: impl FnOnce() -> String,
+    ) -> Outcome {
+        put(&self.line(kind, object, prose)?)
     }
 
     /// What [`Session::print`] prints.
@@ -93,11 +103,12 @@ impl Session {
     /// When it cannot be said in JSON.
     pub fn line(
         &self,
+        kind: &str,
         object: &impl Serialize,
         prose: impl FnOnce() -> String,
     ) -> Outcome<Vec<u8>> {
         let text = if self.json {
-            serde_json::to_string(object).map_err(|error| Failure::system("write JSON", error))?
+            json::line(kind, object).map_err(|error| Failure::system("write JSON", error))?
         } else {
             prose()
         };

@@ -48,14 +48,14 @@ fn words_that_no_guest_could_carry_out_are_usage() {
         (&["run", "g", "--call", "msi:0:0", "--", "true"], "0xFEE00000"),
         (&["watch", "g", "0xfe000050"], "add --take"),
         (&["watch", "g", "zero", "--take"], "no number"),
-        (&["watch", "g", "0x50", "--take", "--for", "soon"], "no number of seconds"),
+        (&["watch", "g", "0x50", "--take", "--for", "soon"], "is no time"),
         (&["watch", "g", "0x50", "--take", "--for=-1"], "--for"),
-        (&["demo", "--kicks", "0"], "0 is not in"),
-        (&["bench", "--kicks", "0"], "0 is not in"),
+        (&["demo", "--kicks", "0"], "at least 1"),
+        (&["bench", "--kicks", "0"], "at least 1"),
         (&["doctor", "now"], "unexpected argument"),
         (&["list", "all"], "unexpected argument"),
         (&["show"], "required"),
-        (&["top", "--interval", "soon"], "no number of seconds"),
+        (&["top", "--interval", "soon"], "is no time"),
         (&["reap", "1"], "unexpected argument"),
         (&["completion", "cmd"], "invalid value 'cmd'"),
         (&["man", "guard"], "there is no command guard"),
@@ -95,7 +95,7 @@ fn the_demo_loses_nothing() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let demo = json(&output);
     assert_eq!(
-        (&demo["kicks"], &demo["delivered"], &demo["lost"]),
+        (&demo["sent"], &demo["delivered"], &demo["lost"]),
         (&3000.into(), &3000.into(), &0.into())
     );
     let wakeups = |round: &Value| round["vmm_wakeups"].as_u64().unwrap();

@@ -5,6 +5,7 @@
 //! there is no VM exit in it: it compares one version of the engine with another, not Xen with KVM.
 
 use crate::failure::{Exit, Failure};
+use crate::quantity::{COUNT, count_to};
 use crate::session::Session;
 use crate::terminal::nanoseconds;
 use clap::Args;
@@ -28,7 +29,7 @@ use xen_eventfd_model::{Config, Model, Stopped};
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// How many kicks are measured at each size
-    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = COUNT, default_value_t = 5_000, value_parser = count_to::<1_000_000>)]
     pub kicks: u32,
 }
 
@@ -68,7 +69,7 @@ pub struct Report {
 /// Measures.
 pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let report = measure(arguments.kicks)?;
-    session.print(&report, || report.prose())?;
+    session.print("bench", &report, || report.prose())?;
     Ok(Exit::Success)
 }
 

@@ -2,9 +2,10 @@
 
 use crate::arguments;
 use crate::failure::{Exit, Failure};
-use crate::session::put;
+use crate::session::Session;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
+use serde_json::json;
 
 /// Print a completion script for a shell.
 ///
@@ -17,10 +18,11 @@ pub struct Arguments {
 }
 
 /// Prints the script.
-pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let mut script = Vec::new();
     let mut command = arguments::Arguments::command();
     clap_complete::generate(arguments.shell, &mut command, "xen-eventfd", &mut script);
-    put(&script)?;
+    let script = String::from_utf8_lossy(&script).into_owned();
+    session.print("completion", &json!({ "text": script }), || script.clone())?;
     Ok(Exit::Success)
 }

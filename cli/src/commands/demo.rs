@@ -2,10 +2,10 @@
 
 use crate::demo::{DEVICES, Means, QUEUES, Round, VCPUS, play};
 use crate::failure::{Exit, Failure};
+use crate::quantity::{COUNT, count_to};
 use crate::session::Session;
 use crate::terminal::{Style, grouped, nanoseconds};
 use clap::Args;
-use clap::builder::RangedU64ValueParser;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use std::time::Duration;
@@ -18,8 +18,8 @@ use std::time::Duration;
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// How many kicks the guest sends in each round
-    #[arg(long, default_value_t = 20_000, value_parser = RangedU64ValueParser::<u64>::new().range(1..=10_000_000))]
-    pub kicks: u64,
+    #[arg(long, value_name = COUNT, default_value_t = 20_000, value_parser = count_to::<10_000_000>)]
+    pub kicks: u32,
 }
 
 /// The latencies of a round, for a machine.
@@ -52,6 +52,7 @@ pub struct Bucket {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Numbers {
     /// Kicks that the guest sent.
+    #[serde(rename = "sent")]
     pub kicks: u64,
     /// The sum of what the backends read from their eventfds.
     pub delivered: u64,
@@ -89,8 +90,8 @@ const BAR: u64 = 40;
 
 /// Plays both rounds.
 pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    let with = play(Means::Ioeventfd, arguments.kicks)?;
-    let without = play(Means::Vmm, arguments.kicks)?;
+    let with = play(Means::Ioeventfd, arguments.kicks.into())?;
+    let without = play(Means::Vmm, arguments.kicks.into())?;
     let report = Report {
         vcpus: VCPUS,
         devices: DEVICES,
@@ -98,7 +99,7 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         with: Numbers::new(&with),
         without_ioeventfd: Numbers::new(&without),
     };
-    session.print(&report, || report.prose(Style::of_stdout()))?;
+    session.print("demo", &report, || report.prose(Style::of_stdout()))?;
     let lost = report.with.lost != 0 || report.without_ioeventfd.lost != 0;
     Ok(if lost { Exit::Failed } else { Exit::Success })
 }

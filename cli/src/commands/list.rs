@@ -3,6 +3,7 @@
 use crate::failure::{Exit, Failure};
 use crate::served::{Guest, Machine, Orphan};
 use crate::session::Session;
+use crate::shown::Counters;
 use crate::table::{Side, cell, printable, table};
 use clap::Args;
 use serde::Serialize;
@@ -32,7 +33,7 @@ struct Row {
     #[serde(flatten)]
     guest: Guest,
     registrations: Option<usize>,
-    kicks: Option<u64>,
+    counters: Option<Counters>,
 }
 
 /// Lists them.
@@ -42,7 +43,7 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     // First: one that an engine takes meanwhile is then listed as served.
     let orphans = machine.orphans(session, &names)?;
     let report = Report::new(machine.guests(session, &names)?, orphans);
-    session.print(&report, || report.prose())?;
+    session.print("list", &report, || report.prose())?;
     Ok(Exit::Success)
 }
 
@@ -50,8 +51,8 @@ impl Report {
     pub(crate) fn new(guests: Vec<Guest>, mut orphans: Vec<Orphan>) -> Self {
         orphans.retain(|orphan| guests.iter().all(|guest| guest.domid != orphan.domid));
         let row = |guest: Guest| {
-            let (registrations, kicks) = (guest.registrations(), guest.kicks());
-            Row { guest, registrations, kicks }
+            let (registrations, counters) = (guest.registrations(), guest.counters());
+            Row { guest, registrations, counters }
         };
         Self { guests: guests.into_iter().map(row).collect(), orphans }
     }
@@ -73,7 +74,7 @@ impl Report {
             ("REGISTRATIONS", Side::Right),
             ("KICKS", Side::Right),
         ];
-        let row = |Row { guest, registrations, kicks }: &Row| {
+        let row = |Row { guest, registrations, counters }: &Row| {
             vec![
                 guest.domid.to_string(),
                 guest.name(),
@@ -81,7 +82,7 @@ impl Report {
                 guest.owner(),
                 cell(guest.server),
                 cell(*registrations),
-                cell(*kicks),
+                cell(counters.map(|counters| counters.delivered)),
             ]
         };
         table(&heads, &self.guests.iter().map(row).collect::<Vec<_>>())

@@ -2,9 +2,10 @@
 
 use crate::arguments;
 use crate::failure::{Exit, Failure};
-use crate::session::put;
+use crate::session::Session;
 use clap::{Args, Command, CommandFactory};
 use clap_mangen::Man;
+use serde_json::json;
 
 /// Print the man page, or that of a command.
 ///
@@ -16,7 +17,7 @@ pub struct Arguments {
 }
 
 /// Prints the page.
-pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     let mut program = arguments::Arguments::command();
     program.build();
     let page = match &arguments.command {
@@ -25,7 +26,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     };
     let mut text = Vec::new();
     Man::new(page).render(&mut text).map_err(|error| Failure::system("make the page", error))?;
-    put(&text)?;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    session.print("man", &json!({ "text": text }), || text.clone())?;
     Ok(Exit::Success)
 }
 

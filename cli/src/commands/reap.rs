@@ -24,7 +24,7 @@ pub struct Guest {
     /// `swept`, `guest-gone`, `not-ours`, `in-use` or `failed`.
     pub result: &'static str,
     /// Kicks that were answered, and wait for the guest's next engine.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "kept", skip_serializing_if = "Option::is_none")]
     pub kicks: Option<usize>,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,7 +41,7 @@ pub struct Report {
 /// Reaps the run directory once.
 pub(crate) fn run(session: &Session, _: &Arguments) -> Result<Exit, Failure> {
     let report = Report::new(&session.reap()?);
-    session.print(&report, || report.prose())?;
+    session.print("reap", &report, || report.prose())?;
     Ok(if report.failed() { Exit::Failed } else { Exit::Success })
 }
 

@@ -8,12 +8,13 @@
 //! COMMAND finds the eventfds as systemd passes sockets: descriptors 3 and up, LISTEN_FDS of them,
 //! named in LISTEN_FDNAMES (`kick0:kick1:call0`), meant for the process LISTEN_PID.
 
-use super::watch::seconds;
 use crate::backend::{Backend, End, code_of};
 use crate::failure::{Exit, Failure};
 use crate::handover::{Handover, Passed};
 use crate::inherited::close_sockets;
 use crate::output::{PATIENCE, Pushed, STDOUT, note};
+use crate::quantity::{TIME, time};
+use crate::served;
 use crate::session::{Outcome, Session};
 use crate::signals::Signals;
 use crate::spec::{Call, Kick, check_together};
@@ -69,9 +70,9 @@ pub struct Arguments {
     /// An interrupt; raised in the guest when COMMAND signals its eventfd
     #[arg(long = "call", value_name = "CALL")]
     pub calls: Vec<Call>,
-    /// Wait for the guest if it is not there yet, at most so many seconds if told
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true,
-          value_parser = seconds)]
+    /// Wait for the guest if it is not there yet, at most this time if told: 500ms, 2s, 1m; seconds
+    /// without a unit
+    #[arg(long, value_name = TIME, num_args = 0..=1, require_equals = true, value_parser = time)]
     pub wait: Option<Option<Duration>>,
     /// When the guest is gone, wait until it is there again, and start COMMAND afresh
     #[arg(long)]
@@ -86,11 +87,39 @@ pub struct Arguments {
 
 /// What `--json` prints on a line of its own, beside what COMMAND prints.
 #[derive(Debug, Serialize)]
-#[serde(tag = "event", rename_all = "lowercase")]
+#[serde(untagged)]
 enum Event<'a> {
-    Waiting { guest: &'a str },
-    Started { domid: u16, ioreq_server: u16, pid: u32, fds: &'a [Passed] },
-    Ended { exit: u8, guest_gone: bool, counters: Counters },
+    Waiting {
+        guest: &'a str,
+    },
+    Started {
+        #[serde(flatten)]
+        guest: &'a served::Guest,
+        backend: Process,
+        fds: &'a [Passed],
+    },
+    Ended {
+        domid: u16,
+        exit: u8,
+        guest_gone: bool,
+        counters: Counters,
+    },
+}
+
+#[derive(Debug, Serialize)]
+struct Process {
+    pid: u32,
+}
+
+impl Event<'_> {
+    /// Its type in JSON.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Waiting { .. } => "run.waiting",
+            Self::Started { .. } => "run.started",
+            Self::Ended { .. } => "run.ended",
+        }
+    }
 }
 
 /// Runs a backend on this machine's Xen.
@@ -138,7 +167,7 @@ pub fn run_on(
             Came::Signal(caught) => return Ok(Exit::Backend(caught.code())),
         };
         let dom = guest.dom();
-        match serve(guest, handover, session, arguments, helper, signals.as_deref_mut())? {
+        match serve(xen, guest, handover, session, arguments, helper, signals.as_deref_mut())? {
             End::Exited(status) => return Ok(Exit::Backend(code_of(status))),
             End::GuestGone { told: Some(caught) } => return Ok(Exit::Backend(caught.code())),
             End::GuestGone { told: None } => {
@@ -158,6 +187,7 @@ pub fn run_on(
 
 /// Runs the backend once.
 fn serve(
+    xen: &Xen,
     guest: Guest,
     handover: Handover,
     session: &Session,
@@ -166,19 +196,19 @@ fn serve(
     signals: Option<&mut Signals>,
 ) -> Result<End, Failure> {
     let Arguments { command, pass_notify, .. } = arguments;
-    let backend = Backend::start(helper, handover.passed(), command, *pass_notify)?;
-    tell_start(session, &guest, &handover, &backend);
+    let backend = Backend::start(helper, handover.passed(), command, *pass_notify, session.json)?;
+    tell_start(session, xen, &guest, &handover, &backend);
     let end = backend.attend(guest.gone(), signals)?;
     // What the backend signalled last is still raised.
     drop(handover);
-    let counters = guest.counters();
+    let (domid, counters) = (guest.dom().0, guest.counters());
     // Before anything is told: no reader keeps the guest.
     drop(guest);
     let (exit, guest_gone) = match end {
         End::Exited(status) => (Exit::Backend(code_of(status)), false),
         End::GuestGone { .. } => (Exit::GuestGone, true),
     };
-    tell(session, &Event::Ended { exit: exit.into(), guest_gone, counters });
+    tell(session, &Event::Ended { domid, exit: exit.into(), guest_gone, counters });
     Ok(end)
 }
 
@@ -187,7 +217,7 @@ fn tell(session: &Session, event: &Event<'_>) {
     if !session.json {
         return;
     }
-    let Ok(line) = session.line(event, String::new) else { return };
+    let Ok(line) = session.line(event.kind(), event, String::new) else { return };
     match STDOUT.push(line) {
         // Without a reader there is nothing to say.
         Pushed::Taken | Pushed::Failed(Errno::PIPE) => {}
@@ -204,10 +234,12 @@ fn tell_wait(session: &Session, guest: &str) {
 }
 
 /// For people, on standard error, as COMMAND has the other.
-fn tell_start(session: &Session, guest: &Guest, handover: &Handover, backend: &Backend) {
-    let (domid, ioreq_server) = (guest.dom().0, guest.server().0);
+fn tell_start(session: &Session, xen: &Xen, guest: &Guest, handover: &Handover, backend: &Backend) {
     let (pid, fds) = (backend.pid(), handover.passed());
-    tell(session, &Event::Started { domid, ioreq_server, pid, fds });
+    if session.json {
+        let (guest, backend) = (&served::Guest::of_engine(xen, guest), Process { pid });
+        tell(session, &Event::Started { guest, backend, fds });
+    }
     if session.verbose > 0 && !session.json {
         note(&format!("{} through {}, backend is process {pid}", guest.dom(), guest.server()));
         for Passed { name, fd, what, .. } in fds {

@@ -3,7 +3,7 @@
 use crate::failure::{Exit, Failure};
 use crate::served::{Engine, Guest, Machine};
 use crate::session::Session;
-use crate::shown::{self, Channel, Counters, Doorbell, Irq, Served};
+use crate::shown::{self, Channel, Counters, Doorbell, Irq, Served, Waiting};
 use crate::table::{Side, cell, table};
 use clap::Args;
 use serde::Serialize;
@@ -26,7 +26,15 @@ pub struct Arguments {
 pub(crate) struct Report {
     #[serde(flatten)]
     guest: Guest,
-    /// What the module tells.
+    registrations: Option<usize>,
+    counters: Option<Counters>,
+    vcpus: Option<u32>,
+    /// What the module tells, if it serves the guest.
+    doorbells: Option<Vec<Doorbell>>,
+    waiting: Option<Vec<Waiting>>,
+    irqs: Option<Vec<Irq>>,
+    channels: Option<Vec<Channel>>,
+    #[serde(skip)]
     module: Option<shown::Guest>,
 }
 
@@ -45,17 +53,30 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         return Err(Failure::new(Exit::NoGuest, sentence));
     };
     let report = Report::new(guest);
-    session.print(&report, || report.prose())?;
+    session.print("show", &report, || report.prose())?;
     Ok(Exit::Success)
 }
 
 impl Report {
     pub(crate) fn new(mut guest: Guest) -> Self {
-        Self { module: guest.shown.take(), guest }
+        let (registrations, counters) = (guest.registrations(), guest.counters());
+        let module = guest.shown.take();
+        let shown = module.as_ref();
+        Self {
+            registrations,
+            counters,
+            vcpus: shown.and_then(|shown| shown.served).map(|served| served.vcpus),
+            doorbells: shown.map(|shown| shown.doorbells.clone()),
+            waiting: shown.map(|shown| shown.waiting.clone()),
+            irqs: shown.map(|shown| shown.irqs.clone()),
+            channels: shown.map(|shown| shown.channels.clone()),
+            guest,
+            module,
+        }
     }
 
     pub(crate) fn prose(&self) -> String {
-        let Self { guest, module } = self;
+        let Self { guest, module, .. } = self;
         let mut facts = vec![
             ("domain", guest.domid.to_string()),
             ("name", guest.name()),

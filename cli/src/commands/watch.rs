@@ -2,6 +2,8 @@
 
 use crate::failure::{Exit, Failure};
 use crate::output::{PATIENCE, Pushed, STDOUT, note};
+use crate::quantity::{COUNT, TIME, count, time};
+use crate::served;
 use crate::session::{Outcome, Session, unwritten};
 use crate::signals::Signals;
 use crate::spec::Watched;
@@ -11,7 +13,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use xen_eventfd::{Doorbell, Error, Fallback, Guest, Kick, Missed, Space, Xen};
+use xen_eventfd::{DomId, Doorbell, Error, Fallback, Guest, Kick, Missed, Space, Xen};
 
 /// Take a guest's doorbell and print its kicks as they come.
 ///
@@ -35,10 +37,10 @@ pub struct Arguments {
     #[arg(long)]
     pub take: bool,
     /// End after so many kicks
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = COUNT, value_parser = count)]
     pub count: Option<u64>,
-    /// End after so many seconds
-    #[arg(long = "for", value_name = "SECONDS", value_parser = seconds)]
+    /// End after this time: 500ms, 2s, 1m; seconds without a unit
+    #[arg(long = "for", value_name = TIME, value_parser = time)]
     pub duration: Option<Duration>,
 }
 
@@ -49,11 +51,14 @@ pub struct Line {
     pub time: f64,
     /// When they were seen, in seconds since the watch began.
     pub after: f64,
+    /// The guest's number.
+    pub domid: u16,
     /// `mmio` or `pio`.
     pub space: &'static str,
     /// The address.
     pub addr: u64,
     /// Bytes written.
+    #[serde(rename = "len")]
     pub width: u8,
     /// What was written.
     pub value: u64,
@@ -75,12 +80,12 @@ pub struct Seen {
     pub interrupted: bool,
 }
 
-/// What `--json` prints, a line each.
+/// The same, for a machine.
 #[derive(Debug, Serialize)]
-#[serde(tag = "event", rename_all = "lowercase")]
-enum Event<'a> {
-    Kick(&'a Line),
-    Ended(Seen),
+struct Ended {
+    domid: u16,
+    #[serde(flatten)]
+    seen: Seen,
 }
 
 /// From one look for room to the next.
@@ -90,7 +95,9 @@ const TICK: Duration = Duration::from_millis(50);
 pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     check(arguments)?;
     let mut signals = Signals::that_end()?;
-    let watch = Watch::start(&session.open()?, arguments)?;
+    let xen = session.open()?;
+    let watch = Watch::start(&xen, arguments)?;
+    let (domid, guest) = (watch.guest.dom().0, served::Guest::of_engine(&xen, &watch.guest));
     if !session.json {
         note(&format!(
             "{} of {} is taken from whoever served it; end with Ctrl-C",
@@ -101,13 +108,15 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     // Readable when a signal came that ends the watch.
     let interrupt = signals.as_fd().try_clone_to_owned();
     let interrupt = interrupt.map_err(|error| Failure::system("wait for signals", error))?;
-    let print = |event: &Event<'_>, prose: &dyn Fn() -> String| {
-        print(&session.line(event, prose)?, &interrupt)
-    };
-    let mut seen =
-        watch.follow(Some(&mut signals), |line| print(&Event::Kick(line), &|| line.prose()))?;
     if session.json {
-        print(&Event::Ended(seen), &String::new)?;
+        print(&session.line("watch.started", &guest, String::new)?, &interrupt)?;
+    }
+    let mut seen = watch.follow(Some(&mut signals), |line| {
+        print(&session.line("watch.kick", line, || line.prose())?, &interrupt)
+    })?;
+    if session.json {
+        let ended = Ended { domid, seen };
+        print(&session.line("watch.ended", &ended, String::new)?, &interrupt)?;
     } else {
         note(&seen.prose());
     }
@@ -208,7 +217,7 @@ impl Watch {
             for (kick, count) in kicks {
                 if self.shown.takes(&kick) {
                     seen.shown += count;
-                    show(&Line::new(&kick, count, self.began))?;
+                    show(&Line::new(self.guest.dom(), &kick, count, self.began))?;
                 } else {
                     seen.other += count;
                 }
@@ -249,7 +258,7 @@ impl Watch {
 }
 
 impl Line {
-    fn new(kick: &Kick, count: u64, began: Instant) -> Self {
+    fn new(dom: DomId, kick: &Kick, count: u64, began: Instant) -> Self {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         let space = match kick.access.space {
             Space::Mmio => "mmio",
@@ -257,7 +266,7 @@ impl Line {
         };
         let (addr, width) = (kick.access.addr, kick.access.width.bytes());
         let after = began.elapsed().as_secs_f64();
-        Self { time, after, space, addr, width, value: kick.value, count }
+        Self { time, after, domid: dom.0, space, addr, width, value: kick.value, count }
     }
 
     fn prose(&self) -> String {
@@ -279,10 +288,4 @@ impl Seen {
         }
         text + "; the doorbell is given back"
     }
-}
-
-/// A number of seconds.
-pub(crate) fn seconds(word: &str) -> Result<Duration, String> {
-    let seconds: f64 = word.parse().map_err(|_| format!("{word} is no number of seconds"))?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }

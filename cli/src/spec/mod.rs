@@ -15,6 +15,7 @@ mod number;
 
 pub use call::Call;
 pub use kick::{ANY_SPAN, Kick, Place, Watched, check_together};
+pub(crate) use number::number;
 
 /// What is wrong with a word of the user's, and how to write it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

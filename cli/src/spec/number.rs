@@ -3,7 +3,7 @@
 use super::Wrong;
 
 /// A number that fits `T`; `what` names it for the user.
-pub(super) fn number<T: TryFrom<u64>>(what: &str, word: &str) -> Result<T, Wrong> {
+pub(crate) fn number<T: TryFrom<u64>>(what: &str, word: &str) -> Result<T, Wrong> {
     let (digits, radix) = match word.strip_prefix("0x").or_else(|| word.strip_prefix("0X")) {
         Some(digits) => (digits, 16),
         None => (word, 10),

@@ -2,6 +2,7 @@
 //! guest reboots. The guest is one of a model that lives in the process (`examples/on_model.rs`).
 
 mod environment;
+mod json;
 mod on_model;
 mod output;
 mod reboots;

@@ -237,12 +237,15 @@ fn watch_keeps_what_was_ignored_and_does_not_stop() {
     for signal in [Signal::HUP, Signal::INT, Signal::TSTP, Signal::TTIN, Signal::TTOU] {
         watch.signal(signal);
     }
+    let mut started = String::new();
+    out.read_line(&mut started).unwrap();
+    assert!(started.contains("watch.started"), "{started}");
     // One that is shown on the way to an end, and one that is not.
     for value in ["6", "7"] {
         assert_eq!(watch.order(&format!("kick 1 {value}")), "done");
         let mut line = String::new();
         out.read_line(&mut line).unwrap();
-        assert!(line.contains(&format!("\"value\":{value}")), "{line}");
+        assert!(line.contains(&format!("\"value\":\"0x{value}\"")), "{line}");
     }
 }
 

@@ -59,7 +59,7 @@ xen-eventfd watch "$(xl domid c1)" $bell --take >out2 2>err2
 [ $? = 5 ] && grep -q "process $watcher" err2
 verdict second_engine $? out2 err2
 xl unpause c1
-wait $watcher && grep -q '"value":5' out && grep -q '"value":7' out
+wait $watcher && grep -q '"value":"0x5"' out && grep -q '"value":"0x7"' out
 verdict watch $? out err
 within 20 done_by c1
 verdict watch_lets_go $? /var/log/xen/console/guest-c1.log
@@ -166,7 +166,7 @@ served c5
 kill -9 $(pidof xen-eventfd)
 xl unpause c5
 usleep 300000
-xen-eventfd watch c5 $bell --take --count 1 --json >out 2>err && grep -q '"value":7' out
+xen-eventfd watch c5 $bell --take --count 1 --json >out 2>err && grep -q '"value":"0x7"' out
 verdict inherits_a_kick $? out err
 within 20 done_by c5
 verdict frees_an_orphan $? /var/log/xen/console/guest-c5.log

@@ -184,7 +184,7 @@ fn demo() -> Result<Tally> {
 fn judge_demo(json: &str) -> Result<String> {
     let demo: Value = serde_json::from_str(json).context("the demo's JSON cannot be read")?;
     let number = |name: &str| demo[name].as_u64().with_context(|| format!("no {name} in {demo}"));
-    let (kicks, delivered, lost) = (number("kicks")?, number("delivered")?, number("lost")?);
+    let (kicks, delivered, lost) = (number("sent")?, number("delivered")?, number("lost")?);
     let wakeups = number("vmm_wakeups")?;
     let said = format!("{kicks} kicks, {delivered} delivered, {lost} lost, {wakeups} VMM wake-ups");
     if kicks == 0 || delivered != kicks || lost != 0 {
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn a_demo_that_loses_something_fails() {
         let json = |delivered: u32, lost: u32| {
-            format!(r#"{{"kicks":9,"delivered":{delivered},"lost":{lost},"vmm_wakeups":2}}"#)
+            format!(r#"{{"sent":9,"delivered":{delivered},"lost":{lost},"vmm_wakeups":2}}"#)
         };
         assert!(judge_demo(&json(9, 0)).is_ok());
         assert!(judge_demo(&json(8, 1)).is_err());

@@ -46,6 +46,7 @@ pub enum Standing {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
     /// What.
+    #[serde(rename = "check")]
     pub name: &'static str,
     /// How it stands.
     pub standing: Standing,
@@ -81,7 +82,7 @@ pub(crate) fn run(session: &Session, _: &Arguments) -> Result<Exit, Failure> {
         probe: session.builder().probe(),
     };
     let report = machine.examine();
-    session.print(&report, || report.prose())?;
+    session.print("doctor", &report, || report.prose())?;
     Ok(if report.picked.engine.is_some() { Exit::Success } else { Exit::NoXen })
 }
 

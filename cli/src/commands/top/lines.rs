@@ -1,6 +1,6 @@
 //! Rates as lines: one for each guest, one for each of its doorbells below it.
 
-use crate::rates::{GuestRates, Rates};
+use crate::rates::{GuestRates, PlaceRates, Rates};
 use crate::served::Engine;
 use crate::shown::Place;
 use crate::table::{NOTHING, Side, printable, table};
@@ -97,15 +97,22 @@ fn of_guest(guest: &GuestRates, order: Order) -> Vec<Line> {
     let mut lines = vec![Line { subject: (guest.domid, None), cells }];
     let mut doorbells = guest.doorbells.clone();
     match order {
-        Order::Kicks => doorbells.sort_by(|one, other| other.kicks.total_cmp(&one.kicks)),
-        Order::Held => doorbells.sort_by(|one, other| other.held.total_cmp(&one.held)),
-        Order::Odd => doorbells.sort_by(|one, other| other.odd.total_cmp(&one.odd)),
+        Order::Kicks => {
+            doorbells.sort_by(|one, other| other.per_second.kicks.total_cmp(&one.per_second.kicks))
+        }
+        Order::Held => {
+            doorbells.sort_by(|one, other| other.per_second.held.total_cmp(&one.per_second.held))
+        }
+        Order::Odd => {
+            doorbells.sort_by(|one, other| other.per_second.odd.total_cmp(&one.per_second.odd))
+        }
         Order::Dom | Order::Irqs => {}
     }
     lines.extend(doorbells.into_iter().map(|doorbell| {
         let place = format!("  {}", doorbell.place.brief());
         let mut cells = vec![String::new(), place];
-        cells.extend([doorbell.kicks, doorbell.held, doorbell.odd].map(rate));
+        let PlaceRates { kicks, held, odd } = doorbell.per_second;
+        cells.extend([kicks, held, odd].map(rate));
         cells.resize(HEADS.len(), String::new());
         Line { subject: (guest.domid, Some(doorbell.place)), cells }
     }));
@@ -121,13 +128,13 @@ fn rate(rate: f64) -> String {
 pub(super) mod tests {
     use super::*;
     use crate::rates::DoorbellRates;
-    use crate::shown::Takes;
+    use crate::shown::{Owner, Takes};
     use xen_eventfd::Space;
 
     fn doorbell(value: u64, kicks: f64) -> DoorbellRates {
         let takes = Takes::Value { value, mask: 0xFF };
         let place = Place { space: Space::Mmio, addr: 0x50, len: 4, takes };
-        DoorbellRates { place, kicks, held: 0.0, odd: 0.0 }
+        DoorbellRates { place, per_second: PlaceRates { kicks, ..PlaceRates::default() } }
     }
 
     /// One that is busy, one that holds kicks, one of userspace.
@@ -136,6 +143,8 @@ pub(super) mod tests {
             domid,
             name: Some(name.to_owned()),
             engine: if per_second.is_some() { Engine::Kernel } else { Engine::Userspace },
+            owner: Owner { pid: 412, name: "backend".to_owned() },
+            server: Some(7),
             per_second,
             doorbells,
         };
@@ -176,8 +185,7 @@ pub(super) mod tests {
         guest.doorbells = (0..)
             .zip(counts)
             .map(|(value, (kicks, held, odd))| DoorbellRates {
-                held,
-                odd,
+                per_second: PlaceRates { kicks, held, odd },
                 ..doorbell(value, kicks)
             })
             .collect();

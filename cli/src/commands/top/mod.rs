@@ -6,14 +6,13 @@
 pub mod lines;
 pub mod screen;
 
-use crate::commands::watch::seconds;
 use crate::failure::{Exit, Failure};
+use crate::quantity::{COUNT, TIME, count, time};
 use crate::rates::{GuestRates, rates};
 use crate::served::{Guest, Machine, Names};
 use crate::session::{Outcome, Session};
 use crate::signals::Signals;
 use clap::Args;
-use clap::builder::RangedU64ValueParser;
 use lines::{Order, plain};
 use ratatui::crossterm::event;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -31,14 +30,14 @@ use std::time::{Duration, Instant};
 /// counters to itself; its guests are named.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Seconds from one reading to the next
-    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
+    /// From one reading to the next: 500ms, 2s, 1m; seconds without a unit
+    #[arg(long, value_name = TIME, default_value = "1", value_parser = time)]
     pub interval: Duration,
     /// Print a table for each interval, as is done where there is no terminal
     #[arg(long)]
     pub plain: bool,
     /// End after so many intervals
-    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
+    #[arg(long, value_name = COUNT, value_parser = count)]
     pub count: Option<u64>,
     /// Where to look
     #[command(flatten)]
@@ -153,8 +152,9 @@ fn in_lines(session: &Session, mut meter: Meter<'_>) -> Outcome {
     while !meter.is_over() && meter.wait(false)? == Woken::Due {
         let (elapsed, guests) = meter.read()?;
         let report = Report { seconds: elapsed.as_secs_f64(), guests: &guests };
-        session
-            .print(&report, || format!("{}{}", if first { "" } else { "\n" }, plain(&guests)))?;
+        session.print("top", &report, || {
+            format!("{}{}", if first { "" } else { "\n" }, plain(&guests))
+        })?;
         first = false;
     }
     Ok(())
@@ -179,14 +179,4 @@ fn on_screen(mut meter: Meter<'_>) -> Outcome {
         }
     }
     Ok(())
-}
-
-/// A tenth of a second to a day.
-fn interval(word: &str) -> Result<Duration, String> {
-    let interval = seconds(word)?;
-    if (Duration::from_millis(100)..=Duration::from_secs(86_400)).contains(&interval) {
-        Ok(interval)
-    } else {
-        Err("an interval is 0.1 to 86400 seconds".to_owned())
-    }
 }

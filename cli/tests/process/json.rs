@@ -1,0 +1,289 @@
+//! Whatever comes of a command with `--json` is an object of the documented schema.
+
+use crate::on_model::{OnModel, until};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use xen_eventfd_cli::json::{GREATEST, SCHEMA};
+
+const KICK: &str = "mmio:0xfe000050:4:3";
+
+/// The schema, and which types have been seen.
+struct Schema {
+    schema: Value,
+    seen: BTreeSet<String>,
+}
+
+impl Schema {
+    fn load() -> Self {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/json.schema.json");
+        let schema = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+        Self { schema, seen: BTreeSet::new() }
+    }
+
+    /// The types of objects.
+    fn types(&self) -> BTreeSet<String> {
+        let all = self.schema["oneOf"].as_array().unwrap().iter();
+        all.map(|one| one["$ref"].as_str().unwrap().rsplit('/').next().unwrap().to_owned())
+            .collect()
+    }
+
+    /// Each line is an object of the schema. Returns their types.
+    fn lines(&mut self, text: &str) -> Vec<String> {
+        text.lines().map(|line| self.line(line)).collect()
+    }
+
+    fn line(&mut self, line: &str) -> String {
+        let object: Value =
+            serde_json::from_str(line).unwrap_or_else(|why| panic!("{why}: {line}"));
+        assert_eq!(object["schema"], SCHEMA, "{line}");
+        let kind = object["type"].as_str().unwrap_or_else(|| panic!("no type: {line}")).to_owned();
+        assert!(self.types().contains(&kind), "{kind:?} is not documented: {line}");
+        self.check(&kind, &object, &self.schema["$defs"][&kind]);
+        self.seen.insert(kind.clone());
+        kind
+    }
+
+    /// The part of JSON Schema that the file uses. A member that it does not name is one too many.
+    fn check(&self, place: &str, value: &Value, schema: &Value) {
+        let wrong = |why: &str| panic!("{place} is {value}, {why}: {schema}");
+        if let Some(reference) = schema["$ref"].as_str() {
+            let name = reference.strip_prefix("#/$defs/").unwrap();
+            return self.check(place, value, &self.schema["$defs"][name]);
+        }
+        if let Some(either) = schema["oneOf"].as_array() {
+            let [schema, null] = &either[..] else { panic!("{schema}") };
+            assert_eq!(null["type"], "null");
+            if !value.is_null() {
+                self.check(place, value, schema);
+            }
+            return;
+        }
+        if let Some(only) = schema.get("const") {
+            assert_eq!(value, only, "{place}");
+            return;
+        }
+        let kind = match value {
+            Value::Null => "null",
+            Value::Bool(_) => "boolean",
+            Value::Number(number) if number.is_f64() => "number",
+            Value::Number(_) => "integer",
+            Value::String(_) => "string",
+            Value::Array(_) => "array",
+            Value::Object(_) => "object",
+        };
+        let types = match &schema["type"] {
+            Value::Array(types) => types.clone(),
+            one => vec![one.clone()],
+        };
+        if !types.iter().any(|one| one == kind || one == "number" && kind == "integer") {
+            wrong("of another type");
+        }
+        if let Some(all) = schema["enum"].as_array()
+            && !all.contains(value)
+        {
+            wrong("none of those");
+        }
+        if let Some(number) = value.as_i64().filter(|_| kind == "integer") {
+            let least = schema["minimum"].as_i64().unwrap_or(i64::MIN);
+            let most = schema["maximum"].as_i64().unwrap_or(i64::MAX);
+            assert!(number.unsigned_abs() <= GREATEST, "{place} is {number}");
+            if !(least..=most).contains(&number) {
+                wrong("out of range");
+            }
+        }
+        if let Some(pattern) = schema["pattern"].as_str() {
+            assert_eq!(pattern, "^0x[0-9a-f]{1,16}$", "the only one that this test knows");
+            let digits = value.as_str().and_then(|text| text.strip_prefix("0x"));
+            let digits = digits.filter(|digits| (1..=16).contains(&digits.len()));
+            let lower = |digit: char| matches!(digit, '0'..='9' | 'a'..='f');
+            if !digits.is_some_and(|digits| digits.chars().all(lower)) {
+                wrong("no such number");
+            }
+        }
+        for (at, item) in value.as_array().into_iter().flatten().enumerate() {
+            self.check(&format!("{place}[{at}]"), item, &schema["items"]);
+        }
+        let (Some(members), Some(known)) = (value.as_object(), schema["properties"].as_object())
+        else {
+            return;
+        };
+        for required in schema["required"].as_array().into_iter().flatten() {
+            let name = required.as_str().unwrap();
+            assert!(members.contains_key(name), "{place} has no {name}: {value}");
+        }
+        for (name, member) in members {
+            let schema = known.get(name);
+            let schema =
+                schema.unwrap_or_else(|| panic!("{place}.{name} is not documented: {value}"));
+            self.check(&format!("{place}.{name}"), member, schema);
+        }
+    }
+}
+
+/// All that a command prints, and its exit code.
+fn output(words: &[&str]) -> (String, String, i32) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xen-eventfd"));
+    let output = command.args(words).stdin(Stdio::null()).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (text(output.stdout), text(output.stderr), output.status.code().unwrap())
+}
+
+/// The module serves guest 3, whose counters are at their end, and 4 by the kernel patch's ABI; a
+/// living process holds guest 5; one that died has left guest 6.
+fn host() -> (tempfile::TempDir, fs::File) {
+    let tree = tempfile::tempdir().unwrap();
+    let shown = tree.path().join("sys/kernel/debug/xen-eventfd");
+    fs::create_dir_all(&shown).unwrap();
+    let max = u64::MAX;
+    let text = format!(
+        "dom:\t3\ninterface:\tnative\nowner:\t412 my \"backend\"\nserver:\t7\nvcpus:\t2\n\
+         delivered:\t{max}\nheld:\t1\nodd:\t4\n\
+         doorbell:\tmmio 0xfffffffffffffff0 len 8 value {max:#x} mask {max:#x} kicks {max} held 1 odd 3\n\
+         doorbell:\tpio 0x50 span 4 any kicks 1 held 0 odd 0\n\
+         waiting:\tmmio 0xfe000050 len 4 value 0x9\n\
+         irq:\tmsi 0xfee00000 0x41 raised 3 failed 0\nirq:\tisa 5 pulse raised 0 failed 0\n\
+         irq:\tintx 3.1 level raised 0 failed 0\nirq:\tchannel 5 raised 10 failed 0\n\
+         channel:\t7 signals {max}\n"
+    );
+    fs::write(shown.join("3"), text).unwrap();
+    fs::write(shown.join("4"), "dom:\t4\ninterface:\tseed\nowner:\t0 b\nserver:\t6\n").unwrap();
+    let run = tree.path().join("run/xen-eventfd");
+    fs::create_dir_all(&run).unwrap();
+    let me = format!("process {} (me), userspace engine\n", std::process::id());
+    fs::write(run.join("5.lock"), me).unwrap();
+    let lock = fs::File::open(run.join("5.lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let record = r#"{"domid":6,"uuid":null,"created":[],"server":{"id":7,"ports":[4]},"held":[]}"#;
+    fs::write(run.join("6.json"), record).unwrap();
+    (tree, lock)
+}
+
+/// `watch`, with one kick; and `run`, whose backend ends with 7, and whose backend cannot be started.
+fn on_model(schema: &mut Schema) {
+    let start = |words: &[&str], script: &str| {
+        let script = format!("{script} >$DIR/out 2>$DIR/err");
+        OnModel::start_as(words, &script, |_| ())
+    };
+    let mut watch = start(
+        &["watch", "guest", "0xfe000050", "--take", "--count", "1", "--json"],
+        "exec \"$0\" \"$@\"",
+    );
+    watch.order("served 1");
+    watch.order("kick 1 7");
+    assert_eq!(watch.end().code(), Some(0));
+    assert_eq!(schema.lines(&watch.text("out")), ["watch.started", "watch.kick", "watch.ended"]);
+    let kick: Value = serde_json::from_str(watch.text("out").lines().nth(1).unwrap()).unwrap();
+    assert_eq!((&kick["addr"], &kick["value"]), (&"0xfe000050".into(), &"0x7".into()));
+
+    let run = ["--json", "-vvv", "run", "guest", "--kick", KICK, "--"];
+    let mut ends = start(&[&run[..], &["sh", "-c", "exit 7"]].concat(), "exec \"$0\" \"$@\"");
+    assert_eq!(ends.end().code(), Some(7));
+    assert_eq!(schema.lines(&ends.text("out")), ["run.started", "run.ended"]);
+    schema.lines(&ends.text("err"));
+
+    let mut absent = start(&[&run[..], &["/nonesuch"]].concat(), "exec \"$0\" \"$@\"");
+    assert_eq!(absent.end().code(), Some(127));
+    schema.lines(&absent.text("out"));
+    assert!(schema.lines(&absent.text("err")).contains(&"error".to_owned()));
+
+    let records = "mkdir -m 700 $DIR/run; for dom in 1 6; do \
+        printf '{\"domid\":%s,\"uuid\":null,\"created\":[],\"server\":{\"id\":7,\"ports\":[4]},\"held\":[]}' \
+        $dom >$DIR/run/$dom.json; done; exec \"$0\" \"$@\"";
+    let mut reap = start(&["reap", "--json"], records);
+    assert_eq!(reap.end().code(), Some(0));
+    assert_eq!(schema.lines(&reap.text("out")), ["reap"]);
+    assert_eq!(reap.text("out").matches("domid").count(), 2, "{}", reap.text("out"));
+
+    let waits = ["--json", "run", "absent", "--wait=100ms", "--kick", KICK, "--", "true"];
+    let mut waits = start(&waits, "exec \"$0\" \"$@\"");
+    assert_eq!(waits.end().code(), Some(7));
+    assert_eq!(schema.lines(&waits.text("out")), ["run.waiting"]);
+    assert_eq!(schema.lines(&waits.text("err")), ["error"]);
+
+    let follows = ["--json", "run", "guest", "--follow", "--kick", KICK, "--", "sleep", "1000"];
+    let mut follows = start(&follows, "exec \"$0\" \"$@\"");
+    follows.order("served 1");
+    follows.order("destroy 1");
+    until("the guest is waited for", || follows.text("out").contains("run.waiting"));
+    until("that is told", || follows.text("err").ends_with('\n'));
+    assert_eq!(schema.lines(&follows.text("err")), ["note"]);
+    follows.signal(rustix::process::Signal::TERM);
+    follows.end();
+    schema.lines(&follows.text("out"));
+}
+
+#[test]
+fn whatever_comes_of_a_command_is_an_object_of_the_schema() {
+    let mut schema = Schema::load();
+    let (host, _lock) = host();
+    let root = host.path().to_str().unwrap();
+    let empty = tempfile::tempdir().unwrap();
+    let run_dir = empty.path().join("run");
+    let run_dir = run_dir.to_str().unwrap();
+    for (words, printed) in [
+        (&["list", "--root", root][..], "list"),
+        (&["show", "3", "--root", root], "show"),
+        (&["show", "4", "--root", root], "show"),
+        (&["show", "5", "--root", root], "show"),
+        (&["top", "--interval", "1ms", "--count", "2", "--root", root], "top"),
+        (&["--run-dir", run_dir, "doctor"], "doctor"),
+        (&["demo", "--kicks", "50"], "demo"),
+        (&["bench", "--kicks", "20"], "bench"),
+        (&["man", "top"], "man"),
+        (&["completion", "bash"], "completion"),
+        (&["--help"], "help"),
+        (&["help", "run"], "help"),
+        (&["run", "--help"], "help"),
+        (&["--version"], "version"),
+    ] {
+        let (out, err, code) = output(&[&["--json"], words].concat());
+        assert!(schema.lines(&out).iter().all(|kind| kind == printed), "{words:?}: {out}");
+        assert!(!out.is_empty() && err.is_empty(), "{words:?}: {out}{err}");
+        assert!(matches!(code, 0 | 3), "{words:?}: {code}");
+    }
+    on_model(&mut schema);
+    assert_eq!(schema.seen, schema.types(), "each type was seen");
+}
+
+#[test]
+fn what_is_refused_is_an_object_with_a_code_and_nothing_else() {
+    let mut schema = Schema::load();
+    let (host, _lock) = host();
+    let root = host.path().to_str().unwrap();
+    for (words, code, name) in [
+        (&["--json"][..], 2, "usage"),
+        (&["frob", "--json"], 2, "usage"),
+        (&["--json", "--frob"], 2, "usage"),
+        (&["list", "all", "--json"], 2, "usage"),
+        (&["show", "--json"], 2, "usage"),
+        (&["--json", "--engine", "steam", "list"], 2, "usage"),
+        (&["top", "--json", "--interval", "soon"], 2, "usage"),
+        (&["--json", "top", "--count"], 2, "usage"),
+        (&["run", "g", "--json", "--", "true"], 2, "usage"),
+        (&["run", "g", "--json", "--kick", "mmio:0x50"], 2, "usage"),
+        (&["watch", "g", "0x50", "--json"], 2, "usage"),
+        (&["man", "--json", "frob"], 2, "usage"),
+        (&["completion", "cmd", "--json"], 2, "usage"),
+        (&["--json", "guard"], 2, "usage"),
+        (&["--json", "exec", "--parent", "1", "--", "true"], 1, "failed"),
+        (&["--json", "show", "9", "--root", root], 7, "no-guest"),
+        (&["--json", "show", "6", "--root", root], 7, "no-guest"),
+        (&["--json", "list", "--root", root, "--run-dir", "/dev/null"], 1, "failed"),
+    ] {
+        let (out, err, exit) = output(words);
+        assert_eq!((exit, &*out), (code, ""), "{words:?}: {err}");
+        assert_eq!(schema.lines(&err), ["error"], "{words:?}");
+        let error: Value = serde_json::from_str(&err).unwrap();
+        assert_eq!((&error["code"], &error["exit"]), (&name.into(), &code.into()), "{words:?}");
+    }
+}
+
+#[test]
+fn a_backends_json_is_not_ours() {
+    let (_, err, code) = output(&["run", "g", "--", "backend", "--json"]);
+    assert_eq!(code, 2);
+    assert!(err.starts_with("xen-eventfd: "), "{err}");
+}
