@@ -2,6 +2,7 @@
 
 mod cases;
 mod host;
+mod kept;
 mod profile;
 mod report;
 mod results;
@@ -42,24 +43,46 @@ pub(crate) struct Arguments {
 const BOTH: [Dom0; 2] = [Dom0::Pv, Dom0::Pvh];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let writes = arguments.cases.is_empty();
     if arguments.profile {
         profile(arguments)?;
-    } else if !arguments.render {
-        measure(arguments)?;
+    } else {
+        if writes {
+            // Now, and not after an hour.
+            check(if arguments.render { &[] } else { kinds(arguments) })?;
+        }
+        if !arguments.render {
+            measure(arguments)?;
+        }
     }
-    if arguments.cases.is_empty() {
+    if writes {
+        check(&[])?;
         render()?;
     }
     Ok(())
 }
 
-fn kinds(arguments: &Arguments) -> Vec<Dom0> {
-    arguments.dom0.map_or_else(|| BOTH.to_vec(), |kind| vec![kind.into()])
+/// Whether a page can be written that has all that the present one has. `measured`: what there will
+/// be figures of, besides those that there are.
+fn check(measured: &[Dom0]) -> Result<()> {
+    let (mut figures, mut profiles) = (measured.to_vec(), Vec::new());
+    for dom0 in BOTH {
+        figures.extend(Results::load(dom0)?.map(|_| dom0));
+        profiles.extend((!profile::load(dom0)?.is_empty()).then_some(dom0));
+    }
+    kept::check(&report::present(), &kept::Parts { figures, profiles, host: host::can_count() })
+}
+
+fn kinds(arguments: &Arguments) -> &'static [Dom0] {
+    match arguments.dom0.map(Dom0::from) {
+        None => &BOTH,
+        Some(dom0) => BOTH.iter().position(|one| *one == dom0).map_or(&BOTH, |at| &BOTH[at..=at]),
+    }
 }
 
 fn profile(arguments: &Arguments) -> Result<()> {
     let rig = rig::Rig::build()?;
-    for dom0 in kinds(arguments) {
+    for &dom0 in kinds(arguments) {
         profile::count(&rig, dom0)?;
     }
     Ok(())
@@ -67,7 +90,7 @@ fn profile(arguments: &Arguments) -> Result<()> {
 
 fn measure(arguments: &Arguments) -> Result<()> {
     let rig = rig::Rig::build()?;
-    for dom0 in kinds(arguments) {
+    for &dom0 in kinds(arguments) {
         let cases = cases::all(dom0, &arguments.cases)?;
         ensure!(!cases.is_empty(), "no case is called anything like {:?}", arguments.cases);
         let first = match Results::load(dom0)? {

@@ -29,9 +29,14 @@ const ALL: [(&str, &str); 6] = [
 /// Rounds of the two runs whose difference is taken.
 const ROUNDS: [u64; 2] = [1_000, 3_000];
 
+/// Whether this machine can count: it has valgrind.
+pub(super) fn can_count() -> bool {
+    Command::new("valgrind").arg("--version").output().is_ok()
+}
+
 /// Counts all of it; `None` if the machine has no valgrind.
 pub(super) fn count() -> Result<Option<Vec<Counted>>> {
-    if Command::new("valgrind").arg("--version").output().is_err() {
+    if !can_count() {
         return Ok(None);
     }
     let program = build()?;

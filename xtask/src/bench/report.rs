@@ -18,6 +18,16 @@ use xen_eventfd_lab::{Dom0, workspace};
 const BEGIN: &str = include_str!("begin.md");
 const READING: &str = include_str!("reading.md");
 
+/// Below which a profile stands.
+pub(super) const PROFILE: &str = "Where the instructions go";
+/// Below which stands what this machine counted.
+pub(super) const HOST: &str = "Without Xen";
+
+/// The page as it is; nothing, if there is none.
+pub(super) fn present() -> String {
+    fs::read_to_string(workspace().join("docs/bench.md")).unwrap_or_default()
+}
+
 /// What is known of one dom0.
 #[derive(Debug)]
 pub(super) struct Known {
@@ -312,7 +322,7 @@ fn parts(page: &mut String, profiles: &[Profile]) {
     let titles = Part::ALL.map(Part::title).join(" | ");
     let _ = writeln!(
         page,
-        "### Where the instructions go\n\nInstructions for each kick, counted by a plug-in of QEMU \
+        "### {PROFILE}\n\nInstructions for each kick, counted by a plug-in of QEMU \
          (`bench/profiler`) from the first kick to the last."
     );
     for (backend, when) in [(true, "While a backend waits:"), (false, "While nobody does:")] {
@@ -341,7 +351,7 @@ fn parts(page: &mut String, profiles: &[Profile]) {
 }
 
 fn on_this_machine(page: &mut String, host: Option<&[Counted]>) {
-    let _ = writeln!(page, "## Without Xen\n");
+    let _ = writeln!(page, "## {HOST}\n");
     let Some(counted) = host else {
         let _ = writeln!(page, "Not counted: the machine has no valgrind.\n");
         return;
