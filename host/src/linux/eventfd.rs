@@ -68,6 +68,15 @@ impl Control {
         let failed = |errno| HostError::new(Call::Open(DEVICE), errno);
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let device = open(DEVICE, flags, Mode::empty()).map_err(failed)?;
+        Self::over(device)
+    }
+
+    /// Asks a device that is open what it is.
+    ///
+    /// # Errors
+    /// As [`Control::open`].
+    pub fn over(device: OwnedFd) -> Result<Self> {
+        let failed = |errno| HostError::new(Call::Open(DEVICE), errno);
         let mut answer = sys::Query::default();
         match ask(device.as_fd(), &sys::QUERY, &mut answer) {
             Ok(_) if answer.abi == sys::ABI => Ok(Self { device, info: info(&answer) }),

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 use xen_eventfd_core::{DomId, IoServerId, Port};
 
-const DEVICE: &str = "/dev/xen/privcmd";
+pub(super) const DEVICE: &str = "/dev/xen/privcmd";
 /// Memory that the kernel keeps in place for hypercalls; since Linux 4.18.
 const BUFFERS: &str = "/dev/xen/hypercall";
 
@@ -28,6 +28,11 @@ impl Privcmd {
         let device = open(DEVICE, flags, Mode::empty())
             .map_err(|errno| HostError::new(Call::Open(DEVICE), errno))?;
         Ok(Self { device, buffers: open(BUFFERS, flags, Mode::empty()).ok() })
+    }
+
+    /// The device as it was handed over.
+    pub(super) fn over(device: OwnedFd) -> Self {
+        Self { device, buffers: open(BUFFERS, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).ok() }
     }
 
     /// Does one operation on a guest and returns its payload as Xen left it.
