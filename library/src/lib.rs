@@ -29,6 +29,7 @@ macro_rules! example {
 
 mod address;
 mod as_eventfd;
+mod driver;
 mod engine;
 mod error;
 mod eventfd;
@@ -46,8 +47,10 @@ pub use address::{AnyValue, Datamatch, IoEventAddress, Masked, NoDatamatch};
 #[cfg(feature = "vmm-sys-util")]
 pub use as_eventfd::ByVmmSysUtil;
 pub use as_eventfd::{AsEventFd, ByAsFd};
+pub use driver::Driver;
 pub use engine::doorbells::{Counters, MAX_REGISTRATIONS, MAX_UNMATCHED, Registered};
 pub use engine::orphan::Reaped;
+pub use engine::userspace::Turn;
 pub use error::{Error, Result};
 pub use find::{DomainSelector, find};
 pub use guardian::{Guardian, VARIABLE as GUARDIAN_VARIABLE};
@@ -58,6 +61,7 @@ pub use xen_eventfd_core::irq::{InvalidIrq, Irq, Line, Trigger};
 pub use xen_eventfd_core::{
     DomId, Doorbell, Filter, Invalid, IoServerId, Kick, Port, Space, VcpuId, Width,
 };
+pub use xen_eventfd_host::linux::{Devices, KnownGuest};
 pub use xen_eventfd_host::{Domain, Host, HostError};
 
 /// Doors for the fuzzers of `fuzz/`; no program has them.
@@ -72,6 +76,9 @@ pub mod fuzzing {
 mod pages {
     #[doc = include_str!("../../docs/from-kvm.md")]
     struct FromKvm;
+
+    #[doc = include_str!("../../docs/embedding.md")]
+    struct Embedding;
 }
 
 use std::sync::PoisonError;

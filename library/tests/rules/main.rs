@@ -2,6 +2,7 @@
 
 mod alone;
 mod bench;
+mod driven;
 mod eventfds;
 mod faults;
 mod find;

@@ -13,8 +13,7 @@ mod holder;
 mod native;
 mod privcmd;
 
-pub(super) use holder::reserve;
-pub(crate) use holder::{is_absent, reservable};
+pub(crate) use holder::{Reserve, is_absent, reservable};
 pub(crate) use native::Native;
 pub(crate) use privcmd::Privcmd;
 

@@ -75,9 +75,7 @@ impl UserspaceGuest {
         let gone = eventfd::new()?;
         let kind = EngineKind::Userspace;
         let mut hold = Hold::take(&*shared.host, &shared.run_dir, dom, kind)?;
-        if engine.reserve {
-            hold.reserve()?;
-        }
+        hold.reserve(&engine.reserve)?;
         let mut doorbells = Doorbells::default();
         hold.record.held().for_each(|kick| doorbells.hold(kick));
 

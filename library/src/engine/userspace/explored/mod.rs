@@ -13,6 +13,7 @@ mod xen;
 
 use super::{FIRST_SERIAL, Shared, UserspaceEngine, UserspaceGuest};
 use crate::engine::Attachment;
+use crate::engine::module::Reserve;
 use crate::eventfd::{self, EventFd};
 use crate::run_dir::RunDir;
 use crate::sync::Mutex;
@@ -71,7 +72,7 @@ impl Scene {
         };
         let engine = Arc::new(UserspaceEngine {
             shared: Arc::new(shared),
-            reserve: false,
+            reserve: Reserve::No,
             threads: Vec::new(),
             watch: None,
         });
