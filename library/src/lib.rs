@@ -4,7 +4,9 @@
 //! the verbs of kvm-ioctls: [`Guest::register_ioevent`] signals an eventfd for a guest's write,
 //! [`Guest::register_irqfd`] raises a guest's interrupt for a signal. The VMM stays asleep.
 //!
-//! Start at [`Xen`]. What differs from KVM is said at [`Guest`].
+//! Start at [`Xen`]. What differs from KVM is said at [`Guest`]; `docs/embedding.md` says what a program
+//! must do about fork, signals, descriptors, threads, seccomp and privileges. [`Driver`] is an engine on
+//! the program's own event loop, [`Devices`] are for a process that may open none.
 
 /// A running example on the model: a guest `dom` with a `vcpu`, taken as `guest` by `xen`.
 macro_rules! example {
