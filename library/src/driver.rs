@@ -86,9 +86,11 @@ impl AsFd for Driver {
     }
 }
 
+type Hook = dyn Fn(&str) -> io::Result<()> + Send + Sync;
+
 /// What each thread of an engine does first.
 #[derive(Clone)]
-pub(crate) struct ThreadHook(Arc<dyn Fn(&str) -> io::Result<()> + Send + Sync>);
+pub(crate) struct ThreadHook(Arc<Hook>);
 
 impl ThreadHook {
     pub(crate) fn new(hook: impl Fn(&str) -> io::Result<()> + Send + Sync + 'static) -> Self {
