@@ -66,11 +66,12 @@ pub enum Error {
         why: String,
     },
 
-    /// No such registration: address, width, datamatch and eventfd must all be as they were.
-    #[error("nothing like this is registered at {addr:#x} with this eventfd")]
+    /// No such registration: address, width, datamatch and eventfd, or interrupt and eventfd, must all
+    /// be as they are; and a value that stands for a registration does no longer once that is ended.
+    #[error("{what} is not registered, or not with this eventfd")]
     NotRegistered {
-        /// The address.
-        addr: u64,
+        /// What was meant.
+        what: String,
     },
 
     /// An eventfd raises one interrupt of a guest, or stands for one event channel.

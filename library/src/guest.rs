@@ -10,7 +10,7 @@ use crate::{Error, Result, lock};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use xen_eventfd_core::irq::{Irq, Trigger};
+use xen_eventfd_core::irq::Irq;
 use xen_eventfd_core::{DomId, Doorbell, Filter, IoServerId, Kick, Port};
 use xen_eventfd_host::HostError;
 
@@ -84,6 +84,47 @@ assert!(guest.unregister_ioevent(&kick, &port, NoDatamatch(2)).is_err());
         self.0.unregister(&doorbell, Some(&EventFd::new(eventfd.as_eventfd())?), None)
     }
 
+    /// Takes back all registrations of an eventfd at an address, or at all addresses: whatever they
+    /// match, fallbacks among them. When this returns, the eventfd is not signalled again. Returns how
+    /// many there were.
+    ///
+    /// # Errors
+    /// [`Error::NotRegistered`] if there is none; [`Error::GuestDied`].
+    ///
+    #[doc = example!(r#"
+let (kick, bar) = (eventfd(0, EventfdFlags::empty())?, IoEventAddress::Mmio(0xfe00_0050));
+guest.register_ioevent(&kick, &bar, 0_u32)?.keep();
+guest.register_ioevent(&kick, &bar, 1_u16)?.keep();
+guest.register_ioevent(&kick, &IoEventAddress::Pio(0xc050), 1_u16)?.keep();
+assert_eq!(guest.unregister_all(&kick, Some(&bar))?, 2);
+assert_eq!(guest.unregister_all(&kick, None)?, 1);
+"#)]
+    pub fn unregister_all<By>(
+        &self,
+        eventfd: &impl AsEventFd<By>,
+        addr: Option<&IoEventAddress>,
+    ) -> Result<usize> {
+        let eventfd = EventFd::new(eventfd.as_eventfd())?;
+        let place = addr.map(|addr| (addr.space(), addr.addr()));
+        let mut ended = 0;
+        while let Some(doorbell) = self.0.find(&eventfd, place)? {
+            match self.0.unregister(&doorbell, Some(&eventfd), None) {
+                Ok(()) => ended += 1,
+                // Another call was faster.
+                Err(Error::NotRegistered { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if ended == 0 {
+            let what = match addr {
+                Some(addr) => format!("a doorbell at {:#x}", addr.addr()),
+                None => "any doorbell".to_owned(),
+            };
+            return Err(Error::NotRegistered { what });
+        }
+        Ok(ended)
+    }
+
     /// Signals `eventfd` for each write to `addr` that no other registration takes and that ends
     /// within `span` bytes (1 to 8), and keeps what was written.
     ///
@@ -115,9 +156,13 @@ assert_eq!((missed.kicks[0].0.value, missed.kicks[0].1), (9, 1));
     /// Raises `irq` in the guest whenever `eventfd` is signalled; signals that came before count
     /// once. Several signals between two turns of the engine raise it once, as under KVM.
     ///
+    /// Each write is one signal, however much it adds. Of an eventfd with `EFD_SEMAPHORE` each takes
+    /// 1: the rest of a larger write stays in the counter, and raises nothing.
+    ///
     /// # Errors
-    /// [`Error::Busy`] if the eventfd raises an interrupt of this guest already (with the kernel
-    /// engine, of any guest); [`Error::InvalidIrq`]; [`Error::NotAnEventFd`];
+    /// [`Error::Busy`] if the eventfd raises an interrupt already, of whichever guest and by whichever
+    /// descriptor (with the userspace engine: in this process);
+    /// [`Error::InvalidIrq`]; [`Error::NotAnEventFd`];
     /// [`Error::GuestDied`]; [`Error::Host`] if the guest has not allocated the event channel for
     /// this domain.
     ///
@@ -130,13 +175,14 @@ rustix::io::write(&call, &1_u64.to_ne_bytes())?;
 "#)]
     pub fn register_irqfd<By>(&self, eventfd: &impl AsEventFd<By>, irq: Irq) -> Result<IrqFd> {
         let (serial, counts) = self.0.register_irq(EventFd::new(eventfd.as_eventfd())?, irq)?;
-        Ok(IrqFd { guest: self.clone(), irq, counts, serial, armed: true })
+        Ok(IrqFd { guest: self.clone(), counts, serial, armed: true })
     }
 
-    /// Takes an irqfd back by what it was. When this returns, it raises nothing any more.
+    /// Takes an irqfd back by what it is: its eventfd, and the interrupt that it raises now. When this
+    /// returns, it raises nothing any more.
     ///
     /// # Errors
-    /// [`Error::NotRegistered`] if it is not there.
+    /// [`Error::NotRegistered`] if it is not there; [`Error::GuestDied`].
     ///
     #[doc = example!(r#"
 let (call, msi) = (eventfd(0, EventfdFlags::empty())?, Irq::Msi { addr: 0xfee0_0000, data: 0x41 });
@@ -145,7 +191,7 @@ guest.unregister_irqfd(&call, msi)?;
 "#)]
     pub fn unregister_irqfd<By>(&self, eventfd: &impl AsEventFd<By>, irq: Irq) -> Result<()> {
         let eventfd = EventFd::new(eventfd.as_eventfd())?;
-        let serial = self.0.find_irq(&eventfd, &irq).ok_or(Error::NotRegistered { addr: 0 })?;
+        let serial = self.0.find_irq(&eventfd, &irq)?;
         self.0.unregister_irq(serial);
         Ok(())
     }
@@ -171,8 +217,26 @@ rustix::io::read(&rung, &mut [0; 8])?;
         eventfd: &impl AsEventFd<By>,
         port: Port,
     ) -> Result<ChannelFd> {
-        self.0.listen(EventFd::new(eventfd.as_eventfd())?, port)?;
-        Ok(ChannelFd { guest: self.clone(), port, armed: true })
+        let serial = self.0.listen(EventFd::new(eventfd.as_eventfd())?, port)?;
+        Ok(ChannelFd { guest: self.clone(), port, serial, armed: true })
+    }
+
+    /// Takes that back by what it was. When this returns, the eventfd is not signalled again.
+    ///
+    /// # Errors
+    /// [`Error::NotRegistered`] if the port does not signal this eventfd; [`Error::GuestDied`].
+    ///
+    #[doc = example!(r#"
+# let port = vcpu.alloc_unbound()?;
+let rung = eventfd(0, EventfdFlags::empty())?;
+guest.register_channel(&rung, port)?.keep();
+guest.unregister_channel(&rung, port)?;
+assert!(guest.unregister_channel(&rung, port).is_err());
+"#)]
+    pub fn unregister_channel<By>(&self, eventfd: &impl AsEventFd<By>, port: Port) -> Result<()> {
+        let serial = self.0.find_channel(&EventFd::new(eventfd.as_eventfd())?, port)?;
+        self.0.stop_listening(port, serial);
+        Ok(())
     }
 
     /// Lets go of the guest now, whatever is still registered: none of its vCPUs waits for us
@@ -403,7 +467,6 @@ assert!(fallback.doorbell().is_fallback());
 #[must_use = "dropping it ends the registration; `keep` it to end it by `unregister_irqfd`"]
 pub struct IrqFd {
     guest: Guest,
-    irq: Irq,
     counts: Arc<IrqCounts>,
     serial: u64,
     armed: bool,
@@ -421,11 +484,85 @@ guest.unregister_irqfd(&call, msi)?;
         self.armed = false;
     }
 
+    /// Raises another interrupt from now on, as when a guest writes another message into its device's
+    /// MSI-X table. When this returns, the one before is not raised again. No signal is lost: each
+    /// raises the one or the other. Masked or pending it is as it was, and its counts go on.
+    ///
+    /// # Errors
+    /// As [`Guest::register_irqfd`], and then nothing has changed; [`Error::NotRegistered`] if it was
+    /// unregistered; [`Error::Unsupported`] with [`crate::EngineKind::Privcmd`].
+    ///
+    #[doc = example!(r#"
+let (call, addr) = (eventfd(0, EventfdFlags::empty())?, 0xfee0_0000);
+let irqfd = guest.register_irqfd(&call, Irq::Msi { addr, data: 0x41 })?;
+irqfd.set_irq(Irq::Msi { addr, data: 0x42 })?;
+rustix::io::write(&call, &1_u64.to_ne_bytes())?;
+# vcpu.wait_msi(0x42)?; // the guest's interrupt
+"#)]
+    pub fn set_irq(&self, irq: Irq) -> Result<()> {
+        self.guest.0.set_irq(self.serial, irq)
+    }
+
+    /// Keeps signals from raising the interrupt. When this returns, it is not raised again until
+    /// [`IrqFd::unmask`]. A signal that comes meanwhile is [pending](IrqFd::is_pending); if the
+    /// registration ends before it is raised, the eventfd has it again, for the next registration.
+    ///
+    /// # Errors
+    /// [`Error::NotRegistered`] if it was unregistered; [`Error::GuestDied`]; [`Error::Unsupported`]
+    /// with [`crate::EngineKind::Privcmd`].
+    ///
+    #[doc = example!(r#"
+let call = eventfd(0, EventfdFlags::empty())?;
+let irqfd = guest.register_irqfd(&call, Irq::Msi { addr: 0xfee0_0000, data: 0x41 })?;
+irqfd.mask()?;
+assert!(!irqfd.is_pending()?);
+rustix::io::write(&call, &1_u64.to_ne_bytes())?;
+assert!(irqfd.is_pending()?); // what the guest reads in the table of pending bits
+irqfd.unmask()?;
+assert_eq!(irqfd.raised(), 1);
+# vcpu.wait_msi(0x41)?;
+"#)]
+    pub fn mask(&self) -> Result<()> {
+        self.guest.0.mask_irq(self.serial, true)
+    }
+
+    /// Lets signals raise the interrupt again, and raises it once if it is pending.
+    ///
+    /// # Errors
+    /// As [`IrqFd::mask`]. What Xen refuses to raise is counted, as ever.
+    ///
+    #[doc = example!(r#"
+let call = eventfd(0, EventfdFlags::empty())?;
+let irqfd = guest.register_irqfd(&call, Irq::Msi { addr: 0xfee0_0000, data: 0x41 })?;
+irqfd.mask()?;
+irqfd.unmask()?;
+assert_eq!(irqfd.raised(), 0); // nothing was pending
+"#)]
+    pub fn unmask(&self) -> Result<()> {
+        self.guest.0.mask_irq(self.serial, false)
+    }
+
+    /// Whether a signal came since the interrupt was masked; `false` if it is not masked.
+    ///
+    /// # Errors
+    /// As [`IrqFd::mask`].
+    ///
+    #[doc = example!(r#"
+let call = eventfd(0, EventfdFlags::empty())?;
+let irqfd = guest.register_irqfd(&call, Irq::Msi { addr: 0xfee0_0000, data: 0x41 })?;
+rustix::io::write(&call, &1_u64.to_ne_bytes())?;
+assert!(!irqfd.is_pending()?); // it is raised at once
+"#)]
+    pub fn is_pending(&self) -> Result<bool> {
+        self.guest.0.is_pending(self.serial)
+    }
+
     /// Lowers a level-triggered line, when the guest has acknowledged the interrupt. Nothing for
     /// other kinds.
     ///
     /// # Errors
-    /// [`Error::Host`].
+    /// [`Error::NotRegistered`] if it was unregistered, as the line may be another's by now;
+    /// [`Error::GuestDied`]; [`Error::Host`].
     ///
     #[doc = example!(r#"
 let call = eventfd(0, EventfdFlags::empty())?;
@@ -436,10 +573,7 @@ irqfd.lower()?; // the guest has acknowledged it
 # assert!(!model.is_up(dom, Line::Isa(5)));
 "#)]
     pub fn lower(&self) -> Result<()> {
-        match self.irq {
-            Irq::Line(_, Trigger::Level) => self.guest.0.lower(self.serial, &self.irq),
-            _ => Ok(()),
-        }
+        self.guest.0.lower(self.serial)
     }
 
     /// How many interrupts it raised.
@@ -484,11 +618,12 @@ impl Drop for IrqFd {
 pub struct ChannelFd {
     guest: Guest,
     port: Port,
+    serial: u64,
     armed: bool,
 }
 
 impl ChannelFd {
-    /// Leaves the registration in place until the guest is let go of.
+    /// Leaves the registration in place until it is unregistered or the guest is let go of.
     ///
     #[doc = example!(r#"
 # let port = vcpu.alloc_unbound()?;
@@ -504,7 +639,7 @@ assert!(guest.register_channel(&rung, port).is_err(), "it has an eventfd already
 impl Drop for ChannelFd {
     fn drop(&mut self) {
         if self.armed {
-            self.guest.0.stop_listening(self.port);
+            self.guest.0.stop_listening(self.port, self.serial);
         }
     }
 }

@@ -9,6 +9,7 @@ mod find;
 mod irqfds;
 mod kicks;
 mod lifetimes;
+mod masks;
 mod orphans;
 mod random;
 mod refusals;

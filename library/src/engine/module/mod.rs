@@ -64,6 +64,17 @@ pub(crate) trait Interface: fmt::Debug + Send + Sized + 'static {
 
     fn deassign_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<()>;
 
+    fn set_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>, new: &Irq) -> Result<()>;
+
+    fn mask_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>, masked: bool) -> Result<()>;
+
+    fn is_pending(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<bool>;
+
+    /// Fails if the guest is dead.
+    fn alive(&self) -> host::Result<()> {
+        self.counters().map(drop)
+    }
+
     /// How often an irqfd raised its interrupt, and how often it failed to. So many others of the
     /// same interrupt were assigned before it.
     fn irq_counts(

@@ -318,7 +318,7 @@ impl Shared {
                 if listener.closed {
                     return;
                 }
-                let Some(eventfd) = &listener.eventfd else {
+                let Some((_, eventfd)) = &listener.eventfd else {
                     listener.missed = true;
                     return;
                 };
