@@ -1,6 +1,5 @@
 //! The other processes of a scenario.
 
-pub mod confined;
 pub mod engine;
 pub mod kill;
 pub mod vmm;
@@ -20,8 +19,6 @@ pub enum Role {
     Vmm(vmm::Spec),
     /// An engine, with backends elsewhere.
     Engine(engine::Spec),
-    /// An engine without privileges.
-    Confined(confined::Spec),
 }
 
 /// What a test asks of a process.
@@ -94,7 +91,6 @@ impl Actor {
         match role {
             Role::Vmm(spec) => vmm::play(&*self.host, &self.link, &spec),
             Role::Engine(spec) => engine::play(self, &spec, &fds),
-            Role::Confined(spec) => confined::play(self, &spec, fds),
         }
     }
 }
