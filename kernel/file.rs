@@ -107,6 +107,23 @@ fn answer(guest: &Guest, request: u32, arg: UserPtr) -> Result {
             let (irq, eventfd) = native::irq(arg)?;
             guest.lower(irq, &EventFd::from_descriptor(eventfd)?)
         }
+        native::SET_IRQ => {
+            let (irq, eventfd, new) = native::irq_change(arg)?;
+            guest.set_irq(irq, &EventFd::from_descriptor(eventfd)?, new)
+        }
+        native::MASK_IRQ => {
+            let (irq, eventfd) = native::irq(arg)?;
+            guest.mask_irq(irq, &EventFd::from_descriptor(eventfd)?)
+        }
+        native::UNMASK_IRQ => {
+            let (irq, eventfd) = native::irq(arg)?;
+            guest.unmask_irq(irq, &EventFd::from_descriptor(eventfd)?)
+        }
+        native::IRQ_STATE => {
+            let (irq, eventfd) = native::irq_asked(arg)?;
+            let eventfd = EventFd::from_descriptor(eventfd)?;
+            native::irq_state(arg, guest.irq_state(irq, &eventfd)?)
+        }
         native::ASSIGN_CHANNEL => {
             let (port, eventfd) = native::channel(arg)?;
             guest.assign_channel(port, OpenEventFd::from_descriptor(eventfd)?)

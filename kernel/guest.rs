@@ -276,15 +276,46 @@ impl Guest {
         let mut changes = self.changes.lock();
         let served = changes.served()?;
         self.check_irq(irq)?;
-        let Irq::EventChannel(port) = irq else {
-            return served.attach(Interrupt::plain(self.dom, irq)?, eventfd);
-        };
-        let channel = served.use_channel(self.dom, port)?;
-        let attached = served.attach(Interrupt::channel(self.dom, channel), eventfd);
+        let interrupt = served.interrupt(self.dom, irq)?;
+        let attached = served.attach(interrupt, eventfd);
         if attached.is_err() {
-            served.leave_channel(port);
+            served.leave(irq);
         }
         attached
+    }
+
+    /// Has an assigned eventfd raise another interrupt. When this returns, the one before is not
+    /// raised again, and no signal was lost. If it fails, nothing has changed.
+    pub(crate) fn set_irq(&self, irq: Irq, eventfd: &EventFd, new: Irq) -> Result {
+        let mut changes = self.changes.lock();
+        let served = changes.served()?;
+        served.irq(Some(irq), eventfd)?;
+        self.check_irq(new)?;
+        let interrupt = served.interrupt(self.dom, new)?;
+        let before = served.irq(Some(irq), eventfd)?.set(interrupt);
+        let left_up = before.leaves_up();
+        drop(before);
+        served.leave(irq);
+        served.lower_unused(left_up);
+        Ok(())
+    }
+
+    /// Keeps an assigned eventfd from raising its interrupt until it is unmasked.
+    pub(crate) fn mask_irq(&self, irq: Irq, eventfd: &EventFd) -> Result {
+        let mut changes = self.changes.lock();
+        changes.served()?.irq(Some(irq), eventfd).map(IrqFd::mask)
+    }
+
+    /// Takes that back, and raises the interrupt once if it is pending.
+    pub(crate) fn unmask_irq(&self, irq: Irq, eventfd: &EventFd) -> Result {
+        let mut changes = self.changes.lock();
+        changes.served()?.irq(Some(irq), eventfd).map(IrqFd::unmask)
+    }
+
+    /// Whether an assigned eventfd is masked, and whether it was signalled since.
+    pub(crate) fn irq_state(&self, irq: Irq, eventfd: &EventFd) -> Result<(bool, bool)> {
+        let mut changes = self.changes.lock();
+        changes.served()?.irq(Some(irq), eventfd).map(IrqFd::is_masked)
     }
 
     /// Whether the guest can have such an interrupt.
@@ -330,7 +361,7 @@ impl Guest {
     pub(crate) fn lower(&self, irq: Irq, eventfd: &EventFd) -> Result {
         let mut changes = self.changes.lock();
         let irqfd = changes.served()?.irq(Some(irq), eventfd)?;
-        irqfd.interrupt().lower().map_err(dead_or)
+        irqfd.lower().map_err(dead_or)
     }
 
     /// The irqfd at an index.
@@ -338,7 +369,7 @@ impl Guest {
         let mut changes = self.changes.lock();
         let irqfd = changes.served().ok()?.irqs.get(index)?;
         let (raised, failed) = irqfd.counts();
-        Some(ShownIrq { irq: irqfd.interrupt().irq(), raised, failed })
+        Some(ShownIrq { irq: irqfd.irq(), raised, failed })
     }
 
     /// Has a guest's event channel signal an eventfd.
@@ -386,7 +417,7 @@ impl Served {
 
     fn irq(&self, irq: Option<Irq>, eventfd: &EventFd) -> Result<&IrqFd> {
         let wanted = |irqfd: &&Attached| {
-            irqfd.is_of(eventfd) && irq.is_none_or(|irq| irqfd.interrupt().irq() == irq)
+            irqfd.is_of(eventfd) && irq.is_none_or(|irq| irqfd.irq() == irq)
         };
         self.irqs.iter().find(wanted).map(|irqfd| &**irqfd).ok_or(ENOENT)
     }
@@ -394,21 +425,35 @@ impl Served {
     fn drop_irqs(&mut self, which: impl Fn(&IrqFd) -> bool) {
         while let Some(index) = self.irqs.iter().position(|irqfd| which(irqfd)) {
             let Ok(irqfd) = self.irqs.remove(index) else { return };
-            let (irq, left_up) = (irqfd.interrupt().irq(), irqfd.interrupt().leaves_up());
+            let (irq, left_up) = (irqfd.irq(), irqfd.leaves_up());
             drop(irqfd);
-            if let Irq::EventChannel(port) = irq {
-                self.leave_channel(port);
-            }
-            // A line stays up for as long as somebody is there to lower it.
-            if let (Some((dom, line)), false) = (left_up, self.lowers(left_up)) {
-                let _ = xen::set_line(dom, line, false);
-            }
+            self.leave(irq);
+            self.lower_unused(left_up);
         }
     }
 
-    /// Whether somebody is there who can lower a line.
-    fn lowers(&self, line: Option<(DomId, Line)>) -> bool {
-        self.irqs.iter().any(|irqfd| irqfd.interrupt().leaves_up() == line)
+    /// A line stays up for as long as an assignment is there that can lower it.
+    fn lower_unused(&self, left_up: Option<(DomId, Line)>) {
+        let Some((dom, line)) = left_up else { return };
+        if !self.irqs.iter().any(|irqfd| irqfd.leaves_up() == left_up) {
+            let _ = xen::set_line(dom, line, false);
+        }
+    }
+
+    /// An interrupt that is ready to be raised: an event channel is bound for it. To be given back
+    /// by [`Served::leave`].
+    fn interrupt(&mut self, dom: DomId, irq: Irq) -> Result<Interrupt> {
+        match irq {
+            Irq::EventChannel(port) => Ok(Interrupt::channel(dom, self.use_channel(dom, port)?)),
+            Irq::Msi { .. } | Irq::Line(..) => Interrupt::plain(dom, irq),
+        }
+    }
+
+    /// One user less of what an interrupt needs.
+    fn leave(&mut self, irq: Irq) {
+        if let Irq::EventChannel(port) = irq {
+            self.leave_channel(port);
+        }
     }
 
     /// One more user of a guest's port; bound by the first.

@@ -6,19 +6,28 @@
 //! * The wait-queue entry is in the eventfd's queue from [`IrqFd::attach`] to the drop of what that
 //!   returns, and stays where it is meanwhile. The queue lives as long as our reference to the
 //!   eventfd's counter, whoever closes the eventfd.
-//! * The callback runs under the queue's lock with interrupts off: it takes no lock of ours and
-//!   does not sleep. Removing the entry takes that lock, so no callback runs afterwards.
-//! * A signal is consumed by whoever passes it on.
+//! * The callback runs under the queue's lock with interrupts off. It takes one lock of ours,
+//!   [`IrqFd::state`], and does not sleep. Whoever else takes that lock takes no other under it.
+//!   Removing the entry takes the queue's lock, so no callback runs afterwards.
+//! * An interrupt is raised under [`IrqFd::state`]: whoever changes the state and releases the lock
+//!   knows that nothing is raised by the old one any more.
+//! * A signal is consumed by the callback, in each wake-up. So what is in the counter at any other
+//!   time was signalled before the assignment, or is the rest of a write to a semaphore
+//!   (`EFD_SEMAPHORE`), of which each wake-up takes 1: one write, one interrupt, as under KVM.
 
 use crate::bindings;
 use crate::eventfd::{EventFd, OpenEventFd};
 use crate::interrupt::Interrupt;
+use crate::protocol::irq::{Irq, Line};
+use crate::protocol::DomId;
 use core::ops::Deref;
+use core::ptr::null_mut;
 use kernel::bindings as kernel_bindings;
 use kernel::container_of;
 use kernel::error::to_result;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
+use kernel::sync::lock::spinlock::{new_spinlock_irq, SpinLockIrq};
 use kernel::types::Opaque;
 
 /// `EPOLLIN`: the eventfd was signalled.
@@ -26,13 +35,22 @@ const SIGNALLED: u32 = 0x001;
 /// `EPOLLHUP`: its last user has closed it.
 const CLOSED: u32 = 0x010;
 
+/// What a signal does.
+struct State {
+    interrupt: Interrupt,
+    masked: bool,
+    /// It was signalled while it was masked.
+    pending: bool,
+}
+
 /// An eventfd and the interrupt that it raises.
 #[pin_data]
 pub(crate) struct IrqFd {
     #[pin]
     wait: Opaque<kernel_bindings::wait_queue_entry>,
     eventfd: EventFd,
-    interrupt: Interrupt,
+    #[pin]
+    state: SpinLockIrq<State>,
     raised: Atomic<u64>,
     failed: Atomic<u64>,
     closed: Atomic<bool>,
@@ -44,7 +62,16 @@ unsafe impl Send for IrqFd {}
 unsafe impl Sync for IrqFd {}
 
 /// One that is in its eventfd's wait queue. Dropping it takes it out; then nothing is raised any more.
-pub(crate) struct Attached(Pin<KBox<IrqFd>>);
+pub(crate) struct Attached {
+    irqfd: Pin<KBox<IrqFd>>,
+    /// The eventfd's, which lives as long as the reference to its counter.
+    queue: *mut kernel_bindings::wait_queue_head,
+}
+
+// SAFETY: The queue is only locked and changed by the kernel's functions, from any thread.
+unsafe impl Send for Attached {}
+// SAFETY: As above.
+unsafe impl Sync for Attached {}
 
 impl IrqFd {
     /// Has an eventfd raise an interrupt. What it has counted already raises one at once.
@@ -53,28 +80,70 @@ impl IrqFd {
     /// `EBUSY` if it raises one already, of whichever guest.
     pub(crate) fn attach(eventfd: &OpenEventFd, interrupt: Interrupt) -> Result<Attached> {
         let counter = eventfd.another_reference()?;
+        let state = State { interrupt, masked: false, pending: false };
         let irqfd = KBox::pin_init(
             pin_init!(Self {
                 wait: Opaque::zeroed(),
                 eventfd: counter,
-                interrupt,
+                state <- new_spinlock_irq!(state, "IrqFd::state"),
                 raised: Atomic::new(0),
                 failed: Atomic::new(0),
                 closed: Atomic::new(false),
             }),
             GFP_KERNEL_ACCOUNT,
         )?;
+        let mut queue = null_mut();
         // SAFETY: It is an eventfd's file, and open. The entry is pinned, in no queue, and taken
         // out again by the drop of `Attached` below; the callback fits it.
         to_result(unsafe {
-            bindings::shim_eventfd_attach(eventfd.file(), irqfd.wait.get(), Some(wake))
+            let (file, entry) = (eventfd.file(), irqfd.wait.get());
+            bindings::shim_eventfd_attach(file, entry, Some(wake), &raw mut queue)
         })?;
-        Ok(Attached(irqfd))
+        Ok(Attached { irqfd, queue })
     }
 
-    /// The interrupt.
-    pub(crate) fn interrupt(&self) -> &Interrupt {
-        &self.interrupt
+    /// Which interrupt it raises.
+    pub(crate) fn irq(&self) -> Irq {
+        self.state.lock().interrupt.irq()
+    }
+
+    /// The line that it raises and does not lower, and whose.
+    pub(crate) fn leaves_up(&self) -> Option<(DomId, Line)> {
+        self.state.lock().interrupt.leaves_up()
+    }
+
+    /// Lowers its line if it is level-triggered.
+    pub(crate) fn lower(&self) -> Result {
+        self.state.lock().interrupt.lower()
+    }
+
+    /// Has it raise another interrupt. When this returns, the one before is not raised again; every
+    /// signal has raised or will raise the one or the other.
+    ///
+    /// Returns the one before. To be dropped where one may sleep.
+    pub(crate) fn set(&self, interrupt: Interrupt) -> Interrupt {
+        core::mem::replace(&mut self.state.lock().interrupt, interrupt)
+    }
+
+    /// Keeps signals from raising it. When this returns, it is not raised again until
+    /// [`IrqFd::unmask`].
+    pub(crate) fn mask(&self) {
+        self.state.lock().masked = true;
+    }
+
+    /// Raises it once if it was signalled while it was masked, and from then on at each signal.
+    pub(crate) fn unmask(&self) {
+        let mut state = self.state.lock();
+        state.masked = false;
+        if core::mem::take(&mut state.pending) {
+            self.raise(&state.interrupt);
+        }
+    }
+
+    /// Whether it is masked, and whether it was signalled since.
+    pub(crate) fn is_masked(&self) -> (bool, bool) {
+        let state = self.state.lock();
+        (state.masked, state.pending)
     }
 
     /// Whether it is this eventfd's.
@@ -92,9 +161,18 @@ impl IrqFd {
         (self.raised.load(Relaxed), self.failed.load(Relaxed))
     }
 
-    /// May be called from an interrupt.
+    /// A signal has come. May be called from an interrupt.
     fn fire(&self) {
-        let raised = self.interrupt.raise();
+        let mut state = self.state.lock();
+        if state.masked {
+            state.pending = true;
+        } else {
+            self.raise(&state.interrupt);
+        }
+    }
+
+    fn raise(&self, interrupt: &Interrupt) {
+        let raised = interrupt.raise();
         let counter = if raised.is_ok() { &self.raised } else { &self.failed };
         counter.add(1, Relaxed);
     }
@@ -104,24 +182,18 @@ impl Deref for Attached {
     type Target = IrqFd;
 
     fn deref(&self) -> &IrqFd {
-        &self.0
+        &self.irqfd
     }
 }
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        let mut last = 0;
-        // SAFETY: By the invariants the entry is in this counter's queue.
-        unsafe {
-            kernel_bindings::eventfd_ctx_remove_wait_queue(
-                self.eventfd.context(),
-                self.wait.get(),
-                &raw mut last,
-            )
-        };
-        // It was signalled, and the callback has not seen it.
-        if last != 0 {
-            self.fire();
+        // SAFETY: By the invariants the entry is in this queue, which our reference to the counter
+        // keeps.
+        unsafe { bindings::shim_eventfd_detach(self.queue, self.irqfd.wait.get()) };
+        // Every signal has been passed on, but for one that was masked: it is the eventfd's again.
+        if self.is_masked().1 {
+            self.irqfd.eventfd.signal();
         }
     }
 }

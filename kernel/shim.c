@@ -140,7 +140,8 @@ static void attach(struct file *file, struct wait_queue_head *queue, poll_table 
 	attachment->error = add_wait_queue_priority_exclusive(queue, attachment->entry);
 }
 
-int shim_eventfd_attach(struct file *eventfd, struct wait_queue_entry *entry, wait_queue_func_t wake)
+int shim_eventfd_attach(struct file *eventfd, struct wait_queue_entry *entry, wait_queue_func_t wake,
+			struct wait_queue_head **queue)
 {
 	struct attachment attachment = { .entry = entry, .error = -EINVAL };
 	__poll_t events;
@@ -155,7 +156,13 @@ int shim_eventfd_attach(struct file *eventfd, struct wait_queue_entry *entry, wa
 		wake(entry, TASK_NORMAL, 0, poll_to_key(EPOLLIN));
 		spin_unlock_irq(&attachment.queue->lock);
 	}
+	*queue = attachment.queue;
 	return 0;
+}
+
+void shim_eventfd_detach(struct wait_queue_head *queue, struct wait_queue_entry *entry)
+{
+	remove_wait_queue(queue, entry);
 }
 
 bool shim_eventfd_is_unread(struct file *eventfd)

@@ -40,9 +40,14 @@ xen_pfn_t shim_page_frame(struct page *page);
 
 /*
  * Puts an entry with this callback at the head of an eventfd's wait queue, alone there of its kind,
- * and calls back at once if the counter is not 0. -EBUSY: another one is there.
+ * and calls back at once if the counter is not 0. *queue is the wait queue, which lives as long as the
+ * eventfd's context. -EBUSY: another one is there.
  */
-int shim_eventfd_attach(struct file *eventfd, struct wait_queue_entry *entry, wait_queue_func_t wake);
+int shim_eventfd_attach(struct file *eventfd, struct wait_queue_entry *entry, wait_queue_func_t wake,
+			struct wait_queue_head **queue);
+
+/* remove_wait_queue(): unlike eventfd_ctx_remove_wait_queue(), it leaves the counter alone. */
+void shim_eventfd_detach(struct wait_queue_head *queue, struct wait_queue_entry *entry);
 
 /* vfs_poll() of an eventfd for reading, without waiting */
 bool shim_eventfd_is_unread(struct file *eventfd);

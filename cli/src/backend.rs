@@ -38,7 +38,7 @@ pub enum End {
     Exited(ExitStatus),
     /// It was told to, as the guest had died.
     GuestGone {
-        /// A signal told us to end meanwhile.
+        /// A signal told us to end, meanwhile or just before.
         told: Option<Caught>,
     },
 }
@@ -134,17 +134,24 @@ impl Backend {
                     Meaning::End => {
                         self.pass(caught);
                         self.wake();
-                        told = told.or(Some(caught).filter(|_| guest_gone));
+                        if guest_gone || caught.is_an_order_to_end() {
+                            told = Some((caught, Instant::now()));
+                        }
                     }
                 }
             }
             if ended {
                 let status = self.child.wait().map_err(failed)?;
-                return Ok(if guest_gone { End::GuestGone { told } } else { End::Exited(status) });
+                return Ok(match guest_gone {
+                    true => End::GuestGone { told: told.map(|(caught, _)| caught) },
+                    false => End::Exited(status),
+                });
             }
             if died {
                 guest_gone = true;
                 patience = Some(Instant::now() + GRACE);
+                // A backend that was told to end long ago has a use of its own for the signal.
+                told = told.filter(|(_, when): &(Caught, Instant)| when.elapsed() < GRACE);
                 self.tell(Signal::TERM);
                 self.wake();
             }

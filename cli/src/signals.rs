@@ -118,6 +118,13 @@ impl Caught {
         meaning(self.number)
     }
 
+    /// Whether whoever sent it wants an end, as service managers, shutdowns and terminals do. The others
+    /// have uses of a program's own.
+    pub fn is_an_order_to_end(&self) -> bool {
+        let orders = [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
+        orders.into_iter().any(|order| order as i32 == self.number)
+    }
+
     /// The exit code that a shell would tell of a process that it ended.
     pub fn code(&self) -> u8 {
         u8::try_from(self.number).map_or(u8::MAX, |number| number.saturating_add(128))

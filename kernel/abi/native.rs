@@ -25,12 +25,16 @@ pub(crate) const ASSIGN_IRQ: u32 = kernel::ioctl::_IO(MAGIC, 0x20);
 pub(crate) const DEASSIGN_IRQ: u32 = kernel::ioctl::_IO(MAGIC, 0x21);
 pub(crate) const IRQ_STATS: u32 = kernel::ioctl::_IO(MAGIC, 0x22);
 pub(crate) const LOWER: u32 = kernel::ioctl::_IO(MAGIC, 0x23);
+pub(crate) const SET_IRQ: u32 = kernel::ioctl::_IO(MAGIC, 0x24);
+pub(crate) const MASK_IRQ: u32 = kernel::ioctl::_IO(MAGIC, 0x25);
+pub(crate) const UNMASK_IRQ: u32 = kernel::ioctl::_IO(MAGIC, 0x26);
+pub(crate) const IRQ_STATE: u32 = kernel::ioctl::_IO(MAGIC, 0x27);
 pub(crate) const ASSIGN_CHANNEL: u32 = kernel::ioctl::_IO(MAGIC, 0x30);
 pub(crate) const DEASSIGN_CHANNEL: u32 = kernel::ioctl::_IO(MAGIC, 0x31);
 
 const ABI: u32 = 1;
-/// Doorbells, irqs, channels, the requests of privcmd.
-const FEATURES: u64 = 0b1111;
+/// Doorbells, irqs, channels, the requests of privcmd, changes of irqs.
+const FEATURES: u64 = 0b1_1111;
 
 const QUERY_SIZE: usize = 32;
 const CREATE_SIZE: usize = 16;
@@ -40,6 +44,8 @@ const STATS_SIZE: usize = 72;
 const ENTRY_SIZE: usize = 64;
 const MISSED_SIZE: usize = 56;
 const IRQ_SIZE: usize = 56;
+const IRQ_CHANGE_SIZE: usize = 72;
+const IRQ_STATE_SIZE: usize = 48;
 const CHANNEL_SIZE: usize = 16;
 
 /// Reads what every struct begins with: its size, which is for [`read`] alone.
@@ -249,11 +255,46 @@ pub(crate) fn missed(arg: UserPtr, taken: &Taken) -> Result {
 
 /// The interrupt and the file descriptor that [`ASSIGN_IRQ`] and its kin name.
 pub(crate) fn irq(arg: UserPtr) -> Result<(Irq, i32)> {
-    let known = read::<IRQ_SIZE>(arg)?;
+    assigned(&mut begin(&read::<IRQ_SIZE>(arg)?)?)
+}
+
+/// Those that [`SET_IRQ`] names, and the interrupt that is to be raised from then on.
+pub(crate) fn irq_change(arg: UserPtr) -> Result<(Irq, i32, Irq)> {
+    let known = read::<IRQ_CHANGE_SIZE>(arg)?;
     let mut fields = begin(&known)?;
+    let (irq, eventfd) = assigned(&mut fields)?;
+    let (kind, trigger) = (fields.u32()?, fields.u32()?);
+    let (number, pin, data, pad) = (fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?);
+    zero(pad)?;
+    let addr = fields.u64()?;
+    Ok((irq, eventfd, interrupt(&IrqFields { kind, trigger, number, pin, data, addr })?))
+}
+
+/// The interrupt and the file descriptor that [`IRQ_STATE`] names.
+pub(crate) fn irq_asked(arg: UserPtr) -> Result<(Irq, i32)> {
+    assigned(&mut begin(&read::<IRQ_STATE_SIZE>(arg)?)?)
+}
+
+/// What names an assignment, behind the size.
+fn assigned(fields: &mut Fields<'_>) -> Result<(Irq, i32)> {
     zero(fields.u32()?)?;
     let (kind, eventfd, trigger) = (fields.u32()?, fields.i32()?, fields.u32()?);
     let (number, pin, data, addr) = (fields.u32()?, fields.u32()?, fields.u32()?, fields.u64()?);
+    Ok((interrupt(&IrqFields { kind, trigger, number, pin, data, addr })?, eventfd))
+}
+
+/// The fields that say which interrupt is meant.
+struct IrqFields {
+    kind: u32,
+    trigger: u32,
+    number: u32,
+    pin: u32,
+    data: u32,
+    addr: u64,
+}
+
+fn interrupt(fields: &IrqFields) -> Result<Irq> {
+    let IrqFields { kind, trigger, number, pin, data, addr } = *fields;
     let byte = |field| u8::try_from(field).map_err(|_| EINVAL);
     let line = |line| {
         if data != 0 || addr != 0 {
@@ -274,12 +315,17 @@ pub(crate) fn irq(arg: UserPtr) -> Result<(Irq, i32)> {
         _ => return Err(EINVAL),
     };
     irq.check().map_err(|_| EINVAL)?;
-    Ok((irq, eventfd))
+    Ok(irq)
 }
 
 /// Answers [`IRQ_STATS`].
 pub(crate) fn irq_stats(arg: UserPtr, (raised, failed): (u64, u64)) -> Result {
     Answer::<16>::new().u64(raised).u64(failed).write(arg, IRQ_SIZE - 16)
+}
+
+/// Answers [`IRQ_STATE`].
+pub(crate) fn irq_state(arg: UserPtr, (masked, pending): (bool, bool)) -> Result {
+    Answer::<8>::new().u32(masked.into()).u32(pending.into()).write(arg, IRQ_STATE_SIZE - 8)
 }
 
 /// The port and the file descriptor that [`ASSIGN_CHANNEL`] and [`DEASSIGN_CHANNEL`] name.

@@ -33,6 +33,8 @@
 #define XEN_EVENTFD_FEATURE_CHANNELS (1ULL << 2)
 /* The requests of <xen/privcmd.h>. */
 #define XEN_EVENTFD_FEATURE_PRIVCMD (1ULL << 3)
+/* XEN_EVENTFD_SET_IRQ, _MASK_IRQ, _UNMASK_IRQ, _IRQ_STATE. */
+#define XEN_EVENTFD_FEATURE_IRQ_CHANGES (1ULL << 4)
 
 /* What this module is. On a control file. */
 struct xen_eventfd_query {
@@ -190,7 +192,9 @@ enum xen_eventfd_trigger {
 
 /*
  * One eventfd that raises one interrupt. What it counted before raises one at once; a signal is
- * consumed by being passed on. An eventfd that its last user closes ends its assignment.
+ * consumed by being passed on. Each write raises one interrupt, however much it adds: of an eventfd
+ * with EFD_SEMAPHORE each takes 1, and the rest stays in the counter and raises none, as with KVM.
+ * An eventfd that its last user closes ends its assignment.
  *
  * To assign, EOPNOTSUPP: an ISA or PCI line of a guest that is not known to have an interrupt
  * controller for it, as PVH guests have none: neither xenstore's /libxl/<dom>/type is "hvm", nor is
@@ -201,6 +205,12 @@ enum xen_eventfd_trigger {
  * To deassign, to ask and to lower, every in-field is as it was; ENOENT: there is no such assignment.
  * When deassign returns, the interrupt is not raised again.
  * ENODEV: the guest is dead.
+ *
+ * XEN_EVENTFD_MASK_IRQ and XEN_EVENTFD_UNMASK_IRQ name an assignment in the same way. When mask
+ * returns, the interrupt is not raised again until it is unmasked. A signal that comes meanwhile is
+ * pending: XEN_EVENTFD_IRQ_STATE tells, unmask raises the interrupt once for all of them, and deassign
+ * gives the eventfd back a count of 1 for them. To mask what is masked, or to unmask what is not,
+ * changes nothing. A new assignment is not masked.
  */
 struct xen_eventfd_irq {
 	__u32 size;
@@ -214,6 +224,48 @@ struct xen_eventfd_irq {
 	__u64 msi_addr;
 	__u64 raised;		/* out of XEN_EVENTFD_IRQ_STATS: interrupts raised */
 	__u64 failed;		/* out of XEN_EVENTFD_IRQ_STATS: refused by Xen */
+};
+
+/*
+ * XEN_EVENTFD_SET_IRQ: has an assigned eventfd raise another interrupt, masked or not as it was. When
+ * it returns, the interrupt before is not raised again. Each signal raises the one or the other.
+ *
+ * The fields down to msi_addr name the assignment as it is; ENOENT: there is none. The others are the
+ * interrupt that it is to raise; errors are those of XEN_EVENTFD_ASSIGN_IRQ. If it fails, nothing has
+ * changed.
+ */
+struct xen_eventfd_irq_change {
+	__u32 size;
+	__u32 flags;		/* 0 */
+	__u32 kind;		/* as in struct xen_eventfd_irq, to msi_addr */
+	__s32 eventfd;
+	__u32 trigger;
+	__u32 number;
+	__u32 pin;
+	__u32 msi_data;
+	__u64 msi_addr;
+	__u32 new_kind;
+	__u32 new_trigger;
+	__u32 new_number;
+	__u32 new_pin;
+	__u32 new_msi_data;
+	__u32 pad;
+	__u64 new_msi_addr;
+};
+
+/* XEN_EVENTFD_IRQ_STATE: how an assignment stands. ENOENT: there is none. ENODEV: the guest is dead. */
+struct xen_eventfd_irq_state {
+	__u32 size;
+	__u32 flags;		/* 0 */
+	__u32 kind;		/* as in struct xen_eventfd_irq, to msi_addr */
+	__s32 eventfd;
+	__u32 trigger;
+	__u32 number;
+	__u32 pin;
+	__u32 msi_data;
+	__u64 msi_addr;
+	__u32 masked;		/* out: 1 if it is masked */
+	__u32 pending;		/* out: 1 if it was signalled since it was masked */
 };
 
 /*
@@ -248,6 +300,10 @@ struct xen_eventfd_channel {
 #define XEN_EVENTFD_DEASSIGN_IRQ _IO(XEN_EVENTFD_IOCTL, 0x21)
 #define XEN_EVENTFD_IRQ_STATS _IO(XEN_EVENTFD_IOCTL, 0x22)
 #define XEN_EVENTFD_LOWER _IO(XEN_EVENTFD_IOCTL, 0x23)
+#define XEN_EVENTFD_SET_IRQ _IO(XEN_EVENTFD_IOCTL, 0x24)
+#define XEN_EVENTFD_MASK_IRQ _IO(XEN_EVENTFD_IOCTL, 0x25)
+#define XEN_EVENTFD_UNMASK_IRQ _IO(XEN_EVENTFD_IOCTL, 0x26)
+#define XEN_EVENTFD_IRQ_STATE _IO(XEN_EVENTFD_IOCTL, 0x27)
 #define XEN_EVENTFD_ASSIGN_CHANNEL _IO(XEN_EVENTFD_IOCTL, 0x30)
 #define XEN_EVENTFD_DEASSIGN_CHANNEL _IO(XEN_EVENTFD_IOCTL, 0x31)
 

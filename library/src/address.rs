@@ -29,7 +29,7 @@ assert_eq!(IoEventAddress::Pio(0xc050).addr(), 0xc050);
         }
     }
 
-    const fn space(&self) -> Space {
+    pub(crate) const fn space(&self) -> Space {
         match self {
             Self::Mmio(_) => Space::Mmio,
             Self::Pio(_) => Space::Pio,
@@ -134,7 +134,26 @@ macro_rules! number_is_datamatch {
                 Self(Filter::Value { width, value: value.into(), mask: width.mask() })
             }
         }
+
+        /// `None`: any write of this width, as [`AnyValue`]; crosvm's `U32(None)`.
+        impl From<Option<$number>> for Datamatch {
+            fn from(value: Option<$number>) -> Self {
+                value.map_or(Self(Filter::Width(Width::$width)), Self::from)
+            }
+        }
     )*};
+}
+
+impl Datamatch {
+    /// Any write of any width that begins at the address and ends within `span` bytes, as
+    /// [`NoDatamatch`]: crosvm's `AnyLength`, KVM's length 0.
+    ///
+    #[doc = example!(r#"
+assert_eq!(Datamatch::any_length(4), Datamatch::from(NoDatamatch(4)));
+"#)]
+    pub const fn any_length(span: u8) -> Self {
+        Self(Filter::Any { span })
+    }
 }
 
 number_is_datamatch!(u8 => One, u16 => Two, u32 => Four, u64 => Eight);
@@ -160,6 +179,13 @@ mod tests {
         let doorbell = IoEventAddress::Mmio(0x50).doorbell(Datamatch::from(7_u16)).unwrap();
         let width = Width::Two;
         assert_eq!(doorbell.filter(), Filter::Value { width, value: 7, mask: 0xFFFF });
+    }
+
+    #[test]
+    fn a_number_that_is_not_there_is_any_of_its_width() {
+        assert_eq!(Datamatch::from(Some(7_u16)), Datamatch::from(7_u16));
+        assert_eq!(Datamatch::from(None::<u8>), Datamatch::from(AnyValue(Width::One)));
+        assert_eq!(Datamatch::from(None::<u64>), Datamatch::from(AnyValue(Width::Eight)));
     }
 
     #[test]

@@ -3,8 +3,10 @@
 use crate::{Error, Result};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::{Errno, ReadWriteFlags};
+use std::collections::BTreeSet;
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 use xen_eventfd_host::{Call, HostError};
 
 /// A new eventfd of our own.
@@ -19,6 +21,22 @@ pub(crate) struct EventFd {
     fd: OwnedFd,
     /// Names the eventfd itself, however many descriptors it has.
     id: u64,
+    /// Whether it was made with `EFD_SEMAPHORE`. Linux tells since 6.5.
+    semaphore: Option<bool>,
+}
+
+/// The eventfds that raise interrupts in this process, with whatever engine and in whatever guest.
+static RAISING: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
+
+/// The right to raise an interrupt for what an eventfd counts. One has it at a time: of two readers of
+/// a counter one would hear nothing.
+#[derive(Debug)]
+pub(crate) struct IrqClaim(u64);
+
+impl Drop for IrqClaim {
+    fn drop(&mut self) {
+        RAISING.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+    }
 }
 
 impl EventFd {
@@ -33,16 +51,29 @@ impl EventFd {
         let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
         let info = std::fs::read_to_string(path).map_err(|_| not("not to be found in /proc"))?;
         let id = parse_id(&info).ok_or_else(|| not("something else"))?;
-        Ok(Self { fd, id })
+        Ok(Self { fd, id, semaphore: parse_semaphore(&info) })
+    }
+
+    /// Takes the right to raise an interrupt for it, which must not go on when it is no longer
+    /// referred to here.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if it raises one already, of whichever guest.
+    pub(crate) fn claim(&self) -> Result<IrqClaim> {
+        if !RAISING.lock().unwrap_or_else(PoisonError::into_inner).insert(self.id) {
+            return Err(Error::Busy { what: "an interrupt for this eventfd".to_owned() });
+        }
+        Ok(IrqClaim(self.id))
+    }
+
+    /// Whether a read may leave something in the counter: it takes 1 of a semaphore.
+    pub(crate) fn may_be_semaphore(&self) -> bool {
+        self.semaphore.unwrap_or(true)
     }
 
     /// Whether two references are to the same eventfd.
     pub(crate) fn is(&self, other: &Self) -> bool {
         self.id == other.id
-    }
-
-    pub(crate) fn id(&self) -> u64 {
-        self.id
     }
 
     /// Takes what was signalled, without ever waiting. `false`: nothing was, or another reader
@@ -65,6 +96,11 @@ impl AsFd for EventFd {
     }
 }
 
+fn parse_semaphore(fdinfo: &str) -> Option<bool> {
+    let found = fdinfo.lines().find_map(|line| line.strip_prefix("eventfd-semaphore:"));
+    found.map(|flag| flag.trim() != "0")
+}
+
 fn parse_id(fdinfo: &str) -> Option<u64> {
     fdinfo.lines().find_map(|line| line.strip_prefix("eventfd-id:")?.trim().parse().ok())
 }
@@ -81,6 +117,28 @@ mod tests {
         let reference = |fd: &OwnedFd| EventFd::new(fd.as_fd()).unwrap();
         assert!(reference(&one).is(&reference(&twin)));
         assert!(!reference(&one).is(&reference(&other)));
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_tell_of_semaphores_may_have_one() {
+        for (info, may_be) in [
+            ("eventfd-id: 4\n", true),
+            ("eventfd-semaphore: 1\n", true),
+            ("eventfd-semaphore: 0\n", false),
+        ] {
+            assert_eq!(parse_semaphore(info).unwrap_or(true), may_be, "{info}");
+        }
+    }
+
+    #[test]
+    fn one_at_a_time_raises_an_interrupt_for_an_eventfd() {
+        let one = eventfd(0, EventfdFlags::empty()).unwrap();
+        let twin = rustix::io::fcntl_dupfd_cloexec(&one, 3).unwrap();
+        let [one, twin] = [one, twin].map(|fd| EventFd::new(fd.as_fd()).unwrap());
+        let claim = one.claim().unwrap();
+        assert_eq!(twin.claim().unwrap_err().errno(), Errno::BUSY);
+        drop(claim);
+        assert!(twin.claim().is_ok());
     }
 
     #[test]

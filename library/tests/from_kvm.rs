@@ -38,7 +38,7 @@ fn is_row(line: &&str) -> bool {
 
 macro_rules! rows {
     // The names are given, as those of a macro's own are hidden from the code that it is given.
-    (($kvm:ident $vm:ident $xen:ident $guest:ident $port:ident $error:ident)
+    (($kvm:ident $vm:ident $xen:ident $guest:ident $irqfd:ident $port:ident $error:ident)
      ($fd:ident $addr:ident $resample:ident)
      $({ $($theirs:expr)? } { $($ours:expr)? })*) => {
         /// Is compiled, and never called: a test needs no `/dev/kvm`.
@@ -55,9 +55,9 @@ macro_rules! rows {
         /// The same for what is on no machine but Xen's.
         #[expect(dead_code)]
         fn on_xen(
-            $xen: &Xen, $guest: &Guest, $fd: EventFd, $port: Port, $error: &Error,
+            $xen: &Xen, $guest: &Guest, $irqfd: &IrqFd, $fd: EventFd, $port: Port, $error: &Error,
         ) -> Result<()> {
-            use xen_eventfd::{AnyValue, IoEventAddress, Irq, Masked, NoDatamatch, Width};
+            use xen_eventfd::{AnyValue, Datamatch, IoEventAddress, Irq, Masked, NoDatamatch, Width};
             let $addr = IoEventAddress::Mmio(0xfe00_0050);
             $($(let _here = $ours;)?)*
             Ok(())
@@ -70,7 +70,7 @@ macro_rules! rows {
     };
 }
 
-rows! { (kvm vm xen guest port error) (fd addr resample)
+rows! { (kvm vm xen guest irqfd port error) (fd addr resample)
     { Kvm::new()? } { Xen::new()? }
     { kvm.create_vm()? } { xen.guest(xen.find("guest")?.id)? }
     { vm.register_ioevent(&fd, &addr, 3_u32)? } { guest.register_ioevent(&fd, &addr, 3_u32)? }
@@ -80,12 +80,18 @@ rows! { (kvm vm xen guest port error) (fd addr resample)
     { NoDatamatch } { NoDatamatch(4) }
     { } { AnyValue(Width::Four) }
     { } { Masked { width: Width::Four, value: 3, mask: 0xffff } }
+    { } { Datamatch::from(None::<u32>) }
+    { } { Datamatch::any_length(4) }
     { vm.register_irqfd(&fd, 5)? } { guest.register_irqfd(&fd, Irq::Line(Line::Isa(5), Trigger::Pulse))? }
     { } { Irq::Msi { addr: 0xfee0_0000, data: 0x41 } }
     { } { Irq::EventChannel(port) }
     { vm.unregister_irqfd(&fd, 5)? } { guest.unregister_irqfd(&fd, Irq::Line(Line::Isa(5), Trigger::Pulse))? }
     { vm.register_irqfd_with_resample(&fd, &resample, 5)? } { }
     { } { guest.register_channel(&fd, port)? }
+    { } { irqfd.set_irq(Irq::Msi { addr: 0xfee0_0000, data: 0x42 })? }
+    { } { irqfd.mask()? }
+    { } { guest.unregister_channel(&fd, port)? }
+    { } { guest.unregister_all(&fd, Some(&addr))? }
     { } { guest.register_fallback(&fd, &addr, 4)? }
     { errno::Error::last() } { error.errno() }
 }
@@ -110,7 +116,7 @@ macro_rules! names {
 names! {
     types VmFd, Guest, Error, EventFd, Arc<EventFd>;
     traits AsFd;
-    calls IoEvent::keep, IrqFd::lower, Builder::guardian, Guest::counters;
+    calls IoEvent::keep, IrqFd::lower, IrqFd::is_pending, IrqFd::unmask, Builder::guardian, Guest::counters;
     variants Error::InUse, Error::Host, Error::Busy, Error::Unsupported, EngineKind::Privcmd,
         Line::Isa, Line::PciIntx, Line::Spi, Trigger::Level;
 }

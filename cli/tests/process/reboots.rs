@@ -220,3 +220,19 @@ fn the_unit_lives_through_a_start_before_its_guest_and_reboots() {
     // 0 if the backend has ended by the signal before the guest's end was seen.
     assert!(!unit.restarts_after(code) && matches!(code, 0 | 143), "{code}");
 }
+
+#[test]
+fn a_signal_to_end_just_before_the_guest_goes_ends_the_following() {
+    // It takes a moment to end, and by then its guest is gone.
+    let backend = "trap 'until test -e $DIR/end; do sleep 0.02; done; exit 0' TERM; \
+                   echo begins >>$DIR/lives; while test -d $DIR; do sleep 0.02; done";
+    let mut run = alone(&["web", "--wait", "--follow"], backend);
+    assert_eq!(run.order("create web"), "1");
+    lives(&run, 1);
+    run.signal(Signal::TERM);
+    assert_eq!(run.order("destroy 1"), "true");
+    // A zombie domain is no more once the engine has dropped it.
+    assert_eq!(run.order("free 1"), "done");
+    std::fs::write(run.file("end"), "").unwrap();
+    assert!(matches!(run.end().code(), Some(0 | 143)));
+}

@@ -189,6 +189,16 @@ fn a_terminals_interrupt_reaches_the_backend_once_wherever_it_is() {
 }
 
 #[test]
+fn a_terminal_that_goes_tells_the_backend() {
+    // It tells the leader of its session, which is `run`, and nobody else.
+    let backend = ["sh", "-c", NOTES];
+    let (terminal, mut run) = on_terminal("exec setsid --ctty \"$0\" \"$@\"", &backend);
+    drop(terminal);
+    run.until_text("signals", "HUP");
+    assert_eq!(run.order("kick 1 3"), "done");
+}
+
+#[test]
 fn a_terminals_stop_does_not_stop_the_engine() {
     // A shell with jobs, as only then a terminal's stop stops anything.
     let script = "exec setsid --ctty sh -c 'set -m; \"$0\" \"$@\"' \"$0\" \"$@\"";

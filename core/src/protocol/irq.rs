@@ -94,6 +94,21 @@ impl Irq {
     }
 }
 
+impl fmt::Display for Irq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = match *self {
+            Self::EventChannel(port) => return write!(f, "the interrupt by {port}"),
+            Self::Msi { addr, data } => return write!(f, "the MSI {data:#x} to {addr:#x}"),
+            Self::Line(line, _) => line,
+        };
+        match line {
+            Line::Isa(line) => write!(f, "ISA line {line}"),
+            Line::PciIntx { device, pin } => write!(f, "pin {pin} of PCI device {device}"),
+            Line::Spi(line) => write!(f, "shared peripheral interrupt {line}"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,7 @@ use xen_eventfd_core::claims::{self, Claim, Debt, Piece};
 use xen_eventfd_core::doorbell::Bytes;
 use xen_eventfd_core::held::Held;
 use xen_eventfd_core::table::{self, Collision, Entry};
-use xen_eventfd_core::{DomId, Doorbell, Kick, Request};
+use xen_eventfd_core::{DomId, Doorbell, Kick, Request, Space};
 
 /// Registrations that one guest can have with the userspace engine; the kernel module says how many
 /// it keeps.
@@ -206,6 +206,16 @@ impl Doorbells {
         let same = eventfd.is_none_or(|eventfd| found.eventfd.is(eventfd))
             && serial.is_none_or(|serial| found.serial == serial);
         same.then_some(found)
+    }
+
+    /// A doorbell of this eventfd, at this place if one is given.
+    pub(crate) fn of(&self, eventfd: &EventFd, place: Option<(Space, u64)>) -> Option<Doorbell> {
+        let at = |doorbell: &Doorbell| (doorbell.bytes().space(), doorbell.bytes().first());
+        let found = self.table.iter().find(|registration| {
+            registration.eventfd.is(eventfd)
+                && place.is_none_or(|place| at(&registration.doorbell) == place)
+        });
+        found.map(|registration| registration.doorbell)
     }
 
     /// Acts on one request; the result is the answer to a read.

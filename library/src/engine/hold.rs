@@ -4,7 +4,7 @@
 //! the kernel module without the library sees nothing of that, so the guest is kept there as well:
 //! by serving it there, or by reserving it.
 
-use super::module;
+use super::module::Reserve;
 use super::orphan;
 use super::userspace::server::give_back;
 use crate::run_dir::{Lock, Purpose, Record, RunDir};
@@ -45,9 +45,9 @@ impl Hold {
         Ok(Self { record, reservation: None, _lock: lock })
     }
 
-    /// Keeps the guest from those who use the kernel module without this library, if it is there.
-    pub(crate) fn reserve(&mut self) -> Result<()> {
-        self.reservation = module::reserve(self.record.dom())?;
+    /// Keeps the guest from those who use the kernel module without this library.
+    pub(crate) fn reserve(&mut self, how: &Reserve) -> Result<()> {
+        self.reservation = how.reserve(self.record.dom())?;
         Ok(())
     }
 

@@ -23,7 +23,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use xen_eventfd_core::irq::{Irq, Line};
-use xen_eventfd_core::{DomId, Doorbell, IoServerId, Kick, Port};
+use xen_eventfd_core::{DomId, Doorbell, IoServerId, Kick, Port, Space};
 use xen_eventfd_host::{Host, HostError};
 
 /// Serves guests.
@@ -70,6 +70,9 @@ pub(crate) trait Attachment: Send + Sync + fmt::Debug {
         serial: Option<u64>,
     ) -> Result<()>;
 
+    /// A doorbell of this eventfd, at this place if one is given.
+    fn find(&self, eventfd: &EventFd, place: Option<(Space, u64)>) -> Result<Option<Doorbell>>;
+
     /// Puts what a fallback has received so far into its place, if the engine does not do that as
     /// kicks come.
     fn collect(&self, fallback: &Doorbell, serial: u64, unmatched: &Mutex<Unmatched>);
@@ -79,23 +82,37 @@ pub(crate) trait Attachment: Send + Sync + fmt::Debug {
     fn register_irq(&self, eventfd: EventFd, irq: Irq) -> Result<(u64, Arc<IrqCounts>)>;
 
     /// The serial number of the irqfd with this eventfd and interrupt.
-    fn find_irq(&self, eventfd: &EventFd, irq: &Irq) -> Option<u64>;
+    fn find_irq(&self, eventfd: &EventFd, irq: &Irq) -> Result<u64>;
 
-    /// Takes an irqfd back. When this returns without an error, it raises nothing any more.
-    fn unregister_irq(&self, serial: u64) -> Result<()>;
+    /// Takes an irqfd back. When this returns, it raises nothing any more.
+    fn unregister_irq(&self, serial: u64);
+
+    /// Has an irqfd raise another interrupt. When this returns, the one before is not raised again;
+    /// every signal raises the one or the other.
+    fn set_irq(&self, serial: u64, irq: Irq) -> Result<()>;
+
+    /// Keeps an irqfd from raising its interrupt, or lets it again: then it is raised once if it is
+    /// pending.
+    fn mask_irq(&self, serial: u64, masked: bool) -> Result<()>;
+
+    /// Whether an irqfd was signalled since it was masked.
+    fn is_pending(&self, serial: u64) -> Result<bool>;
 
     /// Brings the counts of an irqfd up to date, if the engine does not do that as interrupts are
     /// raised.
     fn count_irqs(&self, serial: u64);
 
-    /// Lowers the line of an irqfd that is level-triggered.
-    fn lower(&self, serial: u64, irq: &Irq) -> Result<()>;
+    /// Lowers the line of an irqfd if it is level-triggered.
+    fn lower(&self, serial: u64) -> Result<()>;
 
-    /// Has an eventfd signalled for each event of a guest's port.
-    fn listen(&self, eventfd: EventFd, port: Port) -> Result<()>;
+    /// Has an eventfd signalled for each event of a guest's port. Returns its serial number.
+    fn listen(&self, eventfd: EventFd, port: Port) -> Result<u64>;
+
+    /// The serial number of what has this eventfd signalled for this port.
+    fn find_channel(&self, eventfd: &EventFd, port: Port) -> Result<u64>;
 
     /// When this returns, the eventfd of a port is not signalled again.
-    fn stop_listening(&self, port: Port);
+    fn stop_listening(&self, port: Port, serial: u64);
 
     /// Lets go of the guest. Nothing happens if that was done, or if it is dead.
     fn close(&self) -> Result<()>;
@@ -124,6 +141,11 @@ pub(crate) fn check_irq(host: &dyn Host, dom: DomId, irq: &Irq) -> Result<()> {
         return Err(Error::NoLines(dom));
     }
     Ok(())
+}
+
+/// A doorbell as an error names it.
+pub(crate) fn named(doorbell: &Doorbell) -> String {
+    format!("the doorbell at {:#x}", doorbell.bytes().first())
 }
 
 /// What an irqfd has done so far.

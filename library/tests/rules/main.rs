@@ -2,12 +2,14 @@
 
 mod alone;
 mod bench;
+mod driven;
 mod eventfds;
 mod faults;
 mod find;
 mod irqfds;
 mod kicks;
 mod lifetimes;
+mod masks;
 mod orphans;
 mod random;
 mod refusals;

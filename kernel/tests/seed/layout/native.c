@@ -79,6 +79,23 @@ AT(xen_eventfd_irq, msi_addr, 32);
 AT(xen_eventfd_irq, raised, 40);
 AT(xen_eventfd_irq, failed, 48);
 
+SIZE(xen_eventfd_irq_change, 72);
+AT(xen_eventfd_irq_change, kind, 8);
+AT(xen_eventfd_irq_change, msi_addr, 32);
+AT(xen_eventfd_irq_change, new_kind, 40);
+AT(xen_eventfd_irq_change, new_trigger, 44);
+AT(xen_eventfd_irq_change, new_number, 48);
+AT(xen_eventfd_irq_change, new_pin, 52);
+AT(xen_eventfd_irq_change, new_msi_data, 56);
+AT(xen_eventfd_irq_change, pad, 60);
+AT(xen_eventfd_irq_change, new_msi_addr, 64);
+
+SIZE(xen_eventfd_irq_state, 48);
+AT(xen_eventfd_irq_state, kind, 8);
+AT(xen_eventfd_irq_state, msi_addr, 32);
+AT(xen_eventfd_irq_state, masked, 40);
+AT(xen_eventfd_irq_state, pending, 44);
+
 SIZE(xen_eventfd_channel, 16);
 AT(xen_eventfd_channel, flags, 4);
 AT(xen_eventfd_channel, port, 8);
@@ -86,4 +103,5 @@ AT(xen_eventfd_channel, eventfd, 12);
 
 static_assert(XEN_EVENTFD_QUERY == 0xEF00 && XEN_EVENTFD_CREATE == 0xEF01, "control file");
 static_assert(XEN_EVENTFD_ASSIGN == 0xEF10 && XEN_EVENTFD_ASSIGN_IRQ == 0xEF20, "guest's file");
+static_assert(XEN_EVENTFD_SET_IRQ == 0xEF24 && XEN_EVENTFD_IRQ_STATE == 0xEF27, "guest's file");
 static_assert(XEN_EVENTFD_ASSIGN_CHANNEL == 0xEF30, "guest's file");

@@ -204,6 +204,28 @@ impl GuestFile {
         ask(self, request::LOWER, &mut irq.bytes()).map(drop)
     }
 
+    /// Another interrupt for the same eventfd.
+    pub(crate) fn set_irq(&self, irq: &Irq, new: &Irq) -> Result<(), Errno> {
+        ask(self, request::SET_IRQ, &mut irq.change(new)).map(drop)
+    }
+
+    pub(crate) fn mask_irq(&self, irq: &Irq) -> Result<(), Errno> {
+        ask(self, request::MASK_IRQ, &mut irq.bytes()).map(drop)
+    }
+
+    pub(crate) fn unmask_irq(&self, irq: &Irq) -> Result<(), Errno> {
+        ask(self, request::UNMASK_IRQ, &mut irq.bytes()).map(drop)
+    }
+
+    /// Whether it is masked, and whether it is pending.
+    pub(crate) fn irq_state(&self, irq: &Irq) -> Result<(bool, bool), Errno> {
+        let mut bytes = irq.state();
+        ask(self, request::IRQ_STATE, &mut bytes)?;
+        let (masked, pending) = Irq::stands(&bytes);
+        assert!(masked <= 1 && pending <= 1, "{masked} {pending}");
+        Ok((masked == 1, pending == 1))
+    }
+
     pub(crate) fn assign_channel(&self, channel: &Channel) -> Result<(), Errno> {
         ask(self, request::ASSIGN_CHANNEL, &mut channel.bytes()).map(drop)
     }

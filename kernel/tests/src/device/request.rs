@@ -12,13 +12,17 @@ pub(crate) const ASSIGN_IRQ: u32 = 0xEF20;
 pub(crate) const DEASSIGN_IRQ: u32 = 0xEF21;
 pub(crate) const IRQ_STATS: u32 = 0xEF22;
 pub(crate) const LOWER: u32 = 0xEF23;
+pub(crate) const SET_IRQ: u32 = 0xEF24;
+pub(crate) const MASK_IRQ: u32 = 0xEF25;
+pub(crate) const UNMASK_IRQ: u32 = 0xEF26;
+pub(crate) const IRQ_STATE: u32 = 0xEF27;
 pub(crate) const ASSIGN_CHANNEL: u32 = 0xEF30;
 pub(crate) const DEASSIGN_CHANNEL: u32 = 0xEF31;
 
 /// Those of a control file.
 pub(crate) const OF_CONTROL: [u32; 3] = [QUERY, CREATE, OWNER];
 /// Those of a guest's file.
-pub(crate) const OF_GUEST: [u32; 11] = [
+pub(crate) const OF_GUEST: [u32; 15] = [
     ASSIGN,
     DEASSIGN,
     STATS,
@@ -28,6 +32,10 @@ pub(crate) const OF_GUEST: [u32; 11] = [
     DEASSIGN_IRQ,
     IRQ_STATS,
     LOWER,
+    SET_IRQ,
+    MASK_IRQ,
+    UNMASK_IRQ,
+    IRQ_STATE,
     ASSIGN_CHANNEL,
     DEASSIGN_CHANNEL,
 ];

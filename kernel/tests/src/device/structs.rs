@@ -317,6 +317,8 @@ pub(crate) struct Irq {
 
 impl Irq {
     pub(crate) const SIZE: u32 = 56;
+    const CHANGE_SIZE: u32 = 72;
+    const STATE_SIZE: u32 = 48;
 
     fn new(kind: u32, number: u32, eventfd: &OwnedFd) -> Self {
         let eventfd = eventfd.as_raw_fd();
@@ -353,9 +355,10 @@ impl Irq {
         Self { trigger: LEVEL, ..self }
     }
 
-    pub(crate) fn bytes(&self) -> Vec<u8> {
+    /// What names an assignment, in a struct of this size.
+    fn named(&self, size: u32) -> Bytes {
         Bytes::default()
-            .u32(Self::SIZE)
+            .u32(size)
             .u32(0)
             .u32(self.kind)
             .i32(self.eventfd)
@@ -364,7 +367,34 @@ impl Irq {
             .u32(self.pin)
             .u32(self.msi_data)
             .u64(self.msi_addr)
-            .up_to(Self::SIZE)
+    }
+
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        self.named(Self::SIZE).up_to(Self::SIZE)
+    }
+
+    /// `struct xen_eventfd_irq_change`, from this interrupt to another.
+    pub(crate) fn change(&self, new: &Irq) -> Vec<u8> {
+        self.named(Self::CHANGE_SIZE)
+            .u32(new.kind)
+            .u32(new.trigger)
+            .u32(new.number)
+            .u32(new.pin)
+            .u32(new.msi_data)
+            .u32(0)
+            .u64(new.msi_addr)
+            .up_to(Self::CHANGE_SIZE)
+    }
+
+    /// `struct xen_eventfd_irq_state`.
+    pub(crate) fn state(&self) -> Vec<u8> {
+        self.named(Self::STATE_SIZE).up_to(Self::STATE_SIZE)
+    }
+
+    /// `masked` and `pending`.
+    pub(crate) fn stands(bytes: &[u8]) -> (u32, u32) {
+        let mut fields = Fields(&bytes[40..]);
+        (fields.u32(), fields.u32())
     }
 
     /// `raised` and `failed`.

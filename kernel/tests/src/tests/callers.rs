@@ -7,6 +7,7 @@ use super::left::Before;
 use super::random::{self, ERRNOS, Random};
 use crate::device::request::{
     ASSIGN_IRQ, CREATE, IRQ_MSI, OF_CONTROL, OF_GUEST, PRIVCMD_IOEVENTFD, PRIVCMD_IRQFD, RESTRICT,
+    SET_IRQ,
 };
 use crate::device::structs::Doorbell;
 use crate::device::{Control, GuestFile, ask, ask_at};
@@ -97,7 +98,7 @@ impl Caller<'_> {
             bytes[..4].copy_from_slice(&size.to_ne_bytes());
         }
         // For requests that take more than this one.
-        bytes.resize(bytes.len().max(64), 0);
+        bytes.resize(bytes.len().max(72), 0);
         bytes
     }
 
@@ -106,6 +107,10 @@ impl Caller<'_> {
         if request == ASSIGN_IRQ && bytes[8..12] == IRQ_MSI.to_ne_bytes() {
             bytes[28..32].copy_from_slice(&0x41_u32.to_ne_bytes());
             bytes[32..40].copy_from_slice(&0xFEE0_0000_u64.to_ne_bytes());
+        }
+        if request == SET_IRQ && bytes[40..44] == IRQ_MSI.to_ne_bytes() {
+            bytes[56..60].copy_from_slice(&0x41_u32.to_ne_bytes());
+            bytes[64..72].copy_from_slice(&0xFEE0_0000_u64.to_ne_bytes());
         }
     }
 

@@ -2,8 +2,9 @@
 
 use crate::device::request::{
     ANY, ASSIGN, ASSIGN_CHANNEL, ASSIGN_IRQ, CREATE, DEASSIGN, DEASSIGN_CHANNEL, DEASSIGN_IRQ,
-    IRQ_CHANNEL, IRQ_INTX, IRQ_ISA, IRQ_MSI, IRQ_SPI, IRQ_STATS, LIST, LIST_DOORBELLS, LOWER,
-    MISSED, OF_CONTROL, OWNER, PIO, QUERY, STATS, VALUE, WIDTH,
+    IRQ_CHANNEL, IRQ_INTX, IRQ_ISA, IRQ_MSI, IRQ_SPI, IRQ_STATE, IRQ_STATS, LIST, LIST_DOORBELLS,
+    LOWER, MASK_IRQ, MISSED, OF_CONTROL, OWNER, PIO, QUERY, SET_IRQ, STATS, UNMASK_IRQ, VALUE,
+    WIDTH,
 };
 use crate::device::structs::{Channel, Create, Doorbell, Entry, Irq, Missed, Owner, Query, Stats};
 use crate::device::{Control, GuestFile, ask, ask_at};
@@ -321,19 +322,40 @@ fn of_irqs(setting: &Setting) -> Vec<Call> {
         ("DEASSIGN_IRQ", DEASSIGN_IRQ, none, None),
         ("IRQ_STATS", IRQ_STATS, none, None),
         ("LOWER", LOWER, none, None),
+        ("MASK_IRQ", MASK_IRQ, none, None),
+        ("UNMASK_IRQ", UNMASK_IRQ, none, None),
+        ("IRQ_STATE", IRQ_STATE, none, None),
     ] {
         for (kind, irq) in irqs {
             let verdict = of_kind(irq.kind, verdict);
             calls.push(Call {
                 name: format!("{name} {kind}"),
                 request,
-                good: irq.bytes(),
+                good: if request == IRQ_STATE { irq.state() } else { irq.bytes() },
                 verdict,
                 undo,
                 eventfd: Some(12),
                 fields: irq_fields(irq, setting.port, verdict, request == ASSIGN_IRQ),
             });
         }
+    }
+    // There is no assignment to be changed, but both interrupts can be.
+    for (was, (kind, is)) in irqs.iter().map(|(_, was)| was).zip(irqs.iter().cycle().skip(1)) {
+        let mut fields = irq_fields(*was, setting.port, none, false);
+        let new = irq_fields(*is, setting.port, none, false).into_iter().skip(1);
+        // The same fields, behind the eventfd's, which there is one of.
+        let places = [40, 44, 48, 52, 56, 64];
+        fields.extend(new.zip(places).map(|(field, at)| Field { at, ..field }));
+        fields.push(zero("pad", 60, 4, none));
+        calls.push(Call {
+            name: format!("SET_IRQ to {kind}"),
+            request: SET_IRQ,
+            good: was.change(is),
+            verdict: none,
+            undo: None,
+            eventfd: Some(12),
+            fields,
+        });
     }
     calls
 }

@@ -5,6 +5,7 @@ use super::left;
 use crate::device::GuestFile;
 use crate::device::structs::{Doorbell, Irq};
 use anyhow::{Context, Result, ensure};
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::os::fd::AsRawFd;
@@ -225,6 +226,176 @@ pub(super) fn limit(play: &mut Play<'_>) -> Result<()> {
     drop(calls);
     file.assign_irq(&irq)?;
     Ok(())
+}
+
+pub(super) fn semaphore(play: &mut Play<'_>) -> Result<()> {
+    let guest = play.guest(IDLE)?;
+    let file = GuestFile::of(guest.dom())?;
+    let call = eventfd(3, EventfdFlags::CLOEXEC | EventfdFlags::SEMAPHORE)?;
+    let (irq, add) =
+        (Irq::msi(0x41, &call), |count: u64| rustix::io::write(&call, &count.to_ne_bytes()));
+    let raised = |times| -> Result<()> {
+        let counts = file.irq_stats(&irq)?;
+        ensure!(counts == (times, 0), "{counts:?}, not {times}");
+        Ok(())
+    };
+    file.assign_irq(&irq)?;
+    // What it had counted is one.
+    raised(1)?;
+    add(1000)?;
+    raised(2)?;
+    // As much as the counter takes beside the 2 and the 999 that are there.
+    add(u64::MAX - 1 - 1001)?;
+    raised(3)?;
+    add(1)?;
+    raised(4)?;
+    file.mask_irq(&irq)?;
+    ensure!(file.irq_state(&irq)? == (true, false), "the rest in the counter is no signal");
+    add(1)?;
+    ensure!(file.irq_state(&irq)? == (true, true));
+    file.unmask_irq(&irq)?;
+    raised(5)?;
+    // Nor does the end of the assignment take any of it.
+    let left = u64::MAX - 2;
+    file.deassign_irq(&irq)?;
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", call.as_raw_fd()))?;
+    ensure!(info.contains(&format!("eventfd-count: {left:16x}")), "{info}");
+    Ok(())
+}
+
+pub(super) fn changed(play: &mut Play<'_>) -> Result<()> {
+    let mut guest = play.guest(
+        "listen msi 0x41 one; listen msi 0x42 other; listen evtchn call; say ready; \
+         wait one; say one; wait other; say other; wait call; say call; wait one",
+    )?;
+    let (file, call) = (GuestFile::of(guest.dom())?, new_eventfd()?);
+    guest.start()?;
+    guest.said(0, "ready")?;
+    let (port, bound) = (guest.port("call")?, left::interrupts()?);
+    let (one, other) = (Irq::msi(0x41, &call), Irq::msi(0x42, &call));
+    let channel = Irq::channel(port, &call);
+    refused(file.set_irq(&one, &other), Errno::NOENT, "to change what is not assigned")?;
+    file.assign_irq(&one)?;
+    signal(&call)?;
+    guest.said(0, "one")?;
+    file.set_irq(&one, &other)?;
+    refused(file.irq_stats(&one), Errno::NOENT, "what it was")?;
+    signal(&call)?;
+    guest.said(0, "other")?;
+    // What is refused changes nothing.
+    let refusals = [
+        (Irq::channel(xen_eventfd::Port(port.0 + 100), &call), Errno::INVAL, "no such port"),
+        (Irq::isa(5, &call), Errno::OPNOTSUPP, "a line of a guest without lines"),
+        (Irq::msi(0x42, &call).level(), Errno::INVAL, "what cannot be"),
+    ];
+    for (new, errno, what) in refusals {
+        refused(file.set_irq(&other, &new), errno, what)?;
+        ensure!(file.irq_stats(&other)? == (2, 0), "{what}");
+    }
+    ensure!(left::interrupts()? == bound);
+    file.set_irq(&other, &channel)?;
+    ensure!(left::interrupts()? == bound + 1);
+    signal(&call)?;
+    guest.said(0, "call")?;
+    // To itself, and away: the port is bound no longer.
+    file.set_irq(&channel, &channel)?;
+    ensure!(left::interrupts()? == bound + 1);
+    file.set_irq(&channel, &one)?;
+    ensure!(left::interrupts()? == bound, "the port of an interrupt that was left is kept");
+    signal(&call)?;
+    guest.finish()?;
+    ensure!(file.irq_stats(&one)? == (4, 0), "counts go on");
+    Ok(())
+}
+
+pub(super) fn masked(play: &mut Play<'_>) -> Result<()> {
+    let mut guest = play.guest(
+        "listen msi 0x41 one; listen msi 0x42 other; say ready; wait other; say other; wait one",
+    )?;
+    let (file, call) = (GuestFile::of(guest.dom())?, new_eventfd()?);
+    guest.start()?;
+    guest.said(0, "ready")?;
+    let (one, other) = (Irq::msi(0x41, &call), Irq::msi(0x42, &call));
+    for request in [GuestFile::mask_irq, GuestFile::unmask_irq] {
+        refused(request(&file, &one), Errno::NOENT, "what is not assigned")?;
+    }
+    file.assign_irq(&one)?;
+    ensure!(file.irq_state(&one)? == (false, false));
+    file.unmask_irq(&one)?;
+    ensure!(file.irq_stats(&one)? == (0, 0), "nothing was pending");
+    file.mask_irq(&one)?;
+    ensure!(file.irq_state(&one)? == (true, false));
+    (0..3).try_for_each(|_| signal(&call))?;
+    ensure!(file.irq_state(&one)? == (true, true) && file.irq_stats(&one)? == (0, 0));
+    ensure!(taken(&call)? == 0, "a signal that is pending is not the eventfd's any more");
+    // As a guest does with a vector: mask, change, unmask.
+    file.set_irq(&one, &other)?;
+    ensure!(file.irq_state(&other)? == (true, true) && file.irq_stats(&other)? == (0, 0));
+    file.mask_irq(&other)?;
+    ensure!(file.irq_state(&other)? == (true, true), "to mask it again forgets nothing");
+    file.unmask_irq(&other)?;
+    ensure!(file.irq_state(&other)? == (false, false) && file.irq_stats(&other)? == (1, 0));
+    guest.said(0, "other")?;
+    // What is pending at the end goes back to the eventfd, for who assigns it next.
+    file.mask_irq(&other)?;
+    (0..3).try_for_each(|_| signal(&call))?;
+    file.deassign_irq(&other)?;
+    file.assign_irq(&one)?;
+    ensure!(file.irq_state(&one)? == (false, false) && file.irq_stats(&one)? == (1, 0));
+    guest.finish()
+}
+
+/// The signals of one thread, and what another does to the assignment meanwhile.
+pub(super) fn moved(play: &mut Play<'_>) -> Result<()> {
+    const SIGNALS: u64 = 20_000;
+    let mut guest = play.guest(
+        "listen evtchn one; listen evtchn other; listen evtchn stop; until stop; pause 100; end",
+    )?;
+    let file = GuestFile::of(guest.dom())?;
+    guest.start()?;
+    let (call, bound) = (new_eventfd()?, left::interrupts()?);
+    let turns = [
+        Irq::channel(guest.port("one")?, &call),
+        Irq::msi(0x41, &call),
+        Irq::channel(guest.port("other")?, &call),
+    ];
+    file.assign_irq(&turns[0])?;
+    for masks in [false, true] {
+        let (before, _) = file.irq_stats(&turns[0])?;
+        let moves = thread::scope(|scope| -> Result<u64> {
+            let signalling = scope.spawn(|| (0..SIGNALS).try_for_each(|_| signal(&call)));
+            let mut moves = 0;
+            while moves == 0 || !signalling.is_finished() {
+                for (was, is) in turns.iter().zip(turns.iter().cycle().skip(1)) {
+                    if masks {
+                        file.mask_irq(was)?;
+                        let counts = file.irq_stats(was)?;
+                        file.set_irq(was, is)?;
+                        ensure!(file.irq_stats(is)? == counts, "raised while it was masked");
+                        file.unmask_irq(is)?;
+                        ensure!(file.irq_state(is)? == (false, false));
+                    } else {
+                        file.set_irq(was, is)?;
+                    }
+                    moves += 1;
+                }
+            }
+            signalling.join().map_err(|_| anyhow::anyhow!("the signalling thread panicked"))??;
+            Ok(moves)
+        })?;
+        let (raised, failed) = file.irq_stats(&turns[0])?;
+        ensure!(failed == 0, "{failed} went to a port that was left");
+        // Signals that come while it is masked are one.
+        let all = raised - before;
+        let expected = if masks { 1..=SIGNALS } else { SIGNALS..=SIGNALS };
+        ensure!(expected.contains(&all), "{all} of {SIGNALS}, masks: {masks}");
+        println!("{all} interrupts of {SIGNALS} signals in {moves} moves, masks: {masks}");
+    }
+    ensure!(taken(&call)? == 0);
+    file.deassign_irq(&turns[0])?;
+    ensure!(left::interrupts()? == bound, "a port that was left is kept");
+    Bell::to(play, &mut guest, "stop")?.ring()?;
+    guest.finish()
 }
 
 pub(super) fn races(play: &mut Play<'_>) -> Result<()> {

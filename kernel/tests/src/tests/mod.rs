@@ -73,6 +73,10 @@ tests! {
     irqs::lines, false, "a guest without lines gets none, and what Xen refuses is counted";
     irqs::of_a_kick, false, "a kick may raise an interrupt, without anybody between";
     irqs::limit, false, "as many irqs as the module says, and room again once they are closed";
+    irqs::semaphore, false, "a write to a semaphore is one interrupt, and its rest none";
+    irqs::changed, false, "an eventfd raises another interrupt from then on, and what is refused changes nothing";
+    irqs::masked, false, "what comes while it is masked is pending, and raised once by unmask";
+    irqs::moved, true, "an interrupt that moves and is masked under load: each signal raises one";
     irqs::races, true, "deassign, the last close and a signal at once, 2,000 times";
     channels::heard, false, "every ring of an event channel is counted";
     channels::one_each, false, "an event channel has one eventfd, and its port may ring back";

@@ -3,16 +3,16 @@
 use super::{Interface, ModuleEngine};
 use crate::engine::doorbells::{Counters, Doorbells, Registered, Registration, Unmatched};
 use crate::engine::hold::Hold;
-use crate::engine::{Attachment, IrqCounts, check_irq};
-use crate::eventfd::EventFd;
+use crate::engine::{Attachment, IrqCounts, check_irq, named};
+use crate::eventfd::{EventFd, IrqClaim};
 use crate::sync::Mutex;
 use crate::{Error, Result, lock};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use xen_eventfd_core::irq::Irq;
-use xen_eventfd_core::{DomId, Doorbell, IoServerId, Kick, Port};
+use xen_eventfd_core::irq::{Irq, Trigger};
+use xen_eventfd_core::{DomId, Doorbell, IoServerId, Kick, Port, Space};
 use xen_eventfd_host::{self as host, Errno, HostError};
 
 /// A guest that the module serves for us.
@@ -39,27 +39,24 @@ struct Open<I> {
     /// dead engine left.
     doorbells: Doorbells,
     irqs: BTreeMap<u64, IrqFd>,
-    channels: BTreeMap<Port, EventFd>,
+    /// With their serial numbers.
+    channels: BTreeMap<Port, (u64, EventFd)>,
     hold: Hold,
 }
 
 #[derive(Debug)]
 struct IrqFd {
+    /// First, as it must not outlive the reference.
+    #[expect(dead_code, reason = "no other raises an interrupt for the eventfd meanwhile")]
+    claim: IrqClaim,
     irq: Irq,
     eventfd: EventFd,
     counts: Arc<IrqCounts>,
 }
 
 impl<I: Interface> Open<I> {
-    /// Ends an irqfd. Its last counts are worth less than its end.
-    fn end_irq(&mut self, serial: u64) -> Result<()> {
-        let Some(irqfd) = self.irqs.get(&serial) else { return Ok(()) };
-        if let Err(error) = self.count(serial, irqfd) {
-            tracing::debug!(%error, "the last counts of an irqfd are unknown");
-        }
-        self.interface.deassign_irq(&irqfd.irq, irqfd.eventfd.as_fd())?;
-        self.irqs.remove(&serial);
-        Ok(())
+    fn irq(&self, serial: u64) -> Result<&IrqFd> {
+        self.irqs.get(&serial).ok_or_else(ended)
     }
 
     /// Brings the counts of an irqfd up to date.
@@ -71,6 +68,11 @@ impl<I: Interface> Open<I> {
         irqfd.counts.failed.store(failed, Ordering::Relaxed);
         Ok(())
     }
+}
+
+/// That an irqfd is none any more.
+fn ended() -> Error {
+    Error::NotRegistered { what: "this interrupt".to_owned() }
 }
 
 impl<I: Interface> ModuleGuest<I> {
@@ -173,15 +175,21 @@ impl<I: Interface> Attachment for ModuleGuest<I> {
     ) -> Result<()> {
         let doorbell = I::compared(doorbell)?;
         self.with(|open| {
-            let addr = doorbell.bytes().first();
             let found = open.doorbells.find(&doorbell, eventfd, serial);
-            let found = found.ok_or(Error::NotRegistered { addr })?;
+            let found = found.ok_or_else(|| Error::NotRegistered { what: named(&doorbell) })?;
             open.interface.deassign(&doorbell, found.eventfd.as_fd())?;
             open.doorbells.remove(&doorbell, eventfd, serial);
             for piece in open.doorbells.unclaim(doorbell.bytes()) {
                 open.doorbells.forget(piece);
             }
             Ok(())
+        })
+    }
+
+    fn find(&self, eventfd: &EventFd, place: Option<(Space, u64)>) -> Result<Option<Doorbell>> {
+        self.with(|open| {
+            open.interface.alive()?;
+            Ok(open.doorbells.of(eventfd, place))
         })
     }
 
@@ -208,27 +216,63 @@ impl<I: Interface> Attachment for ModuleGuest<I> {
     fn register_irq(&self, eventfd: EventFd, irq: Irq) -> Result<(u64, Arc<IrqCounts>)> {
         check_irq(&*self.engine.host, self.dom, &irq)?;
         self.with(|open| {
+            let claim = eventfd.claim()?;
             open.interface.assign_irq(&irq, eventfd.as_fd()).map_err(|error| {
                 self.irq_refused(error, || "an interrupt for this eventfd".to_owned())
             })?;
             let (serial, counts) = (self.serial(), Arc::new(IrqCounts::default()));
-            let irqfd = IrqFd { irq, eventfd, counts: Arc::clone(&counts) };
+            let irqfd = IrqFd { claim, irq, eventfd, counts: Arc::clone(&counts) };
             open.irqs.insert(serial, irqfd);
             Ok((serial, counts))
         })
     }
 
-    fn find_irq(&self, eventfd: &EventFd, irq: &Irq) -> Option<u64> {
-        let open = lock(&self.open);
-        let same = |irqfd: &IrqFd| irqfd.eventfd.is(eventfd) && irqfd.irq == *irq;
-        open.as_ref()?.irqs.iter().find_map(|(serial, irqfd)| same(irqfd).then_some(*serial))
+    fn find_irq(&self, eventfd: &EventFd, irq: &Irq) -> Result<u64> {
+        self.with(|open| {
+            let same = |irqfd: &IrqFd| irqfd.eventfd.is(eventfd) && irqfd.irq == *irq;
+            let found = open.irqs.iter().find(|(_, irqfd)| same(irqfd));
+            found
+                .map(|(serial, _)| *serial)
+                .ok_or_else(|| Error::NotRegistered { what: irq.to_string() })
+        })
     }
 
-    fn unregister_irq(&self, serial: u64) -> Result<()> {
-        match self.with(|open| open.end_irq(serial)) {
-            // With a guest that is dead, its interrupts have ended.
-            Err(Error::GuestDied(_)) => Ok(()),
-            ended => ended,
+    fn set_irq(&self, serial: u64, irq: Irq) -> Result<()> {
+        check_irq(&*self.engine.host, self.dom, &irq)?;
+        self.with(|open| {
+            let irqfd = open.irqs.get_mut(&serial).ok_or_else(ended)?;
+            open.interface
+                .set_irq(&irqfd.irq, irqfd.eventfd.as_fd(), &irq)
+                .map_err(|error| self.refused(error, self.engine.control.info().max_irqs))?;
+            irqfd.irq = irq;
+            Ok(())
+        })
+    }
+
+    fn mask_irq(&self, serial: u64, masked: bool) -> Result<()> {
+        self.with(|open| {
+            let irqfd = open.irq(serial)?;
+            open.interface.mask_irq(&irqfd.irq, irqfd.eventfd.as_fd(), masked)
+        })
+    }
+
+    fn is_pending(&self, serial: u64) -> Result<bool> {
+        self.with(|open| {
+            let irqfd = open.irq(serial)?;
+            open.interface.is_pending(&irqfd.irq, irqfd.eventfd.as_fd())
+        })
+    }
+
+    fn unregister_irq(&self, serial: u64) {
+        let ended = self.with(|open| {
+            let Some(irqfd) = open.irqs.get(&serial) else { return Ok(()) };
+            open.count(serial, irqfd)?;
+            open.interface.deassign_irq(&irqfd.irq, irqfd.eventfd.as_fd())?;
+            open.irqs.remove(&serial);
+            Ok(())
+        });
+        if let Err(error) = ended {
+            tracing::debug!(%error, dom = %self.dom, "an irqfd was not ended");
         }
     }
 
@@ -242,28 +286,46 @@ impl<I: Interface> Attachment for ModuleGuest<I> {
         }
     }
 
-    fn lower(&self, serial: u64, irq: &Irq) -> Result<()> {
-        self.with(|open| match open.irqs.get(&serial) {
-            Some(irqfd) => open.interface.lower(irq, irqfd.eventfd.as_fd()),
-            None => Err(Error::NotRegistered { addr: 0 }),
+    fn lower(&self, serial: u64) -> Result<()> {
+        self.with(|open| {
+            let irqfd = open.irq(serial)?;
+            match irqfd.irq {
+                Irq::Line(_, Trigger::Level) => {
+                    open.interface.lower(&irqfd.irq, irqfd.eventfd.as_fd())
+                }
+                _ => Ok(open.interface.alive()?),
+            }
         })
     }
 
-    fn listen(&self, eventfd: EventFd, port: Port) -> Result<()> {
+    fn listen(&self, eventfd: EventFd, port: Port) -> Result<u64> {
         Irq::EventChannel(port).check()?;
         self.with(|open| {
             open.interface
                 .assign_channel(port, eventfd.as_fd())
                 .map_err(|error| self.irq_refused(error, || format!("an eventfd for {port}")))?;
-            open.channels.insert(port, eventfd);
-            Ok(())
+            let serial = self.serial();
+            open.channels.insert(port, (serial, eventfd));
+            Ok(serial)
         })
     }
 
-    fn stop_listening(&self, port: Port) {
-        let stopped = self.with(|open| match open.channels.remove(&port) {
-            Some(eventfd) => open.interface.deassign_channel(port, eventfd.as_fd()),
-            None => Ok(()),
+    fn find_channel(&self, eventfd: &EventFd, port: Port) -> Result<u64> {
+        self.with(|open| match open.channels.get(&port) {
+            Some((serial, ours)) if ours.is(eventfd) => Ok(*serial),
+            _ => Err(Error::NotRegistered { what: port.to_string() }),
+        })
+    }
+
+    fn stop_listening(&self, port: Port, serial: u64) {
+        let stopped = self.with(|open| {
+            let Some((_, eventfd)) = open.channels.get(&port).filter(|(its, _)| *its == serial)
+            else {
+                return Ok(());
+            };
+            open.interface.deassign_channel(port, eventfd.as_fd())?;
+            open.channels.remove(&port);
+            Ok(())
         });
         if let Err(error) = stopped {
             tracing::debug!(%error, dom = %self.dom, "an event channel was not let go of");
@@ -349,8 +411,10 @@ fn with<Held, T>(
     let mut held = lock(held);
     match held.as_mut().map_or(Err(Error::GuestDied(dom)), what) {
         Err(Error::Host(error)) if error.errno == Errno::NODEV => {
-            if held.take().is_some() {
+            // Before another may take what has its number.
+            if held.is_some() {
                 died();
+                *held = None;
                 tracing::info!(%dom, "a guest died");
             }
             Err(Error::GuestDied(dom))
@@ -362,8 +426,6 @@ fn with<Held, T>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::doorbells::Registration;
-    use crate::eventfd;
     use xen_eventfd_host::Call;
 
     #[test]
@@ -376,100 +438,5 @@ mod tests {
             assert!(matches!(asked, Err(Error::GuestDied(DomId(5)))), "{asked:?}");
         }
         assert_eq!((deaths, lock(&held).is_some()), (1, false));
-    }
-
-    /// A module that answers no question about an irqfd, and ends one unless it `refuses`.
-    #[derive(Debug, Default)]
-    struct Deaf {
-        refuses: bool,
-        ended: AtomicU64,
-    }
-
-    fn broken() -> HostError {
-        HostError::new(Call::Ask(DomId(1)), Errno::INTR)
-    }
-
-    impl Interface for Deaf {
-        const KIND: crate::EngineKind = crate::EngineKind::Kernel;
-
-        fn take(_: &ModuleEngine<Self>, _: DomId, _: BorrowedFd<'_>) -> Result<Self> {
-            Ok(Self::default())
-        }
-        fn server(&self) -> host::Result<IoServerId> {
-            Err(broken())
-        }
-        fn compared(doorbell: &Doorbell) -> Result<Doorbell> {
-            Ok(*doorbell)
-        }
-        fn tells_apart(_: &[Registration], _: &EventFd) -> Result<()> {
-            Ok(())
-        }
-        fn assign(&self, _: &Doorbell, _: BorrowedFd<'_>) -> Result<()> {
-            Ok(())
-        }
-        fn deassign(&self, _: &Doorbell, _: BorrowedFd<'_>) -> Result<()> {
-            Ok(())
-        }
-        fn missed(&self, _: &Doorbell, _: BorrowedFd<'_>) -> Result<host::linux::eventfd::Missed> {
-            Err(broken().into())
-        }
-        fn assign_irq(&self, _: &Irq, _: BorrowedFd<'_>) -> Result<()> {
-            Ok(())
-        }
-        fn deassign_irq(&self, _: &Irq, _: BorrowedFd<'_>) -> Result<()> {
-            if self.refuses {
-                return Err(broken().into());
-            }
-            self.ended.fetch_add(1, Ordering::Relaxed);
-            Ok(())
-        }
-        fn irq_counts(&self, _: &Irq, _: BorrowedFd<'_>, _: usize) -> host::Result<(u64, u64)> {
-            Err(broken())
-        }
-        fn lower(&self, _: &Irq, _: BorrowedFd<'_>) -> Result<()> {
-            Ok(())
-        }
-        fn assign_channel(&self, _: Port, _: BorrowedFd<'_>) -> Result<()> {
-            Ok(())
-        }
-        fn deassign_channel(&self, _: Port, _: BorrowedFd<'_>) -> Result<()> {
-            Ok(())
-        }
-        fn counters(&self) -> host::Result<Counters> {
-            Err(broken())
-        }
-        fn assigned(&self) -> host::Result<Vec<(Doorbell, u64)>> {
-            Err(broken())
-        }
-        fn held(&self) -> host::Result<Vec<Kick>> {
-            Err(broken())
-        }
-    }
-
-    #[test]
-    fn an_irqfd_ends_though_its_counts_are_unknown_and_one_that_does_not_end_is_an_error() {
-        let model = xen_eventfd_model::Model::new();
-        let dom = model.domain(xen_eventfd_model::Config::new("guest"));
-        let dir = tempfile::tempdir().unwrap();
-        let run_dir = crate::run_dir::RunDir::open(dir.path()).unwrap();
-        let hold = Hold::take(&*model.client("us"), &run_dir, dom, Deaf::KIND).unwrap();
-        let fd = eventfd::new().unwrap();
-        let irqfd = IrqFd {
-            irq: Irq::Msi { addr: 0xFEE0_0000, data: 0x41 },
-            eventfd: EventFd::new(fd.as_fd()).unwrap(),
-            counts: Arc::default(),
-        };
-        let mut open = Open {
-            interface: Deaf { refuses: true, ..Deaf::default() },
-            doorbells: Doorbells::default(),
-            irqs: [(7, irqfd)].into(),
-            channels: BTreeMap::new(),
-            hold,
-        };
-        assert_eq!(open.end_irq(7).unwrap_err().errno(), Errno::INTR);
-        assert!(open.irqs.contains_key(&7), "it can be tried again");
-        open.interface.refuses = false;
-        open.end_irq(7).unwrap();
-        assert_eq!((open.interface.ended.load(Ordering::Relaxed), open.irqs.len()), (1, 0));
     }
 }

@@ -33,11 +33,26 @@ pub(super) fn take<T>(
     }
 }
 
-/// Keeps a guest from those who would take it there. `None`: there is no module.
-pub(crate) fn reserve(dom: DomId) -> Result<Option<Reservation>> {
-    match reservable(Control::open())? {
-        Some(control) => take(&control, dom, || control.reserve(dom)).map(Some),
-        None => Ok(None),
+/// How a guest of a userspace engine is kept from those who would take it there.
+#[derive(Debug)]
+pub(crate) enum Reserve {
+    /// The host is not this machine's, or no module was handed over.
+    No,
+    /// In the module that is loaded, if one is.
+    Loaded,
+    /// In the module that was handed over.
+    Handed(Control),
+}
+
+impl Reserve {
+    /// `None`: there is no module.
+    pub(crate) fn reserve(&self, dom: DomId) -> Result<Option<Reservation>> {
+        let take = |control: &Control| take(control, dom, || control.reserve(dom)).map(Some);
+        match self {
+            Self::No => Ok(None),
+            Self::Handed(control) => take(control),
+            Self::Loaded => reservable(Control::open())?.as_ref().map_or(Ok(None), take),
+        }
     }
 }
 

@@ -13,8 +13,7 @@ mod holder;
 mod native;
 mod privcmd;
 
-pub(super) use holder::reserve;
-pub(crate) use holder::{is_absent, reservable};
+pub(crate) use holder::{Reserve, is_absent, reservable};
 pub(crate) use native::Native;
 pub(crate) use privcmd::Privcmd;
 
@@ -64,6 +63,17 @@ pub(crate) trait Interface: fmt::Debug + Send + Sized + 'static {
     fn assign_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<()>;
 
     fn deassign_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<()>;
+
+    fn set_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>, new: &Irq) -> Result<()>;
+
+    fn mask_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>, masked: bool) -> Result<()>;
+
+    fn is_pending(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<bool>;
+
+    /// Fails if the guest is dead.
+    fn alive(&self) -> host::Result<()> {
+        self.counters().map(drop)
+    }
 
     /// How often an irqfd raised its interrupt, and how often it failed to. So many others of the
     /// same interrupt were assigned before it.

@@ -54,6 +54,19 @@ impl Interface for Native {
         Ok(self.0.deassign_irq(irq, eventfd)?)
     }
 
+    fn set_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>, new: &Irq) -> Result<()> {
+        Ok(self.0.set_irq(irq, eventfd, new)?)
+    }
+
+    fn mask_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>, masked: bool) -> Result<()> {
+        let change = if masked { GuestFile::mask_irq } else { GuestFile::unmask_irq };
+        Ok(change(&self.0, irq, eventfd)?)
+    }
+
+    fn is_pending(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<bool> {
+        Ok(self.0.is_pending(irq, eventfd)?)
+    }
+
     fn irq_counts(&self, irq: &Irq, eventfd: BorrowedFd<'_>, _: usize) -> host::Result<(u64, u64)> {
         self.0.irq_counts(irq, eventfd)
     }

@@ -147,6 +147,18 @@ impl Interface for Privcmd {
         Ok(self.file.deassign_irq(eventfd)?)
     }
 
+    fn set_irq(&self, _: &Irq, _: BorrowedFd<'_>, _: &Irq) -> Result<()> {
+        Err(unsupported("another interrupt for an eventfd"))
+    }
+
+    fn mask_irq(&self, _: &Irq, _: BorrowedFd<'_>, _: bool) -> Result<()> {
+        Err(unsupported("masking an interrupt"))
+    }
+
+    fn is_pending(&self, _: &Irq, _: BorrowedFd<'_>) -> Result<bool> {
+        Err(unsupported("masking an interrupt"))
+    }
+
     /// The module tells irqfds apart by their interrupts, and shows them in the order of their
     /// assignment, the anchor first.
     fn irq_counts(&self, irq: &Irq, _: BorrowedFd<'_>, before: usize) -> host::Result<(u64, u64)> {

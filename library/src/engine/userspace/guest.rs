@@ -5,7 +5,7 @@ use super::server::Server;
 use super::{Shared, Source, UserspaceEngine};
 use crate::engine::doorbells::{Counters, Doorbells, Registered, Registration, Unmatched};
 use crate::engine::hold::Hold;
-use crate::engine::{Attachment, IrqCounts, check_irq};
+use crate::engine::{Attachment, IrqCounts, check_irq, named};
 use crate::eventfd::{self, EventFd};
 use crate::sync::{Mutex, MutexGuard};
 use crate::{EngineKind, Error, Result, lock};
@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use xen_eventfd_core::doorbell::Bytes;
 use xen_eventfd_core::irq::Irq;
-use xen_eventfd_core::{DomId, Doorbell, IoServerId, Kick, Port};
+use xen_eventfd_core::{DomId, Doorbell, IoServerId, Kick, Port, Space};
 use xen_eventfd_host::{Call, HostError, LocalPort};
 
 /// What the handler of a kick needs. Whoever holds its lock may rely on no handler running.
@@ -75,9 +75,7 @@ impl UserspaceGuest {
         let gone = eventfd::new()?;
         let kind = EngineKind::Userspace;
         let mut hold = Hold::take(&*shared.host, &shared.run_dir, dom, kind)?;
-        if engine.reserve {
-            hold.reserve()?;
-        }
+        hold.reserve(&engine.reserve)?;
         let mut doorbells = Doorbells::default();
         hold.record.held().for_each(|kick| doorbells.hold(kick));
 
@@ -170,6 +168,29 @@ impl UserspaceGuest {
         Ok(channel)
     }
 
+    /// What raises an interrupt: an event channel is bound for it. To be given back by
+    /// [`UserspaceGuest::release`].
+    fn action(&self, irq: Irq) -> Result<Action> {
+        Ok(match irq {
+            Irq::EventChannel(port) => Action::Ring(self.channel(port)?),
+            Irq::Msi { addr, data } => Action::Msi { addr, data },
+            Irq::Line(line, trigger) => Action::Line(line, trigger),
+        })
+    }
+
+    /// One user less of what raises an interrupt.
+    fn release(&self, irq: Option<Irq>) {
+        if let Some(Irq::EventChannel(port)) = irq {
+            self.release_channel(port);
+        }
+    }
+
+    /// The irqfd with this serial number. The caller holds the right to change what is registered.
+    fn irq(&self, serial: u64) -> Result<Arc<IrqSource>> {
+        let found = lock(&self.shared().sources).irqs.get(&serial).cloned();
+        found.ok_or_else(|| Error::NotRegistered { what: "this interrupt".to_owned() })
+    }
+
     /// One user less; unbound by the last.
     fn release_channel(&self, port: Port) {
         let mut channels = lock(&self.core.channels);
@@ -228,16 +249,21 @@ impl Attachment for UserspaceGuest {
         eventfd: Option<&EventFd>,
         serial: Option<u64>,
     ) -> Result<()> {
-        let addr = doorbell.bytes().first();
         self.shared().alive()?;
         let _changes = self.core.changes()?;
         // The handler signals under this lock, so none is on its way once it is released.
         let removed = lock(&self.core.board).doorbells.remove(doorbell, eventfd, serial);
         if removed.is_none() {
-            return Err(Error::NotRegistered { addr });
+            return Err(Error::NotRegistered { what: named(doorbell) });
         }
         self.unclaim(doorbell.bytes(), &[]);
         Ok(())
+    }
+
+    fn find(&self, eventfd: &EventFd, place: Option<(Space, u64)>) -> Result<Option<Doorbell>> {
+        self.shared().alive()?;
+        let _changes = self.core.changes()?;
+        Ok(lock(&self.core.board).doorbells.of(eventfd, place))
     }
 
     fn collect(&self, _: &Doorbell, _: u64, _: &Mutex<Unmatched>) {}
@@ -247,59 +273,73 @@ impl Attachment for UserspaceGuest {
         shared.alive()?;
         check_irq(&*shared.host, self.core.dom, &irq)?;
         let _changes = self.core.changes()?;
-        let id = eventfd.id();
-        let mut sources = lock(&shared.sources);
-        if sources.irqs.values().any(|other| other.eventfd == id && other.dom == self.core.dom) {
-            return Err(Error::Busy { what: "an interrupt for this eventfd".to_owned() });
-        }
-        drop(sources);
-        let action = match irq {
-            Irq::EventChannel(port) => Action::Ring(self.channel(port)?),
-            Irq::Msi { addr, data } => Action::Msi { addr, data },
-            Irq::Line(line, trigger) => Action::Line(line, trigger),
-        };
-        let source = Arc::new(IrqSource::new(self.core.dom, irq, eventfd, action));
+        let claim = eventfd.claim()?;
+        let action = self.action(irq)?;
+        let source = IrqSource::new(self.core.dom, irq, (eventfd, claim), action);
+        let source = Arc::new(source.inspect_err(|_| self.release(Some(irq)))?);
         let serial = shared.serial();
-        sources = lock(&shared.sources);
-        sources.irqs.insert(serial, Arc::clone(&source));
-        drop(sources);
+        lock(&shared.sources).irqs.insert(serial, Arc::clone(&source));
         // What was signalled before counts: the descriptor is readable, so the thread comes by.
         if let Err(error) = source.listen(shared, serial) {
-            self.unregister_irq(serial)?;
+            self.unregister_irq(serial);
             return Err(error);
         }
         Ok((serial, Arc::clone(&source.counts)))
     }
 
-    fn unregister_irq(&self, serial: u64) -> Result<()> {
-        let Some(source) = lock(&self.shared().sources).irqs.remove(&serial) else {
-            return Ok(());
+    fn find_irq(&self, eventfd: &EventFd, irq: &Irq) -> Result<u64> {
+        self.shared().alive()?;
+        let _changes = self.core.changes()?;
+        let sources: Vec<_> = {
+            let sources = lock(&self.shared().sources);
+            let irqs = sources.irqs.iter().filter(|(_, source)| source.dom == self.core.dom);
+            irqs.map(|(serial, source)| (*serial, Arc::clone(source))).collect()
         };
-        source.finish(self.shared());
-        if let Irq::EventChannel(port) = source.irq {
-            self.release_channel(port);
-        }
+        let found = sources.iter().find(|(_, source)| source.is(eventfd, irq));
+        found
+            .map(|(serial, _)| *serial)
+            .ok_or_else(|| Error::NotRegistered { what: irq.to_string() })
+    }
+
+    fn unregister_irq(&self, serial: u64) {
+        let Some(source) = lock(&self.shared().sources).irqs.remove(&serial) else { return };
+        self.release(source.finish(self.shared()));
+    }
+
+    fn set_irq(&self, serial: u64, irq: Irq) -> Result<()> {
+        let shared = self.shared();
+        shared.alive()?;
+        check_irq(&*shared.host, self.core.dom, &irq)?;
+        let _changes = self.core.changes()?;
+        let source = self.irq(serial)?;
+        let action = self.action(irq)?;
+        let before = source.set(shared, irq, action).inspect_err(|_| self.release(Some(irq)))?;
+        self.release(Some(before));
         Ok(())
+    }
+
+    fn mask_irq(&self, serial: u64, masked: bool) -> Result<()> {
+        self.shared().alive()?;
+        let _changes = self.core.changes()?;
+        self.irq(serial)?.mask(self.shared(), masked)
+    }
+
+    fn is_pending(&self, serial: u64) -> Result<bool> {
+        self.shared().alive()?;
+        let _changes = self.core.changes()?;
+        self.irq(serial)?.is_pending(self.shared())
     }
 
     fn count_irqs(&self, _: u64) {}
 
-    fn lower(&self, _: u64, irq: &Irq) -> Result<()> {
-        match *irq {
-            Irq::Line(line, _) => Ok(self.shared().host.set_line(self.core.dom, line, false)?),
-            Irq::EventChannel(_) | Irq::Msi { .. } => Ok(()),
-        }
+    fn lower(&self, serial: u64) -> Result<()> {
+        let shared = self.shared();
+        shared.alive()?;
+        let _changes = self.core.changes()?;
+        self.irq(serial)?.lower(shared)?.map_err(|error| self.core.died_or(shared, error))
     }
 
-    fn find_irq(&self, eventfd: &EventFd, irq: &Irq) -> Option<u64> {
-        let sources = lock(&self.shared().sources);
-        let same = |source: &IrqSource| {
-            source.dom == self.core.dom && source.eventfd == eventfd.id() && source.irq == *irq
-        };
-        sources.irqs.iter().find_map(|(serial, source)| same(source).then_some(*serial))
-    }
-
-    fn listen(&self, eventfd: EventFd, port: Port) -> Result<()> {
+    fn listen(&self, eventfd: EventFd, port: Port) -> Result<u64> {
         self.shared().alive()?;
         Irq::EventChannel(port).check()?;
         let _changes = self.core.changes()?;
@@ -320,14 +360,28 @@ impl Attachment for UserspaceGuest {
             }
             listener.missed = false;
         }
-        listener.eventfd = Some(eventfd);
-        Ok(())
+        let serial = self.shared().serial();
+        listener.eventfd = Some((serial, eventfd));
+        Ok(serial)
     }
 
-    fn stop_listening(&self, port: Port) {
+    fn find_channel(&self, eventfd: &EventFd, port: Port) -> Result<u64> {
+        self.shared().alive()?;
+        let _changes = self.core.changes()?;
         let channel = lock(&self.core.channels).get(&port).map(|(channel, _)| Arc::clone(channel));
-        let listened =
-            channel.is_some_and(|channel| lock(&channel.listener).eventfd.take().is_some());
+        let serial = channel.and_then(|channel| {
+            let listener = lock(&channel.listener);
+            let (serial, ours) = listener.eventfd.as_ref()?;
+            ours.is(eventfd).then_some(*serial)
+        });
+        serial.ok_or_else(|| Error::NotRegistered { what: port.to_string() })
+    }
+
+    fn stop_listening(&self, port: Port, serial: u64) {
+        let channel = lock(&self.core.channels).get(&port).map(|(channel, _)| Arc::clone(channel));
+        let listened = channel.is_some_and(|channel| {
+            lock(&channel.listener).eventfd.take_if(|(theirs, _)| *theirs == serial).is_some()
+        });
         if listened {
             self.release_channel(port);
         }
@@ -463,7 +517,7 @@ impl GuestCore {
             }
             !ours
         });
-        closed.iter().for_each(|source| source.finish(shared));
+        closed.iter().for_each(|source| _ = source.finish(shared));
         let channels = std::mem::take(&mut *lock(&self.channels));
         channels.values().for_each(|(channel, _)| channel.close(shared));
     }

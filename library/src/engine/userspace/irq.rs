@@ -2,21 +2,22 @@
 
 use super::Shared;
 use crate::engine::IrqCounts;
-use crate::eventfd::EventFd;
+use crate::eventfd::{EventFd, IrqClaim};
 use crate::sync::Mutex;
-use crate::{Result, lock};
-use std::os::fd::AsFd;
+use crate::{Error, Result, lock};
+use rustix::event::{Timespec, epoll};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use xen_eventfd_core::irq::{Irq, Line, Trigger};
 use xen_eventfd_core::{DomId, Port};
-use xen_eventfd_host::{EventChannels, LocalPort};
+use xen_eventfd_host::{Call, Errno, EventChannels, HostError, LocalPort};
 
 /// Who hears the guest's end of a channel.
 #[derive(Debug, Default)]
 pub(super) struct Listener {
-    /// The eventfd that stands for events of the guest, if one does.
-    pub(super) eventfd: Option<EventFd>,
+    /// The eventfd that stands for events of the guest, if one does, and its serial number.
+    pub(super) eventfd: Option<(u64, EventFd)>,
     /// An event came while nobody listened. It is not ended, so no further one comes: a guest may
     /// ring at no cost to us.
     pub(super) missed: bool,
@@ -62,57 +63,144 @@ pub(super) enum Action {
     Line(Line, Trigger),
 }
 
+/// How signals of an eventfd are told apart from what is in its counter.
+#[derive(Debug)]
+enum Signals {
+    /// A read empties it: what is there is a signal.
+    Counter,
+    /// A read of a semaphore takes 1, and the rest of a write is no signal. So the eventfd is in an
+    /// epoll set of its own, edge-triggered, which has an event for each write since the last one.
+    Edges(OwnedFd),
+}
+
+impl Signals {
+    fn of(eventfd: &EventFd) -> xen_eventfd_host::Result<Self> {
+        if !eventfd.may_be_semaphore() {
+            return Ok(Self::Counter);
+        }
+        let failed = |errno| HostError::new(Call::EventFd, errno);
+        let set = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed)?;
+        let (data, edges) = (epoll::EventData::new_u64(0), epoll::EventFlags::ET);
+        epoll::add(&set, eventfd, data, epoll::EventFlags::IN | edges).map_err(failed)?;
+        Ok(Self::Edges(set))
+    }
+
+    /// Takes what was signalled, without ever waiting. `false`: nothing was.
+    fn take(&self, eventfd: &EventFd) -> xen_eventfd_host::Result<bool> {
+        if let Self::Edges(set) = self {
+            let mut events = Vec::with_capacity(1);
+            let room = rustix::buffer::spare_capacity(&mut events);
+            match epoll::wait(set, room, Some(&Timespec::default())) {
+                Ok(0) => return Ok(false),
+                // What was interrupted is looked for in the counter.
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(HostError::new(Call::EventFd, errno)),
+            }
+        }
+        eventfd.consume()
+    }
+
+    /// Readable while there is something to take.
+    fn fd<'a>(&'a self, eventfd: &'a EventFd) -> BorrowedFd<'a> {
+        match self {
+            Self::Counter => eventfd.as_fd(),
+            Self::Edges(set) => set.as_fd(),
+        }
+    }
+}
+
 /// An eventfd that raises one interrupt.
 #[derive(Debug)]
 pub(super) struct IrqSource {
     pub(super) dom: DomId,
-    pub(super) irq: Irq,
-    /// Which eventfd it is.
-    pub(super) eventfd: u64,
-    /// Held while a signal is passed on, so that a deassign waits for it; `None` after that.
-    open: Mutex<Option<(EventFd, Action)>>,
+    /// Held while a signal is passed on, so that a change or a deassign waits for it; `None` once it
+    /// is deassigned.
+    open: Mutex<Option<Open>>,
     pub(super) counts: Arc<IrqCounts>,
 }
 
+/// What it is while it is assigned.
+#[derive(Debug)]
+struct Open {
+    /// First, as it must not outlive the reference.
+    #[expect(dead_code, reason = "no other raises an interrupt for the eventfd meanwhile")]
+    claim: IrqClaim,
+    eventfd: EventFd,
+    signals: Signals,
+    irq: Irq,
+    action: Action,
+    masked: bool,
+    /// A signal came while it was masked.
+    pending: bool,
+}
+
+impl Open {
+    /// The line that it leaves up.
+    fn leaves_up(&self) -> Option<Line> {
+        match self.action {
+            Action::Line(line, Trigger::Level) => Some(line),
+            _ => None,
+        }
+    }
+}
+
+/// That an irqfd is none any more.
+fn ended() -> Error {
+    Error::NotRegistered { what: "this interrupt".to_owned() }
+}
+
 impl IrqSource {
-    pub(super) fn new(dom: DomId, irq: Irq, eventfd: EventFd, action: Action) -> Self {
-        let id = eventfd.id();
-        let open = Mutex::new(Some((eventfd, action)));
-        Self { dom, irq, eventfd: id, open, counts: Arc::default() }
+    pub(super) fn new(
+        dom: DomId,
+        irq: Irq,
+        (eventfd, claim): (EventFd, IrqClaim),
+        action: Action,
+    ) -> xen_eventfd_host::Result<Self> {
+        let signals = Signals::of(&eventfd)?;
+        let open = Open { eventfd, signals, claim, irq, action, masked: false, pending: false };
+        Ok(Self { dom, open: Mutex::new(Some(open)), counts: Arc::default() })
     }
 
     /// Has the thread come by when it is signalled.
     pub(super) fn listen(&self, shared: &Shared, serial: u64) -> Result<()> {
         match &*lock(&self.open) {
-            Some((eventfd, _)) => shared.listen(eventfd.as_fd(), serial),
+            Some(open) => shared.listen(open.signals.fd(&open.eventfd), serial),
             None => Ok(()),
         }
+    }
+
+    /// Whether it is for this eventfd and interrupt.
+    pub(super) fn is(&self, eventfd: &EventFd, irq: &Irq) -> bool {
+        lock(&self.open).as_ref().is_some_and(|open| open.eventfd.is(eventfd) && open.irq == *irq)
     }
 
     /// Passes on what was signalled.
     pub(super) fn fire(&self, shared: &Shared) -> xen_eventfd_host::Result<()> {
-        match &*lock(&self.open) {
-            Some((eventfd, action)) => self.pass_on(shared, eventfd, action),
+        match &mut *lock(&self.open) {
+            Some(open) => self.pass_on(shared, open),
             None => Ok(()),
         }
     }
 
-    fn pass_on(
-        &self,
-        shared: &Shared,
-        eventfd: &EventFd,
-        action: &Action,
-    ) -> xen_eventfd_host::Result<()> {
-        match eventfd.consume() {
+    fn pass_on(&self, shared: &Shared, open: &mut Open) -> xen_eventfd_host::Result<()> {
+        match open.signals.take(&open.eventfd) {
             Ok(true) => {}
             Ok(false) => return Ok(()),
             Err(error) => {
                 // It stays readable, and would keep the thread busy for ever.
-                shared.ignore(eventfd.as_fd());
+                shared.ignore(open.signals.fd(&open.eventfd));
                 self.counts.failed.fetch_add(1, Ordering::Relaxed);
                 return Err(error);
             }
         }
+        if open.masked {
+            open.pending = true;
+            return Ok(());
+        }
+        self.raise(shared, &open.action)
+    }
+
+    fn raise(&self, shared: &Shared, action: &Action) -> xen_eventfd_host::Result<()> {
         let host = &*shared.host;
         let raised = match action {
             Action::Ring(channel) => shared.events.notify(channel.local),
@@ -129,21 +217,89 @@ impl IrqSource {
         raised
     }
 
-    /// Passes on what was signalled so far, and nothing after that. Afterwards neither the eventfd
-    /// nor the port is held, whoever still has this value.
-    pub(super) fn finish(&self, shared: &Shared) {
+    /// Has it raise another interrupt. When this returns, the one before is not raised again; every
+    /// signal raises the one or the other.
+    ///
+    /// Returns the one before, or gives the new one back if it is deassigned.
+    pub(super) fn set(&self, shared: &Shared, irq: Irq, action: Action) -> Result<Irq> {
+        let (before, left_up) = {
+            let mut open = lock(&self.open);
+            let open = open.as_mut().ok_or_else(ended)?;
+            let left_up = open.leaves_up();
+            open.action = action;
+            (std::mem::replace(&mut open.irq, irq), left_up)
+        };
+        self.lower_unused(shared, left_up);
+        Ok(before)
+    }
+
+    /// Keeps signals from raising it, or lets them again: then it is raised once if one came
+    /// meanwhile.
+    pub(super) fn mask(&self, shared: &Shared, masked: bool) -> Result<()> {
         let mut open = lock(&self.open);
-        let Some((eventfd, action)) = open.take() else { return };
-        if let Err(error) = self.pass_on(shared, &eventfd, &action) {
+        let open = open.as_mut().ok_or_else(ended)?;
+        // What was signalled until now is passed on or pending, though the thread has not come by.
+        if let Err(error) = self.pass_on(shared, open) {
+            tracing::debug!(%error, "an interrupt was not raised");
+        }
+        open.masked = masked;
+        if !masked
+            && std::mem::take(&mut open.pending)
+            && let Err(error) = self.raise(shared, &open.action)
+        {
+            tracing::debug!(%error, "an interrupt was not raised");
+        }
+        Ok(())
+    }
+
+    /// Whether a signal came while it was masked.
+    pub(super) fn is_pending(&self, shared: &Shared) -> Result<bool> {
+        let mut open = lock(&self.open);
+        let open = open.as_mut().ok_or_else(ended)?;
+        if let Err(error) = self.pass_on(shared, open) {
+            tracing::debug!(%error, "an interrupt was not raised");
+        }
+        Ok(open.pending)
+    }
+
+    /// Lowers its line if it is level-triggered.
+    pub(super) fn lower(&self, shared: &Shared) -> Result<xen_eventfd_host::Result<()>> {
+        let open = lock(&self.open);
+        let line = open.as_ref().ok_or_else(ended)?.leaves_up();
+        Ok(line.map_or(Ok(()), |line| shared.host.set_line(self.dom, line, false)))
+    }
+
+    /// Passes on what was signalled so far, and nothing after that. What is masked stays with the
+    /// eventfd. Afterwards neither the eventfd nor the port is held, whoever still has this value.
+    ///
+    /// Returns which interrupt it was.
+    pub(super) fn finish(&self, shared: &Shared) -> Option<Irq> {
+        let mut guard = lock(&self.open);
+        let mut open = guard.take()?;
+        if open.pending {
+            shared.signal(&open.eventfd);
+        } else if !open.masked
+            && let Err(error) = self.pass_on(shared, &mut open)
+        {
             tracing::debug!(%error, "the last interrupt was not raised");
         }
-        shared.ignore(eventfd.as_fd());
-        drop(open);
-        let Action::Line(line, Trigger::Level) = action else { return };
-        // A line stays up for as long as somebody is there to lower it.
-        let same = |other: &Arc<Self>| other.dom == self.dom && other.irq == self.irq;
-        let lowered = lock(&shared.sources).irqs.values().any(same);
-        if !lowered && let Err(error) = shared.host.set_line(self.dom, line, false) {
+        shared.ignore(open.signals.fd(&open.eventfd));
+        drop(guard);
+        self.lower_unused(shared, open.leaves_up());
+        Some(open.irq)
+    }
+
+    /// A line stays up for as long as an irqfd is there that can lower it.
+    fn lower_unused(&self, shared: &Shared, left_up: Option<Line>) {
+        let Some(line) = left_up else { return };
+        let others: Vec<_> = lock(&shared.sources).irqs.values().cloned().collect();
+        let can_lower = |other: &Arc<Self>| {
+            other.dom == self.dom
+                && lock(&other.open).as_ref().and_then(Open::leaves_up) == Some(line)
+        };
+        if !others.iter().any(can_lower)
+            && let Err(error) = shared.host.set_line(self.dom, line, false)
+        {
             tracing::debug!(%error, "a line was not lowered");
         }
     }

@@ -15,6 +15,7 @@
 //! Locks, in the order in which they are taken: a guest's `changes`, its `channels` or `hold`,
 //! [`Shared::sources`], a guest's `board`, a channel's listener or an irqfd, the signaller.
 
+mod driven;
 #[cfg(all(loom, test))]
 mod explored;
 mod guest;
@@ -22,7 +23,12 @@ mod irq;
 pub(super) mod server;
 mod watch;
 
+pub(crate) use driven::Driven;
+pub use driven::Turn;
+
+use super::module::Reserve;
 use super::{Attachment, Engine};
+use crate::driver::ThreadHook;
 use crate::eventfd::{self, EventFd};
 use crate::run_dir::RunDir;
 use crate::sync::Mutex;
@@ -86,8 +92,8 @@ const PATIENCE_FOR_WATCH: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct UserspaceEngine {
     shared: Arc<Shared>,
-    /// Whether guests are reserved in this machine's kernel module.
-    reserve: bool,
+    /// How guests are kept from those who use this machine's kernel module.
+    reserve: Reserve,
     threads: Vec<Thread>,
     watch: Option<Thread>,
 }
@@ -96,13 +102,35 @@ fn own(what: &'static str) -> impl Fn(Errno) -> HostError {
     move |errno| HostError::new(Call::Open(what), errno)
 }
 
+/// Who does the engine's work.
+#[derive(Debug)]
+pub(crate) enum Workers {
+    /// Threads of its own, which first do this.
+    Threads(Option<ThreadHook>),
+    /// Its caller.
+    Caller,
+}
+
 impl UserspaceEngine {
-    /// Starts the threads. `reserve`: the host is this machine's, whose kernel module, if it is
-    /// there, must leave the guests alone.
-    pub(crate) fn start(host: Arc<dyn Host>, run_dir: RunDir, reserve: bool) -> Result<Self> {
+    /// Starts the threads, or returns what its caller gives turns to.
+    pub(crate) fn start(
+        host: Arc<dyn Host>,
+        run_dir: RunDir,
+        reserve: Reserve,
+        workers: Workers,
+    ) -> Result<(Self, Option<Driven>)> {
+        let engine = Self::new(host, run_dir, reserve)?;
+        match workers {
+            Workers::Threads(hook) => Ok((engine.serve(hook)?, None)),
+            Workers::Caller => {
+                let driven = Driven::new(Arc::clone(&engine.shared))?;
+                Ok((engine, Some(driven)))
+            }
+        }
+    }
+
+    fn new(host: Arc<dyn Host>, run_dir: RunDir, reserve: Reserve) -> Result<Self> {
         let events: Arc<dyn EventChannels> = Arc::from(host.event_channels()?);
-        // Whoever can be woken now can be woken when it is to stop.
-        events.wake()?;
         let signaller = Mutex::new(host.signaller()?);
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(own("an epoll set"))?;
         let stop = eventfd::new()?;
@@ -119,23 +147,50 @@ impl UserspaceEngine {
             failure: Mutex::default(),
             serial: AtomicU64::new(FIRST_SERIAL),
         });
-        shared.listen(shared.stop.as_fd(), STOP)?;
-        let watch = Watch::new(&shared)?;
-        let mut engine = Self { shared, reserve, threads: Vec::new(), watch: None };
-        engine.threads.push(engine.spawn("xen-ioeventfd", Shared::serve_kicks)?);
-        engine.threads.push(engine.spawn("xen-irqfd", Shared::serve_irqs)?);
-        engine.watch = Some(engine.spawn("xen-watch", |shared| watch.serve(shared))?);
-        Ok(engine)
+        Ok(Self { shared, reserve, threads: Vec::new(), watch: None })
     }
 
+    fn serve(mut self, hook: Option<ThreadHook>) -> Result<Self> {
+        let (shared, hook) = (&self.shared, hook.as_ref());
+        // Whoever can be woken now can be woken when it is to stop.
+        shared.events.wake()?;
+        shared.listen(shared.stop.as_fd(), STOP)?;
+        let watch = Watch::new(shared)?;
+        self.threads.push(self.spawn("xen-ioeventfd", hook, Shared::serve_kicks)?);
+        self.threads.push(self.spawn("xen-irqfd", hook, Shared::serve_irqs)?);
+        self.watch = Some(self.spawn("xen-watch", hook, |shared| watch.serve(shared))?);
+        Ok(self)
+    }
+
+    /// Starts a thread, and waits until it has done what it is to do first.
     fn spawn(
         &self,
-        name: &str,
+        name: &'static str,
+        hook: Option<&ThreadHook>,
         serve: impl FnOnce(&Shared) -> xen_eventfd_host::Result<()> + Send + 'static,
     ) -> Result<Thread> {
         let shared = Arc::clone(&self.shared);
-        Thread::spawn(name, move || shared.run(serve))
-            .map_err(|error| Error::NoEngine(format!("no thread could be started ({error})")))
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        let hook = hook.cloned();
+        let failed = |error| Error::NoEngine(format!("its thread {name} cannot start: {error}"));
+        let thread = Thread::spawn(name, move || {
+            let begun = hook.map_or(Ok(()), |hook| hook.run(name));
+            let begins = begun.is_ok();
+            // It is waited for.
+            let _ = tell.send(begun);
+            if begins {
+                shared.run(serve);
+            }
+        });
+        let thread = thread.map_err(failed)?;
+        // A hook that panics says nothing.
+        match told.recv().unwrap_or_else(|_| Err(std::io::Error::other("it panicked"))) {
+            Ok(()) => Ok(thread),
+            Err(error) => {
+                thread.join();
+                Err(failed(error))
+            }
+        }
     }
 }
 
@@ -160,6 +215,9 @@ impl Engine for UserspaceEngine {
 impl Drop for UserspaceEngine {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::Release);
+        if self.threads.is_empty() {
+            return;
+        }
         let _ = rustix::io::write(&self.shared.stop, &1_u64.to_ne_bytes());
         if let Err(error) = self.shared.events.wake() {
             tracing::warn!(%error, "the engine's thread for kicks stays");
@@ -260,7 +318,7 @@ impl Shared {
                 if listener.closed {
                     return;
                 }
-                let Some(eventfd) = &listener.eventfd else {
+                let Some((_, eventfd)) = &listener.eventfd else {
                     listener.missed = true;
                     return;
                 };

@@ -139,13 +139,8 @@ impl Server {
         let mut server = Self { id, page, ports: Vec::with_capacity(remotes.len()), remotes };
         record.created.retain(|created| *created != id.0);
         let ports = server.remotes.iter().map(|port| port.0).collect();
-        record.server = Some(ServerRecord { id: id.0, ports, local: vec![] });
-        let bound = run_dir.write(record).and_then(|()| server.bind(events, dom)).and_then(|()| {
-            let local = server.ports.iter().map(|port| port.0).collect();
-            record.server.as_mut().into_iter().for_each(|server| server.local.clone_from(&local));
-            run_dir.write(record)
-        });
-        match bound {
+        record.server = Some(ServerRecord { id: id.0, ports });
+        match run_dir.write(record).and_then(|()| server.bind(events, dom)) {
             Ok(()) => Ok(server),
             Err(error) => Err(server.undo(host, events, run_dir, record, error)),
         }

@@ -13,6 +13,7 @@ mod xen;
 
 use super::{FIRST_SERIAL, Shared, UserspaceEngine, UserspaceGuest};
 use crate::engine::Attachment;
+use crate::engine::module::Reserve;
 use crate::eventfd::{self, EventFd};
 use crate::run_dir::RunDir;
 use crate::sync::Mutex;
@@ -71,7 +72,7 @@ impl Scene {
         };
         let engine = Arc::new(UserspaceEngine {
             shared: Arc::new(shared),
-            reserve: false,
+            reserve: Reserve::No,
             threads: Vec::new(),
             watch: None,
         });
@@ -324,14 +325,80 @@ fn a_signal_is_raised_once_and_not_after_deassign() {
             let (serial, _) = scene.guest.register_irq(call.reference(), MSI).unwrap();
             (0..signals_before).for_each(|_| call.signal());
             scene.caller(&call, serial);
-            scene.guest.unregister_irq(serial).unwrap();
+            scene.guest.unregister_irq(serial);
             let raised = scene.xen.msis();
             scene.join();
             assert_eq!(scene.xen.msis(), raised, "raised after deassign");
-            raised
+            raised.len() as u64
         });
         // Signals that nobody has passed on yet are one.
         let all: &[u64] = if signals_before == 0 { &[0, 1] } else { &[1] };
         assert!(seen.iter().eq(all), "{seen:?}");
     }
+}
+
+/// A signal amid a change of the interrupt raises the one or the other; the one before is not raised
+/// once the change has returned.
+#[test]
+fn a_signal_amid_a_change_is_raised_once_and_not_by_what_was() {
+    let (_folder, run_dir) = run_dir();
+    let seen = explore(PREEMPTIONS, move || {
+        let mut scene = Scene::new(&run_dir, 1, 2);
+        let call = Arc::new(Queue::new());
+        let msi = |data| Irq::Msi { addr: 0xFEE0_0000, data };
+        let (serial, _) = scene.guest.register_irq(call.reference(), msi(0x41)).unwrap();
+        scene.caller(&call, serial);
+        scene.guest.set_irq(serial, msi(0x42)).unwrap();
+        let before = scene.xen.msis();
+        scene.join();
+        let raised = scene.xen.msis();
+        assert!(before == raised || raised == [0x42], "stale: {before:?}, then {raised:?}");
+        raised
+    });
+    assert_eq!(seen, [vec![0x41], vec![0x42]].into());
+}
+
+/// A signal amid a mask is raised before the mask returns, or pending and raised by the unmask.
+#[test]
+fn a_signal_amid_a_mask_is_raised_once() {
+    const MSI: Irq = Irq::Msi { addr: 0xFEE0_0000, data: 0x41 };
+    let (_folder, run_dir) = run_dir();
+    let seen = explore(PREEMPTIONS, move || {
+        let mut scene = Scene::new(&run_dir, 1, 2);
+        let call = Arc::new(Queue::new());
+        let (serial, _) = scene.guest.register_irq(call.reference(), MSI).unwrap();
+        scene.caller(&call, serial);
+        scene.guest.mask_irq(serial, true).unwrap();
+        let before = scene.xen.msis().len();
+        // The guest may ask while the signal comes.
+        let asked = scene.guest.is_pending(serial).unwrap();
+        scene.join();
+        assert_eq!(scene.xen.msis().len(), before, "raised while it was masked");
+        let pending = scene.guest.is_pending(serial).unwrap();
+        assert!(pending || !asked, "what was pending is forgotten");
+        assert_eq!(before + usize::from(pending), 1);
+        scene.guest.mask_irq(serial, false).unwrap();
+        assert_eq!(scene.xen.msis().len(), 1);
+        (before, asked)
+    });
+    assert_eq!(seen, [(0, false), (0, true), (1, false)].into());
+}
+
+/// And amid an unmask: the thread and the caller do not both raise it.
+#[test]
+fn a_signal_amid_an_unmask_is_raised_once() {
+    const MSI: Irq = Irq::Msi { addr: 0xFEE0_0000, data: 0x41 };
+    let (_folder, run_dir) = run_dir();
+    let seen = explore(PREEMPTIONS, move || {
+        let mut scene = Scene::new(&run_dir, 1, 2);
+        let call = Arc::new(Queue::new());
+        let (serial, _) = scene.guest.register_irq(call.reference(), MSI).unwrap();
+        scene.guest.mask_irq(serial, true).unwrap();
+        scene.caller(&call, serial);
+        scene.guest.mask_irq(serial, false).unwrap();
+        scene.join();
+        assert!(!scene.guest.is_pending(serial).unwrap());
+        scene.xen.msis().len()
+    });
+    assert_eq!(seen, [1].into());
 }
