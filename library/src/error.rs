@@ -66,11 +66,12 @@ pub enum Error {
         why: String,
     },
 
-    /// No such registration: address, width, datamatch and eventfd must all be as they were.
-    #[error("nothing like this is registered at {addr:#x} with this eventfd")]
+    /// No such registration: address, width, datamatch and eventfd, or interrupt and eventfd, must all
+    /// be as they are; and a value that stands for a registration does no longer once that is ended.
+    #[error("{what} is not registered, or not with this eventfd")]
     NotRegistered {
-        /// The address.
-        addr: u64,
+        /// What was meant.
+        what: String,
     },
 
     /// An eventfd raises one interrupt of a guest, or stands for one event channel.
@@ -126,10 +127,6 @@ pub enum Error {
     )]
     NoGuardian(String),
 
-    /// The handle was made before a fork, and this is the child. Nothing was done.
-    #[error("this was opened by a parent of this process, before a fork; open Xen again here")]
-    Forked,
-
     /// No engine can run here.
     #[error("no engine can run here: {0}; `xen-eventfd doctor` tells what is missing")]
     NoEngine(String),
@@ -176,7 +173,6 @@ assert_eq!(second.unwrap_err().errno(), rustix::io::Errno::BUSY);
             Self::RunDir { errno, .. } => *errno,
             Self::Untrusted { .. } => Errno::PERM,
             Self::NoGuardian(_) => Errno::CHILD,
-            Self::Forked => Errno::STALE,
             Self::NoEngine(_) => Errno::NODEV,
             Self::NoLines(_) | Self::Unsupported { .. } => Errno::OPNOTSUPP,
         }

@@ -5,14 +5,12 @@ use crate::address::{Datamatch, IoEventAddress};
 use crate::engine::doorbells::{Counters, Registered, Unmatched};
 use crate::engine::{Attachment, Engine, IrqCounts};
 use crate::eventfd::EventFd;
-use crate::guardian::Guard;
-use crate::own::Own;
 use crate::sync::Mutex;
 use crate::{Error, Result, lock};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use xen_eventfd_core::irq::{Irq, Trigger};
+use xen_eventfd_core::irq::Irq;
 use xen_eventfd_core::{DomId, Doorbell, Filter, IoServerId, Kick, Port};
 use xen_eventfd_host::HostError;
 
@@ -27,43 +25,12 @@ use xen_eventfd_host::HostError;
 /// VMM. Register an eventfd for each queue, or a wildcard ([`crate::AnyValue`], [`crate::NoDatamatch`])
 /// beside the datamatches, or a [fallback](Guest::register_fallback) that tells the VMM what it
 /// missed. What still matches nothing is *held*, and delivered when its eventfd is registered.
-///
-/// # Fork
-/// It is of no use in a child that is forked: calls fail with [`Error::Forked`], and dropping it, or
-/// what was registered, does nothing. The parent's guest and registrations stay as they are.
 #[derive(Debug, Clone)]
-pub struct Guest(Own<Taken>);
-
-#[derive(Debug)]
-struct Taken {
-    attachment: Arc<dyn Attachment>,
-    /// Released last: if the guest is not let go of cleanly, the guardian does the rest.
-    _guard: Option<Arc<Guard>>,
-}
+pub struct Guest(Arc<dyn Attachment>);
 
 impl Guest {
-    pub(crate) fn new(
-        engine: Arc<dyn Engine>,
-        dom: DomId,
-        guard: Option<Arc<Guard>>,
-    ) -> Result<Self> {
-        let attachment = engine.attach(dom)?;
-        Ok(Self(Own::new(Taken { attachment, _guard: guard })))
-    }
-
-    /// The guest in the engine's hands.
-    fn engine(&self) -> Result<&dyn Attachment> {
-        self.0.get().map(|taken| &*taken.attachment)
-    }
-
-    /// What the engine knows of it; in a forked child, nothing.
-    fn ask<T: Default>(&self, what: impl FnOnce(&dyn Attachment) -> T) -> T {
-        self.engine().map(what).unwrap_or_default()
-    }
-
-    /// The same in any process, for what never changes.
-    fn constant(&self) -> &dyn Attachment {
-        &*self.0.constant().attachment
+    pub(crate) fn new(engine: Arc<dyn Engine>, dom: DomId) -> Result<Self> {
+        engine.attach(dom).map(Self)
     }
 
     /// Signals `eventfd` for each write to `addr` that matches.
@@ -91,8 +58,7 @@ assert_eq!(twin.errno(), rustix::io::Errno::EXIST);
         datamatch: impl Into<Datamatch>,
     ) -> Result<IoEvent> {
         let doorbell = addr.doorbell(datamatch.into())?;
-        let serial =
-            self.engine()?.register(doorbell, EventFd::new(eventfd.as_eventfd())?, None)?;
+        let serial = self.0.register(doorbell, EventFd::new(eventfd.as_eventfd())?, None)?;
         Ok(IoEvent { guest: self.clone(), doorbell, serial, armed: true })
     }
 
@@ -115,7 +81,48 @@ assert!(guest.unregister_ioevent(&kick, &port, NoDatamatch(2)).is_err());
         datamatch: impl Into<Datamatch>,
     ) -> Result<()> {
         let doorbell = addr.doorbell(datamatch.into())?;
-        self.engine()?.unregister(&doorbell, Some(&EventFd::new(eventfd.as_eventfd())?), None)
+        self.0.unregister(&doorbell, Some(&EventFd::new(eventfd.as_eventfd())?), None)
+    }
+
+    /// Takes back all registrations of an eventfd at an address, or at all addresses: whatever they
+    /// match, fallbacks among them. When this returns, the eventfd is not signalled again. Returns how
+    /// many there were.
+    ///
+    /// # Errors
+    /// [`Error::NotRegistered`] if there is none; [`Error::GuestDied`].
+    ///
+    #[doc = example!(r#"
+let (kick, bar) = (eventfd(0, EventfdFlags::empty())?, IoEventAddress::Mmio(0xfe00_0050));
+guest.register_ioevent(&kick, &bar, 0_u32)?.keep();
+guest.register_ioevent(&kick, &bar, 1_u16)?.keep();
+guest.register_ioevent(&kick, &IoEventAddress::Pio(0xc050), 1_u16)?.keep();
+assert_eq!(guest.unregister_all(&kick, Some(&bar))?, 2);
+assert_eq!(guest.unregister_all(&kick, None)?, 1);
+"#)]
+    pub fn unregister_all<By>(
+        &self,
+        eventfd: &impl AsEventFd<By>,
+        addr: Option<&IoEventAddress>,
+    ) -> Result<usize> {
+        let eventfd = EventFd::new(eventfd.as_eventfd())?;
+        let place = addr.map(|addr| (addr.space(), addr.addr()));
+        let mut ended = 0;
+        while let Some(doorbell) = self.0.find(&eventfd, place)? {
+            match self.0.unregister(&doorbell, Some(&eventfd), None) {
+                Ok(()) => ended += 1,
+                // Another call was faster.
+                Err(Error::NotRegistered { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if ended == 0 {
+            let what = match addr {
+                Some(addr) => format!("a doorbell at {:#x}", addr.addr()),
+                None => "any doorbell".to_owned(),
+            };
+            return Err(Error::NotRegistered { what });
+        }
+        Ok(ended)
     }
 
     /// Signals `eventfd` for each write to `addr` that no other registration takes and that ends
@@ -141,8 +148,7 @@ assert_eq!((missed.kicks[0].0.value, missed.kicks[0].1), (9, 1));
         let doorbell = addr.doorbell(Filter::Fallback { span })?;
         let unmatched = Arc::new(Mutex::new(Unmatched::default()));
         let kept = Some(Arc::clone(&unmatched));
-        let serial =
-            self.engine()?.register(doorbell, EventFd::new(eventfd.as_eventfd())?, kept)?;
+        let serial = self.0.register(doorbell, EventFd::new(eventfd.as_eventfd())?, kept)?;
         let ioevent = IoEvent { guest: self.clone(), doorbell, serial, armed: true };
         Ok(Fallback { ioevent, unmatched })
     }
@@ -150,9 +156,13 @@ assert_eq!((missed.kicks[0].0.value, missed.kicks[0].1), (9, 1));
     /// Raises `irq` in the guest whenever `eventfd` is signalled; signals that came before count
     /// once. Several signals between two turns of the engine raise it once, as under KVM.
     ///
+    /// Each write is one signal, however much it adds. Of an eventfd with `EFD_SEMAPHORE` each takes
+    /// 1: the rest of a larger write stays in the counter, and raises nothing.
+    ///
     /// # Errors
-    /// [`Error::Busy`] if the eventfd raises an interrupt of this guest already (with the kernel
-    /// engine, of any guest); [`Error::InvalidIrq`]; [`Error::NotAnEventFd`];
+    /// [`Error::Busy`] if the eventfd raises an interrupt already, of whichever guest and by whichever
+    /// descriptor (with the userspace engine: in this process);
+    /// [`Error::InvalidIrq`]; [`Error::NotAnEventFd`];
     /// [`Error::GuestDied`]; [`Error::Host`] if the guest has not allocated the event channel for
     /// this domain.
     ///
@@ -164,16 +174,15 @@ rustix::io::write(&call, &1_u64.to_ne_bytes())?;
 # vcpu.wait(port)?; // the guest's interrupt
 "#)]
     pub fn register_irqfd<By>(&self, eventfd: &impl AsEventFd<By>, irq: Irq) -> Result<IrqFd> {
-        let (serial, counts) =
-            self.engine()?.register_irq(EventFd::new(eventfd.as_eventfd())?, irq)?;
-        Ok(IrqFd { guest: self.clone(), irq, counts, serial, armed: true })
+        let (serial, counts) = self.0.register_irq(EventFd::new(eventfd.as_eventfd())?, irq)?;
+        Ok(IrqFd { guest: self.clone(), counts, serial, armed: true })
     }
 
-    /// Takes an irqfd back by what it was. When this returns, it raises nothing any more.
+    /// Takes an irqfd back by what it is: its eventfd, and the interrupt that it raises now. When this
+    /// returns, it raises nothing any more.
     ///
     /// # Errors
-    /// [`Error::NotRegistered`] if it is not there; [`Error::Host`] if the kernel engine refuses, and then
-    /// it still raises interrupts.
+    /// [`Error::NotRegistered`] if it is not there; [`Error::GuestDied`].
     ///
     #[doc = example!(r#"
 let (call, msi) = (eventfd(0, EventfdFlags::empty())?, Irq::Msi { addr: 0xfee0_0000, data: 0x41 });
@@ -182,9 +191,9 @@ guest.unregister_irqfd(&call, msi)?;
 "#)]
     pub fn unregister_irqfd<By>(&self, eventfd: &impl AsEventFd<By>, irq: Irq) -> Result<()> {
         let eventfd = EventFd::new(eventfd.as_eventfd())?;
-        let serial =
-            self.engine()?.find_irq(&eventfd, &irq).ok_or(Error::NotRegistered { addr: 0 })?;
-        self.engine()?.unregister_irq(serial)
+        let serial = self.0.find_irq(&eventfd, &irq)?;
+        self.0.unregister_irq(serial);
+        Ok(())
     }
 
     /// Signals `eventfd` whenever the guest rings its event channel `port`, which it must have
@@ -208,8 +217,26 @@ rustix::io::read(&rung, &mut [0; 8])?;
         eventfd: &impl AsEventFd<By>,
         port: Port,
     ) -> Result<ChannelFd> {
-        self.engine()?.listen(EventFd::new(eventfd.as_eventfd())?, port)?;
-        Ok(ChannelFd { guest: self.clone(), port, armed: true })
+        let serial = self.0.listen(EventFd::new(eventfd.as_eventfd())?, port)?;
+        Ok(ChannelFd { guest: self.clone(), port, serial, armed: true })
+    }
+
+    /// Takes that back by what it was. When this returns, the eventfd is not signalled again.
+    ///
+    /// # Errors
+    /// [`Error::NotRegistered`] if the port does not signal this eventfd; [`Error::GuestDied`].
+    ///
+    #[doc = example!(r#"
+# let port = vcpu.alloc_unbound()?;
+let rung = eventfd(0, EventfdFlags::empty())?;
+guest.register_channel(&rung, port)?.keep();
+guest.unregister_channel(&rung, port)?;
+assert!(guest.unregister_channel(&rung, port).is_err());
+"#)]
+    pub fn unregister_channel<By>(&self, eventfd: &impl AsEventFd<By>, port: Port) -> Result<()> {
+        let serial = self.0.find_channel(&EventFd::new(eventfd.as_eventfd())?, port)?;
+        self.0.stop_listening(port, serial);
+        Ok(())
     }
 
     /// Lets go of the guest now, whatever is still registered: none of its vCPUs waits for us
@@ -224,7 +251,7 @@ guest.close()?;
 assert!(xen.guest(dom).is_ok(), "it is free again");
 "#)]
     pub fn close(&self) -> Result<()> {
-        self.engine()?.close()
+        self.0.close()
     }
 
     /// The guest's number.
@@ -233,7 +260,7 @@ assert!(xen.guest(dom).is_ok(), "it is free again");
 assert_eq!(guest.dom(), dom);
 "#)]
     pub fn dom(&self) -> DomId {
-        self.constant().dom()
+        self.0.dom()
     }
 
     /// Our ioreq server in it. No other outranks it if this is the highest id of all (7).
@@ -243,7 +270,7 @@ assert_eq!(guest.dom(), dom);
 assert_eq!(guest.server().0, 7);
 "#)]
     pub fn server(&self) -> IoServerId {
-        self.constant().server()
+        self.0.server()
     }
 
     /// What its doorbells have seen. Of a guest that died the kernel engine knows what it had seen
@@ -259,7 +286,7 @@ let counters = guest.counters();
 assert_eq!((counters.delivered, counters.reads, counters.held), (1, 1, 0));
 "#)]
     pub fn counters(&self) -> Counters {
-        self.ask(|guest| guest.counters())
+        self.0.counters()
     }
 
     /// What is registered, in the order of addresses.
@@ -271,7 +298,7 @@ assert_eq!(guest.registered().len(), 1);
 assert_eq!(guest.registered()[0].kicks, 0);
 "#)]
     pub fn registered(&self) -> Vec<Registered> {
-        self.ask(|guest| guest.registered())
+        self.0.registered()
     }
 
     /// Kicks that wait for their eventfd to be registered.
@@ -288,7 +315,7 @@ rustix::io::read(&two, &mut [0; 8])?; // delivered
 assert!(guest.held().is_empty());
 "#)]
     pub fn held(&self) -> Vec<Kick> {
-        self.ask(|guest| guest.held())
+        self.0.held()
     }
 
     /// The last time that the host refused to wake a vCPU, if ever.
@@ -297,7 +324,7 @@ assert!(guest.held().is_empty());
 assert_eq!(guest.last_error(), None);
 "#)]
     pub fn last_error(&self) -> Option<HostError> {
-        self.ask(|guest| guest.last_error())
+        self.0.last_error()
     }
 
     /// Whether the guest is still served: neither dead nor let go of.
@@ -308,7 +335,7 @@ guest.close()?;
 assert!(!guest.is_served());
 "#)]
     pub fn is_served(&self) -> bool {
-        self.ask(|guest| guest.is_served())
+        self.0.is_served()
     }
 
     /// An eventfd that is readable once the guest is dead, or the engine has stopped and let go of
@@ -324,7 +351,7 @@ poll(&mut [PollFd::new(&guest.gone(), PollFlags::IN)], None)?;
 assert!(!guest.is_served());
 "#)]
     pub fn gone(&self) -> BorrowedFd<'_> {
-        self.constant().gone()
+        self.0.gone()
     }
 }
 
@@ -374,17 +401,14 @@ assert!(guest.registered().is_empty());
 "#)]
     pub fn end(mut self) -> Result<()> {
         self.armed = false;
-        self.guest.engine()?.unregister(&self.doorbell, None, Some(self.serial))
+        self.guest.0.unregister(&self.doorbell, None, Some(self.serial))
     }
 }
 
 impl Drop for IoEvent {
     fn drop(&mut self) {
         if self.armed {
-            let _ = self
-                .guest
-                .engine()
-                .and_then(|guest| guest.unregister(&self.doorbell, None, Some(self.serial)));
+            let _ = self.guest.0.unregister(&self.doorbell, None, Some(self.serial));
         }
     }
 }
@@ -421,9 +445,7 @@ assert_eq!((kick.value, times), (9, 2));
 assert!(fallback.take().kicks.is_empty());
 "#)]
     pub fn take(&self) -> Missed {
-        let IoEvent { guest, doorbell, serial, .. } = &self.ioevent;
-        let Ok(guest) = guest.engine() else { return Missed::default() };
-        guest.collect(doorbell, *serial, &self.unmatched);
+        self.ioevent.guest.0.collect(&self.ioevent.doorbell, self.ioevent.serial, &self.unmatched);
         let Unmatched { kicks, overflowed } = std::mem::take(&mut *lock(&self.unmatched));
         Missed { kicks: kicks.into_iter().collect(), overflowed }
     }
@@ -445,7 +467,6 @@ assert!(fallback.doorbell().is_fallback());
 #[must_use = "dropping it ends the registration; `keep` it to end it by `unregister_irqfd`"]
 pub struct IrqFd {
     guest: Guest,
-    irq: Irq,
     counts: Arc<IrqCounts>,
     serial: u64,
     armed: bool,
@@ -463,11 +484,85 @@ guest.unregister_irqfd(&call, msi)?;
         self.armed = false;
     }
 
+    /// Raises another interrupt from now on, as when a guest writes another message into its device's
+    /// MSI-X table. When this returns, the one before is not raised again. No signal is lost: each
+    /// raises the one or the other. Masked or pending it is as it was, and its counts go on.
+    ///
+    /// # Errors
+    /// As [`Guest::register_irqfd`], and then nothing has changed; [`Error::NotRegistered`] if it was
+    /// unregistered; [`Error::Unsupported`] with [`crate::EngineKind::Privcmd`].
+    ///
+    #[doc = example!(r#"
+let (call, addr) = (eventfd(0, EventfdFlags::empty())?, 0xfee0_0000);
+let irqfd = guest.register_irqfd(&call, Irq::Msi { addr, data: 0x41 })?;
+irqfd.set_irq(Irq::Msi { addr, data: 0x42 })?;
+rustix::io::write(&call, &1_u64.to_ne_bytes())?;
+# vcpu.wait_msi(0x42)?; // the guest's interrupt
+"#)]
+    pub fn set_irq(&self, irq: Irq) -> Result<()> {
+        self.guest.0.set_irq(self.serial, irq)
+    }
+
+    /// Keeps signals from raising the interrupt. When this returns, it is not raised again until
+    /// [`IrqFd::unmask`]. A signal that comes meanwhile is [pending](IrqFd::is_pending); if the
+    /// registration ends before it is raised, the eventfd has it again, for the next registration.
+    ///
+    /// # Errors
+    /// [`Error::NotRegistered`] if it was unregistered; [`Error::GuestDied`]; [`Error::Unsupported`]
+    /// with [`crate::EngineKind::Privcmd`].
+    ///
+    #[doc = example!(r#"
+let call = eventfd(0, EventfdFlags::empty())?;
+let irqfd = guest.register_irqfd(&call, Irq::Msi { addr: 0xfee0_0000, data: 0x41 })?;
+irqfd.mask()?;
+assert!(!irqfd.is_pending()?);
+rustix::io::write(&call, &1_u64.to_ne_bytes())?;
+assert!(irqfd.is_pending()?); // what the guest reads in the table of pending bits
+irqfd.unmask()?;
+assert_eq!(irqfd.raised(), 1);
+# vcpu.wait_msi(0x41)?;
+"#)]
+    pub fn mask(&self) -> Result<()> {
+        self.guest.0.mask_irq(self.serial, true)
+    }
+
+    /// Lets signals raise the interrupt again, and raises it once if it is pending.
+    ///
+    /// # Errors
+    /// As [`IrqFd::mask`]. What Xen refuses to raise is counted, as ever.
+    ///
+    #[doc = example!(r#"
+let call = eventfd(0, EventfdFlags::empty())?;
+let irqfd = guest.register_irqfd(&call, Irq::Msi { addr: 0xfee0_0000, data: 0x41 })?;
+irqfd.mask()?;
+irqfd.unmask()?;
+assert_eq!(irqfd.raised(), 0); // nothing was pending
+"#)]
+    pub fn unmask(&self) -> Result<()> {
+        self.guest.0.mask_irq(self.serial, false)
+    }
+
+    /// Whether a signal came since the interrupt was masked; `false` if it is not masked.
+    ///
+    /// # Errors
+    /// As [`IrqFd::mask`].
+    ///
+    #[doc = example!(r#"
+let call = eventfd(0, EventfdFlags::empty())?;
+let irqfd = guest.register_irqfd(&call, Irq::Msi { addr: 0xfee0_0000, data: 0x41 })?;
+rustix::io::write(&call, &1_u64.to_ne_bytes())?;
+assert!(!irqfd.is_pending()?); // it is raised at once
+"#)]
+    pub fn is_pending(&self) -> Result<bool> {
+        self.guest.0.is_pending(self.serial)
+    }
+
     /// Lowers a level-triggered line, when the guest has acknowledged the interrupt. Nothing for
     /// other kinds.
     ///
     /// # Errors
-    /// [`Error::Host`].
+    /// [`Error::NotRegistered`] if it was unregistered, as the line may be another's by now;
+    /// [`Error::GuestDied`]; [`Error::Host`].
     ///
     #[doc = example!(r#"
 let call = eventfd(0, EventfdFlags::empty())?;
@@ -478,10 +573,7 @@ irqfd.lower()?; // the guest has acknowledged it
 # assert!(!model.is_up(dom, Line::Isa(5)));
 "#)]
     pub fn lower(&self) -> Result<()> {
-        match self.irq {
-            Irq::Line(_, Trigger::Level) => self.guest.engine()?.lower(self.serial, &self.irq),
-            _ => Ok(()),
-        }
+        self.guest.0.lower(self.serial)
     }
 
     /// How many interrupts it raised.
@@ -495,7 +587,7 @@ rustix::io::write(&call, &1_u64.to_ne_bytes())?;
 assert_eq!((irqfd.raised(), irqfd.failed()), (1, 0));
 "#)]
     pub fn raised(&self) -> u64 {
-        self.guest.ask(|guest| guest.count_irqs(self.serial));
+        self.guest.0.count_irqs(self.serial);
         self.counts.raised.load(Ordering::Relaxed)
     }
 
@@ -507,7 +599,7 @@ let irqfd = guest.register_irqfd(&call, Irq::Msi { addr: 0xfee0_0000, data: 0x41
 assert_eq!(irqfd.failed(), 0);
 "#)]
     pub fn failed(&self) -> u64 {
-        self.guest.ask(|guest| guest.count_irqs(self.serial));
+        self.guest.0.count_irqs(self.serial);
         self.counts.failed.load(Ordering::Relaxed)
     }
 }
@@ -515,10 +607,7 @@ assert_eq!(irqfd.failed(), 0);
 impl Drop for IrqFd {
     fn drop(&mut self) {
         if self.armed {
-            let ended = self.guest.engine().and_then(|guest| guest.unregister_irq(self.serial));
-            if let Err(error) = ended {
-                tracing::debug!(%error, "an irqfd was not ended");
-            }
+            self.guest.0.unregister_irq(self.serial);
         }
     }
 }
@@ -529,11 +618,12 @@ impl Drop for IrqFd {
 pub struct ChannelFd {
     guest: Guest,
     port: Port,
+    serial: u64,
     armed: bool,
 }
 
 impl ChannelFd {
-    /// Leaves the registration in place until the guest is let go of.
+    /// Leaves the registration in place until it is unregistered or the guest is let go of.
     ///
     #[doc = example!(r#"
 # let port = vcpu.alloc_unbound()?;
@@ -549,7 +639,7 @@ assert!(guest.register_channel(&rung, port).is_err(), "it has an eventfd already
 impl Drop for ChannelFd {
     fn drop(&mut self) {
         if self.armed {
-            self.guest.ask(|guest| guest.stop_listening(self.port));
+            self.guest.0.stop_listening(self.port, self.serial);
         }
     }
 }

@@ -4,7 +4,9 @@
 //! the verbs of kvm-ioctls: [`Guest::register_ioevent`] signals an eventfd for a guest's write,
 //! [`Guest::register_irqfd`] raises a guest's interrupt for a signal. The VMM stays asleep.
 //!
-//! Start at [`Xen`]. What differs from KVM is said at [`Guest`].
+//! Start at [`Xen`]. What differs from KVM is said at [`Guest`]; `docs/embedding.md` says what a program
+//! must do about fork, signals, descriptors, threads, seccomp and privileges. [`Driver`] is an engine on
+//! the program's own event loop, [`Devices`] are for a process that may open none.
 
 /// A running example on the model: a guest `dom` with a `vcpu`, taken as `guest` by `xen`.
 macro_rules! example {
@@ -29,13 +31,13 @@ macro_rules! example {
 
 mod address;
 mod as_eventfd;
+mod driver;
 mod engine;
 mod error;
 mod eventfd;
 mod find;
 mod guardian;
 mod guest;
-mod own;
 mod probe;
 pub mod run_dir;
 pub mod shown;
@@ -47,8 +49,10 @@ pub use address::{AnyValue, Datamatch, IoEventAddress, Masked, NoDatamatch};
 #[cfg(feature = "vmm-sys-util")]
 pub use as_eventfd::ByVmmSysUtil;
 pub use as_eventfd::{AsEventFd, ByAsFd};
+pub use driver::Driver;
 pub use engine::doorbells::{Counters, MAX_REGISTRATIONS, MAX_UNMATCHED, Registered};
 pub use engine::orphan::Reaped;
+pub use engine::userspace::Turn;
 pub use error::{Error, Result};
 pub use find::{DomainSelector, find};
 pub use guardian::{Guardian, VARIABLE as GUARDIAN_VARIABLE};
@@ -59,6 +63,7 @@ pub use xen_eventfd_core::irq::{InvalidIrq, Irq, Line, Trigger};
 pub use xen_eventfd_core::{
     DomId, Doorbell, Filter, Invalid, IoServerId, Kick, Port, Space, VcpuId, Width,
 };
+pub use xen_eventfd_host::linux::{Devices, KnownGuest};
 pub use xen_eventfd_host::{Domain, Host, HostError};
 
 /// Doors for the fuzzers of `fuzz/`; no program has them.
@@ -73,6 +78,9 @@ pub mod fuzzing {
 mod pages {
     #[doc = include_str!("../../docs/from-kvm.md")]
     struct FromKvm;
+
+    #[doc = include_str!("../../docs/embedding.md")]
+    struct Embedding;
 }
 
 use std::sync::PoisonError;

@@ -1,21 +1,22 @@
 //! The way in: Xen, and the engine that serves its guests.
 
+use crate::driver::{Driver, ThreadHook};
 use crate::engine::Engine;
-use crate::engine::module::{ModuleEngine, Native, Privcmd, is_absent};
+use crate::engine::module::{ModuleEngine, Native, Privcmd, Reserve, is_absent};
 use crate::engine::orphan::{self, Reaped};
-use crate::engine::userspace::UserspaceEngine;
+use crate::engine::userspace::{UserspaceEngine, Workers};
 use crate::guardian::Guardian;
-use crate::own::Own;
 use crate::probe::Probe;
 use crate::run_dir::{self, Purpose, RunDir};
+use crate::sync::Mutex;
 use crate::{Error, Guest, Result};
 use core::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use xen_eventfd_core::DomId;
-use xen_eventfd_host::linux::LinuxHost;
 use xen_eventfd_host::linux::eventfd::Control;
+use xen_eventfd_host::linux::{Devices, KnownGuest, LinuxHost};
 use xen_eventfd_host::{Domain, Host};
 
 /// Names the engine that [`Xen::new`] takes.
@@ -73,10 +74,6 @@ impl FromStr for EngineKind {
 /// Xen, with an engine that serves guests. Cheap to clone; the engine ends with the last clone
 /// and the last [`Guest`].
 ///
-/// # Fork
-/// It belongs to the process that opened it. In a child that is forked, its calls fail with
-/// [`Error::Forked`] and dropping it does nothing; the child may open Xen for itself. See [`Guest`].
-///
 #[doc = example!(r#"
 let kick = eventfd(0, EventfdFlags::empty())?;
 let queue = guest.register_ioevent(&kick, &IoEventAddress::Mmio(0xfe00_0050), 3_u32)?;
@@ -89,12 +86,14 @@ assert_eq!(u64::from_ne_bytes(count), 1);
 drop(queue); // the registration ends
 "#)]
 #[derive(Debug, Clone)]
-pub struct Xen(Own<Inner>);
+pub struct Xen(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     engine: Arc<dyn Engine>,
     guardian: Guardian,
+    guarded: Mutex<bool>,
+    driver: Mutex<Option<Driver>>,
 }
 
 /// How to open [`Xen`].
@@ -103,6 +102,8 @@ pub struct Builder {
     engine: Option<EngineKind>,
     run_dir: Option<PathBuf>,
     guardian: Option<Guardian>,
+    thread_hook: Option<ThreadHook>,
+    without_threads: bool,
 }
 
 impl Builder {
@@ -151,6 +152,54 @@ assert!(matches!(xen.guest(dom), Err(Error::NoGuardian(_))));
         self
     }
 
+    /// Has each thread of the engine call this first, with the thread's name: to set its CPUs or its
+    /// priority, or to install a seccomp filter. The userspace engine's are `xen-ioeventfd` and
+    /// `xen-irqfd`, and `xen-watch`, which talks to xenstore; the kernel's engines have none.
+    ///
+    /// An error, or a panic, has [`Builder::open`] fail with [`Error::NoEngine`].
+    ///
+    #[doc = example!(r#"
+# let other = tempfile::tempdir()?;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+let allowed = sched_getaffinity(None)?;
+let first = (0..CpuSet::MAX_CPU).find(|cpu| allowed.is_set(*cpu)).expect("we run on one");
+let xen = Xen::builder()
+    .on_thread_start(move |name| {
+        if name == "xen-ioeventfd" {
+            let mut cpus = CpuSet::new();
+            cpus.set(first);
+            sched_setaffinity(None, &cpus)?;
+        }
+        Ok(())
+    })
+    .run_dir(other.path())
+    .open_on(host)?;
+"#)]
+    #[must_use]
+    pub fn on_thread_start(
+        mut self,
+        hook: impl Fn(&str) -> std::io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.thread_hook = Some(ThreadHook::new(hook));
+        self
+    }
+
+    /// Starts no thread that serves guests: the program's own event loop gives the engine its turns, by
+    /// [`Xen::driver`]. Nothing is served until it does. (With a guardian there is a thread that waits
+    /// for it; [`Guardian::None`] has none.)
+    ///
+    #[doc = example!(r#"
+# let other = tempfile::tempdir()?;
+let xen = Xen::builder().without_threads().run_dir(other.path()).open_on(host)?;
+let mut driver = xen.driver().expect("nobody has taken it");
+driver.process()?; // whenever the descriptor of `driver` is readable
+"#)]
+    #[must_use]
+    pub fn without_threads(mut self) -> Self {
+        self.without_threads = true;
+        self
+    }
+
     /// Opens this machine's Xen.
     ///
     /// # Errors
@@ -168,20 +217,82 @@ match Xen::builder().engine(EngineKind::Userspace).run_dir(dir.path()).open() {
         let kind = self.kind()?;
         let module = pick(kind, Control::open, |control| control.info().complete)?;
         let host = Arc::new(LinuxHost::open()?);
+        let Some(control) = module else {
+            return self.serve(host, Reserve::Loaded, Guardian::Auto);
+        };
         let run_dir = self.open_run_dir()?;
-        Ok(match module {
-            // Nothing is left when they end, so nobody need look after that.
-            Some(control) if kind == EngineKind::Privcmd => {
-                Xen::with(ModuleEngine::<Privcmd>::new(host, run_dir, control), Guardian::None)
+        match kind {
+            EngineKind::Privcmd => {
+                Xen::of_module(ModuleEngine::<Privcmd>::new(host, run_dir, control))
             }
-            Some(control) => {
-                Xen::with(ModuleEngine::<Native>::new(host, run_dir, control), Guardian::None)
+            _ => Xen::of_module(ModuleEngine::<Native>::new(host, run_dir, control)),
+        }
+    }
+
+    /// Opens Xen by devices that a launcher has opened, and perhaps [confined](Devices::confine) to one
+    /// guest, for the guests of which it tells. No device is opened and xenstore is not asked, so the
+    /// process needs neither root's rights nor their files.
+    ///
+    /// The kernel engine serves if the module is among the devices, else the userspace engine, unless
+    /// [`Builder::engine`] says which. The run directory is one that this process may write; engines that
+    /// use another one do not see the guest's lock, and only the module keeps them away. Unless told
+    /// otherwise there is no guardian: one without root's rights could do nothing, so the launcher reaps
+    /// ([`Builder::reap`] with that directory) when the process has ended, and before it starts another,
+    /// as confined devices cannot recover what a dead engine left.
+    ///
+    /// # Errors
+    /// As [`Builder::open`]. A guest to which the devices are not confined is refused when it is asked
+    /// for: [`Error::Host`] with [`rustix::io::Errno::PERM`].
+    ///
+    /// ```no_run
+    /// use xen_eventfd::{Devices, DomId, KnownGuest, Xen};
+    ///
+    /// // The launcher, as root:
+    /// let (devices, xen) = (Devices::open()?, Xen::new()?);
+    /// let guest = KnownGuest::ask(&**xen.host(), DomId(5))?;
+    /// devices.confine(DomId(5))?;
+    ///
+    /// // A process that has inherited the descriptors, or this one with its privileges dropped:
+    /// let xen = Xen::builder().run_dir("/run/backend-5").open_with(devices, [guest])?;
+    /// let guest = xen.guest(DomId(5))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn open_with(
+        self,
+        devices: Devices,
+        guests: impl IntoIterator<Item = KnownGuest>,
+    ) -> Result<Xen> {
+        let Devices { privcmd, evtchn, module, .. } = devices;
+        let host = Arc::new(LinuxHost::handed(privcmd, evtchn, guests));
+        let control = module.map(Control::over).transpose()?;
+        match (self.engine.unwrap_or_default(), control) {
+            (EngineKind::Auto | EngineKind::Kernel, Some(control)) => {
+                let run_dir = self.open_run_dir()?;
+                let control = complete(control, |control| control.info().complete)?;
+                Xen::of_module(ModuleEngine::<Native>::new(host, run_dir, control))
             }
-            None => {
-                let engine = UserspaceEngine::start(host, run_dir, true)?;
-                Xen::with(engine, self.guardian.unwrap_or(Guardian::Auto))
+            (EngineKind::Auto | EngineKind::Userspace, control) => {
+                let reserve = control.map_or(Reserve::No, Reserve::Handed);
+                self.serve(host, reserve, Guardian::None)
             }
-        })
+            (EngineKind::Kernel, None) => {
+                Err(Error::NoEngine("the kernel module was not handed over".to_owned()))
+            }
+            (EngineKind::Privcmd, _) => Err(Error::NoEngine(
+                "the privcmd engine opens its device itself; use the kernel engine".to_owned(),
+            )),
+        }
+    }
+
+    /// The userspace engine.
+    fn serve(self, host: Arc<dyn Host>, reserve: Reserve, guardian: Guardian) -> Result<Xen> {
+        let run_dir = self.open_run_dir()?;
+        let workers = match self.without_threads {
+            true => Workers::Caller,
+            false => Workers::Threads(self.thread_hook),
+        };
+        let (engine, driven) = UserspaceEngine::start(host, run_dir, reserve, workers)?;
+        Ok(Xen::with(engine, self.guardian.unwrap_or(guardian), driven.map(Driver::of)))
     }
 
     /// The engine that is asked for.
@@ -226,8 +337,7 @@ let xen = Xen::builder().run_dir(other.path()).open_on(host)?;
             let why = "the kernel module serves this machine's Xen and no other host";
             return Err(Error::NoEngine(why.to_owned()));
         }
-        let engine = UserspaceEngine::start(host, self.open_run_dir()?, false)?;
-        Ok(Xen::with(engine, self.guardian.unwrap_or(Guardian::None)))
+        self.serve(host, Reserve::No, Guardian::None)
     }
 
     fn open_run_dir(&self) -> Result<RunDir> {
@@ -283,22 +393,24 @@ const NOT_ON_PRIVCMD: &str = "the privcmd engine asks our kernel module, which i
     (`modprobe xen-eventfd`); on Linux's own /dev/xen/privcmd kernel and device model would share \
     one slot, which loses kicks or crashes the guest; use the userspace engine there";
 
+/// The module, if it has all that an engine needs.
+fn complete<T>(module: T, is_complete: impl FnOnce(&T) -> bool) -> Result<T> {
+    let lacks = "the kernel module lacks some of what an engine does; install a newer one";
+    let complete = is_complete(&module);
+    complete.then_some(module).ok_or_else(|| Error::NoEngine(lacks.to_owned()))
+}
+
 /// The module, if it is what serves guests. `is_complete`: whether it has all that an engine needs.
 pub(crate) fn pick<T>(
     kind: EngineKind,
     open: impl FnOnce() -> xen_eventfd_host::Result<T>,
     is_complete: impl FnOnce(&T) -> bool,
 ) -> Result<Option<T>> {
-    let complete = |module: T| {
-        let lacks = "the kernel module lacks some of what an engine does; install a newer one";
-        let complete = is_complete(&module);
-        complete.then_some(module).ok_or_else(|| Error::NoEngine(lacks.to_owned()))
-    };
     let refused = |error| match kind {
         EngineKind::Privcmd if is_absent(&error) => Error::NoEngine(NOT_ON_PRIVCMD.to_owned()),
         _ => error.into(),
     };
-    let module = || open().map_err(refused).and_then(complete);
+    let module = || open().map_err(refused).and_then(|module| complete(module, is_complete));
     match kind {
         EngineKind::Kernel | EngineKind::Privcmd => module().map(Some),
         EngineKind::Userspace => Ok(None),
@@ -309,9 +421,25 @@ pub(crate) fn pick<T>(
 }
 
 impl Xen {
-    fn with(engine: impl Engine + 'static, guardian: Guardian) -> Self {
+    fn with(engine: impl Engine + 'static, guardian: Guardian, driver: Option<Driver>) -> Self {
         let (engine, guardian) = (Arc::new(engine), guardian.found());
-        Self(Own::new(Inner { engine, guardian }))
+        let (guarded, driver) = (Mutex::new(false), Mutex::new(driver));
+        Self(Arc::new(Inner { engine, guardian, guarded, driver }))
+    }
+
+    /// Nothing is left when the module's engines end, so they need no guardian. They have no threads.
+    fn of_module(engine: impl Engine + 'static) -> Result<Self> {
+        Ok(Self::with(engine, Guardian::None, Some(Driver::idle()?)))
+    }
+
+    /// What the program's own event loop gives turns to, if the engine was opened
+    /// [without threads](Builder::without_threads), or has none. The first call takes it.
+    ///
+    #[doc = example!(r#"
+assert!(xen.driver().is_none(), "this engine has threads");
+"#)]
+    pub fn driver(&self) -> Option<Driver> {
+        crate::lock(&self.0.driver).take()
     }
 
     /// Opens this machine's Xen with the best engine that it has.
@@ -352,9 +480,13 @@ let refused = xen.guest(DomId(77)).unwrap_err();
 assert_eq!(refused.to_string(), "no domain 77; `xl list` shows those that are");
 "#)]
     pub fn guest(&self, dom: DomId) -> Result<Guest> {
-        let Inner { engine, guardian } = self.0.get()?;
-        let guard = guardian.guard(engine.run_dir().path())?;
-        Guest::new(Arc::clone(engine), dom, guard)
+        let mut guarded = crate::lock(&self.0.guarded);
+        if !*guarded {
+            self.0.guardian.start(self.0.engine.run_dir().path())?;
+            *guarded = true;
+        }
+        drop(guarded);
+        Guest::new(Arc::clone(&self.0.engine), dom)
     }
 
     /// Finds a domain by its number or its name, by the rule of [`crate::DomainSelector`].
@@ -368,7 +500,6 @@ assert_eq!(xen.find("1")?.id, dom);
 assert!(matches!(xen.find("nobody"), Err(Error::UnknownDomain(_))));
 "#)]
     pub fn find(&self, name: &str) -> Result<Domain> {
-        self.0.get()?;
         crate::find(&**self.host(), name)
     }
 
@@ -378,7 +509,7 @@ assert!(matches!(xen.find("nobody"), Err(Error::UnknownDomain(_))));
 assert_eq!(xen.host().vcpus(dom)?, 1);
 "#)]
     pub fn host(&self) -> &Arc<dyn Host> {
-        self.0.constant().engine.host()
+        self.0.engine.host()
     }
 
     /// The engine that serves; never [`EngineKind::Auto`].
@@ -387,7 +518,7 @@ assert_eq!(xen.host().vcpus(dom)?, 1);
 assert_eq!(xen.engine(), EngineKind::Userspace); // the only one for the model
 "#)]
     pub fn engine(&self) -> EngineKind {
-        self.0.constant().engine.kind()
+        self.0.engine.kind()
     }
 }
 
