@@ -14,6 +14,10 @@ pub type Result<T> = core::result::Result<T, HostError>;
 pub enum Call {
     /// Open a device or a socket.
     Open(&'static str),
+    /// Confine a device to a guest.
+    Confine(&'static str, DomId),
+    /// Ask for a guest of which the launcher has told nothing.
+    NotTold(DomId),
     /// Ask xenstore for a path, or set a watch on it.
     Xenstore(String),
     /// Count the vCPUs of a guest.
@@ -54,6 +58,8 @@ impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Open(path) => write!(f, "open {path}"),
+            Self::Confine(path, dom) => write!(f, "confine {path} to {dom}"),
+            Self::NotTold(dom) => write!(f, "serve {dom}"),
             Self::Xenstore(path) => write!(f, "ask xenstore for {path}"),
             Self::Vcpus(dom) => write!(f, "count the vCPUs of {dom}"),
             Self::CreateServer(dom) => write!(f, "create an ioreq server for {dom}"),
@@ -112,6 +118,17 @@ impl HostError {
     pub fn advice(&self) -> Option<&'static str> {
         use Errno as E;
         Some(match (&self.call, self.errno) {
+            (Call::Open("/dev/xen/evtchn"), E::BUSY) => {
+                "what was handed over serves one engine; hand over another descriptor"
+            }
+            (Call::Confine(..), E::INVAL | E::ACCESS) => {
+                "it is confined already, or no guest has that number; open it anew"
+            }
+            (Call::NotTold(_), _) => "this process was handed devices for other guests",
+            (Call::Binding(..), E::PERM) => {
+                "a confined process cannot recover what a dead engine left; have its launcher run \
+                 `xen-eventfd reap` with the same --run-dir first"
+            }
             (Call::Open(_), E::ACCESS | E::PERM) => "run as root",
             (Call::Open("/dev/xen/eventfd"), E::NOENT | E::NODEV | E::NXIO) => {
                 "the module is not loaded: `modprobe xen-eventfd`, or use the userspace engine"
@@ -145,7 +162,6 @@ impl HostError {
             }
             (_, E::SRCH) => "no such domain; `xl list` shows those that are",
             (Call::Xenstore(_), E::NOENT) => "no such domain; `xl list` shows those that are",
-            (Call::Xenstore(_), E::STALE) => "it was opened before a fork; open it again",
             (Call::Xenstore(_), E::TIMEDOUT | E::CONNRESET) => "is xenstored alive?",
             (Call::Bind(..), E::INVAL | E::NOENT) => {
                 "the guest must have allocated the port for this domain, and nobody else bound it"

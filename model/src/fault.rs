@@ -39,8 +39,6 @@ pub enum CallKind {
     EventChannels,
     /// `Host::binding`.
     Binding,
-    /// `Host::ring`.
-    Ring,
     /// `Host::releases`.
     Releases,
     /// `Host::signaller`.

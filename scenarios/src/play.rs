@@ -2,7 +2,7 @@
 
 use crate::link::Link;
 use crate::roles::kill::Kill;
-use crate::roles::{Ask, Role, Say, engine, vmm};
+use crate::roles::{Ask, Role, Say, confined, engine, vmm};
 use crate::stage::{End, GuestOnStage, ProcessOnStage, Stage};
 use crate::{PATIENCE, Trace};
 use anyhow::{Context, Result, bail, ensure};
@@ -10,7 +10,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
-use xen_eventfd::{DomId, EngineKind, Guardian, Port, Xen};
+use xen_eventfd::{Devices, DomId, EngineKind, Guardian, Port, Xen};
 use xen_eventfd_guest_orders::{Report, Ticks};
 
 /// One performance of one scenario.
@@ -96,6 +96,19 @@ impl<'a> Play<'a> {
         let engine = self.stage.engine().map(|engine| engine.to_string());
         let spec = engine::Spec { dom: dom.0, doorbells, engine, kill };
         let (process, server) = self.process(&Role::Engine(spec), &fds)?;
+        Ok(Engine { process, server })
+    }
+
+    /// Opens devices, confines them to a guest, and starts an engine that has no others, in a process
+    /// without privileges.
+    ///
+    /// # Errors
+    /// It could not begin.
+    pub fn confined(&self, spec: confined::Spec, kick: &OwnedFd, call: &OwnedFd) -> Result<Engine> {
+        let devices = Devices::open()?;
+        devices.confine(DomId(spec.dom))?;
+        let fds: Vec<_> = [kick.as_fd(), call.as_fd()].into_iter().chain(devices.fds()).collect();
+        let (process, server) = self.process(&Role::Confined(spec), &fds)?;
         Ok(Engine { process, server })
     }
 
@@ -456,6 +469,17 @@ impl Engine {
         match self.process.hear()? {
             None => self.process.ended(End::Killed),
             Some(said) => bail!("the engine says {said:?} instead of dying"),
+        }
+    }
+
+    /// Waits until it has left in good order, by itself.
+    ///
+    /// # Errors
+    /// It does not, or it failed on the way.
+    pub fn left(mut self) -> Result<()> {
+        match self.process.hear()? {
+            None => self.process.ended(End::Left),
+            Some(said) => bail!("the engine says {said:?} instead of leaving"),
         }
     }
 

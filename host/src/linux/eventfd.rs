@@ -30,7 +30,8 @@ fn ask<A: Argument>(
 pub struct Info {
     /// The version of its interface.
     pub abi: u32,
-    /// Whether it serves doorbells, interrupts and channels: all that [`GuestFile`] can ask for.
+    /// Whether it serves doorbells, interrupts, their changes, and channels: all that [`GuestFile`]
+    /// can ask for.
     pub complete: bool,
     /// Doorbells that one guest can have.
     pub max_doorbells: u32,
@@ -68,6 +69,15 @@ impl Control {
         let failed = |errno| HostError::new(Call::Open(DEVICE), errno);
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let device = open(DEVICE, flags, Mode::empty()).map_err(failed)?;
+        Self::over(device)
+    }
+
+    /// Asks a device that is open what it is.
+    ///
+    /// # Errors
+    /// As [`Control::open`].
+    pub fn over(device: OwnedFd) -> Result<Self> {
+        let failed = |errno| HostError::new(Call::Open(DEVICE), errno);
         let mut answer = sys::Query::default();
         match ask(device.as_fd(), &sys::QUERY, &mut answer) {
             Ok(_) if answer.abi == sys::ABI => Ok(Self { device, info: info(&answer) }),
@@ -127,7 +137,10 @@ impl Control {
 }
 
 fn info(answer: &sys::Query) -> Info {
-    let all = sys::FEATURE_DOORBELLS | sys::FEATURE_IRQS | sys::FEATURE_CHANNELS;
+    let all = sys::FEATURE_DOORBELLS
+        | sys::FEATURE_IRQS
+        | sys::FEATURE_CHANNELS
+        | sys::FEATURE_IRQ_CHANGES;
     Info {
         abi: answer.abi,
         complete: answer.features & all == all,
@@ -283,11 +296,50 @@ impl GuestFile {
     /// or the guest has not allocated the port for this domain; [`Errno::NOSPC`] beyond
     /// [`Info::max_irqs`].
     pub fn assign_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<()> {
-        let call = match irq {
+        self.change(&sys::ASSIGN_IRQ, irq_argument(irq, eventfd), self.call_of(irq))
+    }
+
+    /// What is asked of Xen to have an interrupt.
+    fn call_of(&self, irq: &Irq) -> Call {
+        match irq {
             Irq::EventChannel(port) => Call::Bind(self.dom, *port),
             Irq::Msi { .. } | Irq::Line(..) => Call::Interrupt(self.dom),
-        };
-        self.change(&sys::ASSIGN_IRQ, irq_argument(irq, eventfd), call)
+        }
+    }
+
+    /// Has an eventfd raise another interrupt. When this returns, `irq` is not raised again, and no
+    /// signal was lost.
+    ///
+    /// # Errors
+    /// [`Errno::NOENT`] if there is no such assignment; else as [`GuestFile::assign_irq`].
+    pub fn set_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>, new: &Irq) -> Result<()> {
+        self.change(&sys::SET_IRQ, change_argument(irq, eventfd, new), self.call_of(new))
+    }
+
+    /// Keeps an eventfd from raising its interrupt. When this returns, it is not raised again until
+    /// [`GuestFile::unmask_irq`].
+    ///
+    /// # Errors
+    /// [`Errno::NOENT`] if there is no such assignment.
+    pub fn mask_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<()> {
+        self.change(&sys::MASK_IRQ, irq_argument(irq, eventfd), Call::Assign(self.dom))
+    }
+
+    /// Takes that back, and raises the interrupt once if it is pending.
+    ///
+    /// # Errors
+    /// [`Errno::NOENT`] if there is no such assignment.
+    pub fn unmask_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<()> {
+        self.change(&sys::UNMASK_IRQ, irq_argument(irq, eventfd), Call::Assign(self.dom))
+    }
+
+    /// Whether an eventfd was signalled since its interrupt was masked.
+    ///
+    /// # Errors
+    /// [`Errno::NOENT`] if there is no such assignment.
+    pub fn is_pending(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<bool> {
+        let answer = self.question(&sys::IRQ_STATE, state_argument(irq, eventfd))?;
+        Ok(answer.pending != 0)
     }
 
     /// Takes that back. When this returns, the interrupt is not raised again.
@@ -395,7 +447,12 @@ fn doorbell_of(entry: &sys::Entry) -> Option<Doorbell> {
 }
 
 fn irq_argument(irq: &Irq, eventfd: BorrowedFd<'_>) -> sys::Irq {
-    let mut argument = sys::Irq { eventfd: eventfd.as_raw_fd(), ..Default::default() };
+    sys::Irq { eventfd: eventfd.as_raw_fd(), ..irq_argument_of(irq) }
+}
+
+/// Without an eventfd.
+fn irq_argument_of(irq: &Irq) -> sys::Irq {
+    let mut argument = sys::Irq::default();
     match *irq {
         Irq::EventChannel(port) => (argument.kind, argument.number) = (sys::IRQ_CHANNEL, port.0),
         Irq::Msi { addr, data } => {
@@ -414,6 +471,34 @@ fn irq_argument(irq: &Irq, eventfd: BorrowedFd<'_>) -> sys::Irq {
         }
     }
     argument
+}
+
+fn change_argument(irq: &Irq, eventfd: BorrowedFd<'_>, new: &Irq) -> sys::IrqChange {
+    let sys::Irq { kind, eventfd, trigger, number, pin, msi_data, msi_addr, .. } =
+        irq_argument(irq, eventfd);
+    let new = irq_argument_of(new);
+    sys::IrqChange {
+        kind,
+        eventfd,
+        trigger,
+        number,
+        pin,
+        msi_data,
+        msi_addr,
+        new_kind: new.kind,
+        new_trigger: new.trigger,
+        new_number: new.number,
+        new_pin: new.pin,
+        new_msi_data: new.msi_data,
+        new_msi_addr: new.msi_addr,
+        ..Default::default()
+    }
+}
+
+fn state_argument(irq: &Irq, eventfd: BorrowedFd<'_>) -> sys::IrqState {
+    let sys::Irq { kind, eventfd, trigger, number, pin, msi_data, msi_addr, .. } =
+        irq_argument(irq, eventfd);
+    sys::IrqState { kind, eventfd, trigger, number, pin, msi_data, msi_addr, ..Default::default() }
 }
 
 fn channel_argument(port: Port, eventfd: BorrowedFd<'_>) -> sys::Channel {
@@ -462,6 +547,11 @@ mod tests {
         refused(Call::Assign(dom), file.deassign_irq(&msi, fd));
         refused(Call::Ask(dom), file.irq_counts(&msi, fd).map(drop));
         refused(Call::Assign(dom), file.lower(&msi, fd));
+        refused(Call::Interrupt(dom), file.set_irq(&channel, fd, &msi));
+        refused(Call::Bind(dom, port), file.set_irq(&msi, fd, &channel));
+        refused(Call::Assign(dom), file.mask_irq(&msi, fd));
+        refused(Call::Assign(dom), file.unmask_irq(&msi, fd));
+        refused(Call::Ask(dom), file.is_pending(&msi, fd).map(drop));
         refused(Call::Bind(dom, port), file.assign_channel(port, fd));
         refused(Call::Assign(dom), file.deassign_channel(port, fd));
     }
@@ -505,6 +595,33 @@ mod tests {
     }
 
     #[test]
+    fn a_change_says_what_was_and_what_is_to_be() {
+        let null = open("/dev/null", OFlags::RDONLY, Mode::empty()).unwrap();
+        let (msi, channel) =
+            (Irq::Msi { addr: 0xFEE0_1000, data: 0x41 }, Irq::EventChannel(Port(5)));
+        let line = Irq::Line(Line::PciIntx { device: 3, pin: 1 }, Trigger::Level);
+        for (was, is) in [(msi, channel), (channel, line), (line, msi)] {
+            let change = change_argument(&was, null.as_fd(), &is);
+            let fields = |irq: &sys::Irq| {
+                (irq.kind, irq.trigger, irq.number, irq.pin, irq.msi_data, irq.msi_addr)
+            };
+            let sys::IrqChange { kind, trigger, number, pin, msi_data, msi_addr, .. } = change;
+            let before = (kind, trigger, number, pin, msi_data, msi_addr);
+            assert_eq!(before, fields(&irq_argument_of(&was)));
+            let sys::IrqChange { new_kind, new_trigger, new_number, new_pin, .. } = change;
+            let after = (new_kind, new_trigger, new_number, new_pin);
+            let after =
+                (after.0, after.1, after.2, after.3, change.new_msi_data, change.new_msi_addr);
+            assert_eq!(after, fields(&irq_argument_of(&is)));
+            assert_eq!(change.eventfd, null.as_raw_fd());
+            let sys::IrqState { kind, trigger, number, pin, msi_data, msi_addr, eventfd, .. } =
+                state_argument(&was, null.as_fd());
+            assert_eq!((kind, trigger, number, pin, msi_data, msi_addr), before);
+            assert_eq!(eventfd, null.as_raw_fd());
+        }
+    }
+
+    #[test]
     fn an_owner_that_is_not_there_has_no_number() {
         let mut name = [0; 16];
         name[..7].copy_from_slice(b"a name\0");
@@ -516,6 +633,6 @@ mod tests {
     #[test]
     fn a_module_that_lacks_something_is_not_complete() {
         let of = |features| info(&sys::Query { features, ..Default::default() }).complete;
-        assert!(of(0b1111) && of(0b111) && !of(0b11) && !of(0));
+        assert!(of(0b1_1111) && of(0b1_0111) && !of(0b1111) && !of(0b1_0011) && !of(0));
     }
 }

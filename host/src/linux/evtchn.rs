@@ -4,7 +4,8 @@
 //! Closing the device unbinds all of its ports.
 //!
 //! Who waits sleeps in `read()`, the cheapest sleep that there is; a channel of ours to ourselves
-//! wakes them.
+//! wakes them. A device that was handed over may be confined, and then refuses such a channel: there
+//! who waits sleeps in `poll()`, and an eventfd wakes them.
 //!
 //! The queue has room for an event of every bound port, yet it can overflow: an event that waits
 //! there when its port is unbound stays, and the number may be given to the next port.
@@ -12,7 +13,7 @@
 use super::door::ioctl;
 use super::sys::evtchn::{self as sys, BindInterdomain, BindUnboundPort, OnePort};
 use crate::{Call, EventChannels, HostError, LocalPort, Result};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl, open};
 use rustix::io::{Errno, read, retry_on_intr, write};
 use std::collections::BTreeSet;
@@ -22,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use xen_eventfd_core::{DomId, Port};
 
-const DEVICE: &str = "/dev/xen/evtchn";
+pub(super) const DEVICE: &str = "/dev/xen/evtchn";
 /// Ports that one read takes at most.
 const BATCH: usize = 256;
 
@@ -38,6 +39,8 @@ pub(super) struct Evtchn {
     bound: Mutex<BTreeSet<LocalPort>>,
     /// Where to ring so that an event comes here; from the first wake on.
     bell: Mutex<Option<LocalPort>>,
+    /// What wakes instead of a channel, if the device was handed over.
+    waker: Option<OwnedFd>,
     /// Whether a read of the empty queue sleeps; from the first wait on.
     sleeps: AtomicBool,
 }
@@ -51,7 +54,28 @@ impl Evtchn {
     }
 
     fn over(device: OwnedFd) -> Self {
-        Self { device, bound: Mutex::default(), bell: Mutex::default(), sleeps: false.into() }
+        let (bound, bell) = Default::default();
+        Self { device, bound, bell, waker: None, sleeps: false.into() }
+    }
+
+    /// The device as it was handed over.
+    pub(super) fn handed(device: OwnedFd) -> Result<Self> {
+        let failed = |errno| HostError::new(Call::Open(DEVICE), errno);
+        let flags = fcntl_getfl(&device).map_err(failed)?;
+        fcntl_setfl(&device, flags | OFlags::NONBLOCK).map_err(failed)?;
+        let waker = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(failed)?;
+        Ok(Self { waker: Some(waker), ..Self::over(device) })
+    }
+
+    /// Sleeps until there is an event or the eventfd wakes us, and does not take the event.
+    fn sleep(&self, waker: &OwnedFd) -> core::result::Result<(), Errno> {
+        let mut fds = [PollFd::new(&self.device, PollFlags::IN), PollFd::new(waker, PollFlags::IN)];
+        retry_on_intr(|| poll(&mut fds, None))?;
+        if !fds[1].revents().is_empty() {
+            // Whoever woke us may wake us again.
+            let _ = read(waker, &mut [0; 8]);
+        }
+        Ok(())
     }
 
     fn bound(&self) -> MutexGuard<'_, BTreeSet<LocalPort>> {
@@ -201,11 +225,21 @@ impl EventChannels for Evtchn {
     }
 
     fn wait(&self, ports: &mut Vec<LocalPort>) -> Result<()> {
-        self.let_reads_sleep().map_err(event)?;
+        match &self.waker {
+            Some(waker) => self.sleep(waker).map_err(event)?,
+            None => self.let_reads_sleep().map_err(event)?,
+        }
         self.append(ports, |ports| self.take(ports).map(drop))
     }
 
     fn wake(&self) -> Result<()> {
+        if let Some(waker) = &self.waker {
+            return match write(waker, &1_u64.to_ne_bytes()) {
+                // It is full of wakes.
+                Ok(_) | Err(Errno::AGAIN) => Ok(()),
+                Err(errno) => Err(event(errno)),
+            };
+        }
         let mut bell = self.bell.lock().unwrap_or_else(PoisonError::into_inner);
         match *bell {
             Some(bell) => self.notify(bell),
@@ -283,6 +317,30 @@ mod tests {
         channels.pending(&mut found).unwrap();
         channels.pending(&mut found).unwrap();
         assert_eq!(found, ports([9]));
+    }
+
+    #[test]
+    fn a_device_that_was_handed_over_is_waited_for_without_a_channel_to_ourselves() {
+        let (queue, driver) = queue(&[]);
+        let channels = Evtchn::handed(queue.device).unwrap();
+        channels.bound().extend(ports([3]));
+        let mut found = Vec::new();
+        for _ in 0..2 {
+            // Before the wait, and while somebody waits.
+            channels.wake().unwrap();
+            channels.wait(&mut found).unwrap();
+            assert_eq!(found, []);
+        }
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| channels.wait(&mut Vec::new()));
+            channels.wake().unwrap();
+            assert_eq!(waits.join().unwrap(), Ok(()));
+        });
+        write(&driver, &3_u32.to_ne_bytes()).unwrap();
+        channels.wait(&mut found).unwrap();
+        assert_eq!(found, ports([3]));
+        channels.pending(&mut found).unwrap();
+        assert_eq!(found, ports([3]), "and it is not waited for");
     }
 
     #[test]

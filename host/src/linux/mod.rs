@@ -3,8 +3,10 @@
 //! Only interfaces with a promise of stability are used: device model operations, acquiring a
 //! resource, event channels and xenstore. `sys` says what they look like, `door` leads to the
 //! drivers, `page` to memory that is shared; everything else is safe. [`eventfd`] is the kernel
-//! module of this project, which need not be there; [`seed`] is the same by the ABI of the patch.
+//! module of this project, which need not be there; [`seed`] is the same by the ABI of the patch. [`Devices`]
+//! are what a process gets that may open none of them.
 
+mod devices;
 mod door;
 pub mod eventfd;
 mod evtchn;
@@ -18,14 +20,16 @@ mod xenstore;
 #[cfg(fuzzing)]
 pub use xenstore::fuzz as fuzz_xenstore;
 
-use crate::{
-    Binding, Call, Domain, EventChannels, Host, HostError, IoreqPage, LocalPort, Releases, Result,
-};
+pub use devices::{Devices, KnownGuest};
+
+use crate::{Binding, Call, Domain, EventChannels, Host, HostError, IoreqPage, Releases, Result};
 use evtchn::Evtchn;
 use privcmd::Privcmd;
 use releases::ReleaseWatch;
 use rustix::io::Errno;
 
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, PoisonError};
 use sys::dm_op;
 use xen_eventfd_core::doorbell::Bytes;
 use xen_eventfd_core::irq::Line;
@@ -61,7 +65,16 @@ use xenstore::Store;
 #[derive(Debug)]
 pub struct LinuxHost {
     privcmd: Privcmd,
-    store: Store,
+    knowledge: Knowledge,
+}
+
+/// Whence this process knows of guests, and has event channels.
+#[derive(Debug)]
+enum Knowledge {
+    /// It asks xenstore, and opens devices.
+    Own(Store),
+    /// It was told, and was handed one device for event channels.
+    Handed { guests: Vec<KnownGuest>, evtchn: Mutex<Option<OwnedFd>> },
 }
 
 impl LinuxHost {
@@ -74,7 +87,20 @@ impl LinuxHost {
         let privcmd = Privcmd::open()?;
         // Opened for each set of channels; tried here so that its absence is told at once.
         drop(Evtchn::open()?);
-        Ok(Self { privcmd, store: Store::open()? })
+        Ok(Self { privcmd, knowledge: Knowledge::Own(Store::open()?) })
+    }
+
+    /// Devices that were handed over, for these guests. Nothing is opened, and xenstore not asked. What
+    /// is confined cannot ask who is bound to a port ([`Host::binding`]), there is no watch on domains
+    /// that go ([`Host::releases`]), and there is one set of event channels.
+    pub fn handed(
+        privcmd: OwnedFd,
+        evtchn: OwnedFd,
+        guests: impl IntoIterator<Item = KnownGuest>,
+    ) -> Self {
+        let guests = guests.into_iter().collect();
+        let knowledge = Knowledge::Handed { guests, evtchn: Mutex::new(Some(evtchn)) };
+        Self { privcmd: Privcmd::over(privcmd), knowledge }
     }
 }
 
@@ -89,11 +115,19 @@ pub fn ask_xenstore() -> Result<()> {
 
 impl Host for LinuxHost {
     fn domains(&self) -> Result<Vec<Domain>> {
-        self.store.domains()
+        match &self.knowledge {
+            Knowledge::Own(store) => store.domains(),
+            Knowledge::Handed { guests, .. } => {
+                Ok(guests.iter().map(|guest| guest.domain.clone()).collect())
+            }
+        }
     }
 
     fn domain(&self, dom: DomId) -> Result<Domain> {
-        self.store.domain(dom)
+        match &self.knowledge {
+            Knowledge::Own(store) => store.domain(dom),
+            Knowledge::Handed { guests, .. } => Ok(known(guests, dom)?.domain.clone()),
+        }
     }
 
     fn vcpus(&self, dom: DomId) -> Result<u32> {
@@ -160,7 +194,10 @@ impl Host for LinuxHost {
     }
 
     fn has_lines(&self, dom: DomId) -> Result<bool> {
-        self.store.has_lines(dom)
+        match &self.knowledge {
+            Knowledge::Own(store) => store.has_lines(dom),
+            Knowledge::Handed { guests, .. } => Ok(known(guests, dom)?.has_lines),
+        }
     }
 
     fn set_line(&self, dom: DomId, line: Line, up: bool) -> Result<()> {
@@ -179,7 +216,12 @@ impl Host for LinuxHost {
     }
 
     fn event_channels(&self) -> Result<Box<dyn EventChannels>> {
-        Ok(Box::new(Evtchn::open()?))
+        let Knowledge::Handed { evtchn, .. } = &self.knowledge else {
+            return Ok(Box::new(Evtchn::open()?));
+        };
+        let handed = evtchn.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let used = HostError::new(Call::Open(evtchn::DEVICE), Errno::BUSY);
+        Ok(Box::new(Evtchn::handed(handed.ok_or(used)?)?))
     }
 
     fn binding(&self, dom: DomId, port: Port) -> Result<Binding> {
@@ -188,13 +230,19 @@ impl Host for LinuxHost {
             .map_err(|errno| HostError::new(Call::Binding(dom, port), errno))
     }
 
-    fn ring(&self, port: LocalPort) -> Result<()> {
-        self.privcmd.ring(port).map_err(|errno| HostError::new(Call::Event, errno))
-    }
-
     fn releases(&self) -> Result<Box<dyn Releases>> {
-        Ok(Box::new(ReleaseWatch::open()?))
+        match &self.knowledge {
+            Knowledge::Own(_) => Ok(Box::new(ReleaseWatch::open()?)),
+            Knowledge::Handed { .. } => {
+                Err(HostError::new(Call::Xenstore("@releaseDomain".to_owned()), Errno::OPNOTSUPP))
+            }
+        }
     }
+}
+
+fn known(guests: &[KnownGuest], dom: DomId) -> Result<&KnownGuest> {
+    let known = guests.iter().find(|guest| guest.domain.id == dom);
+    known.ok_or_else(|| HostError::new(Call::NotTold(dom), Errno::PERM))
 }
 
 impl LinuxHost {
@@ -233,6 +281,27 @@ mod tests {
                 assert!(error.advice().is_some() || error.errno == Errno::NODEV, "{error}");
             }
         }
+    }
+
+    #[test]
+    fn with_devices_that_were_handed_over_nothing_is_asked_that_was_not_told() {
+        let null = || {
+            let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
+            rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty()).unwrap()
+        };
+        let domain = Domain { id: DomId(5), name: Some("guest".into()), uuid: None };
+        let guest = KnownGuest::new(domain.clone(), true);
+        let host = LinuxHost::handed(null(), null(), [guest.clone()]);
+        assert_eq!(host.domains(), Ok(vec![domain]));
+        assert_eq!(KnownGuest::ask(&host, DomId(5)), Ok(guest));
+        let other = host.domain(DomId(6)).unwrap_err();
+        assert_eq!(other, HostError::new(Call::NotTold(DomId(6)), Errno::PERM));
+        assert!(!other.is_gone() && other.to_string().contains("handed"), "{other}");
+        assert_eq!(host.releases().unwrap_err().errno, Errno::OPNOTSUPP);
+        let _first = host.event_channels().unwrap();
+        let second = host.event_channels().unwrap_err();
+        assert_eq!(second.errno, Errno::BUSY, "{second}");
+        assert!(second.to_string().contains("one engine"), "{second}");
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! A page that is shared: with Xen for the slots of an ioreq server, or with a hypercall.
 
 use crate::IoreqPage;
-use crate::process::ProcessTag;
 use core::ptr::NonNull;
 use core::slice;
 use rustix::io::Errno;
@@ -20,7 +19,6 @@ pub(super) const SIZE: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Mapping {
     start: NonNull<u8>,
-    process: ProcessTag,
 }
 
 // SAFETY: the mapping belongs to the process, not to a thread.
@@ -49,8 +47,7 @@ impl Mapping {
     }
 
     fn own(start: *mut u8) -> Result<Self, Errno> {
-        let start = NonNull::new(start).ok_or(Errno::FAULT)?;
-        Ok(Self { start, process: ProcessTag::current() })
+        Ok(Self { start: NonNull::new(start).ok_or(Errno::FAULT)? })
     }
 
     /// Where it is. Good for [`SIZE`] bytes as long as `self` lives.
@@ -61,10 +58,6 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // A forked child has no mapping of a device, and by now perhaps another one at that address.
-        if !self.process.is_current() {
-            return;
-        }
         // SAFETY: ours, whole, and nobody borrows it any more.
         let unmapped = unsafe { munmap(self.start.as_ptr().cast(), SIZE) };
         debug_assert_eq!(unmapped, Ok(()));

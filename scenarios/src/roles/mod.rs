@@ -1,5 +1,6 @@
 //! The other processes of a scenario.
 
+pub mod confined;
 pub mod engine;
 pub mod kill;
 pub mod vmm;
@@ -19,6 +20,8 @@ pub enum Role {
     Vmm(vmm::Spec),
     /// An engine, with backends elsewhere.
     Engine(engine::Spec),
+    /// An engine without privileges.
+    Confined(confined::Spec),
 }
 
 /// What a test asks of a process.
@@ -91,6 +94,7 @@ impl Actor {
         match role {
             Role::Vmm(spec) => vmm::play(&*self.host, &self.link, &spec),
             Role::Engine(spec) => engine::play(self, &spec, &fds),
+            Role::Confined(spec) => confined::play(self, &spec, fds),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod access;
 mod churn;
+mod confined;
 mod crash;
 mod delivery;
 mod hostile;
@@ -74,6 +75,8 @@ scenarios! {
     identity::hole_in_the_ids, true, "the engine takes the highest id, not the lowest free one";
     identity::all_taken, false, "no server is left for the engine: an error that says so";
     identity::second_engine, true, "another engine for the same guest is told who holds it";
+    confined::confined, false, "an engine without privileges serves the one guest to which its devices are confined";
+    confined::confined_loop, false, "the same on a loop of the program's own";
     hostile::hostile_guest, true, "whatever two vCPUs do to doorbells is answered, once, by whose it is";
     hostile::hostile_channel, true, "a guest that floods an event channel delays no other guest's kicks for ever";
     hostile::hostile_backend, true, "nor does a backend that leaves its eventfd full and blocking";

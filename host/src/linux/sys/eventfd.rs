@@ -94,6 +94,17 @@ arguments! {
         flags: u32, kind: u32, eventfd: i32, trigger: u32, number: u32, pin: u32, msi_data: u32,
         msi_addr: u64, raised: u64, failed: u64,
     }
+    /// `struct xen_eventfd_irq_change`.
+    IrqChange xen_eventfd_irq_change 72 {
+        flags: u32, kind: u32, eventfd: i32, trigger: u32, number: u32, pin: u32, msi_data: u32,
+        msi_addr: u64, new_kind: u32, new_trigger: u32, new_number: u32, new_pin: u32,
+        new_msi_data: u32, pad: u32, new_msi_addr: u64,
+    }
+    /// `struct xen_eventfd_irq_state`.
+    IrqState xen_eventfd_irq_state 48 {
+        flags: u32, kind: u32, eventfd: i32, trigger: u32, number: u32, pin: u32, msi_data: u32,
+        msi_addr: u64, masked: u32, pending: u32,
+    }
     /// `struct xen_eventfd_channel`.
     Channel xen_eventfd_channel 16 { flags: u32, port: u32, eventfd: i32 }
 }
@@ -111,6 +122,10 @@ requests! {
     DEASSIGN_IRQ 0x21 Irq
     IRQ_STATS 0x22 Irq
     LOWER 0x23 Irq
+    SET_IRQ 0x24 IrqChange
+    MASK_IRQ 0x25 Irq
+    UNMASK_IRQ 0x26 Irq
+    IRQ_STATE 0x27 IrqState
     ASSIGN_CHANNEL 0x30 Channel
     DEASSIGN_CHANNEL 0x31 Channel
 }
@@ -130,6 +145,7 @@ constants! {
     FEATURE_DOORBELLS: u64 = 1 << 0;
     FEATURE_IRQS: u64 = 1 << 1;
     FEATURE_CHANNELS: u64 = 1 << 2;
+    FEATURE_IRQ_CHANGES: u64 = 1 << 4;
     CREATE_RESERVE: u32 = 1 << 0;
     MMIO: u32 = 0;
     PIO: u32 = 1;

@@ -51,11 +51,14 @@ const _: () = {
 
 pub(in crate::linux) const HYPERCALL: Opcode = number::<Hypercall>(b'P', 0);
 pub(in crate::linux) const DM_OP: Opcode = number::<DmOp>(b'P', 5);
+/// Its argument is a domain's number.
+pub(in crate::linux) const RESTRICT: Opcode = number::<u16>(b'P', 6);
 pub(in crate::linux) const MMAP_RESOURCE: Opcode = number::<MmapResource>(b'P', 7);
 
 const _: () = {
     assert!(HYPERCALL == 0x0030_5000);
     assert!(DM_OP == 0x0010_5005);
+    assert!(RESTRICT == 0x0002_5006);
     assert!(MMAP_RESOURCE == 0x0020_5007);
 };
 

@@ -61,8 +61,8 @@ struct World {
     created: bool,
     enabled: bool,
     ranges: Vec<Bytes>,
-    /// Interrupts that the guest has had.
-    msis: u64,
+    /// The data of the messages that the guest has had.
+    msis: Vec<u32>,
     channels: Vec<Channel>,
     /// How often the first vCPU has rung, and what each owner of a shared slot has heard of it.
     rung: u64,
@@ -109,7 +109,7 @@ impl Xen {
             created: false,
             enabled: false,
             ranges: Vec::new(),
-            msis: 0,
+            msis: Vec::new(),
             channels: vec![Channel::default(); vcpus],
             rung: 0,
             heard: Vec::new(),
@@ -134,9 +134,9 @@ impl Xen {
         world
     }
 
-    /// How many interrupts the guest has had.
-    pub(super) fn msis(&self) -> u64 {
-        lock(&self.0.world).msis
+    /// The data of the messages that the guest has had.
+    pub(super) fn msis(&self) -> Vec<u32> {
+        lock(&self.0.world).msis.clone()
     }
 
     /// A thread that will do nothing any more.
@@ -357,8 +357,8 @@ impl Host for Xen {
         Ok(false)
     }
 
-    fn inject_msi(&self, dom: DomId, _: u64, _: u32) -> host::Result<()> {
-        self.alive(|| Call::Interrupt(dom))?.msis += 1;
+    fn inject_msi(&self, dom: DomId, _: u64, data: u32) -> host::Result<()> {
+        self.alive(|| Call::Interrupt(dom))?.msis.push(data);
         Ok(())
     }
 
@@ -372,10 +372,6 @@ impl Host for Xen {
 
     fn binding(&self, dom: DomId, port: Port) -> host::Result<Binding> {
         Err(not_here(Call::Binding(dom, port)))
-    }
-
-    fn ring(&self, port: LocalPort) -> host::Result<()> {
-        self.notify(port)
     }
 
     fn releases(&self) -> host::Result<Box<dyn Releases>> {

@@ -1,0 +1,132 @@
+//! Devices that a launcher opens, confines to a guest, and hands to a process that may open none.
+
+use super::door::ioctl;
+use super::sys::{evtchn, privcmd};
+use super::{eventfd, evtchn as channels, privcmd as operations};
+use crate::{Call, Domain, Host, HostError, Result};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use xen_eventfd_core::DomId;
+
+/// The devices of an engine, open.
+///
+/// They are descriptors like any other: a launcher opens and confines them, and a process that it
+/// starts inherits them, or gets them over a socket. Who may use them is not asked again.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Devices {
+    /// `/dev/xen/privcmd`.
+    pub privcmd: OwnedFd,
+    /// `/dev/xen/evtchn`. It serves one engine at a time, as it has one queue of events.
+    pub evtchn: OwnedFd,
+    /// `/dev/xen/eventfd`, the kernel module's, if there is one.
+    pub module: Option<OwnedFd>,
+}
+
+impl Devices {
+    /// Devices that are open.
+    pub fn new(privcmd: OwnedFd, evtchn: OwnedFd, module: Option<OwnedFd>) -> Self {
+        Self { privcmd, evtchn, module }
+    }
+
+    /// Opens them. The kernel module need not be there.
+    ///
+    /// # Errors
+    /// [`Call::Open`] names what is missing or forbidden.
+    pub fn open() -> Result<Self> {
+        let module = match open_at(eventfd::DEVICE) {
+            Ok(module) => Some(module),
+            Err(error) if matches!(error.errno, Errno::NOENT | Errno::NXIO | Errno::NODEV) => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Self {
+            privcmd: open_at(operations::DEVICE)?,
+            evtchn: open_at(channels::DEVICE)?,
+            module,
+        })
+    }
+
+    /// Confines them to one guest, for good: whoever uses them, in whatever process, can act on no
+    /// other domain (`IOCTL_PRIVCMD_RESTRICT`, `IOCTL_EVTCHN_RESTRICT_DOMID`). Ports of other guests
+    /// that are bound already stay bound.
+    ///
+    /// # Errors
+    /// [`Call::Confine`]: [`Errno::INVAL`] or [`Errno::ACCESS`] if one is confined already, or if a
+    /// guest cannot have that number.
+    pub fn confine(&self, dom: DomId) -> Result<()> {
+        let failed = |device| move |errno| HostError::new(Call::Confine(device, dom), errno);
+        let (mut privcmd_dom, mut evtchn_dom) = (dom.0, evtchn::RestrictDomid { domid: dom.0 });
+        // SAFETY: the request reads one such struct.
+        unsafe { ioctl(self.evtchn.as_fd(), evtchn::RESTRICT_DOMID, &mut evtchn_dom) }
+            .map_err(failed(channels::DEVICE))?;
+        // SAFETY: the request reads one domain's number.
+        unsafe { ioctl(self.privcmd.as_fd(), privcmd::RESTRICT, &mut privcmd_dom) }
+            .map_err(failed(operations::DEVICE))?;
+        if let Some(module) = &self.module {
+            // SAFETY: as on privcmd, whose request it is.
+            unsafe { ioctl(module.as_fd(), privcmd::RESTRICT, &mut privcmd_dom) }
+                .map_err(failed(eventfd::DEVICE))?;
+        }
+        Ok(())
+    }
+
+    /// The descriptors, for whoever hands them over: privcmd, evtchn, and the module's if there is one.
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [&self.privcmd, &self.evtchn].into_iter().chain(&self.module).map(AsFd::as_fd)
+    }
+}
+
+fn open_at(path: &'static str) -> Result<OwnedFd> {
+    open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| HostError::new(Call::Open(path), errno))
+}
+
+/// What a launcher tells of a guest, as a process without xenstore cannot ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KnownGuest {
+    /// Number, name and UUID.
+    pub domain: Domain,
+    /// Whether it has interrupt lines: whether it is an HVM guest.
+    pub has_lines: bool,
+}
+
+impl KnownGuest {
+    /// A guest of which this is known.
+    pub fn new(domain: Domain, has_lines: bool) -> Self {
+        Self { domain, has_lines }
+    }
+
+    /// Asks a host for it.
+    ///
+    /// # Errors
+    /// The host's, if there is no such domain.
+    pub fn ask(host: &dyn Host, dom: DomId) -> Result<Self> {
+        Ok(Self { domain: host.domain(dom)?, has_lines: host.has_lines(dom)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn null() -> OwnedFd {
+        open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).unwrap()
+    }
+
+    #[test]
+    fn what_cannot_be_confined_is_named() {
+        let refused = Devices::new(null(), null(), None).confine(DomId(5)).unwrap_err();
+        assert_eq!(
+            refused,
+            HostError::new(Call::Confine("/dev/xen/evtchn", DomId(5)), Errno::NOTTY)
+        );
+    }
+
+    #[test]
+    fn all_descriptors_are_handed_over() {
+        assert_eq!(Devices::new(null(), null(), None).fds().count(), 2);
+        assert_eq!(Devices::new(null(), null(), Some(null())).fds().count(), 3);
+    }
+}

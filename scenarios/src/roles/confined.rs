@@ -1,0 +1,153 @@
+//! An engine in a process without privileges: its devices were opened by the test and confined to one
+//! guest, and its threads may make only the system calls that `docs/embedding.md` lists.
+
+use super::{Actor, Ask, Say};
+use crate::link::Link;
+use anyhow::{Context, Result, bail, ensure};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Gid, Uid};
+use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
+use seccompiler::{BpfMap, apply_filter, compile_from_json};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::chown;
+use xen_eventfd::{
+    Devices, DomId, Domain, Driver, EngineKind, Guest, IoEventAddress, Irq, KnownGuest, Xen,
+};
+
+/// The user and group `nobody`.
+const NOBODY: u32 = 65534;
+const PAGE: &str = include_str!("../../../docs/embedding.md");
+
+/// What the engine serves. Its kick and its call come along, and then its devices.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Spec {
+    /// The guest.
+    pub dom: u16,
+    /// Its UUID.
+    pub uuid: Option<String>,
+    /// Another guest, to which the devices are not confined.
+    pub other: u16,
+    /// Which engine.
+    pub engine: String,
+    /// Whether this process gives it its turns.
+    pub driven: bool,
+    /// The doorbell, of 4 bytes, and the value that it takes.
+    pub doorbell: (u64, u32),
+    /// The MSI that the call raises: address and data.
+    pub msi: (u64, u32),
+}
+
+/// What each thread of an engine may do, by its name.
+fn filters() -> Result<BpfMap> {
+    let quoted = |text: &str| -> Vec<String> {
+        text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    };
+    let table = PAGE.split("| thread | system calls |").nth(1).context("the page has no table")?;
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let mut threads: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut all = Vec::new();
+    for row in rows {
+        let (name, calls) = row.trim_matches('|').split_once('|').context("a row has two cells")?;
+        match quoted(name).pop() {
+            Some(name) => _ = threads.insert(name, quoted(calls)),
+            None => all = quoted(calls),
+        }
+    }
+    let filter = |calls: &Vec<String>| {
+        let calls = calls.iter().chain(&all).map(|call| serde_json::json!({ "syscall": call }));
+        serde_json::json!({
+            "mismatch_action": "kill_process",
+            "match_action": "allow",
+            "filter": calls.collect::<Vec<_>>(),
+        })
+    };
+    let filters: BTreeMap<_, _> =
+        threads.iter().map(|(name, calls)| (name, filter(calls))).collect();
+    let arch = std::env::consts::ARCH.try_into().context("a filter for this architecture")?;
+    Ok(compile_from_json(serde_json::to_vec(&filters)?.as_slice(), arch)?)
+}
+
+pub(super) fn play(actor: Actor, spec: &Spec, fds: Vec<OwnedFd>) -> Result<()> {
+    let Actor { host, link, .. } = actor;
+    // What is open as root is not for a process without privileges.
+    drop(host);
+    let run_dir = tempfile::tempdir()?;
+    chown(run_dir.path(), Some(NOBODY), Some(NOBODY))?;
+    let filters = filters()?;
+    let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+    rustix::thread::set_thread_groups(&[])?;
+    set_thread_res_gid(gid, gid, gid)?;
+    set_thread_res_uid(uid, uid, uid)?;
+    let opened = std::fs::File::open("/dev/xen/privcmd").err();
+    ensure!(opened.is_some(), "this process can open devices by itself");
+
+    let mut fds = fds.into_iter();
+    let mut next = || fds.next().context("a descriptor is missing");
+    let (kick, call) = (next()?, next()?);
+    let devices = Devices::new(next()?, next()?, fds.next());
+    let of = |dom, uuid| KnownGuest::new(Domain { id: DomId(dom), name: None, uuid }, false);
+    let known = [of(spec.dom, spec.uuid.clone()), of(spec.other, None)];
+    let filter = move |name: &str| {
+        let filter = filters.get(name).ok_or(std::io::Error::other("no filter for it"))?;
+        apply_filter(filter).map_err(std::io::Error::other)
+    };
+    let mut builder = Xen::builder().run_dir(run_dir.path()).on_thread_start(filter);
+    if spec.driven {
+        builder = builder.without_threads();
+    }
+    let xen = builder.engine(spec.engine.parse::<EngineKind>()?).open_with(devices, known)?;
+    let driver = xen.driver();
+
+    match xen.guest(DomId(spec.other)) {
+        Ok(_) => bail!("a guest was taken to which the devices are not confined"),
+        Err(error) => ensure!(error.errno() == Errno::PERM, "refused in another way: {error}"),
+    }
+    let guest = xen.guest(DomId(spec.dom))?;
+    let (addr, value) = spec.doorbell;
+    let _queue = guest.register_ioevent(&kick, &IoEventAddress::Mmio(addr), value)?;
+    let (addr, data) = spec.msi;
+    let _irqfd = guest.register_irqfd(&call, Irq::Msi { addr, data })?;
+    link.send(&Say::Ready { server: guest.server().0 }, &[])?;
+    serve(&guest, driver, &link)
+}
+
+/// Until the guest is dead, or the test says or is something else.
+fn serve(guest: &Guest, mut driver: Option<Driver>, link: &Link) -> Result<()> {
+    loop {
+        let gone = guest.gone();
+        let mut fds = vec![PollFd::new(&gone, PollFlags::IN), PollFd::new(link, PollFlags::IN)];
+        fds.extend(driver.as_ref().map(|driver| PollFd::new(driver, PollFlags::IN)));
+        match poll(&mut fds, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        drop(fds);
+        if ready[0] {
+            return Ok(());
+        }
+        if ready[1] {
+            let asked = link.receive::<Ask>(crate::PATIENCE)?;
+            return if asked.is_some() { Ok(guest.close()?) } else { Ok(()) };
+        }
+        if let Some(driver) = &mut driver {
+            driver.process()?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_has_a_filter_for_each_thread() {
+        let filters = filters().unwrap();
+        for name in ["xen-ioeventfd", "xen-irqfd", "xen-watch"] {
+            assert!(filters[name].len() > 10, "{name}");
+        }
+    }
+}
