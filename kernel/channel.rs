@@ -101,11 +101,12 @@ impl Channel {
         Ok(())
     }
 
-    /// Has this eventfd no longer signalled; `false` if it was not. To be called where one may
-    /// sleep.
-    pub(crate) fn stop_listening(&self, eventfd: &EventFd) -> bool {
+    /// Has this eventfd, or whichever it is, no longer signalled; `false` if it was not. To be called
+    /// where one may sleep.
+    pub(crate) fn stop_listening(&self, eventfd: Option<&EventFd>) -> bool {
         let mut listener = self.ears.listener.lock();
-        if !listener.eventfd.as_ref().is_some_and(|ours| ours.counter().is(eventfd)) {
+        let heard = |ours: &OpenEventFd| eventfd.is_none_or(|one| ours.counter().is(one));
+        if !listener.eventfd.as_ref().is_some_and(heard) {
             return false;
         }
         let ours = listener.eventfd.take();

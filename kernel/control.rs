@@ -8,9 +8,9 @@
 use crate::abi::{native, privcmd};
 use crate::access::{self, Confined};
 use crate::file;
-use crate::guests::{self, Interface};
+use crate::guests;
 use crate::protocol::DomId;
-use crate::seed::Assigned;
+use crate::seed::{self, Assigned};
 use crate::show::Sequence;
 use kernel::fmt::Write;
 use kernel::fs::File;
@@ -23,8 +23,9 @@ use kernel::uaccess::UserPtr;
 /// What an open file stands for.
 #[pin_data]
 pub(crate) struct Control {
+    /// The guest that it was confined to, beyond what this domain is.
     #[pin]
-    confined: Mutex<Confined>,
+    restricted: Mutex<Option<DomId>>,
     /// By the seed ABI.
     #[pin]
     assigned: Mutex<Assigned>,
@@ -35,10 +36,10 @@ impl MiscDevice for Control {
     type Ptr = Pin<KBox<Self>>;
 
     fn open(_file: &File, _device: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
-        let confined = access::confined()?;
+        // Nothing is waited for: all misc devices are opened under one lock.
         KBox::try_pin_init(
             try_pin_init!(Self {
-                confined <- new_mutex!(confined, "Control::confined"),
+                restricted <- new_mutex!(None, "Control::restricted"),
                 assigned <- new_mutex!(Assigned::new(), "Control::assigned"),
             }),
             GFP_KERNEL_ACCOUNT,
@@ -66,13 +67,13 @@ impl MiscDevice for Control {
                 device.may(request.dom)?;
                 // The caller's memory may be slow, so it is read under no lock.
                 let readable = privcmd::check_key(&request);
-                device.assigned.lock().ioeventfd(&request, readable)?;
+                seed::ioeventfd(&device.assigned, &request, readable)?;
             }
             privcmd::IRQFD => {
                 let request = privcmd::irqfd(arg)?;
                 device.may(request.dom)?;
                 let dm_op = privcmd::DmOp::copy(&request);
-                device.assigned.lock().irqfd(&request, dm_op)?;
+                seed::irqfd(&device.assigned, &request, dm_op)?;
             }
             _ => return Err(ENOTTY),
         }
@@ -82,34 +83,40 @@ impl MiscDevice for Control {
     fn show_fdinfo(device: Pin<&Self>, sequence: &SeqFile, _file: &File) {
         let mut out = Sequence(sequence);
         // A sequence is cut where it is full, and begun again with more room.
-        let _ = match *device.confined.lock() {
-            Confined::Free => out.write_str("confined:\tno\n"),
-            Confined::To(dom) => writeln!(out, "confined:\t{}", dom.0),
-            Confined::Barred => out.write_str("confined:\tbarred\n"),
+        let _ = match (access::confined_so_far(), *device.restricted.lock()) {
+            (Some(Confined::Barred), _) => out.write_str("confined:\tbarred\n"),
+            (Some(Confined::To(dom)), _) | (_, Some(dom)) => writeln!(out, "confined:\t{}", dom.0),
+            (Some(Confined::Free), None) => out.write_str("confined:\tno\n"),
+            (None, None) => out.write_str("confined:\tunknown\n"),
         };
         let _ = device.assigned.lock().show(&mut out);
     }
 }
 
 impl Control {
+    /// Whether this guest may be served through this file. Waits until xenstore has spoken.
     fn may(&self, dom: DomId) -> Result {
-        self.confined.lock().may(dom)
+        access::confined()?.may(dom)?;
+        match *self.restricted.lock() {
+            Some(ours) if ours != dom => Err(EPERM),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Confines the file to one guest, for good.
     fn restrict(&self, dom: DomId) -> Result {
-        let mut confined = self.confined.lock();
-        match *confined {
-            Confined::Free => *confined = Confined::To(dom),
-            Confined::To(ours) if ours == dom => {}
-            Confined::To(_) | Confined::Barred => return Err(EINVAL),
+        let own = access::confined()?;
+        let mut restricted = self.restricted.lock();
+        // One that it may not serve is none that it could be confined to.
+        if own.may(dom).is_err() || restricted.is_some_and(|ours| ours != dom) {
+            return Err(EINVAL);
         }
+        *restricted = Some(dom);
         Ok(())
     }
 
     fn create(&self, create: &native::Create) -> Result<isize> {
         self.may(create.dom)?;
-        let interface = if create.reserve { Interface::Reserved } else { Interface::Native };
-        file::install(guests::take(create.dom, interface, create.gone()?)?)
+        file::install(guests::take(create.dom, create.interface, create.gone()?)?)
     }
 }

@@ -2,7 +2,8 @@
 
 //! The news that domains went: xenstore's `@releaseDomain`.
 //!
-//! It comes for a domain that only stops as well, and does not say which: whoever hears it asks Xen.
+//! It comes for a domain that only stops as well, and does not say which: whoever hears it asks Xen. That
+//! is done elsewhere, as xenbus has one thread for all watches of this domain's drivers.
 
 use crate::bindings;
 use crate::guests;
@@ -39,7 +40,7 @@ impl Drop for Watch {
     }
 }
 
-/// Runs in xenbus's thread, which may sleep.
+/// Runs in xenbus's thread, and does not wait.
 ///
 /// # Safety
 /// None is asked for: it uses no argument.
@@ -48,5 +49,5 @@ unsafe extern "C" fn released(
     _path: *const c_char,
     _token: *const c_char,
 ) {
-    guests::bury_the_dead();
+    guests::look_at_all();
 }

@@ -8,7 +8,7 @@
 //!   for as long as the kernel calls back.
 
 use crate::file::{self, Operations};
-use crate::guests::Taken;
+use crate::taken::Taken;
 use core::ptr;
 use kernel::bindings as kernel_bindings;
 use kernel::module::this_module;

@@ -4,21 +4,19 @@
 //! of.
 //!
 //! # Invariants
-//! * The private data of a file with [`OPERATIONS`] is an `Arc<Taken>` by `Arc::into_raw`, from
+//! * The private data of a file with [`OPERATIONS`] is a `KBox<Member>` by `KBox::into_raw`, from
 //!   [`install`] to [`release`].
 
 use crate::abi::native;
 use crate::bindings;
 use crate::eventfd::{EventFd, OpenEventFd};
-use crate::guest::Guest;
-use crate::guests::{self, Taken};
 use crate::show::{self, Sequence};
+use crate::taken::{Interface, Member, Taken};
 use kernel::bindings as kernel_bindings;
 use kernel::module::this_module;
 use kernel::prelude::*;
 use kernel::seq_file::SeqFile;
 use kernel::str::CStrExt;
-use kernel::sync::{Arc, ArcBorrow};
 use kernel::uaccess::UserPtr;
 
 /// A file's table of operations, which is static.
@@ -38,35 +36,45 @@ static OPERATIONS: Operations = Operations(kernel_bindings::file_operations {
 });
 
 /// Gives the caller a descriptor of a guest's file.
-pub(crate) fn install(taken: Arc<Taken>) -> Result<isize> {
-    let private = taken.clone().into_raw();
+pub(crate) fn install(member: Member) -> Result<isize> {
+    let private = KBox::into_raw(KBox::new(member, GFP_KERNEL_ACCOUNT)?);
     // SAFETY: The name and the operations are static, and these fit the private data, of which the
     // file becomes the owner.
     let fd = unsafe {
         bindings::anon_inode_getfd(
             c"[xen-eventfd]".as_char_ptr(),
             &raw const OPERATIONS.0,
-            private.cast_mut().cast(),
+            private.cast(),
             (kernel_bindings::O_RDWR | kernel_bindings::O_CLOEXEC) as c_int,
         )
     };
     if fd < 0 {
         // SAFETY: It came from `into_raw`, and there is no file that owns it.
-        drop(unsafe { Arc::from_raw(private) });
-        guests::leave(&taken);
+        drop(unsafe { KBox::from_raw(private) });
         return Err(Error::from_errno(fd));
     }
     Ok(fd as isize)
 }
 
-fn answer(guest: &Guest, request: u32, arg: UserPtr) -> Result {
+/// Whether doorbells are this file's: those of a guest that is shared are of the requests of privcmd.
+fn has_doorbells(member: &Member) -> Result {
+    match member.taken().interface {
+        Interface::Seed => Err(EOPNOTSUPP),
+        Interface::Native | Interface::Reserved => Ok(()),
+    }
+}
+
+fn answer(member: &Member, request: u32, arg: UserPtr) -> Result {
+    let (guest, by) = (member.guest(), member.id());
     match request {
         native::ASSIGN => {
             let (doorbell, eventfd) = native::doorbell(arg)?;
+            has_doorbells(member)?;
             guest.register(doorbell, EventFd::from_descriptor(eventfd)?)
         }
         native::DEASSIGN => {
             let (doorbell, eventfd) = native::doorbell(arg)?;
+            has_doorbells(member)?;
             guest.unregister(&doorbell, &EventFd::from_descriptor(eventfd)?)
         }
         native::STATS => {
@@ -87,50 +95,51 @@ fn answer(guest: &Guest, request: u32, arg: UserPtr) -> Result {
         }
         native::MISSED => {
             let (doorbell, eventfd) = native::fallback(arg)?;
+            has_doorbells(member)?;
             let eventfd = EventFd::from_descriptor(eventfd)?;
             guest.take_missed(&doorbell, &eventfd, |taken| native::missed(arg, taken))
         }
         native::ASSIGN_IRQ => {
             let (irq, eventfd) = native::irq(arg)?;
-            guest.assign_irq(irq, &OpenEventFd::from_descriptor(eventfd)?)
+            guest.assign_irq(by, irq, &OpenEventFd::from_descriptor(eventfd)?)
         }
         native::DEASSIGN_IRQ => {
             let (irq, eventfd) = native::irq(arg)?;
-            guest.deassign_irq(Some(irq), &EventFd::from_descriptor(eventfd)?)
+            guest.deassign_irq(by, Some(irq), &EventFd::from_descriptor(eventfd)?)
         }
         native::IRQ_STATS => {
             let (irq, eventfd) = native::irq(arg)?;
             let eventfd = EventFd::from_descriptor(eventfd)?;
-            native::irq_stats(arg, guest.irq_counts(irq, &eventfd)?)
+            native::irq_stats(arg, guest.irq_counts(by, irq, &eventfd)?)
         }
         native::LOWER => {
             let (irq, eventfd) = native::irq(arg)?;
-            guest.lower(irq, &EventFd::from_descriptor(eventfd)?)
+            guest.lower(by, irq, &EventFd::from_descriptor(eventfd)?)
         }
         native::SET_IRQ => {
             let (irq, eventfd, new) = native::irq_change(arg)?;
-            guest.set_irq(irq, &EventFd::from_descriptor(eventfd)?, new)
+            guest.set_irq(by, irq, &EventFd::from_descriptor(eventfd)?, new)
         }
         native::MASK_IRQ => {
             let (irq, eventfd) = native::irq(arg)?;
-            guest.mask_irq(irq, &EventFd::from_descriptor(eventfd)?)
+            guest.mask_irq(by, irq, &EventFd::from_descriptor(eventfd)?)
         }
         native::UNMASK_IRQ => {
             let (irq, eventfd) = native::irq(arg)?;
-            guest.unmask_irq(irq, &EventFd::from_descriptor(eventfd)?)
+            guest.unmask_irq(by, irq, &EventFd::from_descriptor(eventfd)?)
         }
         native::IRQ_STATE => {
             let (irq, eventfd) = native::irq_asked(arg)?;
             let eventfd = EventFd::from_descriptor(eventfd)?;
-            native::irq_state(arg, guest.irq_state(irq, &eventfd)?)
+            native::irq_state(arg, guest.irq_state(by, irq, &eventfd)?)
         }
         native::ASSIGN_CHANNEL => {
             let (port, eventfd) = native::channel(arg)?;
-            guest.assign_channel(port, OpenEventFd::from_descriptor(eventfd)?)
+            guest.assign_channel(by, port, OpenEventFd::from_descriptor(eventfd)?)
         }
         native::DEASSIGN_CHANNEL => {
             let (port, eventfd) = native::channel(arg)?;
-            guest.deassign_channel(port, &EventFd::from_descriptor(eventfd)?)
+            guest.deassign_channel(by, port, &EventFd::from_descriptor(eventfd)?)
         }
         _ => Err(ENOTTY),
     }
@@ -138,11 +147,11 @@ fn answer(guest: &Guest, request: u32, arg: UserPtr) -> Result {
 
 /// # Safety
 /// The file has [`OPERATIONS`] and is open for as long as the result is used.
-unsafe fn taken<'a>(file: *mut kernel_bindings::file) -> ArcBorrow<'a, Taken> {
+unsafe fn member<'a>(file: *mut kernel_bindings::file) -> &'a Member {
     // SAFETY: The file is open.
     let private = unsafe { (*file).private_data };
     // SAFETY: By the invariant, and the file keeps it.
-    unsafe { ArcBorrow::from_raw(private.cast()) }
+    unsafe { &*private.cast_const().cast() }
 }
 
 /// # Safety
@@ -153,8 +162,8 @@ unsafe extern "C" fn ioctl(
     arg: c_ulong,
 ) -> c_long {
     // SAFETY: The kernel keeps the file open during a call.
-    let taken = unsafe { taken(file) };
-    match answer(&taken.guest, request, UserPtr::from_addr(arg)) {
+    let member = unsafe { member(file) };
+    match answer(member, request, UserPtr::from_addr(arg)) {
         Ok(()) => 0,
         Err(error) => error.to_errno() as c_long,
     }
@@ -167,9 +176,9 @@ unsafe extern "C" fn show_fdinfo(
     of: *mut kernel_bindings::file,
 ) {
     // SAFETY: The kernel keeps the file open during a call.
-    let taken = unsafe { taken(of) };
+    let member = unsafe { member(of) };
     // SAFETY: The kernel lends the sequence for the call, to us alone.
-    unsafe { write(&taken, file) };
+    unsafe { write(member.taken(), file) };
 }
 
 /// Writes all about a guest into a sequence.
@@ -192,7 +201,6 @@ unsafe extern "C" fn release(
     // SAFETY: The file is still there.
     let private = unsafe { (*file).private_data };
     // SAFETY: By the invariant, and this is its end.
-    let taken = unsafe { Arc::<Taken>::from_raw(private.cast()) };
-    guests::leave(&taken);
+    drop(unsafe { KBox::<Member>::from_raw(private.cast()) });
     0
 }

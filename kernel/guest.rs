@@ -4,12 +4,14 @@
 //!
 //! # Locks, in the order in which they are taken
 //! * `Control::assigned`, a mutex: what one file has assigned by the seed ABI.
-//! * `GUESTS` of `guests.rs`, a mutex: which guests are served.
 //! * [`Guest::changes`], a mutex: held by whoever changes what is assigned, across the hypercalls
-//!   that this takes. Together with `GUESTS` only where a guest is new and nobody else's yet.
+//!   that this takes. Nothing is asked of xenstore under it, or under any other lock.
 //! * [`Guest::board`], a spinlock that the handlers take: whoever holds it may rely on no handler
 //!   being between a slot and an eventfd. A channel's listener is one more, alone.
 //! * An eventfd's own, inside a signal.
+//!
+//! Alone, and for a moment each: `GUESTS` of `guests.rs`, a spinlock, for the list of guests; the stage
+//! of a guest in `taken.rs`, a spinlock.
 
 use crate::channel::Channel;
 use crate::doorbells::{Counters, Doorbells, Registration, Room, Shown, Taken};
@@ -21,9 +23,10 @@ use crate::protocol::doorbell::Bytes;
 use crate::protocol::irq::{Irq, Line};
 use crate::protocol::seed::Operation;
 use crate::protocol::{DomId, Doorbell, IoServerId, Kick, Port};
-use crate::server::{dead_or, is_alive, Server};
+use crate::server::{self, dead_or, is_dying, Server};
 use crate::{xen, xenstore};
 use kernel::prelude::*;
+use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::lock::spinlock::{new_spinlock_irq, SpinLockIrq};
 use kernel::sync::{new_mutex, Arc, Mutex};
 
@@ -38,7 +41,7 @@ struct Board {
 }
 
 /// How a guest stands with us.
-pub(crate) enum Life {
+enum Life {
     /// Not yet, or no longer.
     Apart,
     /// Kept for somebody else's engine.
@@ -47,17 +50,45 @@ pub(crate) enum Life {
     Dead,
 }
 
+/// Which of a guest's files assigned something.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MemberId(u64);
+
 /// A guest that is served.
 pub(crate) struct Served {
     server: Server,
-    irqs: KVec<Attached>,
+    irqs: KVec<Raising>,
     channels: KVec<Bound>,
+}
+
+/// An irqfd, and whose it is.
+struct Raising {
+    by: MemberId,
+    irqfd: Attached,
 }
 
 /// A channel and how many use it: irqfds that ring it, and an eventfd that hears it.
 struct Bound {
     channel: Arc<Channel>,
     users: usize,
+    /// Whose the eventfd is.
+    heard_by: Option<MemberId>,
+}
+
+/// What whoever changes a guest holds.
+struct Changes {
+    life: Life,
+    /// Signalled once when it dies.
+    gone: Listeners,
+}
+
+/// Eventfds, and whose they are.
+pub(crate) type Listeners = KVec<(MemberId, EventFd)>;
+
+impl Changes {
+    fn served(&mut self) -> Result<&mut Served> {
+        self.life.served()
+    }
 }
 
 impl Life {
@@ -65,7 +96,7 @@ impl Life {
         match self {
             Self::Served(served) => {
                 // Nobody can signal these any more.
-                served.drop_irqs(|irq| irq.is_closed());
+                served.drop_irqs(|raising| raising.irqfd.is_closed());
                 Ok(served)
             }
             Self::Reserved => Err(EOPNOTSUPP),
@@ -78,10 +109,9 @@ impl Life {
 #[pin_data]
 pub(crate) struct Guest {
     dom: DomId,
-    /// Signalled once when it dies.
-    gone: Option<EventFd>,
+    members: Atomic<u64>,
     #[pin]
-    changes: Mutex<Life>,
+    changes: Mutex<Changes>,
     #[pin]
     board: SpinLockIrq<Board>,
 }
@@ -102,13 +132,14 @@ pub(crate) struct ShownIrq {
 }
 
 impl Guest {
-    /// A guest without a server.
-    pub(crate) fn new(dom: DomId, gone: Option<EventFd>, life: Life) -> Result<Arc<Self>> {
+    /// A guest that is not served yet.
+    pub(crate) fn new(dom: DomId) -> Result<Arc<Self>> {
         let doorbells = Doorbells::new()?;
+        let apart = Changes { life: Life::Apart, gone: KVec::new() };
         let guest = pin_init!(Self {
             dom,
-            gone,
-            changes <- new_mutex!(life, "Guest::changes"),
+            members: Atomic::new(0),
+            changes <- new_mutex!(apart, "Guest::changes"),
             board <- new_spinlock_irq!(Board { page: None, doorbells }, "Guest::board"),
         });
         Arc::pin_init(guest, GFP_KERNEL_ACCOUNT)
@@ -117,9 +148,33 @@ impl Guest {
     /// Sets a doorbell server up in it.
     pub(crate) fn begin(self: &Arc<Self>) -> Result {
         let server = Server::create(self)?;
-        *self.changes.lock() =
+        self.changes.lock().life =
             Life::Served(Served { server, irqs: KVec::new(), channels: KVec::new() });
         Ok(())
+    }
+
+    /// Keeps it for another engine.
+    pub(crate) fn reserve(&self) -> Result {
+        server::vcpus(self.dom)?;
+        if is_dying(self.dom) {
+            return Err(ENODEV);
+        }
+        self.changes.lock().life = Life::Reserved;
+        Ok(())
+    }
+
+    /// A number for one more file that uses it.
+    pub(crate) fn next_member(&self) -> MemberId {
+        MemberId(self.members.fetch_add(1, Relaxed))
+    }
+
+    /// Has an eventfd signalled when it dies.
+    pub(crate) fn tell(&self, member: MemberId, gone: EventFd) -> Result {
+        let mut changes = self.changes.lock();
+        if matches!(changes.life, Life::Apart | Life::Dead) {
+            return Err(ENODEV);
+        }
+        Ok(changes.gone.push((member, gone), GFP_KERNEL_ACCOUNT)?)
     }
 
     /// Its number.
@@ -272,12 +327,12 @@ impl Guest {
 /// Interrupts and event channels.
 impl Guest {
     /// Has an eventfd raise an interrupt.
-    pub(crate) fn assign_irq(&self, irq: Irq, eventfd: &OpenEventFd) -> Result {
+    pub(crate) fn assign_irq(&self, by: MemberId, irq: Irq, eventfd: &OpenEventFd) -> Result {
+        self.check_irq(irq)?;
         let mut changes = self.changes.lock();
         let served = changes.served()?;
-        self.check_irq(irq)?;
         let interrupt = served.interrupt(self.dom, irq)?;
-        let attached = served.attach(interrupt, eventfd);
+        let attached = served.attach(by, interrupt, eventfd);
         if attached.is_err() {
             served.leave(irq);
         }
@@ -286,13 +341,20 @@ impl Guest {
 
     /// Has an assigned eventfd raise another interrupt. When this returns, the one before is not
     /// raised again, and no signal was lost. If it fails, nothing has changed.
-    pub(crate) fn set_irq(&self, irq: Irq, eventfd: &EventFd, new: Irq) -> Result {
+    pub(crate) fn set_irq(
+        &self,
+        by: MemberId,
+        irq: Irq,
+        eventfd: &EventFd,
+        new: Irq,
+    ) -> Result {
+        self.changes.lock().served()?.irq(by, Some(irq), eventfd)?;
+        self.check_irq(new)?;
         let mut changes = self.changes.lock();
         let served = changes.served()?;
-        served.irq(Some(irq), eventfd)?;
-        self.check_irq(new)?;
+        served.irq(by, Some(irq), eventfd)?;
         let interrupt = served.interrupt(self.dom, new)?;
-        let before = served.irq(Some(irq), eventfd)?.set(interrupt);
+        let before = served.irq(by, Some(irq), eventfd)?.set(interrupt);
         let left_up = before.leaves_up();
         drop(before);
         served.leave(irq);
@@ -301,99 +363,120 @@ impl Guest {
     }
 
     /// Keeps an assigned eventfd from raising its interrupt until it is unmasked.
-    pub(crate) fn mask_irq(&self, irq: Irq, eventfd: &EventFd) -> Result {
+    pub(crate) fn mask_irq(&self, by: MemberId, irq: Irq, eventfd: &EventFd) -> Result {
         let mut changes = self.changes.lock();
-        changes.served()?.irq(Some(irq), eventfd).map(IrqFd::mask)
+        changes.served()?.irq(by, Some(irq), eventfd).map(IrqFd::mask)
     }
 
     /// Takes that back, and raises the interrupt once if it is pending.
-    pub(crate) fn unmask_irq(&self, irq: Irq, eventfd: &EventFd) -> Result {
+    pub(crate) fn unmask_irq(&self, by: MemberId, irq: Irq, eventfd: &EventFd) -> Result {
         let mut changes = self.changes.lock();
-        changes.served()?.irq(Some(irq), eventfd).map(IrqFd::unmask)
+        changes.served()?.irq(by, Some(irq), eventfd).map(IrqFd::unmask)
     }
 
     /// Whether an assigned eventfd is masked, and whether it was signalled since.
-    pub(crate) fn irq_state(&self, irq: Irq, eventfd: &EventFd) -> Result<(bool, bool)> {
+    pub(crate) fn irq_state(
+        &self,
+        by: MemberId,
+        irq: Irq,
+        eventfd: &EventFd,
+    ) -> Result<(bool, bool)> {
         let mut changes = self.changes.lock();
-        changes.served()?.irq(Some(irq), eventfd).map(IrqFd::is_masked)
+        changes.served()?.irq(by, Some(irq), eventfd).map(IrqFd::is_masked)
     }
 
-    /// Whether the guest can have such an interrupt.
+    /// Whether the guest, which is served, can have such an interrupt. It may have to ask xenstore:
+    /// not to be called under a lock.
     fn check_irq(&self, irq: Irq) -> Result {
         irq.check().map_err(|_| EINVAL)?;
+        self.changes.lock().served()?;
         let line = matches!(irq, Irq::Line(Line::Isa(_) | Line::PciIntx { .. }, _));
-        if line && !xenstore::has_lines(self.dom) {
+        if line && !xenstore::has_lines(self.dom)? {
             return Err(EOPNOTSUPP);
         }
         Ok(())
     }
 
     /// The same for an operation of the seed ABI.
-    pub(crate) fn assign_operation(&self, operation: Operation, eventfd: &OpenEventFd) -> Result {
-        let mut changes = self.changes.lock();
-        let served = changes.served()?;
+    pub(crate) fn assign_operation(
+        &self,
+        by: MemberId,
+        operation: Operation,
+        eventfd: &OpenEventFd,
+    ) -> Result {
         self.check_irq(operation.irq())?;
-        served.attach(Interrupt::seed(self.dom, operation), eventfd)
+        self.changes.lock().served()?.attach(by, Interrupt::seed(self.dom, operation), eventfd)
     }
 
     /// Takes that back: of this eventfd, and this interrupt if one is given. When this returns, it
     /// is not raised again.
-    pub(crate) fn deassign_irq(&self, irq: Option<Irq>, eventfd: &EventFd) -> Result {
+    pub(crate) fn deassign_irq(
+        &self,
+        by: MemberId,
+        irq: Option<Irq>,
+        eventfd: &EventFd,
+    ) -> Result {
         let mut changes = self.changes.lock();
         let served = changes.served()?;
-        served.irq(irq, eventfd)?;
-        served.drop_irqs(|irqfd| irqfd.is_of(eventfd));
+        served.irq(by, irq, eventfd)?;
+        served.drop_irqs(|raising| raising.is_of(by, eventfd));
         Ok(())
     }
 
     /// Whether an eventfd raises an interrupt of this guest.
-    pub(crate) fn has_irq(&self, eventfd: &EventFd) -> bool {
-        self.changes.lock().served().is_ok_and(|served| served.irq(None, eventfd).is_ok())
+    pub(crate) fn has_irq(&self, by: MemberId, eventfd: &EventFd) -> bool {
+        self.changes.lock().served().is_ok_and(|served| served.irq(by, None, eventfd).is_ok())
     }
 
     /// Interrupts raised and refused.
-    pub(crate) fn irq_counts(&self, irq: Irq, eventfd: &EventFd) -> Result<(u64, u64)> {
+    pub(crate) fn irq_counts(
+        &self,
+        by: MemberId,
+        irq: Irq,
+        eventfd: &EventFd,
+    ) -> Result<(u64, u64)> {
         let mut changes = self.changes.lock();
-        changes.served()?.irq(Some(irq), eventfd).map(|irqfd| irqfd.counts())
+        changes.served()?.irq(by, Some(irq), eventfd).map(|irqfd| irqfd.counts())
     }
 
     /// Lowers a line.
-    pub(crate) fn lower(&self, irq: Irq, eventfd: &EventFd) -> Result {
+    pub(crate) fn lower(&self, by: MemberId, irq: Irq, eventfd: &EventFd) -> Result {
         let mut changes = self.changes.lock();
-        let irqfd = changes.served()?.irq(Some(irq), eventfd)?;
+        let irqfd = changes.served()?.irq(by, Some(irq), eventfd)?;
         irqfd.lower().map_err(dead_or)
     }
 
     /// The irqfd at an index.
     pub(crate) fn shown_irq(&self, index: usize) -> Option<ShownIrq> {
         let mut changes = self.changes.lock();
-        let irqfd = changes.served().ok()?.irqs.get(index)?;
+        let irqfd = &changes.served().ok()?.irqs.get(index)?.irqfd;
         let (raised, failed) = irqfd.counts();
         Some(ShownIrq { irq: irqfd.irq(), raised, failed })
     }
 
     /// Has a guest's event channel signal an eventfd.
-    pub(crate) fn assign_channel(&self, port: Port, eventfd: OpenEventFd) -> Result {
+    pub(crate) fn assign_channel(&self, by: MemberId, port: Port, eventfd: OpenEventFd) -> Result {
         Irq::EventChannel(port).check().map_err(|_| EINVAL)?;
         let mut changes = self.changes.lock();
         let served = changes.served()?;
-        let channel = served.use_channel(self.dom, port)?;
-        let heard = channel.listen(eventfd);
+        let heard = served.use_channel(self.dom, port)?.listen(eventfd);
         if heard.is_err() {
             served.leave_channel(port);
+        } else if let Some(bound) = served.bound(port) {
+            bound.heard_by = Some(by);
         }
         heard
     }
 
     /// Takes that back. When this returns, the eventfd is not signalled again.
-    pub(crate) fn deassign_channel(&self, port: Port, eventfd: &EventFd) -> Result {
+    pub(crate) fn deassign_channel(&self, by: MemberId, port: Port, eventfd: &EventFd) -> Result {
         let mut changes = self.changes.lock();
         let served = changes.served()?;
-        let found = served.channels.iter().find(|bound| bound.channel.remote() == port);
-        if !found.is_some_and(|bound| bound.channel.stop_listening(eventfd)) {
+        let found = served.bound(port).filter(|bound| bound.heard_by == Some(by));
+        if !found.is_some_and(|bound| bound.channel.stop_listening(Some(eventfd))) {
             return Err(ENOENT);
         }
-        served.leave_channel(port);
+        served.leave_heard(port);
         Ok(())
     }
 
@@ -406,25 +489,25 @@ impl Guest {
 }
 
 impl Served {
-    fn attach(&mut self, interrupt: Interrupt, eventfd: &OpenEventFd) -> Result {
+    fn attach(&mut self, by: MemberId, interrupt: Interrupt, eventfd: &OpenEventFd) -> Result {
         if self.irqs.len() >= MAX_IRQS {
             return Err(ENOSPC);
         }
         self.irqs.reserve(1, GFP_KERNEL_ACCOUNT)?;
-        let attached = IrqFd::attach(eventfd, interrupt)?;
-        self.irqs.push_within_capacity(attached).map_err(|_| ENOMEM)
+        let irqfd = IrqFd::attach(eventfd, interrupt)?;
+        self.irqs.push_within_capacity(Raising { by, irqfd }).map_err(|_| ENOMEM)
     }
 
-    fn irq(&self, irq: Option<Irq>, eventfd: &EventFd) -> Result<&IrqFd> {
-        let wanted = |irqfd: &&Attached| {
-            irqfd.is_of(eventfd) && irq.is_none_or(|irq| irqfd.irq() == irq)
+    fn irq(&self, by: MemberId, irq: Option<Irq>, eventfd: &EventFd) -> Result<&IrqFd> {
+        let wanted = |raising: &&Raising| {
+            raising.is_of(by, eventfd) && irq.is_none_or(|irq| raising.irqfd.irq() == irq)
         };
-        self.irqs.iter().find(wanted).map(|irqfd| &**irqfd).ok_or(ENOENT)
+        self.irqs.iter().find(wanted).map(|raising| &*raising.irqfd).ok_or(ENOENT)
     }
 
-    fn drop_irqs(&mut self, which: impl Fn(&IrqFd) -> bool) {
-        while let Some(index) = self.irqs.iter().position(|irqfd| which(irqfd)) {
-            let Ok(irqfd) = self.irqs.remove(index) else { return };
+    fn drop_irqs(&mut self, which: impl Fn(&Raising) -> bool) {
+        while let Some(index) = self.irqs.iter().position(&which) {
+            let Ok(Raising { irqfd, .. }) = self.irqs.remove(index) else { return };
             let (irq, left_up) = (irqfd.irq(), irqfd.leaves_up());
             drop(irqfd);
             self.leave(irq);
@@ -435,7 +518,7 @@ impl Served {
     /// A line stays up for as long as an assignment is there that can lower it.
     fn lower_unused(&self, left_up: Option<(DomId, Line)>) {
         let Some((dom, line)) = left_up else { return };
-        if !self.irqs.iter().any(|irqfd| irqfd.leaves_up() == left_up) {
+        if !self.irqs.iter().any(|raising| raising.irqfd.leaves_up() == left_up) {
             let _ = xen::set_line(dom, line, false);
         }
     }
@@ -456,9 +539,13 @@ impl Served {
         }
     }
 
+    fn bound(&mut self, port: Port) -> Option<&mut Bound> {
+        self.channels.iter_mut().find(|bound| bound.channel.remote() == port)
+    }
+
     /// One more user of a guest's port; bound by the first.
     fn use_channel(&mut self, dom: DomId, port: Port) -> Result<Arc<Channel>> {
-        if let Some(bound) = self.channels.iter_mut().find(|bound| bound.channel.remote() == port) {
+        if let Some(bound) = self.bound(port) {
             bound.users = bound.users.saturating_add(1);
             return Ok(bound.channel.clone());
         }
@@ -476,7 +563,7 @@ impl Served {
             }
         })?;
         let channel = Arc::new(channel, GFP_KERNEL_ACCOUNT)?;
-        let bound = Bound { channel: channel.clone(), users: 1 };
+        let bound = Bound { channel: channel.clone(), users: 1, heard_by: None };
         self.channels.push_within_capacity(bound).map_err(|_| ENOMEM)?;
         Ok(channel)
     }
@@ -490,6 +577,30 @@ impl Served {
             bound.users > 0
         });
     }
+
+    /// Nobody hears a channel any more.
+    fn leave_heard(&mut self, port: Port) {
+        if let Some(bound) = self.bound(port) {
+            bound.heard_by = None;
+        }
+        self.leave_channel(port);
+    }
+
+    /// Ends what one file assigned.
+    fn end_of(&mut self, member: MemberId) {
+        self.drop_irqs(|raising| raising.by == member);
+        while let Some(bound) = self.channels.iter().find(|bound| bound.heard_by == Some(member)) {
+            let port = bound.channel.remote();
+            bound.channel.stop_listening(None);
+            self.leave_heard(port);
+        }
+    }
+}
+
+impl Raising {
+    fn is_of(&self, by: MemberId, eventfd: &EventFd) -> bool {
+        self.by == by && self.irqfd.is_of(eventfd)
+    }
 }
 
 /// The end.
@@ -499,48 +610,52 @@ impl Guest {
         self.end(Life::Apart);
     }
 
-    /// Drops everything of a guest that has died. Returns whether it has.
-    pub(crate) fn bury_if_dead(&self) -> bool {
-        let alive = match &*self.changes.lock() {
-            Life::Served(served) => served.server.is_alive(self.dom),
-            Life::Reserved => is_alive(self.dom),
-            Life::Apart | Life::Dead => true,
+    /// Ends the interrupts and channels that one file assigned; others serve it still.
+    pub(crate) fn end_of(&self, member: MemberId) {
+        let mut changes = self.changes.lock();
+        if let Ok(served) = changes.served() {
+            served.end_of(member);
+        }
+        changes.gone.retain(|(theirs, _)| *theirs != member);
+    }
+
+    /// Drops everything of a guest that has died. Returns whom to tell of it then, once.
+    pub(crate) fn bury_if_dead(&self) -> Option<Listeners> {
+        let dead = match &self.changes.lock().life {
+            Life::Served(served) => !served.server.is_alive(self.dom),
+            Life::Reserved => is_dying(self.dom),
+            Life::Apart | Life::Dead => false,
         };
-        if alive {
-            return false;
-        }
-        let ended = self.end(Life::Dead);
-        if let (true, Some(gone)) = (ended, &self.gone) {
-            gone.signal();
-        }
-        ended
+        dead.then(|| self.end(Life::Dead)).flatten()
     }
 
     /// Whether it has died.
     pub(crate) fn is_dead(&self) -> bool {
-        matches!(&*self.changes.lock(), Life::Dead)
+        matches!(self.changes.lock().life, Life::Dead)
     }
 
     /// Whether it is kept for another engine.
     pub(crate) fn is_reserved(&self) -> bool {
-        matches!(&*self.changes.lock(), Life::Reserved)
+        matches!(self.changes.lock().life, Life::Reserved)
     }
 
-    /// Returns whether this was the end of it.
-    fn end(&self, how: Life) -> bool {
+    /// Returns who wants to know of its death, if this was the end of it.
+    fn end(&self, how: Life) -> Option<Listeners> {
         let mut changes = self.changes.lock();
-        if matches!(&*changes, Life::Apart | Life::Dead) {
-            return false;
+        if matches!(changes.life, Life::Apart | Life::Dead) {
+            return None;
         }
-        let before = core::mem::replace(&mut *changes, how);
-        let Life::Served(mut served) = before else { return true };
-        // What was signalled until now is still raised.
-        served.drop_irqs(|_| true);
-        let Served { server, channels, .. } = served;
-        drop(channels);
-        server.tear_down(self);
-        let cleared = self.board.lock().doorbells.clear();
-        drop(cleared);
-        true
+        let before = core::mem::replace(&mut changes.life, how);
+        let gone = core::mem::replace(&mut changes.gone, KVec::new());
+        if let Life::Served(mut served) = before {
+            // What was signalled until now is still raised.
+            served.drop_irqs(|_| true);
+            let Served { server, channels, .. } = served;
+            drop(channels);
+            server.tear_down(self);
+            let cleared = self.board.lock().doorbells.clear();
+            drop(cleared);
+        }
+        Some(gone)
     }
 }

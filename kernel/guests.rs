@@ -1,219 +1,220 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which guests are served, for whom, and what happens when one dies.
+//! Which guests are taken, and what happens when one dies.
+//!
+//! The list is under a spinlock, so whoever holds it goes on, and no lock is held for what may take
+//! long: a guest is put on the list before it is set up, and taken off it after it is let go of. A
+//! domain's end is told in a thread that all of xenstore's watches share. There it only has each guest
+//! looked at, by a work item of its own: a guest whose locks are held for long delays no other's end.
 
-use crate::death::Watch;
+use crate::debugfs;
 use crate::eventfd::EventFd;
-use crate::guest::{Guest, Life};
+use crate::guest::MemberId;
 use crate::protocol::DomId;
-use crate::{bindings, debugfs, server};
+use crate::taken::{Interface, Member, Owner, Taken};
+use crate::workqueue::WorkQueue;
 use kernel::prelude::*;
-use kernel::sync::aref::ARef;
+use kernel::rbtree::{RBTree, RBTreeNode};
 use kernel::sync::{global_lock, Arc};
-use kernel::task::Task;
 
-/// By which interface a guest was taken.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Interface {
-    /// Our own: a guest's file is its only user.
-    Native,
-    /// The seed ABI: any number of control files share a guest, as its frontends do.
-    Seed,
-    /// Kept for an engine in userspace.
-    Reserved,
-}
+/// Guests that are looked at at once when a domain went; the others wait for these.
+const LOOKS_AT_ONCE: c_int = 256;
 
-/// The process that took a guest.
-pub(crate) struct Owner {
-    process: ARef<Task>,
-    name: [u8; 16],
-}
-
-impl Owner {
-    fn this() -> Self {
-        let mut name = [0; 16];
-        // SAFETY: It writes TASK_COMM_LEN bytes, which is 16.
-        unsafe { bindings::shim_current_comm(name.as_mut_ptr()) };
-        Self { process: kernel::current!().group_leader().into(), name }
-    }
-
-    /// Its number as the caller knows it; 0 if it is not there.
-    pub(crate) fn pid(&self) -> i32 {
-        self.process.tgid_nr_ns(None)
-    }
-
-    /// Its number as the initial domain's own processes know it.
-    pub(crate) fn initial_pid(&self) -> i32 {
-        self.process.tgid()
-    }
-
-    /// Its name, filled with zeros.
-    pub(crate) fn name(&self) -> &[u8; 16] {
-        &self.name
-    }
-}
-
-/// A guest that is taken.
-pub(crate) struct Taken {
-    pub(crate) guest: Arc<Guest>,
-    pub(crate) interface: Interface,
-    pub(crate) owner: Owner,
-}
-
+/// A guest on the list.
 struct Listed {
     taken: Arc<Taken>,
-    /// Files that use it; 0 once it is being let go of.
-    members: usize,
     shown: Option<debugfs::File>,
 }
 
-/// Every guest that is taken, and the watch that tells of their deaths.
+/// What is there as long as the module is.
 struct Guests {
-    listed: KVec<Listed>,
-    /// Set with the first guest: xenstore runs by then.
-    watch: Option<Watch>,
-    folder: Option<debugfs::Folder>,
+    listed: RBTree<u16, Listed>,
+    folder: Arc<debugfs::Folder>,
+    looks: WorkQueue,
 }
 
 global_lock! {
     // SAFETY: `init` below comes first.
-    unsafe(uninit) static GUESTS: Mutex<Guests> =
-        Guests { listed: KVec::new(), watch: None, folder: None };
+    unsafe(uninit) static GUESTS: SpinLock<Option<Guests>> = None;
 }
 
-/// The right to take guests. Dropped once no file is open any more.
+/// The right to take guests. Dropped once no file is open any more, and no watch is set.
 pub(crate) struct Reception;
 
 impl Reception {
     /// # Safety
     /// To be called once, before any file can be opened.
-    pub(crate) unsafe fn open() -> Self {
+    pub(crate) unsafe fn open() -> Result<Self> {
         // SAFETY: The caller's promise.
         unsafe { GUESTS.init() };
-        GUESTS.lock().folder = Some(debugfs::Folder::new(c"xen-eventfd"));
-        Self
+        let guests = Guests {
+            listed: RBTree::new(),
+            folder: Arc::new(debugfs::Folder::new(c"xen-eventfd"), GFP_KERNEL)?,
+            looks: WorkQueue::new(c"xen-eventfd", LOOKS_AT_ONCE)?,
+        };
+        *GUESTS.lock() = Some(guests);
+        Ok(Self)
     }
 }
 
 impl Drop for Reception {
     fn drop(&mut self) {
-        let mut guests = GUESTS.lock();
-        let (watch, folder) = (guests.watch.take(), guests.folder.take());
-        let listed = core::mem::replace(&mut guests.listed, KVec::new());
+        let guests = GUESTS.lock().take();
+        // Not under the lock: it waits for looks that are under way.
         drop(guests);
-        // Its callback takes the lock.
-        drop(watch);
-        drop(listed);
-        drop(folder);
     }
 }
 
-/// Takes a guest, for one more file.
-pub(crate) fn take(
-    dom: DomId,
-    interface: Interface,
-    gone: Option<EventFd>,
-) -> Result<Arc<Taken>> {
+impl Guests {
+    fn of(&mut self, taken: &Taken) -> Option<&mut Listed> {
+        let listed = self.listed.get_mut(&taken.guest.dom().0)?;
+        core::ptr::eq(&*listed.taken, taken).then_some(listed)
+    }
+}
+
+/// Takes a guest for one more file, or waits until it is known that this cannot be. `gone` is
+/// signalled when it dies.
+///
+/// # Errors
+/// `EBUSY` if it is somebody's, `ERESTARTSYS` if a signal came first, and those of the set-up.
+pub(crate) fn take(dom: DomId, interface: Interface, gone: Option<EventFd>) -> Result<Member> {
+    let member = join_or_set_up(dom, interface)?;
+    if let Some(gone) = gone {
+        member.tell(gone)?;
+    }
+    Ok(member)
+}
+
+fn join_or_set_up(dom: DomId, interface: Interface) -> Result<Member> {
+    loop {
+        if let Some(taken) = find(dom) {
+            match taken.join(interface)? {
+                Some(member) => return Ok(member),
+                // Its place is free now.
+                None => continue,
+            }
+        }
+        let taken = Taken::new(dom, interface)?;
+        let listed = Listed { taken: taken.clone(), shown: None };
+        let node = RBTreeNode::new(dom.0, listed, GFP_KERNEL_ACCOUNT)?;
+        // Another may have been faster.
+        if insert(node, dom) {
+            return set_up(&taken);
+        }
+    }
+}
+
+fn find(dom: DomId) -> Option<Arc<Taken>> {
+    let guests = GUESTS.lock();
+    guests.as_ref()?.listed.get(&dom.0).map(|listed| listed.taken.clone())
+}
+
+/// Puts a guest on the list, if there is none of its number yet.
+fn insert(node: RBTreeNode<u16, Listed>, dom: DomId) -> bool {
     let mut guests = GUESTS.lock();
-    if let Some(listed) = guests.listed.iter_mut().find(|listed| listed.is(dom)) {
-        let shared = listed.taken.interface == Interface::Seed && listed.members > 0;
-        if !shared || interface != Interface::Seed {
-            return Err(EBUSY);
+    match guests.as_mut() {
+        Some(guests) if guests.listed.get(&dom.0).is_none() => {
+            guests.listed.insert(node);
+            true
         }
-        listed.members = listed.members.saturating_add(1);
-        return Ok(listed.taken.clone());
-    }
-    guests.listed.reserve(1, GFP_KERNEL_ACCOUNT)?;
-    if guests.watch.is_none() {
-        guests.watch = Some(Watch::set()?);
-    }
-    let life = match interface {
-        Interface::Reserved => {
-            server::vcpus(dom)?;
-            Life::Reserved
+        _ => {
+            // Not under the lock: what it holds is freed.
+            drop(guests);
+            drop(node);
+            false
         }
-        Interface::Native | Interface::Seed => Life::Apart,
+    }
+}
+
+/// Has a guest come that is on the list.
+fn set_up(taken: &Arc<Taken>) -> Result<Member> {
+    let set_up = match taken.interface {
+        Interface::Reserved => taken.guest.reserve(),
+        Interface::Native | Interface::Seed => taken.guest.begin(),
     };
-    let guest = Guest::new(dom, gone, life)?;
-    let taken = Arc::new(Taken { guest, interface, owner: Owner::this() }, GFP_KERNEL_ACCOUNT)?;
-    if interface != Interface::Reserved {
-        taken.guest.begin()?;
+    if let Err(error) = set_up {
+        strike(taken);
+        return Err(error);
     }
-    // Without one it is served all the same.
-    let shown = guests.folder.as_ref().and_then(|folder| folder.show(&taken).ok());
-    let listed = Listed { taken: taken.clone(), members: 1, shown };
-    if guests.listed.push_within_capacity(listed).is_err() {
-        drop(guests);
-        taken.guest.close();
-        return Err(ENOMEM);
+    show(taken);
+    let (member, look_again) = taken.arrive();
+    if look_again {
+        look_at(taken);
     }
-    Ok(taken)
+    Ok(member)
+}
+
+/// Shows a guest in debugfs. Without that it is served all the same.
+fn show(taken: &Arc<Taken>) {
+    let folder = GUESTS.lock().as_ref().map(|guests| guests.folder.clone());
+    let shown = folder.and_then(|folder| folder.show(taken).ok());
+    let mut guests = GUESTS.lock();
+    if let Some(listed) = guests.as_mut().and_then(|guests| guests.of(taken)) {
+        listed.shown = shown;
+    }
 }
 
 /// One file less uses a guest; the last lets go of it.
-pub(crate) fn leave(taken: &Taken) {
-    let mut guests = GUESTS.lock();
-    if let Some(listed) = guests.listed.iter_mut().find(|listed| listed.is_of(taken)) {
-        listed.members = listed.members.saturating_sub(1);
-        if listed.members > 0 {
-            return;
-        }
+pub(crate) fn leave(taken: &Taken, member: MemberId) {
+    if taken.part() {
+        taken.guest.close();
+        strike(taken);
+    } else {
+        taken.guest.end_of(member);
     }
-    drop(guests);
-    taken.guest.close();
-    strike(taken);
 }
 
-/// Takes a guest off the list.
+/// Takes a guest off the list, by whoever set it up in vain or lets go of it.
 fn strike(taken: &Taken) {
     let mut guests = GUESTS.lock();
-    let listed = guests.listed.iter_mut().find(|listed| listed.is_of(taken));
-    let shown = listed.and_then(|listed| listed.shown.take());
+    let shown = guests.as_mut().and_then(|guests| guests.of(taken)?.shown.take());
     drop(guests);
     // Not under the lock: this waits for whoever reads about the guest. And first: whoever takes the
     // guest next shows it under the same name.
     drop(shown);
     let mut guests = GUESTS.lock();
-    let index = guests.listed.iter().position(|listed| listed.is_of(taken));
-    let struck = index.and_then(|index| guests.listed.remove(index).ok());
+    let struck = guests.as_mut().and_then(|guests| {
+        guests.of(taken)?;
+        guests.listed.remove_node(&taken.guest.dom().0)
+    });
     drop(guests);
     drop(struck);
+    taken.vanish();
 }
 
 /// Tells who holds a guest.
 pub(crate) fn with_owner<T>(dom: DomId, tell: impl FnOnce(&Owner) -> T) -> Option<T> {
-    let guests = GUESTS.lock();
-    let taken = guests.listed.iter().find(|listed| listed.is(dom))?.taken.clone();
-    drop(guests);
+    let taken = find(dom).filter(|taken| taken.is_held())?;
     Some(tell(&taken.owner))
 }
 
-/// Some domain went. Looks at each of ours once.
-pub(crate) fn bury_the_dead() {
-    let mut next = 0;
-    loop {
-        let guests = GUESTS.lock();
-        let later = guests.listed.iter().filter(|listed| listed.number() >= next);
-        let Some(listed) = later.min_by_key(|listed| listed.number()) else { return };
-        let taken = listed.taken.clone();
-        drop(guests);
-        next = u32::from(taken.guest.dom().0).saturating_add(1);
-        if taken.guest.bury_if_dead() {
-            strike(&taken);
-        }
+/// Some domain went: has each of ours looked at. It waits for nobody.
+pub(crate) fn look_at_all() {
+    let guests = GUESTS.lock();
+    let Some(guests) = guests.as_ref() else { return };
+    for listed in guests.listed.values() {
+        // One that is queued already will be looked at.
+        let _ = guests.looks.queue().enqueue(listed.taken.clone());
     }
 }
 
-impl Listed {
-    fn number(&self) -> u32 {
-        u32::from(self.taken.guest.dom().0)
+fn look_at(taken: &Arc<Taken>) {
+    let guests = GUESTS.lock();
+    if let Some(guests) = guests.as_ref() {
+        let _ = guests.looks.queue().enqueue(taken.clone());
     }
+}
 
-    fn is(&self, dom: DomId) -> bool {
-        self.taken.guest.dom() == dom
+/// Looks whether a guest lives, and drops everything of one that does not.
+pub(crate) fn bury_if_dead(taken: &Taken) {
+    if !taken.is_here() {
+        return;
     }
-
-    fn is_of(&self, taken: &Taken) -> bool {
-        core::ptr::eq(&*self.taken, taken)
+    let Some(gone) = taken.guest.bury_if_dead() else { return };
+    let last = taken.die();
+    // Who is told finds it nobody's.
+    gone.iter().for_each(|(_, eventfd)| eventfd.signal());
+    if last {
+        strike(taken);
     }
 }

@@ -29,7 +29,9 @@ pub mod protocol;
 mod seed;
 mod server;
 mod show;
+mod taken;
 mod trace;
+mod workqueue;
 mod xen;
 mod xenstore;
 
@@ -48,6 +50,7 @@ struct XenEventfd {
     device: MiscDeviceRegistration<control::Control>,
     /// After the device: nobody can open it any more.
     access: Access,
+    /// After the watch, which is the former's.
     reception: Reception,
 }
 
@@ -58,7 +61,7 @@ impl kernel::InPlaceModule for XenEventfd {
         try_pin_init!(Self {
             _: { if !xen::is_domain() { return Err(ENODEV) } },
             // SAFETY: A module is initialised once, and its device comes next.
-            reception: unsafe { Reception::open() },
+            reception: unsafe { Reception::open() }?,
             // SAFETY: As above.
             access: unsafe { Access::settle() }?,
             device <- MiscDeviceRegistration::register(options),

@@ -8,13 +8,15 @@
 
 use crate::abi::privcmd::DmOp;
 use crate::eventfd::{EventFd, OpenEventFd};
-use crate::guests::{self, Interface, Taken};
-use crate::protocol::seed::{IoEventFd, IrqFd};
+use crate::guest::MemberId;
+use crate::guests;
+use crate::protocol::seed::{IoEventFd, IrqFd, Operation};
 use crate::protocol::{DomId, Doorbell};
 use crate::show;
+use crate::taken::{Interface, Member, Taken};
 use kernel::fmt::{self, Write};
 use kernel::prelude::*;
-use kernel::sync::Arc;
+use kernel::sync::{Arc, Mutex};
 
 /// One ioeventfd.
 struct Bell {
@@ -28,6 +30,7 @@ struct Bell {
 /// One irqfd.
 struct Call {
     taken: Arc<Taken>,
+    by: MemberId,
     eventfd: EventFd,
 }
 
@@ -36,7 +39,63 @@ pub(crate) struct Assigned {
     bells: KVVec<Bell>,
     calls: KVVec<Call>,
     /// The guests of these, each once.
-    guests: KVVec<Arc<Taken>>,
+    guests: KVVec<Member>,
+}
+
+/// `IOCTL_PRIVCMD_IOEVENTFD`. `readable`: whether what a new key points at can be read.
+pub(crate) fn ioeventfd(
+    assigned: &Mutex<Assigned>,
+    request: &IoEventFd,
+    readable: Result,
+) -> Result {
+    if request.deassign {
+        return assigned.lock().deassign_bell(request);
+    }
+    let doorbell = request.doorbell().map_err(|_| EINVAL)?;
+    let open = OpenEventFd::from_descriptor(request.event_fd)?;
+    let eventfd = open.another_reference()?;
+    let mut joined = None;
+    loop {
+        let mut ours = assigned.lock();
+        ours.bury();
+        ours.check_bell(request, &eventfd, readable)?;
+        if ours.uses_guest(request.dom, &mut joined)? {
+            return ours.assign_bell(request, doorbell, &open, eventfd);
+        }
+        drop(ours);
+        // Not under the lock, as it may have to wait. Then all is checked again.
+        joined = Some(join(request.dom)?);
+    }
+}
+
+/// `IOCTL_PRIVCMD_IRQFD`. `dm_op`: the operation that it carries, if it could be read.
+pub(crate) fn irqfd(assigned: &Mutex<Assigned>, request: &IrqFd, dm_op: Result<DmOp>) -> Result {
+    if request.deassign {
+        return assigned.lock().deassign_call(request);
+    }
+    let dm_op = dm_op?;
+    let eventfd = OpenEventFd::from_descriptor(request.fd)?;
+    let mut joined = None;
+    loop {
+        let mut ours = assigned.lock();
+        ours.bury();
+        ours.check_call(eventfd.counter())?;
+        let operation = dm_op.operation()?;
+        if ours.uses_guest(request.dom, &mut joined)? {
+            return ours.assign_call(request, operation, &eventfd);
+        }
+        drop(ours);
+        // As above.
+        joined = Some(join(request.dom)?);
+    }
+}
+
+/// The guest of this number, with one more file as its user.
+fn join(dom: DomId) -> Result<Member> {
+    if !dom.is_guest() {
+        return Err(ENODEV);
+    }
+    guests::take(dom, Interface::Seed, None)
 }
 
 impl Assigned {
@@ -44,40 +103,46 @@ impl Assigned {
         Self { bells: KVVec::new(), calls: KVVec::new(), guests: KVVec::new() }
     }
 
-    /// `IOCTL_PRIVCMD_IOEVENTFD`. `readable`: whether what a new key points at can be read.
-    pub(crate) fn ioeventfd(&mut self, request: &IoEventFd, readable: Result) -> Result {
-        if request.deassign {
-            return self.deassign_bell(request);
-        }
-        let doorbell = request.doorbell().map_err(|_| EINVAL)?;
-        let open = OpenEventFd::from_descriptor(request.event_fd)?;
-        let eventfd = open.another_reference()?;
-        self.bury();
+    /// Whether a request fits what its key has already.
+    fn check_bell(&self, request: &IoEventFd, eventfd: &EventFd, readable: Result) -> Result {
         let known = || self.bells.iter().filter(|bell| bell.key == request.ioreq);
         match known().next() {
-            Some(bell) if !bell.is_for(request) => return Err(EINVAL),
-            Some(_) if known().any(|bell| bell.eventfd.is(&eventfd)) => return Err(EBUSY),
-            Some(_) => {}
-            None => readable?,
+            Some(bell) if !bell.is_for(request) => Err(EINVAL),
+            Some(_) if known().any(|bell| bell.eventfd.is(eventfd)) => Err(EBUSY),
+            Some(_) => Ok(()),
+            None => readable,
         }
-        self.bells.reserve(1, GFP_KERNEL_ACCOUNT)?;
-        let taken = self.join(request.dom)?;
-        let (key, vcpus) = (request.ioreq, request.vcpus);
-        // One reference is the guest's, one is for us to know it by.
-        let assigned = open.another_reference().and_then(|again| {
-            let ours = taken.guest.stats()?.vcpus;
-            if vcpus as usize > ours {
-                return Err(EINVAL);
-            }
-            taken.guest.register(doorbell, again)
-        });
-        if assigned.is_ok() {
-            let bell = Bell { key, vcpus, taken, doorbell, eventfd };
-            self.bells.push_within_capacity(bell).map_err(|_| ENOMEM)?;
-        } else {
-            self.leave_unused();
-        }
+    }
+
+    fn assign_bell(
+        &mut self,
+        request: &IoEventFd,
+        doorbell: Doorbell,
+        open: &OpenEventFd,
+        eventfd: EventFd,
+    ) -> Result {
+        let assigned = self.try_assign_bell(request, doorbell, open, eventfd);
+        self.leave_unused();
         assigned
+    }
+
+    fn try_assign_bell(
+        &mut self,
+        request: &IoEventFd,
+        doorbell: Doorbell,
+        open: &OpenEventFd,
+        eventfd: EventFd,
+    ) -> Result {
+        self.bells.reserve(1, GFP_KERNEL_ACCOUNT)?;
+        let taken = self.member(request.dom)?.taken().clone();
+        if request.vcpus as usize > taken.guest.stats()?.vcpus {
+            return Err(EINVAL);
+        }
+        // One reference is the guest's, one is for us to know it by.
+        taken.guest.register(doorbell, open.another_reference()?)?;
+        let (key, vcpus) = (request.ioreq, request.vcpus);
+        let bell = Bell { key, vcpus, taken, doorbell, eventfd };
+        self.bells.push_within_capacity(bell).map_err(|_| ENOMEM)
     }
 
     fn deassign_bell(&mut self, request: &IoEventFd) -> Result {
@@ -92,29 +157,38 @@ impl Assigned {
         Ok(())
     }
 
-    /// `IOCTL_PRIVCMD_IRQFD`. `dm_op`: the operation that it carries, if it could be read.
-    pub(crate) fn irqfd(&mut self, request: &IrqFd, dm_op: Result<DmOp>) -> Result {
-        if request.deassign {
-            return self.deassign_call(request);
-        }
-        let dm_op = dm_op?;
-        let eventfd = OpenEventFd::from_descriptor(request.fd)?;
-        self.bury();
-        if self.calls.iter().any(|call| call.eventfd.is(eventfd.counter())) {
+    /// Whether an eventfd raises nothing yet.
+    fn check_call(&self, eventfd: &EventFd) -> Result {
+        if self.calls.iter().any(|call| call.eventfd.is(eventfd)) {
             return Err(EBUSY);
         }
-        let operation = dm_op.operation()?;
+        Ok(())
+    }
+
+    fn assign_call(
+        &mut self,
+        request: &IrqFd,
+        operation: Operation,
+        eventfd: &OpenEventFd,
+    ) -> Result {
+        let assigned = self.try_assign_call(request, operation, eventfd);
+        self.leave_unused();
+        assigned
+    }
+
+    fn try_assign_call(
+        &mut self,
+        request: &IrqFd,
+        operation: Operation,
+        eventfd: &OpenEventFd,
+    ) -> Result {
         let ours = eventfd.another_reference()?;
         self.calls.reserve(1, GFP_KERNEL_ACCOUNT)?;
-        let taken = self.join(request.dom)?;
-        let assigned = taken.guest.assign_operation(operation, &eventfd);
-        if assigned.is_ok() {
-            let call = Call { taken, eventfd: ours };
-            self.calls.push_within_capacity(call).map_err(|_| ENOMEM)?;
-        } else {
-            self.leave_unused();
-        }
-        assigned
+        let member = self.member(request.dom)?;
+        let (taken, by) = (member.taken().clone(), member.id());
+        taken.guest.assign_operation(by, operation, eventfd)?;
+        let call = Call { taken, by, eventfd: ours };
+        self.calls.push_within_capacity(call).map_err(|_| ENOMEM)
     }
 
     fn deassign_call(&mut self, request: &IrqFd) -> Result {
@@ -124,31 +198,31 @@ impl Assigned {
             // The patch does not mind.
             return Ok(());
         };
-        let _ = call.taken.guest.deassign_irq(None, &call.eventfd);
+        let _ = call.taken.guest.deassign_irq(call.by, None, &call.eventfd);
         drop(call);
         self.leave_unused();
         Ok(())
     }
 
-    /// The guest of this number, with this file as one more of its users.
-    fn join(&mut self, dom: DomId) -> Result<Arc<Taken>> {
-        if let Some(taken) = self.guests.iter().find(|taken| taken.guest.dom() == dom) {
-            return Ok(taken.clone());
+    /// Whether this file uses the guest of this number; from now on, if it has just joined it.
+    fn uses_guest(&mut self, dom: DomId, joined: &mut Option<Member>) -> Result<bool> {
+        if self.member(dom).is_ok() {
+            return Ok(true);
         }
-        if !dom.is_guest() {
-            return Err(ENODEV);
-        }
-        self.guests.reserve(1, GFP_KERNEL_ACCOUNT)?;
-        let taken = guests::take(dom, Interface::Seed, None)?;
-        self.guests.push_within_capacity(taken.clone()).map_err(|_| ENOMEM)?;
-        Ok(taken)
+        let Some(member) = joined.take() else { return Ok(false) };
+        self.guests.push(member, GFP_KERNEL_ACCOUNT)?;
+        Ok(true)
+    }
+
+    fn member(&self, dom: DomId) -> Result<&Member> {
+        self.guests.iter().find(|member| member.dom() == dom).ok_or(ENODEV)
     }
 
     /// Lets go of guests for which nothing is assigned.
     fn leave_unused(&mut self) {
-        while let Some(index) = self.guests.iter().position(|taken| !self.uses(taken.guest.dom())) {
-            let Ok(taken) = self.guests.remove(index) else { return };
-            guests::leave(&taken);
+        while let Some(index) = self.guests.iter().position(|member| !self.uses(member.dom())) {
+            let Ok(member) = self.guests.remove(index) else { return };
+            drop(member);
         }
     }
 
@@ -156,7 +230,7 @@ impl Assigned {
     /// lets go of guests for which nothing is left.
     fn bury(&mut self) {
         self.bells.retain(|bell| !bell.taken.guest.is_dead());
-        self.calls.retain(|call| call.taken.guest.has_irq(&call.eventfd));
+        self.calls.retain(|call| call.taken.guest.has_irq(call.by, &call.eventfd));
         self.leave_unused();
     }
 
@@ -171,11 +245,9 @@ impl Assigned {
             let _ = bell.taken.guest.unregister(&bell.doorbell, &bell.eventfd);
         }
         for call in self.calls.drain_all() {
-            let _ = call.taken.guest.deassign_irq(None, &call.eventfd);
+            let _ = call.taken.guest.deassign_irq(call.by, None, &call.eventfd);
         }
-        for taken in self.guests.drain_all() {
-            guests::leave(&taken);
-        }
+        drop(core::mem::replace(&mut self.guests, KVVec::new()));
     }
 
     /// For fdinfo: what this file has assigned, then each guest as its other users see it too.
@@ -187,7 +259,7 @@ impl Assigned {
         for call in &self.calls {
             writeln!(out, "irqfd:\tdom {}", call.dom().0)?;
         }
-        self.guests.iter().try_for_each(|taken| show::taken(taken, out))
+        self.guests.iter().try_for_each(|member| show::taken(member.taken(), out))
     }
 }
 

@@ -70,15 +70,12 @@ fn destroy_spare(dom: DomId, id: IoServerId) {
     }
 }
 
-/// Whether a guest in which we have no server is neither gone nor dying. Xen counts the vCPUs of one
-/// that is dying, but creates no server in it.
-pub(crate) fn is_alive(dom: DomId) -> bool {
-    match xen::create_server(dom) {
-        Ok(id) => {
-            destroy_spare(dom, id);
-            true
-        }
-        Err(error) => error != EINVAL && dead_or(error) != ENODEV,
+/// Whether a guest in which we have no server is gone or dying. It neither pauses the guest nor
+/// creates a server, which might take the id that another engine is about to claim.
+pub(crate) fn is_dying(dom: DomId) -> bool {
+    match xen::refused_unless_dying(dom) {
+        EOPNOTSUPP => matches!(vcpus(dom), Err(ENODEV)),
+        refused => dead_or(refused) == ENODEV,
     }
 }
 
@@ -153,10 +150,10 @@ impl Server {
         self.ports.len()
     }
 
-    /// Whether the guest still has this server, which is enabled.
+    /// Whether the guest still has this server: one that died has lost it, however long somebody's
+    /// mapping keeps it findable.
     pub(crate) fn is_alive(&self, dom: DomId) -> bool {
-        // So this changes nothing; a guest that died has lost it.
-        !matches!(xen::set_server_state(dom, self.id, true).map_err(dead_or), Err(ENODEV))
+        !matches!(xen::server_exists(dom, self.id).map_err(dead_or), Err(ENODEV))
     }
 
     /// Takes the server away from a guest that may be running, in the one order that leaves no vCPU

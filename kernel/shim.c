@@ -5,7 +5,9 @@
 #include <linux/mm.h>
 #include <linux/poll.h>
 #include <linux/sched.h>
+#include <linux/sched/signal.h>
 #include <linux/vmalloc.h>
+#include <linux/workqueue.h>
 #include <asm/xen/hypercall.h>
 #include <asm/xen/page.h>
 #include <xen/interface/hvm/dm_op.h>
@@ -168,6 +170,16 @@ void shim_eventfd_detach(struct wait_queue_head *queue, struct wait_queue_entry 
 bool shim_eventfd_is_unread(struct file *eventfd)
 {
 	return vfs_poll(eventfd, NULL) & EPOLLIN;
+}
+
+struct workqueue_struct *shim_alloc_workqueue(const char *name, int at_once)
+{
+	return alloc_workqueue("%s", WQ_UNBOUND, at_once, name);
+}
+
+bool shim_process_runs(struct task_struct *leader)
+{
+	return atomic_read(&leader->signal->live) > 0;
 }
 
 void shim_current_comm(char *name)

@@ -10,6 +10,8 @@
 
 struct file;
 struct page;
+struct task_struct;
+struct workqueue_struct;
 struct xen_dm_op_buf;
 
 /* xen_domain(), xen_initial_domain(), xen_pv_domain() */
@@ -51,6 +53,12 @@ void shim_eventfd_detach(struct wait_queue_head *queue, struct wait_queue_entry 
 
 /* vfs_poll() of an eventfd for reading, without waiting */
 bool shim_eventfd_is_unread(struct file *eventfd);
+
+/* alloc_workqueue() of an unbound one; the name is copied. NULL: out of memory. */
+struct workqueue_struct *shim_alloc_workqueue(const char *name, int at_once);
+
+/* Whether a thread of this thread group has not ended yet. The caller has a reference to the task. */
+bool shim_process_runs(struct task_struct *leader);
 
 /* The name of the calling thread, TASK_COMM_LEN bytes filled with zeros */
 void shim_current_comm(char *name);

@@ -4,9 +4,9 @@
 //!
 //! Nothing is formatted under a spinlock: each line is of the moment in which it was made.
 
-use crate::guests::{Interface, Taken};
 use crate::protocol::irq::{Irq, Line, Trigger};
 use crate::protocol::{Filter, Space};
+use crate::taken::{Interface, Taken};
 use kernel::fmt::{self, Write};
 use kernel::seq_file::SeqFile;
 use kernel::seq_print;
@@ -31,13 +31,17 @@ pub(crate) fn taken(taken: &Taken, out: &mut impl Write) -> fmt::Result {
         Interface::Reserved => "reserved",
     };
     writeln!(out, "interface:\t{interface}")?;
-    write!(out, "owner:\t{} ", taken.owner.initial_pid())?;
+    write!(out, "owner:\t{} ", taken.owner.pid())?;
     for byte in taken.owner.name().iter().take_while(|byte| **byte != 0) {
         // A process chooses its name, line ends included.
         let shown = if byte.is_ascii_graphic() || *byte == b' ' { *byte } else { b'?' };
         out.write_char(char::from(shown))?;
     }
     out.write_char('\n')?;
+    if taken.owner.has_ended() {
+        // Others have the file now.
+        out.write_str("owner-state:\tended\n")?;
+    }
     let Ok(stats) = guest.stats() else {
         return if guest.is_reserved() { Ok(()) } else { writeln!(out, "state:\tdead") };
     };

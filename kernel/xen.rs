@@ -17,6 +17,8 @@ use kernel::prelude::*;
 const RESOURCE_IOREQ_SERVER: u16 = 0;
 /// `XENMEM_resource_ioreq_server_frame_ioreq(0)`.
 const FRAME_IOREQ: u64 = 1;
+/// `XEN_DMOP_no_gfns`.
+const NO_GFNS: u16 = 1;
 /// `EVTCHNSTAT_interdomain`.
 const STATUS_INTERDOMAIN: u32 = 2;
 
@@ -83,6 +85,8 @@ macro_rules! operation {
 
 operation!(1, 6, /// `XEN_DMOP_create_ioreq_server`; Xen writes `id`.
     CreateServer { handle_bufioreq: u8, pad: [u8; 3], id: u16 });
+operation!(2, 24, /// `XEN_DMOP_get_ioreq_server_info`; Xen writes what the flags do not leave out.
+    GetServerInfo { id: u16, flags: u16, bufioreq_port: u32, ioreq_gfn: u64, bufioreq_gfn: u64 });
 operation!(3, 24, /// `XEN_DMOP_map_io_range_to_ioreq_server`; `end` is inside.
     MapRange { id: u16, pad: u16, kind: u32, start: u64, end: u64 });
 operation!(4, 24, /// `XEN_DMOP_unmap_io_range_from_ioreq_server`; `end` is inside.
@@ -91,6 +95,8 @@ operation!(5, 4, /// `XEN_DMOP_set_ioreq_server_state`.
     SetServerState { id: u16, enabled: u8, pad: u8 });
 operation!(6, 4, /// `XEN_DMOP_destroy_ioreq_server`.
     DestroyServer { id: u16, pad: u16 });
+operation!(7, 16, /// `XEN_DMOP_track_dirty_vram`, with a second buffer.
+    TrackDirtyVram { nr: u32, pad: u32, first_pfn: u64 });
 operation!(8, 6, /// `XEN_DMOP_set_pci_intx_level`.
     SetPciIntxLevel { segment: u16, bus: u8, device: u8, intx: u8, level: u8 });
 operation!(9, 2, /// `XEN_DMOP_set_isa_irq_level`.
@@ -104,15 +110,22 @@ operation!(20, 4, /// `XEN_DMOP_nr_vcpus`; Xen writes `vcpus`.
 
 /// Does one operation on a guest and returns its payload as Xen left it.
 fn dm_op<P: Operation>(dom: DomId, payload: P) -> Result<P> {
+    dm_op_with::<P, 1>(dom, payload)
+}
+
+/// The same with so many buffers, 1 or 2, of which the second is empty.
+fn dm_op_with<P: Operation, const BUFFERS: u32>(dom: DomId, payload: P) -> Result<P> {
+    const { assert!(BUFFERS == 1 || BUFFERS == 2) };
     let mut request = Request { op: P::NUMBER, pad: 0, payload };
     let size = offset_of!(Request<P>, payload) + size_of::<P>();
-    let mut buffer = bindings::xen_dm_op_buf {
+    let first = bindings::xen_dm_op_buf {
         h: core::ptr::from_mut(&mut request).cast(),
         size: size as bindings::xen_ulong_t,
     };
-    // SAFETY: One buffer, which outlives the call and is at least as long as it says; Xen writes
-    // only into the payload, for which any bytes are a value (`Operation`).
-    to_result(unsafe { bindings::shim_dm_op(dom.0, 1, &raw mut buffer) })?;
+    let mut buffers = [first, bindings::xen_dm_op_buf { h: core::ptr::null_mut(), size: 0 }];
+    // SAFETY: At most two buffers, which outlive the call and are at least as long as they say; Xen
+    // writes only into the payload, for which any bytes are a value (`Operation`).
+    to_result(unsafe { bindings::shim_dm_op(dom.0, BUFFERS, buffers.as_mut_ptr()) })?;
     Ok(request.payload)
 }
 
@@ -124,6 +137,21 @@ pub(crate) fn vcpus(dom: DomId) -> Result<u32> {
 /// Creates a server without a buffered ring; it gets the lowest free id.
 pub(crate) fn create_server(dom: DomId) -> Result<IoServerId> {
     dm_op(dom, CreateServer::default()).map(|answer| IoServerId(answer.id))
+}
+
+/// Whether a guest has this server, or why that cannot be told. It changes nothing, and unlike
+/// [`set_server_state`] does not pause the guest.
+pub(crate) fn server_exists(dom: DomId, server: IoServerId) -> Result {
+    let payload = GetServerInfo { id: server.0, flags: NO_GFNS, ..Default::default() };
+    dm_op(dom, payload).map(|_| ())
+}
+
+/// An operation that Xen refuses in whichever way, and changes nothing: it would write more than the
+/// buffer for it takes. Xen first looks whether the domain is dying, which is `ESRCH`; this does not
+/// pause it. x86 alone has the operation.
+pub(crate) fn refused_unless_dying(dom: DomId) -> Error {
+    let payload = TrackDirtyVram { nr: 1, pad: 0, first_pfn: 0 };
+    dm_op_with::<_, 2>(dom, payload).map_or_else(|error| error, |_| EINVAL)
 }
 
 /// Destroys a server.

@@ -6,9 +6,9 @@ use super::{read, Answer, Fields};
 use crate::doorbells::{Counters, Shown, Taken, MAX_DOORBELLS, MAX_HELD, MAX_MISSED};
 use crate::eventfd::EventFd;
 use crate::guest::{Stats, MAX_IRQS};
-use crate::guests::Owner;
 use crate::protocol::irq::{Irq, Line, Trigger};
 use crate::protocol::{DomId, Doorbell, Filter, Kick, Port, Space, Width};
+use crate::taken::{Interface, Owner};
 use kernel::prelude::*;
 use kernel::uaccess::UserPtr;
 
@@ -33,8 +33,8 @@ pub(crate) const ASSIGN_CHANNEL: u32 = kernel::ioctl::_IO(MAGIC, 0x30);
 pub(crate) const DEASSIGN_CHANNEL: u32 = kernel::ioctl::_IO(MAGIC, 0x31);
 
 const ABI: u32 = 1;
-/// Doorbells, irqs, channels, the requests of privcmd, changes of irqs.
-const FEATURES: u64 = 0b1_1111;
+/// Doorbells, irqs, channels, the requests of privcmd, changes of irqs, guests shared with the requests.
+const FEATURES: u64 = 0b11_1111;
 
 const QUERY_SIZE: usize = 32;
 const CREATE_SIZE: usize = 16;
@@ -91,7 +91,7 @@ pub(crate) fn query(arg: UserPtr) -> Result {
 /// What [`CREATE`] asks for.
 pub(crate) struct Create {
     pub(crate) dom: DomId,
-    pub(crate) reserve: bool,
+    pub(crate) interface: Interface,
     gone: i32,
 }
 
@@ -99,12 +99,13 @@ impl Create {
     pub(crate) fn read(arg: UserPtr) -> Result<Self> {
         let known = read::<CREATE_SIZE>(arg)?;
         let mut fields = begin(&known)?;
-        let reserve = match fields.u32()? {
-            0 => false,
-            1 => true,
+        let interface = match fields.u32()? {
+            0 => Interface::Native,
+            1 => Interface::Reserved,
+            2 => Interface::Seed,
             _ => return Err(EINVAL),
         };
-        Ok(Self { dom: guest(&mut fields)?, reserve, gone: fields.i32()? })
+        Ok(Self { dom: guest(&mut fields)?, interface, gone: fields.i32()? })
     }
 
     /// The eventfd that is signalled when the guest dies.

@@ -35,6 +35,8 @@
 #define XEN_EVENTFD_FEATURE_PRIVCMD (1ULL << 3)
 /* XEN_EVENTFD_SET_IRQ, _MASK_IRQ, _UNMASK_IRQ, _IRQ_STATE. */
 #define XEN_EVENTFD_FEATURE_IRQ_CHANGES (1ULL << 4)
+/* XEN_EVENTFD_CREATE_SHARE. */
+#define XEN_EVENTFD_FEATURE_SHARE (1ULL << 5)
 
 /* What this module is. On a control file. */
 struct xen_eventfd_query {
@@ -49,13 +51,25 @@ struct xen_eventfd_query {
 
 /* Only keeps the guest for the caller: it sets no server up, and every assignment is EOPNOTSUPP. */
 #define XEN_EVENTFD_CREATE_RESERVE (1U << 0)
+/*
+ * Shares the guest with those who hold it by the requests of <xen/privcmd.h>, for the interrupts and
+ * channels that these do not have. Any number of such files and of control files with such requests hold
+ * a guest together, whoever comes first; any control file that may serve the guest may ask for one.
+ * Each file assigns, and takes back, its own alone: what was assigned through it ends with it, and the
+ * guest is let go of with the last. max_irqs is for all of them together. Doorbells are assigned by
+ * IOCTL_PRIVCMD_IOEVENTFD: XEN_EVENTFD_ASSIGN, _DEASSIGN and _MISSED are EOPNOTSUPP.
+ */
+#define XEN_EVENTFD_CREATE_SHARE (1U << 1)
 
 /*
  * Takes a guest, sets a doorbell server up in it, and returns a new file descriptor, close-on-exec:
  * the guest's file. On a control file.
  *
- * EBUSY: the guest is somebody's; XEN_EVENTFD_OWNER tells whose. ENODEV: there is no such guest, or
- * it is dying. EOPNOTSUPP: it is a PV guest, or it has more than 128 vCPUs. EPERM: the control file
+ * A guest that is about to be let go of is waited for, until a signal comes; so is xenstore, by every
+ * request but XEN_EVENTFD_QUERY, if it has not started yet.
+ *
+ * EBUSY: another holds the guest, or shares it with others; XEN_EVENTFD_OWNER tells who took it. ENODEV:
+ * there is no such guest, or it is dying. EOPNOTSUPP: it is a PV guest, or it has more than 128 vCPUs. EPERM: the control file
  * is restricted to another guest, or Xen does not let this domain serve it. ENOSPC: all of its ioreq
  * servers are taken. EBADF, EINVAL: `gone` is not open, not an eventfd. EMFILE: too many open files.
  */
@@ -74,7 +88,8 @@ struct xen_eventfd_owner {
 	__u32 size;
 	__u16 dom;
 	__u16 pad;
-	__s32 pid;		/* out: the process that took it, in the caller's namespace; 0: not there */
+	/* out: the process that took it, in the caller's namespace; 0: it is not there, or has ended */
+	__s32 pid;
 	char name[16];		/* out: its name, with a zero at the end */
 };
 

@@ -50,6 +50,15 @@ enum Command {
         /// The guest.
         dom: u16,
     },
+    /// Takes a guest and sends its file over standard input.
+    #[command(hide = true)]
+    Give {
+        /// The guest.
+        dom: u16,
+    },
+    /// Asks for an interrupt line through a guest's file, which is standard input.
+    #[command(hide = true)]
+    Line,
     /// Keeps a guest's file, which comes over standard input, until the other end is closed.
     #[command(hide = true)]
     Hold,
@@ -95,6 +104,14 @@ fn main() -> Result<ExitCode> {
         }
         Command::Own { dom } => {
             tests::own(DomId(dom)).with_context(|| format!("domain {dom}"))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Give { dom } => {
+            tests::give(DomId(dom)).with_context(|| format!("domain {dom}"))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Line => {
+            tests::assign_line()?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Hold => {

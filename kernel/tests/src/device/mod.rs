@@ -12,7 +12,9 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use structs::{Channel, Create, Doorbell, Entry, Irq, Missed, Owner, Query, Stats};
+use structs::{
+    Channel, Create, Doorbell, Entry, Irq, Missed, Owner, PrivcmdIoEventFd, Query, Stats,
+};
 use xen_eventfd::DomId;
 
 pub(crate) const NODE: &str = "/dev/xen/eventfd";
@@ -111,6 +113,10 @@ impl Control {
         open(NODE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map(Self)
     }
 
+    pub(crate) fn number(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
     pub(crate) fn query(&self) -> Result<Query, Errno> {
         let mut bytes = Query::empty();
         ask(self, request::QUERY, &mut bytes)?;
@@ -127,6 +133,11 @@ impl Control {
         let mut bytes = Owner::of(dom);
         ask(self, request::OWNER, &mut bytes)?;
         Ok(Owner::from_bytes(&bytes))
+    }
+
+    /// Assigns a doorbell or takes it back, by the request of privcmd.
+    pub(crate) fn ioeventfd(&self, request: &PrivcmdIoEventFd) -> Result<(), Errno> {
+        ask(self, request::PRIVCMD_IOEVENTFD, &mut request.bytes()).map(drop)
     }
 
     /// Confines the file to one guest, by the request of privcmd.

@@ -119,6 +119,36 @@ impl Create {
     }
 }
 
+/// `struct privcmd_ioeventfd`, for a register block of which `value` is a queue of 4 bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PrivcmdIoEventFd {
+    dom: DomId,
+    base: u64,
+    value: u32,
+    eventfd: i32,
+    deassign: bool,
+}
+
+/// What such a struct's addresses point at: it is readable.
+static KEY: [u64; 8] = [0; 8];
+
+impl PrivcmdIoEventFd {
+    pub(crate) fn of(dom: DomId, base: u64, value: u32, eventfd: &OwnedFd) -> Self {
+        Self { dom, base, value, eventfd: eventfd.as_raw_fd(), deassign: false }
+    }
+
+    /// Taken back.
+    pub(crate) fn undone(self) -> Self {
+        Self { deassign: true, ..self }
+    }
+
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let key = KEY.as_ptr().expose_provenance() as u64;
+        let bytes = Bytes::default().u64(key).u64(key).u64(self.base).u32(4).i32(self.eventfd);
+        bytes.u32(1).u32(self.value).u32(self.deassign.into()).u16(self.dom.0).u16(0).0
+    }
+}
+
 /// `struct xen_eventfd_owner`, as it is answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Owner {

@@ -6,8 +6,9 @@ use super::kernel_log::Told;
 use super::left::{self, Before};
 use super::random::{self, ERRNOS, Random};
 use crate::device::request::{
-    ASSIGN, ASSIGN_CHANNEL, ASSIGN_IRQ, CREATE, CREATE_RESERVE, DEASSIGN, DEASSIGN_CHANNEL,
-    DEASSIGN_IRQ, LOWER, OWNER, PRIVCMD_IOEVENTFD, PRIVCMD_IRQFD, QUERY, RESTRICT,
+    ASSIGN, ASSIGN_CHANNEL, ASSIGN_IRQ, CREATE, CREATE_RESERVE, CREATE_SHARE, DEASSIGN,
+    DEASSIGN_CHANNEL, DEASSIGN_IRQ, LOWER, OWNER, PRIVCMD_IOEVENTFD, PRIVCMD_IRQFD, QUERY,
+    RESTRICT,
 };
 use crate::device::structs::{Channel, Create, Doorbell, Irq, Owner};
 use crate::device::{Control, GuestFile, ask};
@@ -71,7 +72,7 @@ impl Caller<'_> {
         let dom = self.dom(takes.is_some());
         let mut bytes = match request {
             CREATE => {
-                let flags = *self.random.one_of(&[0, 0, CREATE_RESERVE]);
+                let flags = *self.random.one_of(&[0, 0, CREATE_RESERVE, CREATE_SHARE]);
                 let gone = if self.random.once_in(3) { self.eventfd() } else { -1 };
                 Create { flags, dom, gone }.bytes()
             }

@@ -2,6 +2,7 @@
 
 mod access;
 mod arguments;
+mod asked;
 mod callers;
 mod calls;
 mod channels;
@@ -18,11 +19,14 @@ mod node;
 mod ownership;
 mod processes;
 mod random;
+mod shared;
 mod shown;
 mod trace;
+mod waits;
 mod wakeups;
 
-pub(crate) use processes::{hold, own};
+pub(crate) use processes::{give, hold, own};
+pub(crate) use waits::assign_line;
 
 use xen_eventfd_scenarios::Scenario;
 
@@ -88,8 +92,14 @@ tests! {
     ownership::restrict, false, "a control file that is confined touches no other guest";
     ownership::highest_id, false, "the server has the highest id";
     ownership::gone, false, "the end of a guest is told once, and every request then is ENODEV";
+    shared::interrupts_beside, false, "interrupts and channels stand beside doorbells of privcmd's requests";
+    shared::whoever_comes_first, false, "files share a guest in whatever order they come, each with its own";
+    shared::joined_while_left, true, "who joins while the last one leaves is not refused";
+    asked::lives, false, "a guest is neither paused nor given a server to learn if it lives";
+    asked::dead_and_findable, false, "a dead guest that is kept is told, though another's mapping holds it";
     shown::files, false, "fdinfo and debugfs show a guest alike";
     shown::reserved, false, "of a guest that is only kept, who keeps it";
+    shown::owner_ended, false, "an owner that has ended, or is of another namespace, has no number";
     shown::dead, false, "of a dead guest, that it is dead";
     trace::kicks, false, "a tracepoint for each kick and for each interrupt";
     wakeups::none, false, "1,000 kicks wake no process";
@@ -102,6 +112,9 @@ tests! {
     lifecycle::handed_over, true, "a guest's file serves until the last of its processes closes it";
     callers::random, true, "100,000 random calls amid kicks: an errno each, and nothing is left";
     confined::caller, false, "50,000 calls by who is confined to a guest that dies: no other is touched";
+    waits::xenstored_at_the_first, false, "who takes the first guest while xenstore is silent can be killed";
+    waits::xenstored_amid_a_request, false, "who waits for xenstore has no lock, and can be killed";
+    waits::end_of_another, true, "a guest's end is told while a caller is stopped with another's locks";
     module::amid_opens, true, "it goes between two opens, up to 20 times, while a guest is taken amid kicks";
     module::pinned, false, "the module cannot go while a file is open, whoever has it, and goes then";
     kernel_log::clean, true, "the kernel has nothing to complain of";

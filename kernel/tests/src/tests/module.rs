@@ -20,11 +20,11 @@ use xen_eventfd_scenarios::{PATIENCE, Play};
 
 const FILE: &str = "/lib/modules/xen-eventfd.ko";
 
-fn goes() -> Result<bool> {
+pub(super) fn goes() -> Result<bool> {
     Ok(Command::new("rmmod").arg("xen_eventfd").stderr(Stdio::null()).status()?.success())
 }
 
-fn comes() -> Result<()> {
+pub(super) fn comes() -> Result<()> {
     ensure!(Command::new("insmod").arg(FILE).status()?.success(), "it does not come back");
     Ok(())
 }

@@ -24,6 +24,27 @@ impl Process {
     }
 }
 
+impl From<Child> for Process {
+    fn from(child: Child) -> Self {
+        Self(child)
+    }
+}
+
+impl Process {
+    pub(super) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// SIGKILL, without waiting for what comes of it.
+    pub(super) fn signal_kill(&mut self) -> Result<()> {
+        Ok(self.0.kill()?)
+    }
+
+    pub(super) fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.0.try_wait()?.is_some())
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.kill();
@@ -62,6 +83,26 @@ pub(super) fn heir_of(file: impl AsFd) -> Result<Process> {
     let heir = Command::new("sleep").arg("1000").spawn();
     fcntl_setfd(&file, FdFlags::CLOEXEC)?;
     Ok(Process(heir?))
+}
+
+/// Takes a guest in a process of its own, which gives its file away and ends.
+pub(super) fn given_by_one_who_ends(dom: DomId) -> Result<GuestFile> {
+    let (ours, theirs) = Link::pair()?;
+    let mut giver = Command::new("/proc/self/exe")
+        .args(["give", &dom.0.to_string()])
+        .stdin(Stdio::from(theirs.into_fd()))
+        .spawn()?;
+    let (_, fds) = ours.receive::<()>(PATIENCE)?.context("the giver is gone")?;
+    let fd = fds.into_iter().next().context("nothing came along")?;
+    ensure!(giver.wait()?.success());
+    Ok(GuestFile::from_fd(fd))
+}
+
+/// What that process does.
+pub(crate) fn give(dom: DomId) -> Result<()> {
+    let link = Link::from_fd(std::io::stdin().as_fd().try_clone_to_owned()?);
+    link.send(&(), &[GuestFile::of(dom)?.as_fd()])?;
+    Ok(())
 }
 
 /// Sends a guest's file to a new process, which keeps it until the link is closed.

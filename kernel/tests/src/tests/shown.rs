@@ -1,13 +1,16 @@
 //! What fdinfo and debugfs show of a guest.
 
 use super::common::{DOORBELL, IDLE, until};
+use super::processes::given_by_one_who_ends;
 use crate::device::request::{ANY, CREATE_RESERVE, WIDTH};
 use crate::device::structs::{Channel, Create, Doorbell, Irq};
 use crate::device::{Control, GuestFile};
 use anyhow::{Context, Result, ensure};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::process::Command;
 use xen_eventfd::DomId;
 use xen_eventfd_scenarios::Play;
 use xen_eventfd_scenarios::play::{await_count, new_eventfd, signal};
@@ -118,6 +121,33 @@ pub(super) fn reserved(play: &mut Play<'_>) -> Result<()> {
     ensure!(from_file == wanted && from_debugfs == wanted, "{from_file}{from_debugfs}");
     drop(file);
     ensure!(!shown.exists(), "{} is still there", shown.display());
+    Ok(())
+}
+
+pub(super) fn owner_ended(play: &mut Play<'_>) -> Result<()> {
+    let guest = play.guest(IDLE)?;
+    let shown_to_others = |file: &GuestFile| -> Result<String> {
+        let reader = Command::new("unshare")
+            .args(["--pid", "--fork", "cat", "/proc/self/fdinfo/0"])
+            .stdin(file.as_fd().try_clone_to_owned()?)
+            .output()?;
+        ensure!(reader.status.success(), "{}", String::from_utf8_lossy(&reader.stderr));
+        Ok(String::from_utf8(reader.stdout)?)
+    };
+    let name = std::fs::read_to_string("/proc/self/comm")?;
+    let name = name.trim();
+    {
+        let file = GuestFile::of(guest.dom())?;
+        ensure!(fdinfo(&file)?.contains(&owner()?));
+        let text = shown_to_others(&file)?;
+        ensure!(text.contains(&format!("owner:\t0 {name}\nserver:")), "{text}");
+    }
+    let file = given_by_one_who_ends(guest.dom())?;
+    for text in [fdinfo(&file)?, shown_to_others(&file)?] {
+        let ended = "\nowner-state:\tended\n";
+        ensure!(text.contains("owner:\t0 ") && text.contains(ended), "{text}");
+    }
+    ensure!(Control::open()?.owner(guest.dom())?.pid == 0, "who has ended is not told");
     Ok(())
 }
 

@@ -1,0 +1,87 @@
+//! What the module asks of Xen to learn whether its guests live: nothing that would pause one, or
+//! make an ioreq server.
+
+use super::common::{IDLE, until};
+use super::shown::mounted;
+use crate::device::request::CREATE_RESERVE;
+use crate::device::structs::Create;
+use crate::device::{Control, GuestFile};
+use anyhow::{Context, Result, ensure};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use xen_eventfd::DomId;
+use xen_eventfd_scenarios::Play;
+use xen_eventfd_scenarios::play::{await_count, new_eventfd};
+
+const TRACING: &str = "/sys/kernel/tracing";
+const EVENT: &str = "events/kprobes/asked";
+/// `XEN_DMOP_get_ioreq_server_info`, and `XEN_DMOP_track_dirty_vram` with no room for its answer.
+const HARMLESS: [u32; 2] = [2, 7];
+
+/// A probe on each device model operation of the module, for as long as this.
+struct Probe;
+
+impl Probe {
+    fn set() -> Result<Self> {
+        fs::write(format!("{TRACING}/trace"), "")?;
+        // The function's arguments: a domain, and a list of buffers of which the first begins with the
+        // operation's number.
+        let probe = "p:kprobes/asked xen_eventfd:shim_dm_op dom=%di:u16 op=+0(+0(%dx)):u32\n";
+        let mut probes =
+            fs::OpenOptions::new().append(true).open(format!("{TRACING}/kprobe_events"))?;
+        probes.write_all(probe.as_bytes()).context("a probe")?;
+        fs::write(format!("{TRACING}/{EVENT}/enable"), "1")?;
+        Ok(Self)
+    }
+
+    /// What was asked about a domain so far.
+    fn asked(&self, dom: DomId) -> Result<BTreeSet<u32>> {
+        let text = fs::read_to_string(format!("{TRACING}/trace"))?;
+        let about = format!(" dom={} op=", dom.0);
+        let numbers =
+            text.lines().filter_map(|line| line.split_once(&about)?.1.trim().parse().ok());
+        Ok(numbers.collect())
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        let _ = fs::write(format!("{TRACING}/{EVENT}/enable"), "0");
+        let _ = fs::write(format!("{TRACING}/kprobe_events"), "");
+    }
+}
+
+pub(super) fn lives(play: &mut Play<'_>) -> Result<()> {
+    mounted("tracefs", TRACING)?;
+    let (served, kept) = (play.guest(IDLE)?, play.guest(IDLE)?);
+    let mut doomed = play.guest(IDLE)?;
+    let control = Control::open()?;
+    let file = GuestFile::of(served.dom())?;
+    let keeps = Create { flags: CREATE_RESERVE, ..Create::of(kept.dom()) };
+    let keeping = control.create(&keeps)?;
+    let probe = Probe::set()?;
+    doomed.destroy()?;
+    for guest in [&served, &kept] {
+        until("it is asked about", || Ok(!probe.asked(guest.dom())?.is_empty()))?;
+        let asked = probe.asked(guest.dom())?;
+        ensure!(asked.iter().all(|op| HARMLESS.contains(op)), "{asked:?} of a guest that lives");
+    }
+    file.stats()?;
+    drop((file, keeping));
+    Ok(())
+}
+
+pub(super) fn dead_and_findable(play: &mut Play<'_>) -> Result<()> {
+    let (mut kept, gone) = (play.guest(IDLE)?, new_eventfd()?);
+    let host = play.stage().host();
+    // As another engine has it: its mapping keeps the dead guest findable.
+    let server = host.create_server(kept.dom())?;
+    let page = host.map_page(kept.dom(), server)?;
+    let keeps = Create { flags: CREATE_RESERVE, ..Create::of(kept.dom()).tell(&gone) };
+    let keeping = Control::open()?.create(&keeps)?;
+    kept.destroy()?;
+    ensure!(await_count(&gone, 1)? == 1);
+    drop((page, keeping));
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! A guest that several files hold together: those with requests of privcmd, and guests' files that
+//! were asked for to share it.
+
+use super::common::{BASE, DOORBELL, IDLE, refused};
+use super::left::Before;
+use crate::device::request::CREATE_SHARE;
+use crate::device::structs::{Channel, Create, Doorbell, Irq, PrivcmdIoEventFd};
+use crate::device::{Control, GuestFile};
+use anyhow::{Result, anyhow, ensure};
+use rustix::io::Errno;
+use std::thread;
+use xen_eventfd::DomId;
+use xen_eventfd_scenarios::Play;
+use xen_eventfd_scenarios::play::{await_count, new_eventfd, signal, taken};
+
+fn shared(control: &Control, dom: DomId) -> Result<GuestFile, Errno> {
+    control.create(&Create { flags: CREATE_SHARE, ..Create::of(dom) })
+}
+
+pub(super) fn interrupts_beside(play: &mut Play<'_>) -> Result<()> {
+    let mut guest = play.guest(&format!(
+        "listen evtchn call; say ready; wait call; write mmio:{DOORBELL:#x} 4 1; send call 1; say sent"
+    ))?;
+    let before = Before::look(play, guest.dom())?;
+    let (control, second) = (Control::open()?, Control::open()?);
+    let (kick, call, heard) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
+    let bell = PrivcmdIoEventFd::of(guest.dom(), BASE, 1, &kick);
+    control.ioeventfd(&bell)?;
+    refused(
+        control.create(&Create::of(guest.dom())),
+        Errno::BUSY,
+        "all of a guest that is shared",
+    )?;
+    // Any file that may serve the guest: the first one, and another.
+    let (calls, channels) = (shared(&control, guest.dom())?, shared(&second, guest.dom())?);
+    guest.start()?;
+    let port = guest.port("call")?;
+    let (irq, channel) = (Irq::channel(port, &call), Channel::new(port, &heard));
+    calls.assign_irq(&irq)?;
+    channels.assign_channel(&channel)?;
+    // To each his own.
+    refused(channels.deassign_irq(&irq), Errno::NOENT, "another file's interrupt")?;
+    refused(channels.irq_stats(&irq), Errno::NOENT, "another file's interrupt")?;
+    refused(calls.deassign_channel(&channel), Errno::NOENT, "another file's channel")?;
+    refused(channels.assign_irq(&irq), Errno::BUSY, "an eventfd that raises one")?;
+    refused(calls.assign_channel(&channel), Errno::BUSY, "a channel that has an eventfd")?;
+    let doorbell = Doorbell::value(DOORBELL, 4, 9, &kick);
+    refused(calls.assign(&doorbell), Errno::OPNOTSUPP, "a doorbell")?;
+    refused(calls.deassign(&doorbell), Errno::OPNOTSUPP, "a doorbell's end")?;
+    guest.said(0, "ready")?;
+    taken(&heard)?;
+    signal(&call)?;
+    guest.said(0, "sent")?;
+    await_count(&kick, 1)?;
+    await_count(&heard, 1)?;
+    // What was assigned through a file ends with it; the others' stays.
+    drop(calls);
+    signal(&call)?;
+    ensure!(taken(&call)? == 1, "the eventfd counts again");
+    ensure!(channels.stats()?.doorbells == 1);
+    control.ioeventfd(&bell.undone())?;
+    ensure!(channels.stats()?.doorbells == 0, "a file still holds the guest");
+    refused(GuestFile::of(guest.dom()), Errno::BUSY, "what a file shares")?;
+    drop(channels);
+    before.nothing_is_left(play)?;
+    GuestFile::of(guest.dom())?;
+    Ok(())
+}
+
+pub(super) fn whoever_comes_first(play: &mut Play<'_>) -> Result<()> {
+    let (mut guest, other) = (play.guest(IDLE)?, play.guest(IDLE)?);
+    let (control, gone, others) = (Control::open()?, new_eventfd()?, new_eventfd()?);
+    let kick = new_eventfd()?;
+    let bell = PrivcmdIoEventFd::of(guest.dom(), BASE, 1, &kick);
+    let share = |gone| Create { flags: CREATE_SHARE, ..Create::of(guest.dom()).tell(gone) };
+    let first = control.create(&share(&gone))?;
+    control.ioeventfd(&bell)?;
+    let second = control.create(&share(&others))?;
+    // Confined files share what they may serve, and nothing else.
+    let confined = Control::open()?;
+    confined.restrict(other.dom())?;
+    refused(shared(&confined, guest.dom()), Errno::PERM, "another's guest")?;
+    drop(shared(&confined, other.dom())?);
+    // What is not to be shared is not.
+    let file = GuestFile::of(other.dom())?;
+    refused(shared(&control, other.dom()), Errno::BUSY, "a guest that is all one file's")?;
+    drop(file);
+    guest.destroy()?;
+    ensure!(await_count(&gone, 1)? == 1 && await_count(&others, 1)? == 1, "each is told once");
+    play.no_zombies()?;
+    for file in [first, second] {
+        refused(file.stats(), Errno::NODEV, "a dead guest")?;
+    }
+    ensure!(taken(&gone)? == 0 && taken(&others)? == 0, "told at the end");
+    Ok(())
+}
+
+pub(super) fn joined_while_left(play: &mut Play<'_>) -> Result<()> {
+    const ROUNDS: u32 = 150;
+    let guest = play.guest(IDLE)?;
+    let before = Before::look(play, guest.dom())?;
+    let dom = guest.dom();
+    let comes_and_goes = |value: u32| -> Result<()> {
+        let (control, kick) = (Control::open()?, new_eventfd()?);
+        let bell = PrivcmdIoEventFd::of(dom, BASE, value, &kick);
+        for _ in 0..ROUNDS {
+            control.ioeventfd(&bell)?;
+            control.ioeventfd(&bell.undone())?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| -> Result<()> {
+        let all: Vec<_> = (0..3).map(|value| scope.spawn(move || comes_and_goes(value))).collect();
+        for one in all {
+            one.join().map_err(|_| anyhow!("it panicked"))??;
+        }
+        Ok(())
+    })?;
+    before.nothing_is_left(play)
+}

@@ -1,0 +1,267 @@
+//! Who waits for whom: the end of a guest for nobody on another one, and nobody for xenstore in a way
+//! that a signal does not end.
+
+use super::common::{DOORBELL, IDLE, until};
+use super::module::{comes, goes};
+use super::processes::Process;
+use crate::device::structs::{Create, Doorbell, Irq};
+use crate::device::{Control, GuestFile};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process, setpriority_process};
+use rustix::thread::{CpuSet, gettid, sched_getaffinity, sched_setaffinity};
+use std::fs;
+use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+use xen_eventfd_scenarios::play::{new_eventfd, readable};
+use xen_eventfd_scenarios::{PATIENCE, Play};
+
+/// A line for which xenstore has to be asked.
+const LINE: u32 = 4;
+
+/// xenstored stands still for as long as this, or until all patience is at an end.
+struct Silence {
+    xenstored: Pid,
+    over: Option<Sender<()>>,
+    watchdog: Option<JoinHandle<bool>>,
+}
+
+impl Silence {
+    fn begin() -> Result<Self> {
+        let pid = fs::read_to_string("/run/xen/xenstored.pid")?.trim().parse()?;
+        let xenstored = Pid::from_raw(pid).context("a process")?;
+        kill_process(xenstored, Signal::STOP)?;
+        let (over, ended) = channel();
+        let watchdog = thread::spawn(move || {
+            let in_time = ended.recv_timeout(PATIENCE).is_ok();
+            let _ = kill_process(xenstored, Signal::CONT);
+            in_time
+        });
+        let silence = Self { xenstored, over: Some(over), watchdog: Some(watchdog) };
+        until("xenstored stands still", || Ok(silence.is_kept()?))?;
+        Ok(silence)
+    }
+
+    fn is_kept(&self) -> Result<bool> {
+        Ok(state(&format!("/proc/{}", self.xenstored.as_raw_nonzero()))? == 'T')
+    }
+
+    /// Whether it lasted until now.
+    fn end(mut self) -> Result<()> {
+        self.over.take().map(|over| over.send(()).ok());
+        let in_time = self.watchdog.take().and_then(|watchdog| watchdog.join().ok());
+        ensure!(in_time == Some(true), "somebody waited for xenstored");
+        Ok(())
+    }
+}
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        self.over.take().map(|over| over.send(()).ok());
+        let _ = kill_process(self.xenstored, Signal::CONT);
+    }
+}
+
+/// The state of a process or a thread, as `ps` has it.
+fn state(folder: &str) -> Result<char> {
+    let stat = fs::read_to_string(format!("{folder}/stat"))?;
+    let rest = stat.rsplit_once(") ").context("a state")?.1;
+    rest.chars().next().context("a state")
+}
+
+/// Waits until a process waits in the module.
+fn waits_in_the_module(process: &Process) -> Result<()> {
+    let stack = format!("/proc/{}/stack", process.id());
+    until("it waits in the module", || Ok(fs::read_to_string(&stack)?.contains("[xen_eventfd]")))
+}
+
+/// SIGKILL, which is to end it, whatever it waits for.
+fn dies(mut process: Process) -> Result<()> {
+    process.signal_kill()?;
+    until("SIGKILL ends it", || process.has_ended())
+}
+
+pub(super) fn xenstored_at_the_first(play: &mut Play<'_>) -> Result<()> {
+    let guest = play.guest(IDLE)?;
+    ensure!(goes()?, "the module does not go");
+    let silence = Silence::begin()?;
+    comes()?;
+    let owner = Command::new("/proc/self/exe")
+        .args(["own", &guest.dom().0.to_string()])
+        .stdout(Stdio::null())
+        .spawn()?;
+    let owner = Process::from(owner);
+    waits_in_the_module(&owner)?;
+    dies(owner)?;
+    // To open the node and to ask what it is needs no word of xenstore's.
+    let control = Control::open()?;
+    control.query()?;
+    let shown = fs::read_to_string(format!("/proc/self/fdinfo/{}", control.number()))?;
+    ensure!(shown.contains("confined:\tunknown\n"), "{shown}");
+    silence.end()?;
+    control.create(&Create::of(guest.dom()))?.stats()?;
+    Ok(())
+}
+
+pub(super) fn xenstored_amid_a_request(play: &mut Play<'_>) -> Result<()> {
+    let guest = play.guest(IDLE)?;
+    let (file, kick) = (GuestFile::of(guest.dom())?, new_eventfd()?);
+    let silence = Silence::begin()?;
+    let caller = Command::new("/proc/self/exe")
+        .arg("line")
+        .stdin(Stdio::from(file.as_fd().try_clone_to_owned()?))
+        .spawn()?;
+    let caller = Process::from(caller);
+    waits_in_the_module(&caller)?;
+    // It has no lock meanwhile.
+    file.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
+    ensure!(file.stats()?.doorbells == 1);
+    dies(caller)?;
+    silence.end()?;
+    file.stats()?;
+    Ok(())
+}
+
+/// What the caller does: it asks for a line, through the guest's file that is its standard input.
+pub(crate) fn assign_line() -> Result<()> {
+    let file = GuestFile::from_fd(std::io::stdin().as_fd().try_clone_to_owned()?);
+    let call = new_eventfd()?;
+    let _ = file.assign_irq(&Irq::isa(LINE, &call));
+    Ok(())
+}
+
+/// Runs this thread on one CPU alone, and as nice as that.
+fn settle(cpu: usize, nice: i32) -> Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu);
+    sched_setaffinity(None, &cpus)?;
+    setpriority_process(Some(gettid()), nice)?;
+    Ok(())
+}
+
+/// A caller that changes one guest all the time, on a CPU of which it gets next to nothing once others
+/// want it; so it is often stopped with all the guest's locks in its hands.
+struct Caller<'a> {
+    file: &'a GuestFile,
+    calls: AtomicU64,
+    crowd: AtomicBool,
+    over: AtomicBool,
+}
+
+impl Caller<'_> {
+    fn call(&self) -> Result<()> {
+        settle(1, 19)?;
+        let kick = new_eventfd()?;
+        let doorbell = Doorbell::value(DOORBELL, 4, 0, &kick);
+        while !self.over.load(Ordering::Relaxed) {
+            self.file.assign(&doorbell)?;
+            self.calls.fetch_add(1, Ordering::SeqCst);
+            self.file.deassign(&doorbell)?;
+            self.calls.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    fn crowd(&self) -> Result<()> {
+        settle(1, -20)?;
+        while !self.over.load(Ordering::Relaxed) {
+            if self.crowd.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            } else {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        Ok(())
+    }
+
+    fn calls(&self) -> u64 {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    /// Has the crowd come until the caller is stopped with the guest's lock in its hands, which is so
+    /// once `other` waits for it. How often it had called until then.
+    fn stopped<'scope>(&'scope self, scope: &'scope thread::Scope<'scope, '_>) -> Result<u64> {
+        for _ in 0..200 {
+            self.crowd.store(false, Ordering::SeqCst);
+            let before = self.calls();
+            until("it calls", || Ok(self.calls() > before + 1))?;
+            self.crowd.store(true, Ordering::SeqCst);
+            thread::sleep(Duration::from_millis(5));
+            let (told, heard) = channel();
+            let other = scope.spawn(move || {
+                told.send(gettid()).ok();
+                self.file.stats().is_ok()
+            });
+            let other_is = format!("/proc/self/task/{}", heard.recv()?.as_raw_nonzero());
+            while !other.is_finished() {
+                if state(&other_is).is_ok_and(|state| state == 'D') {
+                    return Ok(self.calls());
+                }
+            }
+        }
+        bail!("the caller is never stopped with a lock")
+    }
+}
+
+/// What xenstore's watches run in, as the kernel shows where it is.
+fn xenwatch() -> Result<String> {
+    for process in fs::read_dir("/proc")? {
+        let folder = process?.path();
+        if fs::read_to_string(folder.join("comm")).is_ok_and(|comm| comm.trim() == "xenwatch") {
+            return Ok(fs::read_to_string(folder.join("stack"))?);
+        }
+    }
+    bail!("there is no xenwatch")
+}
+
+pub(super) fn end_of_another(play: &mut Play<'_>) -> Result<()> {
+    if thread::available_parallelism()?.get() < 2 {
+        println!("on one CPU nobody could be stopped beside others");
+        return Ok(());
+    }
+    let (guest, control) = (play.guest(IDLE)?, Control::open()?);
+    let file = control.create(&Create::of(guest.dom()))?;
+    let off = || AtomicBool::new(false);
+    let caller = Caller { file: &file, calls: AtomicU64::new(0), crowd: off(), over: off() };
+    let before = sched_getaffinity(None)?;
+    let told = thread::scope(|scope| {
+        let calls = scope.spawn(|| caller.call());
+        for _ in 0..4 {
+            scope.spawn(|| caller.crowd());
+        }
+        let destroys = || -> Result<()> {
+            // Not where the crowd is, and neither is what is started from here.
+            settle(0, 0)?;
+            for _ in 0..5 {
+                let (mut doomed, gone) = (play.guest(IDLE)?, new_eventfd()?);
+                let doomeds = control.create(&Create::of(doomed.dom()).tell(&gone))?;
+                let stopped = caller.stopped(scope)?;
+                doomed.destroy()?;
+                let told = readable(&gone, PATIENCE / 4)?;
+                let went_on = caller.calls() != stopped;
+                let watches = xenwatch()?;
+                caller.crowd.store(false, Ordering::SeqCst);
+                drop(doomeds);
+                ensure!(
+                    told,
+                    "its end waits for a caller on another guest; xenwatch is in\n{watches}"
+                );
+                ensure!(!watches.contains("[xen_eventfd]"), "xenwatch is in\n{watches}");
+                if !went_on {
+                    return Ok(());
+                }
+            }
+            bail!("the caller was never stopped for long enough")
+        };
+        let told = destroys();
+        caller.crowd.store(false, Ordering::SeqCst);
+        caller.over.store(true, Ordering::SeqCst);
+        let called = calls.join().map_err(|_| anyhow!("the caller panicked"))?;
+        told.and(called)
+    });
+    sched_setaffinity(None, &before)?;
+    told
+}
