@@ -197,6 +197,18 @@ impl World {
     }
 
     /// Ends a domain (`domain_kill`): servers, event channels, and all but the zombie.
+    pub(crate) fn soft_reset(&mut self, dom: DomId) -> bool {
+        let Some(domain) = self.domains.get_mut(&dom).filter(|d| d.life != Life::Zombie) else {
+            return false;
+        };
+        domain.servers = Default::default();
+        let ports = core::mem::take(&mut domain.ports);
+        for port in ports.into_keys() {
+            self.forget_remote(dom, Port(port));
+        }
+        true
+    }
+
     pub(crate) fn destroy(&mut self, dom: DomId) -> bool {
         let Some(domain) = self.domains.get_mut(&dom).filter(|d| d.life != Life::Zombie) else {
             return false;

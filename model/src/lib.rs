@@ -129,6 +129,13 @@ impl Model {
         self.shared.lock().destroy(dom)
     }
 
+    /// Resets a guest as `XEN_DOMCTL_soft_reset` does (`kexec` in a guest): it keeps its number and its
+    /// memory and loses its servers and event channels, and xenstore tells nobody. No vCPU of it waits:
+    /// it has shut down before. `false`: there is no such guest, or it is a zombie.
+    pub fn soft_reset(&self, dom: DomId) -> bool {
+        self.shared.lock().soft_reset(dom)
+    }
+
     /// Crashes a guest: its vCPUs stop, all else stays until somebody destroys it.
     pub fn crash(&self, dom: DomId, why: &str) {
         let mut world = self.shared.lock();

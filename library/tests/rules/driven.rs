@@ -124,6 +124,19 @@ fn a_guest_that_dies_is_noticed_in_a_turn() {
 }
 
 #[test]
+fn a_guest_that_is_reset_is_gone() {
+    let bench = Bench::new();
+    let (_xen, mut driver, guest) = driven(&bench);
+    settle(&mut driver);
+    assert!(bench.model.soft_reset(bench.dom));
+    until("its reset is noticed", || {
+        settle(&mut driver);
+        !guest.is_served()
+    });
+    until_readable(guest.gone(), "whoever watches is told");
+}
+
+#[test]
 fn a_host_that_fails_is_an_error_of_the_turn_and_lets_go_of_the_guests() {
     let bench = Bench::new();
     let (xen, mut driver, guest) = driven(&bench);

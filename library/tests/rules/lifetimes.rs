@@ -118,6 +118,22 @@ fn a_watch_that_breaks_is_set_up_again() {
     bench.assert_let_go();
 }
 
+/// Its number stays, xenstore does not tell, and the watch is in order.
+#[test]
+fn a_guest_that_is_reset_is_gone_and_can_be_taken_again() {
+    let bench = Bench::new();
+    let guest = bench.attach();
+    let queue = event();
+    let registered = guest.register_ioevent(&queue, &AT, 1_u32).unwrap();
+    bench.kick(0, 1);
+    assert!(bench.model.soft_reset(bench.dom));
+    until_readable(guest.gone(), "the reset is noticed");
+    assert!(!guest.is_served());
+    drop((registered, guest));
+    bench.assert_let_go();
+    bench.assert_usable();
+}
+
 /// As when xenstored is started again: for a while there is nobody to set a watch with.
 #[test]
 fn a_watch_that_cannot_be_set_up_at_once_is_tried_again() {

@@ -2,8 +2,9 @@
 //!
 //! All that can wake the engine is in one epoll set, whose descriptor the caller watches. A turn takes
 //! what is ready and waits for nothing: events by [`EventChannels::pending`], eventfds as the thread
-//! for interrupts does, and news of domains that went. xenstore is asked only when the engine starts;
-//! if its watch breaks, Xen is asked about the guests once a second.
+//! for interrupts does, and news of domains that went. xenstore is asked only when the engine starts.
+//! Xen is asked about the guests every other second, as xenstore does not tell of one that is reset, and
+//! once a second if the watch breaks.
 //!
 //! [`EventChannels::pending`]: xen_eventfd_host::EventChannels::pending
 
@@ -24,8 +25,9 @@ const TICK: u64 = 4;
 const _: () = assert!(TICK < FIRST_SERIAL);
 /// How many descriptors one turn looks at. Those that stay ready are the first of the next turn.
 const DESCRIPTORS: usize = 64;
-/// How often Xen is asked about the guests without a watch.
+/// How often Xen is asked about the guests without a watch, and beside one.
 const TICK_SECONDS: i64 = 1;
+const TICK_SECONDS_BESIDE_WATCH: i64 = 2;
 
 /// What one turn did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -63,8 +65,11 @@ impl Driven {
         };
         let driven = Self { shared, releases, tick, ports: Vec::new() };
         match &driven.releases {
-            Some(releases) => driven.shared.listen(releases.fd(), RELEASES)?,
-            None => driven.ask_now_and_then()?,
+            Some(releases) => {
+                driven.shared.listen(releases.fd(), RELEASES)?;
+                driven.ask_every(TICK_SECONDS_BESIDE_WATCH)?;
+            }
+            None => driven.ask_every(TICK_SECONDS)?,
         }
         Ok(driven)
     }
@@ -122,15 +127,15 @@ impl Driven {
                 tracing::warn!(%error, "the watch on xenstore broke; Xen is asked once a second");
                 shared.ignore(releases.fd());
                 self.releases = None;
-                self.ask_now_and_then()?;
+                self.ask_every(TICK_SECONDS)?;
             }
         }
         shared.bury_the_dead();
         Ok(())
     }
 
-    fn ask_now_and_then(&self) -> xen_eventfd_host::Result<()> {
-        let period = rustix::event::Timespec { tv_sec: TICK_SECONDS, tv_nsec: 0 };
+    fn ask_every(&self, seconds: i64) -> xen_eventfd_host::Result<()> {
+        let period = rustix::event::Timespec { tv_sec: seconds, tv_nsec: 0 };
         let timer = Itimerspec { it_interval: period, it_value: period };
         timerfd_settime(&self.tick, TimerfdTimerFlags::empty(), &timer)
             .map(drop)

@@ -6,7 +6,9 @@
 //! everything else goes on.
 //!
 //! If xenstored goes, the watch is set again as soon as there is a daemon to set it with. As long as
-//! there is no watch, Xen itself is asked about the guests, which costs a hypercall for each.
+//! there is no watch, Xen itself is asked about the guests, which costs a hypercall for each. That is
+//! done beside a watch too, less often: a guest that is reset (Xen's soft reset) keeps its number and
+//! loses its ioreq servers, and xenstore tells nobody.
 
 use super::Shared;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -16,6 +18,8 @@ use xen_eventfd_host::{Call, HostError, Releases};
 
 /// How long after a failure the watch is set again, and how often Xen is asked without one.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How often Xen is asked beside a watch.
+const PAUSE_BESIDE_WATCH: Duration = Duration::from_secs(2);
 
 /// What is known of domains that go.
 #[derive(Debug)]
@@ -65,7 +69,8 @@ impl Watch {
         let polled = match self {
             Self::Set(releases) => {
                 let releases = releases.fd();
-                poll(&mut [stop, PollFd::new(&releases, PollFlags::IN)], None)
+                let pause = Timespec::try_from(PAUSE_BESIDE_WATCH).unwrap_or_default();
+                poll(&mut [stop, PollFd::new(&releases, PollFlags::IN)], Some(&pause))
             }
             Self::Broken | Self::Absent => {
                 let pause = Timespec::try_from(PAUSE).unwrap_or_default();
@@ -106,6 +111,6 @@ enum Event {
     Stop,
     /// The watch has something to say.
     News,
-    /// There is no watch, and it is time to ask Xen.
+    /// It is time to ask Xen.
     Pause,
 }
