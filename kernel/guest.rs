@@ -187,9 +187,18 @@ impl Guest {
         self.board.lock().page = Some(page);
     }
 
-    /// Takes the page away from the handlers: when this returns, none serves a slot.
-    pub(crate) fn take_page(&self) -> Option<IoreqPage> {
-        self.board.lock().page.take()
+    /// Takes the page away from the handlers: when this returns, none serves a slot. The kicks that
+    /// came so far are delivered, unless the guest is dead.
+    pub(crate) fn take_page(&self, dead: bool) -> Option<IoreqPage> {
+        let mut board = self.board.lock();
+        let Board { page, doorbells } = &mut *board;
+        let page = page.take()?;
+        if !dead {
+            for (vcpu, slot) in page.slots().iter().enumerate() {
+                slot.serve(|request| doorbells.act(self.dom, vcpu, request));
+            }
+        }
+        Some(page)
     }
 
     /// The guest's port of a vCPU, as Xen wrote it into the slot when the server was enabled.

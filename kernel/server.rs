@@ -164,7 +164,7 @@ impl Server {
         // This pauses the domain: afterwards nothing new is on its way.
         let disabled = xen::set_server_state(dom, self.id, false).map_err(dead_or);
         // No handler runs then, and without a page none serves.
-        let page = guest.take_page();
+        let page = guest.take_page(disabled == Err(ENODEV));
         if let Some(page) = &page {
             for slot in page.slots() {
                 slot.sweep();

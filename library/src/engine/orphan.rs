@@ -5,12 +5,12 @@
 //! taken for an orphan only if its guest, its page, its ports and their bindings are all as the
 //! record says.
 
-use super::userspace::server::give_back;
+use super::userspace::server::{Server, give_back};
 use crate::Result;
 use crate::run_dir::{Record, RunDir, ServerRecord};
 use std::time::Duration;
 use xen_eventfd_core::{DomId, IoServerId, Port, Request};
-use xen_eventfd_host::{Binding, Errno, Host, IoreqPage};
+use xen_eventfd_host::{Binding, Host, IoreqPage};
 
 /// What became of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,39 +131,22 @@ fn sweep(
 ) -> Result<usize> {
     let (dom, id) = (record.dom(), IoServerId(server.id));
     let events = host.event_channels()?;
-    alive(host.set_server_state(dom, id, false))?;
+    let disabled = host.set_server_state(dom, id, false);
+    if Server::is_gone(&disabled) {
+        return Ok(0);
+    }
+    // The kicks of a server that goes on are not put down while they come.
+    disabled?;
     let slots = page.slots().iter().take(server.ports.len());
-    let kicks = slots.clone().filter_map(|slot| match slot.waiting() {
-        Some(Request::Kick(kick)) => Some(kick),
-        _ => None,
-    });
-    let kicks: Vec<_> = kicks.collect();
+    let kicks: Vec<_> = slots
+        .filter_map(|slot| match slot.waiting() {
+            Some(Request::Kick(kick)) => Some(kick),
+            _ => None,
+        })
+        .collect();
     // Before they are answered: if we are killed as well, nobody else knows of them.
     record.hold(kicks.iter().copied());
     run_dir.write(record)?;
-    slots.for_each(|slot| _ = slot.sweep());
-    let mut woken = Ok(());
-    for port in &server.ports {
-        let rung = match events.bind(dom, Port(*port)) {
-            Ok(bound) => {
-                let rung = events.notify(bound);
-                events.unbind(bound).and(rung)
-            }
-            Err(error) if matches!(error.errno, Errno::SRCH | Errno::NOENT) => Ok(()),
-            Err(error) => Err(error),
-        };
-        woken = woken.and(alive(rung));
-    }
-    woken?;
-    drop(page);
-    alive(host.destroy_server(dom, id))?;
+    Server::orphan(server, page).tear_down(Ok(()), host, &*events, dom)?;
     Ok(kicks.len())
-}
-
-/// What failed, if not by the guest's death.
-fn alive(result: xen_eventfd_host::Result<()>) -> xen_eventfd_host::Result<()> {
-    match result {
-        Err(error) if error.is_gone() => Ok(()),
-        other => other,
-    }
 }

@@ -15,3 +15,4 @@ mod random;
 mod refusals;
 mod run_dir;
 mod steps;
+mod teardown;

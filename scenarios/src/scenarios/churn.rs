@@ -115,3 +115,40 @@ pub(super) fn hand_over(play: &mut Play<'_>) -> Result<()> {
     play.note("queue", "every kick answered by one of them");
     vmm.stop()
 }
+
+/// A guest changes hands: the engine takes it, and lets go of it with the doorbell registered and kicks in
+/// flight. Every kick is the engine's, also one that waited when it let go, or the VMM's.
+pub(super) fn close_under_load(play: &mut Play<'_>) -> Result<()> {
+    let mut guest = play.guest(&format!(
+        "listen msi 0x41 stop; meet; until stop; write mmio:{DOORBELL:#x} 4 0; end | \
+         listen msi 0x42 halt; meet; until halt; write mmio:{DOORBELL:#x} 4 0; end"
+    ))?;
+    let vmm = play.vmm(guest.dom(), &[(Place::Mmio, BASE, 0x200)])?;
+    let xen = play.xen()?;
+    let kick = new_eventfd()?;
+    let mut count = 0;
+    guest.start()?;
+    for _ in 0..ROUNDS / 4 {
+        let ours = xen.guest(guest.dom())?;
+        ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?.keep();
+        count += await_count(&kick, 3)?;
+        ours.close()?;
+        count += taken(&kick)?;
+        let before = vmm.seen()?.writes_to(DOORBELL);
+        while vmm.seen()?.writes_to(DOORBELL) == before {}
+        ensure!(taken(&kick)? == 0, "signalled after close returned");
+    }
+    let ours = xen.guest(guest.dom())?;
+    for irq in [msi(0, 0x41), msi(1, 0x42)] {
+        let stop = new_eventfd()?;
+        signal(&stop)?;
+        ours.register_irqfd(&stop, irq)?.keep();
+    }
+    guest.finish()?;
+    guest.tell(play);
+    let (rounds, by_vmm) =
+        (guest.rounds("stop") + guest.rounds("halt"), vmm.seen()?.writes_to(DOORBELL));
+    ensure!(count + by_vmm == rounds, "{rounds} kicks, {count} delivered, {by_vmm} by the VMM");
+    play.note("queue", "every kick delivered or the VMM's");
+    vmm.stop()
+}

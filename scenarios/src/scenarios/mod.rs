@@ -56,6 +56,7 @@ scenarios! {
     churn::assign_under_load, true, "nothing is signalled after deassign returns";
     churn::claim_under_load, true, "bytes are claimed and given back under load, no kick is lost";
     churn::hand_over, true, "a queue goes to the VMM and back and loses nothing";
+    churn::close_under_load, true, "a guest is let go of with kicks in flight, and no kick is lost";
     crash::killed, true, "SIGKILL at every step, no restart: all vCPUs of the guest go on";
     crash::killed_and_restarted, true, "SIGKILL at every step, then another engine: the guest goes on";
     crash::killed_while_serving, true, "SIGKILL at any moment: the guest goes on";

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use xen_eventfd_core::doorbell::Bytes;
 use xen_eventfd_core::irq::Irq;
 use xen_eventfd_core::{DomId, Doorbell, IoServerId, Kick, Port, Space};
-use xen_eventfd_host::{Call, HostError, LocalPort};
+use xen_eventfd_host::{Call, Errno, HostError, LocalPort};
 
 /// What the handler of a kick needs. Whoever holds its lock may rely on no handler running.
 #[derive(Debug)]
@@ -26,9 +26,13 @@ struct Board {
 }
 
 impl Board {
-    /// Takes the server away from the handlers. The kicks that came so far are delivered.
-    fn take_server(&mut self, shared: &Shared) -> Option<Server> {
+    /// Takes the server away from the handlers. The kicks that came so far are delivered, unless the
+    /// guest is dead.
+    fn take_server(&mut self, shared: &Shared, dead: bool) -> Option<Server> {
         let server = self.server.take()?;
+        if dead {
+            return Some(server);
+        }
         for slot in server.page.slots().iter().take(server.ports.len()) {
             slot.serve(|request| self.doorbells.act(request, &mut |fd| shared.signal(fd)));
         }
@@ -461,7 +465,7 @@ impl GuestCore {
         self.drop_irqs(shared);
         let disabled = shared.host.set_server_state(self.dom, self.server, false);
         // With this lock no handler runs, and without a server none starts.
-        let server = lock(&self.board).take_server(shared);
+        let server = lock(&self.board).take_server(shared, Server::is_gone(&disabled));
         self.forget_ports(shared);
         let torn_down = match server {
             Some(server) => server.tear_down(disabled, &*shared.host, &*shared.events, self.dom),
@@ -496,10 +500,12 @@ impl GuestCore {
         }
         *life = Life::Dead;
         self.drop_irqs(shared);
-        let server = lock(&self.board).server.take();
+        let server = lock(&self.board).take_server(shared, true);
         self.forget_ports(shared);
         if let Some(server) = server {
-            server.abandon(&*shared.events);
+            let gone =
+                Err(HostError::new(Call::SetServerState(self.dom, self.server), Errno::NOENT));
+            let _ = server.tear_down(gone, &*shared.host, &*shared.events, self.dom);
         }
         shared.run_dir.remove(self.dom);
         self.leave(shared);

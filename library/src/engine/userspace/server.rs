@@ -177,9 +177,22 @@ impl Server {
         gone.map_or(why, Into::into)
     }
 
+    /// Another process's server, as its record has it: no port of it is bound here.
+    pub(crate) fn orphan(record: &ServerRecord, page: Box<dyn IoreqPage>) -> Self {
+        let remotes = record.ports.iter().copied().map(Port).collect();
+        Self { id: IoServerId(record.id), page, remotes, ports: Vec::new() }
+    }
+
+    /// Whether anything is still to be done for the guest, by what came of disabling the server: a guest
+    /// that has lost it is dead.
+    pub(crate) fn is_gone(disabled: &xen_eventfd_host::Result<()>) -> bool {
+        disabled.as_ref().is_err_and(HostError::is_gone)
+    }
+
     /// Takes a server away from a guest that may be running, in the one order that leaves no vCPU
-    /// waiting. The caller has disabled it, with what came of that, and has seen to it that nobody
-    /// else touches the slots.
+    /// waiting (`docs/architecture.md`, *Letting go of a guest*): whoever lets go of a guest, buries one
+    /// or recovers an orphan ends here. The caller has disabled it, with what came of that, has seen to
+    /// it that nobody else touches the slots, and has acted on the kicks in them.
     ///
     /// # Errors
     /// The first thing that failed other than by the guest's death; the rest was done all the
@@ -192,8 +205,11 @@ impl Server {
         events: &dyn EventChannels,
         dom: DomId,
     ) -> xen_eventfd_host::Result<()> {
-        if disabled.as_ref().is_err_and(HostError::is_gone) {
-            self.abandon(events);
+        if Self::is_gone(&disabled) {
+            // Nobody is left to be woken.
+            for port in self.ports {
+                let _ = events.unbind(port);
+            }
             return Ok(());
         }
         let alive = |result: xen_eventfd_host::Result<()>| match result {
@@ -204,15 +220,18 @@ impl Server {
         for (vcpu, slot) in self.page.slots().iter().take(self.remotes.len()).enumerate() {
             slot.sweep();
             // Every one of them: only an event wakes a parked vCPU, the server's end does not.
-            let woken = match (self.ports.get(vcpu), slot.state()) {
-                (Some(port), _) => events.notify(*port),
-                (None, State::None) => Ok(()),
-                (None, _) => events.bind(dom, self.remotes[vcpu]).and_then(|port| {
-                    let woken = events.notify(port);
-                    events.unbind(port).and(woken)
+            let waits = slot.state() != State::None;
+            let rung = match self.ports.get(vcpu) {
+                Some(port) => events.notify(*port),
+                None => events.bind(dom, self.remotes[vcpu]).and_then(|port| {
+                    let rung = events.notify(port);
+                    events.unbind(port).and(rung)
                 }),
             };
-            idle = idle.and(alive(woken));
+            // One whose answer Xen has taken goes on without it.
+            if waits || self.ports.get(vcpu).is_some() {
+                idle = idle.and(alive(rung));
+            }
         }
         let mut unbound = Ok(());
         for port in self.ports.drain(..) {
@@ -220,12 +239,5 @@ impl Server {
         }
         drop(self.page);
         idle.and_then(|()| alive(host.destroy_server(dom, self.id))).and(unbound)
-    }
-
-    /// Lets go of a guest that is dead: nobody is left to be woken.
-    pub(crate) fn abandon(self, events: &dyn EventChannels) {
-        for port in self.ports {
-            let _ = events.unbind(port);
-        }
     }
 }
