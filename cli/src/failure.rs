@@ -136,7 +136,8 @@ impl From<Error> for Failure {
 fn of_host(error: &HostError) -> Exit {
     match (&error.call, error.errno) {
         (_, Errno::ACCESS | Errno::PERM) => Exit::NotPermitted,
-        (Call::Open(_), _) => Exit::NoXen,
+        (_, Errno::MFILE | Errno::NFILE | Errno::NOMEM) => Exit::Failed,
+        (Call::Open(_) | Call::Kernel(_), _) => Exit::NoXen,
         (Call::CreateServer(_), Errno::NOSPC) => Exit::InUse,
         // Of a guest that is served, the library says that it died.
         _ if error.is_gone() => Exit::NoGuest,
@@ -156,6 +157,7 @@ mod tests {
         let dom = DomId(7);
         assert_eq!(code(host(Call::Open("/dev/xen/privcmd"), Errno::NOENT)), 3);
         assert_eq!(code(host(Call::Open("/dev/xen/privcmd"), Errno::ACCESS)), 6);
+        assert_eq!(code(host(Call::Open("/dev/xen/privcmd"), Errno::MFILE)), 1);
         assert_eq!(code(Error::NoEngine("none".into())), 3);
         assert_eq!(code(Error::UnknownDomain("x".into())), 7);
         assert_eq!(code(host(Call::CreateServer(dom), Errno::SRCH)), 7);

@@ -1,5 +1,6 @@
 //! Errors of the host, as values that say what to do.
 
+use crate::features::Feature;
 use core::fmt;
 use rustix::io::Errno;
 use xen_eventfd_core::doorbell::Bytes;
@@ -46,6 +47,8 @@ pub enum Call {
     Event,
     /// Signal an eventfd, or read it.
     EventFd,
+    /// Use what not every kernel has.
+    Kernel(Feature),
     /// Have the kernel module take a guest.
     Take(DomId),
     /// Change what the module does for it.
@@ -78,6 +81,7 @@ impl fmt::Display for Call {
             Self::Binding(dom, port) => write!(f, "ask who is bound to {port} of {dom}"),
             Self::Event => f.write_str("handle an event channel"),
             Self::EventFd => f.write_str("signal or read an eventfd"),
+            Self::Kernel(what) => write!(f, "use {what}"),
             Self::Take(dom) => write!(f, "take {dom} in the kernel module"),
             Self::Assign(dom) => write!(f, "change what the kernel module does for {dom}"),
             Self::Ask(dom) => write!(f, "ask the kernel module about {dom}"),
@@ -104,7 +108,7 @@ impl HostError {
     /// Whether the answer means that the guest, or our server in it, is no more.
     pub fn is_gone(&self) -> bool {
         match self.call {
-            Call::Open(_) | Call::UnmapRange(..) => false,
+            Call::Open(_) | Call::Kernel(_) | Call::UnmapRange(..) => false,
             Call::Take(_) | Call::Assign(_) | Call::Ask(_) => self.errno == Errno::NODEV,
             // Xen's word, or the module's.
             Call::Bind(..) | Call::Interrupt(_) => {
@@ -129,6 +133,13 @@ impl HostError {
                 "a confined process cannot recover what a dead engine left; have its launcher run \
                  `xen-eventfd reap` with the same --run-dir first"
             }
+            (_, E::MFILE) => {
+                "this process has as many descriptors as it may; raise its limit (`ulimit -n`, \
+                 `LimitNOFILE=`), or find out who leaves them open"
+            }
+            (_, E::NFILE) => "the machine has as many open files as it may; raise `fs.file-max`",
+            (Call::EventFd, E::NOSPC) => "raise `fs.epoll.max_user_watches`",
+            (Call::Kernel(what), E::NOSYS | E::OPNOTSUPP) => what.since(),
             (Call::Open(_), E::ACCESS | E::PERM) => "run as root",
             (Call::Open("/dev/xen/eventfd"), E::NOENT | E::NODEV | E::NXIO) => {
                 "the module is not loaded: `modprobe xen-eventfd`, or use the userspace engine"

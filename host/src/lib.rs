@@ -6,6 +6,7 @@
 
 pub mod aio;
 mod error;
+pub mod features;
 pub mod linux;
 #[cfg(feature = "vmm-sys-util")]
 pub mod vmm_sys_util;

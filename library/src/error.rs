@@ -100,7 +100,7 @@ pub enum Error {
     },
 
     /// The directory of locks and records failed.
-    #[error("cannot {what} {}: {errno}; it must be a directory that this process may write", path.display())]
+    #[error("cannot {what} {}: {errno}; {}", path.display(), run_dir_advice(*errno))]
     RunDir {
         /// What was tried.
         what: &'static str,
@@ -176,5 +176,15 @@ assert_eq!(second.unwrap_err().errno(), rustix::io::Errno::BUSY);
             Self::NoEngine(_) => Errno::NODEV,
             Self::NoLines(_) | Self::Unsupported { .. } => Errno::OPNOTSUPP,
         }
+    }
+}
+
+/// What to do when the run directory fails.
+fn run_dir_advice(errno: Errno) -> &'static str {
+    match errno {
+        Errno::MFILE | Errno::NFILE => "this process, or the machine, has too many files open",
+        Errno::NOSPC | Errno::DQUOT => "there is no room; make some",
+        Errno::NOMEM => "there is no memory",
+        _ => "it must be a directory that this process may write",
     }
 }

@@ -2,12 +2,11 @@
 
 use crate::{Error, Result};
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::Errno;
 use std::collections::BTreeSet;
-use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
-use xen_eventfd_host::{Call, HostError};
+use xen_eventfd_host::{Call, HostError, features};
 
 /// A new eventfd of our own.
 pub(crate) fn new() -> xen_eventfd_host::Result<OwnedFd> {
@@ -46,11 +45,12 @@ impl EventFd {
         let not = |what: &str| Error::NotAnEventFd { fd: raw, what: what.to_owned() };
         let fd = rustix::io::fcntl_dupfd_cloexec(theirs, 3).map_err(|errno| match errno {
             Errno::BADF => not("not open"),
+            // That is what Linux says where no number from 3 on is allowed.
+            Errno::INVAL => Error::Host(HostError::new(Call::EventFd, Errno::MFILE)),
             other => Error::Host(HostError::new(Call::EventFd, other)),
         })?;
-        let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
-        let info = std::fs::read_to_string(path).map_err(|_| not("not to be found in /proc"))?;
-        let id = parse_id(&info).ok_or_else(|| not("something else"))?;
+        let info = features::fdinfo(fd.as_fd())?;
+        let id = features::eventfd_id(&info)?.ok_or_else(|| not("something else"))?;
         Ok(Self { fd, id, semaphore: parse_semaphore(&info) })
     }
 
@@ -79,14 +79,7 @@ impl EventFd {
     /// Takes what was signalled, without ever waiting. `false`: nothing was, or another reader
     /// was faster.
     pub(crate) fn consume(&self) -> xen_eventfd_host::Result<bool> {
-        let mut count = [0; 8];
-        let mut buffers = [IoSliceMut::new(&mut count)];
-        // Whether a read may wait is said for this one read: O_NONBLOCK is the owner's to change.
-        match rustix::io::preadv2(&self.fd, &mut buffers, u64::MAX, ReadWriteFlags::NOWAIT) {
-            Ok(_) => Ok(true),
-            Err(Errno::AGAIN | Errno::INTR) => Ok(false),
-            Err(errno) => Err(HostError::new(Call::EventFd, errno)),
-        }
+        features::take(self.fd.as_fd())
     }
 }
 
@@ -99,10 +92,6 @@ impl AsFd for EventFd {
 fn parse_semaphore(fdinfo: &str) -> Option<bool> {
     let found = fdinfo.lines().find_map(|line| line.strip_prefix("eventfd-semaphore:"));
     found.map(|flag| flag.trim() != "0")
-}
-
-fn parse_id(fdinfo: &str) -> Option<u64> {
-    fdinfo.lines().find_map(|line| line.strip_prefix("eventfd-id:")?.trim().parse().ok())
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use xen_eventfd_host::features::Feature;
+use xen_eventfd_host::{Call, HostError};
 
 /// Names the guardian's program.
 pub const VARIABLE: &str = "XEN_EVENTFD_GUARDIAN";
@@ -66,11 +68,10 @@ impl Guardian {
                 Error::NoGuardian(format!("no {PROGRAM} beside this program or on the PATH"))
             })?,
         };
-        let failed = |what: &str, error: &dyn std::fmt::Display| {
-            Error::NoGuardian(format!("{}: cannot {what}: {error}", program.display()))
-        };
-        let me: OwnedFd = pidfd_open(getpid(), PidfdFlags::empty())
-            .map_err(|errno| failed("open a pidfd", &errno))?;
+        let failed = |why: String| Error::NoGuardian(format!("{}: {why}", program.display()));
+        let me: OwnedFd = pidfd_open(getpid(), PidfdFlags::empty()).map_err(|errno| {
+            failed(HostError::new(Call::Kernel(Feature::PidFd), errno).to_string())
+        })?;
         // Own process group: what kills the group of this process must not kill it.
         let mut child = Command::new(&program)
             .arg("--run-dir")
@@ -80,7 +81,7 @@ impl Guardian {
             .stdout(Stdio::null())
             .process_group(0)
             .spawn()
-            .map_err(|error| failed("start it", &error))?;
+            .map_err(|error| failed(format!("cannot start it: {error}")))?;
         // It says nothing and ends after us; if it ends before, nobody is left in its place.
         let watch = move || match child.wait() {
             Ok(status) => tracing::warn!(%status, "the guardian has ended; guests are unguarded"),
@@ -90,7 +91,7 @@ impl Guardian {
         std::thread::Builder::new()
             .name(name)
             .spawn(watch)
-            .map_err(|error| failed("watch over it", &error))?;
+            .map_err(|error| failed(format!("cannot watch over it: {error}")))?;
         Ok(())
     }
 }

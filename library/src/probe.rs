@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 use xen_eventfd_host::linux::LinuxHost;
 use xen_eventfd_host::linux::eventfd::{Control, Info};
-use xen_eventfd_host::{Call, Errno, HostError, aio};
+use xen_eventfd_host::{Call, Errno, HostError, aio, features};
 
 /// How long an answer may take. xenstore has 5 s of its own; a driver has no limit, and the kernel
 /// may hold a process in an `open`.
@@ -27,6 +27,8 @@ pub struct Probe {
     pub xenstore: xen_eventfd_host::Result<()>,
     /// Asynchronous I/O, by which the userspace engine signals eventfds.
     pub signaller: xen_eventfd_host::Result<()>,
+    /// What Linux must have beyond the devices: see [`xen_eventfd_host::features`].
+    pub kernel: xen_eventfd_host::Result<()>,
     /// The directory of locks and records: there, or such that it can be made.
     pub run_dir: Result<()>,
 }
@@ -73,6 +75,7 @@ impl Probe {
             host: Ok(()),
             xenstore: Ok(()),
             signaller: Ok(()),
+            kernel: Ok(()),
             run_dir: Ok(()),
         }
     }
@@ -86,7 +89,9 @@ impl Probe {
         let xenstore =
             begin(LIMIT, Call::Xenstore("domid".to_owned()), xen_eventfd_host::linux::ask_xenstore);
         let signaller = aio::Context::new().map(drop);
-        Self { asked, module: module(), host: host(), xenstore: xenstore(), signaller, run_dir }
+        let kernel = features::check_engine();
+        let (module, host, xenstore) = (module(), host(), xenstore());
+        Self { asked, module, host, xenstore, signaller, kernel, run_dir }
     }
 
     /// The engine that serves a guest of [`Builder::open`](crate::Builder::open) and
@@ -108,6 +113,7 @@ impl Probe {
         // It keeps its guests from those who use the module, if that is there.
         reservable(self.module.clone())?;
         self.signaller.clone()?;
+        self.kernel.clone()?;
         Ok(EngineKind::Userspace)
     }
 
@@ -176,6 +182,16 @@ mod tests {
         probe.signaller = Err(failed);
         assert_eq!(probe.engine().unwrap(), EngineKind::Kernel);
         assert!(probe.engine_if_asked(EngineKind::Userspace).is_err());
+    }
+
+    #[test]
+    fn a_kernel_that_is_too_old_for_userspace_is_told_and_the_module_does_without() {
+        let lacks = features::Feature::ReadWithoutWaiting;
+        let mut probe = with_module(Ok(ModuleInfo::new(1, true)));
+        probe.kernel = Err(HostError::new(Call::Kernel(lacks), Errno::OPNOTSUPP));
+        assert_eq!(probe.engine().unwrap(), EngineKind::Kernel);
+        let why = probe.engine_if_asked(EngineKind::Userspace).unwrap_err();
+        assert!(why.to_string().contains("Linux 5.8"), "{why}");
     }
 
     #[test]

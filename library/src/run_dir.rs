@@ -311,11 +311,15 @@ impl RunDir {
         let name = lock_of(dom);
         let Some(file) = self.folder()?.read(&name)? else { return Ok(None) };
         let text =
-            process::said(&file).map_err(|error| failed("read", &self.path.join(name), &error))?;
+            process::said(&file).map_err(|error| failed("read", &self.path.join(&name), &error))?;
         // Its number may have become another's. Whoever wants the lock while we try it reads the
         // name of a process that is dead, and waits.
-        let free = || rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_ok();
-        if process::is_dead(&text) || free() {
+        let free = || match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(true),
+            Err(Errno::AGAIN) => Ok(false),
+            Err(errno) => Err(Error::RunDir { what: "lock", path: self.path.join(&name), errno }),
+        };
+        if process::is_dead(&text) || free()? {
             return Ok(None);
         }
         let pid = process::pid_of(&text);

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use xen_eventfd_core::DomId;
 use xen_eventfd_host::linux::eventfd::Control;
 use xen_eventfd_host::linux::{Devices, KnownGuest, LinuxHost};
-use xen_eventfd_host::{Domain, Host};
+use xen_eventfd_host::{Domain, Errno, Host};
 
 /// Names the engine that [`Xen::new`] takes.
 pub const ENGINE_VARIABLE: &str = "XEN_EVENTFD_ENGINE";
@@ -414,9 +414,17 @@ pub(crate) fn pick<T>(
     match kind {
         EngineKind::Kernel | EngineKind::Privcmd => module().map(Some),
         EngineKind::Userspace => Ok(None),
-        EngineKind::Auto => Ok(module()
-            .inspect_err(|why| tracing::debug!(%why, "the userspace engine serves"))
-            .ok()),
+        EngineKind::Auto => match module() {
+            Ok(module) => Ok(Some(module)),
+            // That it could not be asked says nothing of the module.
+            Err(why) if matches!(why.errno(), Errno::MFILE | Errno::NFILE | Errno::NOMEM) => {
+                Err(why)
+            }
+            Err(why) => {
+                tracing::debug!(%why, "the userspace engine serves");
+                Ok(None)
+            }
+        },
     }
 }
 
@@ -525,7 +533,7 @@ assert_eq!(xen.engine(), EngineKind::Userspace); // the only one for the model
 #[cfg(test)]
 mod tests {
     use super::*;
-    use xen_eventfd_host::{Call, Errno, HostError};
+    use xen_eventfd_host::{Call, HostError};
 
     fn no_module() -> xen_eventfd_host::Result<Control> {
         Err(HostError::new(Call::Open("/dev/xen/eventfd"), Errno::NOENT))

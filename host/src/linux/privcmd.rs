@@ -27,7 +27,12 @@ impl Privcmd {
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let device = open(DEVICE, flags, Mode::empty())
             .map_err(|errno| HostError::new(Call::Open(DEVICE), errno))?;
-        Ok(Self { device, buffers: open(BUFFERS, flags, Mode::empty()).ok() })
+        let buffers = match open(BUFFERS, flags, Mode::empty()) {
+            Ok(buffers) => Some(buffers),
+            Err(Errno::NOENT | Errno::NODEV | Errno::NXIO) => None,
+            Err(errno) => return Err(HostError::new(Call::Open(BUFFERS), errno)),
+        };
+        Ok(Self { device, buffers })
     }
 
     /// The device as it was handed over.

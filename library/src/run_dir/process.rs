@@ -1,6 +1,8 @@
 //! How a process says in a lock who it is, and how others read that.
 
 use super::Purpose;
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 use std::io::Read;
 
 const REAPING: &str = "reaping";
@@ -64,7 +66,14 @@ pub(super) fn is_dead(said: &str) -> bool {
 
 /// Whether a process is no more, or on its way out: then its files are about to be closed.
 pub(crate) fn is_ending(pid: u32) -> bool {
-    std::fs::read(format!("/proc/{pid}/stat")).map_or(true, |stat| ends(&stat))
+    match std::fs::read(format!("/proc/{pid}/stat")) {
+        Ok(stat) => ends(&stat),
+        // Not to be read is not to be dead: there may be no descriptor left, or no /proc.
+        Err(_) => i32::try_from(pid)
+            .ok()
+            .and_then(Pid::from_raw)
+            .is_none_or(|pid| test_kill_process(pid) == Err(Errno::SRCH)),
+    }
 }
 
 /// The same, by what Linux tells of the process in `/proc/PID/stat`.

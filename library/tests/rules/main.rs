@@ -2,6 +2,7 @@
 
 mod alone;
 mod bench;
+mod descriptors;
 mod driven;
 mod eventfds;
 mod faults;

@@ -45,6 +45,7 @@ impl Machine<'_> {
             self.device("hypercall buffers", "/dev/xen/hypercall", false),
             self.xenstore(),
             self.aio(),
+            self.features(),
             self.run_dir(),
             self.orphans(),
             self.guardian(),
@@ -158,6 +159,14 @@ impl Machine<'_> {
                 error.to_string(),
                 "use a kernel with CONFIG_AIO, and raise /proc/sys/fs/aio-max-nr if it is used up",
             ),
+        }
+    }
+
+    fn features(&self) -> Check {
+        const NAME: &str = "kernel features";
+        match &self.probe.kernel {
+            Ok(()) => ok(NAME, "eventfds have numbers, and are read without waiting"),
+            Err(error) => missing(NAME, error.to_string(), "boot a newer kernel"),
         }
     }
 

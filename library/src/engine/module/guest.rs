@@ -154,6 +154,11 @@ impl<I: Interface> Attachment for ModuleGuest<I> {
         self.with(|open| {
             open.doorbells.check(self.dom, &doorbell)?;
             I::tells_apart(open.doorbells.table(), &eventfd)?;
+            // First, so that what a dead engine left is not lost for want of it.
+            let mut signaller = match open.doorbells.held() {
+                [] => None,
+                _ => Some(self.engine.host.signaller()?),
+            };
             open.interface
                 .assign(&doorbell, eventfd.as_fd())
                 .map_err(|error| self.refused(error, self.engine.control.info().max_doorbells))?;
@@ -162,7 +167,10 @@ impl<I: Interface> Attachment for ModuleGuest<I> {
             let new = Registration { doorbell, eventfd, serial, unmatched, kicks: 0 };
             // To map the bytes was the module's to do.
             let _ = open.doorbells.claim(doorbell.bytes());
-            open.doorbells.add(new, &mut |eventfd| self.engine.signal(eventfd))?;
+            open.doorbells.add(new, &mut |eventfd| {
+                let signaller = signaller.as_mut();
+                signaller.is_some_and(|signaller| signaller.signal(eventfd.as_fd()).is_ok())
+            })?;
             Ok(serial)
         })
     }
@@ -388,7 +396,9 @@ impl<I: Interface> Attachment for ModuleGuest<I> {
     }
 
     fn is_served(&self) -> bool {
-        self.with(|open| Ok(open.interface.counters()?)).is_ok()
+        // Whatever else fails says nothing of the guest.
+        let asked = self.with(|open| Ok(open.interface.counters()?));
+        !matches!(asked, Err(Error::GuestDied(_)))
     }
 }
 

@@ -113,13 +113,6 @@ impl<I: Interface> ModuleEngine<I> {
     pub(crate) fn new(host: Arc<dyn Host>, run_dir: RunDir, control: Control) -> Self {
         Self { host, run_dir, control, interface: PhantomData }
     }
-
-    /// Signals an eventfd, whatever its backend does.
-    fn signal(&self, eventfd: &EventFd) -> bool {
-        let signalled =
-            self.host.signaller().and_then(|mut signaller| signaller.signal(eventfd.as_fd()));
-        signalled.is_ok()
-    }
 }
 
 impl<I: Interface> Engine for ModuleEngine<I> {

@@ -46,7 +46,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use watch::Watch;
 use xen_eventfd_core::DomId;
-use xen_eventfd_host::{Call, EventChannels, Host, HostError, LocalPort, Signaller};
+use xen_eventfd_host::{Call, EventChannels, Host, HostError, LocalPort, Signaller, features};
 
 /// What an event on one of our ports means.
 #[derive(Debug, Clone)]
@@ -130,6 +130,7 @@ impl UserspaceEngine {
     }
 
     fn new(host: Arc<dyn Host>, run_dir: RunDir, reserve: Reserve) -> Result<Self> {
+        features::check_engine()?;
         let events: Arc<dyn EventChannels> = Arc::from(host.event_channels()?);
         let signaller = Mutex::new(host.signaller()?);
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(own("an epoll set"))?;
