@@ -53,7 +53,7 @@ fn filters() -> Result<BpfMap> {
         let (name, calls) = row.trim_matches('|').split_once('|').context("a row has two cells")?;
         match quoted(name).pop() {
             Some(name) => _ = threads.insert(name, quoted(calls)),
-            None => all = quoted(calls),
+            None => all.extend(quoted(calls)),
         }
     }
     let filter = |calls: &Vec<String>| {
@@ -70,13 +70,22 @@ fn filters() -> Result<BpfMap> {
     Ok(compile_from_json(serde_json::to_vec(&filters)?.as_slice(), arch)?)
 }
 
+/// Has a thread of that name make the calls of the page, or end the process.
+fn filter() -> Result<impl Fn(&str) -> std::io::Result<()> + Send + Sync + 'static> {
+    let filters = filters()?;
+    Ok(move |name: &str| {
+        let filter = filters.get(name).ok_or(std::io::Error::other("no filter for it"))?;
+        apply_filter(filter).map_err(std::io::Error::other)
+    })
+}
+
 pub(super) fn play(actor: Actor, spec: &Spec, fds: Vec<OwnedFd>) -> Result<()> {
     let Actor { host, link, .. } = actor;
     // What is open as root is not for a process without privileges.
     drop(host);
     let run_dir = tempfile::tempdir()?;
     chown(run_dir.path(), Some(NOBODY), Some(NOBODY))?;
-    let filters = filters()?;
+    let filter = filter()?;
     let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
     rustix::thread::set_thread_groups(&[])?;
     set_thread_res_gid(gid, gid, gid)?;
@@ -90,10 +99,6 @@ pub(super) fn play(actor: Actor, spec: &Spec, fds: Vec<OwnedFd>) -> Result<()> {
     let devices = Devices::new(next()?, next()?, fds.next());
     let of = |dom, uuid| KnownGuest::new(Domain { id: DomId(dom), name: None, uuid }, false);
     let known = [of(spec.dom, spec.uuid.clone()), of(spec.other, None)];
-    let filter = move |name: &str| {
-        let filter = filters.get(name).ok_or(std::io::Error::other("no filter for it"))?;
-        apply_filter(filter).map_err(std::io::Error::other)
-    };
     let mut builder = Xen::builder().run_dir(run_dir.path()).on_thread_start(filter);
     if spec.driven {
         builder = builder.without_threads();
@@ -148,6 +153,38 @@ mod tests {
         let filters = filters().unwrap();
         for name in ["xen-ioeventfd", "xen-irqfd", "xen-watch"] {
             assert!(filters[name].len() > 10, "{name}");
+        }
+    }
+
+    /// As far as the model makes the calls of a real host: a call that is not on the page ends the test
+    /// with SIGSYS.
+    #[test]
+    fn an_engine_on_the_model_makes_no_call_but_those_of_the_page() {
+        use crate::play::{await_count, new_eventfd, signal};
+        use xen_eventfd::{Guardian, Space, VcpuId, Width};
+        use xen_eventfd_model::{Config, Kind, Model};
+        let (model, run_dir) = (Model::new(), tempfile::tempdir().unwrap());
+        let builder = Xen::builder().guardian(Guardian::None).run_dir(run_dir.path());
+        let builder = builder.on_thread_start(filter().unwrap());
+        let xen = builder.open_on(model.client("backend")).unwrap();
+        for dies in [false, true] {
+            let dom = model.domain(Config::new("guest").kind(Kind::Hvm));
+            let vcpu = model.vcpu(dom, VcpuId(0));
+            let guest = xen.guest(dom).unwrap();
+            let (kick, call) = (new_eventfd().unwrap(), new_eventfd().unwrap());
+            let _queue = guest.register_ioevent(&kick, &IoEventAddress::Mmio(0x50), 3_u32).unwrap();
+            let msi = Irq::Msi { addr: 0xFEE0_0000, data: 0x41 };
+            let _irqfd = guest.register_irqfd(&call, msi).unwrap();
+            for _ in 0..10 {
+                vcpu.write(Space::Mmio, 0x50, Width::Four, 3).unwrap();
+                await_count(&kick, 1).unwrap();
+                signal(&call).unwrap();
+                vcpu.wait_msi(0x41).unwrap();
+            }
+            if dies {
+                model.destroy(dom);
+                assert!(crate::play::readable(guest.gone(), crate::PATIENCE).unwrap());
+            }
         }
     }
 }
