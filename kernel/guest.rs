@@ -20,7 +20,7 @@ use crate::interrupt::Interrupt;
 use crate::irqfd::{Attached, IrqFd};
 use crate::page::IoreqPage;
 use crate::protocol::doorbell::Bytes;
-use crate::protocol::irq::{Irq, Line};
+use crate::protocol::irq::{Arch, Irq, Line, Owner};
 use crate::protocol::seed::Operation;
 use crate::protocol::{DomId, Doorbell, IoServerId, Kick, Port};
 use crate::server::{self, dead_or, is_dying, Server};
@@ -226,6 +226,9 @@ impl Guest {
 impl Guest {
     /// Registers a doorbell.
     pub(crate) fn register(&self, doorbell: Doorbell, eventfd: EventFd) -> Result {
+        if !Arch::NATIVE.has_space(doorbell.bytes().space()) {
+            return Err(EOPNOTSUPP);
+        }
         let new = Registration::new(doorbell, eventfd)?;
         let mut changes = self.changes.lock();
         let server = changes.served()?.server.id();
@@ -399,11 +402,11 @@ impl Guest {
     fn check_irq(&self, irq: Irq) -> Result {
         irq.check().map_err(|_| EINVAL)?;
         self.changes.lock().served()?;
-        let line = matches!(irq, Irq::Line(Line::Isa(_) | Line::PciIntx { .. }, _));
-        if line && !xenstore::has_lines(self.dom)? {
-            return Err(EOPNOTSUPP);
+        match Arch::NATIVE.owner(&irq) {
+            Some(Owner::EveryGuest) => Ok(()),
+            Some(Owner::GuestsWithLines) if xenstore::has_lines(self.dom)? => Ok(()),
+            Some(Owner::GuestsWithLines) | None => Err(EOPNOTSUPP),
         }
-        Ok(())
     }
 
     /// The same for an operation of the seed ABI.

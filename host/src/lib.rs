@@ -17,7 +17,7 @@ pub use rustix::io::Errno;
 use core::fmt;
 use std::os::fd::BorrowedFd;
 use xen_eventfd_core::doorbell::Bytes;
-use xen_eventfd_core::irq::Line;
+use xen_eventfd_core::irq::{Arch, Line};
 use xen_eventfd_core::slot::Slot;
 use xen_eventfd_core::{DomId, IoServerId, Port};
 
@@ -62,6 +62,12 @@ pub enum Binding {
 /// * Whatever a method returned (a page, event channels) stays valid until it is dropped, also
 ///   when the guest dies first.
 pub trait Host: Send + Sync + fmt::Debug {
+    /// The architecture of the machine and its guests. That of this program, unless the host is
+    /// none of this machine's.
+    fn arch(&self) -> Arch {
+        Arch::NATIVE
+    }
+
     /// All domains that xenstore has, this one included, in the order of their numbers; also one without
     /// a name, which is being built or torn down, or has none.
     fn domains(&self) -> Result<Vec<Domain>>;

@@ -120,7 +120,7 @@ enum xen_eventfd_kind {
  *
  * To assign, EEXIST: the same writes are taken by another doorbell, or values at this address have
  * another datamask. ENOSPC: max_doorbells are there. ENOMEM: out of memory, here or in Xen, which
- * knows 256 separate ranges for each space.
+ * knows 256 separate ranges for each space. EOPNOTSUPP: an I/O port, on Arm.
  * To deassign, every field is as it was at the assignment; ENOENT: there is no such doorbell. When it
  * returns, the eventfd is not signalled again.
  * To both, EBADF: not an open file; EINVAL: not an eventfd, or a doorbell that cannot be; ENODEV: the
@@ -211,7 +211,8 @@ enum xen_eventfd_trigger {
  * with EFD_SEMAPHORE each takes 1, and the rest stays in the counter and raises none, as with KVM.
  * An eventfd that its last user closes ends its assignment.
  *
- * To assign, EOPNOTSUPP: an ISA or PCI line of a guest that is not known to have an interrupt
+ * To assign, EOPNOTSUPP: an interrupt that no guest of this architecture has (an SPI on x86; an MSI, an
+ * ISA or a PCI line on Arm), or an ISA or PCI line of a guest that is not known to have an interrupt
  * controller for it, as PVH guests have none: neither xenstore's /libxl/<dom>/type is "hvm", nor is
  * /local/domain/<dom>/hvmloader/bios there where that is missing.
  * EBUSY: the eventfd raises an interrupt already, of whichever guest. EINVAL: no eventfd,

@@ -3,7 +3,7 @@
 use crate::EngineKind;
 use rustix::io::Errno;
 use std::path::PathBuf;
-use xen_eventfd_core::irq::InvalidIrq;
+use xen_eventfd_core::irq::{Arch, InvalidIrq};
 use xen_eventfd_core::{DomId, Invalid};
 use xen_eventfd_host::HostError;
 
@@ -135,6 +135,17 @@ pub enum Error {
     #[error("{0} has no interrupt lines, as it is no HVM guest; use an event channel or an MSI")]
     NoLines(DomId),
 
+    /// No guest of this machine's architecture has such a thing.
+    #[error("{arch} guests have no {what}; {advice}")]
+    OtherArch {
+        /// The interrupt or the address.
+        what: String,
+        /// The architecture of the machine.
+        arch: Arch,
+        /// What there is instead.
+        advice: &'static str,
+    },
+
     /// This engine has no way to say it. Nothing was done.
     #[error("the {engine} engine cannot do {what}; use the kernel engine, whose own ABI can")]
     Unsupported {
@@ -174,7 +185,9 @@ assert_eq!(second.unwrap_err().errno(), rustix::io::Errno::BUSY);
             Self::Untrusted { .. } => Errno::PERM,
             Self::NoGuardian(_) => Errno::CHILD,
             Self::NoEngine(_) => Errno::NODEV,
-            Self::NoLines(_) | Self::Unsupported { .. } => Errno::OPNOTSUPP,
+            Self::NoLines(_) | Self::OtherArch { .. } | Self::Unsupported { .. } => {
+                Errno::OPNOTSUPP
+            }
         }
     }
 }

@@ -59,7 +59,7 @@ pub use guardian::{Guardian, VARIABLE as GUARDIAN_VARIABLE};
 pub use guest::{ChannelFd, Fallback, Guest, IoEvent, IrqFd, Missed};
 pub use probe::{ModuleInfo, Probe};
 pub use xen::{Builder, ENGINE_VARIABLE, EngineKind, Xen};
-pub use xen_eventfd_core::irq::{InvalidIrq, Irq, Line, Trigger};
+pub use xen_eventfd_core::irq::{Arch, InvalidIrq, Irq, Line, Trigger};
 pub use xen_eventfd_core::{
     DomId, Doorbell, Filter, Invalid, IoServerId, Kick, Port, Space, VcpuId, Width,
 };

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use xen_eventfd_core::doorbell::Bytes;
-use xen_eventfd_core::irq::Line;
+use xen_eventfd_core::irq::{Arch, Line};
 use xen_eventfd_core::{DomId, IoServerId, Port};
 use xen_eventfd_host::{
     Binding, Call, Domain, EventChannels, Host, HostError, IoreqPage, Releases, Result, Signaller,
@@ -339,6 +339,10 @@ impl Host for Client {
         self.0.call(CallKind::InjectMsi, Call::Interrupt(dom), |world| {
             world.target(dom)?.inject_msi(addr, data)
         })
+    }
+
+    fn arch(&self) -> Arch {
+        self.0.shared.peek().arch()
     }
 
     fn has_lines(&self, dom: DomId) -> Result<bool> {

@@ -76,6 +76,7 @@ pub use vcpu::Vcpu;
 use client::{ClientState, Process};
 use std::sync::Arc;
 use world::Shared;
+use xen_eventfd_core::irq::Arch;
 use xen_eventfd_core::{DomId, VcpuId};
 
 /// A machine with Xen on it. Cloning gives another handle to the same one.
@@ -88,6 +89,14 @@ impl Model {
     /// A machine with domain 0 and nothing else.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same of another architecture than x86. Only what a guest can have is another then
+    /// ([`Arch`]): nothing here emulates an Arm guest.
+    pub fn on(arch: Arch) -> Self {
+        let model = Self::new();
+        model.shared.lock().arch = Some(arch);
+        model
     }
 
     /// Starts a guest. Its number is the next, beginning with 1, unless the configuration asks for

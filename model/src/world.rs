@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use xen_eventfd_core::DomId;
+use xen_eventfd_core::irq::Arch;
 
 /// The domain in which all clients live.
 pub(crate) const DOM0: DomId = DomId(0);
@@ -30,6 +31,8 @@ pub(crate) struct World {
     pub(crate) pages: BTreeMap<Serial, (Serial, Key)>,
     pub(crate) clients: BTreeMap<Serial, ClientState>,
     pub(crate) host_crash: Option<String>,
+    /// x86 if it was not said.
+    pub(crate) arch: Option<Arch>,
     pub(crate) forced_ids: VecDeque<u16>,
     last_serial: Serial,
     /// How many wait for any change at all, and how often something changed.
@@ -45,6 +48,11 @@ pub(crate) struct Key {
 }
 
 impl World {
+    /// The machine's architecture.
+    pub(crate) fn arch(&self) -> Arch {
+        self.arch.unwrap_or(Arch::X86)
+    }
+
     pub(crate) fn serial(&mut self) -> Serial {
         self.last_serial += 1;
         self.last_serial

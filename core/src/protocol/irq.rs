@@ -1,6 +1,7 @@
 //! The interrupts that an eventfd can raise in a guest.
 
 use super::id::Port;
+use super::ioreq::Space;
 use core::fmt;
 
 /// How an eventfd drives an interrupt line.
@@ -44,6 +45,69 @@ pub enum Irq {
     },
     /// A line.
     Line(Line, Trigger),
+}
+
+/// The architecture of a machine and its guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Arch {
+    /// 64-bit x86.
+    X86,
+    /// 64-bit Arm.
+    Arm,
+}
+
+impl Arch {
+    /// That of this program.
+    pub const NATIVE: Self = if cfg!(target_arch = "aarch64") { Self::Arm } else { Self::X86 };
+
+    /// Whether a guest has addresses of this kind: Arm has no I/O ports.
+    pub const fn has_space(self, space: Space) -> bool {
+        matches!((self, space), (_, Space::Mmio) | (Self::X86, Space::Pio))
+    }
+
+    /// Whose interrupt this is.
+    ///
+    /// | | x86 | Arm |
+    /// |---|---|---|
+    /// | event channel | every guest | every guest |
+    /// | MSI | every guest | none |
+    /// | ISA line, PCI INTx | guests with lines: HVM, not PVH | none |
+    /// | SPI | none | every guest |
+    ///
+    /// `None`: no guest of this architecture has such an interrupt; Xen answers `EOPNOTSUPP`
+    /// (`xen/arch/x86/hvm/dm.c`, `xen/arch/arm/dm.c`).
+    pub const fn owner(self, irq: &Irq) -> Option<Owner> {
+        match (self, irq) {
+            (_, Irq::EventChannel(_))
+            | (Self::X86, Irq::Msi { .. })
+            | (Self::Arm, Irq::Line(Line::Spi(_), _)) => Some(Owner::EveryGuest),
+            (Self::X86, Irq::Line(Line::Isa(_) | Line::PciIntx { .. }, _)) => {
+                Some(Owner::GuestsWithLines)
+            }
+            (Self::X86, Irq::Line(Line::Spi(_), _))
+            | (Self::Arm, Irq::Msi { .. } | Irq::Line(Line::Isa(_) | Line::PciIntx { .. }, _)) => {
+                None
+            }
+        }
+    }
+}
+
+impl fmt::Display for Arch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::X86 => "x86",
+            Self::Arm => "Arm",
+        })
+    }
+}
+
+/// Which guests of an architecture have an interrupt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Owner {
+    /// All of them.
+    EveryGuest,
+    /// Those for which Xen emulates interrupt controllers.
+    GuestsWithLines,
 }
 
 /// Why an interrupt cannot be.
@@ -97,13 +161,13 @@ impl Irq {
 impl fmt::Display for Irq {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let line = match *self {
-            Self::EventChannel(port) => return write!(f, "the interrupt by {port}"),
-            Self::Msi { addr, data } => return write!(f, "the MSI {data:#x} to {addr:#x}"),
+            Self::EventChannel(port) => return write!(f, "interrupt by {port}"),
+            Self::Msi { addr, data } => return write!(f, "MSI {data:#x} to {addr:#x}"),
             Self::Line(line, _) => line,
         };
         match line {
             Line::Isa(line) => write!(f, "ISA line {line}"),
-            Line::PciIntx { device, pin } => write!(f, "pin {pin} of PCI device {device}"),
+            Line::PciIntx { device, pin } => write!(f, "INTx pin {pin} of PCI device {device}"),
             Line::Spi(line) => write!(f, "shared peripheral interrupt {line}"),
         }
     }
@@ -112,6 +176,25 @@ impl fmt::Display for Irq {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_architecture_has_its_own_interrupts() {
+        let line = |line| Irq::Line(line, Trigger::Pulse);
+        let (msi, channel) =
+            (Irq::Msi { addr: 0xFEE0_0000, data: 0x41 }, Irq::EventChannel(Port(1)));
+        let table = [
+            (channel, Some(Owner::EveryGuest), Some(Owner::EveryGuest)),
+            (msi, Some(Owner::EveryGuest), None),
+            (line(Line::Isa(5)), Some(Owner::GuestsWithLines), None),
+            (line(Line::PciIntx { device: 3, pin: 1 }), Some(Owner::GuestsWithLines), None),
+            (line(Line::Spi(33)), None, Some(Owner::EveryGuest)),
+        ];
+        for (irq, x86, arm) in table {
+            assert_eq!((Arch::X86.owner(&irq), Arch::Arm.owner(&irq)), (x86, arm), "{irq}");
+        }
+        assert!(Arch::X86.has_space(Space::Pio) && !Arch::Arm.has_space(Space::Pio));
+        assert!(Arch::X86.has_space(Space::Mmio) && Arch::Arm.has_space(Space::Mmio));
+    }
 
     #[test]
     fn bounds_are_checked_on_both_sides() {

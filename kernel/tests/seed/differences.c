@@ -142,7 +142,7 @@ static bool is_interrupt(uint32_t op)
 #define INTX(...) { .op = XEN_DMOP_set_pci_intx_level, .intx = { __VA_ARGS__ } }
 #define SPI(...) { .op = XEN_DMOP_set_irq_level, .spi = { __VA_ARGS__ } }
 
-/* Each with what can be beside what cannot. The guest is a PVH guest, which has no lines. */
+/* Each with what can be beside what cannot. The guest is a PVH guest on x86, which has no lines and no SPIs. */
 static const struct {
 	const char *what;
 	int error;
@@ -167,8 +167,8 @@ static const struct {
 	{ "a PCI line of another bus", EINVAL, INTX(.bus = 1) },
 	{ "a PCI line of another segment", EINVAL, INTX(.domain = 1) },
 	{ "a PCI line neither up nor down", EINVAL, INTX(.level = 2) },
-	{ "the first SPI", 0, SPI(.irq = 32, .level = 1) },
-	{ "the last SPI", 0, SPI(.irq = 1019) },
+	{ "the first SPI", EOPNOTSUPP, SPI(.irq = 32, .level = 1) },
+	{ "the last SPI", EOPNOTSUPP, SPI(.irq = 1019) },
 	{ "an SPI below", EINVAL, SPI(.irq = 31) },
 	{ "an SPI beyond", EINVAL, SPI(.irq = 1020) },
 	{ "an SPI neither up nor down", EINVAL, SPI(.irq = 32, .level = 2) },
@@ -184,7 +184,7 @@ static const struct {
 	{ "an MSI", 0, DM_OP_SIZE(msi), MSI(0xfee00000) },
 	{ "an ISA line", EOPNOTSUPP, DM_OP_SIZE(isa), ISA(.isa_irq = 5) },
 	{ "a PCI line", EOPNOTSUPP, DM_OP_SIZE(intx), INTX(.device = 3) },
-	{ "an SPI", 0, DM_OP_SIZE(spi), SPI(.irq = 33) },
+	{ "an SPI", EOPNOTSUPP, DM_OP_SIZE(spi), SPI(.irq = 33) },
 };
 
 /* Assigns it, and takes back what was taken. */

@@ -22,7 +22,7 @@ use doorbells::{Counters, Registered, Unmatched};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use xen_eventfd_core::irq::{Irq, Line};
+use xen_eventfd_core::irq::{Irq, Owner};
 use xen_eventfd_core::{DomId, Doorbell, IoServerId, Kick, Port, Space};
 use xen_eventfd_host::{Host, HostError};
 
@@ -136,11 +136,26 @@ pub(crate) trait Attachment: Send + Sync + fmt::Debug {
 /// Checks what Xen would refuse later, ignore, or not bear.
 pub(crate) fn check_irq(host: &dyn Host, dom: DomId, irq: &Irq) -> Result<()> {
     irq.check()?;
-    let line = matches!(irq, Irq::Line(Line::Isa(_) | Line::PciIntx { .. }, _));
-    if line && !host.has_lines(dom)? {
-        return Err(Error::NoLines(dom));
+    let arch = host.arch();
+    match arch.owner(irq) {
+        Some(Owner::EveryGuest) => Ok(()),
+        Some(Owner::GuestsWithLines) if host.has_lines(dom)? => Ok(()),
+        Some(Owner::GuestsWithLines) => Err(Error::NoLines(dom)),
+        None => {
+            let advice = "use an event channel";
+            Err(Error::OtherArch { what: irq.to_string(), arch, advice })
+        }
     }
-    Ok(())
+}
+
+/// Whether a guest can write to such an address at all.
+pub(crate) fn check_space(host: &dyn Host, doorbell: &Doorbell) -> Result<()> {
+    let (arch, bytes) = (host.arch(), doorbell.bytes());
+    if arch.has_space(bytes.space()) {
+        return Ok(());
+    }
+    let what = format!("I/O port {:#x}", bytes.first());
+    Err(Error::OtherArch { what, arch, advice: "use an address in memory" })
 }
 
 /// A doorbell as an error names it.

@@ -15,5 +15,6 @@ mod orphans;
 mod random;
 mod refusals;
 mod run_dir;
+mod stale;
 mod steps;
 mod teardown;

@@ -360,10 +360,11 @@ fn of_irqs(setting: &Setting) -> Vec<Call> {
     calls
 }
 
-/// What an assignment gets that would succeed: the guest is no HVM guest, and has no lines.
+/// What an assignment gets that would succeed: the guest is no HVM guest and has no lines, and no Arm
+/// guest.
 fn of_kind(kind: u32, verdict: Verdict) -> Verdict {
     match kind {
-        IRQ_ISA | IRQ_INTX if verdict.is_ok() => Err(Errno::OPNOTSUPP),
+        IRQ_ISA | IRQ_INTX | IRQ_SPI if verdict.is_ok() => Err(Errno::OPNOTSUPP),
         _ => verdict,
     }
 }

@@ -180,13 +180,19 @@ pub(super) fn lines(play: &mut Play<'_>) -> Result<()> {
         refused(file.assign_irq(&line), Errno::OPNOTSUPP, "a line of a guest without lines")?;
         refused(file.lower(&line), Errno::NOENT, "what is not assigned")?;
     }
-    // Of another architecture: Xen refuses each signal.
-    let spi = Irq::spi(33, &call);
-    file.assign_irq(&spi)?;
+    let (spi, msi) = (Irq::spi(33, &call), Irq::msi(0x41, &call));
+    refused(file.assign_irq(&spi), Errno::OPNOTSUPP, "what another architecture has")?;
+    file.assign_irq(&msi)?;
+    for irq in of_hvm.into_iter().chain([spi, spi.level()]) {
+        refused(file.set_irq(&msi, &irq), Errno::OPNOTSUPP, "to change to one")?;
+    }
+    // What Xen refuses is counted: no such delivery mode.
+    let odd = Irq { msi_data: 0x341, ..msi };
+    file.set_irq(&msi, &odd)?;
     (0..4).try_for_each(|_| signal(&call))?;
-    let counts = file.irq_stats(&spi)?;
+    let counts = file.irq_stats(&odd)?;
     ensure!(counts == (0, 4), "{counts:?}");
-    file.deassign_irq(&spi)?;
+    file.deassign_irq(&odd)?;
     Ok(())
 }
 

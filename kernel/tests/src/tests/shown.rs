@@ -50,8 +50,8 @@ pub(super) fn files(play: &mut Play<'_>) -> Result<()> {
          send call 1; say sent; wait call | listen evtchn other; pause 1"
     ))?;
     let (file, eventfd) = (GuestFile::of(guest.dom())?, new_eventfd()?);
-    let (heard, call, msi, pulse, level) =
-        (new_eventfd()?, new_eventfd()?, new_eventfd()?, new_eventfd()?, new_eventfd()?);
+    let (heard, call, msi, second) =
+        (new_eventfd()?, new_eventfd()?, new_eventfd()?, new_eventfd()?);
     let shown = in_debugfs(guest.dom())?;
     for doorbell in [
         Doorbell::value(DOORBELL, 4, 3, &eventfd).masked(0xFFFF),
@@ -67,8 +67,7 @@ pub(super) fn files(play: &mut Play<'_>) -> Result<()> {
     await_count(&heard, 1)?;
     file.assign_irq(&Irq::channel(port, &call))?;
     file.assign_irq(&Irq::msi(0x41, &msi))?;
-    file.assign_irq(&Irq::spi(33, &pulse))?;
-    file.assign_irq(&Irq::spi(34, &level).level())?;
+    file.assign_irq(&Irq::msi(0x42, &second))?;
     signal(&call)?;
     guest.said(0, "sent")?;
     await_count(&heard, 1)?;
@@ -84,8 +83,7 @@ pub(super) fn files(play: &mut Play<'_>) -> Result<()> {
          waiting:\tmmio 0xfe000050 len 4 value 0x9\n\
          irq:\tchannel {port} raised 1 failed 0\n\
          irq:\tmsi 0xfee00000 0x41 raised 0 failed 0\n\
-         irq:\tspi 33 pulse raised 0 failed 0\n\
-         irq:\tspi 34 level raised 0 failed 0\n\
+         irq:\tmsi 0xfee00000 0x42 raised 0 failed 0\n\
          channel:\t{port} signals 2\n",
         dom = guest.dom().0,
         owner = owner()?,

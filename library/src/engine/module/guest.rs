@@ -3,7 +3,7 @@
 use super::{Interface, ModuleEngine};
 use crate::engine::doorbells::{Counters, Doorbells, Registered, Registration, Unmatched};
 use crate::engine::hold::Hold;
-use crate::engine::{Attachment, IrqCounts, check_irq, named};
+use crate::engine::{Attachment, IrqCounts, check_irq, check_space, named};
 use crate::eventfd::{EventFd, IrqClaim};
 use crate::sync::Mutex;
 use crate::{Error, Result, lock};
@@ -150,6 +150,7 @@ impl<I: Interface> Attachment for ModuleGuest<I> {
         eventfd: EventFd,
         unmatched: Option<Arc<Mutex<Unmatched>>>,
     ) -> Result<u64> {
+        check_space(&*self.engine.host, &doorbell)?;
         let doorbell = I::compared(&doorbell)?;
         self.with(|open| {
             open.doorbells.check(self.dom, &doorbell)?;

@@ -5,7 +5,7 @@ use super::server::Server;
 use super::{Shared, Source, UserspaceEngine};
 use crate::engine::doorbells::{Counters, Doorbells, Registered, Registration, Unmatched};
 use crate::engine::hold::Hold;
-use crate::engine::{Attachment, IrqCounts, check_irq, named};
+use crate::engine::{Attachment, IrqCounts, check_irq, check_space, named};
 use crate::eventfd::{self, EventFd};
 use crate::sync::{Mutex, MutexGuard};
 use crate::{EngineKind, Error, Result, lock};
@@ -225,6 +225,7 @@ impl Attachment for UserspaceGuest {
     ) -> Result<u64> {
         let shared = self.shared();
         shared.alive()?;
+        check_space(&*shared.host, &doorbell)?;
         let _changes = self.core.changes()?;
         let bytes = doorbell.bytes();
         let to_map = {
