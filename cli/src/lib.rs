@@ -15,6 +15,7 @@ pub mod fuzzing;
 pub mod handover;
 pub mod inherited;
 pub mod json;
+pub mod naming;
 pub mod output;
 pub mod quantity;
 pub mod rates;

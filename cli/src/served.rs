@@ -95,6 +95,19 @@ impl Machine {
         Ok(join(shown::folder::read(&self.root)?, holders, names))
     }
 
+    /// The same, without their names.
+    ///
+    /// # Errors
+    /// As [`Machine::guests`].
+    pub fn nameless_guests(&self, session: &Session) -> Result<Vec<Guest>, Failure> {
+        self.guests(session, &Names::Unknown(String::new()))
+    }
+
+    /// Whether the guests are this machine's, and not those of a tree of files.
+    pub fn is_real(&self) -> bool {
+        self.root == Path::new("/")
+    }
+
     /// What engines left that were killed, in the order of the guests' numbers.
     ///
     /// # Errors
@@ -117,7 +130,7 @@ impl Machine {
 
     /// The names of this machine's guests; of a tree of files there are none.
     pub fn names(&self) -> Names {
-        if self.root != Path::new("/") {
+        if !self.is_real() {
             return Names::Unknown(format!("{} is no machine", self.root.display()));
         }
         match LinuxHost::open().and_then(|host| host.domains()) {

@@ -7,9 +7,10 @@ pub mod lines;
 pub mod screen;
 
 use crate::failure::{Exit, Failure};
+use crate::naming::Naming;
 use crate::quantity::{COUNT, TIME, count, time};
 use crate::rates::{GuestRates, rates};
-use crate::served::{Guest, Machine, Names};
+use crate::served::{Guest, Machine};
 use crate::session::{Outcome, Session};
 use crate::signals::Signals;
 use clap::Args;
@@ -70,7 +71,7 @@ struct Meter<'a> {
     session: &'a Session,
     arguments: &'a Arguments,
     signals: Signals,
-    names: Names,
+    naming: Naming,
     guests: Vec<Guest>,
     read: Instant,
     /// Intervals that are still to come.
@@ -94,10 +95,10 @@ impl<'a> Meter<'a> {
         arguments: &'a Arguments,
         signals: Signals,
     ) -> Result<Self, Failure> {
-        let names = arguments.machine.names();
-        let guests = arguments.machine.guests(session, &names)?;
+        let naming = Naming::new(session, arguments.machine.is_real());
+        let guests = arguments.machine.nameless_guests(session)?;
         let (read, left) = (Instant::now(), arguments.count);
-        Ok(Self { session, arguments, signals, names, guests, read, left })
+        Ok(Self { session, arguments, signals, naming, guests, read, left })
     }
 
     /// Waits for the interval's end, a signal, or a key if keys are wanted.
@@ -131,10 +132,9 @@ impl<'a> Meter<'a> {
 
     /// Reads the counters, and tells what happened since the last time.
     fn read(&mut self) -> Outcome<(Duration, Vec<GuestRates>)> {
-        // One that came since has a name that is not known yet.
-        self.names = self.arguments.machine.names();
-        let guests = self.arguments.machine.guests(self.session, &self.names)?;
+        let mut guests = self.arguments.machine.nameless_guests(self.session)?;
         let now = Instant::now();
+        self.naming.name(&mut guests);
         let elapsed = now.saturating_duration_since(self.read);
         let rates = rates(&self.guests, &guests, elapsed);
         (self.guests, self.read) = (guests, now);
@@ -179,4 +179,40 @@ fn on_screen(mut meter: Meter<'_>) -> Outcome {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::sync::Arc;
+    use xen_eventfd::Host;
+    use xen_eventfd_model::{Config, Model};
+
+    #[test]
+    fn top_asks_for_a_name_once_and_not_at_each_interval() {
+        let model = Model::new();
+        let dom = model.domain(Config::new("web"));
+        (0..50).for_each(|other| _ = model.domain(Config::new(&format!("other{other}"))));
+        let client = model.client("top");
+        let host: Arc<dyn Host> = client.clone();
+        let session = Session { host: Some(host), ..Session::default() };
+        let tree = tempfile::tempdir().unwrap();
+        let folder = tree.path().join("sys/kernel/debug/xen-eventfd");
+        fs::create_dir_all(&folder).unwrap();
+        let text = format!("dom:\t{}\ninterface:\tnative\nowner:\t412 b\nserver:\t7\n", dom.0);
+        fs::write(folder.join(dom.0.to_string()), text).unwrap();
+        let arguments = Arguments {
+            interval: Duration::from_millis(1),
+            plain: true,
+            count: None,
+            machine: Machine { root: tree.path().to_owned() },
+        };
+        let mut meter = Meter::start(&session, &arguments, Signals::new().unwrap()).unwrap();
+        for _ in 0..20 {
+            let (_, guests) = meter.read().unwrap();
+            assert_eq!(guests[0].name.as_deref(), Some("web"));
+        }
+        assert_eq!(client.calls(), 1);
+    }
 }
