@@ -86,7 +86,7 @@ mod tests {
     use xen_eventfd_model::{CallKind, Client, Config, Model};
 
     fn guest(domid: u16, pid: u32) -> Guest {
-        let owner = Owner { pid, name: "backend".to_owned() };
+        let owner = Owner::new(pid, "backend".to_owned());
         let (engine, server) = (Engine::Kernel, Some(7));
         Guest { domid, name: None, engine, owner, server, shown: None }
     }

@@ -152,7 +152,7 @@ fn join(shown: Vec<shown::Guest>, holders: Vec<Holder>, names: &Names) -> Vec<Gu
             name: names.of(holder.dom),
             // A reaper serves nobody, and one that has not said who it is will in a moment.
             engine: holder.engine()?.parse().map_or(Engine::Userspace, EngineKind::into),
-            owner: Owner { pid: holder.pid?, name },
+            owner: Owner::new(holder.pid?, name),
             server: holder.server.map(|server| server.0),
             shown: None,
         };
@@ -171,9 +171,9 @@ fn join(shown: Vec<shown::Guest>, holders: Vec<Holder>, names: &Names) -> Vec<Gu
 impl Guest {
     pub(crate) fn of_module(shown: shown::Guest, names: &Names) -> Self {
         let engine = match shown.interface {
-            Interface::Native => Engine::Kernel,
             Interface::Seed => Engine::Privcmd,
             Interface::Reserved => Engine::Userspace,
+            _ => Engine::Kernel,
         };
         Self {
             domid: shown.dom.0,
@@ -203,7 +203,7 @@ impl Guest {
             domid: dom.0,
             name: xen.host().domain(dom).ok().and_then(|domain| domain.name),
             engine: xen.engine().into(),
-            owner: Owner { pid: std::process::id(), name },
+            owner: Owner::new(std::process::id(), name),
             server: Some(guest.server().0),
             shown: None,
         }
@@ -216,7 +216,7 @@ impl Guest {
 
     /// The owner, for people.
     pub fn owner(&self) -> String {
-        let Owner { pid, name } = &self.owner;
+        let Owner { pid, name, .. } = &self.owner;
         let name = printable(name);
         match pid {
             0 => format!("{name} (elsewhere)"),

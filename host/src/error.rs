@@ -92,6 +92,7 @@ impl fmt::Display for Call {
 /// The host said no.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot {call}: {errno}{}", self.advice().map(|a| format!("; {a}")).unwrap_or_default())]
+#[non_exhaustive]
 pub struct HostError {
     /// What was asked.
     pub call: Call,

@@ -27,6 +27,7 @@ pub struct LocalPort(pub u32);
 
 /// What is known of a domain by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Domain {
     /// Its number, which is used again after it is gone.
     pub id: DomId,
@@ -34,6 +35,13 @@ pub struct Domain {
     pub name: Option<String>,
     /// Its UUID, which is never used again.
     pub uuid: Option<String>,
+}
+
+impl Domain {
+    /// A domain of which nothing is known but its number, its name and its UUID.
+    pub fn new(id: DomId, name: Option<String>, uuid: Option<String>) -> Self {
+        Self { id, name, uuid }
+    }
 }
 
 /// Who is at the other end of a guest's event channel (`EVTCHNOP_status`).

@@ -28,6 +28,7 @@ const PROGRAM: &str = "xen-eventfd";
 let xen = Xen::builder().run_dir(other.path()).guardian(Guardian::None).open_on(host)?;
 "#)]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Guardian {
     /// The `xen-eventfd` command: the one that `XEN_EVENTFD_GUARDIAN` names, or that lies beside
     /// this program, or on the PATH.

@@ -427,6 +427,7 @@ pub struct Fallback {
 
 /// What a fallback received since it was last asked.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Missed {
     /// Distinct kicks, in order, and how often each came.
     pub kicks: Vec<(Kick, u64)>,

@@ -7,6 +7,9 @@
 //! Start at [`Xen`]. What differs from KVM is said at [`Guest`]; `docs/embedding.md` says what a program
 //! must do about fork, signals, descriptors, threads, seccomp and privileges. [`Driver`] is an engine on
 //! the program's own event loop, [`Devices`] are for a process that may open none.
+//!
+//! What happens beside the calls (a guest that died, a guardian that ended) is told through `tracing`;
+//! in a program that has no subscriber of that, through `log`.
 
 /// A running example on the model: a guest `dom` with a `vcpu`, taken as `guest` by `xen`.
 macro_rules! example {
@@ -38,6 +41,7 @@ mod eventfd;
 mod find;
 mod guardian;
 mod guest;
+pub mod host;
 mod probe;
 pub mod run_dir;
 pub mod shown;

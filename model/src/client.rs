@@ -251,12 +251,12 @@ impl Process {
 
 fn known(domain: &crate::domain::Domain) -> Domain {
     let name = Some(domain.name.clone()).filter(|name| !name.is_empty());
-    Domain { id: domain.key.id, name, uuid: Some(domain.uuid.clone()) }
+    Domain::new(domain.key.id, name, Some(domain.uuid.clone()))
 }
 
 /// Domain 0 has a name in xenstore, and no UUID.
 fn domain_0() -> Domain {
-    Domain { id: DOM0, name: Some("Domain-0".to_owned()), uuid: None }
+    Domain::new(DOM0, Some("Domain-0".to_owned()), None)
 }
 
 impl Host for Client {

@@ -113,7 +113,7 @@ impl Report {
 
 /// The counters by their names.
 fn told(counters: &Counters) -> [(&'static str, u64); 8] {
-    let &Counters { delivered, held, redelivered, late, reads, broadcasts, odd, spurious } =
+    let &Counters { delivered, held, redelivered, late, reads, broadcasts, odd, spurious, .. } =
         counters;
     [
         ("delivered", delivered),
@@ -134,7 +134,7 @@ fn prose_of(facts: &[(&str, String)]) -> String {
 fn doorbells(guest: &shown::Guest) -> String {
     let counted = ["KICKS", "HELD", "ODD"].map(|head| (head, Side::Right));
     let heads: Vec<_> = [("DOORBELL", Side::Left)].into_iter().chain(counted).collect();
-    let row = |Doorbell { place, kicks, held, odd }: &Doorbell| {
+    let row = |Doorbell { place, kicks, held, odd, .. }: &Doorbell| {
         vec![place.to_string(), kicks.to_string(), held.to_string(), odd.to_string()]
     };
     section(&heads, &guest.doorbells, row)
@@ -146,7 +146,7 @@ fn waiting(guest: &shown::Guest) -> String {
 
 fn irqs(guest: &shown::Guest) -> String {
     let heads = [("INTERRUPT", Side::Left), ("RAISED", Side::Right), ("FAILED", Side::Right)];
-    let row = |Irq { interrupt, raised, failed }: &Irq| {
+    let row = |Irq { interrupt, raised, failed, .. }: &Irq| {
         vec![interrupt.to_string(), raised.to_string(), failed.to_string()]
     };
     section(&heads, &guest.irqs, row)
@@ -154,7 +154,7 @@ fn irqs(guest: &shown::Guest) -> String {
 
 fn channels(guest: &shown::Guest) -> String {
     let heads = [("EVENT CHANNEL", Side::Left), ("SIGNALS", Side::Right)];
-    let row = |Channel { port, signals }: &Channel| vec![port.to_string(), signals.to_string()];
+    let row = |Channel { port, signals, .. }: &Channel| vec![port.to_string(), signals.to_string()];
     section(&heads, &guest.channels, row)
 }
 

@@ -212,7 +212,7 @@ impl Watch {
         let mut seen = Seen::default();
         loop {
             self.wait(signals.as_deref())?;
-            let Missed { kicks, overflowed } = self.fallback.take();
+            let Missed { kicks, overflowed, .. } = self.fallback.take();
             seen.unknown += overflowed;
             for (kick, count) in kicks {
                 if self.shown.takes(&kick) {

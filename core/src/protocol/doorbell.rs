@@ -81,6 +81,7 @@ pub struct Doorbell {
 
 /// Why a registration cannot be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Invalid {
     /// The length is not 1, 2, 4 or 8, nor a span of 1 to 8.
     Length,

@@ -112,6 +112,7 @@ pub enum Owner {
 
 /// Why an interrupt cannot be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum InvalidIrq {
     /// Port 0 is never an event channel.
     Port,

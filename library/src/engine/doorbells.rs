@@ -21,6 +21,7 @@ pub const MAX_UNMATCHED: usize = 256;
 
 /// What a guest's doorbells have seen since the engine took it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
 pub struct Counters {
     /// Kicks that signalled an eventfd.
     pub delivered: u64,
@@ -62,6 +63,7 @@ impl Unmatched {
 
 /// One registration, as a value for people and machines.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Registered {
     /// The doorbell.
     pub doorbell: Doorbell,

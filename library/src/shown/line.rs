@@ -7,6 +7,7 @@ use serde::{Serialize, Serializer};
 
 /// Where a doorbell listens, and to what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[non_exhaustive]
 pub struct Place {
     /// Of the address.
     #[serde(serialize_with = "space")]
@@ -23,6 +24,7 @@ pub struct Place {
 /// Which writes a doorbell takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(tag = "takes", rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Takes {
     /// Those whose value, under the mask, is this one.
     Value {
@@ -41,6 +43,7 @@ pub enum Takes {
 
 /// A doorbell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Doorbell {
     /// What it listens to.
     #[serde(flatten)]
@@ -55,6 +58,7 @@ pub struct Doorbell {
 
 /// A kick that is held for an eventfd to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Waiting {
     /// Of the address.
     #[serde(serialize_with = "space")]
@@ -69,6 +73,7 @@ pub struct Waiting {
 
 /// An eventfd that raises an interrupt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Irq {
     /// Which.
     #[serde(flatten)]
@@ -82,6 +87,7 @@ pub struct Irq {
 /// An interrupt of a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Interrupt {
     /// An event channel.
     Channel {
@@ -132,6 +138,7 @@ pub enum Trigger {
 
 /// An event channel that signals an eventfd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Channel {
     /// The guest's port.
     pub port: u32,
@@ -140,6 +147,11 @@ pub struct Channel {
 }
 
 impl Place {
+    /// A place: the first byte, how many, and which writes.
+    pub fn new(space: Space, addr: u64, len: u32, takes: Takes) -> Self {
+        Self { space, addr, len, takes }
+    }
+
     /// In as few words as tell it: of a value without the mask, if that is all of the width.
     pub fn brief(&self) -> String {
         let Self { space, addr, len, takes } = *self;

@@ -27,6 +27,7 @@ use serde::Serialize;
 
 /// A guest that the module knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Guest {
     /// Its number.
     #[serde(serialize_with = "number_of_dom")]
@@ -53,6 +54,7 @@ pub struct Guest {
 /// How a guest was taken from the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Interface {
     /// By the module's own ABI.
     Native,
@@ -64,6 +66,7 @@ pub enum Interface {
 
 /// The process that took a guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Owner {
     /// Its number; 0 if it cannot be seen from here.
     pub pid: u32,
@@ -73,6 +76,7 @@ pub struct Owner {
 
 /// The server of a guest, and what it has seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Served {
     /// The ioreq server's id.
     #[serde(serialize_with = "number_of_server")]
@@ -85,6 +89,7 @@ pub struct Served {
 
 /// What a guest's doorbells have seen since it was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
 pub struct Counters {
     /// Kicks that signalled an eventfd.
     pub delivered: u64,
@@ -102,6 +107,13 @@ pub struct Counters {
     pub odd: u64,
     /// Events without a request.
     pub spurious: u64,
+}
+
+impl Owner {
+    /// A process; its number is 0 if it cannot be seen from here.
+    pub fn new(pid: u32, name: String) -> Self {
+        Self { pid, name }
+    }
 }
 
 impl Guest {

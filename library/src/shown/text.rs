@@ -7,6 +7,7 @@ use core::str::FromStr;
 
 /// Why a text is none of the module's: the line, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Unreadable {
     /// A line that is known, and not as it should be.
     #[error("line {number} ({line:?}): {why}")]

@@ -97,7 +97,7 @@ pub(super) fn play(actor: Actor, spec: &Spec, fds: Vec<OwnedFd>) -> Result<()> {
     let mut next = || fds.next().context("a descriptor is missing");
     let (kick, call) = (next()?, next()?);
     let devices = Devices::new(next()?, next()?, fds.next());
-    let of = |dom, uuid| KnownGuest::new(Domain { id: DomId(dom), name: None, uuid }, false);
+    let of = |dom, uuid| KnownGuest::new(Domain::new(DomId(dom), None, uuid), false);
     let known = [of(spec.dom, spec.uuid.clone()), of(spec.other, None)];
     let mut builder = Xen::builder().run_dir(run_dir.path()).on_thread_start(filter);
     if spec.driven {

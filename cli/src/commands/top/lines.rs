@@ -133,7 +133,7 @@ pub(super) mod tests {
 
     fn doorbell(value: u64, kicks: f64) -> DoorbellRates {
         let takes = Takes::Value { value, mask: 0xFF };
-        let place = Place { space: Space::Mmio, addr: 0x50, len: 4, takes };
+        let place = Place::new(Space::Mmio, 0x50, 4, takes);
         DoorbellRates { place, per_second: PlaceRates { kicks, ..PlaceRates::default() } }
     }
 
@@ -143,7 +143,7 @@ pub(super) mod tests {
             domid,
             name: Some(name.to_owned()),
             engine: if per_second.is_some() { Engine::Kernel } else { Engine::Userspace },
-            owner: Owner { pid: 412, name: "backend".to_owned() },
+            owner: Owner::new(412, "backend".to_owned()),
             server: Some(7),
             per_second,
             doorbells,
