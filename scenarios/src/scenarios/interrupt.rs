@@ -4,6 +4,8 @@ use super::DOORBELL;
 use crate::play::{Guest, await_count, new_eventfd, signal, taken};
 use crate::{PATIENCE, Play};
 use anyhow::{Result, ensure};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use xen_eventfd::IoEventAddress::Mmio;
 use xen_eventfd::{Irq, IrqFd, Line, Trigger};
@@ -152,6 +154,104 @@ fn last(play: &mut Play<'_>, listen: &str, irq: Option<Irq>) -> Result<()> {
     guest.finish()?;
     guest.tell(play);
     Ok(())
+}
+
+/// One vCPU takes the one vector and another the other; each tells by a kick of its own.
+pub(super) fn moved_vector(play: &mut Play<'_>) -> Result<()> {
+    const TIMES: u64 = 200;
+    let mut guest = play.guest(&format!(
+        "listen msi 0x41 one; listen evtchn stop; meet; say ready; until stop; wait one; \
+         write mmio:{DOORBELL:#x} 4 0; end; say stopped | \
+         listen msi 0x42 other; listen evtchn halt; meet; say ready; until halt; wait other; \
+         write mmio:{DOORBELL:#x} 4 1; end; say stopped"
+    ))?;
+    let xen = play.xen()?;
+    let ours = xen.guest(guest.dom())?;
+    let (call, kicks) = (new_eventfd()?, [new_eventfd()?, new_eventfd()?]);
+    let _one = ours.register_ioevent(&kicks[0], &Mmio(DOORBELL), 0_u32)?;
+    let _other = ours.register_ioevent(&kicks[1], &Mmio(DOORBELL), 1_u32)?;
+    let (stop, halt) = (new_eventfd()?, new_eventfd()?);
+    guest.start()?;
+    guest.said(0, "ready")?;
+    guest.said(1, "ready")?;
+    let stopping = ours.register_irqfd(&stop, Irq::EventChannel(guest.port("stop")?))?;
+    let halting = ours.register_irqfd(&halt, Irq::EventChannel(guest.port("halt")?))?;
+    let vectors = [super::msi(0, 0x41), super::msi(1, 0x42)];
+    let irqfd = ours.register_irqfd(&call, vectors[0])?;
+
+    // Each vector in its turn, with a signal while it is masked.
+    for turn in 0..20 {
+        irqfd.mask()?;
+        ensure!(!irqfd.is_pending()?, "nothing was signalled");
+        signal(&call)?;
+        ensure!(irqfd.is_pending()?, "what was signalled is pending");
+        irqfd.set_irq(vectors[turn % 2])?;
+        irqfd.unmask()?;
+        await_count(&kicks[turn % 2], 1)?;
+        ensure!(
+            taken(&kicks[(turn + 1) % 2])? == 0,
+            "raised by what it was, or while it was masked"
+        );
+    }
+    play.note("irqfd", format!("{} raised in turns", irqfd.raised()));
+
+    // One thread signals, each time when the guest has answered; another moves the vector meanwhile.
+    let done = AtomicBool::new(false);
+    let answered = std::thread::scope(|scope| -> Result<u64> {
+        let moving = scope.spawn(|| -> Result<()> {
+            for turn in 0.. {
+                irqfd.mask()?;
+                irqfd.set_irq(vectors[turn % 2])?;
+                irqfd.unmask()?;
+                if done.load(Ordering::SeqCst) {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        let signalled = answers(&call, &kicks, TIMES);
+        done.store(true, Ordering::SeqCst);
+        moving.join().map_err(|_| anyhow::anyhow!("the moving thread panicked"))??;
+        signalled
+    })?;
+    play.note("irqfd", format!("{answered} answers to {TIMES} signals"));
+
+    // Once it is told to stop, each waits for one more.
+    let ends = [(&stop, &stopping), (&halt, &halting)];
+    for (vcpu, (vector, (end, ending))) in vectors.into_iter().zip(ends).enumerate() {
+        irqfd.set_irq(vector)?;
+        signal(end)?;
+        settled(ending, 1)?;
+        signal(&call)?;
+        guest.said(vcpu, "stopped")?;
+        await_count(&kicks[vcpu], 1)?;
+    }
+    guest.finish()?;
+    guest.tell(play);
+    settled(&irqfd, 20 + TIMES + 2)?;
+    let left = kicks.iter().map(taken).sum::<Result<u64>>()?;
+    play.note(
+        "irqfd",
+        format!("{} raised, {} failed, {left} too many", irqfd.raised(), irqfd.failed()),
+    );
+    Ok(())
+}
+
+/// Signals so many times, and each time waits for one kick of either kind. Returns how many came.
+fn answers(call: &OwnedFd, kicks: &[OwnedFd; 2], times: u64) -> Result<u64> {
+    let mut all = 0;
+    for nth in 0..times {
+        signal(call)?;
+        let since = Instant::now();
+        let mut came = 0;
+        while came == 0 {
+            came = taken(&kicks[0])? + taken(&kicks[1])?;
+            ensure!(since.elapsed() < PATIENCE, "signal {nth} was lost");
+            std::thread::yield_now();
+        }
+        all += came;
+    }
+    Ok(all)
 }
 
 pub(super) fn channel_to_eventfd(play: &mut Play<'_>) -> Result<()> {

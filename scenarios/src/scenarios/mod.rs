@@ -69,6 +69,7 @@ scenarios! {
     interrupt::last_msi, false, "the same by MSI";
     interrupt::isa_line, false, "eventfd to an HVM guest by an ISA line, 1,000 times";
     interrupt::pci_line, false, "a PCI device's line interrupts until it is lowered, 100 times";
+    interrupt::moved_vector, true, "an MSI vector that moves and is masked under load: nothing lost, nothing stale";
     interrupt::channel_to_eventfd, false, "event channel to eventfd, 200 times";
     interrupt::channel_flood, true, "a flood on one event channel delays nobody's kicks for ever";
     identity::vmm_first, true, "a VMM that starts before the engine";
