@@ -7,12 +7,15 @@
 //!   Until then no further one comes, so a guest rings an unheard channel at no cost to us.
 //! * An event that finds its eventfd unread is ended as a spurious one, which makes the next one
 //!   wait: a guest can ring as fast as it likes, and pays for it alone.
+//! * Each has a [`Place`]: the kernel charges an interrupt descriptor to nobody, so there are only so
+//!   many.
 
 use crate::eventfd::{EventFd, OpenEventFd};
 use crate::port::{Ended, Handler, Port};
 use crate::protocol::{self, DomId};
 use crate::xen;
 use kernel::prelude::*;
+use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::lock::spinlock::{new_spinlock_irq, SpinLockIrq};
 use kernel::sync::Arc;
 
@@ -49,23 +52,49 @@ impl Handler for Arc<Ears> {
     }
 }
 
+/// Channels that are bound.
+static BOUND: Atomic<u32> = Atomic::new(0);
+
+/// The right to one of the channels of all guests.
+struct Place;
+
+impl Place {
+    fn take() -> Result<Self> {
+        let place = Self;
+        if BOUND.fetch_add(1, Relaxed) < crate::module_parameters::max_channels.value() {
+            return Ok(place);
+        }
+        // Its drop gives it back.
+        drop(place);
+        Err(ENOSPC)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        BOUND.fetch_sub(1, Relaxed);
+    }
+}
+
 /// A bound channel.
 pub(crate) struct Channel {
     remote: protocol::Port,
     ears: Arc<Ears>,
     port: Port<Arc<Ears>>,
+    _place: Place,
 }
 
 impl Channel {
     /// Binds a port that the guest has allocated for this domain.
     pub(crate) fn bind(dom: DomId, remote: protocol::Port) -> Result<Self> {
+        let place = Place::take()?;
         let nobody = Listener { eventfd: None, missed: false, signals: 0 };
         let ears = Arc::pin_init(
             pin_init!(Ears { listener <- new_spinlock_irq!(nobody, "Channel::listener") }),
             GFP_KERNEL_ACCOUNT,
         )?;
         let port = Port::bind(ears.clone(), dom, remote)?;
-        Ok(Self { remote, ears, port })
+        Ok(Self { remote, ears, port, _place: place })
     }
 
     /// The guest's port.

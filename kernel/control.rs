@@ -66,13 +66,13 @@ impl MiscDevice for Control {
                 let request = privcmd::ioeventfd(arg)?;
                 device.may(request.dom)?;
                 // The caller's memory may be slow, so it is read under no lock.
-                let readable = privcmd::check_key(&request);
-                seed::ioeventfd(&device.assigned, &request, readable)?;
+                let assignment = privcmd::assignment(&request)?;
+                seed::ioeventfd(&device.assigned, &request, assignment)?;
             }
             privcmd::IRQFD => {
                 let request = privcmd::irqfd(arg)?;
                 device.may(request.dom)?;
-                let dm_op = privcmd::DmOp::copy(&request);
+                let dm_op = privcmd::DmOp::copy(&request)?;
                 seed::irqfd(&device.assigned, &request, dm_op)?;
             }
             _ => return Err(ENOTTY),

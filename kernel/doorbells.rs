@@ -2,12 +2,14 @@
 
 //! The doorbells of one guest: who waits for which kick, and what has come so far.
 //!
-//! All of it lies under a spinlock that the handlers take, so nothing here allocates or frees:
-//! what may grow is given room first, by [`Room`], outside the lock. That works because whoever
-//! changes what is registered holds a mutex across both.
+//! All of it lies under a spinlock that the handlers take with interrupts off, so nothing here
+//! allocates, frees, or moves more than pointers: what may grow is given room first, by [`Room`], and
+//! the claims are changed in a copy, by `claimed.rs`. That works because whoever changes what is
+//! registered holds a mutex across both.
 
+use crate::claimed::Claims;
 use crate::eventfd::EventFd;
-use crate::protocol::claims::{self, Claim, Debt};
+use crate::protocol::claims;
 use crate::protocol::doorbell::Bytes;
 use crate::protocol::held::Held;
 use crate::protocol::missed::Missed;
@@ -23,9 +25,6 @@ pub(crate) const MAX_DOORBELLS: usize = 4096;
 pub(crate) const MAX_HELD: usize = 64;
 /// Distinct kicks kept for one fallback.
 pub(crate) const MAX_MISSED: usize = 32;
-/// Pieces by which the claims can grow at once. A doorbell has at most 8 bytes: it cuts two claims
-/// at its ends, and fills no more gaps than it has bytes.
-const GROWTH: usize = 2 + 8;
 
 /// What a guest's doorbells have seen since it was taken.
 #[derive(Clone, Copy, Default)]
@@ -55,9 +54,10 @@ pub(crate) struct Registration {
 }
 
 impl Registration {
-    pub(crate) fn new(doorbell: Doorbell, eventfd: EventFd) -> Result<Self> {
+    pub(crate) fn new(doorbell: Doorbell, eventfd: EventFd) -> Result<KBox<Self>> {
         let missed = if doorbell.is_fallback() { Some(nothing_missed()?) } else { None };
-        Ok(Self { doorbell, eventfd, missed, kicks: 0, held: 0, odd: 0 })
+        let new = Self { doorbell, eventfd, missed, kicks: 0, held: 0, odd: 0 };
+        Ok(KBox::new(new, GFP_KERNEL_ACCOUNT)?)
     }
 
     fn deliver(&mut self, kick: &Kick) {
@@ -88,66 +88,34 @@ pub(crate) struct Taken {
     pub(crate) overflowed: u64,
 }
 
-impl Entry for Registration {
+impl Entry for KBox<Registration> {
     fn doorbell(&self) -> &Doorbell {
         &self.doorbell
     }
 }
 
+/// Registrations in the order of addresses. Pointers, as the spinlock is held while they make place.
+type Table = KVVec<KBox<Registration>>;
+
 /// All registrations of one guest.
 pub(crate) struct Doorbells {
-    table: KVVec<Registration>,
-    claims: KVVec<Claim>,
+    table: Table,
+    claims: Claims,
     held: KBox<Held<MAX_HELD>>,
     pub(crate) counters: Counters,
 }
 
-/// How much a table and the claims hold, to make [`Room`] by.
-#[derive(Clone, Copy)]
-pub(crate) struct Size {
-    table: usize,
-    capacity: usize,
-    claims: usize,
-}
-
-impl Size {
-    /// After one more claim.
-    pub(crate) fn grown(self) -> Self {
-        Self { claims: self.claims.saturating_add(GROWTH), ..self }
-    }
-}
-
-/// Memory for one change, and afterwards the memory that it replaced.
-pub(crate) struct Room {
-    table: Option<KVVec<Registration>>,
-    claims: KVVec<Claim>,
-    /// What Xen is to be told.
-    owed: KVec<Bytes>,
-}
+/// Memory for one more registration, and afterwards the memory that it replaced.
+pub(crate) struct Room(Option<Table>);
 
 impl Room {
-    /// Room for one registration less.
-    pub(crate) fn to_shrink(size: Size) -> Result<Self> {
-        Ok(Self {
-            table: None,
-            claims: KVVec::with_capacity(size.claims.saturating_add(GROWTH), GFP_KERNEL_ACCOUNT)?,
-            owed: KVec::with_capacity(GROWTH, GFP_KERNEL_ACCOUNT)?,
-        })
-    }
-
-    /// Room for one more registration.
-    pub(crate) fn to_grow(size: Size) -> Result<Self> {
-        let mut room = Self::to_shrink(size)?;
-        if size.table >= size.capacity {
-            let capacity = size.table.saturating_mul(2).clamp(8, MAX_DOORBELLS);
-            room.table = Some(KVVec::with_capacity(capacity, GFP_KERNEL_ACCOUNT)?);
+    /// For a table of this length and capacity.
+    pub(crate) fn to_grow((len, capacity): (usize, usize)) -> Result<Self> {
+        if len < capacity {
+            return Ok(Self(None));
         }
-        Ok(room)
-    }
-
-    /// What Xen is to be told.
-    pub(crate) fn owed(&self) -> &[Bytes] {
-        &self.owed
+        let capacity = len.saturating_mul(2).clamp(8, MAX_DOORBELLS);
+        Ok(Self(Some(Table::with_capacity(capacity, GFP_KERNEL_ACCOUNT)?)))
     }
 }
 
@@ -173,8 +141,8 @@ impl Doorbells {
     /// No doorbell.
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
-            table: KVVec::new(),
-            claims: KVVec::new(),
+            table: Table::new(),
+            claims: Claims::new(),
             held: nothing_held()?,
             counters: Counters::default(),
         })
@@ -184,15 +152,14 @@ impl Doorbells {
         self.table.len()
     }
 
-    pub(crate) fn size(&self) -> Size {
-        let (table, capacity) = (self.table.len(), self.table.capacity());
-        Size { table, capacity, claims: self.claims.len() }
+    /// The table's length and capacity.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.table.len(), self.table.capacity())
     }
 
     /// The registration at an index, in the order of addresses.
     pub(crate) fn shown(&self, index: usize) -> Option<Shown> {
-        let found = self.table.get(index)?;
-        let Registration { doorbell, kicks, held, odd, .. } = *found;
+        let Registration { doorbell, kicks, held, odd, .. } = **self.table.get(index)?;
         Some(Shown { doorbell, kicks, held, odd })
     }
 
@@ -233,60 +200,33 @@ impl Doorbells {
     }
 
     /// Gives the registrations up. To be dropped outside the lock.
-    pub(crate) fn clear(&mut self) -> (KVVec<Registration>, KVVec<Claim>) {
-        let claims = mem::replace(&mut self.claims, KVVec::new());
+    pub(crate) fn clear(&mut self) -> (Table, Claims) {
+        let claims = mem::replace(&mut self.claims, Claims::new());
         hold_nothing(&mut self.held);
-        (mem::replace(&mut self.table, KVVec::new()), claims)
-    }
-
-    /// Bytes that nobody holds and Xen still routes to us.
-    pub(crate) fn stuck(&self) -> Option<Bytes> {
-        self.claims.iter().find(|claim| claim.holders == 0).map(|claim| claim.bytes)
+        (mem::replace(&mut self.table, Table::new()), claims)
     }
 
     /// Whether a registration could join.
     pub(crate) fn check(&self, doorbell: &Doorbell) -> Result {
-        if self.table.len() >= MAX_DOORBELLS || self.claims.len() >= claims::most(MAX_DOORBELLS) {
+        if self.table.len() >= MAX_DOORBELLS {
             return Err(ENOSPC);
         }
         table::place(&self.table, doorbell).map(|_| ()).map_err(|_| EEXIST)
     }
 
-    /// Takes hold of bytes, and leaves in `room` those that Xen must now be told to route to us.
-    /// From here on their kicks are held.
-    pub(crate) fn claim(&mut self, bytes: Bytes, room: &mut Room) -> Result {
-        for piece in claims::acquire(&self.claims, bytes) {
-            room.claims.push_within_capacity(piece.claim).map_err(|_| ENOMEM)?;
-            if piece.debt == Debt::Map {
-                room.owed.push_within_capacity(piece.claim.bytes).map_err(|_| ENOMEM)?;
-            }
-        }
-        mem::swap(&mut self.claims, &mut room.claims);
-        Ok(())
+    /// Swaps the claims.
+    pub(crate) fn swap_claims(&mut self, claims: &mut Claims) {
+        mem::swap(&mut self.claims, claims);
     }
 
-    /// Lets go of bytes, and leaves in `room` those that Xen should take back; until
-    /// [`Self::forget`] they stay known as routed to us.
-    pub(crate) fn unclaim(&mut self, bytes: Bytes, room: &mut Room) -> Result {
-        for piece in claims::release(&self.claims, bytes) {
-            room.claims.push_within_capacity(piece.claim).map_err(|_| ENOMEM)?;
-            if piece.debt == Debt::Unmap {
-                room.owed.push_within_capacity(piece.claim.bytes).map_err(|_| ENOMEM)?;
-            }
-        }
-        mem::swap(&mut self.claims, &mut room.claims);
+    /// Forgets the kicks held for bytes that are no longer claimed.
+    pub(crate) fn forget_held(&mut self, bytes: Bytes) {
         self.held.forget(bytes, &self.claims);
-        Ok(())
-    }
-
-    /// Xen no longer routes these bytes to us.
-    pub(crate) fn forget(&mut self, bytes: Bytes) {
-        self.claims.retain(|claim| claim.bytes != bytes || claim.holders > 0);
     }
 
     /// Publishes a registration whose bytes are claimed, and delivers what was held for it.
-    pub(crate) fn add(&mut self, new: Registration, room: &mut Room) -> Result {
-        if let Some(next) = &mut room.table {
+    pub(crate) fn add(&mut self, new: KBox<Registration>, room: &mut Room) -> Result {
+        if let Some(next) = &mut room.0 {
             for registration in self.table.drain_all() {
                 next.push_within_capacity(registration).map_err(|_| ENOMEM)?;
             }
@@ -313,9 +253,18 @@ impl Doorbells {
         Ok(())
     }
 
+    /// Whether exactly this doorbell is registered with this eventfd.
+    pub(crate) fn has(&self, doorbell: &Doorbell, eventfd: &EventFd) -> Result {
+        self.position(doorbell, eventfd).map(|_| ())
+    }
+
     /// Takes a registration away: exactly this doorbell with this eventfd. The eventfd is not
     /// signalled again. To be dropped outside the lock.
-    pub(crate) fn remove(&mut self, doorbell: &Doorbell, eventfd: &EventFd) -> Result<Registration> {
+    pub(crate) fn remove(
+        &mut self,
+        doorbell: &Doorbell,
+        eventfd: &EventFd,
+    ) -> Result<KBox<Registration>> {
         let index = self.position(doorbell, eventfd)?;
         self.table.remove(index).map_err(|_| ENOENT)
     }
@@ -365,6 +314,6 @@ impl Doorbells {
     /// Who counts what comes to an address and is nobody's.
     fn first_at(&mut self, space: Space, addr: u64) -> Option<&mut Registration> {
         let index = table::first_at(&self.table, space, addr)?;
-        self.table.get_mut(index)
+        self.table.get_mut(index).map(|first| &mut **first)
     }
 }

@@ -14,24 +14,27 @@
 //! of a guest in `taken.rs`, a spinlock.
 
 use crate::channel::Channel;
+use crate::claimed::{Claimed, Claims};
 use crate::doorbells::{Counters, Doorbells, Registration, Room, Shown, Taken};
 use crate::eventfd::{EventFd, OpenEventFd};
 use crate::interrupt::Interrupt;
 use crate::irqfd::{Attached, IrqFd};
 use crate::page::IoreqPage;
-use crate::protocol::doorbell::Bytes;
 use crate::protocol::irq::{Arch, Irq, Line, Owner};
 use crate::protocol::seed::Operation;
 use crate::protocol::{DomId, Doorbell, IoServerId, Kick, Port};
 use crate::server::{self, dead_or, is_dying, Server};
-use crate::{xen, xenstore};
+use crate::{task, xen, xenstore};
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::lock::spinlock::{new_spinlock_irq, SpinLockIrq};
 use kernel::sync::{new_mutex, Arc, Mutex};
 
-/// Irqfds that one guest can have, and channels with an eventfd.
+/// Irqfds that one guest can have.
 pub(crate) const MAX_IRQS: usize = 1024;
+/// Event channels of one guest that can be bound for callers, in either direction. Each is an interrupt
+/// descriptor, which the kernel charges to nobody.
+const MAX_CHANNELS: usize = 256;
 
 /// What a handler needs.
 struct Board {
@@ -57,6 +60,7 @@ pub(crate) struct MemberId(u64);
 /// A guest that is served.
 pub(crate) struct Served {
     server: Server,
+    claimed: Claimed,
     irqs: KVec<Raising>,
     channels: KVec<Bound>,
 }
@@ -148,8 +152,9 @@ impl Guest {
     /// Sets a doorbell server up in it.
     pub(crate) fn begin(self: &Arc<Self>) -> Result {
         let server = Server::create(self)?;
+        let (irqs, channels) = (KVec::new(), KVec::new());
         self.changes.lock().life =
-            Life::Served(Served { server, irqs: KVec::new(), channels: KVec::new() });
+            Life::Served(Served { server, claimed: Claimed::new(), irqs, channels });
         Ok(())
     }
 
@@ -231,73 +236,61 @@ impl Guest {
         }
         let new = Registration::new(doorbell, eventfd)?;
         let mut changes = self.changes.lock();
-        let server = changes.served()?.server.id();
-        let bytes = doorbell.bytes();
+        let Served { server, claimed, .. } = changes.served()?;
+        let (server, bytes) = (server.id(), doorbell.bytes());
         let size = self.board.lock().doorbells.size();
-        let (mut room, mut way_back) = (Room::to_grow(size)?, Room::to_shrink(size.grown())?);
-        {
-            let mut board = self.board.lock();
-            board.doorbells.check(&doorbell)?;
-            // From here on its kicks are held, so none is lost between the map and the table.
-            board.doorbells.claim(bytes, &mut room)?;
+        let mut room = Room::to_grow(size)?;
+        self.board.lock().doorbells.check(&doorbell)?;
+        let swap = |claims: &mut Claims| self.board.lock().doorbells.swap_claims(claims);
+        claimed.reserve(swap)?;
+        // From here on its kicks are held, so none is lost between the map and the table.
+        let owed = claimed.acquire(bytes, swap)?;
+        let mut mapped: usize = 0;
+        let map = |piece| {
+            xen::map_range(self.dom, server, piece).map_err(dead_or)?;
+            mapped = mapped.saturating_add(1);
+            Ok(())
+        };
+        let registered = owed.iter().try_for_each(map).and_then(|()| {
+            self.board.lock().doorbells.add(new, &mut room)
+        });
+        if registered.is_err() {
+            claimed.release(bytes, |claims| {
+                let mut board = self.board.lock();
+                board.doorbells.swap_claims(claims);
+                board.doorbells.forget_held(bytes);
+            })?;
+            let unmap = |piece| {
+                owed.iter().skip(mapped).any(|never_mapped| never_mapped == piece)
+                    || xen::unmap_range(self.dom, server, piece).is_ok()
+            };
+            claimed.give_back(bytes, unmap, || true, swap)?;
         }
-        for (index, piece) in room.owed().iter().enumerate() {
-            if let Err(error) = xen::map_range(self.dom, server, *piece) {
-                let unmapped = room.owed().get(index..).unwrap_or_default();
-                self.board.lock().doorbells.unclaim(bytes, &mut way_back)?;
-                self.give_back(server, way_back.owed(), unmapped);
-                return Err(dead_or(error));
-            }
-        }
-        let added = self.board.lock().doorbells.add(new, &mut room);
-        // Not with the spinlock held, as it would be at the end of the block: this may sleep.
-        drop(room);
-        added
+        registered
     }
 
-    /// Takes a registration back. When this returns, its eventfd is not signalled again.
+    /// Takes a registration back. When this returns, its eventfd is not signalled again. It needs no
+    /// memory.
     pub(crate) fn unregister(&self, doorbell: &Doorbell, eventfd: &EventFd) -> Result {
         let mut changes = self.changes.lock();
-        let server = changes.served()?.server.id();
-        let size = self.board.lock().doorbells.size();
-        let mut room = Room::to_shrink(size)?;
-        let removed = {
+        let Served { server, claimed, .. } = changes.served()?;
+        let (server, bytes) = (server.id(), doorbell.bytes());
+        self.board.lock().doorbells.has(doorbell, eventfd)?;
+        let mut removed = Err(ENOENT);
+        claimed.release(bytes, |claims| {
             // The handler signals under this lock, so none is on its way once it is released.
             let mut board = self.board.lock();
-            let removed = board.doorbells.remove(doorbell, eventfd)?;
-            board.doorbells.unclaim(doorbell.bytes(), &mut room)?;
-            removed
-        };
-        drop(removed);
-        self.give_back(server, room.owed(), &[]);
-        Ok(())
-    }
-
-    /// Gives bytes back to Xen, of which some were never mapped.
-    fn give_back(&self, server: IoServerId, owed: &[Bytes], never_mapped: &[Bytes]) {
-        let mut room = false;
-        for piece in owed {
-            if never_mapped.contains(piece) {
-                self.board.lock().doorbells.forget(*piece);
-            } else {
-                room |= self.unmap(server, *piece);
-            }
-        }
-        // There may be room now for what Xen could not take back before.
-        while room {
-            let Some(piece) = self.board.lock().doorbells.stuck() else { return };
-            room = self.unmap(server, piece);
-        }
-    }
-
-    /// Has Xen take bytes back. `false`: it does not, as when taking them from the middle of a range
-    /// needs one range too many. They stay ours then, and are answered.
-    fn unmap(&self, server: IoServerId, piece: Bytes) -> bool {
-        let taken = xen::unmap_range(self.dom, server, piece).is_ok();
-        if taken {
-            self.board.lock().doorbells.forget(piece);
-        }
-        taken
+            removed = board.doorbells.remove(doorbell, eventfd);
+            board.doorbells.swap_claims(claims);
+            board.doorbells.forget_held(bytes);
+        })?;
+        drop(removed?);
+        claimed.give_back(
+            bytes,
+            |piece| xen::unmap_range(self.dom, server, piece).is_ok(),
+            task::is_killed,
+            |claims| self.board.lock().doorbells.swap_claims(claims),
+        )
     }
 
     /// Takes one kick that a fallback received. What cannot be told stays.
@@ -561,7 +554,7 @@ impl Served {
             bound.users = bound.users.saturating_add(1);
             return Ok(bound.channel.clone());
         }
-        if self.channels.len() >= MAX_IRQS {
+        if self.channels.len() >= MAX_CHANNELS {
             return Err(ENOSPC);
         }
         self.channels.reserve(1, GFP_KERNEL_ACCOUNT)?;

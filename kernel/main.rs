@@ -11,6 +11,7 @@ mod abi;
 mod access;
 mod bindings;
 mod channel;
+mod claimed;
 mod control;
 mod death;
 mod debugfs;
@@ -30,6 +31,7 @@ mod seed;
 mod server;
 mod show;
 mod taken;
+mod task;
 mod trace;
 mod workqueue;
 mod xen;
@@ -41,6 +43,12 @@ module! {
     authors: ["The xen-eventfd developers"],
     description: "ioeventfd and irqfd for Xen guests",
     license: "GPL",
+    params: {
+        max_channels: u32 {
+            default: 4096,
+            description: "Event channels that callers may have bound, of all guests together",
+        },
+    },
 }
 
 /// The loaded module. It can go once no file of it is open, debugfs's included: each pins it.

@@ -6,7 +6,7 @@
 //! done with them. The server is the module's own, one for each guest, and files that assign for
 //! the same guest share it.
 
-use crate::abi::privcmd::DmOp;
+use crate::abi::privcmd::{Assignment, DmOp};
 use crate::eventfd::{EventFd, OpenEventFd};
 use crate::guest::MemberId;
 use crate::guests;
@@ -42,16 +42,15 @@ pub(crate) struct Assigned {
     guests: KVVec<Member>,
 }
 
-/// `IOCTL_PRIVCMD_IOEVENTFD`. `readable`: whether what a new key points at can be read.
+/// `IOCTL_PRIVCMD_IOEVENTFD`. Without anything to assign it takes back.
 pub(crate) fn ioeventfd(
     assigned: &Mutex<Assigned>,
     request: &IoEventFd,
-    readable: Result,
+    assignment: Option<Assignment>,
 ) -> Result {
-    if request.deassign {
+    let Some(Assignment { doorbell, readable }) = assignment else {
         return assigned.lock().deassign_bell(request);
-    }
-    let doorbell = request.doorbell().map_err(|_| EINVAL)?;
+    };
     let open = OpenEventFd::from_descriptor(request.event_fd)?;
     let eventfd = open.another_reference()?;
     let mut joined = None;
@@ -68,12 +67,11 @@ pub(crate) fn ioeventfd(
     }
 }
 
-/// `IOCTL_PRIVCMD_IRQFD`. `dm_op`: the operation that it carries, if it could be read.
-pub(crate) fn irqfd(assigned: &Mutex<Assigned>, request: &IrqFd, dm_op: Result<DmOp>) -> Result {
-    if request.deassign {
+/// `IOCTL_PRIVCMD_IRQFD`. Without an operation it takes back.
+pub(crate) fn irqfd(assigned: &Mutex<Assigned>, request: &IrqFd, dm_op: Option<DmOp>) -> Result {
+    let Some(dm_op) = dm_op else {
         return assigned.lock().deassign_call(request);
-    }
-    let dm_op = dm_op?;
+    };
     let eventfd = OpenEventFd::from_descriptor(request.fd)?;
     let mut joined = None;
     loop {
@@ -150,7 +148,7 @@ impl Assigned {
         let ours = |bell: &Bell| bell.is_for(request) && bell.eventfd.is(&eventfd);
         let index = self.bells.iter().position(ours).ok_or(ENODEV)?;
         let bell = self.bells.remove(index).map_err(|_| ENODEV)?;
-        // Of a guest that died it is gone already.
+        // It fails only if the guest died; then it is gone already.
         let _ = bell.taken.guest.unregister(&bell.doorbell, &bell.eventfd);
         drop(bell);
         self.leave_unused();

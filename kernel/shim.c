@@ -182,6 +182,12 @@ bool shim_process_runs(struct task_struct *leader)
 	return atomic_read(&leader->signal->live) > 0;
 }
 
+bool shim_killed(void)
+{
+	cond_resched();
+	return fatal_signal_pending(current);
+}
+
 void shim_current_comm(char *name)
 {
 	strscpy_pad(name, current->comm, TASK_COMM_LEN);

@@ -59,6 +59,8 @@ struct workqueue_struct *shim_alloc_workqueue(const char *name, int at_once);
 
 /* Whether a thread of this thread group has not ended yet. The caller has a reference to the task. */
 bool shim_process_runs(struct task_struct *leader);
+/* cond_resched(), and then fatal_signal_pending() of the calling thread */
+bool shim_killed(void);
 
 /* The name of the calling thread, TASK_COMM_LEN bytes filled with zeros */
 void shim_current_comm(char *name);

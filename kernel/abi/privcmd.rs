@@ -4,7 +4,7 @@
 
 use super::copy;
 use crate::protocol::seed::{IoEventFd, IrqFd, Operation, MAX_DM_OP};
-use crate::protocol::DomId;
+use crate::protocol::{DomId, Doorbell};
 use kernel::prelude::*;
 use kernel::uaccess::{UserPtr, UserSlice};
 
@@ -29,16 +29,35 @@ pub(crate) fn irqfd(arg: UserPtr) -> Result<IrqFd> {
     IrqFd::read(&copy(arg)?).map_err(|_| EINVAL)
 }
 
+/// What a request assigns.
+pub(crate) struct Assignment {
+    pub(crate) doorbell: Doorbell,
+    /// Whether what its key points at can be read; matters if the key is new.
+    pub(crate) readable: Result,
+}
+
+/// What a request assigns, if it does not take something back. What a caller has to be refused for by
+/// the request alone comes first, so that no more is read than the ports of an accepted number of
+/// vCPUs.
+pub(crate) fn assignment(request: &IoEventFd) -> Result<Option<Assignment>> {
+    if request.deassign {
+        return Ok(None);
+    }
+    let doorbell = request.doorbell().map_err(|_| EINVAL)?;
+    Ok(Some(Assignment { doorbell, readable: check_key(request) }))
+}
+
 /// Whether what a new key points at can be read: the page's first slot, and a port for each vCPU.
 /// Nothing of it is used.
-pub(crate) fn check_key(request: &IoEventFd) -> Result {
+fn check_key(request: &IoEventFd) -> Result {
     copy::<32>(UserPtr::from_addr(request.ioreq as usize))?;
     let ports = UserPtr::from_addr(request.ports as usize);
     let len = (request.vcpus as usize).saturating_mul(size_of::<u32>());
     let mut reader = UserSlice::new(ports, len).reader();
-    let mut port = [0; 4];
+    let mut chunk = [0; 256];
     while !reader.is_empty() {
-        reader.read_slice(&mut port)?;
+        let len = reader.len().min(chunk.len());
+        reader.read_slice(chunk.get_mut(..len).ok_or(EINVAL)?)?;
     }
     Ok(())
 }
@@ -50,13 +69,17 @@ pub(crate) struct DmOp {
 }
 
 impl DmOp {
-    pub(crate) fn copy(request: &IrqFd) -> Result<Self> {
+    /// Copies it. A request that takes something back has none: the patch does not look at it there.
+    pub(crate) fn copy(request: &IrqFd) -> Result<Option<Self>> {
+        if request.deassign {
+            return Ok(None);
+        }
         let mut bytes = [0; MAX_DM_OP];
         let len = request.size as usize;
         let known = bytes.get_mut(..len).ok_or(EINVAL)?;
         let dm_op = UserPtr::from_addr(request.dm_op as usize);
         UserSlice::new(dm_op, len).reader().read_slice(known)?;
-        Ok(Self { bytes, len })
+        Ok(Some(Self { bytes, len }))
     }
 
     pub(crate) fn operation(&self) -> Result<Operation> {

@@ -12,6 +12,9 @@
  * accepted if the bytes beyond are zero, else it is E2BIG. Unknown flags, and padding or unused
  * fields that are not zero, are EINVAL. A struct that cannot be read or written is EFAULT.
  *
+ * The memory of an assignment is charged to its caller's memory cgroup; what is charged to nobody, which
+ * are interrupt descriptors, is bounded. To take an assignment back needs no memory.
+ *
  * The control file also takes the requests of <xen/privcmd.h> IOCTL_PRIVCMD_IOEVENTFD,
  * IOCTL_PRIVCMD_IRQFD and IOCTL_PRIVCMD_RESTRICT; xen-eventfd(4) says where they differ.
  */
@@ -46,7 +49,7 @@ struct xen_eventfd_query {
 	__u32 max_doorbells;	/* out: of one guest */
 	__u32 max_held;		/* out: distinct kicks that are kept for one guest */
 	__u32 max_missed;	/* out: distinct kicks that are kept for one fallback */
-	__u32 max_irqs;		/* out: of one guest; and channels, in either direction */
+	__u32 max_irqs;		/* out: of one guest */
 };
 
 /* Only keeps the guest for the caller: it sets no server up, and every assignment is EOPNOTSUPP. */
@@ -217,7 +220,7 @@ enum xen_eventfd_trigger {
  * /local/domain/<dom>/hvmloader/bios there where that is missing.
  * EBUSY: the eventfd raises an interrupt already, of whichever guest. EINVAL: no eventfd,
  * an interrupt that cannot be, or a port that the guest has not allocated for this domain, or that is
- * bound. ENOSPC: max_irqs are there.
+ * bound. ENOSPC: max_irqs are there, or too many event channels (struct xen_eventfd_channel).
  * To deassign, to ask and to lower, every in-field is as it was; ENOENT: there is no such assignment.
  * When deassign returns, the interrupt is not raised again.
  * ENODEV: the guest is dead.
@@ -288,7 +291,9 @@ struct xen_eventfd_irq_state {
  * One event channel of the guest that signals an eventfd. While the eventfd is unread, further events
  * are slowed down. The port may be that of an XEN_EVENTFD_IRQ_CHANNEL as well.
  *
- * To assign, EBUSY: the port has an eventfd. EINVAL: as for an irq. ENOSPC: max_irqs are there.
+ * To assign, EBUSY: the port has an eventfd. EINVAL: as for an irq. ENOSPC: too many event channels are
+ * bound, in either direction: 256 of this guest, or of all guests as many as the module's parameter
+ * max_channels says (4,096 if it is not given).
  * To deassign, ENOENT: this port does not signal this eventfd. When it returns, the eventfd is not
  * signalled again. ENODEV: the guest is dead.
  */

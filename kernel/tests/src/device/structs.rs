@@ -127,6 +127,8 @@ pub(crate) struct PrivcmdIoEventFd {
     value: u32,
     eventfd: i32,
     deassign: bool,
+    /// Where a port for each vCPU would be, and how many vCPUs there are.
+    ports: (u64, u32),
 }
 
 /// What such a struct's addresses point at: it is readable.
@@ -134,7 +136,13 @@ static KEY: [u64; 8] = [0; 8];
 
 impl PrivcmdIoEventFd {
     pub(crate) fn of(dom: DomId, base: u64, value: u32, eventfd: &OwnedFd) -> Self {
-        Self { dom, base, value, eventfd: eventfd.as_raw_fd(), deassign: false }
+        let ports = (KEY.as_ptr().expose_provenance() as u64, 1);
+        Self { dom, base, value, eventfd: eventfd.as_raw_fd(), deassign: false, ports }
+    }
+
+    /// Of so many vCPUs, whose ports would be at this address.
+    pub(crate) fn with_ports(self, address: u64, vcpus: u32) -> Self {
+        Self { ports: (address, vcpus), ..self }
     }
 
     /// Taken back.
@@ -144,8 +152,9 @@ impl PrivcmdIoEventFd {
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let key = KEY.as_ptr().expose_provenance() as u64;
-        let bytes = Bytes::default().u64(key).u64(key).u64(self.base).u32(4).i32(self.eventfd);
-        bytes.u32(1).u32(self.value).u32(self.deassign.into()).u16(self.dom.0).u16(0).0
+        let (ports, vcpus) = self.ports;
+        let bytes = Bytes::default().u64(key).u64(ports).u64(self.base).u32(4).i32(self.eventfd);
+        bytes.u32(vcpus).u32(self.value).u32(self.deassign.into()).u16(self.dom.0).u16(0).0
     }
 }
 

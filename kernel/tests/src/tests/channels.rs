@@ -2,9 +2,10 @@
 
 use super::common::{DOORBELL, refused};
 use super::left;
+use super::module::with_parameter;
 use crate::device::GuestFile;
 use crate::device::structs::{Channel, Doorbell, Irq};
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use rustix::io::Errno;
 use xen_eventfd::Port;
 use xen_eventfd_scenarios::Play;
@@ -90,6 +91,41 @@ pub(super) fn missed(play: &mut Play<'_>) -> Result<()> {
     guest.finish()?;
     ensure!(taken(&heard)? == 0, "signalled after deassign returned");
     Ok(())
+}
+
+pub(super) fn limit(play: &mut Play<'_>) -> Result<()> {
+    let mut guests = [(), ()].map(|()| {
+        play.guest("listen evtchn one; listen evtchn two; listen evtchn end; say ready; wait end")
+    });
+    let ports = guests.each_mut().map(|guest| -> Result<_> {
+        let guest = guest.as_mut().map_err(|error| anyhow!("{error:#}"))?;
+        guest.start()?;
+        guest.said(0, "ready")?;
+        Ok((guest.dom(), guest.port("one")?, guest.port("two")?))
+    });
+    let [first, second] = ports;
+    let ((dom, one, two), (other_dom, third, _)) = (first?, second?);
+    with_parameter("max_channels=2", || {
+        let (file, other, call) = (GuestFile::of(dom)?, GuestFile::of(other_dom)?, new_eventfd()?);
+        let kicks = [new_eventfd()?, new_eventfd()?, new_eventfd()?];
+        let channel = Channel::new(one, &kicks[0]);
+        file.assign_channel(&channel)?;
+        file.assign_channel(&Channel::new(two, &kicks[1]))?;
+        let bound = left::interrupts()?;
+        let more = Channel::new(third, &kicks[2]);
+        refused(other.assign_channel(&more), Errno::NOSPC, "one more than all guests may have")?;
+        refused(other.assign_irq(&Irq::channel(third, &call)), Errno::NOSPC, "to ring it")?;
+        ensure!(left::interrupts()? == bound, "what was refused is bound");
+        // Both directions of a port are one channel.
+        file.assign_irq(&Irq::channel(one, &call))?;
+        file.deassign_channel(&channel)?;
+        refused(other.assign_channel(&more), Errno::NOSPC, "while the port rings")?;
+        file.deassign_irq(&Irq::channel(one, &call))?;
+        other.assign_channel(&more)?;
+        refused(file.assign_channel(&channel), Errno::NOSPC, "the place is taken")?;
+        drop(other);
+        Ok(file.assign_channel(&channel)?)
+    })
 }
 
 pub(super) fn flood(play: &mut Play<'_>) -> Result<()> {

@@ -14,9 +14,11 @@ mod irqs;
 mod kernel_log;
 mod left;
 mod lifecycle;
+mod memory;
 mod module;
 mod node;
 mod ownership;
+mod privcmd;
 mod processes;
 mod random;
 mod shared;
@@ -51,6 +53,7 @@ tests! {
     arguments::fields, false, "every field, at its edges, is as the header has it";
     arguments::descriptors, false, "what is no eventfd is refused where one is wanted";
     arguments::doorbells, false, "which doorbell is meant, and which two cannot stand side by side";
+    privcmd::reads_ports, false, "no port is read for a request that is refused or takes something back";
     delivery::one_queue, false, "every one of 1,000 kicks is delivered";
     delivery::many_queues, false, "2 vCPUs, 3 devices, 4 queues: none lost, none on the wrong eventfd";
     delivery::vmm_beside, false, "a VMM keeps its registers and is never woken for a kick";
@@ -86,6 +89,7 @@ tests! {
     channels::one_each, false, "an event channel has one eventfd, and its port may ring back";
     channels::missed, false, "a ring that nobody heard is there for who begins to listen";
     channels::flood, true, "a flood on one guest's channel delays no other guest's kicks for ever";
+    channels::limit, false, "so many event channels are bound for all callers, and not one more";
     ownership::one_owner, false, "a guest has one file, and the next one when that is closed";
     ownership::owner, false, "who holds a guest is told";
     ownership::reserve, false, "a guest can be kept for another engine";
@@ -110,6 +114,7 @@ tests! {
     lifecycle::owner_killed, true, "SIGKILL of the owner: the guest goes on, no server is left";
     lifecycle::guest_destroyed, true, "the guest is destroyed amid kicks: ENODEV, and no zombie is left";
     lifecycle::handed_over, true, "a guest's file serves until the last of its processes closes it";
+    memory::undo, false, "to take something back, and to close, needs no memory";
     callers::random, true, "100,000 random calls amid kicks: an errno each, and nothing is left";
     confined::caller, false, "50,000 calls by who is confined to a guest that dies: no other is touched";
     waits::xenstored_at_the_first, false, "who takes the first guest while xenstore is silent can be killed";

@@ -25,8 +25,23 @@ pub(super) fn goes() -> Result<bool> {
 }
 
 pub(super) fn comes() -> Result<()> {
-    ensure!(Command::new("insmod").arg(FILE).status()?.success(), "it does not come back");
+    comes_with(&[])
+}
+
+fn comes_with(parameters: &[&str]) -> Result<()> {
+    let came = Command::new("insmod").arg(FILE).args(parameters).status()?.success();
+    ensure!(came, "it does not come back");
     Ok(())
+}
+
+/// The module with this parameter, for as long as this does something with it.
+pub(super) fn with_parameter<T>(parameter: &str, what: impl FnOnce() -> Result<T>) -> Result<T> {
+    ensure!(goes()?, "it does not go");
+    comes_with(&[parameter])?;
+    let done = what();
+    ensure!(goes()?, "it does not go");
+    comes()?;
+    done
 }
 
 pub(super) fn pinned(play: &mut Play<'_>) -> Result<()> {

@@ -12,13 +12,23 @@ use xen_eventfd_scenarios::play::{new_eventfd, signal};
 
 const TRACING: &str = "/sys/kernel/tracing";
 
+/// Whether the kernel has tracing.
+pub(super) fn is_there() -> bool {
+    let there = mounted("tracefs", TRACING).is_ok() && Path::new(TRACING).join("events").exists();
+    if !there {
+        println!("this kernel has no tracing: its tracepoints were not looked at");
+    }
+    there
+}
+
 /// Tracepoints that are on for as long as this.
-struct On(Vec<String>);
+pub(super) struct On(Vec<String>);
 
 impl On {
-    fn switch(names: &[&str]) -> Result<Self> {
+    /// Each is `SYSTEM/EVENT`.
+    pub(super) fn switch(names: &[&str]) -> Result<Self> {
         fs::write(format!("{TRACING}/trace"), "")?;
-        let path = |name| format!("{TRACING}/events/xen_eventfd/{name}/enable");
+        let path = |name| format!("{TRACING}/events/{name}/enable");
         let on = Self(names.iter().map(path).collect());
         on.0.iter().try_for_each(|switch| fs::write(switch, "1"))?;
         Ok(on)
@@ -33,8 +43,25 @@ impl Drop for On {
     }
 }
 
+/// Has events traced for one thread alone, for as long as this.
+pub(super) struct ForThread;
+
+impl ForThread {
+    pub(super) fn this() -> Result<Self> {
+        let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
+        fs::write(format!("{TRACING}/set_event_pid"), thread)?;
+        Ok(Self)
+    }
+}
+
+impl Drop for ForThread {
+    fn drop(&mut self) {
+        let _ = fs::write(format!("{TRACING}/set_event_pid"), "");
+    }
+}
+
 /// What came of one event, in order, without when and where.
-fn traced(event: &str) -> Result<Vec<String>> {
+pub(super) fn traced(event: &str) -> Result<Vec<String>> {
     let text = fs::read_to_string(format!("{TRACING}/trace"))?;
     let mark = format!(" {event}: ");
     let lines = text.lines().filter_map(|line| line.split_once(&mark));
@@ -42,8 +69,7 @@ fn traced(event: &str) -> Result<Vec<String>> {
 }
 
 pub(super) fn kicks(play: &mut Play<'_>) -> Result<()> {
-    if mounted("tracefs", TRACING).is_err() || !Path::new(TRACING).join("events").exists() {
-        println!("this kernel has no tracing: its tracepoints were not looked at");
+    if !is_there() {
         return Ok(());
     }
     let mut guest = play.guest(&format!(
@@ -56,7 +82,7 @@ pub(super) fn kicks(play: &mut Play<'_>) -> Result<()> {
     file.assign(&Doorbell::value(0xC050, 2, 1, &kick).pio())?;
     guest.start()?;
     guest.said(0, "ready")?;
-    let on = On::switch(&["xen_eventfd_kick", "xen_eventfd_irq"])?;
+    let on = On::switch(&["xen_eventfd/xen_eventfd_kick", "xen_eventfd/xen_eventfd_irq"])?;
     file.assign_irq(&Irq::msi(0x41, &call))?;
     Bell::to(play, &mut guest, "go")?.ring()?;
     signal(&call)?;
