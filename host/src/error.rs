@@ -174,6 +174,7 @@ impl HostError {
             }
             (_, E::SRCH) => "no such domain; `xl list` shows those that are",
             (Call::Xenstore(_), E::NOENT) => "no such domain; `xl list` shows those that are",
+            (Call::Xenstore(_), E::STALE) => "it was opened before a fork; open it again",
             (Call::Xenstore(_), E::TIMEDOUT | E::CONNRESET) => "is xenstored alive?",
             (Call::Bind(..), E::INVAL | E::NOENT) => {
                 "the guest must have allocated the port for this domain, and nobody else bound it"

@@ -8,6 +8,7 @@ pub mod aio;
 mod error;
 pub mod features;
 pub mod linux;
+pub mod process;
 #[cfg(feature = "vmm-sys-util")]
 pub mod vmm_sys_util;
 
@@ -52,10 +53,12 @@ pub enum Binding {
         /// Who may.
         by: DomId,
     },
-    /// Bound by this domain.
+    /// Bound, by this domain or another.
     Bound {
         /// By whom.
         by: DomId,
+        /// Its own end of the channel.
+        port: LocalPort,
     },
     /// No such channel, or not one between two domains.
     Other,
@@ -132,6 +135,10 @@ pub trait Host: Send + Sync + fmt::Debug {
 
     /// Who is bound to a guest's port.
     fn binding(&self, dom: DomId, port: Port) -> Result<Binding>;
+
+    /// Rings the other end of an event channel that this domain has bound, by whatever process
+    /// (`EVTCHNOP_send`). One who has bound it himself calls [`EventChannels::notify`].
+    fn ring(&self, port: LocalPort) -> Result<()>;
 
     /// Watches for domains that go (`@releaseDomain`). One that goes meanwhile may go unreported:
     /// look after a guest once the watch is set.

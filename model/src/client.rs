@@ -13,8 +13,8 @@ use xen_eventfd_core::doorbell::Bytes;
 use xen_eventfd_core::irq::{Arch, Line};
 use xen_eventfd_core::{DomId, IoServerId, Port};
 use xen_eventfd_host::{
-    Binding, Call, Domain, EventChannels, Host, HostError, IoreqPage, Releases, Result, Signaller,
-    aio,
+    Binding, Call, Domain, EventChannels, Host, HostError, IoreqPage, LocalPort, Releases, Result,
+    Signaller, aio,
 };
 
 /// What the world knows of a client.
@@ -57,6 +57,21 @@ impl Leftovers {
 /// [`Errno::HOSTDOWN`] once the host has crashed.
 pub struct Client(pub(crate) Arc<Process>);
 
+/// A forked child of a client that is dead, which has its descriptors and does nothing. It ends when this
+/// is dropped.
+#[derive(Debug)]
+pub struct ForkedChild {
+    shared: Arc<Shared>,
+    sets: Vec<Serial>,
+}
+
+impl Drop for ForkedChild {
+    fn drop(&mut self) {
+        let mut world = self.shared.lock();
+        self.sets.iter().for_each(|set| world.close_set(*set));
+    }
+}
+
 /// The part of a client that its handles share.
 pub(crate) struct Process {
     pub(crate) shared: Arc<Shared>,
@@ -82,6 +97,19 @@ impl Client {
     /// later call fails. Its ioreq servers stay as they are, and whoever is parked stays parked.
     pub fn kill(&self) {
         self.0.kill();
+    }
+
+    /// Kills it as [`Client::kill`] does, while a child that it forked has copies of its descriptors: its
+    /// event channels stay bound until the child ends.
+    pub fn kill_and_leave_child(&self) -> ForkedChild {
+        let mut world = self.0.shared.lock();
+        let sets = world.sets.iter().filter(|(_, set)| set.client == self.0.serial);
+        let sets: Vec<Serial> = sets.map(|(serial, _)| *serial).collect();
+        // Copies of its own: the dead client's handles close nothing of them.
+        let kept = sets.into_iter().map(|set| world.inherit_set(set)).collect();
+        world.kill(self.0.serial);
+        drop(world);
+        ForkedChild { shared: Arc::clone(&self.0.shared), sets: kept }
     }
 
     /// Whether it was killed.
@@ -377,6 +405,10 @@ impl Host for Client {
 
     fn binding(&self, dom: DomId, port: Port) -> Result<Binding> {
         self.0.call(CallKind::Binding, Call::Binding(dom, port), |world| world.binding(dom, port))
+    }
+
+    fn ring(&self, port: LocalPort) -> Result<()> {
+        self.0.call(CallKind::Ring, Call::Event, |world| world.ring(port.0))
     }
 
     fn releases(&self) -> Result<Box<dyn Releases>> {

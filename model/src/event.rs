@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use xen_eventfd_core::{DomId, Port, VcpuId};
-use xen_eventfd_host::Binding;
+use xen_eventfd_host::{Binding, LocalPort};
 
 /// The guest's end of an event channel.
 #[derive(Debug)]
@@ -88,6 +88,17 @@ impl World {
     }
 
     /// Closes a set as its last file descriptor: all its ports are unbound.
+    /// Gives a set to a process that has nothing else. Returns its new number.
+    pub(crate) fn inherit_set(&mut self, set: Serial) -> Serial {
+        let heir = self.serial();
+        if let Some(mut kept) = self.sets.remove(&set) {
+            kept.client = heir;
+            self.sets.insert(heir, kept);
+        }
+        self.ports.values_mut().filter(|end| end.set == set).for_each(|end| end.set = heir);
+        heir
+    }
+
     pub(crate) fn close_set(&mut self, set: Serial) {
         let ports: Vec<u32> =
             self.ports.iter().filter(|(_, end)| end.set == set).map(|(port, _)| *port).collect();
@@ -155,9 +166,16 @@ impl World {
 
     /// Rings the guest's end. An event for nobody is lost, and is no error.
     pub(crate) fn notify(&mut self, set: Serial, local: u32) -> Result<(), Errno> {
-        let (dom, port) = match self.owned(set, local)? {
-            end if end.connected => (end.dom, end.remote),
-            _ => return Ok(()),
+        self.owned(set, local)?;
+        self.ring(local)
+    }
+
+    /// `EVTCHNOP_send`, by whatever process has bound the port.
+    pub(crate) fn ring(&mut self, local: u32) -> Result<(), Errno> {
+        let (dom, port) = match self.ports.get(&local) {
+            None => return Err(Errno::INVAL),
+            Some(end) if end.connected => (end.dom, end.remote),
+            Some(_) => return Ok(()),
         };
         let Some(domain) = self.domains.get_mut(&dom) else { return Ok(()) };
         let Some(channel) = domain.ports.get_mut(&port.0) else { return Ok(()) };
@@ -244,7 +262,9 @@ impl World {
     pub(crate) fn binding(&self, dom: DomId, port: Port) -> Result<Binding, Errno> {
         if dom == DOM0 {
             return Ok(match self.ports.get(&port.0) {
-                Some(end) if end.connected => Binding::Bound { by: end.dom },
+                Some(end) if end.connected => {
+                    Binding::Bound { by: end.dom, port: LocalPort(end.remote.0) }
+                }
                 Some(end) => Binding::Unbound { by: end.dom },
                 None => Binding::Other,
             });
@@ -252,7 +272,9 @@ impl World {
         let domain = self.domains.get(&dom).ok_or(Errno::SRCH)?;
         Ok(domain.ports.get(&port.0).map_or(Binding::Other, |channel| match channel.end {
             End::Unbound { by } => Binding::Unbound { by },
-            End::Bound { .. } | End::Toolstack => Binding::Bound { by: DOM0 },
+            End::Bound { local } => Binding::Bound { by: DOM0, port: LocalPort(local) },
+            // Its number there is of no interest: no process of ours has it.
+            End::Toolstack => Binding::Bound { by: DOM0, port: LocalPort(u32::MAX) },
         }))
     }
 }

@@ -39,6 +39,8 @@ pub enum CallKind {
     EventChannels,
     /// `Host::binding`.
     Binding,
+    /// `Host::ring`.
+    Ring,
     /// `Host::releases`.
     Releases,
     /// `Host::signaller`.

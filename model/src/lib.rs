@@ -66,7 +66,7 @@ mod server;
 mod vcpu;
 mod world;
 
-pub use client::{Client, Leftovers};
+pub use client::{Client, ForkedChild, Leftovers};
 pub use domain::{Config, Kind, MAX_SERVERS, Stopped};
 pub use fault::{CallKind, CallSite, Verdict};
 pub use inspect::ServerInfo;

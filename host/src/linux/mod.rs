@@ -22,7 +22,9 @@ pub use xenstore::fuzz as fuzz_xenstore;
 
 pub use devices::{Devices, KnownGuest};
 
-use crate::{Binding, Call, Domain, EventChannels, Host, HostError, IoreqPage, Releases, Result};
+use crate::{
+    Binding, Call, Domain, EventChannels, Host, HostError, IoreqPage, LocalPort, Releases, Result,
+};
 use evtchn::Evtchn;
 use privcmd::Privcmd;
 use releases::ReleaseWatch;
@@ -228,6 +230,10 @@ impl Host for LinuxHost {
         self.privcmd
             .binding(dom, port)
             .map_err(|errno| HostError::new(Call::Binding(dom, port), errno))
+    }
+
+    fn ring(&self, port: LocalPort) -> Result<()> {
+        self.privcmd.ring(port).map_err(|errno| HostError::new(Call::Event, errno))
     }
 
     fn releases(&self) -> Result<Box<dyn Releases>> {

@@ -1,6 +1,7 @@
 //! A page that is shared: with Xen for the slots of an ioreq server, or with a hypercall.
 
 use crate::IoreqPage;
+use crate::process::ProcessTag;
 use core::ptr::NonNull;
 use core::slice;
 use rustix::io::Errno;
@@ -19,6 +20,7 @@ pub(super) const SIZE: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Mapping {
     start: NonNull<u8>,
+    process: ProcessTag,
 }
 
 // SAFETY: the mapping belongs to the process, not to a thread.
@@ -47,7 +49,8 @@ impl Mapping {
     }
 
     fn own(start: *mut u8) -> Result<Self, Errno> {
-        Ok(Self { start: NonNull::new(start).ok_or(Errno::FAULT)? })
+        let start = NonNull::new(start).ok_or(Errno::FAULT)?;
+        Ok(Self { start, process: ProcessTag::current() })
     }
 
     /// Where it is. Good for [`SIZE`] bytes as long as `self` lives.
@@ -58,6 +61,10 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        // A forked child has no mapping of a device, and by now perhaps another one at that address.
+        if !self.process.is_current() {
+            return;
+        }
         // SAFETY: ours, whole, and nobody borrows it any more.
         let unmapped = unsafe { munmap(self.start.as_ptr().cast(), SIZE) };
         debug_assert_eq!(unmapped, Ok(()));

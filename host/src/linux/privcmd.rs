@@ -3,9 +3,9 @@
 use super::door::ioctl;
 use super::page::{Mapping, Page};
 use super::sys::dm_op::{Operation, Request};
-use super::sys::hypercall::{self, EvtchnStatus};
+use super::sys::hypercall::{self, EvtchnOp, EvtchnSend, EvtchnStatus};
 use super::sys::privcmd::{self as sys, DmOp, DmOpBuffer, Hypercall, MmapResource};
-use crate::{Binding, Call, HostError};
+use crate::{Binding, Call, HostError, LocalPort};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
@@ -80,21 +80,31 @@ impl Privcmd {
     }
 
     fn evtchn_status(&self, question: EvtchnStatus) -> Result<EvtchnStatus, Errno> {
+        self.event_channel_op(question)
+    }
+
+    /// Rings the other end of a channel that this domain has bound.
+    pub(super) fn ring(&self, port: LocalPort) -> Result<(), Errno> {
+        self.event_channel_op(EvtchnSend { port: port.0 }).map(drop)
+    }
+
+    /// Makes the hypercall with the struct of its name, and returns that as Xen left it.
+    fn event_channel_op<T: EvtchnOp>(&self, argument: T) -> Result<T, Errno> {
         let buffer = match &self.buffers {
             Some(device) => Mapping::of(device.as_fd())?,
             None => Mapping::locked()?,
         };
-        let status = buffer.start().cast::<EvtchnStatus>();
+        let place = buffer.start().cast::<T>();
         // SAFETY: a page is aligned for the struct and longer, and nobody else knows this one.
-        unsafe { status.write_volatile(question) };
-        let mut argument = Hypercall {
+        unsafe { place.write_volatile(argument) };
+        let mut request = Hypercall {
             op: hypercall::EVENT_CHANNEL_OP,
-            arg: [hypercall::EVTCHNOP_STATUS, status.as_ptr().expose_provenance() as u64, 0, 0, 0],
+            arg: [T::NUMBER, place.as_ptr().expose_provenance() as u64, 0, 0, 0],
         };
-        // SAFETY: Xen reads and writes one `struct evtchn_status` in the buffer, which outlives it.
-        unsafe { ioctl(self.device.as_fd(), sys::HYPERCALL, &mut argument) }?;
+        // SAFETY: Xen reads and writes one struct of the operation in the buffer, which outlives it.
+        unsafe { ioctl(self.device.as_fd(), sys::HYPERCALL, &mut request) }?;
         // SAFETY: as for the write; the struct is of integers, for which any bytes are a value.
-        Ok(unsafe { status.read_volatile() })
+        Ok(unsafe { place.read_volatile() })
     }
 }
 
@@ -102,7 +112,7 @@ fn binding_of(status: &EvtchnStatus) -> Binding {
     let by = DomId(status.remote_dom);
     match status.status {
         hypercall::UNBOUND => Binding::Unbound { by },
-        hypercall::INTERDOMAIN => Binding::Bound { by },
+        hypercall::INTERDOMAIN => Binding::Bound { by, port: LocalPort(status.remote_port) },
         _ => Binding::Other,
     }
 }
@@ -123,9 +133,12 @@ mod tests {
 
     #[test]
     fn a_status_names_who_is_bound() {
-        let of = |status| binding_of(&EvtchnStatus { status, remote_dom: 3, ..Default::default() });
+        let of = |status| {
+            let (remote_dom, remote_port) = (3, 9);
+            binding_of(&EvtchnStatus { status, remote_dom, remote_port, ..Default::default() })
+        };
         assert_eq!(of(hypercall::UNBOUND), Binding::Unbound { by: DomId(3) });
-        assert_eq!(of(hypercall::INTERDOMAIN), Binding::Bound { by: DomId(3) });
+        assert_eq!(of(hypercall::INTERDOMAIN), Binding::Bound { by: DomId(3), port: LocalPort(9) });
         assert!([0, 3, 4, 5, 99].into_iter().all(|other| of(other) == Binding::Other));
     }
 }

@@ -130,7 +130,8 @@ fn an_unbound_port_can_be_bound_again_and_events_in_between_are_lost() {
     let channels = bench.host.event_channels().unwrap();
     let port = bench.vcpu(0).alloc_unbound().unwrap();
     let local = channels.bind(bench.dom, port).unwrap();
-    assert_eq!(bench.host.binding(bench.dom, port), Ok(Binding::Bound { by: DOM0 }));
+    let bound = Binding::Bound { by: DOM0, port: local };
+    assert_eq!(bench.host.binding(bench.dom, port), Ok(bound));
     assert_eq!(pending(&*channels), [local]);
     channels.unbind(local).unwrap();
     assert_eq!(bench.host.binding(bench.dom, port), Ok(Binding::Unbound { by: DOM0 }));
@@ -169,7 +170,7 @@ fn dropping_a_set_unbinds_all_of_it() {
 fn who_is_bound_to_what() {
     let bench = Bench::new();
     let binding = |port| bench.host.binding(bench.dom, Port(port));
-    assert_eq!(binding(1), Ok(Binding::Bound { by: DOM0 }));
+    assert!(matches!(binding(1), Ok(Binding::Bound { by: DOM0, .. })));
     assert_eq!(binding(0), Ok(Binding::Other));
     assert_eq!(binding(500), Ok(Binding::Other));
     assert_eq!(errno(bench.host.binding(DomId(77), Port(1))), Errno::SRCH);
@@ -219,4 +220,31 @@ fn a_port_that_the_guest_closes_leaves_our_end_connected_to_nothing() {
     assert_eq!(bench.vcpu(0).try_take(port), Ok(false), "which is another channel");
     channels.unbind(local).unwrap();
     assert_eq!(bench.host.binding(bench.dom, port), Ok(Binding::Unbound { by: DOM0 }));
+}
+
+/// `EVTCHNOP_send` is the domain's right, not that of one process.
+#[test]
+fn a_port_is_rung_by_any_process_of_the_domain() {
+    let bench = Bench::new();
+    let channels = bench.host.event_channels().unwrap();
+    let port = bench.vcpu(0).alloc_unbound().unwrap();
+    let local = channels.bind(bench.dom, port).unwrap();
+    let other = bench.model.client("other");
+    assert_eq!(other.ring(local), Ok(()));
+    assert_eq!(bench.vcpu(0).wait(port), Ok(()));
+    channels.unbind(local).unwrap();
+    assert_eq!(errno(other.ring(local)), Errno::INVAL);
+}
+
+#[test]
+fn what_a_forked_child_has_open_stays_bound_after_its_parent() {
+    let bench = Bench::new();
+    let server = bench.server(doorbell());
+    let port = server.page.slots()[0].vp_eport();
+    let bound = Binding::Bound { by: DOM0, port: server.ports[0] };
+    let child = bench.host.kill_and_leave_child();
+    let other = bench.model.client("other");
+    assert_eq!(other.binding(bench.dom, port), Ok(bound));
+    drop(child);
+    assert_eq!(other.binding(bench.dom, port), Ok(Binding::Unbound { by: DOM0 }));
 }

@@ -154,6 +154,9 @@ impl Host for Mortal {
     fn binding(&self, dom: DomId, port: Port) -> Result<Binding> {
         self.host.binding(dom, port)
     }
+    fn ring(&self, port: LocalPort) -> Result<()> {
+        self.host.ring(port)
+    }
     fn releases(&self) -> Result<Box<dyn Releases>> {
         self.host.releases()
     }

@@ -5,7 +5,36 @@ use core::mem::offset_of;
 /// `__HYPERVISOR_event_channel_op` of `public/xen.h`, the same on every architecture.
 pub(in crate::linux) const EVENT_CHANNEL_OP: u64 = 32;
 /// `EVTCHNOP_status`.
-pub(in crate::linux) const EVTCHNOP_STATUS: u64 = 5;
+const EVTCHNOP_STATUS: u64 = 5;
+
+/// The argument of one operation.
+///
+/// # Safety
+/// The type is the struct that Xen names for [`EvtchnOp::NUMBER`]: `repr(C)`, of integers only.
+pub(in crate::linux) unsafe trait EvtchnOp: Copy {
+    /// `EVTCHNOP_*`.
+    const NUMBER: u64;
+}
+
+// SAFETY: one integer, as in Xen's header.
+unsafe impl EvtchnOp for EvtchnSend {
+    const NUMBER: u64 = EVTCHNOP_SEND;
+}
+
+// SAFETY: integers only, whose places are compared below.
+unsafe impl EvtchnOp for EvtchnStatus {
+    const NUMBER: u64 = EVTCHNOP_STATUS;
+}
+
+/// `EVTCHNOP_send`.
+const EVTCHNOP_SEND: u64 = 4;
+
+/// `struct evtchn_send`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(in crate::linux) struct EvtchnSend {
+    pub(in crate::linux) port: u32,
+}
 
 /// `struct evtchn_status`; of its union, the members that begin with a domain.
 #[repr(C)]

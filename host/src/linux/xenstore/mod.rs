@@ -11,6 +11,7 @@ pub use wire::fuzz;
 pub(super) use connection::Connection;
 
 use super::sys::xenstore::{DIRECTORY, DIRECTORY_PART, READ, WATCH};
+use crate::process::ProcessTag;
 use crate::{Call, Domain, HostError, Result};
 use connection::Failure;
 use rustix::io::Errno;
@@ -26,12 +27,15 @@ const ATTEMPTS: usize = 8;
 pub(super) struct Store {
     connection: Mutex<Option<Connection>>,
     connect: fn() -> Result<Connection>,
+    /// A forked child shares the connection: its questions would get the parent's answers.
+    process: ProcessTag,
 }
 
 impl Store {
     pub(super) fn open() -> Result<Self> {
         let connect = Connection::open;
-        Ok(Self { connection: Mutex::new(Some(connect()?)), connect })
+        let connection = Mutex::new(Some(connect()?));
+        Ok(Self { connection, connect, process: ProcessTag::current() })
     }
 
     /// All domains, in the order of their numbers.
@@ -121,6 +125,9 @@ impl Store {
     }
 
     fn ask(&self, kind: u32, parts: &[&str]) -> Result<core::result::Result<Vec<u8>, Failure>> {
+        if !self.process.is_current() {
+            return Ok(Err(Failure::Refused(Errno::STALE)));
+        }
         // A thread that unwound in here left a connection that is whole, or none.
         let mut slot = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let mut connection = match slot.take() {
@@ -215,7 +222,7 @@ mod tests {
     fn store(daemon: &Daemon) -> Store {
         let connection = Mutex::new(Some(daemon.connect()));
         let connect = || Err(HostError::new(Call::Open("nothing"), Errno::CONNREFUSED));
-        Store { connection, connect }
+        Store { connection, connect, process: ProcessTag::current() }
     }
 
     #[test]

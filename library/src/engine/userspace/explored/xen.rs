@@ -374,6 +374,10 @@ impl Host for Xen {
         Err(not_here(Call::Binding(dom, port)))
     }
 
+    fn ring(&self, port: LocalPort) -> host::Result<()> {
+        self.notify(port)
+    }
+
     fn releases(&self) -> host::Result<Box<dyn Releases>> {
         Err(not_here(Call::Open("releases")))
     }
