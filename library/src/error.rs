@@ -127,6 +127,10 @@ pub enum Error {
     )]
     NoGuardian(String),
 
+    /// The handle was made before a fork, and this is the child. Nothing was done.
+    #[error("this was opened by a parent of this process, before a fork; open Xen again here")]
+    Forked,
+
     /// No engine can run here.
     #[error("no engine can run here: {0}; `xen-eventfd doctor` tells what is missing")]
     NoEngine(String),
@@ -184,6 +188,7 @@ assert_eq!(second.unwrap_err().errno(), rustix::io::Errno::BUSY);
             Self::RunDir { errno, .. } => *errno,
             Self::Untrusted { .. } => Errno::PERM,
             Self::NoGuardian(_) => Errno::CHILD,
+            Self::Forked => Errno::STALE,
             Self::NoEngine(_) => Errno::NODEV,
             Self::NoLines(_) | Self::OtherArch { .. } | Self::Unsupported { .. } => {
                 Errno::OPNOTSUPP

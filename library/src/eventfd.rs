@@ -6,6 +6,7 @@ use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
+use xen_eventfd_host::process::ProcessTag;
 use xen_eventfd_host::{Call, HostError, features};
 
 /// A new eventfd of our own.
@@ -25,12 +26,12 @@ pub(crate) struct EventFd {
 }
 
 /// The eventfds that raise interrupts in this process, with whatever engine and in whatever guest.
-static RAISING: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
+static RAISING: Mutex<BTreeSet<(ProcessTag, u64)>> = Mutex::new(BTreeSet::new());
 
 /// The right to raise an interrupt for what an eventfd counts. One has it at a time: of two readers of
 /// a counter one would hear nothing.
 #[derive(Debug)]
-pub(crate) struct IrqClaim(u64);
+pub(crate) struct IrqClaim((ProcessTag, u64));
 
 impl Drop for IrqClaim {
     fn drop(&mut self) {
@@ -60,10 +61,12 @@ impl EventFd {
     /// # Errors
     /// [`Error::Busy`] if it raises one already, of whichever guest.
     pub(crate) fn claim(&self) -> Result<IrqClaim> {
-        if !RAISING.lock().unwrap_or_else(PoisonError::into_inner).insert(self.id) {
+        // What a parent has claimed is not claimed in a forked child, which may open Xen for itself.
+        let claim = (ProcessTag::current(), self.id);
+        if !RAISING.lock().unwrap_or_else(PoisonError::into_inner).insert(claim) {
             return Err(Error::Busy { what: "an interrupt for this eventfd".to_owned() });
         }
-        Ok(IrqClaim(self.id))
+        Ok(IrqClaim(claim))
     }
 
     /// Whether a read may leave something in the counter: it takes 1 of a semaphore.

@@ -1,19 +1,28 @@
-//! Who looks after the guests when this process is killed.
+//! What looks after the guests when this process ends without letting go of them.
 //!
 //! A userspace engine that is killed leaves its server enabled and its guests' vCPUs waiting. The
-//! guardian is a small process of its own, `xen-eventfd guard`, that waits for ours to end and then
-//! reaps what it left. It is given a pidfd of this process as its standard input: unlike a pipe's
-//! end, that cannot be held open by a forked child.
+//! guardian is a small process, `xen-eventfd guard`, that waits for ours to end and then reaps what it
+//! left. There is one for each process and run directory, for as long as the process has guests.
+//!
+//! It is tied to this process by a file in memory, its standard input, on which this process holds a
+//! record lock (`F_SETLK`). Linux releases that when the process ends, and also when it executes another
+//! program, which closes the file. A child that is forked does not inherit the lock, so, unlike the end
+//! of a pipe, it cannot hold the guardian back; and unlike a pidfd, the lock tells of `exec`.
 
+use crate::eventfd;
 use crate::run_dir::absolute;
+use crate::thread::Thread;
 use crate::{Error, Result};
-use rustix::process::{PidfdFlags, getpid, pidfd_open};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FlockOperation, MemfdFlags, fcntl_lock, memfd_create};
+use rustix::io::retry_on_intr;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use xen_eventfd_host::features::Feature;
-use xen_eventfd_host::{Call, HostError};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use xen_eventfd_host::process::ProcessTag;
 
 /// Names the guardian's program.
 pub const VARIABLE: &str = "XEN_EVENTFD_GUARDIAN";
@@ -60,41 +69,141 @@ impl Guardian {
         }
     }
 
-    /// Starts the guardian, if there is to be one. It ends by itself after this process.
-    pub(crate) fn start(&self, run_dir: &Path) -> Result<()> {
+    /// The guardian of this process for a run directory, if there is to be one: the one that runs, or
+    /// else a new one.
+    pub(crate) fn guard(&self, run_dir: &Path) -> Result<Option<Arc<Guard>>> {
         let program = match self {
-            Self::None => return Ok(()),
+            Self::None => return Ok(None),
             Self::Program(program) => program.clone(),
             Self::Auto => find().ok_or_else(|| {
                 Error::NoGuardian(format!("no {PROGRAM} beside this program or on the PATH"))
             })?,
         };
-        let failed = |why: String| Error::NoGuardian(format!("{}: {why}", program.display()));
-        let me: OwnedFd = pidfd_open(getpid(), PidfdFlags::empty()).map_err(|errno| {
-            failed(HostError::new(Call::Kernel(Feature::PidFd), errno).to_string())
-        })?;
+        let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those of a parent guard the parent.
+        running.retain(|guard| guard.process.is_current() && guard.guard.strong_count() > 0);
+        let same = |known: &&Known| known.program == program && known.run_dir == run_dir;
+        let known = running.iter().find(same).and_then(|known| known.guard.upgrade());
+        if let Some(guard) = known.filter(|guard| guard.runs.load(Ordering::Acquire)) {
+            return Ok(Some(guard));
+        }
+        let guard = Arc::new(Guard::start(&program, run_dir)?);
+        running.push(Known {
+            process: ProcessTag::current(),
+            program,
+            run_dir: run_dir.to_owned(),
+            guard: Arc::downgrade(&guard),
+        });
+        Ok(Some(guard))
+    }
+}
+
+/// The guardians of this process.
+static RUNNING: Mutex<Vec<Known>> = Mutex::new(Vec::new());
+
+#[derive(Debug)]
+struct Known {
+    process: ProcessTag,
+    program: PathBuf,
+    run_dir: PathBuf,
+    guard: Weak<Guard>,
+}
+
+/// A guardian that runs. When this is dropped it looks once more for what is left, and ends.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    /// Locked. No other descriptor of this file may be closed in this process: that would release the
+    /// lock.
+    tie: Option<OwnedFd>,
+    /// Signalled when the guardian is no longer needed.
+    released: Arc<OwnedFd>,
+    /// Whether the guardian is there.
+    runs: Arc<AtomicBool>,
+}
+
+/// What the file in memory is called; the guardian knows it by this name.
+const TIE: &str = "xen-eventfd-process";
+/// How long a guardian that is no longer needed may take. It reaps for half a minute at most.
+const PATIENCE: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
+
+impl Guard {
+    fn start(program: &Path, run_dir: &Path) -> Result<Self> {
+        let failed = |what: &str, error: &dyn std::fmt::Display| {
+            Error::NoGuardian(format!("{}: cannot {what}: {error}", program.display()))
+        };
+        let tie = memfd_create(TIE, MemfdFlags::CLOEXEC)
+            .map_err(|errno| failed("make its standard input", &errno))?;
+        let stdin = tie.try_clone().map_err(|error| failed("make its standard input", &error))?;
+        let released = Arc::new(eventfd::new()?);
         // Own process group: what kills the group of this process must not kill it.
-        let mut child = Command::new(&program)
+        let mut command = Command::new(program);
+        command
             .arg("--run-dir")
             .arg(run_dir)
             .arg("guard")
-            .stdin(Stdio::from(me))
-            .stdout(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .map_err(|error| failed(format!("cannot start it: {error}")))?;
-        // It says nothing and ends after us; if it ends before, nobody is left in its place.
-        let watch = move || match child.wait() {
-            Ok(status) => tracing::warn!(%status, "the guardian has ended; guests are unguarded"),
-            Err(error) => tracing::warn!(%error, "the guardian cannot be waited for"),
-        };
-        let name = "xen-eventfd-guardian".to_owned();
-        std::thread::Builder::new()
-            .name(name)
-            .spawn(watch)
-            .map_err(|error| failed(format!("cannot watch over it: {error}")))?;
-        Ok(())
+            .stdin(Stdio::from(stdin))
+            .stdout(Stdio::piped())
+            .process_group(0);
+        let mut child = command.spawn().map_err(|error| failed("start it", &error))?;
+        // Its copy of the file is closed here, which would release the lock. So the lock comes after
+        // that, and what is written tells the guardian that it may wait for it.
+        drop(command);
+        let tied = fcntl_lock(&tie, FlockOperation::NonBlockingLockExclusive)
+            .and_then(|()| rustix::io::write(&tie, b"1"));
+        if let Err(errno) = tied {
+            end(&mut child);
+            return Err(failed("tie it to this process", &errno));
+        }
+        let runs = Arc::new(AtomicBool::new(true));
+        let child = Arc::new(Mutex::new(child));
+        let watched = (Arc::clone(&child), Arc::clone(&runs), Arc::clone(&released));
+        let watch = move || watch(&watched.0, &watched.1, &watched.2);
+        if let Err(error) = Thread::spawn("xen-guardian", watch) {
+            end(&mut child.lock().unwrap_or_else(PoisonError::into_inner));
+            return Err(failed("watch over it", &error));
+        }
+        Ok(Self { tie: Some(tie), released, runs })
     }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.runs.store(false, Ordering::Release);
+        let _ = rustix::io::write(&self.released, &1_u64.to_ne_bytes());
+        self.tie.take();
+    }
+}
+
+/// Waits for the end of a guardian. One that is no longer needed and does not end by itself is ended.
+fn watch(child: &Mutex<Child>, runs: &AtomicBool, released: &OwnedFd) {
+    let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
+    // It says nothing, and holds its end until it ends.
+    if let Some(says) = child.stdout.take() {
+        let event = PollFlags::IN | PollFlags::HUP;
+        let mut ends = [PollFd::new(&says, event), PollFd::new(released, event)];
+        let _ = retry_on_intr(|| poll(&mut ends, None));
+        if ends[0].revents().is_empty() {
+            let over = retry_on_intr(|| poll(&mut ends[..1], Some(&PATIENCE)));
+            if over.is_ok_and(|ended| ended == 0) {
+                tracing::warn!("the guardian does not end; it is killed");
+                let _ = child.kill();
+            }
+        }
+    }
+    match child.wait() {
+        // Guests that are taken from now on get another.
+        Ok(status) if runs.swap(false, Ordering::AcqRel) => {
+            tracing::warn!(%status, "the guardian has ended; guests are unguarded");
+        }
+        Ok(status) => tracing::debug!(%status, "the guardian has ended"),
+        Err(error) => tracing::warn!(%error, "the guardian cannot be waited for"),
+    }
+}
+
+/// Ends a guardian that is of no use.
+fn end(child: &mut Child) {
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 fn find() -> Option<PathBuf> {

@@ -5,6 +5,8 @@ use crate::address::{Datamatch, IoEventAddress};
 use crate::engine::doorbells::{Counters, Registered, Unmatched};
 use crate::engine::{Attachment, Engine, IrqCounts};
 use crate::eventfd::EventFd;
+use crate::guardian::Guard;
+use crate::own::Own;
 use crate::sync::Mutex;
 use crate::{Error, Result, lock};
 use std::os::fd::BorrowedFd;
@@ -25,12 +27,43 @@ use xen_eventfd_host::HostError;
 /// VMM. Register an eventfd for each queue, or a wildcard ([`crate::AnyValue`], [`crate::NoDatamatch`])
 /// beside the datamatches, or a [fallback](Guest::register_fallback) that tells the VMM what it
 /// missed. What still matches nothing is *held*, and delivered when its eventfd is registered.
+///
+/// # Fork
+/// It is of no use in a child that is forked: calls fail with [`Error::Forked`], and dropping it, or
+/// what was registered, does nothing. The parent's guest and registrations stay as they are.
 #[derive(Debug, Clone)]
-pub struct Guest(Arc<dyn Attachment>);
+pub struct Guest(Own<Taken>);
+
+#[derive(Debug)]
+struct Taken {
+    attachment: Arc<dyn Attachment>,
+    /// Released last: if the guest is not let go of cleanly, the guardian does the rest.
+    _guard: Option<Arc<Guard>>,
+}
 
 impl Guest {
-    pub(crate) fn new(engine: Arc<dyn Engine>, dom: DomId) -> Result<Self> {
-        engine.attach(dom).map(Self)
+    pub(crate) fn new(
+        engine: Arc<dyn Engine>,
+        dom: DomId,
+        guard: Option<Arc<Guard>>,
+    ) -> Result<Self> {
+        let attachment = engine.attach(dom)?;
+        Ok(Self(Own::new(Taken { attachment, _guard: guard })))
+    }
+
+    /// The guest in the engine's hands.
+    fn engine(&self) -> Result<&dyn Attachment> {
+        self.0.get().map(|taken| &*taken.attachment)
+    }
+
+    /// What the engine knows of it; in a forked child, nothing.
+    fn ask<T: Default>(&self, what: impl FnOnce(&dyn Attachment) -> T) -> T {
+        self.engine().map(what).unwrap_or_default()
+    }
+
+    /// The same in any process, for what never changes.
+    fn constant(&self) -> &dyn Attachment {
+        &*self.0.constant().attachment
     }
 
     /// Signals `eventfd` for each write to `addr` that matches.
@@ -58,7 +91,8 @@ assert_eq!(twin.errno(), rustix::io::Errno::EXIST);
         datamatch: impl Into<Datamatch>,
     ) -> Result<IoEvent> {
         let doorbell = addr.doorbell(datamatch.into())?;
-        let serial = self.0.register(doorbell, EventFd::new(eventfd.as_eventfd())?, None)?;
+        let serial =
+            self.engine()?.register(doorbell, EventFd::new(eventfd.as_eventfd())?, None)?;
         Ok(IoEvent { guest: self.clone(), doorbell, serial, armed: true })
     }
 
@@ -81,7 +115,7 @@ assert!(guest.unregister_ioevent(&kick, &port, NoDatamatch(2)).is_err());
         datamatch: impl Into<Datamatch>,
     ) -> Result<()> {
         let doorbell = addr.doorbell(datamatch.into())?;
-        self.0.unregister(&doorbell, Some(&EventFd::new(eventfd.as_eventfd())?), None)
+        self.engine()?.unregister(&doorbell, Some(&EventFd::new(eventfd.as_eventfd())?), None)
     }
 
     /// Takes back all registrations of an eventfd at an address, or at all addresses: whatever they
@@ -107,8 +141,8 @@ assert_eq!(guest.unregister_all(&kick, None)?, 1);
         let eventfd = EventFd::new(eventfd.as_eventfd())?;
         let place = addr.map(|addr| (addr.space(), addr.addr()));
         let mut ended = 0;
-        while let Some(doorbell) = self.0.find(&eventfd, place)? {
-            match self.0.unregister(&doorbell, Some(&eventfd), None) {
+        while let Some(doorbell) = self.engine()?.find(&eventfd, place)? {
+            match self.engine()?.unregister(&doorbell, Some(&eventfd), None) {
                 Ok(()) => ended += 1,
                 // Another call was faster.
                 Err(Error::NotRegistered { .. }) => {}
@@ -148,7 +182,8 @@ assert_eq!((missed.kicks[0].0.value, missed.kicks[0].1), (9, 1));
         let doorbell = addr.doorbell(Filter::Fallback { span })?;
         let unmatched = Arc::new(Mutex::new(Unmatched::default()));
         let kept = Some(Arc::clone(&unmatched));
-        let serial = self.0.register(doorbell, EventFd::new(eventfd.as_eventfd())?, kept)?;
+        let serial =
+            self.engine()?.register(doorbell, EventFd::new(eventfd.as_eventfd())?, kept)?;
         let ioevent = IoEvent { guest: self.clone(), doorbell, serial, armed: true };
         Ok(Fallback { ioevent, unmatched })
     }
@@ -174,7 +209,8 @@ rustix::io::write(&call, &1_u64.to_ne_bytes())?;
 # vcpu.wait(port)?; // the guest's interrupt
 "#)]
     pub fn register_irqfd<By>(&self, eventfd: &impl AsEventFd<By>, irq: Irq) -> Result<IrqFd> {
-        let (serial, counts) = self.0.register_irq(EventFd::new(eventfd.as_eventfd())?, irq)?;
+        let (serial, counts) =
+            self.engine()?.register_irq(EventFd::new(eventfd.as_eventfd())?, irq)?;
         Ok(IrqFd { guest: self.clone(), counts, serial, armed: true })
     }
 
@@ -182,7 +218,8 @@ rustix::io::write(&call, &1_u64.to_ne_bytes())?;
     /// returns, it raises nothing any more.
     ///
     /// # Errors
-    /// [`Error::NotRegistered`] if it is not there; [`Error::GuestDied`].
+    /// [`Error::NotRegistered`] if it is not there; [`Error::GuestDied`]; [`Error::Host`] if the kernel
+    /// engine refuses, and then it still raises interrupts.
     ///
     #[doc = example!(r#"
 let (call, msi) = (eventfd(0, EventfdFlags::empty())?, Irq::Msi { addr: 0xfee0_0000, data: 0x41 });
@@ -191,9 +228,8 @@ guest.unregister_irqfd(&call, msi)?;
 "#)]
     pub fn unregister_irqfd<By>(&self, eventfd: &impl AsEventFd<By>, irq: Irq) -> Result<()> {
         let eventfd = EventFd::new(eventfd.as_eventfd())?;
-        let serial = self.0.find_irq(&eventfd, &irq)?;
-        self.0.unregister_irq(serial);
-        Ok(())
+        let serial = self.engine()?.find_irq(&eventfd, &irq)?;
+        self.engine()?.unregister_irq(serial)
     }
 
     /// Signals `eventfd` whenever the guest rings its event channel `port`, which it must have
@@ -217,7 +253,7 @@ rustix::io::read(&rung, &mut [0; 8])?;
         eventfd: &impl AsEventFd<By>,
         port: Port,
     ) -> Result<ChannelFd> {
-        let serial = self.0.listen(EventFd::new(eventfd.as_eventfd())?, port)?;
+        let serial = self.engine()?.listen(EventFd::new(eventfd.as_eventfd())?, port)?;
         Ok(ChannelFd { guest: self.clone(), port, serial, armed: true })
     }
 
@@ -234,8 +270,8 @@ guest.unregister_channel(&rung, port)?;
 assert!(guest.unregister_channel(&rung, port).is_err());
 "#)]
     pub fn unregister_channel<By>(&self, eventfd: &impl AsEventFd<By>, port: Port) -> Result<()> {
-        let serial = self.0.find_channel(&EventFd::new(eventfd.as_eventfd())?, port)?;
-        self.0.stop_listening(port, serial);
+        let serial = self.engine()?.find_channel(&EventFd::new(eventfd.as_eventfd())?, port)?;
+        self.engine()?.stop_listening(port, serial);
         Ok(())
     }
 
@@ -251,7 +287,7 @@ guest.close()?;
 assert!(xen.guest(dom).is_ok(), "it is free again");
 "#)]
     pub fn close(&self) -> Result<()> {
-        self.0.close()
+        self.engine()?.close()
     }
 
     /// The guest's number.
@@ -260,7 +296,7 @@ assert!(xen.guest(dom).is_ok(), "it is free again");
 assert_eq!(guest.dom(), dom);
 "#)]
     pub fn dom(&self) -> DomId {
-        self.0.dom()
+        self.constant().dom()
     }
 
     /// Our ioreq server in it. No other outranks it if this is the highest id of all (7).
@@ -270,7 +306,7 @@ assert_eq!(guest.dom(), dom);
 assert_eq!(guest.server().0, 7);
 "#)]
     pub fn server(&self) -> IoServerId {
-        self.0.server()
+        self.constant().server()
     }
 
     /// What its doorbells have seen. Of a guest that died the kernel engine knows what it had seen
@@ -286,7 +322,7 @@ let counters = guest.counters();
 assert_eq!((counters.delivered, counters.reads, counters.held), (1, 1, 0));
 "#)]
     pub fn counters(&self) -> Counters {
-        self.0.counters()
+        self.ask(|guest| guest.counters())
     }
 
     /// What is registered, in the order of addresses.
@@ -298,7 +334,7 @@ assert_eq!(guest.registered().len(), 1);
 assert_eq!(guest.registered()[0].kicks, 0);
 "#)]
     pub fn registered(&self) -> Vec<Registered> {
-        self.0.registered()
+        self.ask(|guest| guest.registered())
     }
 
     /// Kicks that wait for their eventfd to be registered.
@@ -315,7 +351,7 @@ rustix::io::read(&two, &mut [0; 8])?; // delivered
 assert!(guest.held().is_empty());
 "#)]
     pub fn held(&self) -> Vec<Kick> {
-        self.0.held()
+        self.ask(|guest| guest.held())
     }
 
     /// The last time that the host refused to wake a vCPU, if ever.
@@ -324,7 +360,7 @@ assert!(guest.held().is_empty());
 assert_eq!(guest.last_error(), None);
 "#)]
     pub fn last_error(&self) -> Option<HostError> {
-        self.0.last_error()
+        self.ask(|guest| guest.last_error())
     }
 
     /// Whether the guest is still served: neither dead nor let go of.
@@ -335,7 +371,7 @@ guest.close()?;
 assert!(!guest.is_served());
 "#)]
     pub fn is_served(&self) -> bool {
-        self.0.is_served()
+        self.ask(|guest| guest.is_served())
     }
 
     /// An eventfd that is readable once the guest is gone, or the engine has stopped and let go of
@@ -355,7 +391,7 @@ poll(&mut [PollFd::new(&guest.gone(), PollFlags::IN)], None)?;
 assert!(!guest.is_served());
 "#)]
     pub fn gone(&self) -> BorrowedFd<'_> {
-        self.0.gone()
+        self.constant().gone()
     }
 }
 
@@ -405,14 +441,17 @@ assert!(guest.registered().is_empty());
 "#)]
     pub fn end(mut self) -> Result<()> {
         self.armed = false;
-        self.guest.0.unregister(&self.doorbell, None, Some(self.serial))
+        self.guest.engine()?.unregister(&self.doorbell, None, Some(self.serial))
     }
 }
 
 impl Drop for IoEvent {
     fn drop(&mut self) {
         if self.armed {
-            let _ = self.guest.0.unregister(&self.doorbell, None, Some(self.serial));
+            let _ = self
+                .guest
+                .engine()
+                .and_then(|guest| guest.unregister(&self.doorbell, None, Some(self.serial)));
         }
     }
 }
@@ -450,7 +489,9 @@ assert_eq!((kick.value, times), (9, 2));
 assert!(fallback.take().kicks.is_empty());
 "#)]
     pub fn take(&self) -> Missed {
-        self.ioevent.guest.0.collect(&self.ioevent.doorbell, self.ioevent.serial, &self.unmatched);
+        let IoEvent { guest, doorbell, serial, .. } = &self.ioevent;
+        let Ok(guest) = guest.engine() else { return Missed::default() };
+        guest.collect(doorbell, *serial, &self.unmatched);
         let Unmatched { kicks, overflowed } = std::mem::take(&mut *lock(&self.unmatched));
         Missed { kicks: kicks.into_iter().collect(), overflowed }
     }
@@ -505,7 +546,7 @@ rustix::io::write(&call, &1_u64.to_ne_bytes())?;
 # vcpu.wait_msi(0x42)?; // the guest's interrupt
 "#)]
     pub fn set_irq(&self, irq: Irq) -> Result<()> {
-        self.guest.0.set_irq(self.serial, irq)
+        self.guest.engine()?.set_irq(self.serial, irq)
     }
 
     /// Keeps signals from raising the interrupt. When this returns, it is not raised again until
@@ -528,7 +569,7 @@ assert_eq!(irqfd.raised(), 1);
 # vcpu.wait_msi(0x41)?;
 "#)]
     pub fn mask(&self) -> Result<()> {
-        self.guest.0.mask_irq(self.serial, true)
+        self.guest.engine()?.mask_irq(self.serial, true)
     }
 
     /// Lets signals raise the interrupt again, and raises it once if it is pending.
@@ -544,7 +585,7 @@ irqfd.unmask()?;
 assert_eq!(irqfd.raised(), 0); // nothing was pending
 "#)]
     pub fn unmask(&self) -> Result<()> {
-        self.guest.0.mask_irq(self.serial, false)
+        self.guest.engine()?.mask_irq(self.serial, false)
     }
 
     /// Whether a signal came since the interrupt was masked; `false` if it is not masked.
@@ -559,7 +600,7 @@ rustix::io::write(&call, &1_u64.to_ne_bytes())?;
 assert!(!irqfd.is_pending()?); // it is raised at once
 "#)]
     pub fn is_pending(&self) -> Result<bool> {
-        self.guest.0.is_pending(self.serial)
+        self.guest.engine()?.is_pending(self.serial)
     }
 
     /// Lowers a level-triggered line, when the guest has acknowledged the interrupt. Nothing for
@@ -578,7 +619,7 @@ irqfd.lower()?; // the guest has acknowledged it
 # assert!(!model.is_up(dom, Line::Isa(5)));
 "#)]
     pub fn lower(&self) -> Result<()> {
-        self.guest.0.lower(self.serial)
+        self.guest.engine()?.lower(self.serial)
     }
 
     /// How many interrupts it raised.
@@ -592,7 +633,7 @@ rustix::io::write(&call, &1_u64.to_ne_bytes())?;
 assert_eq!((irqfd.raised(), irqfd.failed()), (1, 0));
 "#)]
     pub fn raised(&self) -> u64 {
-        self.guest.0.count_irqs(self.serial);
+        self.guest.ask(|guest| guest.count_irqs(self.serial));
         self.counts.raised.load(Ordering::Relaxed)
     }
 
@@ -604,7 +645,7 @@ let irqfd = guest.register_irqfd(&call, Irq::Msi { addr: 0xfee0_0000, data: 0x41
 assert_eq!(irqfd.failed(), 0);
 "#)]
     pub fn failed(&self) -> u64 {
-        self.guest.0.count_irqs(self.serial);
+        self.guest.ask(|guest| guest.count_irqs(self.serial));
         self.counts.failed.load(Ordering::Relaxed)
     }
 }
@@ -612,7 +653,10 @@ assert_eq!(irqfd.failed(), 0);
 impl Drop for IrqFd {
     fn drop(&mut self) {
         if self.armed {
-            self.guest.0.unregister_irq(self.serial);
+            let ended = self.guest.engine().and_then(|guest| guest.unregister_irq(self.serial));
+            if let Err(error) = ended {
+                tracing::debug!(%error, "an irqfd was not ended");
+            }
         }
     }
 }
@@ -644,7 +688,7 @@ assert!(guest.register_channel(&rung, port).is_err(), "it has an eventfd already
 impl Drop for ChannelFd {
     fn drop(&mut self) {
         if self.armed {
-            self.guest.0.stop_listening(self.port, self.serial);
+            self.guest.ask(|guest| guest.stop_listening(self.port, self.serial));
         }
     }
 }

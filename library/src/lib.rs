@@ -42,6 +42,7 @@ mod find;
 mod guardian;
 mod guest;
 pub mod host;
+mod own;
 mod probe;
 pub mod run_dir;
 pub mod shown;

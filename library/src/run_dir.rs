@@ -5,9 +5,11 @@
 //! that whoever comes next can tell the server from a foreign one.
 
 mod folder;
+mod lock;
 mod orphans;
 mod process;
 
+pub(crate) use lock::Lock;
 pub use orphans::{Orphan, orphans};
 #[cfg(fuzzing)]
 pub use process::fuzz as fuzz_lock;
@@ -16,12 +18,10 @@ pub(crate) use process::is_ending;
 use crate::engine::doorbells::MAX_HELD;
 use crate::{EngineKind, Error, Result};
 use folder::Folder;
-use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -70,6 +70,9 @@ pub(crate) struct Record {
     pub(crate) created: Vec<u16>,
     /// The server that serves the guest, or that the last engine left.
     pub(crate) server: Option<ServerRecord>,
+    /// A forked child of the dead engine has its descriptors: ports may still be bound.
+    #[serde(default)]
+    pub(crate) inherited: bool,
     /// Kicks that were answered on behalf of a dead engine; the next one delivers them.
     #[serde(default)]
     held: Vec<HeldKick>,
@@ -81,12 +84,15 @@ pub(crate) struct ServerRecord {
     pub(crate) id: u16,
     /// Every vCPU's port.
     pub(crate) ports: Vec<u32>,
+    /// The engine's ends of them, once they are bound.
+    #[serde(default)]
+    pub(crate) local: Vec<u32>,
 }
 
 impl Record {
     /// Nothing is known but the guest.
     pub(crate) fn new(dom: DomId, uuid: Option<String>) -> Self {
-        Self { domid: dom.0, uuid, created: vec![], server: None, held: vec![] }
+        Self { domid: dom.0, uuid, created: vec![], server: None, inherited: false, held: vec![] }
     }
 
     fn parse(dom: DomId, text: &[u8]) -> Option<Self> {
@@ -212,14 +218,6 @@ pub fn holders(path: &Path) -> Result<Vec<Holder>> {
     run_dir.guests_with(".lock")?.into_iter().filter_map(holder).collect()
 }
 
-/// A guest that is ours: as long as this lives, no other engine serves it.
-#[derive(Debug)]
-pub(crate) struct Lock {
-    file: File,
-    folder: Arc<Folder>,
-    name: String,
-}
-
 impl RunDir {
     /// Opens the directory, making it if need be.
     pub(crate) fn open(path: &Path) -> Result<Self> {
@@ -258,78 +256,6 @@ impl RunDir {
         let new = Arc::new(Folder::open(&self.path)?);
         *self.folder.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&new);
         Ok(new)
-    }
-
-    /// Locks a guest for this process. A reaper is waited for: it is done in a moment. So is one
-    /// that has not said yet who it is: then the file still names a process that is dead.
-    ///
-    /// # Errors
-    /// [`Error::InUse`] names who holds it.
-    pub(crate) fn lock(&self, dom: DomId, purpose: Purpose) -> Result<Lock> {
-        let mut patience = PATIENCE;
-        loop {
-            match self.try_lock(dom, purpose) {
-                Err(Error::InUse { holder, .. })
-                    if patience > 0
-                        && (holder.is_empty()
-                            || process::is_reaper(&holder)
-                            || process::is_dead(&holder)) =>
-                {
-                    patience -= 1;
-                    std::thread::sleep(PATIENCE_STEP);
-                }
-                locked => return locked,
-            }
-        }
-    }
-
-    fn try_lock(&self, dom: DomId, purpose: Purpose) -> Result<Lock> {
-        let (folder, name) = (self.folder()?, lock_of(dom));
-        let path = self.path.join(&name);
-        loop {
-            let Some(mut file) = folder.write(&name)? else { continue };
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {}
-                Err(Errno::AGAIN) => {
-                    let holder = process::said(file).map_err(|e| failed("read", &path, &e))?;
-                    return Err(Error::InUse { dom, holder });
-                }
-                Err(errno) => return Err(Error::RunDir { what: "lock", path, errno }),
-            }
-            // Its last holder may have removed it between our open and our lock.
-            if !folder.has(&name, &file) {
-                continue;
-            }
-            let told = file.set_len(0).and_then(|()| writeln!(file, "{}", process::this(purpose)));
-            told.map_err(|error| failed("write", &path, &error))?;
-            return Ok(Lock { file, folder, name });
-        }
-    }
-
-    /// Who holds a guest, if anybody does.
-    fn holder(&self, dom: DomId) -> Result<Option<Holder>> {
-        let name = lock_of(dom);
-        let Some(file) = self.folder()?.read(&name)? else { return Ok(None) };
-        let text =
-            process::said(&file).map_err(|error| failed("read", &self.path.join(&name), &error))?;
-        // Its number may have become another's. Whoever wants the lock while we try it reads the
-        // name of a process that is dead, and waits.
-        let free = || match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => Ok(true),
-            Err(Errno::AGAIN) => Ok(false),
-            Err(errno) => Err(Error::RunDir { what: "lock", path: self.path.join(&name), errno }),
-        };
-        if process::is_dead(&text) || free()? {
-            return Ok(None);
-        }
-        let pid = process::pid_of(&text);
-        let record = match self.read(dom) {
-            Err(Error::Untrusted { .. }) => None,
-            record => record?,
-        };
-        let server = record.and_then(|record| record.server);
-        let server = server.map(|server| IoServerId(server.id));
-        Ok(Some(Holder { dom, pid, text, server }))
     }
 
     /// Guests that have a record.
@@ -382,17 +308,6 @@ impl RunDir {
     }
 }
 
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // While still locked: whoever waits for this very file sees that it is no longer the one.
-        if self.folder.has(&self.name, &self.file)
-            && let Err(error) = self.folder.remove(&self.name)
-        {
-            tracing::debug!(%error, "a lock's file stays");
-        }
-    }
-}
-
 fn lock_of(dom: DomId) -> String {
     format!("{}.lock", dom.0)
 }
@@ -431,6 +346,9 @@ pub fn fuzz_record(text: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::FlockOperation;
+    use std::fs::File;
+    use std::io::Write;
 
     #[test]
     fn a_second_engine_is_told_who_is_the_first() {
@@ -476,7 +394,7 @@ mod tests {
         let _engine = run.lock(DomId(5), Purpose::Serve(EngineKind::Userspace)).unwrap();
         let _reaper = run.lock(DomId(7), Purpose::Reap).unwrap();
         let mut record = Record::new(DomId(5), None);
-        record.server = Some(ServerRecord { id: 6, ports: vec![] });
+        record.server = Some(ServerRecord { id: 6, ports: vec![], local: vec![] });
         run.write(&record).unwrap();
         let holders = holders(dir.path()).unwrap();
         let told: Vec<_> = holders.iter().map(|h| (h.dom, h.server, h.engine())).collect();
@@ -522,7 +440,7 @@ mod tests {
         let kick = Kick::new(Space::Pio, 0x50, Width::Two, 3);
         let mut record = Record::new(DomId(5), Some("u".to_owned()));
         record.created = vec![3];
-        record.server = Some(ServerRecord { id: 7, ports: vec![4, 5] });
+        record.server = Some(ServerRecord { id: 7, ports: vec![4, 5], local: vec![1, 2] });
         record.hold([kick, kick]);
         run.write(&record).unwrap();
         assert_eq!(run.recorded().unwrap(), [DomId(5)]);

@@ -6,6 +6,7 @@ use crate::engine::module::{ModuleEngine, Native, Privcmd, Reserve, is_absent};
 use crate::engine::orphan::{self, Reaped};
 use crate::engine::userspace::{UserspaceEngine, Workers};
 use crate::guardian::Guardian;
+use crate::own::Own;
 use crate::probe::Probe;
 use crate::run_dir::{self, Purpose, RunDir};
 use crate::sync::Mutex;
@@ -74,6 +75,10 @@ impl FromStr for EngineKind {
 /// Xen, with an engine that serves guests. Cheap to clone; the engine ends with the last clone
 /// and the last [`Guest`].
 ///
+/// # Fork
+/// It belongs to the process that opened it. In a child that is forked, its calls fail with
+/// [`Error::Forked`] and dropping it does nothing; the child may open Xen for itself. See [`Guest`].
+///
 #[doc = example!(r#"
 let kick = eventfd(0, EventfdFlags::empty())?;
 let queue = guest.register_ioevent(&kick, &IoEventAddress::Mmio(0xfe00_0050), 3_u32)?;
@@ -86,13 +91,12 @@ assert_eq!(u64::from_ne_bytes(count), 1);
 drop(queue); // the registration ends
 "#)]
 #[derive(Debug, Clone)]
-pub struct Xen(Arc<Inner>);
+pub struct Xen(Own<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     engine: Arc<dyn Engine>,
     guardian: Guardian,
-    guarded: Mutex<bool>,
     driver: Mutex<Option<Driver>>,
 }
 
@@ -431,8 +435,7 @@ pub(crate) fn pick<T>(
 impl Xen {
     fn with(engine: impl Engine + 'static, guardian: Guardian, driver: Option<Driver>) -> Self {
         let (engine, guardian) = (Arc::new(engine), guardian.found());
-        let (guarded, driver) = (Mutex::new(false), Mutex::new(driver));
-        Self(Arc::new(Inner { engine, guardian, guarded, driver }))
+        Self(Own::new(Inner { engine, guardian, driver: Mutex::new(driver) }))
     }
 
     /// Nothing is left when the module's engines end, so they need no guardian. They have no threads.
@@ -447,7 +450,7 @@ impl Xen {
 assert!(xen.driver().is_none(), "this engine has threads");
 "#)]
     pub fn driver(&self) -> Option<Driver> {
-        crate::lock(&self.0.driver).take()
+        self.0.get().ok().and_then(|inner| crate::lock(&inner.driver).take())
     }
 
     /// Opens this machine's Xen with the best engine that it has.
@@ -488,13 +491,9 @@ let refused = xen.guest(DomId(77)).unwrap_err();
 assert_eq!(refused.to_string(), "no domain 77; `xl list` shows those that are");
 "#)]
     pub fn guest(&self, dom: DomId) -> Result<Guest> {
-        let mut guarded = crate::lock(&self.0.guarded);
-        if !*guarded {
-            self.0.guardian.start(self.0.engine.run_dir().path())?;
-            *guarded = true;
-        }
-        drop(guarded);
-        Guest::new(Arc::clone(&self.0.engine), dom)
+        let Inner { engine, guardian, .. } = self.0.get()?;
+        let guard = guardian.guard(engine.run_dir().path())?;
+        Guest::new(Arc::clone(engine), dom, guard)
     }
 
     /// Finds a domain by its number or its name, by the rule of [`crate::DomainSelector`].
@@ -508,6 +507,7 @@ assert_eq!(xen.find("1")?.id, dom);
 assert!(matches!(xen.find("nobody"), Err(Error::UnknownDomain(_))));
 "#)]
     pub fn find(&self, name: &str) -> Result<Domain> {
+        self.0.get()?;
         crate::find(&**self.host(), name)
     }
 
@@ -517,7 +517,7 @@ assert!(matches!(xen.find("nobody"), Err(Error::UnknownDomain(_))));
 assert_eq!(xen.host().vcpus(dom)?, 1);
 "#)]
     pub fn host(&self) -> &Arc<dyn Host> {
-        self.0.engine.host()
+        self.0.constant().engine.host()
     }
 
     /// The engine that serves; never [`EngineKind::Auto`].
@@ -526,7 +526,7 @@ assert_eq!(xen.host().vcpus(dom)?, 1);
 assert_eq!(xen.engine(), EngineKind::Userspace); // the only one for the model
 "#)]
     pub fn engine(&self) -> EngineKind {
-        self.0.engine.kind()
+        self.0.constant().engine.kind()
     }
 }
 

@@ -1,8 +1,12 @@
 //! `guard`: waits for an engine's process to end, then reaps what it left.
 //!
-//! The library starts it as `xen-eventfd --run-dir DIR guard`, with a pidfd of its process as
-//! standard input, in a process group of its own. It holds nothing of the engine's but that and
-//! standard error: no other descriptor, no working directory. All signals are blocked that can be.
+//! The library starts it as `xen-eventfd --run-dir DIR guard`, in a process group of its own. Its
+//! standard input is a file in memory on which the engine's process holds a record lock: Linux releases
+//! that when the process ends, and also when it executes another program, whatever children it has
+//! forked. A pidfd is taken too, and tells of the end alone.
+//!
+//! It holds nothing of the engine's but that and standard error: no other descriptor, no working
+//! directory. All signals are blocked that can be.
 
 use super::reap::Found;
 use crate::failure::{Exit, Failure};
@@ -10,12 +14,17 @@ use crate::session::Session;
 use clap::Args;
 use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::io::Errno;
+use rustix::process::getppid;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::time::Duration;
-use xen_eventfd::Reaped;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use xen_eventfd::{Reaped, run_dir};
 
-/// Wait for the process behind standard input (a pidfd) to end, then reap.
+/// Wait for the process behind standard input to end, then reap.
+///
+/// Standard input is what the library passes, which tells of the end and of `exec`; or a pidfd.
 #[derive(Debug, Args)]
 pub struct Arguments {}
 
@@ -32,14 +41,66 @@ const PAUSES: [Duration; 9] = [
     Duration::from_secs(8),
     Duration::from_secs(10),
 ];
-/// A guest that is still held after this many attempts has a new engine.
-const PATIENCE_FOR_HOLDERS: usize = 5;
+/// How long the process that starts us may take until it holds standard input.
+const PATIENCE_FOR_TIE: Duration = Duration::from_secs(10);
 
 /// Guards one process.
 pub(crate) fn run(session: &Session, _: &Arguments) -> Result<Exit, Failure> {
+    // Before it ends: then this is another's.
+    let engine = getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
     detach()?;
     wait_for_end(std::io::stdin().as_fd())?;
-    reap_until_done(&PAUSES, || session.reap())
+    let path = session.run_dir.as_deref().unwrap_or(Path::new(run_dir::DEFAULT));
+    let reap = || session.reap();
+    reap_until_done(&PAUSES, || attempt(path, engine, reap).unwrap_or_else(Attempt::Failed))
+}
+
+/// What one attempt came to.
+#[derive(Debug)]
+enum Attempt {
+    /// Nothing is left for a reaper.
+    Done,
+    /// The engine's process still holds a guest: it is about to end, or has executed a program that
+    /// took the guest again.
+    Held,
+    Failed(Failure),
+}
+
+/// Reaps, if anything is left.
+fn attempt(
+    path: &Path,
+    engine: Option<u32>,
+    reap: impl FnOnce() -> Result<Found, Failure>,
+) -> Result<Attempt, Failure> {
+    let is_held = || -> Result<bool, Failure> {
+        let holders = run_dir::holders(path)?;
+        Ok(holders.iter().any(|holder| holder.pid.is_some() && holder.pid == engine))
+    };
+    let end = |held: bool| if held { Attempt::Held } else { Attempt::Done };
+    // After an engine that let go of its guests there is nothing to ask Xen for.
+    if run_dir::orphans(path)?.is_empty() {
+        return Ok(end(is_held()?));
+    }
+    let (mut in_use, mut failure) = (Vec::new(), None);
+    for (dom, reaped) in reap()? {
+        match reaped {
+            Ok(Reaped::InUse) => in_use.push(dom),
+            Ok(_) => {}
+            Err(error) => failure = Some(error.into()),
+        }
+    }
+    if let Some(failure) = failure {
+        return Ok(Attempt::Failed(failure));
+    }
+    // A guest that a living engine has taken meanwhile has a guardian of its own.
+    let living = run_dir::holders(path)?;
+    match in_use.iter().find(|dom| !living.iter().any(|holder| holder.dom == **dom)) {
+        None => Ok(end(is_held()?)),
+        Some(dom) => {
+            let sentence = format!("{dom} is locked, and not by a process that is known to live");
+            Ok(Attempt::Failed(Failure::new(Exit::InUse, sentence)))
+        }
+    }
 }
 
 /// Lets go of all that belongs to the engine.
@@ -61,20 +122,48 @@ fn inherited() -> Vec<RawFd> {
     numbers.filter(|fd| *fd > 2).collect()
 }
 
-/// Waits until the process of a pidfd has ended.
-fn wait_for_end(process: impl AsFd) -> Result<(), Failure> {
-    let not_a_process = "standard input is no pidfd; the library starts `guard` by itself, and \
-                         `xen-eventfd reap` sweeps up by hand";
-    let link = std::fs::read_link(format!("/proc/self/fd/{}", process.as_fd().as_raw_fd()));
-    if link.is_ok_and(|target| !target.to_string_lossy().contains("pidfd")) {
-        return Err(Failure::new(Exit::Usage, not_a_process));
+/// Waits until the process of standard input has ended, or has executed another program.
+fn wait_for_end(stdin: impl AsFd) -> Result<(), Failure> {
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", stdin.as_fd().as_raw_fd()));
+    let what = link.as_deref().map(Path::to_string_lossy).unwrap_or_default();
+    if what.contains("memfd:xen-eventfd-process") {
+        wait_for_tie(stdin)
+    } else if what.contains("pidfd") {
+        wait_for_pidfd(stdin)
+    } else {
+        Err(Failure::new(
+            Exit::Usage,
+            "standard input is no pidfd, nor what the library passes, which starts `guard` by itself; \
+             `xen-eventfd reap` sweeps up by hand",
+        ))
+    }
+}
+
+/// Waits for the record lock that the engine's process holds on a file.
+fn wait_for_tie(file: impl AsFd) -> Result<(), Failure> {
+    let failed = |errno| Failure::system("wait for the engine's end", errno);
+    // It writes into the file once it has the lock.
+    let (parent, since) = (getppid(), Instant::now());
+    while rustix::fs::fstat(&file).map_err(failed)?.st_size == 0
+        && getppid() == parent
+        && since.elapsed() < PATIENCE_FOR_TIE
+    {
+        std::thread::sleep(Duration::from_millis(5));
     }
     loop {
-        let mut ended = [PollFd::new(&process, PollFlags::IN)];
+        match fcntl_lock(&file, FlockOperation::LockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(failed(errno)),
+        }
+    }
+}
+
+/// Waits until the process of a pidfd has ended.
+fn wait_for_pidfd(process: impl AsFd) -> Result<(), Failure> {
+    let mut ended = [PollFd::new(&process, PollFlags::IN)];
+    loop {
         match poll(&mut ended, None) {
-            Ok(_) if ended.iter().any(|fd| fd.revents().contains(PollFlags::NVAL)) => {
-                return Err(Failure::new(Exit::Usage, not_a_process));
-            }
             Ok(_) => return Ok(()),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(Failure::system("wait for the engine's end", errno)),
@@ -85,30 +174,19 @@ fn wait_for_end(process: impl AsFd) -> Result<(), Failure> {
 /// Reaps until no guest is left that another attempt might help.
 fn reap_until_done(
     pauses: &[Duration],
-    mut reap: impl FnMut() -> Result<Found, Failure>,
+    mut attempt: impl FnMut() -> Attempt,
 ) -> Result<Exit, Failure> {
-    let mut attempt = 0;
+    let mut pauses = pauses.iter();
     loop {
-        let (again, failure) = match reap() {
-            Err(failure) => (true, Some(failure)),
-            Ok(found) => {
-                let held = found.iter().any(|(_, reaped)| matches!(reaped, Ok(Reaped::InUse)));
-                let failure = found.into_iter().find_map(|(_, reaped)| reaped.err());
-                (
-                    failure.is_some() || held && attempt < PATIENCE_FOR_HOLDERS,
-                    failure.map(Into::into),
-                )
-            }
-        };
-        match (again.then(|| pauses.get(attempt)).flatten(), failure) {
-            (Some(pause), _) => std::thread::sleep(*pause),
-            (None, Some(failure)) => {
+        let attempt = attempt();
+        match (attempt, pauses.next()) {
+            (Attempt::Done, _) | (Attempt::Held, None) => return Ok(Exit::Success),
+            (Attempt::Held | Attempt::Failed(_), Some(pause)) => std::thread::sleep(*pause),
+            (Attempt::Failed(failure), None) => {
                 let sentence = format!("gave up on a dead engine's guests: {}", failure.sentence);
                 return Err(Failure::new(failure.exit, sentence));
             }
-            (None, None) => return Ok(Exit::Success),
         }
-        attempt += 1;
     }
 }
 
@@ -119,9 +197,7 @@ mod tests {
 
     const NO_PAUSES: [Duration; 9] = [Duration::ZERO; 9];
 
-    fn attempts(
-        answers: impl Fn(usize) -> Result<Found, Failure>,
-    ) -> (usize, Result<Exit, Failure>) {
+    fn attempts(answers: impl Fn(usize) -> Attempt) -> (usize, Result<Exit, Failure>) {
         let mut made = 0;
         let result = reap_until_done(&NO_PAUSES, || {
             made += 1;
@@ -132,32 +208,55 @@ mod tests {
 
     #[test]
     fn one_attempt_is_enough_if_all_goes_well() {
-        let swept = |_| Ok(vec![(DomId(1), Ok(Reaped::Swept { kicks: 2 }))]);
-        assert_eq!(attempts(swept), (1, Ok(Exit::Success)));
+        assert_eq!(attempts(|_| Attempt::Done), (1, Ok(Exit::Success)));
     }
 
     #[test]
-    fn a_guest_that_is_held_is_looked_at_again_but_not_for_ever() {
-        let later = |attempt| {
-            let reaped = if attempt < 3 { Reaped::InUse } else { Reaped::GuestGone };
-            Ok(vec![(DomId(1), Ok(reaped))])
-        };
+    fn a_guest_that_the_engine_still_holds_is_looked_at_again_but_not_for_ever() {
+        let later = |attempt| if attempt < 3 { Attempt::Held } else { Attempt::Done };
         assert_eq!(attempts(later), (3, Ok(Exit::Success)));
-        let never = |_| Ok(vec![(DomId(1), Ok(Reaped::InUse))]);
-        assert_eq!(attempts(never), (PATIENCE_FOR_HOLDERS + 1, Ok(Exit::Success)));
+        assert_eq!(attempts(|_| Attempt::Held), (NO_PAUSES.len() + 1, Ok(Exit::Success)));
     }
 
     #[test]
     fn an_error_is_tried_again_and_told_in_the_end() {
-        let (made, result) = attempts(|_| Ok(vec![(DomId(1), Err(Error::GuestDied(DomId(1))))]));
+        let error = || Error::GuestDied(DomId(1)).into();
+        let (made, result) = attempts(|_| Attempt::Failed(error()));
         assert_eq!(made, NO_PAUSES.len() + 1);
         let failure = result.unwrap_err();
         assert_eq!(failure.exit, Exit::GuestGone);
         assert!(failure.sentence.contains("domain 1 is gone"), "{failure}");
     }
 
+    /// A run directory with the record of a guest's server.
+    fn recorded() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let record = r#"{"domid":5,"uuid":null,"server":{"id":7,"ports":[1]}}"#;
+        std::fs::write(dir.path().join("5.json"), record).unwrap();
+        dir
+    }
+
     #[test]
-    fn only_a_pidfd_is_guarded() {
+    fn where_nothing_is_left_xen_is_not_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let asked = attempt(dir.path(), None, || panic!("it was asked")).unwrap();
+        assert!(matches!(asked, Attempt::Done), "{asked:?}");
+    }
+
+    /// As when a child of the dead engine keeps the lock's descriptor open.
+    #[test]
+    fn a_lock_that_no_living_process_holds_is_no_success() {
+        let dir = recorded();
+        let in_use = || Ok(vec![(DomId(5), Ok(Reaped::InUse))]);
+        let tried = attempt(dir.path(), None, in_use).unwrap();
+        let Attempt::Failed(failure) = tried else { panic!("{tried:?}") };
+        assert_eq!(failure.exit, Exit::InUse);
+        let swept = || Ok(vec![(DomId(5), Ok(Reaped::Swept { kicks: 2 }))]);
+        assert!(matches!(attempt(dir.path(), None, swept).unwrap(), Attempt::Done));
+    }
+
+    #[test]
+    fn only_a_process_is_guarded() {
         let null = std::fs::File::open("/dev/null").unwrap();
         assert_eq!(wait_for_end(&null).unwrap_err().exit, Exit::Usage);
     }

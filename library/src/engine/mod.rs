@@ -84,8 +84,8 @@ pub(crate) trait Attachment: Send + Sync + fmt::Debug {
     /// The serial number of the irqfd with this eventfd and interrupt.
     fn find_irq(&self, eventfd: &EventFd, irq: &Irq) -> Result<u64>;
 
-    /// Takes an irqfd back. When this returns, it raises nothing any more.
-    fn unregister_irq(&self, serial: u64);
+    /// Takes an irqfd back. When this returns without an error, it raises nothing any more.
+    fn unregister_irq(&self, serial: u64) -> Result<()>;
 
     /// Has an irqfd raise another interrupt. When this returns, the one before is not raised again;
     /// every signal raises the one or the other.

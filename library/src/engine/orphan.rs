@@ -3,14 +3,15 @@
 //! Such a server is still enabled, and every vCPU that rings it waits for an answer that nobody
 //! gives. Any process of this domain can destroy any server, so nothing is guessed: a server is
 //! taken for an orphan only if its guest, its page, its ports and their bindings are all as the
-//! record says.
+//! record says. Its ports are unbound; or, if a child that the dead engine forked has its descriptors,
+//! bound to the very ends that the engine had.
 
 use super::userspace::server::{Server, give_back};
 use crate::Result;
 use crate::run_dir::{Record, RunDir, ServerRecord};
 use std::time::Duration;
 use xen_eventfd_core::{DomId, IoServerId, Port, Request};
-use xen_eventfd_host::{Binding, Host, IoreqPage};
+use xen_eventfd_host::{Binding, Host, IoreqPage, LocalPort};
 
 /// What became of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,13 +55,14 @@ pub(crate) fn recover(host: &dyn Host, run_dir: &RunDir, record: &mut Record) ->
     let Some(server) = record.server.clone() else {
         return Ok(Reaped::Swept { kicks: 0 });
     };
-    let reaped = match recognise(host, dom, &server) {
-        Ok(Some(page)) => Reaped::Swept { kicks: sweep(host, run_dir, record, &server, page)? },
+    let reaped = match recognise(host, dom, &server, record.inherited) {
+        Ok(Some(found)) => Reaped::Swept { kicks: sweep(host, run_dir, record, &server, found)? },
         Ok(None) => Reaped::NotOurs,
         Err(error) if error.is_gone() => Reaped::NotOurs,
         Err(error) => return Err(error.into()),
     };
     record.server = None;
+    record.inherited = false;
     run_dir.write(record)?;
     Ok(reaped)
 }
@@ -86,7 +88,7 @@ fn recover_created(
             return give_back(host, run_dir, record, id);
         }
         // Enabled: from here on like any other.
-        Ok(ports) => record.server = Some(ServerRecord { id: id.0, ports }),
+        Ok(ports) => record.server = Some(ServerRecord { id: id.0, ports, local: vec![] }),
         // Whatever has that id a moment later is another's.
         Err(error) if error.is_gone() => {}
         Err(error) => return Err(error.into()),
@@ -95,20 +97,39 @@ fn recover_created(
     run_dir.write(record)
 }
 
+/// An orphan.
+struct Found {
+    page: Box<dyn IoreqPage>,
+    /// For each vCPU, our domain's end of its channel if a child of the dead engine keeps it bound.
+    kept: Vec<Option<LocalPort>>,
+}
+
+/// Looks whether this is the server of the record. `inherited`: a child that the dead engine forked has
+/// its descriptors, so a port may be bound, to the very end that the engine had bound.
 fn recognise(
     host: &dyn Host,
     dom: DomId,
     server: &ServerRecord,
-) -> xen_eventfd_host::Result<Option<Box<dyn IoreqPage>>> {
+    inherited: bool,
+) -> xen_eventfd_host::Result<Option<Found>> {
     let page = host.map_page(dom, IoServerId(server.id))?;
     if ports(host, dom, &*page)? != server.ports {
         return Ok(None);
     }
-    for port in &server.ports {
+    let mut kept = Vec::with_capacity(server.ports.len());
+    for (index, port) in server.ports.iter().enumerate() {
+        let ours = server.local.get(index).filter(|_| inherited).map(|local| LocalPort(*local));
         let mut patience = PATIENCE;
         loop {
             match host.binding(dom, Port(*port))? {
-                Binding::Unbound { .. } => break,
+                Binding::Unbound { .. } => {
+                    kept.push(None);
+                    break;
+                }
+                Binding::Bound { port, .. } if Some(port) == ours => {
+                    kept.push(ours);
+                    break;
+                }
                 Binding::Bound { .. } if patience > 0 => {
                     patience -= 1;
                     std::thread::sleep(PATIENCE_STEP);
@@ -117,7 +138,7 @@ fn recognise(
             }
         }
     }
-    Ok(Some(page))
+    Ok(Some(Found { page, kept }))
 }
 
 /// Adopts an orphan, answers and wakes its vCPUs, and destroys it. Returns how many kicks were
@@ -127,8 +148,9 @@ fn sweep(
     run_dir: &RunDir,
     record: &mut Record,
     server: &ServerRecord,
-    page: Box<dyn IoreqPage>,
+    found: Found,
 ) -> Result<usize> {
+    let Found { page, kept } = found;
     let (dom, id) = (record.dom(), IoServerId(server.id));
     let events = host.event_channels()?;
     let disabled = host.set_server_state(dom, id, false);
@@ -147,6 +169,6 @@ fn sweep(
     // Before they are answered: if we are killed as well, nobody else knows of them.
     record.hold(kicks.iter().copied());
     run_dir.write(record)?;
-    Server::orphan(server, page).tear_down(Ok(()), host, &*events, dom)?;
+    Server::orphan(server, page, kept).tear_down(Ok(()), host, &*events, dom)?;
     Ok(kicks.len())
 }

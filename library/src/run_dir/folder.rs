@@ -6,6 +6,7 @@
 //! the program decides nothing.
 
 use super::failed;
+use super::lock::FileId;
 use crate::{Error, Result};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
@@ -158,6 +159,18 @@ impl Folder {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(self.refusal("remove", name, errno)),
         }
+    }
+
+    /// Which file has a name.
+    pub(super) fn id(&self, name: &str) -> Option<FileId> {
+        let stat = rustix::fs::statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some((stat.st_dev, stat.st_ino))
+    }
+
+    /// Which file this is.
+    pub(super) fn id_of(file: impl AsFd) -> rustix::io::Result<FileId> {
+        let stat = rustix::fs::fstat(file)?;
+        Ok((stat.st_dev, stat.st_ino))
     }
 
     /// Whether this is the file of that name.

@@ -79,7 +79,7 @@ mod tests {
         let run = RunDir::open(dir.path()).unwrap();
         let serves = |id| {
             move |record: &mut Record| {
-                record.server = Some(ServerRecord { id, ports: vec![4] });
+                record.server = Some(ServerRecord { id, ports: vec![4], local: vec![] });
             }
         };
         record(&run, 5, serves(7));

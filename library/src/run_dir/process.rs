@@ -6,6 +6,8 @@ use rustix::process::{Pid, test_kill_process};
 use std::io::Read;
 
 const REAPING: &str = "reaping";
+/// The second line of a lock whose holder has a record lock as well.
+pub(super) const RECORD_LOCK: &str = "with a record lock";
 /// More than any process has to say.
 const MAX_SAID: u64 = 4096;
 
@@ -23,11 +25,24 @@ fn said_of(pid: u32, name: &[u8], purpose: Purpose) -> String {
     format!("process {pid} ({}), {purpose}", line(name))
 }
 
+/// What a lock says.
+#[derive(Debug)]
+pub(super) struct Said {
+    /// Who holds it.
+    pub(super) text: String,
+    /// Whether the holder has a record lock for as long as it lives.
+    pub(super) has_record_lock: bool,
+}
+
 /// What a lock says, whoever wrote it.
-pub(super) fn said(lock: impl Read) -> std::io::Result<String> {
+pub(super) fn said(lock: impl Read) -> std::io::Result<Said> {
     let mut bytes = Vec::new();
     lock.take(MAX_SAID).read_to_end(&mut bytes)?;
-    Ok(line(&bytes))
+    let mut lines = bytes.splitn(2, |byte| *byte == b'\n');
+    let text = line(lines.next().unwrap_or_default());
+    let has_record_lock =
+        lines.next().is_some_and(|rest| rest.trim_ascii() == RECORD_LOCK.as_bytes());
+    Ok(Said { text, has_record_lock })
 }
 
 /// One line. A process chooses its name, line ends and orders to a terminal included, and Linux may
@@ -91,9 +106,9 @@ fn ends(stat: &[u8]) -> bool {
 /// What anybody wrote into a lock is a line; and a process is known again, whatever its name.
 #[cfg(fuzzing)]
 pub fn fuzz(bytes: &[u8]) {
-    let text = said(bytes).unwrap();
+    let text = said(bytes).unwrap().text;
     assert!(!text.contains(char::is_control) && text.len() <= 3 * bytes.len());
-    assert_eq!(said(text.as_bytes()).unwrap(), text);
+    assert_eq!(said(text.as_bytes()).unwrap().text, text);
     assert!(!is_reaper(&text) || engine_of(&text).is_none());
     let _ = (pid_of(&text), name_of(&text), ends(bytes));
     for suffix in [".lock", ".json"] {
@@ -104,7 +119,7 @@ pub fn fuzz(bytes: &[u8]) {
     let engine = Purpose::Serve(crate::EngineKind::Userspace);
     for (purpose, name) in [(engine, Some("userspace")), (Purpose::Reap, None)] {
         let told = said_of(7, bytes, purpose);
-        assert_eq!(said(told.as_bytes()).unwrap(), told);
+        assert_eq!(said(told.as_bytes()).unwrap().text, told);
         assert_eq!((pid_of(&told), engine_of(&told)), (Some(7), name), "{told:?}");
         assert_eq!((name_of(&told), is_reaper(&told)), (Some(&*line(bytes)), name.is_none()));
     }
@@ -133,14 +148,14 @@ mod tests {
     fn a_name_gives_no_orders_to_a_terminal_and_is_one_line() {
         let told = said_of(1, b"a\nprocess 2 (\x1b[2J", SERVE);
         assert_eq!(told, "process 1 (a\u{fffd}process 2 (\u{fffd}[2J), userspace engine");
-        assert_eq!(said(&b"process 1 (\x1b[2J), reaping\n"[..]).unwrap().find('\x1b'), None);
+        assert_eq!(said(&b"process 1 (\x1b[2J), reaping\n"[..]).unwrap().text.find('\x1b'), None);
     }
 
     #[test]
     fn a_lock_that_is_cut_within_a_letter_or_endless_is_read() {
-        let told = said(&b"process 1 (caf\xc3), userspace engine\n"[..]).unwrap();
+        let told = said(&b"process 1 (caf\xc3), userspace engine\n"[..]).unwrap().text;
         assert_eq!(name_of(&told), Some("caf\u{fffd}"));
-        assert_eq!(said(std::io::repeat(b'a')).unwrap().len(), 4096);
+        assert_eq!(said(std::io::repeat(b'a')).unwrap().text.len(), 4096);
     }
 
     #[test]

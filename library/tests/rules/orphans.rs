@@ -7,12 +7,17 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use xen_eventfd::{IoEventAddress::Mmio, Reaped, Xen};
 use xen_eventfd_host::Host;
-use xen_eventfd_model::{CallKind, Running, Stopped, Verdict};
+use xen_eventfd_model::{CallKind, Client, Running, Stopped, Verdict};
 
 type Kick = Running<Result<(), Stopped>>;
 
 /// A guest whose engine was killed with a kick of each vCPU unanswered.
 fn orphan() -> (Bench, [Kick; 2], TempDir) {
+    orphan_of(Client::kill)
+}
+
+/// The same, `kill` being how the engine ends.
+fn orphan_of<T>(kill: impl FnOnce(&Client) -> T) -> (Bench, [Kick; 2], TempDir) {
     let bench = Bench::beside_a_vmm();
     let guest = bench.attach();
     guest.register_ioevent(&event(), &AT, 100_u32).unwrap().keep();
@@ -24,8 +29,17 @@ fn orphan() -> (Bench, [Kick; 2], TempDir) {
         kicking
     });
     let records = bench.inherit();
-    bench.backend.kill();
+    std::mem::forget(kill(&bench.backend));
     (bench, kicks, records)
+}
+
+/// As whoever takes over the lock of a dead engine does, when a child of it has the descriptors.
+fn mark_inherited(bench: &Bench, records: &TempDir) {
+    let path = records.path().join(format!("{}.json", bench.dom.0));
+    let record = std::fs::read_to_string(&path).unwrap();
+    let marked = record.replace("\"inherited\":false", "\"inherited\":true");
+    assert_ne!(marked, record);
+    std::fs::write(&path, marked).unwrap();
 }
 
 fn join(kicks: [Kick; 2]) {
@@ -182,6 +196,27 @@ fn a_kick_is_recorded_once() {
     }
 }
 
+/// A child that was forked without `exec` has the dead engine's event channels, so they are bound.
+#[test]
+fn an_orphan_whose_ports_a_forked_child_keeps_bound_is_swept() {
+    let (bench, kicks, records) = orphan_of(Client::kill_and_leave_child);
+    mark_inherited(&bench, &records);
+    assert!(matches!(bench.reap(records.path()), Some(Ok(Reaped::Swept { kicks: 2 }))));
+    join(kicks);
+    bench.assert_no_server();
+    assert_eq!(inherit(&bench, &records), [1, 1]);
+}
+
+/// The child ends while the orphan is swept.
+#[test]
+fn an_orphan_whose_forked_child_has_ended_is_swept() {
+    let (bench, kicks, records) = orphan();
+    mark_inherited(&bench, &records);
+    assert!(matches!(bench.reap(records.path()), Some(Ok(Reaped::Swept { kicks: 2 }))));
+    join(kicks);
+    bench.assert_no_server();
+}
+
 /// The number is used again, by a guest with servers of its own.
 #[test]
 fn a_record_of_a_guest_that_is_no_more_means_nobody() {
@@ -237,7 +272,20 @@ fn a_server_that_is_another_by_now_is_left_alone() {
 /// The same, with the very ports of the orphan: but they are bound.
 #[test]
 fn a_server_whose_ports_are_bound_is_left_alone() {
-    let (bench, kicks, records) = orphan();
+    for inherited in [false, true] {
+        a_bound_server_is_left_alone(inherited);
+    }
+}
+
+/// `inherited`: while a forked child of the engine keeps the ends that the engine had.
+fn a_bound_server_is_left_alone(inherited: bool) {
+    let (bench, kicks, records) = match inherited {
+        true => orphan_of(Client::kill_and_leave_child),
+        false => orphan(),
+    };
+    if inherited {
+        mark_inherited(&bench, &records);
+    }
     let other = bench.model.client("other");
     let orphan = bench.model.servers(bench.dom).last().unwrap().clone();
     // Xen hands out the lowest that are free: there are to be no others.
@@ -253,7 +301,8 @@ fn a_server_whose_ports_are_bound_is_left_alone() {
     }
     let before = bench.model.servers(bench.dom);
     assert_eq!(before.last().unwrap().ports, orphan.ports);
-    assert!(matches!(bench.reap(records.path()), Some(Ok(Reaped::NotOurs))));
+    let reaped = bench.reap(records.path());
+    assert!(matches!(reaped, Some(Ok(Reaped::NotOurs))), "{inherited}: {reaped:?}");
     assert_eq!(bench.model.servers(bench.dom), before);
     bench.model.destroy(bench.dom);
     kicks.into_iter().for_each(|kick| assert_eq!(kick.join(), Err(Stopped::Destroyed)));

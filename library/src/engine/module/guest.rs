@@ -59,6 +59,17 @@ impl<I: Interface> Open<I> {
         self.irqs.get(&serial).ok_or_else(ended)
     }
 
+    /// Ends an irqfd. Its last counts are worth less than its end.
+    fn end_irq(&mut self, serial: u64) -> Result<()> {
+        let Some(irqfd) = self.irqs.get(&serial) else { return Ok(()) };
+        if let Err(error) = self.count(serial, irqfd) {
+            tracing::debug!(%error, "the last counts of an irqfd are unknown");
+        }
+        self.interface.deassign_irq(&irqfd.irq, irqfd.eventfd.as_fd())?;
+        self.irqs.remove(&serial);
+        Ok(())
+    }
+
     /// Brings the counts of an irqfd up to date.
     fn count(&self, serial: u64, irqfd: &IrqFd) -> host::Result<()> {
         let before = self.irqs.range(..serial).filter(|(_, other)| other.irq == irqfd.irq).count();
@@ -272,16 +283,11 @@ impl<I: Interface> Attachment for ModuleGuest<I> {
         })
     }
 
-    fn unregister_irq(&self, serial: u64) {
-        let ended = self.with(|open| {
-            let Some(irqfd) = open.irqs.get(&serial) else { return Ok(()) };
-            open.count(serial, irqfd)?;
-            open.interface.deassign_irq(&irqfd.irq, irqfd.eventfd.as_fd())?;
-            open.irqs.remove(&serial);
-            Ok(())
-        });
-        if let Err(error) = ended {
-            tracing::debug!(%error, dom = %self.dom, "an irqfd was not ended");
+    fn unregister_irq(&self, serial: u64) -> Result<()> {
+        match self.with(|open| open.end_irq(serial)) {
+            // With a guest that is dead, its interrupts have ended.
+            Err(Error::GuestDied(_)) => Ok(()),
+            ended => ended,
         }
     }
 
@@ -437,6 +443,8 @@ fn with<Held, T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::doorbells::Registration;
+    use crate::eventfd;
     use xen_eventfd_host::Call;
 
     #[test]
@@ -449,5 +457,111 @@ mod tests {
             assert!(matches!(asked, Err(Error::GuestDied(DomId(5)))), "{asked:?}");
         }
         assert_eq!((deaths, lock(&held).is_some()), (1, false));
+    }
+
+    /// A module that answers no question about an irqfd, and ends one unless it `refuses`.
+    #[derive(Debug, Default)]
+    struct Deaf {
+        refuses: bool,
+        ended: AtomicU64,
+    }
+
+    fn broken() -> HostError {
+        HostError::new(Call::Ask(DomId(1)), Errno::INTR)
+    }
+
+    impl Interface for Deaf {
+        const KIND: crate::EngineKind = crate::EngineKind::Kernel;
+
+        fn take(_: &ModuleEngine<Self>, _: DomId, _: BorrowedFd<'_>) -> Result<Self> {
+            Ok(Self::default())
+        }
+        fn server(&self) -> host::Result<IoServerId> {
+            Err(broken())
+        }
+        fn compared(doorbell: &Doorbell) -> Result<Doorbell> {
+            Ok(*doorbell)
+        }
+        fn tells_apart(_: &[Registration], _: &EventFd) -> Result<()> {
+            Ok(())
+        }
+        fn assign(&self, _: &Doorbell, _: BorrowedFd<'_>) -> Result<()> {
+            Ok(())
+        }
+        fn deassign(&self, _: &Doorbell, _: BorrowedFd<'_>) -> Result<()> {
+            Ok(())
+        }
+        fn missed(&self, _: &Doorbell, _: BorrowedFd<'_>) -> Result<host::linux::eventfd::Missed> {
+            Err(broken().into())
+        }
+        fn assign_irq(&self, _: &Irq, _: BorrowedFd<'_>) -> Result<()> {
+            Ok(())
+        }
+        fn deassign_irq(&self, _: &Irq, _: BorrowedFd<'_>) -> Result<()> {
+            if self.refuses {
+                return Err(broken().into());
+            }
+            self.ended.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+        fn set_irq(&self, _: &Irq, _: BorrowedFd<'_>, _: &Irq) -> Result<()> {
+            Ok(())
+        }
+        fn mask_irq(&self, _: &Irq, _: BorrowedFd<'_>, _: bool) -> Result<()> {
+            Ok(())
+        }
+        fn is_pending(&self, _: &Irq, _: BorrowedFd<'_>) -> Result<bool> {
+            Ok(false)
+        }
+        fn irq_counts(&self, _: &Irq, _: BorrowedFd<'_>, _: usize) -> host::Result<(u64, u64)> {
+            Err(broken())
+        }
+        fn lower(&self, _: &Irq, _: BorrowedFd<'_>) -> Result<()> {
+            Ok(())
+        }
+        fn assign_channel(&self, _: Port, _: BorrowedFd<'_>) -> Result<()> {
+            Ok(())
+        }
+        fn deassign_channel(&self, _: Port, _: BorrowedFd<'_>) -> Result<()> {
+            Ok(())
+        }
+        fn counters(&self) -> host::Result<Counters> {
+            Err(broken())
+        }
+        fn assigned(&self) -> host::Result<Vec<(Doorbell, u64)>> {
+            Err(broken())
+        }
+        fn held(&self) -> host::Result<Vec<Kick>> {
+            Err(broken())
+        }
+    }
+
+    #[test]
+    fn an_irqfd_ends_though_its_counts_are_unknown_and_one_that_does_not_end_is_an_error() {
+        let model = xen_eventfd_model::Model::new();
+        let dom = model.domain(xen_eventfd_model::Config::new("guest"));
+        let dir = tempfile::tempdir().unwrap();
+        let run_dir = crate::run_dir::RunDir::open(dir.path()).unwrap();
+        let hold = Hold::take(&*model.client("us"), &run_dir, dom, Deaf::KIND).unwrap();
+        let fd = eventfd::new().unwrap();
+        let eventfd = EventFd::new(fd.as_fd()).unwrap();
+        let irqfd = IrqFd {
+            claim: eventfd.claim().unwrap(),
+            irq: Irq::Msi { addr: 0xFEE0_0000, data: 0x41 },
+            eventfd,
+            counts: Arc::default(),
+        };
+        let mut open = Open {
+            interface: Deaf { refuses: true, ..Deaf::default() },
+            doorbells: Doorbells::default(),
+            irqs: [(7, irqfd)].into(),
+            channels: BTreeMap::new(),
+            hold,
+        };
+        assert_eq!(open.end_irq(7).unwrap_err().errno(), Errno::INTR);
+        assert!(open.irqs.contains_key(&7), "it can be tried again");
+        open.interface.refuses = false;
+        open.end_irq(7).unwrap();
+        assert_eq!((open.interface.ended.load(Ordering::Relaxed), open.irqs.len()), (1, 0));
     }
 }

@@ -9,7 +9,7 @@
 //! [`EventChannels::pending`]: xen_eventfd_host::EventChannels::pending
 
 use super::{FIRST_SERIAL, Shared, lock, own};
-use crate::Result;
+use crate::{Error, Result};
 use rustix::event::epoll;
 use rustix::io::{Errno, read};
 use rustix::time::{
@@ -17,6 +17,7 @@ use rustix::time::{
 };
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use xen_eventfd_host::process::ProcessTag;
 use xen_eventfd_host::{Call, HostError, LocalPort, Releases};
 
 const KICKS: u64 = 2;
@@ -47,6 +48,8 @@ pub(crate) struct Driven {
     releases: Option<Box<dyn Releases>>,
     tick: OwnedFd,
     ports: Vec<LocalPort>,
+    /// A forked child gives the engine no turns.
+    process: ProcessTag,
 }
 
 impl Driven {
@@ -63,7 +66,8 @@ impl Driven {
             Err(error) if error.errno == Errno::OPNOTSUPP => None,
             Err(error) => return Err(error.into()),
         };
-        let driven = Self { shared, releases, tick, ports: Vec::new() };
+        let driven =
+            Self { shared, releases, tick, ports: Vec::new(), process: ProcessTag::current() };
         match &driven.releases {
             Some(releases) => {
                 driven.shared.listen(releases.fd(), RELEASES)?;
@@ -81,6 +85,9 @@ impl Driven {
 
     /// Does what is ready, and waits for nothing.
     pub(crate) fn turn(&mut self) -> Result<Turn> {
+        if !self.process.is_current() {
+            return Err(Error::Forked);
+        }
         let (shared, mut turn) = (Arc::clone(&self.shared), Turn::default());
         shared.alive()?;
         shared.run(|shared| self.serve(shared, &mut turn));
@@ -145,6 +152,11 @@ impl Driven {
 
 impl Drop for Driven {
     fn drop(&mut self) {
+        if !self.process.is_current() {
+            // Nothing of the parent's is dropped here.
+            std::mem::forget((Arc::clone(&self.shared), self.releases.take()));
+            return;
+        }
         // Nothing serves the guests any more, so their vCPUs must not wait for us.
         let ended = HostError::new(Call::Event, Errno::CANCELED);
         if !self.shared.is_stopping() && self.shared.alive().is_ok() {

@@ -286,7 +286,7 @@ impl Attachment for UserspaceGuest {
         lock(&shared.sources).irqs.insert(serial, Arc::clone(&source));
         // What was signalled before counts: the descriptor is readable, so the thread comes by.
         if let Err(error) = source.listen(shared, serial) {
-            self.unregister_irq(serial);
+            self.unregister_irq(serial)?;
             return Err(error);
         }
         Ok((serial, Arc::clone(&source.counts)))
@@ -306,9 +306,12 @@ impl Attachment for UserspaceGuest {
             .ok_or_else(|| Error::NotRegistered { what: irq.to_string() })
     }
 
-    fn unregister_irq(&self, serial: u64) {
-        let Some(source) = lock(&self.shared().sources).irqs.remove(&serial) else { return };
+    fn unregister_irq(&self, serial: u64) -> Result<()> {
+        let Some(source) = lock(&self.shared().sources).irqs.remove(&serial) else {
+            return Ok(());
+        };
         self.release(source.finish(self.shared()));
+        Ok(())
     }
 
     fn set_irq(&self, serial: u64, irq: Irq) -> Result<()> {

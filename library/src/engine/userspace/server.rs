@@ -19,6 +19,8 @@ pub(crate) struct Server {
     remotes: Vec<Port>,
     /// Our ends of them.
     pub(crate) ports: Vec<LocalPort>,
+    /// Ends that another process of our domain keeps bound, for the vCPUs of an orphan.
+    kept: Vec<Option<LocalPort>>,
 }
 
 /// Creates the server with the highest id that is free.
@@ -136,11 +138,17 @@ impl Server {
         };
         let remotes: Vec<Port> =
             page.slots().iter().take(vcpus).map(|slot| slot.vp_eport()).collect();
-        let mut server = Self { id, page, ports: Vec::with_capacity(remotes.len()), remotes };
+        let (ports, kept) = (Vec::with_capacity(remotes.len()), Vec::new());
+        let mut server = Self { id, page, ports, remotes, kept };
         record.created.retain(|created| *created != id.0);
         let ports = server.remotes.iter().map(|port| port.0).collect();
-        record.server = Some(ServerRecord { id: id.0, ports });
-        match run_dir.write(record).and_then(|()| server.bind(events, dom)) {
+        record.server = Some(ServerRecord { id: id.0, ports, local: vec![] });
+        let bound = run_dir.write(record).and_then(|()| server.bind(events, dom)).and_then(|()| {
+            let local = server.ports.iter().map(|port| port.0).collect();
+            record.server.as_mut().into_iter().for_each(|server| server.local.clone_from(&local));
+            run_dir.write(record)
+        });
+        match bound {
             Ok(()) => Ok(server),
             Err(error) => Err(server.undo(host, events, run_dir, record, error)),
         }
@@ -177,10 +185,15 @@ impl Server {
         gone.map_or(why, Into::into)
     }
 
-    /// Another process's server, as its record has it: no port of it is bound here.
-    pub(crate) fn orphan(record: &ServerRecord, page: Box<dyn IoreqPage>) -> Self {
+    /// Another process's server, as its record has it: no port of it is bound here. `kept` are those
+    /// that a forked child of that process keeps bound.
+    pub(crate) fn orphan(
+        record: &ServerRecord,
+        page: Box<dyn IoreqPage>,
+        kept: Vec<Option<LocalPort>>,
+    ) -> Self {
         let remotes = record.ports.iter().copied().map(Port).collect();
-        Self { id: IoServerId(record.id), page, remotes, ports: Vec::new() }
+        Self { id: IoServerId(record.id), page, remotes, ports: Vec::new(), kept }
     }
 
     /// Whether anything is still to be done for the guest, by what came of disabling the server: a guest
@@ -221,8 +234,10 @@ impl Server {
             slot.sweep();
             // Every one of them: only an event wakes a parked vCPU, the server's end does not.
             let waits = slot.state() != State::None;
+            let kept = self.kept.get(vcpu).copied().flatten();
             let rung = match self.ports.get(vcpu) {
                 Some(port) => events.notify(*port),
+                None if kept.is_some_and(|port| host.ring(port).is_ok()) => Ok(()),
                 None => events.bind(dom, self.remotes[vcpu]).and_then(|port| {
                     let rung = events.notify(port);
                     events.unbind(port).and(rung)

@@ -325,7 +325,7 @@ fn a_signal_is_raised_once_and_not_after_deassign() {
             let (serial, _) = scene.guest.register_irq(call.reference(), MSI).unwrap();
             (0..signals_before).for_each(|_| call.signal());
             scene.caller(&call, serial);
-            scene.guest.unregister_irq(serial);
+            scene.guest.unregister_irq(serial).unwrap();
             let raised = scene.xen.msis();
             scene.join();
             assert_eq!(scene.xen.msis(), raised, "raised after deassign");
