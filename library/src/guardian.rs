@@ -84,7 +84,7 @@ impl Guardian {
         running.retain(|guard| guard.process.is_current() && guard.guard.strong_count() > 0);
         let same = |known: &&Known| known.program == program && known.run_dir == run_dir;
         let known = running.iter().find(same).and_then(|known| known.guard.upgrade());
-        if let Some(guard) = known.filter(|guard| guard.runs.load(Ordering::Acquire)) {
+        if let Some(guard) = known.filter(|guard| guard.runs()) {
             return Ok(Some(guard));
         }
         let guard = Arc::new(Guard::start(&program, run_dir)?);
@@ -163,6 +163,13 @@ impl Guard {
             return Err(failed("watch over it", &error));
         }
         Ok(Self { tie: Some(tie), released, runs })
+    }
+}
+
+impl Guard {
+    /// Whether the guardian is there.
+    pub(crate) fn runs(&self) -> bool {
+        self.runs.load(Ordering::Acquire)
     }
 }
 

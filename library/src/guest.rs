@@ -8,7 +8,7 @@ use crate::eventfd::EventFd;
 use crate::guardian::Guard;
 use crate::own::Own;
 use crate::sync::Mutex;
-use crate::{Error, Result, lock};
+use crate::{EngineKind, Error, Result, lock};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -37,8 +37,10 @@ pub struct Guest(Own<Taken>);
 #[derive(Debug)]
 struct Taken {
     attachment: Arc<dyn Attachment>,
+    /// The kernel lets go of the guest when this process ends.
+    by_kernel: bool,
     /// Released last: if the guest is not let go of cleanly, the guardian does the rest.
-    _guard: Option<Arc<Guard>>,
+    guard: Option<Arc<Guard>>,
 }
 
 impl Guest {
@@ -47,8 +49,9 @@ impl Guest {
         dom: DomId,
         guard: Option<Arc<Guard>>,
     ) -> Result<Self> {
+        let by_kernel = engine.kind() != EngineKind::Userspace;
         let attachment = engine.attach(dom)?;
-        Ok(Self(Own::new(Taken { attachment, _guard: guard })))
+        Ok(Self(Own::new(Taken { attachment, by_kernel, guard })))
     }
 
     /// The guest in the engine's hands.
@@ -307,6 +310,24 @@ assert_eq!(guest.server().0, 7);
 "#)]
     pub fn server(&self) -> IoServerId {
         self.constant().server()
+    }
+
+    /// Whether the guest's vCPUs go on if this process is killed: the kernel module serves it, and lets
+    /// go of it then, or a guardian runs that will reap.
+    ///
+    /// `false` with [`Guardian::None`](crate::Guardian::None), and once the guardian has ended before
+    /// this process, which is logged as a warning as well. The next [`Xen::guest`](crate::Xen::guest)
+    /// starts another. A supervisor that runs `xen-eventfd reap` is not known here.
+    ///
+    #[doc = example!(r#"
+// On a host of one's own there is no guardian unless told.
+assert!(!guest.is_guarded());
+"#)]
+    pub fn is_guarded(&self) -> bool {
+        let guarded = |taken: &Taken| {
+            taken.by_kernel || taken.guard.as_ref().is_some_and(|guard| guard.runs())
+        };
+        self.0.get().is_ok_and(guarded)
     }
 
     /// What its doorbells have seen. Of a guest that died the kernel engine knows what it had seen

@@ -7,6 +7,7 @@ mod driven;
 mod eventfds;
 mod faults;
 mod find;
+mod guarded;
 mod irqfds;
 mod kicks;
 mod lifetimes;
