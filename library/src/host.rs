@@ -9,7 +9,8 @@
 //! use std::sync::Arc;
 //! use std::sync::atomic::{AtomicU64, Ordering};
 //! use xen_eventfd::host::{
-//!     Binding, Bytes, Call, Domain, Errno, EventChannels, Host, HostError, IoreqPage, Releases, Result,
+//!     Binding, Bytes, Call, Domain, Errno, EventChannels, Host, HostError, IoreqPage, LocalPort, Releases,
+//!     Result,
 //! };
 //! use xen_eventfd::{DomId, IoServerId, Line, Port, Xen};
 //!
@@ -68,6 +69,9 @@
 //! #   }
 //! #   fn binding(&self, dom: DomId, port: Port) -> Result<Binding> {
 //! #       self.inner.binding(dom, port)
+//! #   }
+//! #   fn ring(&self, port: LocalPort) -> Result<()> {
+//! #       self.inner.ring(port)
 //! #   }
 //! #   fn releases(&self) -> Result<Box<dyn Releases>> {
 //! #       self.inner.releases()
