@@ -94,7 +94,7 @@ mod tests {
     fn machine(count: u16) -> (Arc<Client>, Naming) {
         let model = Model::new();
         for number in 1..=count {
-            model.domain(Config::new(&format!("guest{number}")));
+            model.domain(Config::new(format!("guest{number}")));
         }
         let client = model.client("top");
         let host: Arc<dyn Host> = client.clone();

@@ -193,7 +193,7 @@ mod tests {
     fn top_asks_for_a_name_once_and_not_at_each_interval() {
         let model = Model::new();
         let dom = model.domain(Config::new("web"));
-        (0..50).for_each(|other| _ = model.domain(Config::new(&format!("other{other}"))));
+        (0..50).for_each(|other| _ = model.domain(Config::new(format!("other{other}"))));
         let client = model.client("top");
         let host: Arc<dyn Host> = client.clone();
         let session = Session { host: Some(host), ..Session::default() };
