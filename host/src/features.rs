@@ -6,7 +6,7 @@
 use crate::{Call, HostError, Result};
 use core::fmt;
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use std::io::{IoSliceMut, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -119,9 +119,10 @@ pub fn eventfd_id(fdinfo: &str) -> Result<Option<u64>> {
 pub fn take(eventfd: BorrowedFd<'_>) -> Result<bool> {
     let mut count = [0; 8];
     let mut buffers = [IoSliceMut::new(&mut count)];
-    match rustix::io::preadv2(eventfd, &mut buffers, u64::MAX, ReadWriteFlags::NOWAIT) {
+    let flags = ReadWriteFlags::NOWAIT;
+    match retry_on_intr(|| rustix::io::preadv2(eventfd, &mut buffers, u64::MAX, flags)) {
         Ok(_) => Ok(true),
-        Err(Errno::AGAIN | Errno::INTR) => Ok(false),
+        Err(Errno::AGAIN) => Ok(false),
         Err(errno @ (Errno::OPNOTSUPP | Errno::NOSYS)) => {
             Err(HostError::new(Call::Kernel(Feature::ReadWithoutWaiting), errno))
         }

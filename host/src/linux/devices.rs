@@ -1,10 +1,10 @@
 //! Devices that a launcher opens, confines to a guest, and hands to a process that may open none.
 
-use super::door::ioctl;
+use super::door::{ioctl, open};
 use super::sys::{evtchn, privcmd};
 use super::{eventfd, evtchn as channels, privcmd as operations};
 use crate::{Call, Domain, Host, HostError, Result};
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use xen_eventfd_core::DomId;
@@ -78,8 +78,7 @@ impl Devices {
 }
 
 fn open_at(path: &'static str) -> Result<OwnedFd> {
-    open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|errno| HostError::new(Call::Open(path), errno))
+    open(path, OFlags::RDWR).map_err(|errno| HostError::new(Call::Open(path), errno))
 }
 
 /// What a launcher tells of a guest, as a process without xenstore cannot ask.
@@ -112,7 +111,7 @@ mod tests {
     use super::*;
 
     fn null() -> OwnedFd {
-        open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).unwrap()
+        open("/dev/null", OFlags::RDWR).unwrap()
     }
 
     #[test]

@@ -1,11 +1,22 @@
 //! The door to the drivers: one ioctl on one struct.
+//!
+//! A driver may wait interruptibly, and then answers EINTR if a signal handler without SA_RESTART runs
+//! in a thread of the caller. Nothing has been done then: the call is made again, as Linux itself does
+//! where the handler has SA_RESTART.
 
 use core::ffi::c_void;
-use rustix::io::Errno;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::{Errno, retry_on_intr};
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
-/// Asks a driver. Its result, where it means something, is not negative.
+/// Opens a device, whatever signals arrive meanwhile.
+pub(super) fn open(device: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+    retry_on_intr(|| rustix::fs::open(device, flags | OFlags::CLOEXEC, Mode::empty()))
+}
+
+/// Asks a driver, whatever signals arrive meanwhile. Its result, where it means something, is not
+/// negative.
 ///
 /// # Safety
 /// `number` takes a pointer to an `A`, in which the driver may write any bytes that are a value of
@@ -16,7 +27,16 @@ pub(super) unsafe fn ioctl<A>(
     argument: &mut A,
 ) -> Result<u32, Errno> {
     // SAFETY: the caller's contract is that of `Ioctl`.
-    unsafe { rustix::ioctl::ioctl(fd, Call { number, argument }) }
+    uninterrupted(argument, |argument| unsafe {
+        rustix::ioctl::ioctl(fd, Call { number, argument })
+    })
+}
+
+fn uninterrupted<A, T>(
+    argument: &mut A,
+    mut ask: impl FnMut(&mut A) -> Result<T, Errno>,
+) -> Result<T, Errno> {
+    retry_on_intr(|| ask(argument))
 }
 
 struct Call<'a, A> {
@@ -47,8 +67,12 @@ unsafe impl<A> Ioctl for Call<'_, A> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::ptr::null_mut;
+    use core::sync::atomic::{AtomicU32, Ordering};
+    use rustix::fs::{CWD, FileType};
     use rustix::ioctl::opcode;
     use std::os::fd::AsFd;
+    use std::os::unix::thread::JoinHandleExt;
 
     #[test]
     fn what_a_driver_does_not_know_is_an_error() {
@@ -56,5 +80,60 @@ mod tests {
         // SAFETY: /dev/null has no ioctl, so nothing is read or written.
         let answer = unsafe { ioctl(null.as_fd(), opcode::none(b'P', 250), &mut 0_u64) };
         assert_eq!(answer, Err(Errno::NOTTY));
+    }
+
+    #[test]
+    fn a_request_that_a_signal_interrupts_is_made_again_with_the_same_argument() {
+        let mut answers = [Err(Errno::INTR), Err(Errno::INTR), Ok(7)].into_iter();
+        let mut argument = 5_u64;
+        let answer = uninterrupted(&mut argument, |argument| {
+            assert_eq!(*argument, 5);
+            answers.next().unwrap()
+        });
+        assert_eq!(answer, Ok(7));
+        assert_eq!(uninterrupted(&mut argument, |_| Err::<(), _>(Errno::BUSY)), Err(Errno::BUSY));
+    }
+
+    static HANDLED: AtomicU32 = AtomicU32::new(0);
+
+    extern "C" fn handle(_: libc::c_int) {
+        HANDLED.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A FIFO's open waits interruptibly for the other end, as a device's may for xenstore.
+    #[test]
+    fn an_open_that_a_signal_interrupts_goes_on() {
+        // SAFETY: zeroes are a `sigaction`: no flags (so no SA_RESTART), an empty mask.
+        let mut action: libc::sigaction = unsafe { core::mem::zeroed() };
+        action.sa_sigaction = handle as extern "C" fn(libc::c_int) as usize;
+        // SAFETY: the handler only adds to an atomic number.
+        let set = unsafe { libc::sigaction(libc::SIGUSR2, &raw const action, null_mut()) };
+        assert_eq!(set, 0);
+
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("fifo");
+        rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        let path = fifo.to_str().unwrap().to_owned();
+        let opens = std::thread::spawn(move || {
+            tell.send(rustix::thread::gettid()).unwrap();
+            open(&path, OFlags::RDONLY)
+        });
+        let thread = told.recv().unwrap().as_raw_nonzero();
+        let waits = || {
+            let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat"));
+            stat.is_ok_and(|stat| stat.contains(") S "))
+        };
+        while HANDLED.load(Ordering::SeqCst) == 0 && !opens.is_finished() {
+            if waits() {
+                // SAFETY: the thread is not joined yet.
+                unsafe { libc::pthread_kill(opens.as_pthread_t(), libc::SIGUSR2) };
+            }
+            std::thread::yield_now();
+        }
+        let other = std::fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
+        let opened = opens.join().unwrap();
+        drop(other);
+        assert!(opened.is_ok(), "{opened:?}");
     }
 }

@@ -3,10 +3,10 @@
 //! `kernel/uapi/xen-eventfd.h` is its reference. A [`Control`] takes guests; what is registered for
 //! one goes through its [`GuestFile`], and ends with it.
 
-use super::door::ioctl;
+use super::door::{ioctl, open};
 use super::sys::eventfd::{self as sys, Argument, Request};
 use crate::{Call, HostError, Result};
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use xen_eventfd_core::irq::{Irq, Line, Trigger};
@@ -67,8 +67,7 @@ impl Control {
     /// [`Errno::ACCESS`] for all but root, [`Errno::PROTO`] if it has another interface than ours.
     pub fn open() -> Result<Self> {
         let failed = |errno| HostError::new(Call::Open(DEVICE), errno);
-        let flags = OFlags::RDWR | OFlags::CLOEXEC;
-        let device = open(DEVICE, flags, Mode::empty()).map_err(failed)?;
+        let device = open(DEVICE, OFlags::RDWR).map_err(failed)?;
         Self::over(device)
     }
 
@@ -512,7 +511,7 @@ mod tests {
 
     /// A guest's file that is none: every request is refused.
     fn nobodys() -> GuestFile {
-        let fd = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let fd = open("/dev/null", OFlags::RDWR).unwrap();
         GuestFile { dom: DomId(5), fd }
     }
 
@@ -558,7 +557,7 @@ mod tests {
 
     #[test]
     fn a_doorbell_comes_back_from_a_list_as_it_went() {
-        let null = open("/dev/null", OFlags::RDONLY, Mode::empty()).unwrap();
+        let null = open("/dev/null", OFlags::RDONLY).unwrap();
         let filters = [
             Filter::Value { width: Width::Four, value: 3, mask: 0xFFFF },
             Filter::Width(Width::Two),
@@ -578,7 +577,7 @@ mod tests {
 
     #[test]
     fn an_interrupt_says_no_more_than_it_is() {
-        let null = open("/dev/null", OFlags::RDONLY, Mode::empty()).unwrap();
+        let null = open("/dev/null", OFlags::RDONLY).unwrap();
         let fields = |irq| {
             let sys::Irq { kind, trigger, number, pin, msi_data, msi_addr, .. } =
                 irq_argument(&irq, null.as_fd());
@@ -596,7 +595,7 @@ mod tests {
 
     #[test]
     fn a_change_says_what_was_and_what_is_to_be() {
-        let null = open("/dev/null", OFlags::RDONLY, Mode::empty()).unwrap();
+        let null = open("/dev/null", OFlags::RDONLY).unwrap();
         let (msi, channel) =
             (Irq::Msi { addr: 0xFEE0_1000, data: 0x41 }, Irq::EventChannel(Port(5)));
         let line = Irq::Line(Line::PciIntx { device: 3, pin: 1 }, Trigger::Level);

@@ -10,11 +10,11 @@
 //! The queue has room for an event of every bound port, yet it can overflow: an event that waits
 //! there when its port is unbound stays, and the number may be given to the next port.
 
-use super::door::ioctl;
+use super::door::{ioctl, open};
 use super::sys::evtchn::{self as sys, BindInterdomain, BindUnboundPort, OnePort};
 use crate::{Call, EventChannels, HostError, LocalPort, Result};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl, open};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::{Errno, read, retry_on_intr, write};
 use std::collections::BTreeSet;
 use std::mem::MaybeUninit;
@@ -47,8 +47,7 @@ pub(super) struct Evtchn {
 
 impl Evtchn {
     pub(super) fn open() -> Result<Self> {
-        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let device = open(DEVICE, flags, Mode::empty())
+        let device = open(DEVICE, OFlags::RDWR | OFlags::NONBLOCK)
             .map_err(|errno| HostError::new(Call::Open(DEVICE), errno))?;
         Ok(Self::over(device))
     }

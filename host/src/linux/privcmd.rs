@@ -1,12 +1,12 @@
 //! `/dev/xen/privcmd`: device model operations, a server's page, and one hypercall.
 
-use super::door::ioctl;
+use super::door::{ioctl, open};
 use super::page::{Mapping, Page};
 use super::sys::dm_op::{Operation, Request};
 use super::sys::hypercall::{self, EvtchnOp, EvtchnSend, EvtchnStatus};
 use super::sys::privcmd::{self as sys, DmOp, DmOpBuffer, Hypercall, MmapResource};
 use crate::{Binding, Call, HostError, LocalPort};
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 use xen_eventfd_core::{DomId, IoServerId, Port};
@@ -24,10 +24,9 @@ pub(super) struct Privcmd {
 
 impl Privcmd {
     pub(super) fn open() -> crate::Result<Self> {
-        let flags = OFlags::RDWR | OFlags::CLOEXEC;
-        let device = open(DEVICE, flags, Mode::empty())
+        let device = open(DEVICE, OFlags::RDWR)
             .map_err(|errno| HostError::new(Call::Open(DEVICE), errno))?;
-        let buffers = match open(BUFFERS, flags, Mode::empty()) {
+        let buffers = match open(BUFFERS, OFlags::RDWR) {
             Ok(buffers) => Some(buffers),
             Err(Errno::NOENT | Errno::NODEV | Errno::NXIO) => None,
             Err(errno) => return Err(HostError::new(Call::Open(BUFFERS), errno)),
@@ -37,7 +36,7 @@ impl Privcmd {
 
     /// The device as it was handed over.
     pub(super) fn over(device: OwnedFd) -> Self {
-        Self { device, buffers: open(BUFFERS, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).ok() }
+        Self { device, buffers: open(BUFFERS, OFlags::RDWR).ok() }
     }
 
     /// Does one operation on a guest and returns its payload as Xen left it.

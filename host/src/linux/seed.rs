@@ -3,12 +3,12 @@
 //! `docs/seed-abi.md` is its reference. A guest's [`SeedFile`] is a file of its own, so that closing
 //! it lets go of that guest, and its fdinfo tells of no other.
 
-use super::door::ioctl;
+use super::door::{ioctl, open};
 use super::eventfd::DEVICE;
 use super::sys::dm_op;
 use super::sys::seed::{self as sys, DEASSIGN};
 use crate::{Call, HostError, Result};
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use xen_eventfd_core::irq::Line;
@@ -55,7 +55,7 @@ impl SeedFile {
     /// # Errors
     /// [`Call::Open`], as [`Control::open`](super::eventfd::Control::open).
     pub fn open(dom: DomId, vcpus: u32) -> Result<Self> {
-        let device = open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        let device = open(DEVICE, OFlags::RDWR)
             .map_err(|errno| HostError::new(Call::Open(DEVICE), errno))?;
         Ok(Self::on(device, dom, vcpus))
     }
@@ -206,7 +206,7 @@ mod tests {
 
     /// A file that is none of the module's: every request is refused.
     fn nobodys() -> SeedFile {
-        let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let null = open("/dev/null", OFlags::RDWR).unwrap();
         SeedFile::on(null, DomId(5), 2)
     }
 

@@ -70,7 +70,7 @@ impl Connection {
             return Ok(connection);
         }
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        match rustix::fs::open(device, flags, Mode::empty()) {
+        match retry_on_intr(|| rustix::fs::open(device, flags, Mode::empty())) {
             Ok(device) => Ok(Self::over(Link::Device(device))),
             Err(Errno::NOENT) => Err(HostError::new(Call::Open(sockets[0]), Errno::NOENT)),
             Err(errno) => Err(HostError::new(Call::Open(device), errno)),
@@ -121,7 +121,7 @@ impl Connection {
             };
             if since.elapsed() >= patience {
                 // A queue that stays full is a daemon that does not answer.
-                return connect(&socket, &address)
+                return retry_on_intr(|| connect(&socket, &address))
                     .map(|()| Self::over(Link::Socket(socket)))
                     .map_err(|errno| if errno == Errno::AGAIN { Errno::TIMEDOUT } else { errno });
             }
