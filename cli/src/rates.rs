@@ -88,7 +88,12 @@ pub fn rates(before: &[Guest], now: &[Guest], elapsed: Duration) -> Vec<GuestRat
 /// Whether two texts are of one guest that was taken once.
 fn same_taking(one: &shown::Guest, other: &shown::Guest) -> bool {
     let server = |guest: &shown::Guest| guest.served.map(|served| served.server);
-    one.dom == other.dom && one.owner == other.owner && server(one) == server(other)
+    one.dom == other.dom && same_owner(&one.owner, &other.owner) && server(one) == server(other)
+}
+
+/// Whether a process is the same later, when it may have ended.
+fn same_owner(before: &Owner, now: &Owner) -> bool {
+    before.name == now.name && (before.pid == now.pid || now.ended)
 }
 
 fn of_guest(before: Option<&shown::Guest>, now: &shown::Guest, elapsed: Duration) -> Rates {
@@ -207,6 +212,13 @@ mod tests {
     fn owned(pid: u32, lines: &str) -> Guest {
         let text = format!("dom:\t3\ninterface:\tnative\nowner:\t{pid} b\nserver:\t7\n{lines}");
         Guest::of_module(text.parse().unwrap(), &Names::Unknown(String::new()))
+    }
+
+    #[test]
+    fn counters_go_on_when_their_owner_has_ended() {
+        let before = [guest("delivered:\t10\n")];
+        let now = owned(0, "owner-state:\tended\ndelivered:\t14\n");
+        assert_eq!(kicks(&before, now), 2.0);
     }
 
     fn one(before: &[Guest], now: Guest) -> GuestRates {

@@ -216,9 +216,10 @@ impl Guest {
 
     /// The owner, for people.
     pub fn owner(&self) -> String {
-        let Owner { pid, name, .. } = &self.owner;
+        let Owner { pid, name, ended, .. } = &self.owner;
         let name = printable(name);
         match pid {
+            _ if *ended => format!("{name} (ended)"),
             0 => format!("{name} (elsewhere)"),
             pid => format!("{pid} {name}").trim_end().to_owned(),
         }
@@ -303,6 +304,18 @@ mod tests {
             (Some("web"), Some(9))
         );
         assert_eq!(guest.owner(), "412 backend");
+    }
+
+    #[test]
+    fn an_owner_that_has_ended_is_told_from_one_that_is_elsewhere() {
+        let owner = |lines: &str| {
+            let text = format!("dom:\t3\ninterface:\tnative\n{lines}server:\t7\n");
+            let guest = Guest::of_module(text.parse().unwrap(), &NONE);
+            (guest.owner(), serde_json::to_value(&guest).unwrap()["owner"]["ended"].clone())
+        };
+        assert_eq!(owner("owner:\t0 qemu\n"), ("qemu (elsewhere)".to_owned(), false.into()));
+        let ended = owner("owner:\t0 qemu\nowner-state:\tended\n");
+        assert_eq!(ended, ("qemu (ended)".to_owned(), true.into()));
     }
 
     #[test]

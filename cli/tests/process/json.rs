@@ -149,7 +149,11 @@ fn host() -> (tempfile::TempDir, fs::File) {
          channel:\t7 signals {max}\n"
     );
     fs::write(shown.join("3"), text).unwrap();
-    fs::write(shown.join("4"), "dom:\t4\ninterface:\tseed\nowner:\t0 b\nserver:\t6\n").unwrap();
+    fs::write(
+        shown.join("4"),
+        "dom:\t4\ninterface:\tseed\nowner:\t0 b\nowner-state:\tended\nserver:\t6\n",
+    )
+    .unwrap();
     let run = tree.path().join("run/xen-eventfd");
     fs::create_dir_all(&run).unwrap();
     let me = format!("process {} (me), userspace engine\n", std::process::id());

@@ -68,10 +68,13 @@ pub enum Interface {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Owner {
-    /// Its number; 0 if it cannot be seen from here.
+    /// Its number; 0 if it has ended or cannot be seen from here.
     pub pid: u32,
     /// Its name, which may hold spaces, or be none.
     pub name: String,
+    /// It has ended, and other processes have its file. (While it lives, a number of 0 means that it
+    /// is of another pid namespace.)
+    pub ended: bool,
 }
 
 /// The server of a guest, and what it has seen.
@@ -110,9 +113,9 @@ pub struct Counters {
 }
 
 impl Owner {
-    /// A process; its number is 0 if it cannot be seen from here.
+    /// A process that lives; its number is 0 if it cannot be seen from here.
     pub fn new(pid: u32, name: String) -> Self {
-        Self { pid, name }
+        Self { pid, name, ended: false }
     }
 }
 

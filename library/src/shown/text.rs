@@ -30,6 +30,7 @@ struct Draft {
     dom: Option<DomId>,
     interface: Option<Interface>,
     owner: Option<Owner>,
+    owner_ended: bool,
     dead: bool,
     server: Option<IoServerId>,
     vcpus: u32,
@@ -66,9 +67,10 @@ impl Draft {
             "owner" => {
                 let pid = words.number("process id")?;
                 let name = value.split_once([' ', '\t']).map_or("", |(_, name)| name);
-                self.owner = Some(Owner { pid, name: name.to_owned() });
+                self.owner = Some(Owner::new(pid, name.to_owned()));
             }
             // Of a living one nothing is said.
+            "owner-state" => self.owner_ended = words.word(key)? == "ended",
             "state" => self.dead = words.word(key)? == "dead",
             "server" => self.server = Some(IoServerId(words.number(key)?)),
             "vcpus" => self.vcpus = words.number(key)?,
@@ -102,10 +104,11 @@ impl Draft {
 
     fn finish(self) -> Result<Guest, Unreadable> {
         let Self { vcpus, counters, .. } = self;
+        let owner = self.owner.ok_or(Unreadable::Missing("owner"))?;
         Ok(Guest {
             dom: self.dom.ok_or(Unreadable::Missing("dom"))?,
             interface: self.interface.ok_or(Unreadable::Missing("interface"))?,
-            owner: self.owner.ok_or(Unreadable::Missing("owner"))?,
+            owner: Owner { ended: self.owner_ended, ..owner },
             dead: self.dead,
             served: self.server.map(|server| Served { server, vcpus, counters }),
             doorbells: self.doorbells,
@@ -138,6 +141,9 @@ fn write(guest: &Guest) -> String {
     let (dom, owner) = (guest.dom.0, &guest.owner);
     let mut text =
         format!("dom:\t{dom}\ninterface:\t{interface}\nowner:\t{} {}\n", owner.pid, owner.name);
+    if owner.ended {
+        text += "owner-state:\tended\n";
+    }
     if guest.dead {
         text += "state:\tdead\n";
     }
@@ -248,7 +254,17 @@ mod tests {
     #[test]
     fn an_owner_may_have_no_name() {
         let guest = read("dom:\t3\ninterface:\tseed\nowner:\t412\n").unwrap();
-        assert_eq!(guest.owner, Owner { pid: 412, name: String::new() });
+        assert_eq!(guest.owner, Owner::new(412, String::new()));
+    }
+
+    #[test]
+    fn an_owner_that_has_ended_is_told_from_one_that_is_elsewhere() {
+        let elsewhere = read("dom:\t3\ninterface:\tnative\nowner:\t0 backend\n").unwrap();
+        assert_eq!(elsewhere.owner, Owner::new(0, "backend".to_owned()));
+        let text = "dom:\t3\ninterface:\tnative\nowner:\t0 backend\nowner-state:\tended\n";
+        let ended = read(text).unwrap();
+        assert_eq!(ended.owner, Owner { ended: true, ..elsewhere.owner });
+        assert_eq!(write(&ended), text);
     }
 
     #[test]

@@ -87,7 +87,9 @@ fn name(owner: Option<Owner>) -> String {
         Some(Owner { pid: Some(pid), name }) => {
             format!("process {pid} ({name}), which holds it at /dev/xen/eventfd")
         }
-        Some(Owner { pid: None, name }) => format!("a process ({name}) of another namespace"),
+        Some(Owner { pid: None, name }) => {
+            format!("a process ({name}) that has ended or is of another pid namespace")
+        }
         None => "a process that comes and goes".to_owned(),
     }
 }
