@@ -13,7 +13,7 @@ use xen_eventfd::EngineKind;
 #[derive(Debug, Parser)]
 #[command(name = "xen-eventfd", version, after_help = EXIT_CODES)]
 pub struct Arguments {
-    /// Print objects (JSON) instead of prose
+    /// Print JSON objects instead of text
     #[arg(long, global = true)]
     pub json: bool,
 
@@ -22,11 +22,11 @@ pub struct Arguments {
     #[arg(long, global = true, value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
 
-    /// Who turns kicks into signals [default: auto, or XEN_EVENTFD_ENGINE]
+    /// The engine that turns kicks into signals [default: auto, or XEN_EVENTFD_ENGINE]
     #[arg(long, global = true, value_name = "ENGINE", value_parser = engines())]
     pub engine: Option<EngineKind>,
 
-    /// Tell more on standard error; repeat for still more
+    /// Print more on standard error; repeat for still more
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
 

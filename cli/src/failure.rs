@@ -11,13 +11,13 @@ pub enum Exit {
     Success,
     /// 1: failed for a reason that has no code of its own.
     Failed,
-    /// 2: the command line cannot be carried out by anybody.
+    /// 2: the command line is wrong.
     Usage,
     /// 3: there is no Xen here, or no engine can run.
     NoXen,
     /// 4: the guest was there, and is gone.
     GuestGone,
-    /// 5: somebody else holds it: another engine, or device models all 8 ioreq servers.
+    /// 5: it is in use: by another engine, or device models all 8 ioreq servers.
     InUse,
     /// 6: not permitted.
     NotPermitted,

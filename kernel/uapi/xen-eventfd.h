@@ -12,8 +12,8 @@
  * accepted if the bytes beyond are zero, else it is E2BIG. Unknown flags, and padding or unused
  * fields that are not zero, are EINVAL. A struct that cannot be read or written is EFAULT.
  *
- * The memory of an assignment is charged to its caller's memory cgroup; what is charged to nobody, which
- * are interrupt descriptors, is bounded. To take an assignment back needs no memory.
+ * The memory of an assignment is charged to its caller's memory cgroup; interrupt
+ * descriptors, which are charged to none, are bounded. To take an assignment back needs no memory.
  *
  * The control file also takes the requests of <xen/privcmd.h> IOCTL_PRIVCMD_IOEVENTFD,
  * IOCTL_PRIVCMD_IRQFD and IOCTL_PRIVCMD_RESTRICT; xen-eventfd(4) says where they differ.
@@ -57,7 +57,7 @@ struct xen_eventfd_query {
 /*
  * Shares the guest with those who hold it by the requests of <xen/privcmd.h>, for the interrupts and
  * channels that these do not have. Any number of such files and of control files with such requests hold
- * a guest together, whoever comes first; any control file that may serve the guest may ask for one.
+ * a guest together, in any order; any control file that may serve the guest may ask for one.
  * Each file assigns, and takes back, its own alone: what was assigned through it ends with it, and the
  * guest is let go of with the last. max_irqs is for all of them together. Doorbells are assigned by
  * IOCTL_PRIVCMD_IOEVENTFD: XEN_EVENTFD_ASSIGN, _DEASSIGN and _MISSED are EOPNOTSUPP.
@@ -85,7 +85,7 @@ struct xen_eventfd_create {
 };
 
 /*
- * Who holds a guest. On a control file. ENOENT: nobody. EPERM: it is restricted to another guest.
+ * Who holds a guest. On a control file. ENOENT: no process. EPERM: it is restricted to another guest.
  */
 struct xen_eventfd_owner {
 	__u32 size;

@@ -32,11 +32,12 @@ pub enum EngineKind {
     Auto,
     /// The kernel module, through `/dev/xen/eventfd`. No process but the backend is woken by a kick.
     Kernel,
-    /// A thread of this process, on `/dev/xen/privcmd` and `/dev/xen/evtchn`.
+    /// Threads of this process, or turns of its event loop (`Builder::without_threads`), on
+    /// `/dev/xen/privcmd` and `/dev/xen/evtchn`.
     Userspace,
     /// The kernel module, by the requests of the kernel patch (`IOCTL_PRIVCMD_IOEVENTFD` and
-    /// `IOCTL_PRIVCMD_IRQFD`) instead of its own. Never picked by itself: it is there for who must
-    /// know that these still work.
+    /// `IOCTL_PRIVCMD_IRQFD`) instead of its own. Only picked by name, for programs that must
+    /// stay with those requests.
     ///
     /// They can say little, and the rest is [`Error::Unsupported`]. A doorbell is in memory, takes
     /// one value of at most 16 bits, and only the low 16 bits of a write are compared, whatever its

@@ -8,7 +8,7 @@ use crate::table::{Side, cell, printable, table};
 use clap::Args;
 use serde::Serialize;
 
-/// List the guests that are served, and by whom.
+/// List the guests that are served, and the process that serves each.
 ///
 /// Those of the kernel module and those of engines in userspace. Registrations and kicks are counted
 /// by the module; an engine in userspace keeps its own to itself. Guests whose engine was killed and

@@ -11,7 +11,7 @@ use serde::Serialize;
 /// Show all that is known of a guest's doorbells and interrupts.
 ///
 /// Of a guest that the kernel module serves: its counters, doorbells, kicks that wait, interrupts and
-/// event channels. Of one that an engine in userspace serves: by whom.
+/// event channels. Of one that an engine in userspace serves: its process.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The guest, by name or number

@@ -17,8 +17,8 @@ use xen_eventfd::{DomId, Doorbell, Error, Fallback, Guest, Kick, Missed, Space, 
 
 /// Take a guest's doorbell and print its kicks as they come.
 ///
-/// It *takes* them: while it watches, whoever serves the doorbell now (the VMM, a backend behind
-/// it) does not see them, and the device stands still. Afterwards they go there again. Those that
+/// It *takes* them: while it watches, the VMM or backend that serves the doorbell now does not see
+/// them, and the device stands still. Afterwards they go there again. Those that
 /// were taken are not sent again.
 ///
 /// It ends in order, and with 0, by any signal that ends a process (HUP, INT, QUIT, TERM, USR1, USR2
@@ -33,7 +33,7 @@ pub struct Arguments {
     /// what is shown
     #[arg(value_name = "ADDR[:LEN[:DATAMATCH]]")]
     pub addr: Watched,
-    /// Take the kicks from whoever serves them now
+    /// Take the kicks from the VMM or backend that serves them now
     #[arg(long)]
     pub take: bool,
     /// End after so many kicks
@@ -100,7 +100,7 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let (domid, guest) = (watch.guest.dom().0, served::Guest::of_engine(&xen, &watch.guest));
     if !session.json {
         note(&format!(
-            "{} of {} is taken from whoever served it; end with Ctrl-C",
+            "{} of {} is taken from the VMM that served it; end with Ctrl-C",
             arguments.addr.text, arguments.dom
         ));
     }
@@ -153,7 +153,7 @@ fn check(arguments: &Arguments) -> Outcome {
         return Ok(());
     }
     let sentence = format!(
-        "watching takes the kicks of {} from whoever serves them now, so its device stands still \
+        "watching takes the kicks of {} from the VMM that serves them now, so its device stands still \
          meanwhile; add --take if that is what you want",
         arguments.addr.text
     );
