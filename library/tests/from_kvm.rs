@@ -116,7 +116,7 @@ macro_rules! names {
 names! {
     types VmFd, Guest, Error, EventFd, Arc<EventFd>;
     traits AsFd;
-    calls IoEvent::keep, IrqFd::lower, IrqFd::is_pending, IrqFd::unmask, Builder::guardian, Guest::counters;
+    calls IoEvent::keep, IrqFd::lower, IrqFd::is_pending, IrqFd::unmask, Builder::guardian, Guest::counters, Guest::is_guarded;
     variants Error::InUse, Error::Host, Error::Busy, Error::Unsupported, EngineKind::Privcmd,
         Line::Isa, Line::PciIntx, Line::Spi, Trigger::Level;
 }
