@@ -6,10 +6,9 @@ use clap::Args;
 use serde::Serialize;
 use xen_eventfd::{DomId, Reaped};
 
-/// Sweep up after engines that were killed.
+/// Reap what engines that were killed have left.
 ///
-/// For each guest that has a record and no living
-/// engine, answers and wakes the vCPUs that still wait, and destroys the ioreq server.
+/// For each guest that has a record and no living engine, answers and wakes the vCPUs that still wait, and destroys the ioreq server.
 #[derive(Debug, Args)]
 pub struct Arguments {}
 

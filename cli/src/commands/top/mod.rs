@@ -23,7 +23,7 @@ use serde::Serialize;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-/// Show how often guests ring their doorbells, while it happens.
+/// Show how often guests ring their doorbells, live.
 ///
 /// For each guest that the kernel module serves and each of its doorbells: kicks, kicks that no
 /// doorbell took (held), requests that no doorbell serves (odd) and interrupts, in a second. In a
