@@ -165,6 +165,11 @@ impl HostError {
                 "all 8 ioreq servers of the guest are taken; stop a device model, \
                  or run `xen-eventfd reap` if one died"
             }
+            (Call::Assign(_), E::NOMEM) => {
+                "Xen has no room for another of the server's 256 separate ranges: register fewer, or \
+                 adjacent, addresses; or memory has run out, perhaps that of this process's control \
+                 group: raise its memory.max"
+            }
             (Call::MapRange(..) | Call::Assign(_), E::NOMEM | E::NOSPC) => {
                 "a server has at most 256 separate ranges; register fewer, or adjacent, addresses"
             }
@@ -181,5 +186,18 @@ impl HostError {
             }
             _ => return None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_modules_want_of_memory_is_told_with_both_of_its_causes() {
+        let error = |errno| HostError::new(Call::Assign(DomId(3)), errno).to_string();
+        let why = error(Errno::NOMEM);
+        assert!(why.contains("256 separate ranges") && why.contains("memory.max"), "{why}");
+        assert!(!error(Errno::NOSPC).contains("memory.max"));
     }
 }

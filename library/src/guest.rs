@@ -375,7 +375,8 @@ assert!(guest.held().is_empty());
         self.ask(|guest| guest.held())
     }
 
-    /// The last time that the host refused to wake a vCPU, if ever.
+    /// The last time that the host refused to wake a vCPU, or that the kernel module did not answer a
+    /// question ([`Guest::registered`] and [`Guest::held`] then list what the library knows itself).
     ///
     #[doc = example!(r#"
 assert_eq!(guest.last_error(), None);

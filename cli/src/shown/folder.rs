@@ -2,8 +2,9 @@
 
 use super::Guest;
 use crate::failure::{Exit, Failure};
+use std::ffi::OsString;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use xen_eventfd::DomId;
 
@@ -27,12 +28,19 @@ pub fn read(root: &Path) -> Result<Vec<Guest>, Failure> {
         }
         entries => entries.map_err(|error| refused(&folder, &error))?,
     };
-    let number = |entry: std::io::Result<fs::DirEntry>| {
-        Some(DomId(entry.ok()?.file_name().to_str()?.parse().ok()?))
-    };
-    let mut guests: Vec<DomId> = entries.filter_map(number).collect();
+    let mut guests = numbers(entries.map(|entry| entry.map(|entry| entry.file_name())))
+        .map_err(|error| refused(&folder, &error))?;
     guests.sort_unstable();
     guests.into_iter().filter_map(|dom| one(&folder, dom).transpose()).collect()
+}
+
+/// The guests whose files these are. `05` and `+5` are no names that the module gives.
+fn numbers(names: impl Iterator<Item = io::Result<OsString>>) -> io::Result<Vec<DomId>> {
+    let number = |name: OsString| {
+        let dom = DomId(name.to_str()?.parse().ok()?);
+        (name == *dom.0.to_string()).then_some(dom)
+    };
+    names.filter_map(|name| name.map(number).transpose()).collect()
 }
 
 /// One guest, unless it went meanwhile.
@@ -65,7 +73,7 @@ fn unmounted(folder: &Path) -> Failure {
     Failure::new(Exit::Failed, sentence)
 }
 
-fn refused(path: &Path, error: &std::io::Error) -> Failure {
+fn refused(path: &Path, error: &io::Error) -> Failure {
     let (exit, advice) = match error.kind() {
         ErrorKind::PermissionDenied => (Exit::NotPermitted, "; run as root"),
         _ => (Exit::Failed, ""),
@@ -106,6 +114,21 @@ mod tests {
         ];
         let doms: Vec<DomId> = read(tree(&files).path()).unwrap().iter().map(|g| g.dom).collect();
         assert_eq!(doms, [DomId(9), DomId(10)]);
+    }
+
+    #[test]
+    fn a_file_that_is_not_named_as_the_module_names_it_is_no_guests() {
+        let files = ["+5", "05", "-5", "5 ", "70000"]
+            .map(|name| (format!("sys/kernel/debug/xen-eventfd/{name}"), text(5, "")));
+        let files = files.each_ref().map(|(path, text)| (&**path, &**text));
+        assert_eq!(read(tree(&files).path()), Ok(vec![]));
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_read_is_an_error() {
+        let entries = [Ok("5".into()), Err(ErrorKind::PermissionDenied.into()), Ok("6".into())];
+        let error = numbers(entries.into_iter()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
     }
 
     #[test]

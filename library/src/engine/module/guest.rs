@@ -27,6 +27,7 @@ pub(super) struct ModuleGuest<I: Interface> {
     open: Mutex<Option<Open<I>>>,
     /// As they were when last asked for: a dead guest has none.
     counters: Mutex<Counters>,
+    last_error: Mutex<Option<HostError>>,
     serial: AtomicU64,
 }
 
@@ -55,6 +56,26 @@ struct IrqFd {
 }
 
 impl<I: Interface> Open<I> {
+    /// What is registered. Of the module's counts, those that it does not tell are missing.
+    fn registered(&self, last_error: &Mutex<Option<HostError>>) -> Result<Vec<Registered>> {
+        let kicks = told(self.interface.assigned(), last_error)?;
+        let kicks: HashMap<_, _> = kicks.into_iter().collect();
+        let show = |ours: &Registration| {
+            let delivered = kicks.get(&ours.doorbell).copied().unwrap_or(0);
+            // Ours are those that a dead engine left.
+            Registered { doorbell: ours.doorbell, kicks: ours.kicks + delivered }
+        };
+        Ok(self.doorbells.table().iter().map(show).collect())
+    }
+
+    /// What waits for an eventfd, of which we know ourselves what a dead engine left.
+    fn held(&self, last_error: &Mutex<Option<HostError>>) -> Result<Vec<Kick>> {
+        let theirs = told(self.interface.held(), last_error)?;
+        let ours = self.doorbells.held().iter().copied();
+        let all: BTreeSet<Kick> = theirs.into_iter().chain(ours).collect();
+        Ok(all.into_iter().collect())
+    }
+
     fn irq(&self, serial: u64) -> Result<&IrqFd> {
         self.irqs.get(&serial).ok_or_else(ended)
     }
@@ -78,6 +99,22 @@ impl<I: Interface> Open<I> {
         irqfd.counts.raised.store(raised, Ordering::Relaxed);
         irqfd.counts.failed.store(failed, Ordering::Relaxed);
         Ok(())
+    }
+}
+
+/// An answer of the module; nothing, if it does not answer, which is kept and logged. That the guest is
+/// gone is an error.
+fn told<T: Default>(
+    answer: host::Result<T>,
+    last_error: &Mutex<Option<HostError>>,
+) -> host::Result<T> {
+    match answer {
+        Err(error) if error.errno != Errno::NODEV => {
+            tracing::warn!(%error, "the module does not answer");
+            *lock(last_error) = Some(error);
+            Ok(T::default())
+        }
+        told => told,
     }
 }
 
@@ -110,6 +147,7 @@ impl<I: Interface> ModuleGuest<I> {
             gone,
             open: Mutex::new(Some(open)),
             counters: Mutex::default(),
+            last_error: Mutex::default(),
             serial: AtomicU64::new(0),
         })
     }
@@ -364,6 +402,10 @@ impl<I: Interface> Attachment for ModuleGuest<I> {
             let Counters { redelivered, failed, .. } = open.doorbells.counters;
             Ok(Counters { redelivered: theirs.redelivered + redelivered, failed, ..theirs })
         });
+        if let Err(Error::Host(error)) = &asked {
+            tracing::warn!(%error, dom = %self.dom, "the counters are those of an earlier answer");
+            *lock(&self.last_error) = Some(error.clone());
+        }
         let mut last = lock(&self.counters);
         if let Ok(counters) = asked {
             *last = counters;
@@ -372,30 +414,17 @@ impl<I: Interface> Attachment for ModuleGuest<I> {
     }
 
     fn registered(&self) -> Vec<Registered> {
-        let listed = self.with(|open| {
-            let kicks: HashMap<_, _> = open.interface.assigned()?.into_iter().collect();
-            let show = |ours: &Registration| {
-                let delivered = kicks.get(&ours.doorbell).copied().unwrap_or(0);
-                // Ours are those that a dead engine left.
-                Registered { doorbell: ours.doorbell, kicks: ours.kicks + delivered }
-            };
-            Ok(open.doorbells.table().iter().map(show).collect())
-        });
-        listed.unwrap_or_default()
+        // A dead guest has none.
+        self.with(|open| open.registered(&self.last_error)).unwrap_or_default()
     }
 
     fn held(&self) -> Vec<Kick> {
-        let held = self.with(|open| {
-            let ours = open.doorbells.held().iter().copied();
-            let all: BTreeSet<Kick> = open.interface.held()?.into_iter().chain(ours).collect();
-            Ok(all.into_iter().collect())
-        });
-        held.unwrap_or_default()
+        self.with(|open| open.held(&self.last_error)).unwrap_or_default()
     }
 
-    /// The module wakes vCPUs by a call that does not fail.
+    /// A question that the module did not answer; it wakes vCPUs by a call that does not fail.
     fn last_error(&self) -> Option<HostError> {
-        None
+        lock(&self.last_error).clone()
     }
 
     fn gone(&self) -> BorrowedFd<'_> {
@@ -445,6 +474,7 @@ mod tests {
     use super::*;
     use crate::engine::doorbells::Registration;
     use crate::eventfd;
+    use xen_eventfd_core::{Access, Filter, Width};
     use xen_eventfd_host::Call;
 
     #[test]
@@ -537,12 +567,42 @@ mod tests {
     }
 
     #[test]
-    fn an_irqfd_ends_though_its_counts_are_unknown_and_one_that_does_not_end_is_an_error() {
+    fn a_question_that_the_module_does_not_answer_is_told_and_what_we_know_is_listed() {
+        let (mut open, _dir) = open();
+        let fd = eventfd::new().unwrap();
+        let eventfd = Arc::new(EventFd::new(fd.as_fd()).unwrap());
+        let doorbell = Doorbell::new(Space::Mmio, 0x50, Filter::Any { span: 4 }).unwrap();
+        let new = Registration { doorbell, eventfd, serial: 1, unmatched: None, kicks: 0 };
+        open.doorbells.add(new, &mut |_| true).unwrap();
+        let access = Access { space: Space::Mmio, addr: 0x60, width: Width::Four };
+        let left = Kick { access, value: 3 };
+        open.doorbells.hold(left);
+
+        let (one, two) = <(Mutex<_>, Mutex<_>)>::default();
+        let registered = open.registered(&one).unwrap();
+        assert_eq!(registered.iter().map(|it| it.doorbell).collect::<Vec<_>>(), [doorbell]);
+        assert_eq!(open.held(&two).unwrap(), [left]);
+        assert_eq!((lock(&one).clone(), lock(&two).clone()), (Some(broken()), Some(broken())));
+
+        let gone = HostError::new(Call::Ask(DomId(1)), Errno::NODEV);
+        assert_eq!(told::<()>(Err(gone.clone()), &one), Err(gone));
+        assert_eq!(lock(&one).clone(), Some(broken()), "a guest's end is no failure");
+    }
+
+    /// An interface that answers nothing, with nothing registered.
+    fn open() -> (Open<Deaf>, tempfile::TempDir) {
         let model = xen_eventfd_model::Model::new();
         let dom = model.domain(xen_eventfd_model::Config::new("guest"));
         let dir = tempfile::tempdir().unwrap();
         let run_dir = crate::run_dir::RunDir::open(dir.path()).unwrap();
         let hold = Hold::take(&*model.client("us"), &run_dir, dom, Deaf::KIND).unwrap();
+        let (interface, doorbells, irqs, channels) = Default::default();
+        (Open { interface, doorbells, irqs, channels, hold }, dir)
+    }
+
+    #[test]
+    fn an_irqfd_ends_though_its_counts_are_unknown_and_one_that_does_not_end_is_an_error() {
+        let (mut open, _dir) = open();
         let fd = eventfd::new().unwrap();
         let eventfd = EventFd::new(fd.as_fd()).unwrap();
         let irqfd = IrqFd {
@@ -551,13 +611,8 @@ mod tests {
             eventfd,
             counts: Arc::default(),
         };
-        let mut open = Open {
-            interface: Deaf { refuses: true, ..Deaf::default() },
-            doorbells: Doorbells::default(),
-            irqs: [(7, irqfd)].into(),
-            channels: BTreeMap::new(),
-            hold,
-        };
+        open.interface.refuses = true;
+        open.irqs.insert(7, irqfd);
         assert_eq!(open.end_irq(7).unwrap_err().errno(), Errno::INTR);
         assert!(open.irqs.contains_key(&7), "it can be tried again");
         open.interface.refuses = false;
