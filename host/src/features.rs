@@ -19,7 +19,8 @@ pub enum Feature {
     EventFdId,
     /// `RWF_NOWAIT` for a read of an eventfd, whatever O_NONBLOCK says.
     ReadWithoutWaiting,
-    /// `pidfd_open`, by which a guardian knows the process that it guards.
+    /// `pidfd_open`, by which `xen-eventfd run` watches its backend and sends it signals. Engines do
+    /// without, and so does a guardian that the library starts: it waits for a record lock.
     PidFd,
 }
 
@@ -35,8 +36,8 @@ impl Feature {
                 "that is in Linux 5.8 and later; the kernel module does without"
             }
             Self::PidFd => {
-                "that is in Linux 5.3 and later, unless a seccomp filter forbids it; or choose no \
-                 guardian, and have a supervisor reap"
+                "that is in Linux 5.3 and later, unless a seccomp filter forbids it; engines and their \
+                 guardian do without"
             }
         }
     }
@@ -60,7 +61,7 @@ impl Feature {
     }
 }
 
-/// Tries what the userspace engine cannot do without. (A guardian needs [`Feature::PidFd`].)
+/// Tries what the userspace engine cannot do without.
 ///
 /// # Errors
 /// As [`Feature::check`].

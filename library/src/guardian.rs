@@ -213,9 +213,19 @@ fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
+/// What [`Guardian::Auto`] comes to in a program that does not lie beside the command.
+pub(crate) fn find_for_others() -> Option<PathBuf> {
+    find_beside(None)
+}
+
 fn find() -> Option<PathBuf> {
+    let exe = std::env::current_exe().ok();
+    find_beside(exe.as_deref().and_then(Path::parent))
+}
+
+fn find_beside(folder: Option<&Path>) -> Option<PathBuf> {
     let named = std::env::var_os(VARIABLE).map(|path| located(Path::new(&path)));
-    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(PROGRAM)));
+    let beside = folder.map(|folder| folder.join(PROGRAM));
     let on_path = on_path(Path::new(PROGRAM));
     named.or_else(|| beside.into_iter().chain(on_path).find(|program| program.is_file()))
 }

@@ -1,8 +1,10 @@
 //! What can serve guests on this machine, asked as an engine that opens asks it.
 
 use crate::engine::module::reservable;
+use crate::guardian::find_for_others;
 use crate::xen::pick;
 use crate::{EngineKind, Result};
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
 use xen_eventfd_host::linux::LinuxHost;
@@ -31,6 +33,10 @@ pub struct Probe {
     pub kernel: xen_eventfd_host::Result<()>,
     /// The directory of locks and records: there, or such that it can be made.
     pub run_dir: Result<()>,
+    /// The program that [`Guardian::Auto`](crate::Guardian::Auto) starts in a program that does not lie
+    /// beside the `xen-eventfd` command. One that [`GUARDIAN_VARIABLE`](crate::GUARDIAN_VARIABLE)
+    /// names need not be there.
+    pub guardian: Option<PathBuf>,
 }
 
 /// What the kernel module says of itself.
@@ -77,6 +83,7 @@ impl Probe {
             signaller: Ok(()),
             kernel: Ok(()),
             run_dir: Ok(()),
+            guardian: None,
         }
     }
 
@@ -91,7 +98,8 @@ impl Probe {
         let signaller = aio::Context::new().map(drop);
         let kernel = features::check_engine();
         let (module, host, xenstore) = (module(), host(), xenstore());
-        Self { asked, module, host, xenstore, signaller, kernel, run_dir }
+        let guardian = find_for_others();
+        Self { asked, module, host, xenstore, signaller, kernel, run_dir, guardian }
     }
 
     /// The engine that serves a guest of [`Builder::open`](crate::Builder::open) and

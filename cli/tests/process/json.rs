@@ -285,6 +285,29 @@ fn what_is_refused_is_an_object_with_a_code_and_nothing_else() {
     }
 }
 
+/// The library starts what XEN_EVENTFD_GUARDIAN names, wherever that is.
+#[test]
+fn doctor_names_the_guardian_that_the_library_would_start() {
+    let program = env!("CARGO_BIN_EXE_xen-eventfd");
+    let guardian = |named: Option<&str>| {
+        let mut command = Command::new(program);
+        command.args(["--json", "doctor"]).env("PATH", "").env_remove("XEN_EVENTFD_GUARDIAN");
+        command.envs(named.map(|named| ("XEN_EVENTFD_GUARDIAN", named)));
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let checks = report["checks"].as_array().unwrap().clone();
+        checks.into_iter().find(|check| check["check"] == "guardian").unwrap()
+    };
+    let ours = guardian(Some(program));
+    assert_eq!((&ours["standing"], &ours["found"]), (&"ok".into(), &program.into()));
+    let other = guardian(Some("/no/such/guardian"));
+    assert_eq!(
+        (&other["standing"], &other["found"]),
+        (&"poor".into(), &"/no/such/guardian is not there".into())
+    );
+    assert_eq!(guardian(None)["standing"], "poor");
+}
+
 #[test]
 fn a_backends_json_is_not_ours() {
     let (_, err, code) = output(&["run", "g", "--", "backend", "--json"]);

@@ -24,8 +24,6 @@ pub struct Machine<'a> {
     pub release: String,
     /// Where engines keep locks and records.
     pub run_dir: PathBuf,
-    /// Where programs are looked for.
-    pub path: Vec<PathBuf>,
     /// Where the engine is named, if it is.
     pub named_by: Option<&'static str>,
     /// What an engine that opens would be answered.
@@ -204,9 +202,12 @@ impl Machine<'_> {
     /// What the library will find when it looks for a guardian in another program.
     fn guardian(&self) -> Check {
         const NAME: &str = "guardian";
-        let on_path = self.path.iter().map(|dir| dir.join("xen-eventfd")).find(|p| p.is_file());
-        match on_path {
-            Some(program) => ok(NAME, program.display().to_string()),
+        match &self.probe.guardian {
+            Some(program) if program.is_file() => ok(NAME, program.display().to_string()),
+            Some(program) => {
+                let found = format!("{} is not there", program.display());
+                poor(NAME, found, &format!("name another in {}", xen_eventfd::GUARDIAN_VARIABLE))
+            }
             None => {
                 let advice = format!(
                     "install it there, beside the programs that use the library, or name it in {}",

@@ -71,13 +71,11 @@ pub struct Report {
 /// Looks at this machine.
 pub(crate) fn run(session: &Session, _: &Arguments) -> Result<Exit, Failure> {
     let run_dir = session.run_dir.clone().unwrap_or_else(|| xen_eventfd::run_dir::DEFAULT.into());
-    let path = std::env::var_os("PATH").unwrap_or_default();
     let machine = Machine {
         root: Path::new("/"),
         release: rustix::system::uname().release().to_string_lossy().into_owned(),
         orphans: xen_eventfd::run_dir::orphans(&run_dir),
         run_dir,
-        path: std::env::split_paths(&path).collect(),
         named_by: engine::named_by(session),
         probe: session.builder().probe(),
     };

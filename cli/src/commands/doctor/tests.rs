@@ -4,6 +4,7 @@ use super::*;
 use crate::served::Engine;
 use std::fs;
 use xen_eventfd::{EngineKind, Error, HostError, ModuleInfo, Probe};
+use xen_eventfd_host::features::Feature;
 use xen_eventfd_host::{Call, Errno};
 
 /// A machine that has these files.
@@ -26,7 +27,6 @@ impl Tree {
             release: "6.12.0".to_owned(),
             run_dir: "/run/xen-eventfd".into(),
             named_by: None,
-            path: vec![self.0.path().join("usr/bin")],
             probe,
             orphans: Ok(vec![]),
         }
@@ -109,7 +109,9 @@ fn a_dom0_that_has_everything() {
         ("dev/xen/eventfd", ""),
         ("proc/mounts", "debugfs /sys/kernel/debug debugfs rw,nosuid 0 0\n"),
     ]);
-    let report = tree.examine(with_module());
+    let mut probe = with_module();
+    probe.guardian = Some(tree.0.path().join("usr/bin/xen-eventfd"));
+    let report = tree.examine(probe);
     assert!(report.checks.iter().all(|check| check.advice.is_none()), "{report:?}");
     assert_eq!(report.engines, Engines { userspace: true, kernel: true });
     assert!(report.prose().contains("The kernel engine would be picked"), "{}", report.prose());
@@ -193,6 +195,29 @@ fn a_xenstore_that_does_not_answer_is_missing_wherever_its_socket_is() {
     let (standing, text) = told(&report, "xenstore");
     assert_eq!((standing, report.picked.engine), (Standing::Missing, None));
     assert!(text.contains("is xenstored alive?"), "{text}");
+}
+
+#[test]
+fn a_kernel_that_lacks_what_an_engine_needs_is_told_with_the_version_that_has_it() {
+    for (feature, version) in [(Feature::EventFdId, "5.2"), (Feature::ReadWithoutWaiting, "5.8")] {
+        let mut probe = answering();
+        probe.kernel = Err(HostError::new(Call::Kernel(feature), Errno::OPNOTSUPP));
+        let report = dom0_tree(&[]).examine(probe);
+        let (standing, text) = told(&report, "kernel features");
+        assert_eq!((standing, report.picked.engine), (Standing::Missing, None));
+        assert!(text.contains(&format!("Linux {version}")) && text.contains("newer"), "{text}");
+    }
+    assert_eq!(told(&dom0(&[]), "kernel features").0, Standing::Ok);
+}
+
+#[test]
+fn a_guardian_that_is_named_and_is_not_there_is_told() {
+    let mut probe = answering();
+    probe.guardian = Some("/no/such/guardian".into());
+    let (standing, text) = told(&dom0_tree(&[]).examine(probe), "guardian");
+    assert_eq!(standing, Standing::Poor);
+    assert!(text.starts_with("/no/such/guardian is not there"), "{text}");
+    assert!(told(&dom0(&[]), "guardian").1.contains("not on the PATH"));
 }
 
 #[test]
