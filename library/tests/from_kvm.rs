@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use vmm_sys_util::{errno, eventfd::EventFd};
 use xen_eventfd::{
-    Builder, EngineKind, Error, Guest, IoEvent, IrqFd, Line, Port, Result, Trigger, Xen,
+    Builder, Driver, EngineKind, Error, Guest, IoEvent, IrqFd, Line, Port, Result, Trigger, Xen,
 };
 
 /// A row of the page's table: what there is on KVM, and what there is here.
@@ -93,6 +93,7 @@ rows! { (kvm vm xen guest irqfd port error) (fd addr resample)
     { } { guest.unregister_channel(&fd, port)? }
     { } { guest.unregister_all(&fd, Some(&addr))? }
     { } { guest.register_fallback(&fd, &addr, 4)? }
+    { } { xen.driver() }
     { errno::Error::last() } { error.errno() }
 }
 
@@ -114,9 +115,9 @@ macro_rules! names {
 }
 
 names! {
-    types VmFd, Guest, Error, EventFd, Arc<EventFd>;
+    types VmFd, Guest, Driver, Error, EventFd, Arc<EventFd>;
     traits AsFd;
-    calls IoEvent::keep, IrqFd::lower, IrqFd::is_pending, IrqFd::unmask, Builder::guardian, Guest::counters, Guest::is_guarded;
+    calls Builder::without_threads, Driver::process, IoEvent::keep, IrqFd::lower, IrqFd::is_pending, IrqFd::unmask, Builder::guardian, Guest::counters, Guest::is_guarded;
     variants Error::InUse, Error::Host, Error::Busy, Error::Unsupported, EngineKind::Privcmd,
         Line::Isa, Line::PciIntx, Line::Spi, Trigger::Level;
 }
