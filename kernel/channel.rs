@@ -13,7 +13,6 @@
 use crate::eventfd::{EventFd, OpenEventFd};
 use crate::port::{Ended, Handler, Port};
 use crate::protocol::{self, DomId};
-use crate::xen;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::lock::spinlock::{new_spinlock_irq, SpinLockIrq};
@@ -104,7 +103,7 @@ impl Channel {
 
     /// Rings it. May be called from an interrupt.
     pub(crate) fn ring(&self) -> Result {
-        xen::send(self.port.local())
+        self.port.ring()
     }
 
     /// Has an eventfd stand for the guest's events; one that came before signals it at once.

@@ -4,13 +4,52 @@
 //!
 //! It comes for a domain that only stops as well, and does not say which: whoever hears it asks Xen. That
 //! is done elsewhere, as xenbus has one thread for all watches of this domain's drivers.
+//!
+//! It does not come where this domain is not privileged, nor when a guest is reset and keeps its number
+//! but loses its ioreq servers, nor when this domain itself resumes elsewhere. So Xen is also asked now
+//! and then, by a hypercall for each guest that changes nothing and pauses nobody.
 
 use crate::bindings;
 use crate::guests;
+use core::ptr::NonNull;
 use kernel::error::to_result;
 use kernel::prelude::*;
 use kernel::str::CStrExt;
 use kernel::types::Opaque;
+
+/// Seconds between two looks at all guests.
+const PERIOD: c_uint = 2;
+
+/// What has all guests looked at now and then. The drop waits for a look that is being begun.
+pub(crate) struct Clock(NonNull<bindings::shim_clock>);
+
+// SAFETY: The kernel locks its delayed work; any thread may stop it.
+unsafe impl Send for Clock {}
+// SAFETY: `&Clock` does nothing.
+unsafe impl Sync for Clock {}
+
+impl Clock {
+    pub(crate) fn start() -> Result<Self> {
+        // SAFETY: The function is the module's, which outlives the clock: `drop` stops it.
+        let clock = unsafe { bindings::shim_clock_start(Some(tick), PERIOD) };
+        NonNull::new(clock).map(Self).ok_or(ENOMEM)
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        // SAFETY: It was started by `start` and is stopped nowhere else.
+        unsafe { bindings::shim_clock_stop(self.0.as_ptr()) };
+    }
+}
+
+/// Runs in a work queue of the kernel's, and does not wait.
+///
+/// # Safety
+/// None is asked for.
+unsafe extern "C" fn tick() {
+    guests::look_at_all();
+}
 
 /// The watch; it ends when dropped. The drop waits for a callback that runs.
 pub(crate) struct Watch(Pin<KBox<Opaque<bindings::xenbus_watch>>>);

@@ -98,6 +98,7 @@ impl Changes {
 impl Life {
     fn served(&mut self) -> Result<&mut Served> {
         match self {
+            Self::Served(served) if served.server.is_lost() => Err(ENODEV),
             Self::Served(served) => {
                 // Nobody can signal these any more.
                 served.drop_irqs(|raising| raising.irqfd.is_closed());

@@ -3,6 +3,7 @@
 //! ioeventfd and irqfd for Xen guests.
 
 use access::Access;
+use death::Clock;
 use guests::Reception;
 use kernel::miscdevice::{MiscDeviceOptions, MiscDeviceRegistration};
 use kernel::prelude::*;
@@ -58,7 +59,8 @@ struct XenEventfd {
     device: MiscDeviceRegistration<control::Control>,
     /// After the device: nobody can open it any more.
     access: Access,
-    /// After the watch, which is the former's.
+    clock: Clock,
+    /// After the watch and the clock, the former of which is `access`'s.
     reception: Reception,
 }
 
@@ -72,6 +74,7 @@ impl kernel::InPlaceModule for XenEventfd {
             reception: unsafe { Reception::open() }?,
             // SAFETY: As above.
             access: unsafe { Access::settle() }?,
+            clock: Clock::start()?,
             device <- MiscDeviceRegistration::register(options),
         })
     }

@@ -5,12 +5,21 @@
 //! # Invariants
 //! * The handler's context outlives it: the interrupt is released, which waits for a handler that
 //!   runs, before the context goes.
-//! * An event is ended here alone, as the handler's answer says.
+//! * An event is ended here alone, as the handler's answer says, and not before the upcall that brought
+//!   it is over. While it is not ended its port is masked, so an upcall handles each port once, however
+//!   fast guests ring. An upcall that goes on for long would have Linux defer the end of whatever event
+//!   comes last in it, which is some other guest's as well (`handle_irq_for_port` of
+//!   `drivers/xen/events/events_base.c`: after 256 events and `event_loop_timeout`, for
+//!   `event_eoi_delay`).
+//! * A port's number is used only while it is this interrupt's: when this domain is suspended and
+//!   resumes, it has none of its ports any more, and a number may be another's.
 
 use crate::bindings;
 use crate::protocol::{self, DomId};
 use crate::xen;
+use core::ptr::NonNull;
 use kernel::bindings as kernel_bindings;
+use kernel::error::to_result;
 use kernel::prelude::*;
 use kernel::str::CStrExt;
 
@@ -35,6 +44,30 @@ pub(crate) trait Handler: Send + Sync + 'static {
 struct Context<H> {
     handler: H,
     local: protocol::Port,
+    end: End,
+}
+
+/// Ends events, one at a time, once the upcall is over.
+struct End(NonNull<bindings::shim_end>);
+
+// SAFETY: It is used by the interrupt's handler, which does not run twice at once, and by whoever
+// owns the port once no handler runs.
+unsafe impl Send for End {}
+// SAFETY: As above.
+unsafe impl Sync for End {}
+
+impl End {
+    fn new() -> Result<Self> {
+        // SAFETY: It may be called at any time that may sleep.
+        NonNull::new(unsafe { bindings::shim_end_alloc() }).map(Self).ok_or(ENOMEM)
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        // SAFETY: `new` got it, and there is no interrupt that might schedule it.
+        unsafe { bindings::shim_end_free(self.0.as_ptr()) };
+    }
 }
 
 /// A bound port; unbound when dropped, which may sleep.
@@ -54,9 +87,9 @@ unsafe impl<H: Handler> Sync for Port<H> {}
 impl<H: Handler> Port<H> {
     /// Binds a guest's port that is allocated for us.
     pub(crate) fn bind(handler: H, dom: DomId, remote: protocol::Port) -> Result<Self> {
-        let context = KBox::new_uninit(GFP_KERNEL_ACCOUNT)?;
+        let (context, end) = (KBox::new_uninit(GFP_KERNEL_ACCOUNT)?, End::new()?);
         let local = xen::bind_interdomain(dom, remote)?;
-        let context = KBox::into_raw(context.write(Context { handler, local }));
+        let context = KBox::into_raw(context.write(Context { handler, local, end }));
         // SAFETY: The handler fits its context, which lives until `drop` has released the interrupt,
         // and the name is static. The port is ours alone: we have just bound it.
         let irq = unsafe {
@@ -80,9 +113,19 @@ impl<H: Handler> Port<H> {
         }
     }
 
-    /// Its number in this domain.
-    pub(crate) fn local(&self) -> protocol::Port {
-        self.local
+    /// Rings the other end. May be called from an interrupt.
+    ///
+    /// # Errors
+    /// Nobody is there any more, or it is no longer bound.
+    pub(crate) fn ring(&self) -> Result {
+        // SAFETY: It may be called with any numbers.
+        to_result(unsafe { bindings::shim_send_if_bound(self.irq, self.local.0) })
+    }
+
+    /// Whether it still is bound: no port is after this domain was suspended.
+    pub(crate) fn is_bound(&self) -> bool {
+        // SAFETY: It may be called with any numbers.
+        unsafe { bindings::shim_is_bound(self.irq, self.local.0) }
     }
 
     /// Ends an event that the handler has not ended.
@@ -94,6 +137,11 @@ impl<H: Handler> Port<H> {
 
 impl<H: Handler> Drop for Port<H> {
     fn drop(&mut self) {
+        // SAFETY: The context lives until below.
+        let end = unsafe { (*self.context).end.0 };
+        // SAFETY: The interrupt is bound. Afterwards nothing ends an event of it, whose number may be
+        // another's then.
+        unsafe { bindings::shim_end_stop(end.as_ptr(), self.irq) };
         // SAFETY: `bind` bound this very interrupt with this context. It also closes the port.
         unsafe { bindings::unbind_from_irqhandler(self.irq, self.context.cast()) };
         // SAFETY: It came from `into_raw`, and no handler runs any more.
@@ -116,7 +164,8 @@ unsafe extern "C" fn handle<H: Handler>(
         Ended::Spurious => bindings::XEN_EOI_FLAG_SPURIOUS,
         Ended::Not => return kernel_bindings::irqreturn::IRQ_HANDLED,
     };
-    // SAFETY: It is the interrupt that we are called for, and it is ended here only.
-    unsafe { bindings::xen_irq_lateeoi(irq as c_uint, flags) };
+    // SAFETY: It is the interrupt that we are called for, and no further event comes before this one
+    // is ended.
+    unsafe { bindings::shim_end_later(context.end.0.as_ptr(), irq as c_uint, flags) };
     kernel_bindings::irqreturn::IRQ_HANDLED
 }

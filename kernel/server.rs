@@ -150,10 +150,17 @@ impl Server {
         self.ports.len()
     }
 
-    /// Whether the guest still has this server: one that died has lost it, however long somebody's
-    /// mapping keeps it findable.
+    /// Whether this domain was suspended since: it has none of its ports any more, and domains and
+    /// servers may have other numbers where it resumed.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.ports.first().is_some_and(|port| !port.is_bound())
+    }
+
+    /// Whether the guest still has this server: one that died, or was reset, has lost it, however long
+    /// somebody's mapping keeps it findable.
     pub(crate) fn is_alive(&self, dom: DomId) -> bool {
-        !matches!(xen::server_exists(dom, self.id).map_err(dead_or), Err(ENODEV))
+        let gone = || xen::server_exists(dom, self.id).map_err(dead_or) == Err(ENODEV);
+        !(self.is_lost() || gone())
     }
 
     /// Takes the server away from a guest that may be running, in the one order that leaves no vCPU
@@ -161,6 +168,10 @@ impl Server {
     /// that. Returns whether the guest still had the server.
     pub(crate) fn tear_down(self, guest: &Guest) -> bool {
         let dom = guest.dom();
+        if self.is_lost() {
+            drop(guest.take_page(true));
+            return false;
+        }
         // This pauses the domain: afterwards nothing new is on its way.
         let disabled = xen::set_server_state(dom, self.id, false).map_err(dead_or);
         // No handler runs then, and without a page none serves.
@@ -172,7 +183,7 @@ impl Server {
         }
         // Every one of them: only an event wakes a parked vCPU, the server's end does not.
         for port in &self.ports {
-            let _ = xen::send(port.local());
+            let _ = port.ring();
         }
         let bound = self.ports.len();
         drop(self.ports);

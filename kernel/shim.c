@@ -2,14 +2,17 @@
 
 #include "shim.h"
 
+#include <linux/interrupt.h>
 #include <linux/mm.h>
 #include <linux/poll.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
+#include <linux/slab.h>
 #include <linux/vmalloc.h>
 #include <linux/workqueue.h>
 #include <asm/xen/hypercall.h>
 #include <asm/xen/page.h>
+#include <xen/events.h>
 #include <xen/interface/hvm/dm_op.h>
 #include <xen/xen.h>
 
@@ -41,6 +44,69 @@ int shim_memory_op(unsigned int command, void *argument)
 int shim_event_channel_op(int command, void *argument)
 {
 	return HYPERVISOR_event_channel_op(command, argument);
+}
+
+bool shim_is_bound(unsigned int irq, evtchn_port_t port)
+{
+	int found;
+
+	rcu_read_lock();
+	found = irq_from_evtchn(port);
+	rcu_read_unlock();
+	return found >= 0 && (unsigned int)found == irq;
+}
+
+int shim_send_if_bound(unsigned int irq, evtchn_port_t port)
+{
+	struct evtchn_send send = { .port = port };
+	int error = -ENODEV;
+
+	/* To suspend a domain every CPU of it is stopped, and this one is not before it has sent. */
+	preempt_disable();
+	if (shim_is_bound(irq, port))
+		error = HYPERVISOR_event_channel_op(EVTCHNOP_send, &send);
+	preempt_enable();
+	return error;
+}
+
+struct shim_end {
+	struct tasklet_struct tasklet;
+	unsigned int irq;
+	unsigned int flags;
+};
+
+static void end_now(struct tasklet_struct *tasklet)
+{
+	struct shim_end *end = container_of(tasklet, struct shim_end, tasklet);
+
+	xen_irq_lateeoi(end->irq, end->flags);
+}
+
+struct shim_end *shim_end_alloc(void)
+{
+	struct shim_end *end = kzalloc(sizeof(*end), GFP_KERNEL_ACCOUNT);
+
+	if (end)
+		tasklet_setup(&end->tasklet, end_now);
+	return end;
+}
+
+void shim_end_later(struct shim_end *end, unsigned int irq, unsigned int flags)
+{
+	end->irq = irq;
+	end->flags = flags;
+	tasklet_schedule(&end->tasklet);
+}
+
+void shim_end_stop(struct shim_end *end, unsigned int irq)
+{
+	disable_irq(irq);
+	tasklet_kill(&end->tasklet);
+}
+
+void shim_end_free(struct shim_end *end)
+{
+	kfree(end);
 }
 
 void *shim_vmap(struct page *page)
@@ -175,6 +241,39 @@ bool shim_eventfd_is_unread(struct file *eventfd)
 struct workqueue_struct *shim_alloc_workqueue(const char *name, int at_once)
 {
 	return alloc_workqueue("%s", WQ_UNBOUND, at_once, name);
+}
+
+struct shim_clock {
+	struct delayed_work work;
+	void (*tick)(void);
+	unsigned int seconds;
+};
+
+static void run_clock(struct work_struct *work)
+{
+	struct shim_clock *clock = container_of(to_delayed_work(work), struct shim_clock, work);
+
+	clock->tick();
+	queue_delayed_work(system_percpu_wq, &clock->work, clock->seconds * HZ);
+}
+
+struct shim_clock *shim_clock_start(void (*tick)(void), unsigned int seconds)
+{
+	struct shim_clock *clock = kzalloc(sizeof(*clock), GFP_KERNEL);
+
+	if (!clock)
+		return NULL;
+	clock->tick = tick;
+	clock->seconds = seconds;
+	INIT_DEFERRABLE_WORK(&clock->work, run_clock);
+	queue_delayed_work(system_percpu_wq, &clock->work, seconds * HZ);
+	return clock;
+}
+
+void shim_clock_stop(struct shim_clock *clock)
+{
+	cancel_delayed_work_sync(&clock->work);
+	kfree(clock);
 }
 
 bool shim_process_runs(struct task_struct *leader)

@@ -6,6 +6,7 @@
 
 #include <linux/types.h>
 #include <linux/wait.h>
+#include <xen/interface/event_channel.h>
 #include <xen/interface/xen.h>
 
 struct file;
@@ -23,6 +24,24 @@ bool shim_xen_pv_domain(void);
 int shim_dm_op(domid_t domain, unsigned int count, struct xen_dm_op_buf *buffers);
 int shim_memory_op(unsigned int command, void *argument);
 int shim_event_channel_op(int command, void *argument);
+
+/*
+ * irq_from_evtchn(), and EVTCHNOP_send if a port still is this interrupt's, else -ENODEV: when this
+ * domain was suspended and resumes, the number may be another's.
+ */
+bool shim_is_bound(unsigned int irq, evtchn_port_t port);
+int shim_send_if_bound(unsigned int irq, evtchn_port_t port);
+
+/*
+ * xen_irq_lateeoi() in a tasklet, thus once the upcall in which the event came is over. For one event
+ * at a time. shim_end_stop() disables the interrupt and waits for a handler and a tasklet that runs;
+ * shim_end_free() may follow once the interrupt is gone, or if there never was one.
+ */
+struct shim_end;
+struct shim_end *shim_end_alloc(void);
+void shim_end_later(struct shim_end *end, unsigned int irq, unsigned int flags);
+void shim_end_stop(struct shim_end *end, unsigned int irq);
+void shim_end_free(struct shim_end *end);
 
 /* vmap() of one page, for reading and writing, and vunmap(). */
 void *shim_vmap(struct page *page);
@@ -56,6 +75,14 @@ bool shim_eventfd_is_unread(struct file *eventfd);
 
 /* alloc_workqueue() of an unbound one; the name is copied. NULL: out of memory. */
 struct workqueue_struct *shim_alloc_workqueue(const char *name, int at_once);
+
+/*
+ * Work that is done again and again, so many seconds after it was last done, and does not wake an idle
+ * CPU. NULL: out of memory. shim_clock_stop() waits for it.
+ */
+struct shim_clock;
+struct shim_clock *shim_clock_start(void (*tick)(void), unsigned int seconds);
+void shim_clock_stop(struct shim_clock *clock);
 
 /* Whether a thread of this thread group has not ended yet. The caller has a reference to the task. */
 bool shim_process_runs(struct task_struct *leader);

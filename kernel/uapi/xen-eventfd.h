@@ -75,13 +75,18 @@ struct xen_eventfd_query {
  * there is no such guest, or it is dying. EOPNOTSUPP: it is a PV guest, or it has more than 128 vCPUs. EPERM: the control file
  * is restricted to another guest, or Xen does not let this domain serve it. ENOSPC: all of its ioreq
  * servers are taken. EBADF, EINVAL: `gone` is not open, not an eventfd. EMFILE: too many open files.
+ *
+ * A guest is gone when it dies, when it is reset and keeps its number (Xen's soft reset, which destroys its
+ * ioreq servers), and when this domain itself was suspended and resumes. Where xenstore does not tell of an
+ * end, which is so for the last two and for any outside the initial domain, it is found within seconds.
+ * Every request on the guest's file is ENODEV then; a guest that was reset can be taken again.
  */
 struct xen_eventfd_create {
 	__u32 size;
 	__u32 flags;		/* XEN_EVENTFD_CREATE_* */
 	__u16 dom;
 	__u16 pad;
-	__s32 gone;		/* an eventfd that is signalled once when the guest dies, or -1 */
+	__s32 gone;		/* an eventfd that is signalled once when the guest is gone, or -1 */
 };
 
 /*

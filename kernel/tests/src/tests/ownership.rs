@@ -11,7 +11,7 @@ use crate::device::structs::{Create, Doorbell, Irq};
 use crate::device::{Control, GuestFile, ask, ask_at};
 use anyhow::{Result, ensure};
 use rustix::io::Errno;
-use xen_eventfd::DomId;
+use xen_eventfd::{DomId, IoServerId};
 use xen_eventfd_scenarios::Play;
 use xen_eventfd_scenarios::play::{await_count, new_eventfd, taken};
 
@@ -136,6 +136,27 @@ pub(super) fn highest_id(play: &mut Play<'_>) -> Result<()> {
         host.destroy_server(guest.dom(), server)?;
     }
     GuestFile::of(guest.dom())?;
+    Ok(())
+}
+
+pub(super) fn reset(play: &mut Play<'_>) -> Result<()> {
+    let (guest, kept) = (play.guest(IDLE)?, play.guest(IDLE)?);
+    let control = Control::open()?;
+    let (gone, other) = (new_eventfd()?, new_eventfd()?);
+    let file = control.create(&Create::of(guest.dom()).tell(&gone))?;
+    let beside = control.create(&Create::of(kept.dom()).tell(&other))?;
+    let kick = new_eventfd()?;
+    file.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
+    // What a soft reset does to it: the domain stays, and nothing tells of it.
+    let server = IoServerId(file.stats()?.server);
+    play.stage().host().destroy_server(guest.dom(), server)?;
+    ensure!(await_count(&gone, 1)? == 1);
+    refused(file.stats(), Errno::NODEV, "a guest that was reset")?;
+    // It lives, and whoever wants it takes it again.
+    let again = GuestFile::of(guest.dom())?;
+    again.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
+    beside.stats()?;
+    ensure!(taken(&gone)? == 0 && taken(&other)? == 0, "told twice, or of another");
     Ok(())
 }
 

@@ -1,0 +1,74 @@
+//! How guests share the processors of dom0: the ports of their doorbells, and when an event ends.
+
+use super::common::{Bell, DOORBELL};
+use super::trace::{self, On, traced};
+use crate::device::GuestFile;
+use crate::device::structs::Doorbell;
+use anyhow::{Result, ensure};
+use std::fs;
+use xen_eventfd_scenarios::Play;
+use xen_eventfd_scenarios::play::{Guest, await_count, new_eventfd, taken};
+
+/// Kicks of the neighbour in each measurement.
+const KICKS: u64 = 200;
+
+/// Has one CPU of dom0 handle all of the module's events.
+fn on_one_cpu() -> Result<()> {
+    for line in fs::read_to_string("/proc/interrupts")?.lines() {
+        if let Some((irq, _)) = line.split_once(':').filter(|_| line.ends_with("xen-eventfd")) {
+            fs::write(format!("/proc/irq/{}/smp_affinity", irq.trim()), "1")?;
+        }
+    }
+    Ok(())
+}
+
+/// Has the neighbour kick, and returns how often Linux deferred the end of an event meanwhile.
+fn deferred(neighbour: &mut Guest, go: &Bell, when: &str) -> Result<usize> {
+    let on = On::switch(&["workqueue/workqueue_execute_start"])?;
+    go.ring()?;
+    let ticks = neighbour.measured()?;
+    drop(on);
+    println!(
+        "a neighbour's kick, {when}: at least {} ticks, median {}, at most {}",
+        ticks.min, ticks.median, ticks.max
+    );
+    let started = traced("workqueue_execute_start")?;
+    Ok(started.iter().filter(|line| line.contains("xen_irq_lateeoi_worker")).count())
+}
+
+pub(super) fn flood(play: &mut Play<'_>) -> Result<()> {
+    if !trace::is_there() {
+        return Ok(());
+    }
+    let vcpu = |stop| {
+        format!(
+            "listen evtchn stop{stop}; meet; until stop{stop}; write mmio:{DOORBELL:#x} 4 i; end"
+        )
+    };
+    let vcpus: Vec<String> = (0..8).map(vcpu).collect();
+    let mut attacker = play.guest(&vcpus.join(" | "))?;
+    let kicks = format!("wait go; time write mmio:{DOORBELL:#x} 4 0 {KICKS}");
+    let mut neighbour = play.guest(&format!("listen evtchn go; say ready; {kicks}; {kicks}"))?;
+    let (attacked, served) = (GuestFile::of(attacker.dom())?, GuestFile::of(neighbour.dom())?);
+    let (queue, kick) = (new_eventfd()?, new_eventfd()?);
+    attacked.assign(&Doorbell::value(DOORBELL, 4, u64::from(u32::MAX), &queue))?;
+    served.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
+    neighbour.start()?;
+    neighbour.said(0, "ready")?;
+    let go = Bell::to(play, &mut neighbour, "go")?;
+    on_one_cpu()?;
+    let alone = deferred(&mut neighbour, &go, "alone")?;
+    attacker.start()?;
+    let stops = (0..8)
+        .map(|vcpu| Bell::to(play, &mut attacker, &format!("stop{vcpu}")))
+        .collect::<Result<Vec<_>>>()?;
+    let before = attacked.stats()?.held;
+    let beside = deferred(&mut neighbour, &go, "beside a flood of 8 vCPUs")?;
+    println!("{} kicks of the flood meanwhile", attacked.stats()?.held - before);
+    stops.iter().try_for_each(Bell::ring)?;
+    attacker.finish()?;
+    neighbour.finish()?;
+    ensure!(await_count(&kick, 2 * KICKS)? == 2 * KICKS && taken(&queue)? == 0);
+    ensure!((alone, beside) == (0, 0), "the end of {alone} and {beside} events was deferred");
+    Ok(())
+}
