@@ -69,7 +69,7 @@ pub(crate) struct Test {
     /// Accesses of a guest that means harm, on real Xen
     #[arg(long)]
     accesses: Option<u64>,
-    /// Only scenarios whose name contains one of these
+    /// Only scenarios whose name contains one of these; `command`: what the command does instead
     names: Vec<String>,
 }
 

@@ -98,6 +98,32 @@ wait $runner
 [ $? = 4 ]
 verdict run_outlives_its_guest $? out err
 
+# a guest that is not there yet, and then reboots again and again
+cat >afresh <<'EOF'
+dd bs=8 count=1 <&3 >/dev/null 2>&1
+echo kicked >>lives
+printf '\001\000\000\000\000\000\000\000' >&4
+exec sleep 1000
+EOF
+: >lives
+xen-eventfd --json run c6 --wait --follow --kick mmio:$bell:4:0 --call msi:0xfee00000:0x41 \
+	-- sh afresh >out 2>err &
+runner=$!
+printf 'name="c6"\ntype="pvh"\nkernel="/lab/guest"\nmemory=16\nvcpus=2\ncmdline="%s"\non_poweroff="restart"\n' \
+	"listen msi 0x41 go; until go; write mmio:$bell 4 0; end; poweroff" >c6.cfg
+# Without -e: somebody must be there to start it again.
+xl create -q c6.cfg
+lived() { [ "$(wc -l <lives)" -ge "$1" ]; }
+within 60 lived 3
+verdict run_follows_reboots $? lives out err
+doms=$(grep '"started"' out | grep -o '"domid":[0-9]*' | sort -u | wc -l)
+[ "$doms" -ge 3 ]
+verdict run_follows_other_numbers $? out err
+kill $runner && wait $runner
+[ $? = 143 ] && grep -q '"event":"waiting"' out
+verdict run_ends_by_a_signal $? out err
+xl destroy c6
+
 # engine and guardian killed together
 guest c4 "write mmio:$bell 4 0; write mmio:$bell 4 1"
 xen-eventfd watch c4 $bell --take >out 2>err &

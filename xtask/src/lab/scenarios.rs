@@ -24,6 +24,9 @@ pub(super) struct Stage {
     accesses: Option<u64>,
 }
 
+/// Names the checks of the command, which are no scenario.
+const COMMAND: &str = "command";
+
 /// How long one boot's scenarios may take.
 const TIMEOUT: Duration = Duration::from_secs(900);
 
@@ -113,17 +116,20 @@ impl Stage {
         if races {
             script.push_str(" --races");
         }
+        let commands = format!("sh /lab/commands {engine}");
         let mut timeout = TIMEOUT;
         if let Some(accesses) = self.accesses {
             script.push_str(&format!(" --accesses {accesses}"));
             timeout += patience(accesses)?;
         }
-        for name in names {
+        for name in names.iter().filter(|name| *name != COMMAND) {
             script.push(' ');
             script.push_str(&quote(name));
         }
-        if !races && names.is_empty() && self.engine.is_whole() {
-            script.push_str(&format!(" && sh /lab/commands {engine}"));
+        if names == [COMMAND] {
+            script = commands;
+        } else if !races && names.is_empty() && self.engine.is_whole() {
+            script.push_str(&format!(" && {commands}"));
         }
         let mut tally = Tally::default();
         let (mut machine, log) = kmod::start(&self.lab, boot, self.module.is_some())?;
@@ -157,7 +163,7 @@ fn on_the_model(player: &Path, traces: &Path, names: &[String]) -> Result<Tally>
     let output = Command::new(player)
         .args(["run", "--on", "model", "--traces"])
         .arg(traces)
-        .args(names)
+        .args(names.iter().filter(|name| *name != COMMAND))
         .output()
         .with_context(|| format!("{}: cannot be started", player.display()))?;
     let mut tally = Tally::default();
