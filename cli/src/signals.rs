@@ -25,7 +25,7 @@ const LEFT_ALONE: [Signal; 8] = [
     Signal::SIGXCPU,
 ];
 
-/// All signals but [`LEFT_ALONE`], blocked and read from a descriptor.
+/// All signals but those that mean a fault of this process, blocked and read from a descriptor.
 #[derive(Debug)]
 pub struct Signals(SignalFd);
 

@@ -309,7 +309,7 @@ impl Host for Xen {
     }
 
     fn domain(&self, id: DomId) -> host::Result<Domain> {
-        Ok(Domain { id, name: None, uuid: None })
+        Ok(Domain::new(id, None, None))
     }
 
     fn vcpus(&self, _: DomId) -> host::Result<u32> {
