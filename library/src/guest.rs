@@ -274,8 +274,7 @@ assert!(guest.unregister_channel(&rung, port).is_err());
 "#)]
     pub fn unregister_channel<By>(&self, eventfd: &impl AsEventFd<By>, port: Port) -> Result<()> {
         let serial = self.engine()?.find_channel(&EventFd::new(eventfd.as_eventfd())?, port)?;
-        self.engine()?.stop_listening(port, serial);
-        Ok(())
+        self.engine()?.stop_listening(port, serial)
     }
 
     /// Lets go of the guest now, whatever is still registered: none of its vCPUs waits for us
@@ -710,7 +709,11 @@ assert!(guest.register_channel(&rung, port).is_err(), "it has an eventfd already
 impl Drop for ChannelFd {
     fn drop(&mut self) {
         if self.armed {
-            self.guest.ask(|guest| guest.stop_listening(self.port, self.serial));
+            self.guest.ask(|guest| {
+                if let Err(error) = guest.stop_listening(self.port, self.serial) {
+                    tracing::warn!(%error, port = %self.port, "an event channel still has its eventfd");
+                }
+            });
         }
     }
 }

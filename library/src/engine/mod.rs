@@ -111,8 +111,8 @@ pub(crate) trait Attachment: Send + Sync + fmt::Debug {
     /// The serial number of what has this eventfd signalled for this port.
     fn find_channel(&self, eventfd: &EventFd, port: Port) -> Result<u64>;
 
-    /// When this returns, the eventfd of a port is not signalled again.
-    fn stop_listening(&self, port: Port, serial: u64);
+    /// When this returns Ok, the eventfd of a port is not signalled again.
+    fn stop_listening(&self, port: Port, serial: u64) -> Result<()>;
 
     /// Lets go of the guest. Nothing happens if that was done, or if it is dead.
     fn close(&self) -> Result<()>;

@@ -91,6 +91,15 @@ impl<I: Interface> Open<I> {
         Ok(())
     }
 
+    /// Ends what signals the eventfd of a port.
+    fn end_channel(&mut self, port: Port, serial: u64) -> Result<()> {
+        let found = self.channels.get(&port).filter(|(its, _)| *its == serial);
+        let Some((_, eventfd)) = found else { return Ok(()) };
+        self.interface.deassign_channel(port, eventfd.as_fd())?;
+        self.channels.remove(&port);
+        Ok(())
+    }
+
     /// Brings the counts of an irqfd up to date.
     fn count(&self, serial: u64, irqfd: &IrqFd) -> host::Result<()> {
         let before = self.irqs.range(..serial).filter(|(_, other)| other.irq == irqfd.irq).count();
@@ -370,18 +379,11 @@ impl<I: Interface> Attachment for ModuleGuest<I> {
         })
     }
 
-    fn stop_listening(&self, port: Port, serial: u64) {
-        let stopped = self.with(|open| {
-            let Some((_, eventfd)) = open.channels.get(&port).filter(|(its, _)| *its == serial)
-            else {
-                return Ok(());
-            };
-            open.interface.deassign_channel(port, eventfd.as_fd())?;
-            open.channels.remove(&port);
-            Ok(())
-        });
-        if let Err(error) = stopped {
-            tracing::debug!(%error, dom = %self.dom, "an event channel was not let go of");
+    fn stop_listening(&self, port: Port, serial: u64) -> Result<()> {
+        match self.with(|open| open.end_channel(port, serial)) {
+            // With a guest that is dead, its channels have ended.
+            Err(Error::GuestDied(_)) => Ok(()),
+            ended => ended,
         }
     }
 
@@ -553,7 +555,7 @@ mod tests {
             Ok(())
         }
         fn deassign_channel(&self, _: Port, _: BorrowedFd<'_>) -> Result<()> {
-            Ok(())
+            if self.refuses { Err(broken().into()) } else { Ok(()) }
         }
         fn counters(&self) -> host::Result<Counters> {
             Err(broken())
@@ -618,5 +620,19 @@ mod tests {
         open.interface.refuses = false;
         open.end_irq(7).unwrap();
         assert_eq!((open.interface.ended.load(Ordering::Relaxed), open.irqs.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_channel_that_does_not_end_is_an_error_and_can_be_tried_again() {
+        let (mut open, _dir) = open();
+        let fd = eventfd::new().unwrap();
+        open.channels.insert(Port(5), (7, EventFd::new(fd.as_fd()).unwrap()));
+        open.interface.refuses = true;
+        assert_eq!(open.end_channel(Port(5), 7).unwrap_err().errno(), Errno::INTR);
+        open.interface.refuses = false;
+        open.end_channel(Port(5), 8).unwrap();
+        assert!(open.channels.contains_key(&Port(5)), "another registration's handle ends nothing");
+        open.end_channel(Port(5), 7).unwrap();
+        assert!(open.channels.is_empty());
     }
 }

@@ -385,7 +385,7 @@ impl Attachment for UserspaceGuest {
         serial.ok_or_else(|| Error::NotRegistered { what: port.to_string() })
     }
 
-    fn stop_listening(&self, port: Port, serial: u64) {
+    fn stop_listening(&self, port: Port, serial: u64) -> Result<()> {
         let channel = lock(&self.core.channels).get(&port).map(|(channel, _)| Arc::clone(channel));
         let listened = channel.is_some_and(|channel| {
             lock(&channel.listener).eventfd.take_if(|(theirs, _)| *theirs == serial).is_some()
@@ -393,6 +393,7 @@ impl Attachment for UserspaceGuest {
         if listened {
             self.release_channel(port);
         }
+        Ok(())
     }
 
     fn close(&self) -> Result<()> {
