@@ -71,7 +71,7 @@ fn llvm_of_the_compiler() -> Result<u32> {
 
 /// Builds or runs the tests of all crates that have floors. Whoever runs adds to a few files.
 fn tests(floors: &BTreeMap<String, u64>, profiles: &Path, words: &str) -> Result<Step> {
-    let mut step = Step::cargo("test --locked --tests --no-fail-fast --quiet")
+    let mut step = Step::cargo("test --locked --tests --examples --no-fail-fast --quiet")
         .words(words)
         .arg("--target-dir")
         .arg(target().join("coverage"))
