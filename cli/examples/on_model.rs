@@ -1,9 +1,9 @@
 //! The command as a process of its own, on a model of Xen instead of this machine's: for tests of
 //! signals, descriptors and variables.
 //!
-//! `ON_MODEL` names a socket that this program makes, `ON_MODEL_GUEST` a guest that is there from the
-//! beginning. Each line that comes there is an order, and is
-//! answered with a line once it is carried out:
+//! `ON_MODEL_GUEST` names a guest that is there from the beginning. `ON_MODEL` names a socket of a
+//! test, which this program connects to before it begins. Each line that comes from there is an
+//! order, and is answered with a line once it is carried out:
 //!
 //! ```text
 //! create NAME [UUID]  a guest with one vCPU; answers its number
@@ -16,7 +16,7 @@
 
 use nix::sys::signal::{SigSet, SigmaskHow};
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use xen_eventfd::{DomId, Space, VcpuId, Width};
 use xen_eventfd_model::{Config, Model};
@@ -27,10 +27,6 @@ fn main() -> ExitCode {
     if words.get(1).is_some_and(|word| word == "exec") {
         return xen_eventfd_cli::run(words);
     }
-    let Some(path) = std::env::var_os("ON_MODEL") else {
-        eprintln!("ON_MODEL must name a socket to make");
-        return ExitCode::from(2);
-    };
     let model = Model::new();
     if let Ok(name) = std::env::var("ON_MODEL_GUEST") {
         carry_out(&model, &format!("create {name}"));
@@ -39,13 +35,10 @@ fn main() -> ExitCode {
     // The guests' threads are no part of the command: its signals are not theirs.
     let everything = SigSet::all();
     let before = everything.thread_swap_mask(SigmaskHow::SIG_BLOCK).expect("signals are blocked");
-    let listener = UnixListener::bind(path).expect("the socket is made");
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let model = model.clone();
-            std::thread::spawn(move || obey(&model, &stream));
-        }
-    });
+    if let Some(path) = std::env::var_os("ON_MODEL") {
+        let stream = UnixStream::connect(path).expect("the test listens");
+        std::thread::spawn(move || obey(&model, &stream));
+    }
     before.thread_set_mask().expect("signals are as they were");
     xen_eventfd_cli::run_on(words, Some(host))
 }

@@ -5,11 +5,11 @@ use crate::handover::Passed;
 use crate::output::note;
 use crate::signals::{Caught, Meaning, Signals};
 use command_fds::{CommandFdExt, FdMapping};
+use nix::unistd::{getpgid, getpgrp, getpid, getsid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpgid, getpgrp, getpid, getsid, pidfd_open,
-    pidfd_send_signal, waitid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
 use std::ffi::OsString;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -165,7 +165,7 @@ impl Backend {
     /// Passes a signal on, unless the terminal has sent it to the backend as well.
     fn pass(&self, caught: Caught) {
         let Some(signal) = Signal::from_named_raw(caught.number) else { return };
-        // A terminal that goes tells the leader of its session, and nobody else.
+        // A terminal that goes away signals the leader of its session only.
         let to_the_leader = matches!(signal, Signal::HUP | Signal::CONT)
             && getsid(None).is_ok_and(|session| session == getpid());
         if !(caught.to_the_group && !to_the_leader && self.is_in_our_group()) {
@@ -174,7 +174,9 @@ impl Backend {
     }
 
     fn is_in_our_group(&self) -> bool {
-        getpgid(self.id()).is_ok_and(|group| group == getpgrp())
+        // 0, which rustix does not accept, is a group outside of our PID namespace.
+        getpgid(Some(nix::unistd::Pid::from_raw(self.child.id().cast_signed())))
+            .is_ok_and(|group| group == getpgrp())
     }
 
     /// Has it go on, if it is stopped: it could not end otherwise.

@@ -3,7 +3,7 @@
 use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -57,13 +57,17 @@ impl OnModel {
         command.env("ON_MODEL", &socket).env("ON_MODEL_GUEST", "guest");
         command.env("DIR", dir.path()).stdin(Stdio::null());
         more(&mut command);
+        // Not the other way around: a program that has little to do may have ended by then.
+        let listener = UnixListener::bind(&socket).unwrap();
+        listener.set_nonblocking(true).unwrap();
         let child = command.spawn().unwrap();
         let mut stream = None;
         until("the program has begun", || {
-            stream = UnixStream::connect(&socket).ok();
+            stream = listener.accept().ok().map(|(stream, _)| stream);
             stream.is_some()
         });
         let stream = stream.unwrap();
+        stream.set_nonblocking(false).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self { child: Some(child), dir, control: BufReader::new(stream) }
     }

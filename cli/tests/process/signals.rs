@@ -266,7 +266,7 @@ fn no_signal_ends_or_stops_the_guardian() {
     let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
     let dir = tempfile::tempdir().unwrap();
     let mut command = Command::new(program());
-    command.env("ON_MODEL", dir.path().join("socket")).arg("--run-dir").arg(dir.path());
+    command.arg("--run-dir").arg(dir.path());
     command.args(["-vvv", "guard"]).stdin(pidfd).stdout(full()).stderr(full());
     let mut guard = command.spawn().unwrap();
     let pid = Pid::from_child(&guard);

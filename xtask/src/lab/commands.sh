@@ -116,11 +116,11 @@ xl create -q c6.cfg
 lived() { [ "$(wc -l <lives)" -ge "$1" ]; }
 within 60 lived 3
 verdict run_follows_reboots $? lives out err
-doms=$(grep '"started"' out | grep -o '"domid":[0-9]*' | sort -u | wc -l)
+doms=$(grep '"run.started"' out | grep -o '"domid":[0-9]*' | sort -u | wc -l)
 [ "$doms" -ge 3 ]
 verdict run_follows_other_numbers $? out err
 kill $runner && wait $runner
-[ $? = 143 ] && grep -q '"event":"waiting"' out
+[ $? = 143 ] && grep -q '"type":"run.waiting"' out
 verdict run_ends_by_a_signal $? out err
 xl destroy c6
 
