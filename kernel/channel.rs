@@ -4,7 +4,7 @@
 //!
 //! # Invariants
 //! * An event is ended exactly once: by the handler if somebody listens, else by whoever begins to.
-//!   Until then no further one comes, so a guest rings an unheard channel at no cost to us.
+//!   Until then no further one comes, so a guest rings a channel without a listener at no cost to us.
 //! * An event that finds its eventfd unread is ended as a spurious one, which makes the next one
 //!   wait: a guest can ring as fast as it likes, and pays for it alone.
 //! * Each has a [`Place`]: the kernel charges an interrupt descriptor to nobody, so there are only so
@@ -28,12 +28,12 @@ struct Listener {
 
 /// What the handler needs.
 #[pin_data]
-struct Ears {
+struct Listening {
     #[pin]
     listener: SpinLockIrq<Listener>,
 }
 
-impl Handler for Arc<Ears> {
+impl Handler for Arc<Listening> {
     fn handle(&self, _port: protocol::Port) -> Ended {
         let mut listener = self.listener.lock();
         let Some(eventfd) = &listener.eventfd else {
@@ -78,8 +78,8 @@ impl Drop for Place {
 /// A bound channel.
 pub(crate) struct Channel {
     remote: protocol::Port,
-    ears: Arc<Ears>,
-    port: Port<Arc<Ears>>,
+    listening: Arc<Listening>,
+    port: Port<Arc<Listening>>,
     _place: Place,
 }
 
@@ -88,12 +88,12 @@ impl Channel {
     pub(crate) fn bind(dom: DomId, remote: protocol::Port) -> Result<Self> {
         let place = Place::take()?;
         let nobody = Listener { eventfd: None, missed: false, signals: 0 };
-        let ears = Arc::pin_init(
-            pin_init!(Ears { listener <- new_spinlock_irq!(nobody, "Channel::listener") }),
+        let listening = Arc::pin_init(
+            pin_init!(Listening { listener <- new_spinlock_irq!(nobody, "Channel::listener") }),
             GFP_KERNEL_ACCOUNT,
         )?;
-        let port = Port::bind(ears.clone(), dom, remote)?;
-        Ok(Self { remote, ears, port, _place: place })
+        let port = Port::bind(listening.clone(), dom, remote)?;
+        Ok(Self { remote, listening, port, _place: place })
     }
 
     /// The guest's port.
@@ -111,7 +111,7 @@ impl Channel {
     /// # Errors
     /// `EBUSY` if one does already.
     pub(crate) fn listen(&self, eventfd: OpenEventFd) -> Result {
-        let mut listener = self.ears.listener.lock();
+        let mut listener = self.listening.listener.lock();
         if listener.eventfd.is_some() {
             drop(listener);
             return Err(EBUSY);
@@ -132,7 +132,7 @@ impl Channel {
     /// Has this eventfd, or whichever it is, no longer signalled; `false` if it was not. To be called
     /// where one may sleep.
     pub(crate) fn stop_listening(&self, eventfd: Option<&EventFd>) -> bool {
-        let mut listener = self.ears.listener.lock();
+        let mut listener = self.listening.listener.lock();
         let heard = |ours: &OpenEventFd| eventfd.is_none_or(|one| ours.counter().is(one));
         if !listener.eventfd.as_ref().is_some_and(heard) {
             return false;
@@ -146,7 +146,7 @@ impl Channel {
 
     /// How often the eventfd was signalled; `None` if nobody listens.
     pub(crate) fn signals(&self) -> Option<u64> {
-        let listener = self.ears.listener.lock();
+        let listener = self.listening.listener.lock();
         listener.eventfd.as_ref().map(|_| listener.signals)
     }
 }

@@ -3,14 +3,14 @@
 //! An open `/dev/xen/eventfd`: where guests are taken.
 //!
 //! The file operations pin the module, so it cannot go while a file is open. What was done by the
-//! seed ABI ends with this file; guests' files live on.
+//! privcmd ABI ends with this file; guests' files live on.
 
 use crate::abi::{native, privcmd};
 use crate::access::{self, Confined};
 use crate::file;
 use crate::guests;
 use crate::protocol::DomId;
-use crate::seed::{self, Assigned};
+use crate::privcmd::{self, Assigned};
 use crate::show::Sequence;
 use kernel::fmt::Write;
 use kernel::fs::File;
@@ -26,7 +26,7 @@ pub(crate) struct Control {
     /// The guest that it was confined to, beyond what this domain is.
     #[pin]
     restricted: Mutex<Option<DomId>>,
-    /// By the seed ABI.
+    /// By the privcmd ABI.
     #[pin]
     assigned: Mutex<Assigned>,
 }
@@ -67,13 +67,13 @@ impl MiscDevice for Control {
                 device.may(request.dom)?;
                 // The caller's memory may be slow, so it is read under no lock.
                 let assignment = privcmd::assignment(&request)?;
-                seed::ioeventfd(&device.assigned, &request, assignment)?;
+                privcmd::ioeventfd(&device.assigned, &request, assignment)?;
             }
             privcmd::IRQFD => {
                 let request = privcmd::irqfd(arg)?;
                 device.may(request.dom)?;
                 let dm_op = privcmd::DmOp::copy(&request)?;
-                seed::irqfd(&device.assigned, &request, dm_op)?;
+                privcmd::irqfd(&device.assigned, &request, dm_op)?;
             }
             _ => return Err(ENOTTY),
         }

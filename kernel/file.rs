@@ -59,7 +59,7 @@ pub(crate) fn install(member: Member) -> Result<isize> {
 /// Whether doorbells are this file's: those of a guest that is shared are of the requests of privcmd.
 fn has_doorbells(member: &Member) -> Result {
     match member.taken().interface {
-        Interface::Seed => Err(EOPNOTSUPP),
+        Interface::Privcmd => Err(EOPNOTSUPP),
         Interface::Native | Interface::Reserved => Ok(()),
     }
 }

@@ -3,10 +3,10 @@
 //! One guest in the hands of the module: what is assigned for it, and who may change that.
 //!
 //! # Locks, in the order in which they are taken
-//! * `Control::assigned`, a mutex: what one file has assigned by the seed ABI.
+//! * `Control::assigned`, a mutex: what one file has assigned by the privcmd ABI.
 //! * [`Guest::changes`], a mutex: held by whoever changes what is assigned, across the hypercalls
 //!   that this takes. Nothing is asked of xenstore under it, or under any other lock.
-//! * [`Guest::board`], a spinlock that the handlers take: whoever holds it may rely on no handler
+//! * [`Guest::dispatch`], a spinlock that the handlers take: whoever holds it may rely on no handler
 //!   being between a slot and an eventfd. A channel's listener is one more, alone.
 //! * An eventfd's own, inside a signal.
 //!
@@ -21,7 +21,7 @@ use crate::interrupt::Interrupt;
 use crate::irqfd::{Attached, IrqFd};
 use crate::page::IoreqPage;
 use crate::protocol::irq::{Arch, Irq, Line, Owner};
-use crate::protocol::seed::Operation;
+use crate::protocol::privcmd::Operation;
 use crate::protocol::{DomId, Doorbell, IoServerId, Kick, Port};
 use crate::server::{self, dead_or, is_dying, Server};
 use crate::{task, xen, xenstore};
@@ -37,7 +37,7 @@ pub(crate) const MAX_IRQS: usize = 1024;
 const MAX_CHANNELS: usize = 256;
 
 /// What a handler needs.
-struct Board {
+struct DispatchState {
     /// `None` until the server has one, and again once it is let go of.
     page: Option<IoreqPage>,
     doorbells: Doorbells,
@@ -118,7 +118,7 @@ pub(crate) struct Guest {
     #[pin]
     changes: Mutex<Changes>,
     #[pin]
-    board: SpinLockIrq<Board>,
+    dispatch: SpinLockIrq<DispatchState>,
 }
 
 /// For people who look.
@@ -145,7 +145,7 @@ impl Guest {
             dom,
             members: Atomic::new(0),
             changes <- new_mutex!(apart, "Guest::changes"),
-            board <- new_spinlock_irq!(Board { page: None, doorbells }, "Guest::board"),
+            dispatch <- new_spinlock_irq!(DispatchState { page: None, doorbells }, "Guest::dispatch"),
         });
         Arc::pin_init(guest, GFP_KERNEL_ACCOUNT)
     }
@@ -190,14 +190,14 @@ impl Guest {
 
     /// Has the handlers serve the slots of a page.
     pub(crate) fn give_page(&self, page: IoreqPage) {
-        self.board.lock().page = Some(page);
+        self.dispatch.lock().page = Some(page);
     }
 
     /// Takes the page away from the handlers: when this returns, none serves a slot. The kicks that
     /// came so far are delivered, unless the guest is dead.
     pub(crate) fn take_page(&self, dead: bool) -> Option<IoreqPage> {
-        let mut board = self.board.lock();
-        let Board { page, doorbells } = &mut *board;
+        let mut dispatch = self.dispatch.lock();
+        let DispatchState { page, doorbells } = &mut *dispatch;
         let page = page.take()?;
         if !dead {
             for (vcpu, slot) in page.slots().iter().enumerate() {
@@ -209,14 +209,14 @@ impl Guest {
 
     /// The guest's port of a vCPU, as Xen wrote it into the slot when the server was enabled.
     pub(crate) fn vp_eport(&self, vcpu: usize) -> Option<Port> {
-        let board = self.board.lock();
-        Some(board.page.as_ref()?.slots().get(vcpu)?.vp_eport())
+        let dispatch = self.dispatch.lock();
+        Some(dispatch.page.as_ref()?.slots().get(vcpu)?.vp_eport())
     }
 
     /// Serves the request of one vCPU, if there is one. Returns whether the vCPU is owed an event.
     pub(crate) fn serve(&self, vcpu: usize) -> bool {
-        let mut board = self.board.lock();
-        let Board { page, doorbells } = &mut *board;
+        let mut dispatch = self.dispatch.lock();
+        let DispatchState { page, doorbells } = &mut *dispatch;
         let Some(slot) = page.as_ref().and_then(|page| page.slots().get(vcpu)) else {
             return false;
         };
@@ -239,10 +239,10 @@ impl Guest {
         let mut changes = self.changes.lock();
         let Served { server, claimed, .. } = changes.served()?;
         let (server, bytes) = (server.id(), doorbell.bytes());
-        let size = self.board.lock().doorbells.size();
+        let size = self.dispatch.lock().doorbells.size();
         let mut room = Room::to_grow(size)?;
-        self.board.lock().doorbells.check(&doorbell)?;
-        let swap = |claims: &mut Claims| self.board.lock().doorbells.swap_claims(claims);
+        self.dispatch.lock().doorbells.check(&doorbell)?;
+        let swap = |claims: &mut Claims| self.dispatch.lock().doorbells.swap_claims(claims);
         claimed.reserve(swap)?;
         // From here on its kicks are held, so none is lost between the map and the table.
         let owed = claimed.acquire(bytes, swap)?;
@@ -253,13 +253,13 @@ impl Guest {
             Ok(())
         };
         let registered = owed.iter().try_for_each(map).and_then(|()| {
-            self.board.lock().doorbells.add(new, &mut room)
+            self.dispatch.lock().doorbells.add(new, &mut room)
         });
         if registered.is_err() {
             claimed.release(bytes, |claims| {
-                let mut board = self.board.lock();
-                board.doorbells.swap_claims(claims);
-                board.doorbells.forget_held(bytes);
+                let mut dispatch = self.dispatch.lock();
+                dispatch.doorbells.swap_claims(claims);
+                dispatch.doorbells.forget_held(bytes);
             })?;
             let unmap = |piece| {
                 owed.iter().skip(mapped).any(|never_mapped| never_mapped == piece)
@@ -276,21 +276,21 @@ impl Guest {
         let mut changes = self.changes.lock();
         let Served { server, claimed, .. } = changes.served()?;
         let (server, bytes) = (server.id(), doorbell.bytes());
-        self.board.lock().doorbells.has(doorbell, eventfd)?;
+        self.dispatch.lock().doorbells.has(doorbell, eventfd)?;
         let mut removed = Err(ENOENT);
         claimed.release(bytes, |claims| {
             // The handler signals under this lock, so none is on its way once it is released.
-            let mut board = self.board.lock();
-            removed = board.doorbells.remove(doorbell, eventfd);
-            board.doorbells.swap_claims(claims);
-            board.doorbells.forget_held(bytes);
+            let mut dispatch = self.dispatch.lock();
+            removed = dispatch.doorbells.remove(doorbell, eventfd);
+            dispatch.doorbells.swap_claims(claims);
+            dispatch.doorbells.forget_held(bytes);
         })?;
         drop(removed?);
         claimed.give_back(
             bytes,
             |piece| xen::unmap_range(self.dom, server, piece).is_ok(),
             task::is_killed,
-            |claims| self.board.lock().doorbells.swap_claims(claims),
+            |claims| self.dispatch.lock().doorbells.swap_claims(claims),
         )
     }
 
@@ -302,11 +302,11 @@ impl Guest {
         tell: impl FnOnce(&Taken) -> Result,
     ) -> Result {
         self.changes.lock().served()?;
-        let taken = self.board.lock().doorbells.take_missed(doorbell, eventfd)?;
+        let taken = self.dispatch.lock().doorbells.take_missed(doorbell, eventfd)?;
         // Under no lock: it may be as slow as the caller's memory.
         let told = tell(&taken);
         if told.is_err() {
-            self.board.lock().doorbells.put_back(doorbell, eventfd, &taken);
+            self.dispatch.lock().doorbells.put_back(doorbell, eventfd, &taken);
         }
         told
     }
@@ -314,19 +314,19 @@ impl Guest {
     pub(crate) fn stats(&self) -> Result<Stats> {
         let mut changes = self.changes.lock();
         let server = &changes.served()?.server;
-        let board = self.board.lock();
-        let (doorbells, counters) = (board.doorbells.len(), board.doorbells.counters);
+        let dispatch = self.dispatch.lock();
+        let (doorbells, counters) = (dispatch.doorbells.len(), dispatch.doorbells.counters);
         Ok(Stats { server: server.id(), vcpus: server.vcpus(), doorbells, counters })
     }
 
     /// The registration at an index.
     pub(crate) fn shown(&self, index: usize) -> Option<Shown> {
-        self.board.lock().doorbells.shown(index)
+        self.dispatch.lock().doorbells.shown(index)
     }
 
     /// The held kick at an index.
     pub(crate) fn waiting(&self, index: usize) -> Option<Kick> {
-        self.board.lock().doorbells.waiting(index)
+        self.dispatch.lock().doorbells.waiting(index)
     }
 }
 
@@ -403,7 +403,7 @@ impl Guest {
         }
     }
 
-    /// The same for an operation of the seed ABI.
+    /// The same for an operation of the privcmd ABI.
     pub(crate) fn assign_operation(
         &self,
         by: MemberId,
@@ -411,7 +411,7 @@ impl Guest {
         eventfd: &OpenEventFd,
     ) -> Result {
         self.check_irq(operation.irq())?;
-        self.changes.lock().served()?.attach(by, Interrupt::seed(self.dom, operation), eventfd)
+        self.changes.lock().served()?.attach(by, Interrupt::privcmd(self.dom, operation), eventfd)
     }
 
     /// Takes that back: of this eventfd, and this interrupt if one is given. When this returns, it
@@ -465,13 +465,13 @@ impl Guest {
         Irq::EventChannel(port).check().map_err(|_| EINVAL)?;
         let mut changes = self.changes.lock();
         let served = changes.served()?;
-        let heard = served.use_channel(self.dom, port)?.listen(eventfd);
-        if heard.is_err() {
+        let listening = served.use_channel(self.dom, port)?.listen(eventfd);
+        if listening.is_err() {
             served.leave_channel(port);
         } else if let Some(bound) = served.bound(port) {
             bound.heard_by = Some(by);
         }
-        heard
+        listening
     }
 
     /// Takes that back. When this returns, the eventfd is not signalled again.
@@ -626,7 +626,7 @@ impl Guest {
     }
 
     /// Drops everything of a guest that has died. Returns whom to tell of it then, once.
-    pub(crate) fn bury_if_dead(&self) -> Option<Listeners> {
+    pub(crate) fn reap_if_dead(&self) -> Option<Listeners> {
         let dead = match &self.changes.lock().life {
             Life::Served(served) => !served.server.is_alive(self.dom),
             Life::Reserved => is_dying(self.dom),
@@ -659,7 +659,7 @@ impl Guest {
             let Served { server, channels, .. } = served;
             drop(channels);
             server.tear_down(self);
-            let cleared = self.board.lock().doorbells.clear();
+            let cleared = self.dispatch.lock().doorbells.clear();
             drop(cleared);
         }
         Some(gone)

@@ -39,9 +39,9 @@ global_lock! {
 }
 
 /// The right to take guests. Dropped once no file is open any more, and no watch is set.
-pub(crate) struct Reception;
+pub(crate) struct Registry;
 
-impl Reception {
+impl Registry {
     /// # Safety
     /// To be called once, before any file can be opened.
     pub(crate) unsafe fn open() -> Result<Self> {
@@ -57,7 +57,7 @@ impl Reception {
     }
 }
 
-impl Drop for Reception {
+impl Drop for Registry {
     fn drop(&mut self) {
         let guests = GUESTS.lock().take();
         // Not under the lock: it waits for looks that are under way.
@@ -130,10 +130,10 @@ fn insert(node: RBTreeNode<u16, Listed>, dom: DomId) -> bool {
 fn set_up(taken: &Arc<Taken>) -> Result<Member> {
     let set_up = match taken.interface {
         Interface::Reserved => taken.guest.reserve(),
-        Interface::Native | Interface::Seed => taken.guest.begin(),
+        Interface::Native | Interface::Privcmd => taken.guest.begin(),
     };
     if let Err(error) = set_up {
-        strike(taken);
+        remove(taken);
         return Err(error);
     }
     show(taken);
@@ -158,14 +158,14 @@ fn show(taken: &Arc<Taken>) {
 pub(crate) fn leave(taken: &Taken, member: MemberId) {
     if taken.part() {
         taken.guest.close();
-        strike(taken);
+        remove(taken);
     } else {
         taken.guest.end_of(member);
     }
 }
 
 /// Takes a guest off the list, by whoever set it up in vain or lets go of it.
-fn strike(taken: &Taken) {
+fn remove(taken: &Taken) {
     let mut guests = GUESTS.lock();
     let shown = guests.as_mut().and_then(|guests| guests.of(taken)?.shown.take());
     drop(guests);
@@ -173,12 +173,12 @@ fn strike(taken: &Taken) {
     // guest next shows it under the same name.
     drop(shown);
     let mut guests = GUESTS.lock();
-    let struck = guests.as_mut().and_then(|guests| {
+    let removed = guests.as_mut().and_then(|guests| {
         guests.of(taken)?;
         guests.listed.remove_node(&taken.guest.dom().0)
     });
     drop(guests);
-    drop(struck);
+    drop(removed);
     taken.vanish();
 }
 
@@ -206,15 +206,15 @@ fn look_at(taken: &Arc<Taken>) {
 }
 
 /// Looks whether a guest lives, and drops everything of one that does not.
-pub(crate) fn bury_if_dead(taken: &Taken) {
+pub(crate) fn reap_if_dead(taken: &Taken) {
     if !taken.is_here() {
         return;
     }
-    let Some(gone) = taken.guest.bury_if_dead() else { return };
+    let Some(gone) = taken.guest.reap_if_dead() else { return };
     let last = taken.die();
     // Who is told finds it nobody's.
     gone.iter().for_each(|(_, eventfd)| eventfd.signal());
     if last {
-        strike(taken);
+        remove(taken);
     }
 }

@@ -4,7 +4,7 @@
 
 use crate::channel::Channel;
 use crate::protocol::irq::{Irq, Line, Trigger};
-use crate::protocol::seed::Operation;
+use crate::protocol::privcmd::Operation;
 use crate::protocol::DomId;
 use crate::{trace, xen};
 use kernel::prelude::*;
@@ -16,7 +16,7 @@ enum Action {
     Ring(Arc<Channel>),
     Msi { addr: u64, data: u32 },
     Line(Line, Trigger),
-    /// Raises or lowers a line and leaves it so: the seed ABI says each step itself.
+    /// Raises or lowers a line and leaves it so: the privcmd ABI says each step itself.
     Set { line: Line, up: bool },
 }
 
@@ -47,8 +47,8 @@ impl Interrupt {
         Ok(Self { dom, irq, action })
     }
 
-    /// What the seed ABI does.
-    pub(crate) fn seed(dom: DomId, operation: Operation) -> Self {
+    /// What the privcmd ABI does.
+    pub(crate) fn privcmd(dom: DomId, operation: Operation) -> Self {
         let action = match operation {
             Operation::Msi { addr, data } => Action::Msi { addr, data },
             Operation::Set { line, up } => Action::Set { line, up },

@@ -4,7 +4,7 @@
 
 use access::Access;
 use death::Clock;
-use guests::Reception;
+use guests::Registry;
 use kernel::miscdevice::{MiscDeviceOptions, MiscDeviceRegistration};
 use kernel::prelude::*;
 
@@ -28,7 +28,7 @@ mod port;
 #[forbid(unsafe_code)]
 #[path = "../core/src/protocol/mod.rs"]
 pub mod protocol;
-mod seed;
+mod privcmd;
 mod server;
 mod show;
 mod taken;
@@ -61,7 +61,7 @@ struct XenEventfd {
     access: Access,
     clock: Clock,
     /// After the watch and the clock, the former of which is `access`'s.
-    reception: Reception,
+    registry: Registry,
 }
 
 impl kernel::InPlaceModule for XenEventfd {
@@ -71,7 +71,7 @@ impl kernel::InPlaceModule for XenEventfd {
         try_pin_init!(Self {
             _: { if !xen::is_domain() { return Err(ENODEV) } },
             // SAFETY: A module is initialised once, and its device comes next.
-            reception: unsafe { Reception::open() }?,
+            registry: unsafe { Registry::open() }?,
             // SAFETY: As above.
             access: unsafe { Access::settle() }?,
             clock: Clock::start()?,

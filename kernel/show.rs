@@ -27,7 +27,7 @@ pub(crate) fn taken(taken: &Taken, out: &mut impl Write) -> fmt::Result {
     writeln!(out, "dom:\t{}", guest.dom().0)?;
     let interface = match taken.interface {
         Interface::Native => "native",
-        Interface::Seed => "seed",
+        Interface::Privcmd => "privcmd",
         Interface::Reserved => "reserved",
     };
     writeln!(out, "interface:\t{interface}")?;

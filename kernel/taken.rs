@@ -100,7 +100,7 @@ impl WorkItem for Taken {
     type Pointer = Arc<Self>;
 
     fn run(taken: Arc<Self>) {
-        guests::bury_if_dead(&taken);
+        guests::reap_if_dead(&taken);
     }
 }
 
@@ -124,7 +124,7 @@ impl Taken {
     /// # Errors
     /// `EBUSY` if it is not to be shared; `ERESTARTSYS` if a signal came before that was known.
     pub(crate) fn join(self: &Arc<Self>, interface: Interface) -> Result<Option<Member>> {
-        let shares = interface == Interface::Seed && self.interface == interface;
+        let shares = interface == Interface::Privcmd && self.interface == interface;
         let mut stage = self.stage.lock();
         loop {
             match &mut *stage {

@@ -59,7 +59,7 @@ impl Backend {
 }
 
 /// Plays it; standard input is the eventfd.
-pub(crate) fn play() -> Result<()> {
+pub(crate) fn run() -> Result<()> {
     let eventfd = std::io::stdin();
     let mut all = vec![Found { at: 0, count: 0 }; ROOM];
     let mut used = 0;

@@ -3,7 +3,7 @@
 use crate::device::Device;
 use crate::floor::Floor;
 use crate::guest::Guest;
-use crate::switches::{Cast, Switches, Whose};
+use crate::switches::{Processes, Switches, Whose};
 use crate::ticks;
 use crate::way::Program;
 use anyhow::{Context, Result, ensure};
@@ -17,7 +17,7 @@ use xen_eventfd::{DomId, Guardian, Irq, Port, Xen};
 use xen_eventfd_bench::{Calls, Figures, Interrupt, Spread, Way};
 use xen_eventfd_host::linux::LinuxHost;
 use xen_eventfd_host::{EventChannels, Host, LocalPort};
-use xen_eventfd_scenarios::Play;
+use xen_eventfd_scenarios::TestContext;
 
 /// Calls that are measured.
 const CALLS: usize = 1000;
@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 const VECTOR: u32 = 0x41;
 const MSI: u64 = 0xFEE0_0000;
 
-fn orders(interrupt: Interrupt) -> String {
+fn script(interrupt: Interrupt) -> String {
     let listen = match interrupt {
         Interrupt::Channel => "listen evtchn call".to_owned(),
         Interrupt::Msi => format!("listen msi {VECTOR:#x} call"),
@@ -73,8 +73,8 @@ impl Raiser {
     }
 }
 
-pub(crate) fn measure(play: &Play<'_>, calls: &Calls) -> Result<Figures> {
-    let mut guest = Guest::create(play.stage(), &orders(calls.interrupt))?;
+pub(crate) fn measure(test: &TestContext<'_>, calls: &Calls) -> Result<Figures> {
+    let mut guest = Guest::create(test.environment(), &script(calls.interrupt))?;
     guest.start()?;
     let port = match calls.interrupt {
         Interrupt::Channel => Some(guest.port("call")?),
@@ -83,13 +83,13 @@ pub(crate) fn measure(play: &Play<'_>, calls: &Calls) -> Result<Figures> {
     let dom = guest.dom();
     // The module and upstream's code wait in the kernel, the others read it.
     let call = eventfd(0, EventfdFlags::CLOEXEC)?;
-    let mut cast = vec![(std::process::id(), Whose::Ours)];
+    let mut processes = vec![(std::process::id(), Whose::Ours)];
     let mut program = None;
     let mut device = None;
     let words = [dom.0.to_string(), port.map_or(0, |port| port.0).to_string()];
     let caller = match calls.way {
         Way::Floor | Way::FloorSilent => {
-            Caller::Direct(Raiser::new(play.stage().host(), dom, port)?)
+            Caller::Direct(Raiser::new(test.environment().host(), dom, port)?)
         }
         Way::Module => {
             let guest = Device::of(dom)?;
@@ -107,7 +107,7 @@ pub(crate) fn measure(play: &Play<'_>, calls: &Calls) -> Result<Figures> {
         }
         Way::Engine => {
             let command = &mut Command::new("/proc/self/exe");
-            command.arg("caller").arg(play.stage().run_dir()).args(words);
+            command.arg("caller").arg(test.environment().run_dir()).args(words);
             program = Some(Program::start(command, Whose::Engine, &call)?);
             Caller::Eventfd(call)
         }
@@ -118,8 +118,8 @@ pub(crate) fn measure(play: &Play<'_>, calls: &Calls) -> Result<Figures> {
             Caller::Eventfd(call)
         }
     };
-    cast.extend(program.as_ref().map(Program::process));
-    let cast = Cast(cast);
+    processes.extend(program.as_ref().map(Program::process));
+    let processes = Processes(processes);
 
     guest.tell()?;
     let mut called = Vec::with_capacity(CALLS + WARM_UP);
@@ -159,7 +159,7 @@ pub(crate) fn measure(play: &Play<'_>, calls: &Calls) -> Result<Figures> {
         found: 0,
         delivered: heard.len().saturating_sub(WARM_UP) as u64,
         dom0: 0,
-        wakeups: before.until(&after, &cast),
+        wakeups: before.until(&after, &processes),
     })
 }
 
@@ -168,7 +168,7 @@ fn port(number: u32) -> Option<Port> {
 }
 
 /// A device model that reads the eventfd, which is standard input, and raises the interrupt.
-pub(crate) fn play_raiser(dom: DomId, number: u32) -> Result<()> {
+pub(crate) fn run_raiser(dom: DomId, number: u32) -> Result<()> {
     let raiser = Raiser::new(Arc::new(LinuxHost::open()?), dom, port(number))?;
     let call = std::io::stdin();
     println!("ready");
@@ -179,7 +179,7 @@ pub(crate) fn play_raiser(dom: DomId, number: u32) -> Result<()> {
 }
 
 /// The userspace engine with one irqfd; the eventfd is standard input.
-pub(crate) fn play_caller(run_dir: &Path, dom: DomId, number: u32) -> Result<()> {
+pub(crate) fn run_caller(run_dir: &Path, dom: DomId, number: u32) -> Result<()> {
     let host = Arc::new(LinuxHost::open()?);
     let xen = Xen::builder().run_dir(run_dir).guardian(Guardian::None).open_on(host)?;
     let guest = xen.guest(dom)?;
@@ -197,13 +197,13 @@ pub(crate) fn play_caller(run_dir: &Path, dom: DomId, number: u32) -> Result<()>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use xen_eventfd_guest_orders::Program;
+    use xen_eventfd_guest_script::Program;
 
     #[test]
-    fn orders_can_be_carried_out() {
+    fn script_can_be_carried_out() {
         for interrupt in [Interrupt::Channel, Interrupt::Msi] {
-            let orders = orders(interrupt);
-            assert_eq!(Program::parse(&orders).map(|program| program.vcpus()), Ok(1));
+            let script = script(interrupt);
+            assert_eq!(Program::parse(&script).map(|program| program.vcpus()), Ok(1));
         }
     }
 }

@@ -5,14 +5,14 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::collections::BTreeMap;
 use xen_eventfd::{DomId, Port};
-use xen_eventfd_guest_orders::Report;
+use xen_eventfd_guest_script::Report;
 use xen_eventfd_host::{EventChannels, LocalPort};
 use xen_eventfd_scenarios::PATIENCE;
-use xen_eventfd_scenarios::stage::{GuestOnStage, Stage};
+use xen_eventfd_scenarios::environment::{Environment, EnvironmentGuest};
 
-/// A guest whose orders have `listen evtchn go`.
+/// A guest whose script have `listen evtchn go`.
 pub(crate) struct Guest {
-    source: Box<dyn GuestOnStage>,
+    source: Box<dyn EnvironmentGuest>,
     events: Box<dyn EventChannels>,
     go: Option<LocalPort>,
     ports: BTreeMap<String, Port>,
@@ -22,10 +22,10 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    pub(crate) fn create(stage: &dyn Stage, orders: &str) -> Result<Self> {
+    pub(crate) fn create(environment: &dyn Environment, script: &str) -> Result<Self> {
         Ok(Self {
-            source: stage.guest(orders)?,
-            events: stage.host().event_channels()?,
+            source: environment.guest(script)?,
+            events: environment.host().event_channels()?,
             go: None,
             ports: BTreeMap::new(),
             stamps: BTreeMap::new(),

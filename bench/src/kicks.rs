@@ -3,7 +3,7 @@
 use crate::backend::{Backend, Found};
 use crate::floor::Floor;
 use crate::guest::Guest;
-use crate::switches::{Cast, Switches, Whose};
+use crate::switches::{Processes, Switches, Whose};
 use crate::{ticks, way};
 use anyhow::{Context, Result, ensure};
 use rustix::event::{EventfdFlags, eventfd};
@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 use xen_eventfd_bench::{Figures, Filter, Kicks, Space, Spread};
-use xen_eventfd_scenarios::Play;
+use xen_eventfd_scenarios::TestContext;
 
 /// Kicks of each vCPU that are measured.
 const KICKS: u64 = 1000;
@@ -20,7 +20,7 @@ const KICKS: u64 = 1000;
 const WARM_UP: u64 = 16;
 
 /// What each vCPU is to do. They ring in two rounds: to warm up, and to be measured.
-fn orders(kicks: &Kicks) -> String {
+fn script(kicks: &Kicks) -> String {
     let place = match kicks.space {
         Space::Mmio => "mmio",
         Space::Pio => "pio",
@@ -41,17 +41,17 @@ fn settle() {
     std::thread::sleep(Duration::from_millis(50));
 }
 
-pub(crate) fn measure(play: &Play<'_>, kicks: &Kicks) -> Result<Figures> {
-    let mut guest = Guest::create(play.stage(), &orders(kicks))?;
+pub(crate) fn measure(test: &TestContext<'_>, kicks: &Kicks) -> Result<Figures> {
+    let mut guest = Guest::create(test.environment(), &script(kicks))?;
     let kick = eventfd(0, EventfdFlags::CLOEXEC)?;
     let backend = kicks.backend.then(|| Backend::start(&kick)).transpose()?;
-    let vmm = way::vmm(play, guest.dom(), kicks.way)?;
-    let serving = way::serve(kicks, guest.dom(), &play.stage().run_dir(), &kick)?;
-    let mut cast = vec![(std::process::id(), Whose::Ours)];
-    cast.extend(backend.as_ref().map(|backend| (backend.process(), Whose::Backend)));
-    cast.extend(serving.process());
-    cast.extend(vmm.as_ref().map(|vmm| (vmm.pid(), Whose::Vmm)));
-    let cast = Cast(cast);
+    let vmm = way::vmm(test, guest.dom(), kicks.way)?;
+    let serving = way::serve(kicks, guest.dom(), &test.environment().run_dir(), &kick)?;
+    let mut processes = vec![(std::process::id(), Whose::Ours)];
+    processes.extend(backend.as_ref().map(|backend| (backend.process(), Whose::Backend)));
+    processes.extend(serving.process());
+    processes.extend(vmm.as_ref().map(|vmm| (vmm.pid(), Whose::Vmm)));
+    let processes = Processes(processes);
     let mut clock = Floor::open()?;
 
     guest.start()?;
@@ -99,7 +99,7 @@ pub(crate) fn measure(play: &Play<'_>, kicks: &Kicks) -> Result<Figures> {
         found: if kicks.backend { woken } else { 0 },
         delivered,
         dom0: ended - began,
-        wakeups: before.until(&after, &cast),
+        wakeups: before.until(&after, &processes),
     })
 }
 
@@ -140,16 +140,16 @@ fn across(found: &[Found], warm: u64, rang: &[u64]) -> Result<(u64, u64, Vec<u64
 mod tests {
     use super::*;
     use xen_eventfd_bench::Way;
-    use xen_eventfd_guest_orders::Program;
+    use xen_eventfd_guest_script::Program;
 
     #[test]
-    fn orders_can_be_carried_out() {
+    fn script_can_be_carried_out() {
         for vcpus in 1..=2 {
             let (space, filter) = (Space::Pio, Filter::Datamatch);
             let (way, registrations, backend) = (Way::Module, 64, true);
             let kicks = Kicks { way, registrations, vcpus, space, filter, backend };
-            let orders = orders(&kicks);
-            let program = Program::parse(&orders).map_err(|error| format!("{orders}: {error}"));
+            let script = script(&kicks);
+            let program = Program::parse(&script).map_err(|error| format!("{script}: {error}"));
             assert_eq!(program.unwrap().vcpus(), vcpus as usize);
         }
     }

@@ -18,10 +18,10 @@ use std::sync::Arc;
 use xen_eventfd::{DomId, Guardian};
 use xen_eventfd_bench::{Case, Figures, Measured};
 use xen_eventfd_host::linux::LinuxHost;
-use xen_eventfd_scenarios::Play;
+use xen_eventfd_scenarios::TestContext;
+use xen_eventfd_scenarios::environment::xen::XenEnvironment;
 use xen_eventfd_scenarios::link::Link;
-use xen_eventfd_scenarios::roles::{Actor, kill::Die};
-use xen_eventfd_scenarios::stage::xen::XenStage;
+use xen_eventfd_scenarios::roles::{Helper, kill::Die};
 
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -41,7 +41,7 @@ enum Command {
     },
     /// Plays a device model; the link to the bench is standard input.
     #[command(hide = true)]
-    Actor {
+    Helper {
         /// Where locks and records are.
         run_dir: PathBuf,
     },
@@ -78,11 +78,11 @@ enum Command {
     },
 }
 
-fn measure(stage: &XenStage, case: &Case) -> Result<Figures> {
-    let play = Play::new(stage);
+fn measure(environment: &XenEnvironment, case: &Case) -> Result<Figures> {
+    let test = TestContext::new(environment);
     match case {
-        Case::Kicks(kicks) => kicks::measure(&play, kicks),
-        Case::Calls(calls) => calls::measure(&play, calls),
+        Case::Kicks(kicks) => kicks::measure(&test, kicks),
+        Case::Calls(calls) => calls::measure(&test, calls),
     }
 }
 
@@ -92,13 +92,13 @@ fn main() -> Result<()> {
             let text = std::fs::read_to_string(&cases)
                 .with_context(|| format!("reading {}", cases.display()))?;
             let cases: Vec<Case> = serde_json::from_str(&text)?;
-            let stage = XenStage::new(guest)?;
+            let environment = XenEnvironment::new(guest)?;
             let mut failed = 0;
             for case in cases {
                 // An emulator without hardware support breaks a program of dom0 now and then.
-                let figures = measure(&stage, &case).or_else(|why| {
+                let figures = measure(&environment, &case).or_else(|why| {
                     println!("AGAIN   {case:?}: {why:#}");
-                    measure(&stage, &case)
+                    measure(&environment, &case)
                 });
                 match figures {
                     Ok(figures) => println!("{}", Measured { case, figures }),
@@ -111,17 +111,17 @@ fn main() -> Result<()> {
             ensure!(failed == 0, "{failed} cases could not be measured");
             Ok(())
         }
-        Command::Actor { run_dir } => {
+        Command::Helper { run_dir } => {
             let link = Link::from_fd(std::io::stdin().as_fd().try_clone_to_owned()?);
             let host = Arc::new(LinuxHost::open()?);
             let (guardian, die) = (Guardian::None, Die::new(|| std::process::abort()));
-            Actor { host, link, run_dir, guardian, die }.play()
+            Helper { host, link, run_dir, guardian, die }.run()
         }
-        Command::Backend => backend::play(),
-        Command::Caller { run_dir, dom, port } => calls::play_caller(&run_dir, DomId(dom), port),
-        Command::Raiser { dom, port } => calls::play_raiser(DomId(dom), port),
+        Command::Backend => backend::run(),
+        Command::Caller { run_dir, dom, port } => calls::run_caller(&run_dir, DomId(dom), port),
+        Command::Raiser { dom, port } => calls::run_raiser(DomId(dom), port),
         Command::Engine { run_dir, kicks, dom } => {
-            way::play_engine(&run_dir, &serde_json::from_str(&kicks)?, DomId(dom))
+            way::run_engine(&run_dir, &serde_json::from_str(&kicks)?, DomId(dom))
         }
     }
 }

@@ -17,7 +17,7 @@ pub(crate) enum Whose {
 
 /// The processes that are known.
 #[derive(Debug, Default)]
-pub(crate) struct Cast(pub(crate) Vec<(u32, Whose)>);
+pub(crate) struct Processes(pub(crate) Vec<(u32, Whose)>);
 
 /// The count of each task, and whose it is.
 #[derive(Debug)]
@@ -42,11 +42,11 @@ impl Switches {
     }
 
     /// What came since.
-    pub(crate) fn until(&self, later: &Self, cast: &Cast) -> Wakeups {
+    pub(crate) fn until(&self, later: &Self, processes: &Processes) -> Wakeups {
         let mut wakeups = Wakeups::default();
         for ((process, thread), (after, user)) in &later.0 {
             let before = self.0.get(&(*process, *thread)).map_or(0, |(count, _)| *count);
-            let whose = cast.0.iter().find(|(pid, _)| pid == process).map(|(_, whose)| *whose);
+            let whose = processes.0.iter().find(|(pid, _)| pid == process).map(|(_, whose)| *whose);
             let count = match whose {
                 Some(Whose::Ours) => continue,
                 Some(Whose::Vmm) => &mut wakeups.vmm,
@@ -77,10 +77,10 @@ mod tests {
 
     #[test]
     fn a_task_that_sleeps_has_switched() {
-        let cast = Cast(vec![(std::process::id(), Whose::Backend)]);
+        let processes = Processes(vec![(std::process::id(), Whose::Backend)]);
         let before = Switches::now().unwrap();
         std::thread::sleep(std::time::Duration::from_millis(1));
-        let wakeups = before.until(&Switches::now().unwrap(), &cast);
+        let wakeups = before.until(&Switches::now().unwrap(), &processes);
         assert!(wakeups.backend >= 1, "{wakeups:?}");
     }
 

@@ -14,9 +14,9 @@ use std::sync::Arc;
 use xen_eventfd::{DomId, Guardian, IoEventAddress, NoDatamatch, Xen};
 use xen_eventfd_bench::{Filter, Kicks, Space, Way};
 use xen_eventfd_host::linux::LinuxHost;
-use xen_eventfd_scenarios::Play;
-use xen_eventfd_scenarios::play::Vmm;
+use xen_eventfd_scenarios::TestContext;
 use xen_eventfd_scenarios::roles::vmm::Place;
+use xen_eventfd_scenarios::test_context::Vmm;
 
 /// The device's registers.
 const BASE: u64 = 0xFE00_0000;
@@ -92,10 +92,10 @@ impl Drop for Program {
 
 /// A device model that sleeps beside the way: its registers hold the doorbell, and nobody is to wake
 /// it.
-pub(crate) fn vmm(play: &Play<'_>, dom: DomId, way: Way) -> Result<Option<Vmm>> {
+pub(crate) fn vmm(test: &TestContext<'_>, dom: DomId, way: Way) -> Result<Option<Vmm>> {
     match way {
         Way::Vmm | Way::Upstream => Ok(None),
-        _ => play.vmm(dom, &[(Place::Mmio, BASE, SIZE), (Place::Pio, PORTS, 0x100)]).map(Some),
+        _ => test.vmm(dom, &[(Place::Mmio, BASE, SIZE), (Place::Pio, PORTS, 0x100)]).map(Some),
     }
 }
 
@@ -141,7 +141,7 @@ pub(crate) fn serve(kicks: &Kicks, dom: DomId, run_dir: &Path, kick: &OwnedFd) -
 }
 
 /// The userspace engine in a process of its own; standard input is the eventfd.
-pub(crate) fn play_engine(run_dir: &Path, kicks: &Kicks, dom: DomId) -> Result<()> {
+pub(crate) fn run_engine(run_dir: &Path, kicks: &Kicks, dom: DomId) -> Result<()> {
     // The library keeps a descriptor for each registration.
     let most = u64::from(kicks.registrations) + 64;
     setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: Some(most) })?;

@@ -3,10 +3,10 @@
 use crate::arguments::{Arguments, Command};
 use crate::commands::top::lines::{Order, lines, plain};
 use crate::commands::{list, show};
+use crate::module_status;
 use crate::quantity::{LONGEST, SHORTEST};
 use crate::rates::rates;
 use crate::served::{Guest, Names};
-use crate::shown;
 use crate::spec::check_together;
 use clap::Parser;
 use std::collections::BTreeMap;
@@ -15,9 +15,9 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 /// Two readings of what the module shows, told by each command that tells of them.
-pub fn shown(before: &[u8], now: &[u8]) {
+pub fn module_status(before: &[u8], now: &[u8]) {
     let read = |text: &[u8]| {
-        let shown = String::from_utf8_lossy(text).parse::<shown::Guest>().ok()?;
+        let shown = String::from_utf8_lossy(text).parse::<module_status::Guest>().ok()?;
         Some(Guest::of_module(shown, &Names::Known(BTreeMap::new())))
     };
     let Some(now) = read(now) else { return };

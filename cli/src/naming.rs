@@ -1,9 +1,9 @@
 //! The names of served guests, for a command that looks at them again and again: Xen's devices and
 //! xenstore are opened once, and a guest's name is asked for once.
 
+use crate::module_status::Owner;
 use crate::served::Guest;
 use crate::session::Session;
-use crate::shown::Owner;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -3,8 +3,8 @@
 //! A counter that was not there before, or that has gone back, has counted from nothing since: its
 //! guest was taken, or its eventfd assigned, between the readings.
 
+use crate::module_status::{self, Owner, Place};
 use crate::served::{Engine, Guest};
-use crate::shown::{self, Owner, Place};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -86,8 +86,8 @@ pub fn rates(before: &[Guest], now: &[Guest], elapsed: Duration) -> Vec<GuestRat
 }
 
 /// Whether two texts are of one guest that was taken once.
-fn same_taking(one: &shown::Guest, other: &shown::Guest) -> bool {
-    let server = |guest: &shown::Guest| guest.served.map(|served| served.server);
+fn same_taking(one: &module_status::Guest, other: &module_status::Guest) -> bool {
+    let server = |guest: &module_status::Guest| guest.served.map(|served| served.server);
     one.dom == other.dom && same_owner(&one.owner, &other.owner) && server(one) == server(other)
 }
 
@@ -96,11 +96,15 @@ fn same_owner(before: &Owner, now: &Owner) -> bool {
     before.name == now.name && (before.pid == now.pid || now.ended)
 }
 
-fn of_guest(before: Option<&shown::Guest>, now: &shown::Guest, elapsed: Duration) -> Rates {
-    let counters = |guest: &shown::Guest| guest.served.map(|served| served.counters);
+fn of_guest(
+    before: Option<&module_status::Guest>,
+    now: &module_status::Guest,
+    elapsed: Duration,
+) -> Rates {
+    let counters = |guest: &module_status::Guest| guest.served.map(|served| served.counters);
     let (was, is) = (before.and_then(counters).unwrap_or_default(), counters(now));
     let is = is.unwrap_or_default();
-    let raised = |guest: &shown::Guest| {
+    let raised = |guest: &module_status::Guest| {
         Earlier::new(guest.irqs.iter().map(|irq| (irq.interrupt, irq.raised)))
     };
     let mut raised = before.map_or_else(Earlier::default, raised);
@@ -114,8 +118,8 @@ fn of_guest(before: Option<&shown::Guest>, now: &shown::Guest, elapsed: Duration
 }
 
 fn of_doorbells(
-    before: Option<&shown::Guest>,
-    now: &shown::Guest,
+    before: Option<&module_status::Guest>,
+    now: &module_status::Guest,
     elapsed: Duration,
 ) -> Vec<DoorbellRates> {
     let before = before.map_or(&[][..], |guest| &guest.doorbells);
@@ -123,7 +127,7 @@ fn of_doorbells(
     // Which doorbell is the first at an address may have changed, so these are taken together.
     let (were, are) = (at_addresses(before), at_addresses(&now.doorbells));
     let mut told = BTreeSet::new();
-    let doorbell = |doorbell: &shown::Doorbell| {
+    let doorbell = |doorbell: &module_status::Doorbell| {
         let place = doorbell.place;
         let address = (place.space, place.addr);
         let [held, odd] = if told.insert(address) {
@@ -150,9 +154,11 @@ struct Nobodys {
     odd: u64,
 }
 
-fn at_addresses(doorbells: &[shown::Doorbell]) -> BTreeMap<(xen_eventfd::Space, u64), Nobodys> {
+fn at_addresses(
+    doorbells: &[module_status::Doorbell],
+) -> BTreeMap<(xen_eventfd::Space, u64), Nobodys> {
     let mut all = BTreeMap::<_, Nobodys>::new();
-    for shown::Doorbell { place, held, odd, .. } in doorbells {
+    for module_status::Doorbell { place, held, odd, .. } in doorbells {
         let sum = all.entry((place.space, place.addr)).or_default();
         sum.held = sum.held.saturating_add(*held);
         sum.odd = sum.odd.saturating_add(*odd);

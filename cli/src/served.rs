@@ -5,8 +5,8 @@
 //! with the module.
 
 use crate::failure::{Exit, Failure};
+use crate::module_status::{self, Interface, Owner};
 use crate::session::Session;
-use crate::shown::{self, Interface, Owner};
 use crate::table::{NOTHING, printable};
 use clap::Args;
 use serde::Serialize;
@@ -62,7 +62,7 @@ pub struct Guest {
     pub server: Option<u16>,
     /// What the module tells of it, if it serves it.
     #[serde(skip)]
-    pub shown: Option<shown::Guest>,
+    pub shown: Option<module_status::Guest>,
 }
 
 /// A guest whose engine was killed and that nothing has reaped: its vCPUs wait as soon as they ring.
@@ -89,10 +89,10 @@ impl Machine {
     /// All guests that are served, in the order of their numbers.
     ///
     /// # Errors
-    /// As [`shown::folder::read`] and [`run_dir::holders`].
+    /// As [`module_status::folder::read`] and [`run_dir::holders`].
     pub fn guests(&self, session: &Session, names: &Names) -> Result<Vec<Guest>, Failure> {
         let holders = run_dir::holders(&self.run_dir(session))?;
-        Ok(join(shown::folder::read(&self.root)?, holders, names))
+        Ok(join(module_status::folder::read(&self.root)?, holders, names))
     }
 
     /// The same, without their names.
@@ -144,7 +144,7 @@ impl Machine {
 }
 
 /// Both tellings as one.
-fn join(shown: Vec<shown::Guest>, holders: Vec<Holder>, names: &Names) -> Vec<Guest> {
+fn join(shown: Vec<module_status::Guest>, holders: Vec<Holder>, names: &Names) -> Vec<Guest> {
     let held = holders.into_iter().filter_map(|holder| {
         let name = holder.name().unwrap_or_default().to_owned();
         let guest = Guest {
@@ -169,9 +169,9 @@ fn join(shown: Vec<shown::Guest>, holders: Vec<Holder>, names: &Names) -> Vec<Gu
 }
 
 impl Guest {
-    pub(crate) fn of_module(shown: shown::Guest, names: &Names) -> Self {
+    pub(crate) fn of_module(shown: module_status::Guest, names: &Names) -> Self {
         let engine = match shown.interface {
-            Interface::Seed => Engine::Privcmd,
+            Interface::Privcmd => Engine::Privcmd,
             Interface::Reserved => Engine::Userspace,
             _ => Engine::Kernel,
         };
@@ -187,11 +187,11 @@ impl Guest {
 
     /// What is registered, if that is known.
     pub fn registrations(&self) -> Option<usize> {
-        self.shown.as_ref().map(shown::Guest::registrations)
+        self.shown.as_ref().map(module_status::Guest::registrations)
     }
 
     /// What its doorbells have seen, if that is counted where we can see it.
-    pub fn counters(&self) -> Option<shown::Counters> {
+    pub fn counters(&self) -> Option<module_status::Counters> {
         Some(self.shown.as_ref()?.served?.counters)
     }
 
@@ -272,7 +272,7 @@ mod tests {
 
     const NONE: Names = Names::Known(BTreeMap::new());
 
-    fn shown(interface: &str) -> shown::Guest {
+    fn shown(interface: &str) -> module_status::Guest {
         format!(
             "dom:\t3\ninterface:\t{interface}\nowner:\t412 backend\nserver:\t7\ndelivered:\t9\n"
         )

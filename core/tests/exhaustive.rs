@@ -8,7 +8,7 @@ use xen_eventfd_core::ioreq::{
 };
 use xen_eventfd_core::irq::{Irq, Line, Trigger};
 use xen_eventfd_core::missed::Missed;
-use xen_eventfd_core::seed::{self, IoEventFd, IrqFd, Operation};
+use xen_eventfd_core::privcmd::{self, IoEventFd, IrqFd, Operation};
 use xen_eventfd_core::slot::{Slot, State};
 use xen_eventfd_core::{table, Doorbell, Filter, Kick, Odd, Port, Request, Space, Width};
 
@@ -352,7 +352,7 @@ fn every_operation_but_four_is_refused() {
                 };
                 let read = Operation::read(&bytes);
                 if len < 8_usize.saturating_add(payload) {
-                    assert_eq!(read, Err(seed::Invalid));
+                    assert_eq!(read, Err(privcmd::Invalid));
                 } else if payload != usize::MAX {
                     let limit = match (op, at) {
                         (8, 11) => 32,

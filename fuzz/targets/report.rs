@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use xen_eventfd_guest_orders::Report;
+use xen_eventfd_guest_script::Report;
 
 fuzz_target!(|line: &str| {
     if let Ok(report) = Report::parse(line) {

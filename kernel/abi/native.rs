@@ -102,7 +102,7 @@ impl Create {
         let interface = match fields.u32()? {
             0 => Interface::Native,
             1 => Interface::Reserved,
-            2 => Interface::Seed,
+            2 => Interface::Privcmd,
             _ => return Err(EINVAL),
         };
         Ok(Self { dom: guest(&mut fields)?, interface, gone: fields.i32()? })

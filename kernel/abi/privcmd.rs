@@ -3,7 +3,7 @@
 //! The requests of `<xen/privcmd.h>` that we take. What may be in them is the core's.
 
 use super::copy;
-use crate::protocol::seed::{IoEventFd, IrqFd, Operation, MAX_DM_OP};
+use crate::protocol::privcmd::{IoEventFd, IrqFd, Operation, MAX_DM_OP};
 use crate::protocol::{DomId, Doorbell};
 use kernel::prelude::*;
 use kernel::uaccess::{UserPtr, UserSlice};

@@ -2,7 +2,8 @@
 //!
 //! No other file of this crate asks which architecture it serves.
 
-use crate::boot::{Boot, Clock, Dom0};
+use crate::boot::{Boot, Clock};
+use crate::platform::Platform;
 
 /// An architecture that the lab can emulate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -117,13 +118,13 @@ impl Arch {
                 // RDTSCP a PVH dom0 does not trip over an instruction that Xen would trap.
                 push("-cpu");
                 push("EPYC,+svm,+npt,-monitor,-rdtscp");
-                if boot.dom0 == Dom0::Pvh {
+                if boot.platform == Platform::X86Pvh {
                     push("-device");
                     push("amd-iommu,intremap=on");
                 }
             }
         }
-        let at_once = boot.clock() == Clock::Host && boot.dom0.threads(boot.cpus) > 1;
+        let at_once = boot.clock() == Clock::Host && boot.platform.threads(boot.cpus) > 1;
         push("-accel");
         push(if at_once { "tcg,thread=multi" } else { "tcg,thread=single" });
         arguments
@@ -163,7 +164,7 @@ impl Arch {
             // to stand still for most of a minute; pinned, never.
             arguments.push("dom0_vcpus_pin".to_owned());
         }
-        if boot.dom0 == Dom0::Pvh {
+        if boot.platform == Platform::X86Pvh {
             // Like the missing RDTSCP: or dom0 dies of that instruction.
             arguments.extend(["dom0=pvh".to_owned(), "tsc=stable:socket".to_owned()]);
         }

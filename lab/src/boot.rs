@@ -5,37 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use crate::{
     arch::Arch,
     image::{Content, Payload},
+    platform::Platform,
 };
-
-/// The kinds of dom0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Dom0 {
-    /// Paravirtualized: what a Debian user gets.
-    Pv,
-    /// In a hardware container.
-    Pvh,
-}
-
-impl Dom0 {
-    /// `pv` or `pvh`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pv => "pv",
-            Self::Pvh => "pvh",
-        }
-    }
-
-    /// How many of so many emulated CPUs run at once. Under a PVH dom0 they take turns: in threads
-    /// of their own they lose themselves in VMRUN now and then.
-    #[must_use]
-    pub fn threads(self, cpus: u32) -> u32 {
-        match self {
-            Self::Pv => cpus,
-            Self::Pvh => 1,
-        }
-    }
-}
 
 /// What time is to the emulated machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,7 +24,7 @@ pub enum Clock {
 /// One boot's configuration.
 #[derive(Debug, Clone)]
 pub struct Boot {
-    pub(crate) dom0: Dom0,
+    pub(crate) platform: Platform,
     pub(crate) cpus: u32,
     pub(crate) dom0_vcpus: u32,
     pub(crate) memory: u32,
@@ -70,9 +41,9 @@ pub struct Boot {
 impl Boot {
     /// One CPU, one dom0 vCPU, 2 GiB of which dom0 has 768 MiB.
     #[must_use]
-    pub fn new(dom0: Dom0) -> Self {
+    pub fn new(platform: Platform) -> Self {
         Self {
-            dom0,
+            platform,
             cpus: 1,
             dom0_vcpus: 1,
             memory: 2048,
@@ -208,7 +179,7 @@ impl Boot {
     /// Instructions are counted where emulated CPUs do not run at once.
     pub(crate) fn clock(&self) -> Clock {
         match self.clock {
-            Clock::Instructions if self.dom0.threads(self.cpus) > 1 => Clock::Host,
+            Clock::Instructions if self.platform.threads(self.cpus) > 1 => Clock::Host,
             clock => clock,
         }
     }
@@ -268,9 +239,9 @@ mod tests {
 
     #[test]
     fn races_get_threads_and_the_bench_gets_none() {
-        assert!(arguments(&Boot::new(Dom0::Pv).cpus(4)).contains("tcg,thread=multi"));
-        assert!(arguments(&Boot::new(Dom0::Pvh).cpus(4)).contains("tcg,thread=single"));
-        let bench = arguments(&Boot::new(Dom0::Pv).cpus(4).deterministic());
+        assert!(arguments(&Boot::new(Platform::X86Pv).cpus(4)).contains("tcg,thread=multi"));
+        assert!(arguments(&Boot::new(Platform::X86Pvh).cpus(4)).contains("tcg,thread=single"));
+        let bench = arguments(&Boot::new(Platform::X86Pv).cpus(4).deterministic());
         assert!(bench.contains("tcg,thread=single") && bench.contains("-icount"));
         assert!(bench.contains("-smp 1 "));
     }
@@ -278,23 +249,25 @@ mod tests {
     #[test]
     fn instructions_are_counted_unless_cpus_run_at_once_or_a_person_waits() {
         let counts = |boot: Boot| arguments(&boot).contains("-icount");
-        assert!(counts(Boot::new(Dom0::Pv)) && counts(Boot::new(Dom0::Pvh).cpus(4)));
-        assert!(!counts(Boot::new(Dom0::Pv).cpus(4)));
-        assert!(!counts(Boot::new(Dom0::Pvh).host_clock()));
+        assert!(counts(Boot::new(Platform::X86Pv)) && counts(Boot::new(Platform::X86Pvh).cpus(4)));
+        assert!(!counts(Boot::new(Platform::X86Pv).cpus(4)));
+        assert!(!counts(Boot::new(Platform::X86Pvh).host_clock()));
         let fixed = |boot: Boot| arguments(&boot).contains("-seed");
-        assert!(fixed(Boot::new(Dom0::Pv).deterministic()) && !fixed(Boot::new(Dom0::Pv)));
+        assert!(
+            fixed(Boot::new(Platform::X86Pv).deterministic()) && !fixed(Boot::new(Platform::X86Pv))
+        );
     }
 
     #[test]
     fn a_pvh_dom0_has_an_iommu() {
-        assert!(arguments(&Boot::new(Dom0::Pvh)).contains("amd-iommu"));
-        assert!(arguments(&Boot::new(Dom0::Pvh)).contains("dom0=pvh"));
-        assert!(!arguments(&Boot::new(Dom0::Pv)).contains("amd-iommu"));
+        assert!(arguments(&Boot::new(Platform::X86Pvh)).contains("amd-iommu"));
+        assert!(arguments(&Boot::new(Platform::X86Pvh)).contains("dom0=pvh"));
+        assert!(!arguments(&Boot::new(Platform::X86Pv)).contains("amd-iommu"));
     }
 
     #[test]
     fn a_comma_is_refused() {
-        let boot = Boot::new(Dom0::Pv).linux_argument("isolcpus=1,2");
+        let boot = Boot::new(Platform::X86Pv).linux_argument("isolcpus=1,2");
         assert!(boot.arguments(Arch::X86_64).is_err());
     }
 }

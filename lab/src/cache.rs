@@ -34,12 +34,12 @@ use crate::{arch::Arch, progress::Progress};
 #[derive(Debug, Clone)]
 pub(crate) struct Cache {
     folder: PathBuf,
-    shelf: Shelf,
+    kind: CacheKind,
 }
 
 /// What a part of the cache holds: folders that are made of packages and named by their digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shelf {
+pub(crate) enum CacheKind {
     Labs,
     Emulators,
     KernelBuilds,
@@ -48,7 +48,7 @@ pub(crate) enum Shelf {
     StdSources,
 }
 
-impl Shelf {
+impl CacheKind {
     fn folder(self) -> &'static str {
         match self {
             Self::Labs => "labs",
@@ -68,8 +68,8 @@ pub(crate) struct Lock {
 }
 
 impl Cache {
-    /// Finds the cache by the environment and makes the shelf's folder.
-    pub(crate) fn open(shelf: Shelf) -> Result<Self> {
+    /// Finds the cache by the environment and makes the kind's folder.
+    pub(crate) fn open(kind: CacheKind) -> Result<Self> {
         let variable = |name| env::var_os(name).filter(|value| !value.is_empty());
         let folder = choose(
             variable("XEN_EVENTFD_CACHE").map(PathBuf::from),
@@ -77,21 +77,21 @@ impl Cache {
             variable("HOME").map(PathBuf::from),
         )
         .context("no place for the lab: set XEN_EVENTFD_CACHE to a folder")?;
-        Self::at(folder, shelf)
+        Self::at(folder, kind)
     }
 
-    pub(crate) fn at(folder: PathBuf, shelf: Shelf) -> Result<Self> {
-        fs::create_dir_all(folder.join(shelf.folder()))
+    pub(crate) fn at(folder: PathBuf, kind: CacheKind) -> Result<Self> {
+        fs::create_dir_all(folder.join(kind.folder()))
             .with_context(|| format!("{}: cannot make the lab's cache", folder.display()))?;
         let folder = folder.canonicalize()?;
-        Ok(Self { folder, shelf })
+        Ok(Self { folder, kind })
     }
 
     pub(crate) fn apt(&self, arch: Arch) -> PathBuf {
         let apt = self.folder.join("apt");
-        match self.shelf {
-            Shelf::Labs => apt.join(arch.debian()),
-            shelf => apt.join(format!("{}-{}", arch.debian(), shelf.folder())),
+        match self.kind {
+            CacheKind::Labs => apt.join(arch.debian()),
+            kind => apt.join(format!("{}-{}", arch.debian(), kind.folder())),
         }
     }
 
@@ -99,13 +99,13 @@ impl Cache {
         self.folder.join("tools")
     }
 
-    fn shelf(&self) -> PathBuf {
-        self.folder.join(self.shelf.folder())
+    fn kind(&self) -> PathBuf {
+        self.folder.join(self.kind.folder())
     }
 
     /// The place of what has this digest.
     pub(crate) fn item(&self, digest: &str) -> PathBuf {
-        self.shelf().join(digest)
+        self.kind().join(digest)
     }
 
     /// Digest of what is in use, if there is a complete one.
@@ -119,14 +119,14 @@ impl Cache {
     }
 
     fn current_path(&self, arch: Arch) -> PathBuf {
-        self.shelf().join(format!("current-{}", arch.debian()))
+        self.kind().join(format!("current-{}", arch.debian()))
     }
 
-    /// Waits until nobody else sets up one of this shelf.
+    /// Waits until nobody else sets up one of this kind.
     pub(crate) fn lock(&self, progress: Progress) -> Result<Lock> {
-        let path = match self.shelf {
-            Shelf::Labs => self.folder.join("lock"),
-            _ => self.shelf().join("lock"),
+        let path = match self.kind {
+            CacheKind::Labs => self.folder.join("lock"),
+            _ => self.kind().join("lock"),
         };
         let file = open_lock(&path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -151,7 +151,7 @@ impl Cache {
 
     /// Removes those of `arch` that are neither current nor in use. Call it with the lock.
     pub(crate) fn prune(&self, arch: Arch, current: &str, is_of_arch: impl Fn(&Path) -> bool) {
-        let Ok(entries) = fs::read_dir(self.shelf()) else { return };
+        let Ok(entries) = fs::read_dir(self.kind()) else { return };
         for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()) {
             let digest = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if digest == current || !is_of_arch(&path) {
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn pruning_spares_what_is_current_or_held() {
         let folder = tempfile::tempdir().unwrap();
-        let cache = Cache::at(folder.path().to_owned(), Shelf::Labs).unwrap();
+        let cache = Cache::at(folder.path().to_owned(), CacheKind::Labs).unwrap();
         for digest in ["current", "held", "old"] {
             fs::create_dir_all(cache.item(digest)).unwrap();
             fs::write(cache.item(digest).join("manifest.json"), "{}").unwrap();
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn an_incomplete_lab_is_not_current() {
         let folder = tempfile::tempdir().unwrap();
-        let cache = Cache::at(folder.path().to_owned(), Shelf::Labs).unwrap();
+        let cache = Cache::at(folder.path().to_owned(), CacheKind::Labs).unwrap();
         cache.set_current(Arch::X86_64, "gone").unwrap();
         assert_eq!(cache.current(Arch::X86_64), None);
     }

@@ -6,7 +6,7 @@
 //!
 //! # fn main() -> anyhow::Result<()> {
 //! let lab = Lab::prepare()?;
-//! let mut machine = lab.boot(Boot::new(Dom0::Pv).cpus(4).payload("bin/x", "/tmp/x"))?;
+//! let mut machine = lab.boot(Boot::new(Platform::X86Pv).cpus(4).payload("bin/x", "/tmp/x"))?;
 //! let output = machine.check("xl info", Duration::from_secs(30))?;
 //! assert!(output.text().contains("xen_version"));
 //! # Ok(())
@@ -40,6 +40,7 @@ mod llvm;
 mod machine;
 mod manifest;
 mod packages;
+mod platform;
 mod progress;
 mod qemu;
 mod recorder;
@@ -57,7 +58,7 @@ use anyhow::{Context, Result};
 pub use crate::{
     arch::Arch,
     binaries::{build_guest, build_static},
-    boot::{Boot, Clock, Dom0},
+    boot::{Boot, Clock},
     commands::Output,
     console::{Line, Splitter, Voice, is_fatal},
     cpio::Archive,
@@ -65,13 +66,14 @@ pub use crate::{
     llvm::Llvm,
     machine::{Machine, quote},
     manifest::{Manifest, Package},
+    platform::Platform,
     run::{target_folder, workspace},
     std_source::StdSource,
     system::System,
     terminal::ESCAPE,
 };
 use crate::{
-    cache::{Cache, Lock, Shelf},
+    cache::{Cache, CacheKind, Lock},
     emulator::Emulator,
     packages::LabPackages,
     qemu::Qemu,
@@ -98,7 +100,7 @@ pub struct Outcome {
 ///
 /// The cache has no place; the error says how to name one.
 pub fn tools_folder() -> Result<PathBuf> {
-    Ok(Cache::open(Shelf::Labs)?.tools())
+    Ok(Cache::open(CacheKind::Labs)?.tools())
 }
 
 /// A lab that is ready to boot.
@@ -135,7 +137,7 @@ impl Lab {
     }
 
     fn prepare_for(arch: Arch, refresh: bool) -> Result<Self> {
-        let (folder, held) = setup::obtain(Shelf::Labs, arch, refresh, &LabPackages(arch))?;
+        let (folder, held) = setup::obtain(CacheKind::Labs, arch, refresh, &LabPackages(arch))?;
         let manifest = Manifest::load(&folder.join("manifest.json"))?;
         let emulator = Emulator::prepare(arch, &manifest)?;
         Ok(Self { arch, folder, manifest, emulator, _held: held })
@@ -148,7 +150,7 @@ impl Lab {
     /// dom0 did not come up in the boot's time; the error shows the end of all consoles.
     pub fn boot(&self, boot: Boot) -> Result<Machine> {
         let base = image::base(&self.folder, self.arch)?;
-        let name = boot.name.clone().unwrap_or_else(|| boot.dom0.name().to_owned());
+        let name = boot.name.clone().unwrap_or_else(|| boot.platform.name().to_owned());
         let run = Run::new(&name, &self.folder)?;
         image::with_payload(&base, &boot.payload, &run.folder().join("dom0.cpio"))?;
         let arguments = boot.arguments(self.arch)?;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use crate::{
     apt::Apt,
     arch::Arch,
-    cache::{Lock, Shelf},
+    cache::{CacheKind, Lock},
     manifest::Manifest,
     packages::unpack_all,
     progress::Progress,
@@ -34,7 +34,7 @@ impl Llvm {
     /// The packages cannot be had, as when the release has no LLVM of this version.
     pub fn prepare(major: u32) -> Result<Self> {
         let product = LlvmPackages { major };
-        let (folder, _held) = setup::obtain(Shelf::Llvm, Arch::X86_64, false, &product)?;
+        let (folder, _held) = setup::obtain(CacheKind::Llvm, Arch::X86_64, false, &product)?;
         Ok(Self { major, root: folder.join("root"), _held })
     }
 

@@ -53,7 +53,7 @@ impl Machine {
             lost: true,
         };
         machine.wait_ready(start + boot.timeout).map_err(|error| {
-            let title = format!("dom0 ({}) did not come up: {error}", boot.dom0.name());
+            let title = format!("dom0 ({}) did not come up: {error}", boot.platform.name());
             anyhow!("{}", machine.report(&title))
         })?;
         machine.lost = false;

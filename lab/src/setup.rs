@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use crate::{
     apt::Apt,
     arch::Arch,
-    cache::{Cache, Lock, Shelf},
+    cache::{Cache, CacheKind, Lock},
     manifest::Manifest,
     progress::Progress,
 };
@@ -49,12 +49,12 @@ pub(crate) trait Product {
 
 /// A product's folder in the cache, set up if need be, and what keeps it there.
 pub(crate) fn obtain(
-    shelf: Shelf,
+    kind: CacheKind,
     arch: Arch,
     refresh: bool,
     product: &impl Product,
 ) -> Result<(PathBuf, Lock)> {
-    let cache = Cache::open(shelf)?;
+    let cache = Cache::open(kind)?;
     let digest = set_up(&cache, arch, refresh, product)?;
     let held = cache.hold(&digest)?;
     Ok((cache.item(&digest), held))

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use crate::{
     apt::Apt,
     arch::Arch,
-    cache::{Lock, Shelf},
+    cache::{CacheKind, Lock},
     manifest::Manifest,
     packages::unpack_all,
     progress::Progress,
@@ -37,7 +37,7 @@ impl StdSource {
     /// The package cannot be had, as when Debian has no compiler of this version.
     pub fn prepare(version: &str) -> Result<Self> {
         let product = StdSourcePackage { version: version.to_owned() };
-        let (folder, _held) = setup::obtain(Shelf::StdSources, Arch::X86_64, false, &product)?;
+        let (folder, _held) = setup::obtain(CacheKind::StdSources, Arch::X86_64, false, &product)?;
         Ok(Self { library: folder.join("library"), _held })
     }
 

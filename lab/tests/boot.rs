@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use xen_eventfd_lab::{Boot, Dom0, Lab, Machine, Voice};
+use xen_eventfd_lab::{Boot, Lab, Machine, Platform, Voice};
 
 const SHORT: Duration = Duration::from_secs(30);
 
@@ -42,7 +42,7 @@ fn payload(boot: Boot) -> Boot {
 #[test]
 #[ignore = "boots Xen"]
 fn a_pv_dom0_runs_commands() {
-    let mut machine = boot(payload(Boot::new(Dom0::Pv)));
+    let mut machine = boot(payload(Boot::new(Platform::X86Pv)));
     commands_work(&mut machine);
     let folder = machine.finish().unwrap();
     assert!(fs::read_to_string(folder.join("xen.log")).unwrap().contains("Xen version"));
@@ -52,7 +52,7 @@ fn a_pv_dom0_runs_commands() {
 #[test]
 #[ignore = "boots Xen"]
 fn a_pvh_dom0_runs_commands() {
-    let mut machine = boot(payload(Boot::new(Dom0::Pvh)));
+    let mut machine = boot(payload(Boot::new(Platform::X86Pvh)));
     commands_work(&mut machine);
     let pvh = machine.check("cat /sys/hypervisor/guest_type", SHORT).unwrap();
     assert_eq!(pvh.lines, ["PVH"]);
@@ -61,7 +61,7 @@ fn a_pvh_dom0_runs_commands() {
 #[test]
 #[ignore = "boots Xen"]
 fn dom0_has_the_cpus_that_were_asked_for() {
-    let mut machine = boot(Boot::new(Dom0::Pv).cpus(4));
+    let mut machine = boot(Boot::new(Platform::X86Pv).cpus(4));
     assert_eq!(machine.check("nproc", SHORT).unwrap().lines, ["2"]);
     let info = machine.check("xl info nr_cpus", SHORT).unwrap();
     assert_eq!(info.lines, ["4"]);
@@ -70,7 +70,7 @@ fn dom0_has_the_cpus_that_were_asked_for() {
 #[test]
 #[ignore = "boots Xen"]
 fn a_command_that_hangs_is_killed_with_all_that_it_started() {
-    let mut machine = boot(Boot::new(Dom0::Pv));
+    let mut machine = boot(Boot::new(Platform::X86Pv));
     let start = Instant::now();
     let error = machine
         .run("sleep 1000 & echo started; sleep 2000", Duration::from_secs(2))
@@ -86,7 +86,7 @@ fn a_command_that_hangs_is_killed_with_all_that_it_started() {
 #[test]
 #[ignore = "boots Xen"]
 fn a_crash_of_dom0_is_noticed_at_once() {
-    let mut machine = boot(Boot::new(Dom0::Pv));
+    let mut machine = boot(Boot::new(Platform::X86Pv));
     let start = Instant::now();
     let error = machine
         .run("echo c >/proc/sysrq-trigger", Duration::from_secs(300))
@@ -100,7 +100,8 @@ fn a_crash_of_dom0_is_noticed_at_once() {
 #[test]
 #[ignore = "boots Xen"]
 fn a_boot_that_fails_says_what_the_console_last_said() {
-    let boot = Boot::new(Dom0::Pv).linux_argument("rdinit=/none").linux_argument("init=/none");
+    let boot =
+        Boot::new(Platform::X86Pv).linux_argument("rdinit=/none").linux_argument("init=/none");
     let error = Lab::prepare().unwrap().boot(boot).unwrap_err().to_string();
     assert!(error.contains("did not come up") && error.contains("Kernel panic"), "{error}");
 }
@@ -111,7 +112,7 @@ fn a_guest_speaks_on_xens_console_and_into_its_log() {
     let guest = xen_eventfd_lab::build_guest("xen-eventfd-guest").unwrap();
     let config = "name = \"g1\"\ntype = \"pvh\"\nkernel = \"/lib/guest\"\nmemory = 16\nvcpus = 1\n\
                   cmdline = \"say hello; poweroff\"\non_poweroff = \"preserve\"\n";
-    let mut machine = boot(Boot::new(Dom0::Pv).payload("lib/guest", guest).payload_bytes(
+    let mut machine = boot(Boot::new(Platform::X86Pv).payload("lib/guest", guest).payload_bytes(
         "etc/xen/g1.cfg",
         0o644,
         config,
@@ -131,7 +132,7 @@ fn a_guest_speaks_on_xens_console_and_into_its_log() {
 fn static_programs_run_in_dom0() {
     let program = xen_eventfd_lab::build_static("xtask", "xtask").unwrap();
     let lab = Lab::prepare().unwrap();
-    let boot = Boot::new(Dom0::Pv).payload("bin/xtask", program);
+    let boot = Boot::new(Platform::X86Pv).payload("bin/xtask", program);
     let mut heard = Vec::new();
     let outcome =
         lab.run(boot, "xtask --help; false", SHORT, |line| heard.push(line.to_owned())).unwrap();
@@ -146,7 +147,7 @@ fn static_programs_run_in_dom0() {
 fn two_deterministic_runs_are_the_same() {
     let lab = Lab::prepare().unwrap();
     let run = || {
-        let boot = Boot::new(Dom0::Pv).deterministic();
+        let boot = Boot::new(Platform::X86Pv).deterministic();
         let script = "cat /proc/uptime; cat /proc/interrupts; dmesg | tail -n 50";
         let outcome = lab.run(boot, script, SHORT, |_| {}).unwrap();
         (outcome.output, fs::read(outcome.folder.join("console.log")).unwrap())

@@ -42,10 +42,10 @@ mod find;
 mod guardian;
 mod guest;
 pub mod host;
+pub mod module_status;
 mod own;
 mod probe;
 pub mod run_dir;
-pub mod shown;
 mod sync;
 mod thread;
 mod xen;
@@ -74,8 +74,8 @@ pub use xen_eventfd_host::{Domain, Host, HostError};
 /// Doors for the fuzzers of `fuzz/`; no program has them.
 #[cfg(fuzzing)]
 pub mod fuzzing {
+    pub use crate::module_status::fuzz as module_status;
     pub use crate::run_dir::{fuzz_lock as lock, fuzz_record as record};
-    pub use crate::shown::fuzz as shown;
 }
 
 /// The programs on the pages that readers are sent to.

@@ -1,5 +1,5 @@
 //! The engine's locks: those of the standard library; under `--cfg loom` those of loom, with which
-//! `engine/userspace/explored` tries every order in which its threads can meet.
+//! `engine/userspace/loom_tests` tries every order in which its threads can meet.
 
 #[cfg(loom)]
 pub(crate) use loom::sync::{Mutex, MutexGuard};

@@ -1,6 +1,6 @@
 //! One process of domain 0, as a [`Host`].
 
-use crate::bell::Bell;
+use crate::event_flag::EventFlag;
 use crate::fault::{CallKind, CallSite, Faults, Verdict};
 use crate::handles::{Channels, News, Page, Signals, Watch};
 use crate::world::{DOM0, Locked, Serial, Shared, World};
@@ -192,13 +192,13 @@ impl World {
         let sets: Vec<Serial> = sets.map(|(serial, _)| *serial).collect();
         for set in sets {
             if let Some(set) = self.sets.get(&set) {
-                set.bell.raise();
+                set.flag.raise();
             }
             self.close_set(set);
         }
         self.watches.retain(|_, watch| {
             if watch.client == client {
-                watch.bell.raise();
+                watch.flag.raise();
             }
             watch.client != client
         });
@@ -396,9 +396,9 @@ impl Host for Client {
     fn event_channels(&self) -> Result<Box<dyn EventChannels>> {
         let call = Call::Open("/dev/xen/evtchn");
         let set = self.0.call(CallKind::EventChannels, call, |world| {
-            let bell = Arc::new(Bell::new()?);
-            let set = world.open_set(self.0.serial, Arc::clone(&bell));
-            Ok(Channels { process: Arc::clone(&self.0), set, bell, alarm: Bell::new()? })
+            let flag = Arc::new(EventFlag::new()?);
+            let set = world.open_set(self.0.serial, Arc::clone(&flag));
+            Ok(Channels { process: Arc::clone(&self.0), set, flag, alarm: EventFlag::new()? })
         });
         Ok(Box::new(set?))
     }
@@ -414,10 +414,10 @@ impl Host for Client {
     fn releases(&self) -> Result<Box<dyn Releases>> {
         let call = Call::Xenstore("@releaseDomain".to_owned());
         let watch = self.0.call(CallKind::Releases, call, |world| {
-            let (bell, watch) = (Arc::new(Bell::new()?), world.serial());
+            let (flag, watch) = (Arc::new(EventFlag::new()?), world.serial());
             let client = self.0.serial;
-            world.watches.insert(watch, Watch { client, news: false, bell: Arc::clone(&bell) });
-            Ok(News { process: Arc::clone(&self.0), watch, bell })
+            world.watches.insert(watch, Watch { client, news: false, flag: Arc::clone(&flag) });
+            Ok(News { process: Arc::clone(&self.0), watch, flag })
         });
         Ok(Box::new(watch?))
     }

@@ -220,13 +220,13 @@ impl World {
         for port in ports.into_keys() {
             self.forget_remote(dom, Port(port));
         }
-        self.bury(key);
+        self.reap(key);
         self.announce_release();
         true
     }
 
     /// Drops a zombie that nobody holds any more.
-    pub(crate) fn bury(&mut self, key: Key) {
+    pub(crate) fn reap(&mut self, key: Key) {
         if self.find(key).is_some_and(|d| d.life == Life::Zombie && d.mappings == 0) {
             self.domains.remove(&key.id);
         }

@@ -1,8 +1,8 @@
 //! Event channels between guests and domain 0 (`xen/common/event_channel.c`), and the queues in
 //! which Linux hands them to a process (`drivers/xen/evtchn.c`).
 
-use crate::bell::Bell;
 use crate::domain::{Domain, Life};
+use crate::event_flag::EventFlag;
 use crate::world::{DOM0, Key, Serial, World};
 use rustix::io::Errno;
 use std::collections::{BTreeSet, VecDeque};
@@ -63,7 +63,7 @@ pub(crate) struct Set {
     /// Events not yet read. As in Linux, an event outlives the binding of its port, and its
     /// number may be bound again.
     pub(crate) queue: VecDeque<u32>,
-    pub(crate) bell: Arc<Bell>,
+    pub(crate) flag: Arc<EventFlag>,
 }
 
 impl Domain {
@@ -81,9 +81,9 @@ impl Domain {
 
 impl World {
     /// Opens a set.
-    pub(crate) fn open_set(&mut self, client: Serial, bell: Arc<Bell>) -> Serial {
+    pub(crate) fn open_set(&mut self, client: Serial, flag: Arc<EventFlag>) -> Serial {
         let set = self.serial();
-        self.sets.insert(set, Set { client, queue: VecDeque::new(), bell });
+        self.sets.insert(set, Set { client, queue: VecDeque::new(), flag });
         set
     }
 
@@ -230,7 +230,7 @@ impl World {
         let (set, from) = (end.set, (end.dom, end.remote));
         let Some(set) = self.sets.get_mut(&set) else { return };
         if set.queue.is_empty() {
-            set.bell.raise();
+            set.flag.raise();
         }
         set.queue.push_back(local);
         if let Some(client) = self.clients.get_mut(&set.client) {
@@ -243,7 +243,7 @@ impl World {
     pub(crate) fn take_events(&mut self, serial: Serial) -> BTreeSet<u32> {
         let Some(set) = self.sets.get_mut(&serial) else { return BTreeSet::new() };
         if !set.queue.is_empty() {
-            set.bell.lower();
+            set.flag.lower();
         }
         let queued = set.queue.drain(..);
         queued.filter(|port| self.ports.get(port).is_some_and(|end| end.set == serial)).collect()

@@ -1,8 +1,8 @@
 //! What a client gets from its host: pages, event channels, watches, a signaller. Each undoes
 //! itself when it is dropped, and is dead when its client is.
 
-use crate::bell::Bell;
 use crate::client::Process;
+use crate::event_flag::EventFlag;
 use crate::fault::CallKind;
 use crate::server::{Slots, fresh_slots};
 use crate::world::{Serial, World};
@@ -52,14 +52,14 @@ impl Drop for Page {
 pub(crate) struct Channels {
     pub(crate) process: Arc<Process>,
     pub(crate) set: Serial,
-    pub(crate) bell: Arc<Bell>,
+    pub(crate) flag: Arc<EventFlag>,
     /// Rung to wake whoever waits. It is the client's own, and works in a dead one as well.
-    pub(crate) alarm: Bell,
+    pub(crate) alarm: EventFlag,
 }
 
 impl EventChannels for Channels {
     fn fd(&self) -> BorrowedFd<'_> {
-        self.bell.fd()
+        self.flag.fd()
     }
 
     fn bind(&self, dom: DomId, remote: Port) -> Result<LocalPort> {
@@ -85,8 +85,8 @@ impl EventChannels for Channels {
     }
 
     fn wait(&self, ports: &mut Vec<LocalPort>) -> Result<()> {
-        let bells = [self.bell.fd(), self.alarm.fd()];
-        let mut fds = bells.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        let flags = [self.flag.fd(), self.alarm.fd()];
+        let mut fds = flags.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         retry_on_intr(|| poll(&mut fds, None))
             .map_err(|errno| HostError::new(Call::Event, errno))?;
         self.alarm.lower();
@@ -117,7 +117,7 @@ impl Drop for Channels {
 pub(crate) struct Watch {
     pub(crate) client: Serial,
     pub(crate) news: bool,
-    pub(crate) bell: Arc<Bell>,
+    pub(crate) flag: Arc<EventFlag>,
 }
 
 impl World {
@@ -125,7 +125,7 @@ impl World {
     pub(crate) fn announce_release(&mut self) {
         for watch in self.watches.values_mut().filter(|watch| !watch.news) {
             watch.news = true;
-            watch.bell.raise();
+            watch.flag.raise();
         }
     }
 }
@@ -135,12 +135,12 @@ impl World {
 pub(crate) struct News {
     pub(crate) process: Arc<Process>,
     pub(crate) watch: Serial,
-    pub(crate) bell: Arc<Bell>,
+    pub(crate) flag: Arc<EventFlag>,
 }
 
 impl Releases for News {
     fn fd(&self) -> BorrowedFd<'_> {
-        self.bell.fd()
+        self.flag.fd()
     }
 
     fn drain(&mut self) -> Result<bool> {
@@ -149,7 +149,7 @@ impl Releases for News {
             let watch = world.watches.get_mut(&self.watch);
             let news = watch.is_some_and(|watch| core::mem::take(&mut watch.news));
             if news {
-                self.bell.lower();
+                self.flag.lower();
             }
             Ok(news)
         })

@@ -50,11 +50,11 @@
 #![forbid(unsafe_code)]
 
 mod access;
-mod bell;
 mod client;
 mod describe;
 mod domain;
 mod event;
+mod event_flag;
 mod fault;
 mod handles;
 mod hypercall;

@@ -150,7 +150,7 @@ impl World {
         if let Some(domain) = self.find(key) {
             domain.mappings = domain.mappings.saturating_sub(1);
         }
-        self.bury(key);
+        self.reap(key);
     }
 
     pub(crate) fn map_range(&mut self, dom: DomId, id: IoServerId, b: Bytes) -> Result<(), Errno> {

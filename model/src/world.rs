@@ -77,8 +77,8 @@ impl World {
     pub(crate) fn crash_host(&mut self, why: String) {
         self.host_crash.get_or_insert(why);
         self.domains.values().for_each(Domain::wake_everybody);
-        self.sets.values().for_each(|set| set.bell.raise());
-        self.watches.values().for_each(|watch| watch.bell.raise());
+        self.sets.values().for_each(|set| set.flag.raise());
+        self.watches.values().for_each(|watch| watch.flag.raise());
     }
 }
 

@@ -1,23 +1,23 @@
 //! The scenarios that hold on the model and on real Xen alike.
 //!
-//! A scenario is a function that takes a [`Play`]: it makes guests with orders, opens Xen through
+//! A scenario is a function that takes a [`TestContext`]: it makes guests with script, opens Xen through
 //! the library, checks what must hold, and notes in the [`Trace`] what must be the same everywhere.
 //! [`ALL`] lists them. To add one, write such a function beside the others and list it.
 
+pub mod environment;
 pub mod link;
 pub mod lists;
-pub mod play;
+pub mod report_lines;
 pub mod roles;
 mod run;
 mod scenarios;
 pub mod soak;
-pub mod stage;
+pub mod test_context;
 mod trace;
-pub mod withstood;
 
-pub use play::Play;
 pub use run::{Outcome, run};
 pub use scenarios::ALL;
+pub use test_context::TestContext;
 pub use trace::Trace;
 
 use anyhow::Result;
@@ -36,5 +36,5 @@ pub struct Scenario {
     /// Whether it is about things that happen at once, and worth playing on several CPUs.
     pub race: bool,
     /// Plays it.
-    pub play: fn(&mut Play<'_>) -> Result<()>,
+    pub body: fn(&mut TestContext<'_>) -> Result<()>,
 }

@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use xen_eventfd::{EngineKind, Guardian};
 use xen_eventfd_host::linux::LinuxHost;
+use xen_eventfd_scenarios::environment::{
+    ACCESSES, Environment, model::ModelEnvironment, xen::XenEnvironment,
+};
 use xen_eventfd_scenarios::link::Link;
-use xen_eventfd_scenarios::roles::{Actor, fail, kill::Die};
-use xen_eventfd_scenarios::stage::{ACCESSES, Stage, model::ModelStage, xen::XenStage};
+use xen_eventfd_scenarios::roles::{Helper, fail, kill::Die};
 use xen_eventfd_scenarios::{ALL, Scenario, Trace, run, soak};
 
 /// Plays the scenarios that hold on the model and on real Xen alike.
@@ -69,7 +71,7 @@ enum Command {
     },
     /// Plays another process of a scenario; the link to the test is standard input.
     #[command(hide = true)]
-    Actor {
+    Helper {
         /// Where locks and records are.
         run_dir: PathBuf,
     },
@@ -123,10 +125,10 @@ fn main() -> Result<ExitCode> {
             };
             let mut told = Traces::new();
             let (mut passed, mut failed, mut skipped) = (0, 0, 0);
-            let stage: Option<Box<dyn Stage>> = match (on, engine) {
+            let environment: Option<Box<dyn Environment>> = match (on, engine) {
                 (Place::Xen, engine) => {
-                    let stage = XenStage::new(guest)?.served_by(engine.into());
-                    Some(Box::new(stage.with_accesses(accesses)))
+                    let environment = XenEnvironment::new(guest)?.served_by(engine.into());
+                    Some(Box::new(environment.with_accesses(accesses)))
                 }
                 (Place::Model, Engine::Userspace) => None,
                 (Place::Model, Engine::Kernel | Engine::Privcmd) => {
@@ -134,9 +136,9 @@ fn main() -> Result<ExitCode> {
                 }
             };
             for scenario in chosen.iter().flat_map(|one| (0..times).map(move |_| *one)) {
-                let outcome = match &stage {
-                    Some(stage) => run(scenario, &**stage),
-                    None => run(scenario, &ModelStage::new()?),
+                let outcome = match &environment {
+                    Some(environment) => run(scenario, &**environment),
+                    None => run(scenario, &ModelEnvironment::new()?),
                 };
                 if let Some(what) = outcome.skipped {
                     skipped += 1;
@@ -168,15 +170,15 @@ fn main() -> Result<ExitCode> {
             Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Soak { engine, guest, seconds } => {
-            let stage = XenStage::new(guest)?.served_by(engine.into());
-            soak::soak(&stage, Duration::from_secs(seconds))?;
+            let environment = XenEnvironment::new(guest)?.served_by(engine.into());
+            soak::soak(&environment, Duration::from_secs(seconds))?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Actor { run_dir } => {
+        Command::Helper { run_dir } => {
             let link = Link::from_fd(std::io::stdin().as_fd().try_clone_to_owned()?);
             let host = LinuxHost::open().map_err(anyhow::Error::from);
             let host = host.inspect_err(|error| fail(&link, error))?;
-            let actor = Actor {
+            let helper = Helper {
                 host: Arc::new(host),
                 link,
                 run_dir,
@@ -190,7 +192,7 @@ fn main() -> Result<ExitCode> {
                     }
                 }),
             };
-            actor.play()?;
+            helper.run()?;
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -1,7 +1,7 @@
 //! Playing one scenario and judging it.
 
-use crate::stage::Stage;
-use crate::{Play, Scenario, Trace};
+use crate::environment::Environment;
+use crate::{Scenario, TestContext, Trace};
 use anyhow::{Context, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -17,11 +17,11 @@ pub struct Outcome {
 }
 
 /// Plays a scenario, and then looks for what must never be left behind.
-pub fn run(scenario: &Scenario, stage: &dyn Stage) -> Outcome {
-    let mut play = Play::new(stage);
+pub fn run(scenario: &Scenario, environment: &dyn Environment) -> Outcome {
+    let mut test = TestContext::new(environment);
     let played = catch_unwind(AssertUnwindSafe(|| -> Result<()> {
-        (scenario.play)(&mut play)?;
-        play.no_zombies().context("after the scenario")
+        (scenario.body)(&mut test)?;
+        test.no_zombies().context("after the scenario")
     }));
     let (mut failure, mut skipped) = (None, None);
     match played {
@@ -42,18 +42,18 @@ pub fn run(scenario: &Scenario, stage: &dyn Stage) -> Outcome {
             );
         }
     }
-    Outcome { trace: play.trace, failure, skipped }
+    Outcome { trace: test.trace, failure, skipped }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stage::model::ModelStage;
+    use crate::environment::model::ModelEnvironment;
     use xen_eventfd::{EngineKind, Error};
 
-    fn outcome(play: fn(&mut Play<'_>) -> Result<()>) -> Outcome {
-        let scenario = Scenario { name: "one", about: "one", race: false, play };
-        run(&scenario, &ModelStage::new().unwrap())
+    fn outcome(body: fn(&mut TestContext<'_>) -> Result<()>) -> Outcome {
+        let scenario = Scenario { name: "one", about: "one", race: false, body };
+        run(&scenario, &ModelEnvironment::new().unwrap())
     }
 
     #[test]

@@ -11,8 +11,8 @@ mod watchdog;
 pub use round::Done;
 pub use sample::{Counts, Memory, Sample};
 
-use crate::Play;
-use crate::stage::Stage;
+use crate::TestContext;
+use crate::environment::Environment;
 use anyhow::{Context, Result};
 use std::time::{Duration, Instant};
 
@@ -29,17 +29,17 @@ const SETTLE: Duration = Duration::from_secs(20);
 ///
 /// # Errors
 /// A round failed; which one is said.
-pub fn soak(stage: &dyn Stage, time: Duration) -> Result<()> {
+pub fn soak(environment: &dyn Environment, time: Duration) -> Result<()> {
     let (began, mut done, mut base) = (Instant::now(), Done::default(), None);
     let mut nth = 0;
     let watchdog = watchdog::Watchdog::start();
     while nth < LEAST || began.elapsed() < time {
         nth += 1;
-        let play = Play::new(stage);
-        let played = round::play(&play, nth).with_context(|| format!("in round {nth}"));
+        let test = TestContext::new(environment);
+        let played = round::run(&test, nth).with_context(|| format!("in round {nth}"));
         // Whoever kept it waiting is still at it.
         done += played.inspect_err(|_| watchdog::say_where())?;
-        play.no_zombies()?;
+        test.no_zombies()?;
         let counts = settled(base.as_ref())?;
         watchdog.feed();
         println!("{}", Sample { round: nth, done, counts, memory: Memory::look()? });

@@ -16,10 +16,10 @@ use crate::step::{Step, target};
 use crate::tally::Tally;
 use anyhow::Result;
 
-/// Explores the engine with loom: `library/src/engine/userspace/explored`.
+/// Explores the engine with loom: `library/src/engine/userspace/loom_tests`.
 pub(crate) fn loom() -> Result<Tally> {
     // Optimised, as it runs them a hundred thousand times; and apart, as all is built anew for it.
-    let step = Step::cargo("test --locked --release --package xen-eventfd --lib explored::")
+    let step = Step::cargo("test --locked --release --package xen-eventfd --lib loom_tests::")
         .arg("--target-dir")
         .arg(target().join("loom"))
         .env("RUSTFLAGS", "--cfg loom");

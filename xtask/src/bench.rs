@@ -10,19 +10,18 @@ mod rig;
 pub(crate) mod svg;
 mod targets;
 
-use crate::lab::Kind;
 use anyhow::{Result, ensure};
 use clap::Args;
 use report::Known;
 use results::Results;
-use xen_eventfd_lab::Dom0;
+use xen_eventfd_lab::Platform;
 
 /// What to measure.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The kind of dom0; both if not given
-    #[arg(long, value_enum)]
-    dom0: Option<Kind>,
+    /// The platform: x86-pv, x86-pvh or arm64; all that run if not given
+    #[arg(long, value_parser = Platform::parse)]
+    platform: Option<Platform>,
     /// Measure once, and compare with nothing
     #[arg(long)]
     once: bool,
@@ -33,14 +32,11 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with_all = ["once", "again", "cases"])]
     profile: bool,
     /// Measure nothing: write the report from the figures of the last time
-    #[arg(long, conflicts_with_all = ["dom0", "once", "again", "profile", "cases"])]
+    #[arg(long, conflicts_with_all = ["platform", "once", "again", "profile", "cases"])]
     render: bool,
     /// Only cases whose JSON contains one of these; no report is written then
     cases: Vec<String>,
 }
-
-/// Both kinds of dom0.
-const BOTH: [Dom0; 2] = [Dom0::Pv, Dom0::Pvh];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let writes = arguments.cases.is_empty();
@@ -49,7 +45,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     } else {
         if writes {
             // Now, and not after an hour.
-            check(if arguments.render { &[] } else { kinds(arguments) })?;
+            check(&if arguments.render { Vec::new() } else { platforms(arguments) })?;
         }
         if !arguments.render {
             measure(arguments)?;
@@ -64,46 +60,43 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 /// Whether a page can be written that has all that the present one has. `measured`: what there will
 /// be figures of, besides those that there are.
-fn check(measured: &[Dom0]) -> Result<()> {
+fn check(measured: &[Platform]) -> Result<()> {
     let (mut figures, mut profiles) = (measured.to_vec(), Vec::new());
-    for dom0 in BOTH {
-        figures.extend(Results::load(dom0)?.map(|_| dom0));
-        profiles.extend((!profile::load(dom0)?.is_empty()).then_some(dom0));
+    for platform in Platform::ALL {
+        figures.extend(Results::load(platform)?.map(|_| platform));
+        profiles.extend((!profile::load(platform)?.is_empty()).then_some(platform));
     }
     kept::check(&report::present(), &kept::Parts { figures, profiles, host: host::can_count() })
 }
 
-fn kinds(arguments: &Arguments) -> &'static [Dom0] {
-    match arguments.dom0.map(Dom0::from) {
-        None => &BOTH,
-        Some(dom0) => BOTH.iter().position(|one| *one == dom0).map_or(&BOTH, |at| &BOTH[at..=at]),
-    }
+fn platforms(arguments: &Arguments) -> Vec<Platform> {
+    arguments.platform.map_or_else(|| Platform::ALL.to_vec(), |platform| vec![platform])
 }
 
 fn profile(arguments: &Arguments) -> Result<()> {
     let rig = rig::Rig::build()?;
-    for &dom0 in kinds(arguments) {
-        profile::count(&rig, dom0)?;
+    for platform in platforms(arguments) {
+        profile::count(&rig, platform)?;
     }
     Ok(())
 }
 
 fn measure(arguments: &Arguments) -> Result<()> {
     let rig = rig::Rig::build()?;
-    for &dom0 in kinds(arguments) {
-        let cases = cases::all(dom0, &arguments.cases)?;
+    for platform in platforms(arguments) {
+        let cases = cases::all(platform, &arguments.cases)?;
         ensure!(!cases.is_empty(), "no case is called anything like {:?}", arguments.cases);
-        let first = match Results::load(dom0)? {
+        let first = match Results::load(platform)? {
             Some(last) if arguments.again => last.measured,
-            _ => rig.measure(dom0, &cases)?,
+            _ => rig.measure(platform, &cases)?,
         };
-        let second = if arguments.once { None } else { Some(rig.measure(dom0, &cases)?) };
+        let second = if arguments.once { None } else { Some(rig.measure(platform, &cases)?) };
         let results = Results::new(rig.versions(), first, second.as_deref());
         for difference in &results.differences {
-            println!("DIFFERS {}: {difference:?}", dom0.name());
+            println!("DIFFERS {}: {difference:?}", platform.name());
         }
         if arguments.cases.is_empty() {
-            results.save(dom0)?;
+            results.save(platform)?;
         }
         let missing = cases.len().saturating_sub(results.measured.len());
         ensure!(missing == 0, "{missing} cases could not be measured; why is said above");
@@ -113,18 +106,18 @@ fn measure(arguments: &Arguments) -> Result<()> {
 
 fn render() -> Result<()> {
     let mut all = Vec::new();
-    for dom0 in BOTH {
-        if let Some(results) = Results::load(dom0)? {
-            all.push(Known { dom0, results, profiles: profile::load(dom0)? });
+    for platform in Platform::ALL {
+        if let Some(results) = Results::load(platform)? {
+            all.push(Known { platform, results, profiles: profile::load(platform)? });
         }
     }
     ensure!(!all.is_empty(), "nothing was measured yet; leave --render out");
     let host = host::count()?;
     report::write(&all, host.as_deref())?;
-    for Known { dom0, results, .. } in &all {
+    for Known { platform, results, .. } in &all {
         for target in targets::all(results) {
             let verdict = if target.kept { "kept  " } else { "MISSED" };
-            println!("{verdict}  {}: {}: {}", dom0.name(), target.promise, target.measured);
+            println!("{verdict}  {}: {}: {}", platform.name(), target.promise, target.measured);
         }
     }
     Ok(())

@@ -8,13 +8,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
-use xen_eventfd_lab::Dom0;
+use xen_eventfd_lab::Platform;
 
 use crate::tally::Tally;
 
 /// How a machine is called in what is printed of it.
-pub(crate) fn place(dom0: Dom0, cpus: u32) -> String {
-    format!("{} dom0, {cpus} CPU{}", dom0.name(), if cpus == 1 { "" } else { "s" })
+pub(crate) fn place(platform: Platform, cpus: u32) -> String {
+    format!("{}, {cpus} CPU{}", platform.name(), if cpus == 1 { "" } else { "s" })
 }
 
 /// What is to be done in one machine.
@@ -44,7 +44,7 @@ pub(crate) struct Done<G> {
     pub(crate) time: Duration,
 }
 
-struct Yard<'a, G> {
+struct Scheduler<'a, G> {
     waiting: Vec<Job<'a, G>>,
     free: usize,
     done: Vec<Done<G>>,
@@ -60,10 +60,10 @@ impl<'a, G: Send> Boots<'a, G> {
         &mut self,
         group: G,
         name: impl Into<String>,
-        (dom0, cpus): (Dom0, u32),
+        (platform, cpus): (Platform, u32),
         work: impl Fn() -> Result<Tally> + Send + 'a,
     ) {
-        let (name, threads) = (name.into(), dom0.threads(cpus) as usize);
+        let (name, threads) = (name.into(), platform.threads(cpus) as usize);
         self.jobs.push(Job { group, name, threads, cpus, work: Box::new(work) });
     }
 
@@ -77,24 +77,24 @@ impl<'a, G: Send> Boots<'a, G> {
         // Those that want the whole machine come last, and of the others the long ones first: a CPU
         // has nothing to do once only, between the two.
         self.jobs.sort_by_key(|job| (job.threads, Reverse(job.cpus)));
-        let yard = Mutex::new(Yard { waiting: self.jobs, free: cpus, done: Vec::new() });
+        let scheduler = Mutex::new(Scheduler { waiting: self.jobs, free: cpus, done: Vec::new() });
         let changed = Condvar::new();
         thread::scope(|scope| {
             for _ in 0..cpus {
-                scope.spawn(|| work(&yard, &changed, cpus));
+                scope.spawn(|| work(&scheduler, &changed, cpus));
             }
         });
-        yard.into_inner().unwrap_or_else(PoisonError::into_inner).done
+        scheduler.into_inner().unwrap_or_else(PoisonError::into_inner).done
     }
 }
 
-fn lock<'m, 'a, G>(yard: &'m Mutex<Yard<'a, G>>) -> MutexGuard<'m, Yard<'a, G>> {
-    yard.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<'m, 'a, G>(scheduler: &'m Mutex<Scheduler<'a, G>>) -> MutexGuard<'m, Scheduler<'a, G>> {
+    scheduler.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Takes one after the other, until none waits.
-fn work<G>(yard: &Mutex<Yard<'_, G>>, changed: &Condvar, all: usize) {
-    let mut guard = lock(yard);
+fn work<G>(scheduler: &Mutex<Scheduler<'_, G>>, changed: &Condvar, all: usize) {
+    let mut guard = lock(scheduler);
     while !guard.waiting.is_empty() {
         let free = guard.free;
         let Some(next) = guard.waiting.iter().position(|job| job.threads.min(all) <= free) else {
@@ -106,7 +106,7 @@ fn work<G>(yard: &Mutex<Yard<'_, G>>, changed: &Condvar, all: usize) {
         guard.free -= cpus;
         drop(guard);
         let done = run(job);
-        guard = lock(yard);
+        guard = lock(scheduler);
         guard.free += cpus;
         guard.done.push(done);
         changed.notify_all();
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    const ONE: (Dom0, u32) = (Dom0::Pv, 1);
+    const ONE: (Platform, u32) = (Platform::X86Pv, 1);
 
     #[test]
     fn no_more_run_at_once_than_there_are_cpus_for() {
@@ -148,7 +148,7 @@ mod tests {
         let mut boots = Boots::new();
         for (group, cpus) in [4, 1, 1, 2, 1, 1].into_iter().enumerate() {
             let (busy, most) = (&busy, &most);
-            boots.add(group, "a machine", (Dom0::Pv, cpus), move || {
+            boots.add(group, "a machine", (Platform::X86Pv, cpus), move || {
                 let cpus = (cpus as usize).min(2);
                 most.fetch_max(busy.fetch_add(cpus, Ordering::SeqCst) + cpus, Ordering::SeqCst);
                 thread::yield_now();
@@ -165,7 +165,12 @@ mod tests {
     fn those_that_fill_this_machine_come_last_and_before_them_the_long_ones() {
         let ran = Mutex::new(Vec::new());
         let mut boots = Boots::new();
-        for machine in [(Dom0::Pv, 4), (Dom0::Pvh, 1), (Dom0::Pvh, 4), (Dom0::Pv, 1)] {
+        for machine in [
+            (Platform::X86Pv, 4),
+            (Platform::X86Pvh, 1),
+            (Platform::X86Pvh, 4),
+            (Platform::X86Pv, 1),
+        ] {
             let ran = &ran;
             boots.add(machine, "a machine", machine, move || {
                 ran.lock().unwrap().push(machine);
@@ -173,7 +178,12 @@ mod tests {
             });
         }
         boots.run_on(1);
-        let order = [(Dom0::Pvh, 4), (Dom0::Pvh, 1), (Dom0::Pv, 1), (Dom0::Pv, 4)];
+        let order = [
+            (Platform::X86Pvh, 4),
+            (Platform::X86Pvh, 1),
+            (Platform::X86Pv, 1),
+            (Platform::X86Pv, 4),
+        ];
         assert_eq!(ran.into_inner().unwrap(), order);
     }
 

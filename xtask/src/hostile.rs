@@ -11,8 +11,8 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
-use xen_eventfd_lab::Dom0;
-use xen_eventfd_scenarios::withstood::{Accesses, Neighbour};
+use xen_eventfd_lab::Platform;
+use xen_eventfd_scenarios::report_lines::{Accesses, Neighbour};
 
 /// How much, and where.
 #[derive(Debug, Args)]
@@ -24,9 +24,9 @@ pub(crate) struct Arguments {
     places: Places,
 }
 
-/// What one engine in one kind of dom0 has withstood.
+/// What one engine in one kind of dom0 has measured.
 #[derive(Debug, Serialize, Deserialize)]
-struct Withstood {
+struct Measured {
     /// Each attack: a neighbour's kicks alone, and beside it.
     attacks: Vec<[Neighbour; 2]>,
     accesses: Accesses,
@@ -39,9 +39,10 @@ const TIMEOUT: Duration = Duration::from_secs(900);
 /// The page is written once there are figures of each place.
 pub(crate) fn run(arguments: &Arguments) -> Result<Tally> {
     let rig = Rig::build()?;
-    let tally = arguments.places.run(1, |name, dom0, engine| {
-        let accesses = if dom0 == Dom0::Pv { arguments.accesses } else { arguments.accesses / 30 };
-        attack(&rig, name, (dom0, engine), accesses)
+    let tally = arguments.places.run(1, |name, platform, engine| {
+        let accesses =
+            if platform == Platform::X86Pv { arguments.accesses } else { arguments.accesses / 30 };
+        attack(&rig, name, (platform, engine), accesses)
     });
     if let Some(all) = KEPT.all()?.filter(|_| tally.failed == 0) {
         page::write(&rig, &all)?;
@@ -51,13 +52,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Tally> {
 
 /// All attacks in a machine whose time is counted in instructions, and then the many accesses in
 /// another, as fast as it goes.
-fn attack(rig: &Rig, name: &str, (dom0, engine): (Dom0, Engine), accesses: u64) -> Result<Tally> {
+fn attack(
+    rig: &Rig,
+    name: &str,
+    (platform, engine): (Platform, Engine),
+    accesses: u64,
+) -> Result<Tally> {
     let mut tally = Tally::default();
-    let told = |what: &str| format!("hostile-{what}-{}-{}", dom0.name(), engine.name());
+    let told = |what: &str| format!("hostile-{what}-{}-{}", platform.name(), engine.name());
     let script = |rest: &str| format!("scenarios run --on xen --engine {} {rest}", engine.name());
 
     let mut neighbours = Vec::new();
-    let boot = rig.boot(dom0, 1, &told("kicks")).deterministic();
+    let boot = rig.boot(platform, 1, &told("kicks")).deterministic();
     let load = if engine.needs_module() { kmod::loading() } else { "true".to_owned() };
     let outcome =
         rig.lab.run(boot, &format!("{load} && {}", script("hostile")), TIMEOUT, |line| {
@@ -65,9 +71,9 @@ fn attack(rig: &Rig, name: &str, (dom0, engine): (Dom0, Engine), accesses: u64) 
             neighbours.extend(Neighbour::parse(line));
         })?;
     tally.end(name, outcome.output.status);
-    ensure!(tally.failed == 0, "an attack was not withstood: {}", outcome.report);
+    ensure!(tally.failed == 0, "an attack was not measured: {}", outcome.report);
 
-    let boot = rig.boot(dom0, 1, &told("accesses")).host_clock();
+    let boot = rig.boot(platform, 1, &told("accesses")).host_clock();
     let (mut machine, log) = kmod::start(&rig.lab, boot, engine.needs_module())?;
     let mut found = None;
     let many = script(&format!("--accesses {accesses} hostile_guest"));
@@ -88,7 +94,7 @@ fn attack(rig: &Rig, name: &str, (dom0, engine): (Dom0, Engine), accesses: u64) 
         let mut attacks = attacks.to_vec();
         attacks.iter_mut().for_each(|pair| pair.sort_by_key(|kicks| kicks.when != ALONE));
         let accesses = found.context("nothing was said of the accesses")?;
-        KEPT.save(dom0, engine, &Withstood { attacks, accesses })?;
+        KEPT.save(platform, engine, &Measured { attacks, accesses })?;
     }
     Ok(tally)
 }

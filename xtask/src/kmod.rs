@@ -5,7 +5,7 @@ mod confinement;
 mod deb;
 mod guests;
 pub(crate) mod kernel_log;
-mod seed;
+mod privcmd;
 mod tests;
 mod wakeups;
 
@@ -13,11 +13,11 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Result, ensure};
 use clap::{Args, Subcommand};
-use xen_eventfd_lab::{Boot, Dom0, Lab, Machine, target_folder, workspace};
+use xen_eventfd_lab::{Boot, Lab, Machine, Platform, target_folder, workspace};
 
 pub(crate) use tests::Tests;
 
-use crate::{boots::Boots, lab::Kind, tally::Tally};
+use crate::{boots::Boots, tally::Tally};
 
 /// What to do with the module.
 #[derive(Debug, Args)]
@@ -42,9 +42,9 @@ enum Command {
     },
     /// Load it in the lab, have it serve guests, unload it, and look at the kernel's log
     Test {
-        /// The kind of dom0; both if not given
-        #[arg(long, value_enum)]
-        dom0: Option<Kind>,
+        /// The platform: x86-pv, x86-pvh or arm64; all that run if not given
+        #[arg(long, value_parser = Platform::parse)]
+        platform: Option<Platform>,
         /// Only this many emulated CPUs; else all on one, and then those that race on four
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=16))]
         cpus: Option<u32>,
@@ -52,29 +52,29 @@ enum Command {
         names: Vec<String>,
     },
     /// Test the ABI of the patch, on the module and on the patch itself; a part of `test`
-    Seed {
-        /// The kind of dom0; both if not given
-        #[arg(long, value_enum)]
-        dom0: Option<Kind>,
+    Privcmd {
+        /// The platform: x86-pv, x86-pvh or arm64; all that run if not given
+        #[arg(long, value_parser = Platform::parse)]
+        platform: Option<Platform>,
         /// Only on the patch itself, in a PVH dom0: that the tests are true
-        #[arg(long, conflicts_with = "dom0")]
+        #[arg(long, conflicts_with = "platform")]
         patch: bool,
         /// Only tests whose name contains one of these
         names: Vec<String>,
     },
     /// Count who is woken by 1,000 kicks: with a VMM alone, with it, with Linux's own patch
     Wakeups {
-        /// The kind of dom0; Linux's patch runs in a PVH one alone
-        #[arg(long, value_enum, default_value_t = Kind::Pvh)]
-        dom0: Kind,
+        /// The platform; Linux's patch runs on x86-pvh alone
+        #[arg(long, value_parser = Platform::parse, default_value_t = Platform::X86Pvh)]
+        platform: Platform,
         /// Only ways whose name contains one of these: upstream, native, …
         names: Vec<String>,
     },
     /// A shell in a dom0 that has it loaded; Control and ] leaves
     Load {
-        /// The kind of dom0
-        #[arg(long, value_enum, default_value_t = Kind::Pv)]
-        dom0: Kind,
+        /// The platform: x86-pv, x86-pvh or arm64
+        #[arg(long, value_parser = Platform::parse, default_value_t = Platform::X86Pv)]
+        platform: Platform,
         /// Emulated CPUs
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
         cpus: u32,
@@ -114,30 +114,30 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             println!("{}\n{}", command.display(), module.display());
             Ok(ExitCode::SUCCESS)
         }
-        Command::Test { dom0, cpus, ref names } => {
+        Command::Test { platform, cpus, ref names } => {
             let tests = Tests::prepare(lab, names)?;
             let mut boots = Boots::new();
-            tests.add(&mut boots, (), dom0, cpus, names);
+            tests.add(&mut boots, (), platform, cpus, names);
             conclude(boots)
         }
-        Command::Seed { dom0, patch, ref names } => {
+        Command::Privcmd { platform, patch, ref names } => {
             let module = build(&lab, false)?;
-            let tests = seed::Tests::prepare(&lab.kernel_build()?, names)?;
+            let tests = privcmd::Tests::prepare(&lab.kernel_build()?, names)?;
             let mut boots = Boots::new();
-            for kind in kinds(dom0).into_iter().filter(|_| !patch) {
+            for kind in platforms(platform).into_iter().filter(|_| !patch) {
                 tests.add_ours(&mut boots, (), &lab, &module, kind);
             }
-            if dom0 != Some(Kind::Pv) {
+            if platform != Some(Platform::X86Pv) {
                 tests.add_theirs(&mut boots, (), &lab);
             }
             conclude(boots)
         }
-        Command::Wakeups { dom0, ref names } => {
-            wakeups::run(&lab, dom0.into(), names).map(|()| ExitCode::SUCCESS)
+        Command::Wakeups { platform, ref names } => {
+            wakeups::run(&lab, platform.into(), names).map(|()| ExitCode::SUCCESS)
         }
-        Command::Load { dom0, cpus } => {
+        Command::Load { platform, cpus } => {
             let module = build(&lab, false)?;
-            let boot = module.put(Boot::new(dom0.into()).cpus(cpus).name("kmod-shell"));
+            let boot = module.put(Boot::new(platform.into()).cpus(cpus).name("kmod-shell"));
             let mut machine = lab.boot(boot)?;
             load(&mut machine)?;
             eprintln!(
@@ -151,8 +151,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
 }
 
-fn kinds(dom0: Option<Kind>) -> Vec<Dom0> {
-    dom0.map_or_else(|| vec![Dom0::Pvh, Dom0::Pv], |kind| vec![kind.into()])
+fn platforms(platform: Option<Platform>) -> Vec<Platform> {
+    platform.map_or_else(|| vec![Platform::X86Pvh, Platform::X86Pv], |platform| vec![platform])
 }
 
 /// Runs what was asked for, and counts.

@@ -8,7 +8,7 @@ use crate::tally::Tally;
 use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
 use std::process::ExitCode;
-use xen_eventfd_lab::{Boot, Dom0, Lab};
+use xen_eventfd_lab::{Boot, Lab, Platform};
 
 /// What to do with the lab.
 #[derive(Debug, Args)]
@@ -34,9 +34,9 @@ enum Command {
 /// The machine to boot.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Machinery {
-    /// The kind of dom0
-    #[arg(long, value_enum, default_value_t = Kind::Pv)]
-    dom0: Kind,
+    /// The platform: x86-pv, x86-pvh or arm64
+    #[arg(long, value_parser = Platform::parse, default_value_t = Platform::X86Pv)]
+    platform: Platform,
     /// Emulated CPUs; races need at least two
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
     cpus: u32,
@@ -57,9 +57,9 @@ pub(crate) struct Machinery {
 /// What to play.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Test {
-    /// The kind of dom0; both if not given
-    #[arg(long, value_enum)]
-    dom0: Option<Kind>,
+    /// The platform: x86-pv, x86-pvh or arm64; all that run if not given
+    #[arg(long, value_parser = Platform::parse)]
+    platform: Option<Platform>,
     /// The engine under test
     #[arg(long, value_enum, default_value_t = Engine::Userspace)]
     engine: Engine,
@@ -71,21 +71,6 @@ pub(crate) struct Test {
     accesses: Option<u64>,
     /// Only scenarios whose name contains one of these; `command`: what the command does instead
     names: Vec<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Kind {
-    Pv,
-    Pvh,
-}
-
-impl From<Kind> for Dom0 {
-    fn from(kind: Kind) -> Self {
-        match kind {
-            Kind::Pv => Self::Pv,
-            Kind::Pvh => Self::Pvh,
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -150,10 +135,10 @@ impl Test {
     /// Plays what was asked for.
     fn play(&self) -> Result<Tally> {
         let stage = scenarios::Stage::prepare(self.engine, &self.names)?.accesses(self.accesses);
-        let kinds = self.dom0.map_or_else(|| vec![Kind::Pv, Kind::Pvh], |kind| vec![kind]);
+        let kinds = self.platform.map_or_else(|| Platform::ALL.to_vec(), |platform| vec![platform]);
         let mut boots = Boots::new();
-        for kind in kinds {
-            stage.add(&mut boots, (), kind.into(), self.cpus, &self.names);
+        for platform in kinds {
+            stage.add(&mut boots, (), platform, self.cpus, &self.names);
         }
         let mut tally = stage.model_tally();
         boots.run().into_iter().for_each(|done| tally += done.tally);
@@ -186,8 +171,8 @@ impl Scenarios {
 
     /// Has them played in both kinds of dom0.
     pub(crate) fn add<'a, G: Copy + Send>(&'a self, boots: &mut Boots<'a, G>, group: G) {
-        for dom0 in [Dom0::Pvh, Dom0::Pv] {
-            self.0.add(boots, group, dom0, None, &[]);
+        for platform in Platform::ALL {
+            self.0.add(boots, group, platform, None, &[]);
         }
     }
 }
@@ -197,7 +182,7 @@ pub(crate) const RACE_CPUS: u32 = 4;
 
 impl Machinery {
     fn boot(&self, name: &str) -> Boot {
-        let kind = Dom0::from(self.dom0);
+        let kind = self.platform;
         let boot = Boot::new(kind).cpus(self.cpus).name(format!("{name}-{}", kind.name()));
         let mut boot = boot.host_clock();
         if self.deterministic {

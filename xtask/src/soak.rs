@@ -11,7 +11,7 @@ use crate::tally::Tally;
 use anyhow::{Result, ensure};
 use clap::Args;
 use std::time::Duration;
-use xen_eventfd_lab::Dom0;
+use xen_eventfd_lab::Platform;
 use xen_eventfd_scenarios::soak::Sample;
 
 /// How long, and where.
@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
 /// What one machine has seen.
 #[derive(Debug)]
 struct Soaked {
-    dom0: Dom0,
+    platform: Platform,
     engine: Engine,
     samples: Vec<Sample>,
 }
@@ -42,10 +42,10 @@ const SPARE: Duration = Duration::from_secs(1200);
 /// Each machine is a check. The page is written once each place has been flat.
 pub(crate) fn run(arguments: &Arguments) -> Result<Tally> {
     let rig = Rig::build()?;
-    let run = |name: &str, dom0, engine| soak(&rig, arguments, name, (dom0, engine));
+    let run = |name: &str, platform, engine| soak(&rig, arguments, name, (platform, engine));
     let tally = arguments.places.run(arguments.cpus, run);
     if let Some(all) = KEPT.all()?.filter(|_| tally.failed == 0) {
-        let soaked = |(dom0, engine, samples)| Soaked { dom0, engine, samples };
+        let soaked = |(platform, engine, samples)| Soaked { platform, engine, samples };
         page::write(&rig, &all.into_iter().map(soaked).collect::<Vec<_>>())?;
     }
     Ok(tally)
@@ -56,10 +56,10 @@ fn soak(
     rig: &Rig,
     arguments: &Arguments,
     name: &str,
-    (dom0, engine): (Dom0, Engine),
+    (platform, engine): (Platform, Engine),
 ) -> Result<Tally> {
     let boot = rig
-        .boot(dom0, arguments.cpus, &format!("soak-{}-{}", dom0.name(), engine.name()))
+        .boot(platform, arguments.cpus, &format!("soak-{}-{}", platform.name(), engine.name()))
         .host_clock();
     let (mut machine, log) = kmod::start(&rig.lab, boot, engine.needs_module())?;
     let time = Duration::from_secs(arguments.minutes * 60);
@@ -83,7 +83,7 @@ fn soak(
     }
     if faults.is_empty() {
         tally.hear(name, &format!("ok      {} rounds are flat", samples.len()));
-        KEPT.save(dom0, engine, &samples)?;
+        KEPT.save(platform, engine, &samples)?;
     }
     Ok(tally)
 }

@@ -4,7 +4,7 @@
 //! each of its steps; a failing step is shown whole.
 
 mod deny;
-mod house;
+mod repo_rules;
 mod stages;
 
 use crate::tally::Tally;
@@ -30,7 +30,7 @@ enum Stage {
     /// The sources look as rustfmt leaves them
     Format,
     /// Rules of this repository that no other tool knows
-    House,
+    RepoRules,
     /// Clippy finds nothing, in the workspace and in the guest; the core keeps to its old Rust
     Lints,
     /// Unit tests, integration tests, and the examples of the documentation
@@ -95,14 +95,14 @@ impl Arguments {
 /// Nothing is said after the sum: it is the last line, whatever came of it.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let began = Instant::now();
-    let mut workshop = stages::Workshop::default();
+    let mut stages = stages::Stages::default();
     let mut verdicts = Vec::new();
     let wanted = Stage::value_variants().iter().copied().filter(|stage| arguments.wants(*stage));
     let (boots, others): (Vec<Stage>, Vec<Stage>) = wanted.partition(|stage| stage.boots());
     for stage in others {
         println!("{}: {}", stage.name(), stage.about());
         let since = Instant::now();
-        let tally = workshop.run(stage).unwrap_or_else(|error| {
+        let tally = stages.run(stage).unwrap_or_else(|error| {
             println!("  FAILED {error:#}");
             Tally::failed(format!("{}: {error:#}", stage.name()))
         });
@@ -110,7 +110,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         println!("{}: {tally}, {}\n", stage.name(), clock(time));
         verdicts.push(Verdict { stage, tally, time });
     }
-    verdicts.extend(workshop.boot(&boots));
+    verdicts.extend(stages.boot(&boots));
     ensure!(!verdicts.is_empty(), "no stage is left; `cargo xtask test --help` lists them");
     Ok(crate::exit(&table(&verdicts, began.elapsed())))
 }

@@ -1,6 +1,6 @@
 //! `demo`: tells what happens on the model, with and without ioeventfd.
 
-use crate::demo::{DEVICES, Means, QUEUES, Round, VCPUS, play};
+use crate::demo::{DEVICES, Means, QUEUES, Round, VCPUS, measure};
 use crate::failure::{Exit, Failure};
 use crate::quantity::{COUNT, count_to};
 use crate::session::Session;
@@ -90,8 +90,8 @@ const BAR: u64 = 40;
 
 /// Plays both rounds.
 pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    let with = play(Means::Ioeventfd, arguments.kicks.into())?;
-    let without = play(Means::Vmm, arguments.kicks.into())?;
+    let with = measure(Means::Ioeventfd, arguments.kicks.into())?;
+    let without = measure(Means::Vmm, arguments.kicks.into())?;
     let report = Report {
         vcpus: VCPUS,
         devices: DEVICES,
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn no_kick_is_lost_and_the_vmm_sleeps_through_them() {
-        let with = Numbers::new(&play(Means::Ioeventfd, 2_000).unwrap());
+        let with = Numbers::new(&measure(Means::Ioeventfd, 2_000).unwrap());
         assert_eq!((with.kicks, with.delivered, with.lost), (2_000, 2_000, 0));
         assert!(with.signals <= with.kicks && with.config_accesses > 0);
         assert!(with.vmm_wakeups <= with.config_accesses, "{with:?}");
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn without_it_every_kick_is_the_vmms() {
-        let round = play(Means::Vmm, 2_000).unwrap();
+        let round = measure(Means::Vmm, 2_000).unwrap();
         assert_eq!((round.kicks, round.delivered), (2_000, 2_000));
         assert_eq!(round.vmm_requests, round.kicks + round.config_accesses);
     }
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn plain_text_has_no_escapes() {
-        let numbers = Numbers::new(&play(Means::Ioeventfd, 100).unwrap());
+        let numbers = Numbers::new(&measure(Means::Ioeventfd, 100).unwrap());
         let report = Report {
             vcpus: VCPUS,
             devices: DEVICES,

@@ -1,9 +1,9 @@
 //! `list`: the guests that are served, and by whom.
 
 use crate::failure::{Exit, Failure};
+use crate::module_status::Counters;
 use crate::served::{Guest, Machine, Orphan};
 use crate::session::Session;
-use crate::shown::Counters;
 use crate::table::{Side, cell, printable, table};
 use clap::Args;
 use serde::Serialize;

@@ -1,9 +1,9 @@
 //! `show`: all that is known of one guest.
 
 use crate::failure::{Exit, Failure};
+use crate::module_status::{self, Channel, Counters, Doorbell, Irq, Served, Waiting};
 use crate::served::{Engine, Guest, Machine};
 use crate::session::Session;
-use crate::shown::{self, Channel, Counters, Doorbell, Irq, Served, Waiting};
 use crate::table::{Side, cell, table};
 use clap::Args;
 use serde::Serialize;
@@ -35,7 +35,7 @@ pub(crate) struct Report {
     irqs: Option<Vec<Irq>>,
     channels: Option<Vec<Channel>>,
     #[serde(skip)]
-    module: Option<shown::Guest>,
+    module: Option<module_status::Guest>,
 }
 
 /// Shows it.
@@ -131,7 +131,7 @@ fn prose_of(facts: &[(&str, String)]) -> String {
     facts.iter().map(|(name, value)| format!("{name:<12} {value}\n")).collect()
 }
 
-fn doorbells(guest: &shown::Guest) -> String {
+fn doorbells(guest: &module_status::Guest) -> String {
     let counted = ["KICKS", "HELD", "ODD"].map(|head| (head, Side::Right));
     let heads: Vec<_> = [("DOORBELL", Side::Left)].into_iter().chain(counted).collect();
     let row = |Doorbell { place, kicks, held, odd, .. }: &Doorbell| {
@@ -140,11 +140,11 @@ fn doorbells(guest: &shown::Guest) -> String {
     section(&heads, &guest.doorbells, row)
 }
 
-fn waiting(guest: &shown::Guest) -> String {
+fn waiting(guest: &module_status::Guest) -> String {
     section(&[("WAITS FOR AN EVENTFD", Side::Left)], &guest.waiting, |kick| vec![kick.to_string()])
 }
 
-fn irqs(guest: &shown::Guest) -> String {
+fn irqs(guest: &module_status::Guest) -> String {
     let heads = [("INTERRUPT", Side::Left), ("RAISED", Side::Right), ("FAILED", Side::Right)];
     let row = |Irq { interrupt, raised, failed, .. }: &Irq| {
         vec![interrupt.to_string(), raised.to_string(), failed.to_string()]
@@ -152,7 +152,7 @@ fn irqs(guest: &shown::Guest) -> String {
     section(&heads, &guest.irqs, row)
 }
 
-fn channels(guest: &shown::Guest) -> String {
+fn channels(guest: &module_status::Guest) -> String {
     let heads = [("EVENT CHANNEL", Side::Left), ("SIGNALS", Side::Right)];
     let row = |Channel { port, signals, .. }: &Channel| vec![port.to_string(), signals.to_string()];
     section(&heads, &guest.channels, row)

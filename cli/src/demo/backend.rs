@@ -11,7 +11,7 @@ use std::time::Instant;
 
 /// The eventfd of one queue, and when each of its kicks was sent.
 #[derive(Debug)]
-pub(super) struct Bell {
+pub(super) struct Queue {
     eventfd: OwnedFd,
     began: Instant,
     /// By the number of the kick, in ns since `began`.
@@ -22,7 +22,7 @@ pub(super) struct Bell {
 }
 
 /// By device, then by queue.
-pub(super) type Bells = Vec<Vec<Bell>>;
+pub(super) type Queues = Vec<Vec<Queue>>;
 
 /// What a backend has heard.
 #[derive(Debug)]
@@ -33,19 +33,23 @@ pub(super) struct Heard {
 }
 
 /// The eventfds of all queues, for up to `kicks` kicks each.
-pub(super) fn bells(devices: usize, queues: usize, kicks: usize) -> Result<Bells, Failure> {
+pub(super) fn queues_of_devices(
+    devices: usize,
+    queues: usize,
+    kicks: usize,
+) -> Result<Queues, Failure> {
     let began = Instant::now();
-    let bell = || {
+    let each = || {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let eventfd =
             eventfd(0, flags).map_err(|errno| Failure::system("make an eventfd", errno))?;
         let sent = (0..kicks).map(|_| AtomicU64::new(0)).collect();
-        Ok(Bell { eventfd, began, sent, heard: AtomicUsize::new(0) })
+        Ok(Queue { eventfd, began, sent, heard: AtomicUsize::new(0) })
     };
-    (0..devices).map(|_| (0..queues).map(|_| bell()).collect()).collect()
+    (0..devices).map(|_| (0..queues).map(|_| each()).collect()).collect()
 }
 
-impl Bell {
+impl Queue {
     /// Notes that a kick is about to be sent.
     pub(super) fn stamp(&self, kick: usize) {
         if let Some(sent) = self.sent.get(kick) {
@@ -82,7 +86,7 @@ impl Bell {
     }
 }
 
-impl AsFd for Bell {
+impl AsFd for Queue {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.eventfd.as_fd()
     }
@@ -106,19 +110,23 @@ impl Heard {
 }
 
 /// Starts the backend of one device; it ends when `stop` is set and it is woken.
-pub(super) fn start(bells: Arc<Bells>, device: usize, stop: Arc<AtomicBool>) -> JoinHandle<Heard> {
+pub(super) fn start(
+    queues_of_devices: Arc<Queues>,
+    device: usize,
+    stop: Arc<AtomicBool>,
+) -> JoinHandle<Heard> {
     std::thread::spawn(move || {
-        let queues: &[Bell] = bells.get(device).map(Vec::as_slice).unwrap_or_default();
+        let queues: &[Queue] = queues_of_devices.get(device).map(Vec::as_slice).unwrap_or_default();
         let mut heard = Heard::default();
         loop {
             let mut waiting: Vec<PollFd<'_>> =
-                queues.iter().map(|bell| PollFd::new(bell, PollFlags::IN)).collect();
+                queues.iter().map(|each| PollFd::new(each, PollFlags::IN)).collect();
             let _ = poll(&mut waiting, None);
             if stop.load(Ordering::Acquire) {
                 return heard;
             }
-            for bell in queues {
-                if let Some(count) = bell.take(|age| _ = heard.latency.record(age)) {
+            for each in queues {
+                if let Some(count) = each.take(|age| _ = heard.latency.record(age)) {
                     heard.kicks += count;
                     heard.signals += 1;
                 }

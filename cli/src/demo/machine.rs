@@ -1,6 +1,6 @@
 //! One round: a machine, its guest, and everybody at work.
 
-use super::backend::{self, Bell, Heard};
+use super::backend::{self, Heard, Queue};
 use super::vmm::Vmm;
 use crate::failure::{Exit, Failure};
 use hdrhistogram::Histogram;
@@ -74,31 +74,31 @@ pub(super) fn doorbell(device: usize) -> u64 {
 ///
 /// # Errors
 /// When the engine fails, or the guest stops.
-pub fn play(means: Means, kicks: u64) -> Result<Round, Failure> {
+pub fn measure(means: Means, kicks: u64) -> Result<Round, Failure> {
     let model = Model::new();
     let dom = model.domain(Config::new("demo").vcpus(VCPUS));
     let share = kicks.div_ceil(u64::from(VCPUS));
     let room = usize::try_from(share).unwrap_or(usize::MAX);
-    let bells = Arc::new(backend::bells(DEVICES, QUEUES, room)?);
+    let queues_of_devices = Arc::new(backend::queues_of_devices(DEVICES, QUEUES, room)?);
 
-    let vmm = Vmm::start(&*model.client("vmm"), dom, Arc::clone(&bells))?;
+    let vmm = Vmm::start(&*model.client("vmm"), dom, Arc::clone(&queues_of_devices))?;
 
     let run_dir = tempfile::tempdir().map_err(|e| Failure::system("make a directory", e))?;
     let xen = Xen::builder().run_dir(run_dir.path()).open_on(model.client("engine"))?;
     let guest = xen.guest(dom)?;
     let mut doorbells: Vec<IoEvent> = Vec::new();
     if means == Means::Ioeventfd {
-        for (device, queues) in bells.iter().enumerate() {
-            for (queue, bell) in (0_u32..).zip(queues) {
+        for (device, queues) in queues_of_devices.iter().enumerate() {
+            for (queue, each) in (0_u32..).zip(queues) {
                 let at = IoEventAddress::Mmio(doorbell(device));
-                doorbells.push(guest.register_ioevent(bell, &at, queue)?);
+                doorbells.push(guest.register_ioevent(each, &at, queue)?);
             }
         }
     }
 
     let stop = Arc::new(AtomicBool::new(false));
     let backends: Vec<_> = (0..DEVICES)
-        .map(|device| backend::start(Arc::clone(&bells), device, Arc::clone(&stop)))
+        .map(|device| backend::start(Arc::clone(&queues_of_devices), device, Arc::clone(&stop)))
         .collect();
 
     // What comes with setting up is not counted.
@@ -106,8 +106,8 @@ pub fn play(means: Means, kicks: u64) -> Result<Round, Failure> {
     let began = Instant::now();
     let vcpus: Vec<_> = (0..VCPUS)
         .map(|id| {
-            let bells = Arc::clone(&bells);
-            model.vcpu(dom, VcpuId(id)).run(move |vcpu| work(vcpu, &bells, share))
+            let queues_of_devices = Arc::clone(&queues_of_devices);
+            model.vcpu(dom, VcpuId(id)).run(move |vcpu| work(vcpu, &queues_of_devices, share))
         })
         .collect();
     let mut sent = Sent::default();
@@ -119,10 +119,10 @@ pub fn play(means: Means, kicks: u64) -> Result<Round, Failure> {
         sent.config_accesses += of_one.config_accesses;
     }
     let took = began.elapsed();
-    settle(&bells, sent.kicks);
+    settle(&queues_of_devices, sent.kicks);
     stop.store(true, Ordering::Release);
     // Nobody counts these.
-    bells.iter().flatten().for_each(Bell::ring);
+    queues_of_devices.iter().flatten().for_each(Queue::ring);
     let mut heard = Heard::default();
     for backend in backends {
         heard.add(&backend.join().unwrap_or_default());
@@ -150,12 +150,12 @@ struct Sent {
 }
 
 /// A vCPU's share. Each queue is kicked by one vCPU, as drivers do it.
-fn work(vcpu: &Vcpu, bells: &backend::Bells, kicks: u64) -> Result<Sent, Stopped> {
+fn work(vcpu: &Vcpu, queues_of_devices: &backend::Queues, kicks: u64) -> Result<Sent, Stopped> {
     let mut sent = Sent::default();
     let mine = |queue: usize| queue % VCPUS as usize == vcpu.id().0 as usize;
     for turn in 0.. {
-        for (device, queues) in bells.iter().enumerate() {
-            for (queue, bell) in queues.iter().enumerate().filter(|(queue, _)| mine(*queue)) {
+        for (device, queues) in queues_of_devices.iter().enumerate() {
+            for (queue, each) in queues.iter().enumerate().filter(|(queue, _)| mine(*queue)) {
                 if sent.kicks == kicks {
                     return Ok(sent);
                 }
@@ -164,7 +164,7 @@ fn work(vcpu: &Vcpu, bells: &backend::Bells, kicks: u64) -> Result<Sent, Stopped
                     vcpu.read(Space::Mmio, register, Width::Four)?;
                     sent.config_accesses += 1;
                 }
-                bell.stamp(turn);
+                each.stamp(turn);
                 vcpu.write(Space::Mmio, doorbell(device), Width::Four, queue as u64)?;
                 sent.kicks += 1;
             }
@@ -174,9 +174,9 @@ fn work(vcpu: &Vcpu, bells: &backend::Bells, kicks: u64) -> Result<Sent, Stopped
 }
 
 /// Gives kicks that are under way the time to arrive.
-fn settle(bells: &backend::Bells, kicks: u64) {
+fn settle(queues_of_devices: &backend::Queues, kicks: u64) {
     let deadline = Instant::now() + PATIENCE;
-    let heard = || bells.iter().flatten().map(|bell| bell.heard() as u64).sum::<u64>();
+    let heard = || queues_of_devices.iter().flatten().map(|each| each.heard() as u64).sum::<u64>();
     while heard() < kicks && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(1));
     }

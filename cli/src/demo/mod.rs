@@ -11,4 +11,4 @@ mod backend;
 mod machine;
 mod vmm;
 
-pub use machine::{DEVICES, Means, QUEUES, Round, VCPUS, play};
+pub use machine::{DEVICES, Means, QUEUES, Round, VCPUS, measure};

@@ -1,7 +1,7 @@
 //! A stand-in for a VMM: an ioreq server over the devices' whole pages, as QEMU's, and a thread
 //! that answers it.
 
-use super::backend::Bells;
+use super::backend::Queues;
 use super::machine::{DEVICES, device_page, doorbell};
 use crate::failure::Failure;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
@@ -37,14 +37,19 @@ struct Work {
     slots: HashMap<LocalPort, usize>,
     counts: Arc<Counts>,
     /// Kicks are passed on to these; they do not come when an engine takes them.
-    bells: Arc<Bells>,
+    queues_of_devices: Arc<Queues>,
 }
 
 impl Vmm {
     /// Takes the devices' pages and begins to answer.
-    pub(super) fn start(host: &dyn Host, dom: DomId, bells: Arc<Bells>) -> Result<Self, Failure> {
+    pub(super) fn start(
+        host: &dyn Host,
+        dom: DomId,
+        queues_of_devices: Arc<Queues>,
+    ) -> Result<Self, Failure> {
         let counts = Arc::new(Counts::default());
-        let work = Work::new(host, dom, Arc::clone(&counts), bells).map_err(Error::from)?;
+        let work =
+            Work::new(host, dom, Arc::clone(&counts), queues_of_devices).map_err(Error::from)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC)
             .map_err(|errno| Failure::system("make an eventfd", errno))?;
         let stopped =
@@ -71,7 +76,7 @@ impl Work {
         host: &dyn Host,
         dom: DomId,
         counts: Arc<Counts>,
-        bells: Arc<Bells>,
+        queues_of_devices: Arc<Queues>,
     ) -> Result<Self, HostError> {
         let server: IoServerId = host.create_server(dom)?;
         let page = host.map_page(dom, server)?;
@@ -91,7 +96,7 @@ impl Work {
             events.eoi(port)?;
             slots.insert(port, vcpu);
         }
-        Ok(Self { page, events, slots, counts, bells })
+        Ok(Self { page, events, slots, counts, queues_of_devices })
     }
 
     fn until(self, stopped: &OwnedFd) {
@@ -130,10 +135,10 @@ impl Work {
     fn emulate(&self, request: &Request) -> u64 {
         if let Request::Kick(kick) = request {
             let device = (0..DEVICES).find(|device| doorbell(*device) == kick.access.addr);
-            let queues = device.and_then(|device| self.bells.get(device));
+            let queues = device.and_then(|device| self.queues_of_devices.get(device));
             let queue = usize::try_from(kick.value).ok();
-            if let Some(bell) = queues.zip(queue).and_then(|(queues, queue)| queues.get(queue)) {
-                bell.ring();
+            if let Some(each) = queues.zip(queue).and_then(|(queues, queue)| queues.get(queue)) {
+                each.ring();
             }
         }
         0

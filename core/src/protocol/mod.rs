@@ -7,7 +7,7 @@ pub mod id;
 pub mod ioreq;
 pub mod irq;
 pub mod missed;
-pub mod seed;
+pub mod privcmd;
 pub mod slot;
 mod sync;
 pub mod table;

@@ -2,7 +2,7 @@
 
 use core::arch::asm;
 
-use xen_eventfd_guest_orders::{MAX_REP_BYTES, Place, Width};
+use xen_eventfd_guest_script::{MAX_REP_BYTES, Place, Width};
 
 const SOURCE: usize = 4096;
 const _: () = assert!(SOURCE as u64 == MAX_REP_BYTES);

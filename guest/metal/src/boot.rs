@@ -6,9 +6,9 @@
 use core::arch::global_asm;
 use core::cell::UnsafeCell;
 
-use xen_eventfd_guest_orders::MAX_VCPUS;
+use xen_eventfd_guest_script::MAX_VCPUS;
 
-/// Room for parsed orders, measurements and calls.
+/// Room for parsed script, measurements and calls.
 pub(crate) const STACK_SIZE: usize = 128 * 1024;
 
 /// PAE, and SSE with its exceptions: Rust's code uses it.

@@ -3,7 +3,7 @@
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
-use xen_eventfd_guest_orders::{Place, Width};
+use xen_eventfd_guest_script::{Place, Width};
 
 use crate::events::Events;
 use crate::sync::{Lock, Once};

@@ -7,7 +7,7 @@ use core::cell::UnsafeCell;
 use core::mem::size_of;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use xen_eventfd_guest_orders::{LEVELS, MAX_VCPUS};
+use xen_eventfd_guest_script::{LEVELS, MAX_VCPUS};
 
 use crate::{apic, msr};
 

@@ -1,6 +1,6 @@
 //! The I/O APIC that Xen emulates for an HVM guest: where the lines of a PC end.
 
-use xen_eventfd_guest_orders::{Line, Place, Width};
+use xen_eventfd_guest_script::{Line, Place, Width};
 
 use crate::access;
 use crate::sync::Lock;

@@ -1,4 +1,4 @@
-//! The test guest: a PVH guest without an operating system that carries out the orders on its
+//! The test guest: a PVH guest without an operating system that carries out the script on its
 //! command line. Xen enters at [`boot`]; what follows is [`main`], then [`vcpu::Guest::run`] on
 //! every vCPU that has a section.
 #![no_std]
@@ -25,7 +25,7 @@ mod xen;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use xen_eventfd_guest_orders::{Program, Report};
+use xen_eventfd_guest_script::{Program, Report};
 
 use crate::console::CONSOLE;
 use crate::events::Events;
@@ -47,10 +47,10 @@ extern "sysv64" fn main(start_info: u32) -> ! {
         give_up(format_args!("console: {why}"));
     }
     // SAFETY: what Xen passed; it lies outside of our image, which is all that we write to.
-    let orders = unsafe { start_info::command_line(start_info) }
-        .and_then(|line| if line.is_empty() { image::orders() } else { Ok(line) })
+    let script = unsafe { start_info::command_line(start_info) }
+        .and_then(|line| if line.is_empty() { image::script() } else { Ok(line) })
         .unwrap_or_else(|why| give_up(format_args!("{why}")));
-    let program = Program::parse(orders).unwrap_or_else(|why| give_up(format_args!("{why}")));
+    let program = Program::parse(script).unwrap_or_else(|why| give_up(format_args!("{why}")));
     let vcpus = program.vcpus();
     GUEST.set(Guest::new(program, events));
     for vcpu in 1..vcpus {
@@ -73,7 +73,7 @@ extern "sysv64" fn second(vcpu: usize) -> ! {
 fn run(vcpu: usize) -> ! {
     match GUEST.get() {
         Some(guest) => guest.run(vcpu),
-        None => panic!("started before its orders"),
+        None => panic!("started before its script"),
     }
 }
 

@@ -1,10 +1,10 @@
-//! One vCPU as the machine that carries orders out.
+//! One vCPU as the machine that carries script out.
 
 use core::convert::Infallible;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use xen_eventfd_guest_orders::{
+use xen_eventfd_guest_script::{
     Line, Listener, ListenerId, MAX_LISTENERS, MAX_SAMPLES, Machine, Place, Program, Report,
     Source, Width,
 };
@@ -49,7 +49,7 @@ impl Guest {
     }
 }
 
-/// Ends the guest because its orders cannot be carried out.
+/// Ends the guest because its script cannot be carried out.
 pub(crate) fn give_up(why: fmt::Arguments<'_>) -> ! {
     CONSOLE.line(format_args!("guest error: {why}"));
     CONSOLE.drain();

@@ -38,7 +38,7 @@ pub(super) struct Evtchn {
     device: OwnedFd,
     bound: Mutex<BTreeSet<LocalPort>>,
     /// Where to ring so that an event comes here; from the first wake on.
-    bell: Mutex<Option<LocalPort>>,
+    wake_port: Mutex<Option<LocalPort>>,
     /// What wakes instead of a channel, if the device was handed over.
     waker: Option<OwnedFd>,
     /// Whether a read of the empty queue sleeps; from the first wait on.
@@ -53,8 +53,8 @@ impl Evtchn {
     }
 
     fn over(device: OwnedFd) -> Self {
-        let (bound, bell) = Default::default();
-        Self { device, bound, bell, waker: None, sleeps: false.into() }
+        let (bound, wake_port) = Default::default();
+        Self { device, bound, wake_port, waker: None, sleeps: false.into() }
     }
 
     /// The device as it was handed over.
@@ -146,7 +146,7 @@ impl Evtchn {
     }
 
     /// Binds a port, whose events are worth reporting from now on.
-    fn hear(&self, dom: DomId, remote: Port) -> core::result::Result<LocalPort, Errno> {
+    fn bind_port(&self, dom: DomId, remote: Port) -> core::result::Result<LocalPort, Errno> {
         let mut argument =
             BindInterdomain { remote_domain: u32::from(dom.0), remote_port: remote.0 };
         let mut bound = self.bound();
@@ -157,16 +157,16 @@ impl Evtchn {
     }
 
     /// Binds a channel to ourselves. Its event comes at once, as that of any channel that is new.
-    fn bind_bell(&self) -> core::result::Result<LocalPort, Errno> {
+    fn bind_wake_port(&self) -> core::result::Result<LocalPort, Errno> {
         let mut ours = BindUnboundPort { remote_domain: u32::from(DomId::SELF.0) };
         // SAFETY: the request reads one such struct.
-        let bell = unsafe { ioctl(self.device.as_fd(), sys::BIND_UNBOUND_PORT, &mut ours) }?;
-        if let Err(errno) = self.hear(DomId::SELF, Port(bell)) {
+        let wake_port = unsafe { ioctl(self.device.as_fd(), sys::BIND_UNBOUND_PORT, &mut ours) }?;
+        if let Err(errno) = self.bind_port(DomId::SELF, Port(wake_port)) {
             // What stays is closed with the device.
-            let _ = self.unbind(LocalPort(bell));
+            let _ = self.unbind(LocalPort(wake_port));
             return Err(errno);
         }
-        Ok(LocalPort(bell))
+        Ok(LocalPort(wake_port))
     }
 }
 
@@ -200,7 +200,7 @@ impl EventChannels for Evtchn {
     }
 
     fn bind(&self, dom: DomId, remote: Port) -> Result<LocalPort> {
-        self.hear(dom, remote).map_err(|errno| HostError::new(Call::Bind(dom, remote), errno))
+        self.bind_port(dom, remote).map_err(|errno| HostError::new(Call::Bind(dom, remote), errno))
     }
 
     fn unbind(&self, port: LocalPort) -> Result<()> {
@@ -239,11 +239,11 @@ impl EventChannels for Evtchn {
                 Err(errno) => Err(event(errno)),
             };
         }
-        let mut bell = self.bell.lock().unwrap_or_else(PoisonError::into_inner);
-        match *bell {
-            Some(bell) => self.notify(bell),
+        let mut wake_port = self.wake_port.lock().unwrap_or_else(PoisonError::into_inner);
+        match *wake_port {
+            Some(wake_port) => self.notify(wake_port),
             None => {
-                *bell = Some(self.bind_bell().map_err(event)?);
+                *wake_port = Some(self.bind_wake_port().map_err(event)?);
                 Ok(())
             }
         }
@@ -304,8 +304,8 @@ mod tests {
         let mut found = Vec::new();
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| {
-                let mut heard = Vec::new();
-                channels.wait(&mut heard).map(|()| heard)
+                let mut ports = Vec::new();
+                channels.wait(&mut ports).map(|()| ports)
             });
             write(&driver, &5_u32.to_ne_bytes()).unwrap();
             assert_eq!(waits.join().unwrap().unwrap(), ports([5]));

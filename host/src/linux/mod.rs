@@ -3,7 +3,7 @@
 //! Only interfaces with a promise of stability are used: device model operations, acquiring a
 //! resource, event channels and xenstore. `sys` says what they look like, `door` leads to the
 //! drivers, `page` to memory that is shared; everything else is safe. [`eventfd`] is the kernel
-//! module of this project, which need not be there; [`seed`] is the same by the ABI of the patch. [`Devices`]
+//! module of this project, which need not be there; [`privcmd_abi`] is the same by the ABI of the patch. [`Devices`]
 //! are what a process gets that may open none of them.
 
 mod devices;
@@ -12,8 +12,8 @@ pub mod eventfd;
 mod evtchn;
 mod page;
 mod privcmd;
+pub mod privcmd_abi;
 mod releases;
-pub mod seed;
 mod sys;
 mod xenstore;
 

@@ -11,10 +11,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use xen_eventfd::{DomId, Guardian};
 use xen_eventfd_host::linux::LinuxHost;
+use xen_eventfd_scenarios::environment::xen::XenEnvironment;
 use xen_eventfd_scenarios::link::Link;
-use xen_eventfd_scenarios::roles::{Actor, kill::Die};
+use xen_eventfd_scenarios::roles::{Helper, kill::Die};
 use xen_eventfd_scenarios::run;
-use xen_eventfd_scenarios::stage::xen::XenStage;
 
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -40,7 +40,7 @@ enum Command {
     },
     /// Plays another process of a test; the link to it is standard input.
     #[command(hide = true)]
-    Actor {
+    Helper {
         /// Where the library's engines would keep locks and records.
         run_dir: PathBuf,
     },
@@ -70,7 +70,7 @@ const LAST: &str = "kernel_log::clean";
 fn main() -> Result<ExitCode> {
     match Arguments::parse().command {
         Command::Run { names, guest, races, calm } => {
-            let stage = XenStage::new(guest)?;
+            let environment = XenEnvironment::new(guest)?;
             let chosen = tests::ALL.iter().filter(|test| {
                 (test.race || !races)
                     && !(test.race && calm && test.name != LAST)
@@ -78,7 +78,7 @@ fn main() -> Result<ExitCode> {
             });
             let (mut passed, mut failed) = (0, 0);
             for test in chosen {
-                match run(test, &stage).failure {
+                match run(test, &environment).failure {
                     None => {
                         passed += 1;
                         println!("ok      {}", test.name);
@@ -95,11 +95,11 @@ fn main() -> Result<ExitCode> {
             println!("{passed} passed, {failed} failed");
             Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
-        Command::Actor { run_dir } => {
+        Command::Helper { run_dir } => {
             let link = Link::from_fd(std::io::stdin().as_fd().try_clone_to_owned()?);
             let host = Arc::new(LinuxHost::open()?);
             let (guardian, die) = (Guardian::None, Die::new(|| std::process::abort()));
-            Actor { host, link, run_dir, guardian, die }.play()?;
+            Helper { host, link, run_dir, guardian, die }.run()?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Own { dom } => {

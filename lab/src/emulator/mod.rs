@@ -22,7 +22,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     arch::Arch,
-    cache::{Lock, Shelf},
+    cache::{CacheKind, Lock},
     emulator::packages::EmulatorPackages,
     manifest::Manifest,
     setup,
@@ -43,7 +43,7 @@ impl Emulator {
             .version_of(package)
             .with_context(|| format!("the lab has no {package}; set it up with --refresh"))?;
         let product = EmulatorPackages::new(arch, version);
-        let (folder, _held) = setup::obtain(Shelf::Emulators, arch, false, &product)?;
+        let (folder, _held) = setup::obtain(CacheKind::Emulators, arch, false, &product)?;
         Ok(Self { program: folder.join(arch.emulator()), _held })
     }
 

@@ -91,7 +91,7 @@ impl Product for EmulatorPackages {
         unpack_all(manifest, archives, tree.root())?;
         tree.furnish(&[source::ARCHIVES, source::BUILD])?;
         source::unpack(&tree, manifest, archives)?;
-        source::mend(&tree)?;
+        source::patch(&tree)?;
         progress.stage("building the emulator: a few minutes of processor time");
         let program = source::build(&tree, self.arch)?;
         fs::rename(&program, folder.join(self.arch.emulator()))

@@ -16,7 +16,7 @@ pub(super) const ARCHIVES: &str = "/archives";
 pub(super) const BUILD: &str = "/build";
 
 /// A statement that is missing in QEMU's source.
-struct Mend {
+struct SourcePatch {
     file: &'static str,
     /// What it has to follow. It is there once.
     after: &'static str,
@@ -25,16 +25,16 @@ struct Mend {
     whether: &'static str,
 }
 
-const MENDS: [Mend; 2] = [
+const PATCHES: [SourcePatch; 2] = [
     // Nothing is left to deliver when the emulated CPU stops next.
-    Mend {
+    SourcePatch {
         file: "target/i386/tcg/system/svm_helper.c",
         after: "do_interrupt_x86_hardirq(env, vector, 1);",
         statement: " cs->exception_index = -1;",
         whether: "delivers the interrupt of a VMRUN twice when a CPU is asked to stop",
     },
     // For XSAVE, XSAVEOPT and XRSTOR alike, as for any other instruction that touches the registers.
-    Mend {
+    SourcePatch {
         file: "target/i386/tcg/fpu_helper.c",
         after: "/* The operand must be 64 byte aligned.  */",
         statement: " if (env->cr[0] & CR0_TS_MASK) raise_exception_ra(env, EXCP07_PREX, ra);",
@@ -62,23 +62,23 @@ pub(super) fn unpack(tree: &Tree, manifest: &Manifest, archives: &Path) -> Resul
 }
 
 /// Mends the mistakes; see the module's own documentation.
-pub(super) fn mend(tree: &Tree) -> Result<()> {
-    for mend in &MENDS {
-        let path = inside(tree, BUILD).join("source").join(mend.file);
+pub(super) fn patch(tree: &Tree) -> Result<()> {
+    for patch in &PATCHES {
+        let path = inside(tree, BUILD).join("source").join(patch.file);
         let text = fs::read_to_string(&path)
             .with_context(|| format!("{}: QEMU's source has other files now", path.display()))?;
-        fs::write(&path, mend.mended(&text)?)
+        fs::write(&path, patch.patched(&text)?)
             .with_context(|| format!("{}: cannot write", path.display()))?;
     }
     Ok(())
 }
 
-impl Mend {
-    fn mended(&self, text: &str) -> Result<String> {
+impl SourcePatch {
+    fn patched(&self, text: &str) -> Result<String> {
         let Self { file, after, statement, whether } = self;
         ensure!(
             text.matches(after).count() == 1,
-            "{file}: QEMU's source has changed: look whether it still {whether}, and mend or drop this"
+            "{file}: QEMU's source has changed: look whether it still {whether}, and patch or drop this"
         );
         Ok(text.replacen(after, &format!("{after}{statement}"), 1))
     }
@@ -116,12 +116,12 @@ mod tests {
 
     #[test]
     fn what_is_mended_must_be_there_once() {
-        for mend in MENDS {
-            let Mend { after, statement, .. } = mend;
+        for patch in PATCHES {
+            let SourcePatch { after, statement, .. } = patch;
             let source = format!("a {after}\nb");
-            assert_eq!(mend.mended(&source).unwrap(), format!("a {after}{statement}\nb"));
-            assert!(mend.mended("b").is_err());
-            assert!(mend.mended(&format!("{source}{source}")).is_err());
+            assert_eq!(patch.patched(&source).unwrap(), format!("a {after}{statement}\nb"));
+            assert!(patch.patched("b").is_err());
+            assert!(patch.patched(&format!("{source}{source}")).is_err());
         }
     }
 }

@@ -20,7 +20,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     arch::Arch,
-    cache::{Lock, Shelf},
+    cache::{CacheKind, Lock},
     kernel_build::packages::BuildPackages,
     manifest::Manifest,
     setup,
@@ -44,7 +44,7 @@ impl KernelBuild {
             .version_of(&format!("linux-binary-{release}"))
             .with_context(|| format!("the lab has no package of its kernel {release}"))?;
         let product = BuildPackages::new(arch, release, version)?;
-        let (folder, held) = setup::obtain(Shelf::KernelBuilds, arch, false, &product)?;
+        let (folder, held) = setup::obtain(CacheKind::KernelBuilds, arch, false, &product)?;
         let tree = Tree::new(folder.join("root"));
         Ok(Self {
             arch,

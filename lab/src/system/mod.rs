@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::{
     arch::Arch,
-    cache::Shelf,
+    cache::CacheKind,
     elf,
     manifest::Manifest,
     run::target_folder,
@@ -43,7 +43,7 @@ impl System {
             .version_of(&format!("linux-binary-{release}"))
             .with_context(|| format!("the lab has no package of its kernel {release}"))?;
         let product = SystemPackages::new(arch, release, version);
-        let (made, _held) = setup::obtain(Shelf::Systems, arch, false, &product)?;
+        let (made, _held) = setup::obtain(CacheKind::Systems, arch, false, &product)?;
         let place = target_folder();
         let folder = tempfile::Builder::new()
             .prefix("system-")

@@ -39,7 +39,7 @@ pub(crate) struct Scene {
     pub(crate) channel: Option<ChannelFd>,
     /// The kicks of the vCPUs, under way.
     pub(crate) kicks: Vec<Running<core::result::Result<(), Stopped>>>,
-    pub(crate) fate: Arc<Fate>,
+    pub(crate) kill_point: Arc<KillPoint>,
 }
 
 impl Act {
@@ -58,10 +58,10 @@ impl Act {
     pub(crate) fn scene(self) -> Scene {
         let bench = Bench::beside_a_vmm();
         let port = bench.vcpu(0).alloc_unbound().unwrap();
-        let fate = Arc::new(Fate::default());
-        fate.rule(&bench.backend);
+        let kill_point = Arc::new(KillPoint::default());
+        kill_point.rule(&bench.backend);
         let mut scene = Scene {
-            _thaw: Thaw(Arc::clone(&fate)),
+            _thaw: Thaw(Arc::clone(&kill_point)),
             bench,
             queues: [event(), event()],
             port,
@@ -71,7 +71,7 @@ impl Act {
             irqfd: None,
             channel: None,
             kicks: Vec::new(),
-            fate,
+            kill_point,
         };
         if self != Self::Open {
             scene.xen = Some(scene.bench.xen());
@@ -109,9 +109,11 @@ impl Act {
             Self::Serve => {
                 // It is there before the first call of its service.
                 scene.kick(0);
-                let (kick, fate) = (&scene.kicks[0], &scene.fate);
-                fate.frozen.thaw();
-                crate::bench::until("the kick is served", || kick.is_finished() || fate.hit());
+                let (kick, kill_point) = (&scene.kicks[0], &scene.kill_point);
+                kill_point.frozen.thaw();
+                crate::bench::until("the kick is served", || {
+                    kick.is_finished() || kill_point.hit()
+                });
             }
         }
         Ok(())
@@ -154,22 +156,32 @@ impl Scene {
 
     /// From here on kicks wait.
     fn freeze(&self) {
-        self.fate.frozen.freeze(&self.bench, self.guest.as_ref().unwrap());
+        self.kill_point.frozen.freeze(&self.bench, self.guest.as_ref().unwrap());
     }
 
     /// Drops all that the process has. Returns the machine, the queues, and what the vCPUs do.
     pub(crate) fn end(self) -> End {
-        let Self { bench, queues, registered, irqfd, channel, guest, xen, mut kicks, fate, .. } =
-            self;
-        fate.end();
-        kicks.extend(fate.balloon.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let Self {
+            bench,
+            queues,
+            registered,
+            irqfd,
+            channel,
+            guest,
+            xen,
+            mut kicks,
+            kill_point,
+            ..
+        } = self;
+        kill_point.end();
+        kicks.extend(kill_point.balloon.lock().unwrap_or_else(PoisonError::into_inner).take());
         drop((registered, irqfd, channel, guest, xen));
         bench.backend.on_call(Box::new(|_| Verdict::Proceed));
         End { bench, queues, vcpus: kicks }
     }
 }
 
-struct Thaw(Arc<Fate>);
+struct Thaw(Arc<KillPoint>);
 
 impl Drop for Thaw {
     fn drop(&mut self) {
@@ -196,7 +208,7 @@ type Spoil = Box<dyn Fn(&CallSite) -> Verdict + Send + Sync>;
 
 /// What is going to happen at one of the calls.
 #[derive(Default)]
-pub(crate) struct Fate {
+pub(crate) struct KillPoint {
     plan: Mutex<Option<(Who, u64, Spoil)>>,
     calls: AtomicU64,
     site: Mutex<Option<CallSite>>,
@@ -207,24 +219,24 @@ pub(crate) struct Fate {
     balloon: Mutex<Option<Running<core::result::Result<(), Stopped>>>>,
 }
 
-impl fmt::Debug for Fate {
+impl fmt::Debug for KillPoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fate").field("site", &self.site).finish_non_exhaustive()
+        f.debug_struct("KillPoint").field("site", &self.site).finish_non_exhaustive()
     }
 }
 
-impl Fate {
+impl KillPoint {
     fn rule(self: &Arc<Self>, client: &Arc<Client>) {
-        let (fate, twin) = (Arc::clone(self), Arc::downgrade(client));
+        let (kill_point, twin) = (Arc::clone(self), Arc::downgrade(client));
         client.on_call(Box::new(move |site| {
-            fate.frozen.hold(site, || false);
-            let verdict = fate.decide(site);
+            kill_point.frozen.hold(site, || false);
+            let verdict = kill_point.decide(site);
             // The dead go no further: this thread may be about to answer a vCPU.
             if let (Verdict::KillBefore, true, Some(client)) =
                 (verdict, is_engine(), twin.upgrade())
             {
                 client.kill();
-                while !fate.over.load(SeqCst) {
+                while !kill_point.over.load(SeqCst) {
                     pause();
                 }
             }
@@ -286,20 +298,20 @@ pub(crate) fn at_each_call(
         let hook: Spoil = Box::new({
             let (records, run_dir) =
                 (Arc::clone(&records), PathBuf::from(scene.bench.run_dir.path()));
-            let (vcpu, fate) = (scene.bench.vcpu(1), Arc::downgrade(&scene.fate));
+            let (vcpu, kill_point) = (scene.bench.vcpu(1), Arc::downgrade(&scene.kill_point));
             let (model, dom) = (scene.bench.model.clone(), scene.bench.dom);
             move |_| {
                 *records.lock().unwrap() = Some(inherit(&run_dir));
-                if let Some(fate) = fate.upgrade().filter(|_| act != Act::Close) {
-                    *fate.balloon.lock().unwrap() = Some(balloon(&vcpu));
+                if let Some(kill_point) = kill_point.upgrade().filter(|_| act != Act::Close) {
+                    *kill_point.balloon.lock().unwrap() = Some(balloon(&vcpu));
                 }
                 spoil(&model, dom)
             }
         });
-        *scene.fate.plan.lock().unwrap() = Some((act.who(), at, hook));
+        *scene.kill_point.plan.lock().unwrap() = Some((act.who(), at, hook));
         let result = act.play(&mut scene);
-        *scene.fate.plan.lock().unwrap() = None;
-        let Some(site) = scene.fate.site.lock().unwrap().take() else {
+        *scene.kill_point.plan.lock().unwrap() = None;
+        let Some(site) = scene.kill_point.site.lock().unwrap().take() else {
             assert!(result.is_ok(), "{act:?}: {result:?}");
             assert!(at > 1, "{act:?} makes no calls");
             assert!(scene.end().vcpus.into_iter().all(|vcpu| vcpu.join().is_ok()));

@@ -1,7 +1,7 @@
 //! An engine in a process without privileges: its devices were opened by the test and confined to one
 //! guest, and its threads may make only the system calls that `docs/embedding.md` lists.
 
-use super::{Actor, Ask, Say};
+use super::{Ask, Helper, Say};
 use crate::link::Link;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -79,8 +79,8 @@ fn filter() -> Result<impl Fn(&str) -> std::io::Result<()> + Send + Sync + 'stat
     })
 }
 
-pub(super) fn play(actor: Actor, spec: &Spec, fds: Vec<OwnedFd>) -> Result<()> {
-    let Actor { host, link, .. } = actor;
+pub(super) fn run(helper: Helper, spec: &Spec, fds: Vec<OwnedFd>) -> Result<()> {
+    let Helper { host, link, .. } = helper;
     // What is open as root is not for a process without privileges.
     drop(host);
     let run_dir = tempfile::tempdir()?;
@@ -160,7 +160,7 @@ mod tests {
     /// with SIGSYS.
     #[test]
     fn an_engine_on_the_model_makes_no_call_but_those_of_the_page() {
-        use crate::play::{await_count, new_eventfd, signal};
+        use crate::test_context::{await_count, new_eventfd, signal};
         use xen_eventfd::{Guardian, Space, VcpuId, Width};
         use xen_eventfd_model::{Config, Kind, Model};
         let (model, run_dir) = (Model::new(), tempfile::tempdir().unwrap());
@@ -183,7 +183,7 @@ mod tests {
             }
             if dies {
                 model.destroy(dom);
-                assert!(crate::play::readable(guest.gone(), crate::PATIENCE).unwrap());
+                assert!(crate::test_context::readable(guest.gone(), crate::PATIENCE).unwrap());
             }
         }
     }

@@ -1,8 +1,8 @@
 //! An engine in a process of its own, so that it can be killed.
 
-use super::{Actor, Ask, Say};
+use super::{Ask, Helper, Say};
 use crate::link::Link;
-use crate::roles::kill::{Die, Kill, Mortal};
+use crate::roles::kill::{Die, Kill, KillPointHost};
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
@@ -23,8 +23,8 @@ pub struct Spec {
     pub kill: Option<Kill>,
 }
 
-pub(super) fn play(actor: Actor, spec: &Spec, fds: &[OwnedFd]) -> Result<()> {
-    let Actor { host, link, run_dir, guardian, die } = actor;
+pub(super) fn run(helper: Helper, spec: &Spec, fds: &[OwnedFd]) -> Result<()> {
+    let Helper { host, link, run_dir, guardian, die } = helper;
     let engine = spec.engine.as_deref().map(str::parse).transpose()?;
     let builder = Xen::builder().run_dir(run_dir).guardian(guardian);
     let xen = match (engine, spec.kill) {
@@ -32,7 +32,9 @@ pub(super) fn play(actor: Actor, spec: &Spec, fds: &[OwnedFd]) -> Result<()> {
             builder.engine(module).open()?
         }
         // The steps of a userspace engine are calls of its host.
-        (_, Some(kill)) => builder.open_on(Arc::new(Mortal::new(host, kill, die.clone())))?,
+        (_, Some(kill)) => {
+            builder.open_on(Arc::new(KillPointHost::new(host, kill, die.clone())))?
+        }
         (Some(engine), None) => builder.engine(engine).open()?,
         (None, None) => builder.open_on(host)?,
     };

@@ -76,14 +76,14 @@ impl fmt::Debug for Die {
 }
 
 #[derive(Debug)]
-struct Fate {
+struct KillPoint {
     kill: Kill,
     /// Kicks signalled so far.
     signals: AtomicU64,
     die: Die,
 }
 
-impl Fate {
+impl KillPoint {
     fn at(&self, step: Step) {
         let signals = self.signals.load(Ordering::SeqCst);
         let due = if step == Step::Woken { self.kill.kick - 1 } else { self.kill.kick };
@@ -95,19 +95,19 @@ impl Fate {
 
 /// A host whose caller dies.
 #[derive(Debug)]
-pub struct Mortal {
+pub struct KillPointHost {
     host: Arc<dyn Host>,
-    fate: Arc<Fate>,
+    kill_point: Arc<KillPoint>,
 }
 
-impl Mortal {
+impl KillPointHost {
     /// Wraps a host.
     pub fn new(host: Arc<dyn Host>, kill: Kill, die: Die) -> Self {
-        Self { host, fate: Arc::new(Fate { kill, signals: AtomicU64::new(0), die }) }
+        Self { host, kill_point: Arc::new(KillPoint { kill, signals: AtomicU64::new(0), die }) }
     }
 }
 
-impl Host for Mortal {
+impl Host for KillPointHost {
     fn domains(&self) -> Result<Vec<Domain>> {
         self.host.domains()
     }
@@ -149,7 +149,7 @@ impl Host for Mortal {
     }
     fn event_channels(&self) -> Result<Box<dyn EventChannels>> {
         let channels = self.host.event_channels()?;
-        Ok(Box::new(MortalChannels { channels, fate: Arc::clone(&self.fate) }))
+        Ok(Box::new(KillPointChannels { channels, kill_point: Arc::clone(&self.kill_point) }))
     }
     fn binding(&self, dom: DomId, port: Port) -> Result<Binding> {
         self.host.binding(dom, port)
@@ -162,17 +162,17 @@ impl Host for Mortal {
     }
     fn signaller(&self) -> Result<Box<dyn Signaller>> {
         let signaller = self.host.signaller()?;
-        Ok(Box::new(MortalSignaller { signaller, fate: Arc::clone(&self.fate) }))
+        Ok(Box::new(KillPointSignaller { signaller, kill_point: Arc::clone(&self.kill_point) }))
     }
 }
 
 #[derive(Debug)]
-struct MortalChannels {
+struct KillPointChannels {
     channels: Box<dyn EventChannels>,
-    fate: Arc<Fate>,
+    kill_point: Arc<KillPoint>,
 }
 
-impl EventChannels for MortalChannels {
+impl EventChannels for KillPointChannels {
     fn fd(&self) -> BorrowedFd<'_> {
         self.channels.fd()
     }
@@ -183,22 +183,22 @@ impl EventChannels for MortalChannels {
         self.channels.unbind(port)
     }
     fn notify(&self, port: LocalPort) -> Result<()> {
-        self.fate.at(Step::Answered);
+        self.kill_point.at(Step::Answered);
         self.channels.notify(port)?;
-        self.fate.at(Step::Notified);
+        self.kill_point.at(Step::Notified);
         Ok(())
     }
     fn pending(&self, ports: &mut Vec<LocalPort>) -> Result<()> {
         self.channels.pending(ports)?;
         if !ports.is_empty() {
-            self.fate.at(Step::Woken);
+            self.kill_point.at(Step::Woken);
         }
         Ok(())
     }
     fn wait(&self, ports: &mut Vec<LocalPort>) -> Result<()> {
         self.channels.wait(ports)?;
         if !ports.is_empty() {
-            self.fate.at(Step::Woken);
+            self.kill_point.at(Step::Woken);
         }
         Ok(())
     }
@@ -207,22 +207,22 @@ impl EventChannels for MortalChannels {
     }
     fn eoi(&self, port: LocalPort) -> Result<()> {
         self.channels.eoi(port)?;
-        self.fate.at(Step::Ended);
+        self.kill_point.at(Step::Ended);
         Ok(())
     }
 }
 
 #[derive(Debug)]
-struct MortalSignaller {
+struct KillPointSignaller {
     signaller: Box<dyn Signaller>,
-    fate: Arc<Fate>,
+    kill_point: Arc<KillPoint>,
 }
 
-impl Signaller for MortalSignaller {
+impl Signaller for KillPointSignaller {
     fn signal(&mut self, eventfd: BorrowedFd<'_>) -> Result<()> {
         self.signaller.signal(eventfd)?;
-        self.fate.signals.fetch_add(1, Ordering::SeqCst);
-        self.fate.at(Step::Signalled);
+        self.kill_point.signals.fetch_add(1, Ordering::SeqCst);
+        self.kill_point.at(Step::Signalled);
         Ok(())
     }
 }

@@ -54,7 +54,7 @@ pub enum Say {
 
 /// What a process needs to play its role.
 #[derive(Debug)]
-pub struct Actor {
+pub struct Helper {
     /// Its Xen.
     pub host: Arc<dyn Host>,
     /// To the test.
@@ -75,12 +75,12 @@ pub fn fail(link: &Link, error: &anyhow::Error) {
     let _ = link.send(&Say::Failed { why: format!("{error:#}"), errno }, &[]);
 }
 
-impl Actor {
+impl Helper {
     /// Plays what the test asks for first, until it is told to stop or the test is gone.
     ///
     /// # Errors
     /// The link is broken. What fails in the role itself is said to the test.
-    pub fn play(self) -> Result<()> {
+    pub fn run(self) -> Result<()> {
         let first = self.link.receive::<Role>(crate::PATIENCE)?;
         let (role, fds) = first.context("the test said nothing")?;
         let link = self.link.again()?;
@@ -92,9 +92,9 @@ impl Actor {
 
     fn perform(self, role: Role, fds: Vec<OwnedFd>) -> Result<()> {
         match role {
-            Role::Vmm(spec) => vmm::play(&*self.host, &self.link, &spec),
-            Role::Engine(spec) => engine::play(self, &spec, &fds),
-            Role::Confined(spec) => confined::play(self, &spec, fds),
+            Role::Vmm(spec) => vmm::run(&*self.host, &self.link, &spec),
+            Role::Engine(spec) => engine::run(self, &spec, &fds),
+            Role::Confined(spec) => confined::run(self, &spec, fds),
         }
     }
 }

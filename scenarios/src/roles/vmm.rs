@@ -153,7 +153,7 @@ impl Drop for Vmm<'_> {
     }
 }
 
-pub(super) fn play(host: &dyn Host, link: &Link, spec: &Spec) -> Result<()> {
+pub(super) fn run(host: &dyn Host, link: &Link, spec: &Spec) -> Result<()> {
     let vmm = Vmm::start(host, spec)?;
     link.send(&Say::Ready { server: vmm.id.0 }, &[])?;
     let mut seen = Seen::default();

@@ -1,20 +1,20 @@
 //! Every kind of access to a doorbell.
 
 use super::{BASE, DOORBELL, msi};
-use crate::Play;
-use crate::play::{await_count, new_eventfd, signal, taken};
+use crate::TestContext;
 use crate::roles::vmm::Place;
+use crate::test_context::{await_count, new_eventfd, signal, taken};
 use anyhow::{Result, ensure};
 use xen_eventfd::IoEventAddress::{Mmio, Pio};
 use xen_eventfd::{AnyValue, Counters, Masked, NoDatamatch, Width};
 
-pub(super) fn widths(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn widths(test: &mut TestContext<'_>) -> Result<()> {
     let writes: String = [1, 2, 4, 8]
         .iter()
         .map(|w| format!("repeat {w}; write mmio:{DOORBELL:#x} {w} 1; end; "))
         .collect();
-    let mut guest = play.guest(writes.trim_end_matches("; "))?;
-    let xen = play.xen()?;
+    let mut guest = test.guest(writes.trim_end_matches("; "))?;
+    let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
     let kicks = [new_eventfd()?, new_eventfd()?, new_eventfd()?, new_eventfd()?];
     let at = Mmio(DOORBELL);
@@ -24,19 +24,19 @@ pub(super) fn widths(play: &mut Play<'_>) -> Result<()> {
     let _long = ours.register_ioevent(&kicks[3], &at, 1_u64)?;
     guest.start()?;
     guest.finish()?;
-    guest.tell(play);
+    guest.tell(test);
     for (kick, width) in kicks.iter().zip([1, 2, 4, 8]) {
-        play.note("queues", format!("width {width}: {} kicks", taken(kick)?));
+        test.note("queues", format!("width {width}: {} kicks", taken(kick)?));
     }
     Ok(())
 }
 
-pub(super) fn notification_data(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(&format!(
+pub(super) fn notification_data(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(&format!(
         "write mmio:{DOORBELL:#x} 4 0x80010003; write mmio:{DOORBELL:#x} 4 3; \
          write mmio:{DOORBELL:#x} 4 0x30004"
     ))?;
-    let xen = play.xen()?;
+    let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
     let (three, four) = (new_eventfd()?, new_eventfd()?);
     let queue = |value| Masked { width: Width::Four, value, mask: 0xFFFF };
@@ -44,31 +44,31 @@ pub(super) fn notification_data(play: &mut Play<'_>) -> Result<()> {
     let _four = ours.register_ioevent(&four, &Mmio(DOORBELL), queue(4))?;
     guest.start()?;
     guest.finish()?;
-    guest.tell(play);
-    play.note("queues", format!("3: {}, 4: {}", taken(&three)?, taken(&four)?));
+    guest.tell(test);
+    test.note("queues", format!("3: {}, 4: {}", taken(&three)?, taken(&four)?));
     Ok(())
 }
 
-pub(super) fn doorbell_read(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(&format!(
+pub(super) fn doorbell_read(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(&format!(
         "read mmio:{DOORBELL:#x} 4; read mmio:{DOORBELL:#x} 2; write mmio:{DOORBELL:#x} 4 0"
     ))?;
-    let xen = play.xen()?;
+    let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
     let kick = new_eventfd()?;
     let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
     guest.start()?;
     guest.finish()?;
-    guest.tell(play);
-    play.note("queue", format!("{} kicks, {} reads", taken(&kick)?, ours.counters().reads));
+    guest.tell(test);
+    test.note("queue", format!("{} kicks, {} reads", taken(&kick)?, ours.counters().reads));
     Ok(())
 }
 
-pub(super) fn wildcard_beside(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(&format!(
+pub(super) fn wildcard_beside(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(&format!(
         "repeat 5; write mmio:{DOORBELL:#x} 4 i; end; write mmio:{DOORBELL:#x} 2 1"
     ))?;
-    let xen = play.xen()?;
+    let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
     let (one, rest, other) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
     let _one = ours.register_ioevent(&one, &Mmio(DOORBELL), 1_u32)?;
@@ -76,119 +76,119 @@ pub(super) fn wildcard_beside(play: &mut Play<'_>) -> Result<()> {
     let _other = ours.register_ioevent(&other, &Mmio(DOORBELL), AnyValue(Width::Two))?;
     guest.start()?;
     guest.finish()?;
-    guest.tell(play);
+    guest.tell(test);
     let counts =
         format!("1: {}, rest: {}, halves: {}", taken(&one)?, taken(&rest)?, taken(&other)?);
-    play.note("queues", counts);
+    test.note("queues", counts);
     Ok(())
 }
 
-pub(super) fn fallback(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(&format!(
+pub(super) fn fallback(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(&format!(
         "write mmio:{DOORBELL:#x} 4 1; repeat 3; write mmio:{DOORBELL:#x} 4 9; end; \
          write mmio:{DOORBELL:#x} 1 7; write mmio:{:#x} 2 1",
         DOORBELL + 2
     ))?;
-    let xen = play.xen()?;
+    let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
     let (one, rest) = (new_eventfd()?, new_eventfd()?);
     let _one = ours.register_ioevent(&one, &Mmio(DOORBELL), 1_u32)?;
     let missed = ours.register_fallback(&rest, &Mmio(DOORBELL), 4)?;
     guest.start()?;
     guest.finish()?;
-    guest.tell(play);
-    play.note("queues", format!("1: {}, fallback: {}", taken(&one)?, taken(&rest)?));
+    guest.tell(test);
+    test.note("queues", format!("1: {}, fallback: {}", taken(&one)?, taken(&rest)?));
     let missed = missed.take();
     for (kick, count) in missed.kicks {
         let width = kick.access.width.bytes();
-        play.note("missed", format!("{} as {width} bytes, {count} times", kick.value));
+        test.note("missed", format!("{} as {width} bytes, {count} times", kick.value));
     }
     // What begins inside the doorbell, not at it, is nobody's.
-    play.note("held", format!("{}", ours.counters().held));
+    test.note("held", format!("{}", ours.counters().held));
     ensure!(missed.overflowed == 0);
     Ok(())
 }
 
-pub(super) fn held(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(&format!(
+pub(super) fn held(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(&format!(
         "repeat 5; write mmio:{DOORBELL:#x} 4 9; end; write mmio:{DOORBELL:#x} 4 8"
     ))?;
-    let xen = play.xen()?;
+    let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
     let (one, nine, seven) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
     let _one = ours.register_ioevent(&one, &Mmio(DOORBELL), 1_u32)?;
     guest.start()?;
     guest.finish()?;
-    guest.tell(play);
+    guest.tell(test);
     let values: Vec<u64> = ours.held().iter().map(|kick| kick.value).collect();
-    play.note("held", format!("{values:?}"));
+    test.note("held", format!("{values:?}"));
     let _nine = ours.register_ioevent(&nine, &Mmio(DOORBELL), 9_u32)?;
     let _seven = ours.register_ioevent(&seven, &Mmio(DOORBELL), 7_u32)?;
     let rest = new_eventfd()?;
     let fallback = ours.register_fallback(&rest, &Mmio(DOORBELL), 4)?;
     let values: Vec<u64> = fallback.take().kicks.iter().map(|(kick, _)| kick.value).collect();
-    play.note("fallback", format!("{values:?}, {} signals", taken(&rest)?));
+    test.note("fallback", format!("{values:?}, {} signals", taken(&rest)?));
     let counts = format!("1: {}, 9: {}, 7: {}", taken(&one)?, taken(&nine)?, taken(&seven)?);
-    play.note("queues", counts);
+    test.note("queues", counts);
     let values: Vec<u64> = ours.held().iter().map(|kick| kick.value).collect();
-    play.note("held", format!("{values:?}"));
+    test.note("held", format!("{values:?}"));
     Ok(())
 }
 
-pub(super) fn before_the_claim(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(&format!(
+pub(super) fn before_the_claim(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(&format!(
         "listen msi 0x41 go; write mmio:{DOORBELL:#x} 4 0; say early; wait go; \
          write mmio:{DOORBELL:#x} 4 0; say served; wait go; write mmio:{DOORBELL:#x} 4 0"
     ))?;
-    let vmm = play.vmm(guest.dom(), &[(Place::Mmio, BASE, 0x200)])?;
-    let xen = play.xen()?;
+    let vmm = test.vmm(guest.dom(), &[(Place::Mmio, BASE, 0x200)])?;
+    let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
     let (kick, go) = (new_eventfd()?, new_eventfd()?);
     guest.start()?;
     let _go = ours.register_irqfd(&go, msi(0, 0x41))?;
     guest.said(0, "early")?;
-    play.note("vmm", format!("{} kicks before", vmm.seen()?.writes_to(DOORBELL)));
+    test.note("vmm", format!("{} kicks before", vmm.seen()?.writes_to(DOORBELL)));
     let queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
     signal(&go)?;
     guest.said(0, "served")?;
-    play.note("queue", format!("{} kicks", await_count(&kick, 1)?));
-    play.note("vmm", format!("{} kicks meanwhile", vmm.seen()?.writes_to(DOORBELL)));
+    test.note("queue", format!("{} kicks", await_count(&kick, 1)?));
+    test.note("vmm", format!("{} kicks meanwhile", vmm.seen()?.writes_to(DOORBELL)));
     drop(queue);
     signal(&go)?;
     guest.finish()?;
-    guest.tell(play);
-    play.note("vmm", format!("{} kicks after", vmm.seen()?.writes_to(DOORBELL)));
-    play.note("queue", format!("{} kicks more", taken(&kick)?));
+    guest.tell(test);
+    test.note("vmm", format!("{} kicks after", vmm.seen()?.writes_to(DOORBELL)));
+    test.note("queue", format!("{} kicks more", taken(&kick)?));
     vmm.stop()
 }
 
-pub(super) fn string_writes(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn string_writes(test: &mut TestContext<'_>) -> Result<()> {
     let port = 0xC050;
-    let mut guest = play.guest(&format!(
+    let mut guest = test.guest(&format!(
         "rep mmio:{DOORBELL:#x} 4 7 1; rep mmio:{DOORBELL:#x} 2 7 2; say memory; \
          rep pio:{port:#x} 2 3 8; rep pio:{port:#x} 4 3 1; say ports; write mmio:{DOORBELL:#x} 4 7"
     ))?;
-    let xen = play.xen()?;
+    let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
     let (memory, ports) = (new_eventfd()?, new_eventfd()?);
     let _memory = ours.register_ioevent(&memory, &Mmio(DOORBELL), NoDatamatch(4))?;
     let _ports = ours.register_ioevent(&ports, &Pio(port), NoDatamatch(4))?;
     guest.start()?;
     guest.finish()?;
-    guest.tell(play);
+    guest.tell(test);
     let Counters { delivered, odd, held, late, .. } = ours.counters();
-    play.note("engine", format!("{delivered} delivered, {odd} odd, {held} held, {late} late"));
-    play.note("queues", format!("memory: {}, ports: {}", taken(&memory)?, taken(&ports)?));
+    test.note("engine", format!("{delivered} delivered, {odd} odd, {held} held, {late} late"));
+    test.note("queues", format!("memory: {}, ports: {}", taken(&memory)?, taken(&ports)?));
     Ok(())
 }
 
-pub(super) fn ports(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn ports(test: &mut TestContext<'_>) -> Result<()> {
     let port = 0xC050;
-    let mut guest = play.guest(&format!(
+    let mut guest = test.guest(&format!(
         "repeat 10; write pio:{port:#x} 2 1; end; write pio:{port:#x} 4 1; \
          write pio:{port:#x} 1 1; read pio:{port:#x} 2"
     ))?;
-    let xen = play.xen()?;
+    let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
     let (half, word, byte) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
     let _half = ours.register_ioevent(&half, &Pio(port), 1_u16)?;
@@ -196,26 +196,26 @@ pub(super) fn ports(play: &mut Play<'_>) -> Result<()> {
     let _byte = ours.register_ioevent(&byte, &Pio(port), 1_u8)?;
     guest.start()?;
     guest.finish()?;
-    guest.tell(play);
+    guest.tell(test);
     let counts = format!("2: {}, 4: {}, 1: {}", taken(&half)?, taken(&word)?, taken(&byte)?);
-    play.note("queues", counts);
+    test.note("queues", counts);
     Ok(())
 }
 
-pub(super) fn memory_given_back(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(&format!(
+pub(super) fn memory_given_back(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(&format!(
         "repeat 10; write mmio:{DOORBELL:#x} 4 0; balloon 1; write mmio:{DOORBELL:#x} 4 0; end"
     ))?;
-    let vmm = play.vmm(guest.dom(), &[(Place::Mmio, BASE, 0x200)])?;
-    let xen = play.xen()?;
+    let vmm = test.vmm(guest.dom(), &[(Place::Mmio, BASE, 0x200)])?;
+    let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
     let kick = new_eventfd()?;
     let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
     guest.start()?;
     guest.finish()?;
-    guest.tell(play);
-    play.note("queue", format!("{} kicks", taken(&kick)?));
-    play.note("engine", format!("{} broadcasts", ours.counters().broadcasts));
-    play.note("vmm", format!("{} broadcasts", vmm.seen()?.broadcasts));
+    guest.tell(test);
+    test.note("queue", format!("{} kicks", taken(&kick)?));
+    test.note("engine", format!("{} broadcasts", ours.counters().broadcasts));
+    test.note("vmm", format!("{} broadcasts", vmm.seen()?.broadcasts));
     vmm.stop()
 }

@@ -1,9 +1,9 @@
 //! Registrations come and go while the guest kicks.
 
 use super::{BASE, DOORBELL, msi};
-use crate::Play;
-use crate::play::{await_count, new_eventfd, rung_again, signal, taken};
+use crate::TestContext;
 use crate::roles::vmm::Place;
+use crate::test_context::{await_count, new_eventfd, rung_again, signal, taken};
 use anyhow::{Result, ensure};
 use xen_eventfd::IoEventAddress::Mmio;
 
@@ -12,12 +12,12 @@ const ROUNDS: u32 = 60;
 
 /// Two queues behind one doorbell: one stays, the other comes and goes. Its bytes stay claimed, so
 /// what it misses is held.
-pub(super) fn assign_under_load(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(&format!(
+pub(super) fn assign_under_load(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(&format!(
         "listen msi 0x41 stop; until stop; write mmio:{DOORBELL:#x} 4 0; \
          write mmio:{DOORBELL:#x} 4 1; end"
     ))?;
-    let xen = play.xen()?;
+    let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
     let (steady, fleeting, stop) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
     let _steady = ours.register_ioevent(&steady, &Mmio(DOORBELL), 0_u32)?;
@@ -36,28 +36,28 @@ pub(super) fn assign_under_load(play: &mut Play<'_>) -> Result<()> {
     }
     signal(&stop)?;
     guest.finish()?;
-    guest.tell(play);
+    guest.tell(test);
     steady_count += taken(&steady)?;
     let rounds = guest.rounds("stop");
     ensure!(steady_count == rounds, "{steady_count} of {rounds} kicks on the steady queue");
     let counters = ours.counters();
     ensure!(counters.late == 0, "{counters:?}");
     ensure!(counters.delivered + counters.held == 2 * rounds, "{counters:?} for {rounds} rounds");
-    play.note("queues", "every kick delivered or held");
+    test.note("queues", "every kick delivered or held");
     Ok(())
 }
 
 /// Two doorbells: one stays, the other's bytes are claimed and given back. Without a VMM its kicks
 /// vanish meanwhile; the other's never do. Whoever rings it rings a third one after it, so that one
 /// can tell that it was rung.
-pub(super) fn claim_under_load(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn claim_under_load(test: &mut TestContext<'_>) -> Result<()> {
     let (other, third) = (DOORBELL + 0x1000, DOORBELL + 0x2000);
-    let mut guest = play.guest(&format!(
+    let mut guest = test.guest(&format!(
         "listen msi 0x41 stop; meet; until stop; write mmio:{DOORBELL:#x} 4 0; end; meet; say over | \
          listen msi 0x42 halt; meet; until halt; write mmio:{other:#x} 4 0; \
          write mmio:{third:#x} 4 0; end; meet"
     ))?;
-    let xen = play.xen()?;
+    let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
     let (steady, fleeting, beat) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
     let (stop, halt) = (new_eventfd()?, new_eventfd()?);
@@ -77,20 +77,20 @@ pub(super) fn claim_under_load(play: &mut Play<'_>) -> Result<()> {
     signal(&stop)?;
     signal(&halt)?;
     guest.finish()?;
-    guest.tell(play);
+    guest.tell(test);
     let (count, rounds) = (taken(&steady)?, guest.rounds("stop"));
     ensure!(count == rounds, "{count} of {rounds} kicks on the steady queue");
-    play.note("queues", "every kick of the steady queue delivered");
+    test.note("queues", "every kick of the steady queue delivered");
     Ok(())
 }
 
 /// A queue changes hands between the engine and the VMM. Every kick is the engine's, the VMM's, or
 /// late; a VMM that takes a queue back looks at it once, which is for those.
-pub(super) fn hand_over(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play
+pub(super) fn hand_over(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test
         .guest(&format!("listen msi 0x41 stop; until stop; write mmio:{DOORBELL:#x} 4 0; end"))?;
-    let vmm = play.vmm(guest.dom(), &[(Place::Mmio, BASE, 0x200)])?;
-    let xen = play.xen()?;
+    let vmm = test.vmm(guest.dom(), &[(Place::Mmio, BASE, 0x200)])?;
+    let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
     let (kick, stop) = (new_eventfd()?, new_eventfd()?);
     guest.start()?;
@@ -106,25 +106,25 @@ pub(super) fn hand_over(play: &mut Play<'_>) -> Result<()> {
     }
     signal(&stop)?;
     guest.finish()?;
-    guest.tell(play);
+    guest.tell(test);
     let (rounds, counters) = (guest.rounds("stop"), ours.counters());
     let by_vmm = vmm.seen()?.writes_to(DOORBELL);
     let answered = by_vmm + counters.delivered + counters.held + counters.late;
     ensure!(answered == rounds, "{rounds} kicks, {by_vmm} by the VMM, {counters:?}");
     ensure!(count == counters.delivered + counters.redelivered, "{count} signals, {counters:?}");
-    play.note("queue", "every kick answered by one of them");
+    test.note("queue", "every kick answered by one of them");
     vmm.stop()
 }
 
 /// A guest changes hands: the engine takes it, and lets go of it with the doorbell registered and kicks in
 /// flight. Every kick is the engine's, also one that waited when it let go, or the VMM's.
-pub(super) fn close_under_load(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(&format!(
+pub(super) fn close_under_load(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(&format!(
         "listen msi 0x41 stop; meet; until stop; write mmio:{DOORBELL:#x} 4 0; end | \
          listen msi 0x42 halt; meet; until halt; write mmio:{DOORBELL:#x} 4 0; end"
     ))?;
-    let vmm = play.vmm(guest.dom(), &[(Place::Mmio, BASE, 0x200)])?;
-    let xen = play.xen()?;
+    let vmm = test.vmm(guest.dom(), &[(Place::Mmio, BASE, 0x200)])?;
+    let xen = test.xen()?;
     let kick = new_eventfd()?;
     let mut count = 0;
     guest.start()?;
@@ -145,10 +145,10 @@ pub(super) fn close_under_load(play: &mut Play<'_>) -> Result<()> {
         ours.register_irqfd(&stop, irq)?.keep();
     }
     guest.finish()?;
-    guest.tell(play);
+    guest.tell(test);
     let (rounds, by_vmm) =
         (guest.rounds("stop") + guest.rounds("halt"), vmm.seen()?.writes_to(DOORBELL));
     ensure!(count + by_vmm == rounds, "{rounds} kicks, {count} delivered, {by_vmm} by the VMM");
-    play.note("queue", "every kick delivered or the VMM's");
+    test.note("queue", "every kick delivered or the VMM's");
     vmm.stop()
 }

@@ -1,16 +1,16 @@
 //! An engine in a process that has no privileges, and devices for one guest.
 
 use super::{DOORBELL, msi};
-use crate::Play;
-use crate::play::{await_count, new_eventfd, signal};
+use crate::TestContext;
 use crate::roles::confined::Spec;
+use crate::test_context::{await_count, new_eventfd, signal};
 use anyhow::Result;
 use xen_eventfd::{EngineKind, Error, Irq};
 
 const TIMES: u32 = 100;
 
-fn play_confined(play: &mut Play<'_>, driven: bool) -> Result<()> {
-    match play.stage().engine() {
+fn play_confined(test: &mut TestContext<'_>, driven: bool) -> Result<()> {
+    match test.environment().engine() {
         Some(EngineKind::Userspace | EngineKind::Kernel) => {}
         engine => {
             let engine = engine.unwrap_or(EngineKind::Userspace);
@@ -18,22 +18,22 @@ fn play_confined(play: &mut Play<'_>, driven: bool) -> Result<()> {
             return Err(Error::Unsupported { what, engine }.into());
         }
     }
-    let mut guest = play.guest(&format!(
+    let mut guest = test.guest(&format!(
         "listen msi 0x41 call; say ready; repeat {TIMES}; wait call; write mmio:{DOORBELL:#x} 4 3; end"
     ))?;
-    let other = play.guest("say over")?;
+    let other = test.guest("say over")?;
     let (kick, call) = (new_eventfd()?, new_eventfd()?);
     let Irq::Msi { addr, data } = msi(0, 0x41) else { unreachable!("it is an MSI") };
     let spec = Spec {
         dom: guest.dom().0,
-        uuid: play.stage().host().domain(guest.dom())?.uuid,
+        uuid: test.environment().host().domain(guest.dom())?.uuid,
         other: other.dom().0,
-        engine: play.stage().engine().unwrap_or_default().to_string(),
+        engine: test.environment().engine().unwrap_or_default().to_string(),
         driven,
         doorbell: (DOORBELL, 3),
         msi: (addr, data),
     };
-    let engine = play.confined(spec, &kick, &call)?;
+    let engine = test.confined(spec, &kick, &call)?;
     guest.start()?;
     guest.said(0, "ready")?;
     for _ in 0..TIMES {
@@ -41,16 +41,16 @@ fn play_confined(play: &mut Play<'_>, driven: bool) -> Result<()> {
         await_count(&kick, 1)?;
     }
     guest.finish()?;
-    guest.tell(play);
+    guest.tell(test);
     // It has no xenstore to tell it of this.
     guest.destroy()?;
     engine.left()
 }
 
-pub(super) fn confined(play: &mut Play<'_>) -> Result<()> {
-    play_confined(play, false)
+pub(super) fn confined(test: &mut TestContext<'_>) -> Result<()> {
+    play_confined(test, false)
 }
 
-pub(super) fn confined_loop(play: &mut Play<'_>) -> Result<()> {
-    play_confined(play, true)
+pub(super) fn confined_loop(test: &mut TestContext<'_>) -> Result<()> {
+    play_confined(test, true)
 }

@@ -1,11 +1,11 @@
 //! Whoever dies, the others go on.
 
 use super::{BASE, DOORBELL, msi};
-use crate::Play;
-use crate::play;
-use crate::play::{await_count, new_eventfd};
+use crate::TestContext;
 use crate::roles::kill::{Kill, Step};
 use crate::roles::vmm::Place;
+use crate::test_context;
+use crate::test_context::{await_count, new_eventfd};
 use anyhow::{Result, ensure};
 use xen_eventfd::Error;
 use xen_eventfd::IoEventAddress::Mmio;
@@ -14,7 +14,7 @@ use xen_eventfd::IoEventAddress::Mmio;
 const KICKS: u32 = 20;
 
 /// Two vCPUs that kick a queue each, and then ask the VMM for a register.
-fn orders() -> String {
+fn script() -> String {
     let one = |queue| {
         format!(
             "meet; repeat {KICKS}; write mmio:{DOORBELL:#x} 4 {queue}; end; read mmio:{BASE:#x} 4"
@@ -23,47 +23,47 @@ fn orders() -> String {
     format!("{} | {}", one(0), one(1))
 }
 
-fn doomed(play: &mut Play<'_>, step: Step, restart: bool) -> Result<()> {
-    let mut guest = play.guest(&orders())?;
+fn doomed(test: &mut TestContext<'_>, step: Step, restart: bool) -> Result<()> {
+    let mut guest = test.guest(&script())?;
     let dom = guest.dom();
-    let vmm = play.vmm(dom, &[(Place::Mmio, BASE, 0x200)])?;
+    let vmm = test.vmm(dom, &[(Place::Mmio, BASE, 0x200)])?;
     let queues = [new_eventfd()?, new_eventfd()?];
     let doorbells = [(DOORBELL, 0, &queues[0]), (DOORBELL, 1, &queues[1])];
-    let engine = play.engine(dom, &doorbells, Some(Kill { step, kick: 5 }))?;
+    let engine = test.engine(dom, &doorbells, Some(Kill { step, kick: 5 }))?;
     guest.start()?;
     engine.died()?;
-    play.stage().after_death()?;
-    let heir = if restart { Some(play.engine(dom, &doorbells, None)?) } else { None };
+    test.environment().after_death()?;
+    let heir = if restart { Some(test.engine(dom, &doorbells, None)?) } else { None };
     if heir.is_none() {
-        play.stage().guarded(dom)?;
+        test.environment().guarded(dom)?;
     }
     guest.finish()?;
-    guest.tell(play);
+    guest.tell(test);
     // At the step before the signal the fifth kick was not seen; with a second vCPU in between,
     // one more may have been.
-    let counted = play::taken(&queues[0])? + play::taken(&queues[1])?;
+    let counted = test_context::taken(&queues[0])? + test_context::taken(&queues[1])?;
     ensure!(counted >= 4, "{step:?}: only {counted} kicks were delivered");
     if let Some(heir) = heir {
         heir.stop()?;
     }
-    let servers = play.stage().servers(dom)?;
+    let servers = test.environment().servers(dom)?;
     ensure!(servers == [vmm.server], "{step:?}: servers {servers:?} are left");
-    play.note("vmm", format!("{} reads after {step:?}", vmm.seen()?.reads));
+    test.note("vmm", format!("{} reads after {step:?}", vmm.seen()?.reads));
     vmm.stop()?;
     guest.destroy()
 }
 
-pub(super) fn killed(play: &mut Play<'_>) -> Result<()> {
-    Step::ALL.into_iter().try_for_each(|step| doomed(play, step, false))
+pub(super) fn killed(test: &mut TestContext<'_>) -> Result<()> {
+    Step::ALL.into_iter().try_for_each(|step| doomed(test, step, false))
 }
 
-pub(super) fn killed_and_restarted(play: &mut Play<'_>) -> Result<()> {
-    Step::ALL.into_iter().try_for_each(|step| doomed(play, step, true))
+pub(super) fn killed_and_restarted(test: &mut TestContext<'_>) -> Result<()> {
+    Step::ALL.into_iter().try_for_each(|step| doomed(test, step, true))
 }
 
 /// Not at a chosen step, but from outside, whenever it happens to be.
-pub(super) fn killed_while_serving(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(&format!(
+pub(super) fn killed_while_serving(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(&format!(
         "listen msi 0x41 stop; meet; until stop; write mmio:{DOORBELL:#x} 4 0; end | \
          listen msi 0x42 halt; meet; until halt; write mmio:{DOORBELL:#x} 4 1; end"
     ))?;
@@ -72,34 +72,34 @@ pub(super) fn killed_while_serving(play: &mut Play<'_>) -> Result<()> {
     let doorbells = [(DOORBELL, 0, &queues[0]), (DOORBELL, 1, &queues[1])];
     guest.start()?;
     for round in 0..5_u64 {
-        let engine = play.engine(dom, &doorbells, None)?;
+        let engine = test.engine(dom, &doorbells, None)?;
         await_count(&queues[0], 1 + round)?;
         await_count(&queues[1], 1 + round)?;
         engine.kill()?;
-        play.stage().after_death()?;
-        play.stage().guarded(dom)?;
-        let servers = play.stage().servers(dom)?;
+        test.environment().after_death()?;
+        test.environment().guarded(dom)?;
+        let servers = test.environment().servers(dom)?;
         ensure!(servers.is_empty(), "servers {servers:?} are left");
     }
-    let xen = play.xen()?;
+    let xen = test.xen()?;
     let ours = xen.guest(dom)?;
     for irq in [msi(0, 0x41), msi(1, 0x42)] {
         let stop = new_eventfd()?;
-        play::signal(&stop)?;
+        test_context::signal(&stop)?;
         ours.register_irqfd(&stop, irq)?.keep();
     }
     guest.finish()?;
-    guest.tell(play);
+    guest.tell(test);
     Ok(())
 }
 
-pub(super) fn guest_destroyed(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn guest_destroyed(test: &mut TestContext<'_>) -> Result<()> {
     let endless = format!("listen evtchn never; until never; write mmio:{DOORBELL:#x} 4 0; end");
     let mut doomed =
-        play.guest(&format!("{endless} | repeat 1000000; write mmio:{DOORBELL:#x} 4 1; end"))?;
-    let mut other = play.guest(&format!("repeat 200; write mmio:{DOORBELL:#x} 4 0; end"))?;
+        test.guest(&format!("{endless} | repeat 1000000; write mmio:{DOORBELL:#x} 4 1; end"))?;
+    let mut other = test.guest(&format!("repeat 200; write mmio:{DOORBELL:#x} 4 0; end"))?;
     let kicks = [new_eventfd()?, new_eventfd()?];
-    let xen = play.xen()?;
+    let xen = test.xen()?;
     let ours = xen.guest(doomed.dom())?;
     let theirs = xen.guest(other.dom())?;
     let queue = ours.register_ioevent(&kicks[0], &Mmio(DOORBELL), 0_u32)?;
@@ -108,9 +108,9 @@ pub(super) fn guest_destroyed(play: &mut Play<'_>) -> Result<()> {
     doomed.start()?;
     await_count(&kicks[0], 10)?;
     doomed.destroy()?;
-    ensure!(play.notices_death(&ours)?, "the engine did not notice that the guest died");
+    ensure!(test.notices_death(&ours)?, "the engine did not notice that the guest died");
     // While everything is still held by the test.
-    play.no_zombies()?;
+    test.no_zombies()?;
     let refused = ours.register_ioevent(&kicks[0], &Mmio(DOORBELL), 7_u32);
     ensure!(matches!(refused, Err(Error::GuestDied(_))), "{refused:?}");
     ensure!(!ours.is_served());
@@ -120,7 +120,7 @@ pub(super) fn guest_destroyed(play: &mut Play<'_>) -> Result<()> {
     // The others are served as before.
     other.start()?;
     other.finish()?;
-    other.tell(play);
-    play.note("other", format!("{} kicks", play::taken(&kicks[1])?));
+    other.tell(test);
+    test.note("other", format!("{} kicks", test_context::taken(&kicks[1])?));
     Ok(())
 }

@@ -1,30 +1,30 @@
 //! Kicks arrive.
 
 use super::{BASE, DOORBELL, NOTIFY, msi};
-use crate::Play;
-use crate::play::{await_count, new_eventfd, signal, taken};
+use crate::TestContext;
 use crate::roles::vmm::Place;
+use crate::test_context::{await_count, new_eventfd, signal, taken};
 use anyhow::{Result, ensure};
 use rustix::event::{EventfdFlags, eventfd};
 use std::hint::black_box;
 use xen_eventfd::IoEventAddress::Mmio;
 
-pub(super) fn one_queue(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(&format!("repeat 1000; write mmio:{DOORBELL:#x} 4 0; end"))?;
+pub(super) fn one_queue(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(&format!("repeat 1000; write mmio:{DOORBELL:#x} 4 0; end"))?;
     let kick = new_eventfd()?;
-    let xen = play.xen()?;
+    let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
     let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
     guest.start()?;
     guest.finish()?;
-    guest.tell(play);
-    play.note("queue", format!("{} kicks", taken(&kick)?));
+    guest.tell(test);
+    test.note("queue", format!("{} kicks", taken(&kick)?));
     let counters = ours.counters();
     ensure!(counters.delivered == 1000 && counters.held == 0 && counters.late == 0, "{counters:?}");
     Ok(())
 }
 
-pub(super) fn many_queues(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn many_queues(test: &mut TestContext<'_>) -> Result<()> {
     const DEVICES: u64 = 3;
     const QUEUES: u32 = 4;
     const ROUNDS: u32 = 50;
@@ -34,9 +34,9 @@ pub(super) fn many_queues(play: &mut Play<'_>) -> Result<()> {
     let write = |(addr, queue): &(u64, u32)| format!("write mmio:{addr:#x} 4 {queue}; ");
     let there: String = doorbells.iter().map(write).collect();
     let back: String = doorbells.iter().rev().map(write).collect();
-    let orders = format!("meet; repeat {ROUNDS}; {there}end | meet; repeat {ROUNDS}; {back}end");
-    let mut guest = play.guest(&orders)?;
-    let xen = play.xen()?;
+    let script = format!("meet; repeat {ROUNDS}; {there}end | meet; repeat {ROUNDS}; {back}end");
+    let mut guest = test.guest(&script)?;
+    let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
     let mut queues = Vec::new();
     for (addr, queue) in &doorbells {
@@ -46,75 +46,75 @@ pub(super) fn many_queues(play: &mut Play<'_>) -> Result<()> {
     }
     guest.start()?;
     guest.finish()?;
-    guest.tell(play);
+    guest.tell(test);
     for ((addr, queue), (kick, _)) in doorbells.iter().zip(&queues) {
-        play.note("queues", format!("{addr:#x} {queue}: {} kicks", taken(kick)?));
+        test.note("queues", format!("{addr:#x} {queue}: {} kicks", taken(kick)?));
     }
     let delivered = ours.counters().delivered;
     ensure!(delivered == 2 * u64::from(ROUNDS) * doorbells.len() as u64, "{delivered} delivered");
     Ok(())
 }
 
-pub(super) fn vmm_beside(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn vmm_beside(test: &mut TestContext<'_>) -> Result<()> {
     let (magic, status) = (BASE, BASE + 0x70);
-    let orders = format!(
+    let script = format!(
         "read mmio:{magic:#x} 4; write mmio:{status:#x} 4 15; \
          repeat 1000; write mmio:{DOORBELL:#x} 4 1; end; read mmio:{:#x} 4",
         BASE + NOTIFY + 4
     );
-    let mut guest = play.guest(&orders)?;
-    let vmm = play.vmm(guest.dom(), &[(Place::Mmio, BASE, 0x200)])?;
+    let mut guest = test.guest(&script)?;
+    let vmm = test.vmm(guest.dom(), &[(Place::Mmio, BASE, 0x200)])?;
     let kick = new_eventfd()?;
-    let xen = play.xen()?;
+    let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
     let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 1_u32)?;
     guest.start()?;
     guest.finish()?;
-    guest.tell(play);
+    guest.tell(test);
     let seen = vmm.seen()?;
-    play.note("queue", format!("{} kicks", taken(&kick)?));
-    play.note("vmm", format!("{} reads", seen.reads));
-    play.note("vmm", format!("{} writes of its status", seen.writes_to(status)));
-    play.note("vmm", format!("{} kicks", seen.writes_to(DOORBELL)));
+    test.note("queue", format!("{} kicks", taken(&kick)?));
+    test.note("vmm", format!("{} reads", seen.reads));
+    test.note("vmm", format!("{} writes of its status", seen.writes_to(status)));
+    test.note("vmm", format!("{} kicks", seen.writes_to(DOORBELL)));
     // One vCPU waits for each answer, so each access that reached the VMM woke it once.
-    play.note("vmm", format!("{} wakeups for kicks", seen.wakeups - seen.reads - 1));
+    test.note("vmm", format!("{} wakeups for kicks", seen.wakeups - seen.reads - 1));
     ensure!(seen.wakeups == 3, "the VMM was woken {} times for 3 accesses", seen.wakeups);
     vmm.stop()
 }
 
-pub(super) fn full_eventfd(play: &mut Play<'_>) -> Result<()> {
-    let orders =
+pub(super) fn full_eventfd(test: &mut TestContext<'_>) -> Result<()> {
+    let script =
         format!("repeat 100; write mmio:{DOORBELL:#x} 4 0; write mmio:{DOORBELL:#x} 4 1; end");
-    let mut guest = play.guest(&orders)?;
+    let mut guest = test.guest(&script)?;
     // Blocking, and as full as a writer can make it: a plain write would sleep here.
     let hostile = eventfd(0, EventfdFlags::CLOEXEC)?;
     rustix::io::write(&hostile, &(u64::MAX - 1).to_ne_bytes())?;
     let kick = new_eventfd()?;
-    let xen = play.xen()?;
+    let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
     let _full = ours.register_ioevent(&hostile, &Mmio(DOORBELL), 0_u32)?;
     let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 1_u32)?;
     guest.start()?;
     guest.finish()?;
-    guest.tell(play);
-    play.note("queue", format!("{} kicks", await_count(&kick, 100)?));
+    guest.tell(test);
+    test.note("queue", format!("{} kicks", await_count(&kick, 100)?));
     Ok(())
 }
 
 /// A guest and threads of domain 0 take the CPU from each other, and the guest uses vector registers
 /// too: a string instruction of 16 bits fills its source with them. Whoever answers the kicks, in a
 /// thread or in an interrupt, leaves a thread its registers, and so do Xen and the kernel.
-pub(super) fn sums_beside(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn sums_beside(test: &mut TestContext<'_>) -> Result<()> {
     const THREADS: usize = 3;
     const SUMS: usize = 8;
     const NOBODYS: u16 = 0xC100;
-    let orders = format!(
+    let script = format!(
         "listen msi 0x41 stop; until stop; write mmio:{DOORBELL:#x} 4 0; end | \
          listen msi 0x42 halt; until halt; rep pio:{NOBODYS:#x} 2 1 8; end"
     );
-    let mut guest = play.guest(&orders)?;
+    let mut guest = test.guest(&script)?;
     let (kick, stop, halt) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
-    let xen = play.xen()?;
+    let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
     let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
     let _stop = ours.register_irqfd(&stop, msi(0, 0x41))?;
@@ -129,7 +129,7 @@ pub(super) fn sums_beside(play: &mut Play<'_>) -> Result<()> {
     signal(&stop)?;
     signal(&halt)?;
     guest.finish()?;
-    guest.tell(play);
+    guest.tell(test);
     ensure!(sums.len() == THREADS * SUMS, "a thread panicked");
     sums.sort_unstable();
     sums.dedup();

@@ -4,10 +4,10 @@
 //! beside the attack: it depends on how the machine divides its processors.
 
 use super::{BASE, DOORBELL, msi};
-use crate::play::{Guest, await_count, new_eventfd, signal, taken};
+use crate::report_lines::{Accesses, Neighbour};
 use crate::roles::vmm::{Place, Seen};
-use crate::withstood::{Accesses, Neighbour};
-use crate::{PATIENCE, Play};
+use crate::test_context::{Guest, await_count, new_eventfd, signal, taken};
+use crate::{PATIENCE, TestContext};
 use anyhow::{Context, Result, anyhow, ensure};
 use rustix::event::{EventfdFlags, eventfd};
 use std::os::fd::OwnedFd;
@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use xen_eventfd::IoEventAddress::{Mmio, Pio};
 use xen_eventfd::{Counters, EngineKind, IoEvent, Irq, Xen};
-use xen_eventfd_guest_orders::Ticks;
+use xen_eventfd_guest_script::Ticks;
 
 /// A doorbell with a page boundary in its middle.
 const CROSSING: u64 = BASE + 0x1FFE;
@@ -90,7 +90,7 @@ fn accesses(queue: u64, ports: bool) -> Vec<(String, u64, Whose)> {
     all
 }
 
-/// Orders for a vCPU that does this until it is told to stop.
+/// Script for a vCPU that does this until it is told to stop.
 fn until_stopped(vcpu: usize, accesses: &[(String, u64, Whose)]) -> String {
     let body: String = accesses.iter().map(|(order, _, _)| format!("{order}; ")).collect();
     let name = STOPS[vcpu];
@@ -101,15 +101,15 @@ fn until_stopped(vcpu: usize, accesses: &[(String, u64, Whose)]) -> String {
 const STOPS: [&str; 2] = ["stop", "halt"];
 const VECTORS: [u32; 2] = [0x41, 0x42];
 
-pub(super) fn hostile_guest(play: &mut Play<'_>) -> Result<()> {
-    let wanted = play.stage().accesses();
+pub(super) fn hostile_guest(test: &mut TestContext<'_>) -> Result<()> {
+    let wanted = test.environment().accesses();
     // The patch knows no doorbells at ports.
-    let ports = play.stage().engine() != Some(EngineKind::Privcmd);
+    let ports = test.environment().engine() != Some(EngineKind::Privcmd);
     let doings = [accesses(0, ports), accesses(1, ports)];
-    let orders = format!("{} | {}", until_stopped(0, &doings[0]), until_stopped(1, &doings[1]));
-    let mut guest = play.guest(&orders)?;
-    let vmm = play.vmm(guest.dom(), &DEVICES)?;
-    let xen = play.xen()?;
+    let script = format!("{} | {}", until_stopped(0, &doings[0]), until_stopped(1, &doings[1]));
+    let mut guest = test.guest(&script)?;
+    let vmm = test.vmm(guest.dom(), &DEVICES)?;
+    let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
     let queues = [new_eventfd()?, new_eventfd()?, new_eventfd()?, new_eventfd()?];
     let crossing = new_eventfd()?;
@@ -120,8 +120,8 @@ pub(super) fn hostile_guest(play: &mut Play<'_>) -> Result<()> {
         ports.then(|| ours.register_ioevent(&queues[3], &Pio(PORT), 1_u16)).transpose()?,
         Some(ours.register_ioevent(&crossing, &Mmio(CROSSING), 0_u32)?),
     ];
-    let mut neighbour = Kicker::new(play, &xen)?;
-    neighbour.is_served(play, "alone")?;
+    let mut neighbour = Kicker::new(test, &xen)?;
+    neighbour.is_served(test, "alone")?;
 
     // Once the engine has answered so many, one of the vCPUs has done all that it does.
     let engines = |of: Whose| !matches!(of, VmmWrite | VmmRead | VmmOdd);
@@ -133,7 +133,7 @@ pub(super) fn hostile_guest(play: &mut Play<'_>) -> Result<()> {
         let teardown = scope.spawn(|| comes_and_goes(&ours, round, &torn_down));
         let mut served = || -> Result<()> {
             answered(&ours, 1)?;
-            neighbour.is_served(play, "beside a hostile guest")?;
+            neighbour.is_served(test, "beside a hostile guest")?;
             answered(&ours, wanted)?;
             stops.iter().try_for_each(|(stop, _)| signal(stop))?;
             guest.finish()
@@ -144,8 +144,8 @@ pub(super) fn hostile_guest(play: &mut Play<'_>) -> Result<()> {
         served?;
         fleeting
     })?;
-    guest.tell(play);
-    neighbour.leaves(play)?;
+    guest.tell(test);
+    neighbour.leaves(test)?;
 
     let rounds: Vec<u64> = STOPS.iter().map(|name| guest.rounds(name)).collect();
     let made = |of: Whose| -> u64 {
@@ -185,8 +185,8 @@ pub(super) fn hostile_guest(play: &mut Play<'_>) -> Result<()> {
         ("odd ones of the VMM's", seen.odd),
     ];
     let ends = ends.map(|(end, count)| (end.to_owned(), count)).to_vec();
-    play.show(&Accesses { all, ends, fleeting: fleeting.times }.to_string());
-    play.note("accesses", "each answered once, by whose it was");
+    test.show(&Accesses { all, ends, fleeting: fleeting.times }.to_string());
+    test.note("accesses", "each answered once, by whose it was");
     vmm.stop()
 }
 
@@ -256,21 +256,21 @@ fn stops_of(ours: &xen_eventfd::Guest) -> Result<Vec<(OwnedFd, xen_eventfd::IrqF
         .collect()
 }
 
-pub(super) fn hostile_channel(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(
+pub(super) fn hostile_channel(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(
         "listen evtchn stop; listen evtchn flood; meet; until stop; send flood 10; end; send flood 10 | \
          listen evtchn halt; meet; until halt; send flood 10; end; send flood 10",
     )?;
-    let xen = play.xen()?;
+    let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
     let flood = new_eventfd()?;
     // Before the neighbour is measured: not every engine can hear a channel.
     guest.start()?;
     let flooded = ours.register_channel(&flood, guest.port("flood")?)?;
-    let mut neighbour = Kicker::new(play, &xen)?;
+    let mut neighbour = Kicker::new(test, &xen)?;
     // Unread from here on.
     await_count(&flood, 2)?;
-    neighbour.is_served(play, "beside a flooded event channel")?;
+    neighbour.is_served(test, "beside a flooded event channel")?;
     drop(flooded);
     taken(&flood)?;
     for name in STOPS {
@@ -279,17 +279,17 @@ pub(super) fn hostile_channel(play: &mut Play<'_>) -> Result<()> {
         ours.register_irqfd(&stop, Irq::EventChannel(guest.port(name)?))?.keep();
     }
     guest.finish()?;
-    guest.tell(play);
+    guest.tell(test);
     ensure!(taken(&flood)? == 0, "signalled after the end of the registration");
-    neighbour.is_served(play, "alone")?;
-    neighbour.leaves(play)
+    neighbour.is_served(test, "alone")?;
+    neighbour.leaves(test)
 }
 
-pub(super) fn hostile_backend(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn hostile_backend(test: &mut TestContext<'_>) -> Result<()> {
     let kick = |queue: u64| vec![(format!("write mmio:{DOORBELL:#x} 4 {queue}"), 1, Queue)];
-    let orders = format!("{} | {}", until_stopped(0, &kick(0)), until_stopped(1, &kick(1)));
-    let mut guest = play.guest(&orders)?;
-    let xen = play.xen()?;
+    let script = format!("{} | {}", until_stopped(0, &kick(0)), until_stopped(1, &kick(1)));
+    let mut guest = test.guest(&script)?;
+    let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
     // Blocking, and as full as a writer can make it: a plain write would sleep here.
     let full = [eventfd(0, EventfdFlags::CLOEXEC)?, eventfd(0, EventfdFlags::CLOEXEC)?];
@@ -300,16 +300,16 @@ pub(super) fn hostile_backend(play: &mut Play<'_>) -> Result<()> {
         ours.register_ioevent(&full[0], &Mmio(DOORBELL), 0_u32)?,
         ours.register_ioevent(&full[1], &Mmio(DOORBELL), 1_u32)?,
     ];
-    let mut neighbour = Kicker::new(play, &xen)?;
-    neighbour.is_served(play, "alone")?;
+    let mut neighbour = Kicker::new(test, &xen)?;
+    neighbour.is_served(test, "alone")?;
     guest.start()?;
     let stops = stops_of(&ours)?;
     answered(&ours, 2)?;
-    neighbour.is_served(play, "beside a full, blocking eventfd")?;
+    neighbour.is_served(test, "beside a full, blocking eventfd")?;
     stops.iter().try_for_each(|(stop, _)| signal(stop))?;
     guest.finish()?;
-    guest.tell(play);
-    neighbour.leaves(play)?;
+    guest.tell(test);
+    neighbour.leaves(test)?;
     let (rounds, counters) = (guest.rounds("stop") + guest.rounds("halt"), ours.counters());
     ensure!(counters.delivered + counters.failed == rounds, "{rounds} kicks, {counters:?}");
     for eventfd in &full {
@@ -332,9 +332,9 @@ impl Kicker {
     const KICKS: u64 = 100;
 
     /// With time for two measurements.
-    fn new(play: &Play<'_>, xen: &Xen) -> Result<Self> {
+    fn new(test: &TestContext<'_>, xen: &Xen) -> Result<Self> {
         let once = format!("wait go; time write mmio:{DOORBELL:#x} 4 0 {}", Self::KICKS);
-        let mut guest = play.guest(&format!("listen msi 0x41 go; say ready; {once}; {once}"))?;
+        let mut guest = test.guest(&format!("listen msi 0x41 go; say ready; {once}; {once}"))?;
         let ours = xen.guest(guest.dom())?;
         let (kick, go) = (new_eventfd()?, new_eventfd()?);
         let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
@@ -345,20 +345,20 @@ impl Kicker {
     }
 
     /// Has it kick; all of that arrives.
-    fn is_served(&mut self, play: &Play<'_>, when: &str) -> Result<()> {
+    fn is_served(&mut self, test: &TestContext<'_>, when: &str) -> Result<()> {
         signal(&self.go)?;
         let Ticks { min, median, max, n, .. } =
             self.guest.measured().with_context(|| format!("the neighbour, {when}"))?;
         let arrived = taken(&self.kick)?;
         ensure!(arrived == Self::KICKS, "{arrived} of {n} kicks of the neighbour arrived, {when}");
-        play.show(&Neighbour { when: when.to_owned(), min, median, max }.to_string());
+        test.show(&Neighbour { when: when.to_owned(), min, median, max }.to_string());
         Ok(())
     }
 
-    fn leaves(mut self, play: &mut Play<'_>) -> Result<()> {
+    fn leaves(mut self, test: &mut TestContext<'_>) -> Result<()> {
         self.guest.finish()?;
-        self.guest.tell(play);
-        play.note("neighbour", "all kicks arrived");
+        self.guest.tell(test);
+        test.note("neighbour", "all kicks arrived");
         Ok(())
     }
 }

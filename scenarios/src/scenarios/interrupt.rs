@@ -1,8 +1,8 @@
 //! Eventfds to interrupts, and event channels to eventfds.
 
 use super::DOORBELL;
-use crate::play::{Guest, await_count, new_eventfd, signal, taken};
-use crate::{PATIENCE, Play};
+use crate::test_context::{Guest, await_count, new_eventfd, signal, taken};
+use crate::{PATIENCE, TestContext};
 use anyhow::{Result, ensure};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,11 +21,11 @@ fn settled(irqfd: &IrqFd, count: u64) -> Result<()> {
 }
 
 /// Interrupts the guest `times` times; it acknowledges each by a kick.
-fn ping_pong(play: &mut Play<'_>, listen: &str, times: u32, irq: Option<Irq>) -> Result<()> {
-    let mut guest = play.guest(&format!(
+fn ping_pong(test: &mut TestContext<'_>, listen: &str, times: u32, irq: Option<Irq>) -> Result<()> {
+    let mut guest = test.guest(&format!(
         "listen {listen} call; say ready; repeat {times}; wait call; write mmio:{DOORBELL:#x} 4 0; end"
     ))?;
-    let xen = play.xen()?;
+    let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
     let (call, kick) = (new_eventfd()?, new_eventfd()?);
     let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
@@ -38,33 +38,33 @@ fn ping_pong(play: &mut Play<'_>, listen: &str, times: u32, irq: Option<Irq>) ->
         await_count(&kick, 1)?;
     }
     guest.finish()?;
-    guest.tell(play);
+    guest.tell(test);
     settled(&irqfd, times.into())?;
-    play.note("irqfd", format!("{} raised, {} failed", irqfd.raised(), irqfd.failed()));
+    test.note("irqfd", format!("{} raised, {} failed", irqfd.raised(), irqfd.failed()));
     Ok(())
 }
 
-pub(super) fn event_channel(play: &mut Play<'_>) -> Result<()> {
-    ping_pong(play, "evtchn", 1000, None)
+pub(super) fn event_channel(test: &mut TestContext<'_>) -> Result<()> {
+    ping_pong(test, "evtchn", 1000, None)
 }
 
-pub(super) fn msi(play: &mut Play<'_>) -> Result<()> {
-    ping_pong(play, "msi 0x41", 1000, Some(super::msi(0, 0x41)))
+pub(super) fn msi(test: &mut TestContext<'_>) -> Result<()> {
+    ping_pong(test, "msi 0x41", 1000, Some(super::msi(0, 0x41)))
 }
 
-pub(super) fn isa_line(play: &mut Play<'_>) -> Result<()> {
-    ping_pong(play, "isa 5", 1000, Some(Irq::Line(Line::Isa(5), Trigger::Pulse)))
+pub(super) fn isa_line(test: &mut TestContext<'_>) -> Result<()> {
+    ping_pong(test, "isa 5", 1000, Some(Irq::Line(Line::Isa(5), Trigger::Pulse)))
 }
 
-pub(super) fn pci_line(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn pci_line(test: &mut TestContext<'_>) -> Result<()> {
     const TIMES: u32 = 100;
     // Of its interrupts one is the signal's. The others come because the line is up; of them the last
     // may have come already when it goes down.
-    let mut guest = play.guest(&format!(
+    let mut guest = test.guest(&format!(
         "listen intx 3 1 call; listen evtchn lowered; say ready; repeat {TIMES}; \
          wait call 3; write mmio:{DOORBELL:#x} 4 0; wait lowered; write mmio:{DOORBELL:#x} 4 1; end"
     ))?;
-    let xen = play.xen()?;
+    let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
     let (call, kick) = (new_eventfd()?, new_eventfd()?);
     let (lowered, seen) = (new_eventfd()?, new_eventfd()?);
@@ -86,9 +86,9 @@ pub(super) fn pci_line(play: &mut Play<'_>) -> Result<()> {
         await_count(&seen, 1)?;
     }
     guest.finish()?;
-    guest.tell(play);
+    guest.tell(test);
     settled(&irqfd, TIMES.into())?;
-    play.note("irqfd", format!("{} raised, {} failed", irqfd.raised(), irqfd.failed()));
+    test.note("irqfd", format!("{} raised, {} failed", irqfd.raised(), irqfd.failed()));
     Ok(())
 }
 
@@ -100,17 +100,17 @@ fn call_of(guest: &mut Guest, irq: Option<Irq>) -> Result<Irq> {
     }
 }
 
-pub(super) fn pending_at_assign(play: &mut Play<'_>) -> Result<()> {
-    pending(play, "evtchn", None)
+pub(super) fn pending_at_assign(test: &mut TestContext<'_>) -> Result<()> {
+    pending(test, "evtchn", None)
 }
 
-pub(super) fn pending_msi(play: &mut Play<'_>) -> Result<()> {
-    pending(play, "msi 0x41", Some(super::msi(0, 0x41)))
+pub(super) fn pending_msi(test: &mut TestContext<'_>) -> Result<()> {
+    pending(test, "msi 0x41", Some(super::msi(0, 0x41)))
 }
 
-fn pending(play: &mut Play<'_>, listen: &str, irq: Option<Irq>) -> Result<()> {
-    let mut guest = play.guest(&format!("listen {listen} call; say ready; wait call"))?;
-    let xen = play.xen()?;
+fn pending(test: &mut TestContext<'_>, listen: &str, irq: Option<Irq>) -> Result<()> {
+    let mut guest = test.guest(&format!("listen {listen} call; say ready; wait call"))?;
+    let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
     let call = new_eventfd()?;
     (0..3).try_for_each(|_| signal(&call))?;
@@ -119,26 +119,26 @@ fn pending(play: &mut Play<'_>, listen: &str, irq: Option<Irq>) -> Result<()> {
     let irq = call_of(&mut guest, irq)?;
     let irqfd = ours.register_irqfd(&call, irq)?;
     guest.finish()?;
-    guest.tell(play);
+    guest.tell(test);
     settled(&irqfd, 1)?;
-    play.note("irqfd", format!("{} raised for 3 signals", irqfd.raised()));
+    test.note("irqfd", format!("{} raised for 3 signals", irqfd.raised()));
     Ok(())
 }
 
-pub(super) fn last_signal(play: &mut Play<'_>) -> Result<()> {
-    last(play, "evtchn", None)
+pub(super) fn last_signal(test: &mut TestContext<'_>) -> Result<()> {
+    last(test, "evtchn", None)
 }
 
-pub(super) fn last_msi(play: &mut Play<'_>) -> Result<()> {
-    last(play, "msi 0x41", Some(super::msi(0, 0x41)))
+pub(super) fn last_msi(test: &mut TestContext<'_>) -> Result<()> {
+    last(test, "msi 0x41", Some(super::msi(0, 0x41)))
 }
 
-fn last(play: &mut Play<'_>, listen: &str, irq: Option<Irq>) -> Result<()> {
+fn last(test: &mut TestContext<'_>, listen: &str, irq: Option<Irq>) -> Result<()> {
     const TIMES: u32 = 50;
-    let mut guest = play.guest(&format!(
+    let mut guest = test.guest(&format!(
         "listen {listen} call; say ready; repeat {TIMES}; wait call; write mmio:{DOORBELL:#x} 4 0; end"
     ))?;
-    let xen = play.xen()?;
+    let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
     let (call, kick) = (new_eventfd()?, new_eventfd()?);
     let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
@@ -152,20 +152,20 @@ fn last(play: &mut Play<'_>, listen: &str, irq: Option<Irq>) -> Result<()> {
         await_count(&kick, 1)?;
     }
     guest.finish()?;
-    guest.tell(play);
+    guest.tell(test);
     Ok(())
 }
 
 /// One vCPU takes the one vector and another the other; each tells by a kick of its own.
-pub(super) fn moved_vector(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn moved_vector(test: &mut TestContext<'_>) -> Result<()> {
     const TIMES: u64 = 200;
-    let mut guest = play.guest(&format!(
+    let mut guest = test.guest(&format!(
         "listen msi 0x41 one; listen evtchn stop; meet; say ready; until stop; wait one; \
          write mmio:{DOORBELL:#x} 4 0; end; say stopped | \
          listen msi 0x42 other; listen evtchn halt; meet; say ready; until halt; wait other; \
          write mmio:{DOORBELL:#x} 4 1; end; say stopped"
     ))?;
-    let xen = play.xen()?;
+    let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
     let (call, kicks) = (new_eventfd()?, [new_eventfd()?, new_eventfd()?]);
     let _one = ours.register_ioevent(&kicks[0], &Mmio(DOORBELL), 0_u32)?;
@@ -193,7 +193,7 @@ pub(super) fn moved_vector(play: &mut Play<'_>) -> Result<()> {
             "raised by what it was, or while it was masked"
         );
     }
-    play.note("irqfd", format!("{} raised in turns", irqfd.raised()));
+    test.note("irqfd", format!("{} raised in turns", irqfd.raised()));
 
     // One thread signals, each time when the guest has answered; another moves the vector meanwhile.
     let done = AtomicBool::new(false);
@@ -214,7 +214,7 @@ pub(super) fn moved_vector(play: &mut Play<'_>) -> Result<()> {
         moving.join().map_err(|_| anyhow::anyhow!("the moving thread panicked"))??;
         signalled
     })?;
-    play.note("irqfd", format!("{answered} answers to {TIMES} signals"));
+    test.note("irqfd", format!("{answered} answers to {TIMES} signals"));
 
     // Each is told to stop, and waits for one more if it was waiting already.
     let ends = [(&stop, &stopping), (&halt, &halting)];
@@ -227,10 +227,10 @@ pub(super) fn moved_vector(play: &mut Play<'_>) -> Result<()> {
         ensure!(taken(&kicks[vcpu])? <= 1, "one signal, and vCPU {vcpu} was interrupted twice");
     }
     guest.finish()?;
-    guest.tell(play);
+    guest.tell(test);
     settled(&irqfd, 20 + TIMES + 2)?;
     let left = kicks.iter().map(taken).sum::<Result<u64>>()?;
-    play.note(
+    test.note(
         "irqfd",
         format!("{} raised, {} failed, {left} too many", irqfd.raised(), irqfd.failed()),
     );
@@ -254,19 +254,19 @@ fn answers(call: &OwnedFd, kicks: &[OwnedFd; 2], times: u64) -> Result<u64> {
     Ok(all)
 }
 
-pub(super) fn channel_to_eventfd(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn channel_to_eventfd(test: &mut TestContext<'_>) -> Result<()> {
     const TIMES: u32 = 200;
-    let mut guest = play.guest(&format!(
+    let mut guest = test.guest(&format!(
         "listen evtchn both; wait both; repeat {TIMES}; send both; wait both; end"
     ))?;
-    let xen = play.xen()?;
+    let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
     let (rung, ring) = (new_eventfd()?, new_eventfd()?);
     guest.start()?;
     let port = guest.port("both")?;
     let _rung = ours.register_channel(&rung, port)?;
     // Xen rings every channel that is newly bound.
-    play.note("channel", format!("{} at the beginning", await_count(&rung, 1)?));
+    test.note("channel", format!("{} at the beginning", await_count(&rung, 1)?));
     let _ring = ours.register_irqfd(&ring, Irq::EventChannel(port))?;
     signal(&ring)?;
     let mut count = 0;
@@ -275,18 +275,18 @@ pub(super) fn channel_to_eventfd(play: &mut Play<'_>) -> Result<()> {
         signal(&ring)?;
     }
     guest.finish()?;
-    guest.tell(play);
-    play.note("channel", format!("{} then", count + taken(&rung)?));
+    guest.tell(test);
+    test.note("channel", format!("{} then", count + taken(&rung)?));
     Ok(())
 }
 
-pub(super) fn channel_flood(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(&format!(
+pub(super) fn channel_flood(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(&format!(
         "listen evtchn stop; listen evtchn flood; meet; until stop; send flood 10; end; \
          send flood 10 | \
          listen evtchn go; meet; wait go; repeat 300; write mmio:{DOORBELL:#x} 4 0; end; say kicked"
     ))?;
-    let xen = play.xen()?;
+    let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
     let (kick, flood) = (new_eventfd()?, new_eventfd()?);
     let (stop, go) = (new_eventfd()?, new_eventfd()?);
@@ -298,13 +298,13 @@ pub(super) fn channel_flood(play: &mut Play<'_>) -> Result<()> {
     await_count(&flood, 2)?;
     signal(&go)?;
     guest.said(1, "kicked")?;
-    play.note("queue", format!("{} kicks during the flood", await_count(&kick, 300)?));
+    test.note("queue", format!("{} kicks during the flood", await_count(&kick, 300)?));
     drop(flooded);
     taken(&flood)?;
     signal(&stop)?;
     // Once it is told to stop, it rings once more.
     guest.finish()?;
     ensure!(taken(&flood)? == 0, "signalled after the end of the registration");
-    guest.tell(play);
+    guest.tell(test);
     Ok(())
 }

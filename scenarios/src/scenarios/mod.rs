@@ -32,7 +32,7 @@ macro_rules! scenarios {
             name: stringify!($name),
             about: $about,
             race: $race,
-            play: $file::$name,
+            body: $file::$name,
         }),*];
     };
 }

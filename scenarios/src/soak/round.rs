@@ -1,8 +1,8 @@
 //! One round: everything comes, is used, and goes, in each of the ways in which it can.
 
-use crate::Play;
-use crate::play::{Guest, await_count, new_eventfd, signal};
+use crate::TestContext;
 use crate::roles::vmm::Place;
+use crate::test_context::{Guest, await_count, new_eventfd, signal};
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::ops::AddAssign;
@@ -75,20 +75,20 @@ const fn msi(vcpu: u64, vector: u32) -> Irq {
     Irq::Msi { addr: 0xFEE0_0000 | (vcpu * 2) << 12, data: vector }
 }
 
-pub(super) fn play(play: &Play<'_>, nth: u64) -> Result<Done> {
+pub(super) fn run(test: &TestContext<'_>, nth: u64) -> Result<Done> {
     let mut done = Done { guests: 1, ..Done::default() };
-    let mut guest = play.guest(&format!(
+    let mut guest = test.guest(&format!(
         "listen msi 0x41 stop; meet; until stop; write mmio:{DOORBELL:#x} 4 0; end | \
          listen msi 0x42 halt; meet; until halt; write mmio:{DOORBELL:#x} 4 1; end"
     ))?;
     guest.start()?;
     let dom = guest.dom();
-    let xen = play.xen()?;
+    let xen = test.xen()?;
     for _ in 0..ENGINES {
         done += serve(&xen, dom)?;
     }
-    done += killed(play, dom)?;
-    emulate(play, dom)?;
+    done += killed(test, dom)?;
+    emulate(test, dom)?;
     // In good order, or amid its kicks while it is served.
     if nth.is_multiple_of(2) {
         stop(&xen, &mut guest)?;
@@ -99,7 +99,7 @@ pub(super) fn play(play: &Play<'_>, nth: u64) -> Result<Done> {
         let _zero = ours.register_ioevent(&queues[0], &Mmio(DOORBELL), 0_u32)?;
         await_count(&queues[0], KICKS)?;
         guest.destroy()?;
-        ensure!(play.notices_death(&ours)?, "the engine did not notice that the guest died");
+        ensure!(test.notices_death(&ours)?, "the engine did not notice that the guest died");
         done += Done { engines: 1, registrations: 1, kicks: KICKS, ..Done::default() };
     }
     Ok(done)
@@ -139,19 +139,19 @@ fn serve(xen: &Xen, dom: DomId) -> Result<Done> {
 }
 
 /// An engine in a process of its own is killed amid kicks.
-fn killed(play: &Play<'_>, dom: DomId) -> Result<Done> {
+fn killed(test: &TestContext<'_>, dom: DomId) -> Result<Done> {
     let queues = queues()?;
-    let engine = play.engine(dom, &[(DOORBELL, 0, &queues[0]), (DOORBELL, 1, &queues[1])], None)?;
+    let engine = test.engine(dom, &[(DOORBELL, 0, &queues[0]), (DOORBELL, 1, &queues[1])], None)?;
     queues.iter().try_for_each(|queue| await_count(queue, KICKS).map(drop))?;
     engine.kill()?;
-    play.stage().after_death()?;
-    play.stage().guarded(dom)?;
+    test.environment().after_death()?;
+    test.environment().guarded(dom)?;
     Ok(Done { engines: 1, killed: 1, registrations: 2, kicks: 2 * KICKS, ..Done::default() })
 }
 
 /// A device model comes and goes. It gets the kicks while no engine is there.
-fn emulate(play: &Play<'_>, dom: DomId) -> Result<()> {
-    let vmm = play.vmm(dom, &[(Place::Mmio, BASE, 0x200)])?;
+fn emulate(test: &TestContext<'_>, dom: DomId) -> Result<()> {
+    let vmm = test.vmm(dom, &[(Place::Mmio, BASE, 0x200)])?;
     let since = Instant::now();
     while vmm.seen()?.writes_to(DOORBELL) < KICKS {
         ensure!(since.elapsed() < crate::PATIENCE, "the VMM gets no kicks");
@@ -174,16 +174,16 @@ fn stop(xen: &Xen, guest: &mut Guest) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stage::Stage;
-    use crate::stage::model::ModelStage;
+    use crate::environment::Environment;
+    use crate::environment::model::ModelEnvironment;
 
     #[test]
     fn rounds_of_both_kinds_leave_no_guest_behind() {
-        let stage = ModelStage::new().unwrap();
+        let environment = ModelEnvironment::new().unwrap();
         for nth in 1..=2 {
-            let done = play(&Play::new(&stage), nth).unwrap();
+            let done = run(&TestContext::new(&environment), nth).unwrap();
             assert_eq!((done.guests, done.killed), (1, 1));
-            assert_eq!(stage.zombies().unwrap(), []);
+            assert_eq!(environment.zombies().unwrap(), []);
         }
     }
 }

@@ -166,13 +166,13 @@ mod tests {
         let files = [
             file("core/src/lib.rs", 10),
             file("core/src/protocol/slot.rs", 8),
-            file("guest/orders/src/lib.rs", 0),
+            file("guest/script/src/lib.rs", 0),
             file("core/tests/reference.rs", 0),
             file("/elsewhere/src/lib.rs", 9),
         ];
         let found = lines(&serde_json::json!({ "data": [{ "files": files }] }));
         assert_eq!(found["core"], Lines { all: 20, reached: 18 });
-        assert_eq!((found["core"].percent(), found["guest/orders"].percent()), (90, 0));
+        assert_eq!((found["core"].percent(), found["guest/script"].percent()), (90, 0));
         assert_eq!(found.len(), 2);
         assert_eq!(Lines::default().percent(), 100);
     }

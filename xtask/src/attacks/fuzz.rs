@@ -50,10 +50,10 @@ pub(crate) fn fuzz(arguments: &Arguments) -> Result<Tally> {
         Some(name) if all.contains(name) => vec![name.clone()],
         Some(name) => bail!("there is no fuzz target {name}; there are {}", all.join(", ")),
     };
-    let workshop = target().join("fuzz");
+    let build = target().join("fuzz");
     let cargo_fuzz = |verb: &str| {
         let step = Step::new("rustup").words("run").arg(&nightly).arg(&program);
-        step.words("fuzz").arg(verb).words("--fuzz-dir fuzz --target-dir").arg(&workshop)
+        step.words("fuzz").arg(verb).words("--fuzz-dir fuzz --target-dir").arg(&build)
     };
     let built = cargo_fuzz("build").check()?;
     if built.failed > 0 {

@@ -2,13 +2,13 @@
 
 use anyhow::Result;
 use xen_eventfd_bench::{Calls, Case, Filter, Interrupt, Kicks, Space, Way};
-use xen_eventfd_lab::Dom0;
+use xen_eventfd_lab::Platform;
 
 /// All cases of such a dom0 whose JSON contains one of `names`, or all.
-pub(super) fn all(dom0: Dom0, names: &[String]) -> Result<Vec<Case>> {
+pub(super) fn all(platform: Platform, names: &[String]) -> Result<Vec<Case>> {
     let mut chosen = Vec::new();
-    let kicks = kicks(dom0).into_iter().map(Case::Kicks);
-    for case in kicks.chain(calls(dom0).into_iter().map(Case::Calls)) {
+    let kicks = kicks(platform).into_iter().map(Case::Kicks);
+    for case in kicks.chain(calls(platform).into_iter().map(Case::Calls)) {
         let json = serde_json::to_string(&case)?;
         if names.is_empty() || names.iter().any(|name| json.contains(name.as_str())) {
             chosen.push(case);
@@ -18,9 +18,9 @@ pub(super) fn all(dom0: Dom0, names: &[String]) -> Result<Vec<Case>> {
 }
 
 /// The ways that such a dom0 has. In a PV one Linux's own ioeventfd crashes the kernel.
-pub(super) fn ways(dom0: Dom0) -> Vec<Way> {
+pub(super) fn ways(platform: Platform) -> Vec<Way> {
     let mut ways = vec![Way::Vmm];
-    if dom0 == Dom0::Pvh {
+    if platform == Platform::X86Pvh {
         ways.push(Way::Upstream);
     }
     ways.extend([Way::Engine, Way::Module, Way::FloorSilent, Way::Floor]);
@@ -30,16 +30,16 @@ pub(super) fn ways(dom0: Dom0) -> Vec<Way> {
 /// How many doorbells are registered.
 pub(super) const SIZES: [u32; 3] = [1, 64, 1024];
 
-fn kicks(dom0: Dom0) -> Vec<Kicks> {
+fn kicks(platform: Platform) -> Vec<Kicks> {
     let (space, filter) = (Space::Mmio, Filter::Datamatch);
     let mut all = Vec::new();
-    for way in ways(dom0) {
+    for way in ways(platform) {
         let tables = matches!(way, Way::Upstream | Way::Engine | Way::Module);
         let sizes = if tables { &SIZES[..] } else { &SIZES[..1] };
         let heard = sizes.iter().map(|registrations| (*registrations, 1, true));
-        let unheard =
+        let no_listener =
             [sizes[0], sizes[sizes.len() - 1]].map(|registrations| (registrations, 1, false));
-        for (registrations, vcpus, backend) in heard.chain(unheard).chain([(1, 2, true)]) {
+        for (registrations, vcpus, backend) in heard.chain(no_listener).chain([(1, 2, true)]) {
             if backend && !way.signals() {
                 continue;
             }
@@ -61,13 +61,13 @@ fn kicks(dom0: Dom0) -> Vec<Kicks> {
     all
 }
 
-fn calls(dom0: Dom0) -> Vec<Calls> {
+fn calls(platform: Platform) -> Vec<Calls> {
     let ways = [Way::Vmm, Way::Engine, Way::Module, Way::Floor];
     let mut all: Vec<Calls> = [Interrupt::Channel, Interrupt::Msi]
         .into_iter()
         .flat_map(|interrupt| ways.map(|way| Calls { way, interrupt }))
         .collect();
-    if dom0 == Dom0::Pvh {
+    if platform == Platform::X86Pvh {
         all.push(Calls { way: Way::Upstream, interrupt: Interrupt::Msi });
     }
     all

@@ -2,15 +2,15 @@
 //! may have none of some part. A page never loses a part in silence.
 
 use anyhow::{Result, bail};
-use xen_eventfd_lab::Dom0;
+use xen_eventfd_lab::Platform;
 
 /// What a page can be made of.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Parts {
     /// The kinds of dom0 of which there are figures.
-    pub(super) figures: Vec<Dom0>,
+    pub(super) figures: Vec<Platform>,
     /// Those of which a profile was counted.
-    pub(super) profiles: Vec<Dom0>,
+    pub(super) profiles: Vec<Platform>,
     /// Whether programs can be counted on this machine.
     pub(super) host: bool,
 }
@@ -37,17 +37,17 @@ pub(super) fn check(page: &str, parts: &Parts) -> Result<()> {
 
 fn lost(page: &str, parts: &Parts) -> Vec<Lost> {
     let mut lost = Vec::new();
-    for dom0 in super::BOTH {
-        let (name, title) = (dom0.name(), format!("{} dom0", dom0.name().to_uppercase()));
+    for platform in Platform::ALL {
+        let (name, title) = (platform.name(), platform.title().to_owned());
         let Some(section) = section(page, "## ", &title) else { continue };
-        if !parts.figures.contains(&dom0) {
-            let how = format!("cargo xtask bench --dom0 {name}");
+        if !parts.figures.contains(&platform) {
+            let how = format!("cargo xtask bench --platform {name}");
             lost.push(Lost { what: title.clone(), how });
         }
         let profile = self::section(section, "### ", super::report::PROFILE);
-        if profile.is_some() && !parts.profiles.contains(&dom0) {
+        if profile.is_some() && !parts.profiles.contains(&platform) {
             let what = format!("{title}, {:?}", super::report::PROFILE);
-            lost.push(Lost { what, how: format!("cargo xtask bench --profile --dom0 {name}") });
+            lost.push(Lost { what, how: format!("cargo xtask bench --profile --platform {name}") });
         }
     }
     let host = section(page, "## ", super::report::HOST);
@@ -74,7 +74,7 @@ mod tests {
     const PAGE: &str = include_str!("../../../docs/bench.md");
 
     fn all() -> Parts {
-        let both = super::super::BOTH.to_vec();
+        let both = Platform::ALL.to_vec();
         Parts { figures: both.clone(), profiles: both, host: true }
     }
 
@@ -88,19 +88,20 @@ mod tests {
     fn a_page_does_not_lose_the_profile_that_it_had() {
         let none = Parts { profiles: vec![], ..all() };
         let refused = check(PAGE, &none).unwrap_err().to_string();
-        for how in
-            ["cargo xtask bench --profile --dom0 pv\n", "cargo xtask bench --profile --dom0 pvh"]
-        {
+        for how in [
+            "cargo xtask bench --profile --platform x86-pv\n",
+            "cargo xtask bench --profile --platform x86-pvh",
+        ] {
             assert!(refused.contains(how), "{refused}");
         }
-        let one = Parts { profiles: vec![Dom0::Pv], ..all() };
+        let one = Parts { profiles: vec![Platform::X86Pv], ..all() };
         let lost: Vec<_> = lost(PAGE, &one).into_iter().map(|lost| lost.what).collect();
         assert_eq!(lost, ["PVH dom0, \"Where the instructions go\""]);
     }
 
     #[test]
     fn a_page_does_not_lose_the_other_dom0_nor_what_needs_valgrind() {
-        let one = Parts { figures: vec![Dom0::Pvh], host: false, ..all() };
+        let one = Parts { figures: vec![Platform::X86Pvh], host: false, ..all() };
         let lost: Vec<_> = lost(PAGE, &one).into_iter().map(|lost| lost.what).collect();
         assert_eq!(lost, ["PV dom0", "\"Without Xen\""]);
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use xen_eventfd_bench::{Case, Filter, Kicks, Space, Way};
-use xen_eventfd_lab::{Dom0, target_folder};
+use xen_eventfd_lab::{Platform, target_folder};
 
 /// Whose instructions they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -63,42 +63,42 @@ pub(super) struct Profile {
 }
 
 /// What is counted: each way, one vCPU, one registration, while a backend waits and while nobody does.
-fn cases(dom0: Dom0) -> Vec<Kicks> {
+fn cases(platform: Platform) -> Vec<Kicks> {
     let (space, filter, registrations, vcpus) = (Space::Mmio, Filter::Datamatch, 1, 1);
     let of = |backend: bool| {
-        let ways = cases::ways(dom0).into_iter().filter(move |way| way.signals() || !backend);
+        let ways = cases::ways(platform).into_iter().filter(move |way| way.signals() || !backend);
         ways.map(move |way| Kicks { way, registrations, vcpus, space, filter, backend })
     };
     of(true).chain(of(false)).collect()
 }
 
 /// Counts it.
-pub(super) fn count(rig: &Rig, dom0: Dom0) -> Result<()> {
-    let kicks = cases(dom0);
+pub(super) fn count(rig: &Rig, platform: Platform) -> Result<()> {
+    let kicks = cases(platform);
     let cases: Vec<_> = kicks.iter().copied().map(Case::Kicks).collect();
-    let blocks = parse(&rig.profile(dom0, &cases)?)?;
+    let blocks = parse(&rig.profile(platform, &cases)?)?;
     let wanted: BTreeSet<String> = blocks
         .iter()
         .flatten()
         .filter(|(address, _)| matches!(Part::of(**address), Part::Xen | Part::Kernel))
         .map(|(address, _)| format!("{address:016x}"))
         .collect();
-    let names = names(&rig.symbols(dom0, &wanted.into_iter().collect::<Vec<_>>())?);
+    let names = names(&rig.symbols(platform, &wanted.into_iter().collect::<Vec<_>>())?);
     ensure!(blocks.len() == kicks.len(), "{} of {} were counted", blocks.len(), kicks.len());
     let pairs = kicks.iter().zip(&blocks);
     let profiles: Vec<_> = pairs.map(|(kicks, blocks)| profile(kicks, blocks, &names)).collect();
-    let path = path(dom0);
+    let path = path(platform);
     fs::write(&path, serde_json::to_string(&profiles)?)
         .with_context(|| format!("writing {}", path.display()))
 }
 
-fn path(dom0: Dom0) -> PathBuf {
-    target_folder().join("bench").join(format!("profile-{}.json", dom0.name()))
+fn path(platform: Platform) -> PathBuf {
+    target_folder().join("bench").join(format!("profile-{}.json", platform.name()))
 }
 
 /// What was counted last in such a dom0.
-pub(super) fn load(dom0: Dom0) -> Result<Vec<Profile>> {
-    match fs::read_to_string(path(dom0)) {
+pub(super) fn load(platform: Platform) -> Result<Vec<Profile>> {
+    match fs::read_to_string(path(platform)) {
         Ok(text) => Ok(serde_json::from_str(&text)?),
         Err(_) => Ok(Vec::new()),
     }
@@ -174,7 +174,7 @@ mod tests {
     fn each_way_that_signals_is_counted_with_a_backend_and_without() {
         let counted = |way, backend| {
             let of = |kicks: &&Kicks| (kicks.way, kicks.backend) == (way, backend);
-            cases(Dom0::Pvh).iter().filter(of).count()
+            cases(Platform::X86Pvh).iter().filter(of).count()
         };
         assert_eq!((counted(Way::Upstream, true), counted(Way::Upstream, false)), (1, 1));
         assert_eq!((counted(Way::FloorSilent, true), counted(Way::FloorSilent, false)), (0, 1));
@@ -186,7 +186,7 @@ mod tests {
             parse("0 ffffffff81000010 3 10\n0 ffffffff81000010 2 5\n1 100000 1 1\n").unwrap();
         assert_eq!(blocks[0][&0xffff_ffff_8100_0010], 40);
         let names = names(&["ffffffff81000010 handle [xen_eventfd]".to_owned()]);
-        let profile = profile(&cases(Dom0::Pv)[0], &blocks[0], &names);
+        let profile = profile(&cases(Platform::X86Pv)[0], &blocks[0], &names);
         assert_eq!(profile.parts[&Part::Module], 40);
         assert_eq!(profile.functions, [(Part::Module, "handle".to_owned(), 40)]);
     }

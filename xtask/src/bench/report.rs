@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use xen_eventfd_bench::{Calls, Case, Figures, Filter, Interrupt, Kicks, Space, Spread, Way};
-use xen_eventfd_lab::{Dom0, workspace};
+use xen_eventfd_lab::{Platform, workspace};
 
 /// Words that no figure changes.
 const BEGIN: &str = include_str!("begin.md");
@@ -31,7 +31,7 @@ pub(super) fn present() -> String {
 /// What is known of one dom0.
 #[derive(Debug)]
 pub(super) struct Known {
-    pub(super) dom0: Dom0,
+    pub(super) platform: Platform,
     pub(super) results: Results,
     pub(super) profiles: Vec<Profile>,
 }
@@ -53,15 +53,15 @@ fn page(all: &[Known], host: Option<&[Counted]>) -> String {
     versions(&mut page, all);
     promises(&mut page, all);
     for known in all {
-        let Known { dom0, results, profiles } = known;
-        let title = dom0.name().to_uppercase();
-        let _ = writeln!(page, "## {title} dom0\n");
+        let Known { platform, results, profiles } = known;
+        let title = platform.title();
+        let _ = writeln!(page, "## {title}\n");
         for (name, _) in plots(known) {
-            let _ = writeln!(page, "![{title} dom0: {name}](bench/{name}.svg)\n");
+            let _ = writeln!(page, "![{title}: {name}](bench/{name}.svg)\n");
         }
-        one_vcpu(&mut page, *dom0, results);
-        registrations(&mut page, *dom0, results);
-        two_vcpus(&mut page, *dom0, results);
+        one_vcpu(&mut page, *platform, results);
+        registrations(&mut page, *platform, results);
+        two_vcpus(&mut page, *platform, results);
         grid(&mut page, results);
         calls(&mut page, results);
         parts(&mut page, profiles);
@@ -74,19 +74,19 @@ fn page(all: &[Known], host: Option<&[Counted]>) -> String {
 fn versions(page: &mut String, all: &[Known]) {
     let Some(Known { results: first, .. }) = all.first() else { return };
     let _ = writeln!(page, "Measured with:\n\n{}", made_with(&first.versions));
-    for Known { dom0, results, .. } in all {
-        let name = dom0.name().to_uppercase();
+    for Known { platform, results, .. } in all {
+        let name = platform.title();
         let count = results.measured.len();
         let _ = match (results.twice, &results.differences[..]) {
-            (false, _) => writeln!(page, "{name} dom0: measured once.\n"),
+            (false, _) => writeln!(page, "{name}: measured once.\n"),
             (true, []) => writeln!(
                 page,
-                "{name} dom0: two runs of {count} measurements, the same to the last instruction.\n"
+                "{name}: two runs of {count} measurements, the same to the last instruction.\n"
             ),
             (true, differences) => {
                 let _ = writeln!(
                     page,
-                    "{name} dom0: **of {count} measurements {} differ in a second run**:\n",
+                    "{name}: **of {count} measurements {} differ in a second run**:\n",
                     differences.len()
                 );
                 for one in differences {
@@ -109,7 +109,7 @@ fn name_of(case: &Case) -> String {
             grouped((*registrations).into()),
             name_of_space(*space),
             name_of_filter(*filter),
-            if *backend { "heard" } else { "unheard" }
+            if *backend { "heard" } else { "no_listener" }
         ),
         Case::Calls(Calls { way, interrupt }) => {
             format!("calls, {}, {}", call_title(*way), name_of_interrupt(*interrupt))
@@ -143,8 +143,8 @@ fn promises(page: &mut String, all: &[Known]) {
     let _ =
         writeln!(page, "## Targets\n\n| dom0 | target | measured (medians) | |\n|---|---|---|---|");
     let mut missed: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
-    for Known { dom0, results, .. } in all {
-        let name = dom0.name().to_uppercase();
+    for Known { platform, results, .. } in all {
+        let name = platform.title();
         for target in targets::all(results) {
             let verdict = if target.kept { "kept" } else { "**missed**" };
             let (promise, measured) = (target.promise, &target.measured);
@@ -193,14 +193,14 @@ fn wakeups(figures: &Figures) -> String {
     )
 }
 
-fn rows<'a>(page: &mut String, dom0: Dom0, figures: impl Fn(Way) -> Option<&'a Figures>) {
+fn rows<'a>(page: &mut String, platform: Platform, figures: impl Fn(Way) -> Option<&'a Figures>) {
     let _ = writeln!(
         page,
         "| way | guest ticks: min | median | p99 | to the backend: min | median | p99 | dom0 | \
          woken: backend | VMM | engine | others | kernel threads |\n\
          |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
     );
-    for way in cases::ways(dom0) {
+    for way in cases::ways(platform) {
         let Some(figures) = figures(way) else { continue };
         let _ = writeln!(
             page,
@@ -215,29 +215,29 @@ fn rows<'a>(page: &mut String, dom0: Dom0, figures: impl Fn(Way) -> Option<&'a F
     page.push('\n');
 }
 
-fn one_vcpu(page: &mut String, dom0: Dom0, results: &Results) {
+fn one_vcpu(page: &mut String, platform: Platform, results: &Results) {
     let _ = writeln!(page, "### A kick: one vCPU, one doorbell\n");
-    rows(page, dom0, |way| results.kicks(way, 1, 1));
+    rows(page, platform, |way| results.kicks(way, 1, 1));
     let _ = writeln!(
         page,
         "### The same, while nobody waits on the eventfd\n\nWhat the way itself costs: the backend does \
          not run inside of the window.\n"
     );
-    rows(page, dom0, |way| results.unheard(way, 1));
+    rows(page, platform, |way| results.no_listener(way, 1));
 }
 
-fn two_vcpus(page: &mut String, dom0: Dom0, results: &Results) {
+fn two_vcpus(page: &mut String, platform: Platform, results: &Results) {
     let _ = writeln!(page, "### Two vCPUs, back to back\n");
-    rows(page, dom0, |way| results.kicks(way, 1, 2));
+    rows(page, platform, |way| results.kicks(way, 1, 2));
 }
 
-fn registrations(page: &mut String, dom0: Dom0, results: &Results) {
+fn registrations(page: &mut String, platform: Platform, results: &Results) {
     let _ = writeln!(
         page,
         "### Among many doorbells\n\nMedian guest ticks of a kick to the last registration.\n\n\
          | way | 1 | 64 | 1,024 | 1,024 to 1 |\n|---|--:|--:|--:|--:|"
     );
-    for way in cases::ways(dom0) {
+    for way in cases::ways(platform) {
         let medians = cases::SIZES
             .map(|size| results.kicks(way, size, 1)?.ticks.as_ref().map(Spread::median));
         let [Some(one), Some(some), Some(many)] = medians else { continue };
@@ -371,18 +371,18 @@ fn on_this_machine(page: &mut String, host: Option<&[Counted]>) {
 
 /// Names and contents.
 fn plots(known: &Known) -> Vec<(String, String)> {
-    let Known { dom0, results, .. } = known;
-    let (title, name) = (dom0.name().to_uppercase(), dom0.name());
+    let Known { platform, results, .. } = known;
+    let (title, name) = (platform.title(), platform.name());
     let ticks = |way, size| results.kicks(way, size, 1)?.ticks.as_ref();
-    let unheard = |way| results.unheard(way, 1)?.ticks.as_ref();
-    let ways = cases::ways(*dom0);
+    let no_listener = |way| results.no_listener(way, 1)?.ticks.as_ref();
+    let ways = cases::ways(*platform);
     let bars: Vec<_> = ways
         .iter()
         .filter_map(|way| ticks(*way, 1).map(|s| (way.title(), s.median(), s.p99())))
         .collect();
     let alone: Vec<_> = ways
         .iter()
-        .filter_map(|way| unheard(*way).map(|s| (way.title(), s.median(), s.p99())))
+        .filter_map(|way| no_listener(*way).map(|s| (way.title(), s.median(), s.p99())))
         .collect();
     let percentiles: Vec<_> = ways
         .iter()
@@ -405,12 +405,12 @@ fn plots(known: &Known) -> Vec<(String, String)> {
     vec![
         (
             format!("kicks-{name}"),
-            svg::bars(&format!("{title} dom0: a kick, median and p99"), "guest ticks", &bars),
+            svg::bars(&format!("{title}: a kick, median and p99"), "guest ticks", &bars),
         ),
         (
-            format!("unheard-{name}"),
+            format!("no_listener-{name}"),
             svg::bars(
-                &format!("{title} dom0: a kick, median and p99, while nobody waits"),
+                &format!("{title}: a kick, median and p99, while nobody waits"),
                 "guest ticks",
                 &alone,
             ),
@@ -418,7 +418,7 @@ fn plots(known: &Known) -> Vec<(String, String)> {
         (
             format!("backend-{name}"),
             svg::lines(
-                &format!("{title} dom0: from the guest's write to the backend"),
+                &format!("{title}: from the guest's write to the backend"),
                 "ticks, by percentile",
                 &percent,
                 &percentiles,
@@ -427,7 +427,7 @@ fn plots(known: &Known) -> Vec<(String, String)> {
         (
             format!("registrations-{name}"),
             svg::lines(
-                &format!("{title} dom0: a kick among many doorbells"),
+                &format!("{title}: a kick among many doorbells"),
                 "guest ticks, by registrations",
                 &counts,
                 &sizes,
@@ -462,7 +462,7 @@ mod tests {
             second[1] = measured(Way::Floor, 1, 22_500);
         }
         let results = Results::new(BTreeMap::new(), first, Some(&second));
-        Known { dom0: Dom0::Pv, results, profiles: Vec::new() }
+        Known { platform: Platform::X86Pv, results, profiles: Vec::new() }
     }
 
     #[test]
@@ -473,7 +473,7 @@ mod tests {
         assert!(page.contains("| 1.000 | 1.001 | 0.000 | 0.000 | 0.000 |"), "{page}");
         assert!(page.contains("23,000 of 22,000: 1.045 | kept"), "{page}");
         assert!(page.contains("1,001 in 1,000 kicks | **missed**"), "{page}");
-        let reason = "- *PV, module: no process woken but the backend*: It is not known why.";
+        let reason = "- *PV dom0, module: no process woken but the backend*: It is not known why.";
         assert!(page.contains(reason), "{page}");
         assert!(page.contains("no valgrind"), "{page}");
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use xen_eventfd_bench::{Case, Figures, Filter, Kicks, Measured, Space, Way};
-use xen_eventfd_lab::{Dom0, target_folder};
+use xen_eventfd_lab::{Platform, target_folder};
 
 /// The figures of one dom0.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,8 +29,8 @@ pub(super) struct Difference {
     pub(super) medians: [u64; 2],
 }
 
-fn path(dom0: Dom0) -> PathBuf {
-    target_folder().join("bench").join(format!("{}.json", dom0.name()))
+fn path(platform: Platform) -> PathBuf {
+    target_folder().join("bench").join(format!("{}.json", platform.name()))
 }
 
 impl Results {
@@ -55,16 +55,16 @@ impl Results {
         Self { versions, measured, differences, twice }
     }
 
-    pub(super) fn save(&self, dom0: Dom0) -> Result<()> {
-        let path = path(dom0);
+    pub(super) fn save(&self, platform: Platform) -> Result<()> {
+        let path = path(platform);
         fs::create_dir_all(path.parent().context("a folder")?)?;
         let text = serde_json::to_string(self)?;
         fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
     }
 
     /// What was measured last in such a dom0; `None` if nothing was.
-    pub(super) fn load(dom0: Dom0) -> Result<Option<Self>> {
-        match fs::read_to_string(path(dom0)) {
+    pub(super) fn load(platform: Platform) -> Result<Option<Self>> {
+        match fs::read_to_string(path(platform)) {
             Ok(text) => Ok(Some(serde_json::from_str(&text)?)),
             Err(_) => Ok(None),
         }
@@ -82,7 +82,7 @@ impl Results {
     }
 
     /// The same from one vCPU, while nobody waits.
-    pub(super) fn unheard(&self, way: Way, registrations: u32) -> Option<&Figures> {
+    pub(super) fn no_listener(&self, way: Way, registrations: u32) -> Option<&Figures> {
         let (space, filter, backend) = (Space::Mmio, Filter::Datamatch, false);
         self.of(&Case::Kicks(Kicks { way, registrations, vcpus: 1, space, filter, backend }))
     }

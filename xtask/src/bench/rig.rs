@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 use xen_eventfd_bench::{Case, Measured};
 use xen_eventfd_lab::{
-    Boot, Dom0, KernelBuild, Lab, build_guest, build_static, target_folder, workspace,
+    Boot, KernelBuild, Lab, Platform, build_guest, build_static, target_folder, workspace,
 };
 
 /// How long one boot's measurements may take.
@@ -57,28 +57,28 @@ impl Rig {
     }
 
     /// One boot.
-    pub(super) fn measure(&self, dom0: Dom0, cases: &[Case]) -> Result<Vec<Measured>> {
-        self.measure_on(self.boot(dom0, "bench"), dom0, cases).map(|(measured, _)| measured)
+    pub(super) fn measure(&self, platform: Platform, cases: &[Case]) -> Result<Vec<Measured>> {
+        self.measure_on(self.boot(platform, "bench"), platform, cases).map(|(measured, _)| measured)
     }
 
     /// The machine, before anything is loaded or measured.
-    fn boot(&self, dom0: Dom0, name: &str) -> Boot {
-        let boot = Boot::new(dom0)
+    fn boot(&self, platform: Platform, name: &str) -> Boot {
+        let boot = Boot::new(platform)
             .deterministic()
             .timeout(Duration::from_secs(900))
-            .name(format!("{name}-{}", dom0.name()))
+            .name(format!("{name}-{}", platform.name()))
             .payload("bin/bench", &self.bench)
             .payload("bin/bench-vmm", &self.vmm)
             .payload("lab/guest", &self.guest)
             .payload("lib/modules/floor.ko", &self.floor);
         let boot = self.module.put(boot);
-        if dom0 == Dom0::Pvh { self.upstream.put(boot) } else { boot }
+        if platform == Platform::X86Pvh { self.upstream.put(boot) } else { boot }
     }
 
     fn measure_on(
         &self,
         boot: Boot,
-        dom0: Dom0,
+        platform: Platform,
         cases: &[Case],
     ) -> Result<(Vec<Measured>, PathBuf)> {
         let boot = boot.payload_bytes("lab/cases", 0o644, serde_json::to_vec(cases)?);
@@ -88,11 +88,11 @@ impl Rig {
         let mut measured = Vec::new();
         let outcome = self.lab.run(boot, &script, TIMEOUT, |line| match Measured::parse(line) {
             Some(one) => {
-                println!("{}: {line}", dom0.name());
+                println!("{}: {line}", platform.name());
                 measured.push(one);
-                eprintln!("{}: {} of {}", dom0.name(), measured.len(), cases.len());
+                eprintln!("{}: {} of {}", platform.name(), measured.len(), cases.len());
             }
-            None => eprintln!("{}: {line}", dom0.name()),
+            None => eprintln!("{}: {line}", platform.name()),
         })?;
         let (all, wanted) = (measured.len(), cases.len());
         ensure!(all == wanted, "{all} of {wanted} cases were measured: {}", outcome.report);
@@ -100,19 +100,19 @@ impl Rig {
     }
 
     /// One boot whose instructions are counted: for each case, what the plug-in tells of its blocks.
-    pub(super) fn profile(&self, dom0: Dom0, cases: &[Case]) -> Result<String> {
+    pub(super) fn profile(&self, platform: Platform, cases: &[Case]) -> Result<String> {
         let plugin = format!("file={},out=blocks", profiler()?.display());
-        let boot = self.boot(dom0, "profile").qemu_argument("-plugin").qemu_argument(plugin);
-        let (_, folder) = self.measure_on(boot, dom0, cases)?;
+        let boot = self.boot(platform, "profile").qemu_argument("-plugin").qemu_argument(plugin);
+        let (_, folder) = self.measure_on(boot, platform, cases)?;
         let path = folder.join("blocks");
         std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
     }
 
     /// The functions of Xen and of dom0's kernel, its modules included, that these addresses are in;
     /// each line an address and a name.
-    pub(super) fn symbols(&self, dom0: Dom0, addresses: &[String]) -> Result<Vec<String>> {
+    pub(super) fn symbols(&self, platform: Platform, addresses: &[String]) -> Result<Vec<String>> {
         let questions: String = addresses.iter().map(|address| format!("{address} ~\n")).collect();
-        let boot = self.boot(dom0, "symbols").payload_bytes("lab/questions", 0o644, questions);
+        let boot = self.boot(platform, "symbols").payload_bytes("lab/questions", 0o644, questions);
         // A question is the last of the lines with its address, and its answer the symbol before.
         let script = format!(
             "{} && {{ cat /lab/questions; \

@@ -37,8 +37,8 @@ fn ticks(results: &Results, way: Way, registrations: u32) -> Option<u64> {
     spread(results, way, registrations).map(Spread::median)
 }
 
-fn unheard(results: &Results, way: Way, registrations: u32) -> Option<u64> {
-    results.unheard(way, registrations)?.ticks.as_ref().map(Spread::median)
+fn no_listener(results: &Results, way: Way, registrations: u32) -> Option<u64> {
+    results.no_listener(way, registrations)?.ticks.as_ref().map(Spread::median)
 }
 
 /// `part` in thousandths of `whole`.
@@ -88,7 +88,7 @@ pub(super) fn all(results: &Results) -> Vec<Target> {
         let promise = "module: at most 1.05 times the floor with the same waiter";
         targets.push(at_most(promise, module, floor, 1050));
     }
-    let alone = |way| unheard(results, way, 1);
+    let alone = |way| no_listener(results, way, 1);
     if let (Some(module), Some(floor)) = (alone(Way::Module), alone(Way::Floor)) {
         let promise = "module: the same, nobody waiting";
         targets.push(at_most(promise, module, floor, 1050));
@@ -119,7 +119,7 @@ pub(super) fn all(results: &Results) -> Vec<Target> {
         let promise = "userspace engine: 1,024 registrations at most 1.05 times one";
         targets.push(Target { why: Some(KINDS), ..with_minima(promise, many, one) });
     }
-    let engine_alone = |registrations| unheard(results, Way::Engine, registrations);
+    let engine_alone = |registrations| no_listener(results, Way::Engine, registrations);
     if let (Some(many), Some(one)) = (engine_alone(1024), engine_alone(1)) {
         targets.push(at_most("userspace engine: the same, nobody waiting", many, one, 1050));
     }

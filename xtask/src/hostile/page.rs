@@ -1,36 +1,36 @@
 //! `docs/hostile.md` and its plots.
 
-use super::Withstood;
+use super::Measured;
 use crate::bench::svg::{self, grouped};
 use crate::lab::Engine;
 use crate::lab::rig::Rig;
 use anyhow::{Context, Result};
 use std::fmt::Write as _;
 use std::fs;
-use xen_eventfd_lab::{Dom0, workspace};
+use xen_eventfd_lab::{Platform, workspace};
 
 /// Words that no figure changes.
 const BEGIN: &str = include_str!("begin.md");
 
 /// Writes the page and the plots.
-pub(super) fn write(rig: &Rig, all: &[(Dom0, Engine, Withstood)]) -> Result<()> {
+pub(super) fn write(rig: &Rig, all: &[(Platform, Engine, Measured)]) -> Result<()> {
     let docs = workspace().join("docs");
     fs::create_dir_all(docs.join("hostile"))?;
     let mut page = BEGIN.to_owned() + &rig.made_with();
-    for (dom0, engine, withstood) in all {
-        let title = format!("{} dom0, {} engine", dom0.name().to_uppercase(), engine.name());
-        let plot = format!("{}-{}.svg", dom0.name(), engine.name());
-        section(&mut page, &title, &plot, withstood);
+    for (platform, engine, measured) in all {
+        let title = format!("{}, {} engine", platform.title(), engine.name());
+        let plot = format!("{}-{}.svg", platform.name(), engine.name());
+        section(&mut page, &title, &plot, measured);
         let path = docs.join("hostile").join(plot);
-        fs::write(&path, bars(&title, withstood))
+        fs::write(&path, bars(&title, measured))
             .with_context(|| format!("writing {}", path.display()))?;
     }
     let path = docs.join("hostile.md");
     fs::write(&path, page).with_context(|| format!("writing {}", path.display()))
 }
 
-fn section(page: &mut String, title: &str, plot: &str, withstood: &Withstood) {
-    let Withstood { attacks, accesses } = withstood;
+fn section(page: &mut String, title: &str, plot: &str, measured: &Measured) {
+    let Measured { attacks, accesses } = measured;
     let _ = writeln!(
         page,
         "\n## {title}\n\n| a neighbour's kick, in ticks | min | median | max | median, alone | times |\n\
@@ -59,8 +59,8 @@ fn section(page: &mut String, title: &str, plot: &str, withstood: &Withstood) {
     let _ = writeln!(page, "\nMeanwhile a device's doorbell came and went {fleeting} times.");
 }
 
-fn bars(title: &str, withstood: &Withstood) -> String {
-    let rows: Vec<(&str, u64, u64)> = withstood
+fn bars(title: &str, measured: &Measured) -> String {
+    let rows: Vec<(&str, u64, u64)> = measured
         .attacks
         .iter()
         .flatten()
@@ -76,13 +76,13 @@ fn bars(title: &str, withstood: &Withstood) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use xen_eventfd_scenarios::withstood::{Accesses, Neighbour};
+    use xen_eventfd_scenarios::report_lines::{Accesses, Neighbour};
 
     #[test]
     fn a_section_holds_each_attack_against_what_was_before() {
         let kicks =
             |when: &str, median| Neighbour { when: when.to_owned(), min: 1000, median, max: 9000 };
-        let withstood = Withstood {
+        let measured = Measured {
             attacks: vec![[kicks("alone", 2000), kicks("beside a flood", 5000)]],
             accesses: Accesses {
                 all: 1_000_000,
@@ -91,7 +91,7 @@ mod tests {
             },
         };
         let mut page = String::new();
-        section(&mut page, "PV dom0, kernel engine", "pv-kernel.svg", &withstood);
+        section(&mut page, "PV dom0, kernel engine", "x86-pv-kernel.svg", &measured);
         for text in [
             "## PV dom0, kernel engine",
             "| beside a flood | 1,000 | 5,000 | 9,000 | 2,000 | 2.5 |",
@@ -101,6 +101,6 @@ mod tests {
         ] {
             assert!(page.contains(text), "{text:?} is not in {page}");
         }
-        assert!(bars("PV", &withstood).contains("beside a flood"));
+        assert!(bars("PV", &measured).contains("beside a flood"));
     }
 }

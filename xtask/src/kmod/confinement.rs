@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use xen_eventfd_lab::{Boot, Dom0, Lab};
+use xen_eventfd_lab::{Boot, Lab, Platform};
 
 use super::Module;
 use crate::tally::Tally;
@@ -15,7 +15,7 @@ const TIMEOUT: Duration = Duration::from_secs(400);
 pub(super) fn check(lab: &Lab, module: &Module) -> Result<Tally> {
     let place = "guest of a PV dom0";
     let boot = module
-        .put(Boot::new(Dom0::Pv).name("kmod-confinement"))
+        .put(Boot::new(Platform::X86Pv).name("kmod-confinement"))
         .payload("lab/vmlinuz", lab.kernel())
         .payload_bytes("lab/confinement", 0o644, include_str!("confinement.sh"));
     let mut tally = Tally::default();

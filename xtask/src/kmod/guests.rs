@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Result, ensure};
-use xen_eventfd_lab::{Boot, Dom0, Lab, build_guest, build_static, quote};
+use xen_eventfd_lab::{Boot, Lab, Platform, build_guest, build_static, quote};
 
 use super::{Module, finish, start};
 use crate::{boots::place, tally::Tally};
@@ -32,7 +32,7 @@ impl Guests {
         &self,
         lab: &Lab,
         module: &Module,
-        (kind, cpus): (Dom0, u32),
+        (kind, cpus): (Platform, u32),
         races: bool,
         names: &[String],
     ) -> Result<Tally> {

@@ -1,12 +1,14 @@
 //! The module's own tests, and what they need.
 
 use anyhow::{Result, ensure};
-use xen_eventfd_lab::{Boot, Dom0, Lab};
+use xen_eventfd_lab::{Boot, Lab, Platform};
 
-use super::{Module, NODE, SHORT, build, confinement, guests::Guests, kinds, load, seed, start};
+use super::{
+    Module, NODE, SHORT, build, confinement, guests::Guests, load, platforms, privcmd, start,
+};
 use crate::{
     boots::{Boots, place},
-    lab::{Kind, RACE_CPUS},
+    lab::RACE_CPUS,
     tally::Tally,
 };
 
@@ -15,7 +17,7 @@ pub(crate) struct Tests {
     lab: Lab,
     module: Module,
     guests: Guests,
-    seed: seed::Tests,
+    privcmd: privcmd::Tests,
 }
 
 impl Tests {
@@ -25,8 +27,8 @@ impl Tests {
 
     pub(super) fn prepare(lab: Lab, names: &[String]) -> Result<Self> {
         let module = build(&lab, false)?;
-        let seed = seed::Tests::prepare(&lab.kernel_build()?, names)?;
-        Ok(Self { module, guests: Guests::prepare()?, seed, lab })
+        let privcmd = privcmd::Tests::prepare(&lab.kernel_build()?, names)?;
+        Ok(Self { module, guests: Guests::prepare()?, privcmd, lab })
     }
 
     /// Has all of them run, in both kinds of dom0.
@@ -40,12 +42,12 @@ impl Tests {
         &'a self,
         boots: &mut Boots<'a, G>,
         group: G,
-        dom0: Option<Kind>,
+        platform: Option<Platform>,
         cpus: Option<u32>,
         names: &'a [String],
     ) {
-        let Self { lab, module, guests, seed } = self;
-        for kind in kinds(dom0) {
+        let Self { lab, module, guests, privcmd } = self;
+        for kind in platforms(platform) {
             let each = match cpus {
                 Some(cpus) => vec![(cpus, false)],
                 None => vec![(1, false), (RACE_CPUS, names.is_empty())],
@@ -56,8 +58,8 @@ impl Tests {
                 });
             }
             if names.is_empty() && cpus.is_none() {
-                seed.add_ours(boots, group, lab, module, kind);
-                seed.add_wakeups(boots, group, lab, module, kind);
+                privcmd.add_ours(boots, group, lab, module, kind);
+                privcmd.add_wakeups(boots, group, lab, module, kind);
                 let name = place(kind, 1);
                 boots.add(group, name.clone(), (kind, 1), move || {
                     let mut tally = Tally::default();
@@ -66,19 +68,19 @@ impl Tests {
                 });
             }
         }
-        if names.is_empty() && cpus.is_none() && dom0 != Some(Kind::Pvh) {
-            boots.add(group, "guest of a PV dom0", (Dom0::Pv, 1), move || {
+        if names.is_empty() && cpus.is_none() && platform != Some(Platform::X86Pvh) {
+            boots.add(group, "guest of a PV dom0", (Platform::X86Pv, 1), move || {
                 confinement::check(lab, module)
             });
         }
-        if names.is_empty() && cpus.is_none() && dom0 != Some(Kind::Pv) {
-            seed.add_theirs(boots, group, lab);
+        if names.is_empty() && cpus.is_none() && platform != Some(Platform::X86Pv) {
+            privcmd.add_theirs(boots, group, lab);
         }
     }
 }
 
 /// Boots, loads the module, opens its device, unloads it, and looks at what the kernel said.
-fn comes_and_goes(lab: &Lab, module: &Module, kind: Dom0) -> Result<()> {
+fn comes_and_goes(lab: &Lab, module: &Module, kind: Platform) -> Result<()> {
     let boot = module.put(Boot::new(kind).name(format!("kmod-{}", kind.name())));
     let (mut machine, log) = start(lab, boot, true)?;
 

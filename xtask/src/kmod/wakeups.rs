@@ -1,17 +1,17 @@
 //! `cargo xtask kmod wakeups`: who is woken when a guest rings 1,000 times.
 //!
-//! One program (`kernel/tests/seed/wakeups.c`) plays device model and backend in every way, so that
+//! One program (`kernel/tests/privcmd/wakeups.c`) plays device model and backend in every way, so that
 //! nothing differs but who decodes the kick. On one CPU, with time counted in instructions: a second
 //! run gives the same figures.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Result, anyhow, ensure};
-use xen_eventfd_lab::{Boot, Dom0, Lab};
+use xen_eventfd_lab::{Boot, Lab, Platform};
 
 use super::{
     Module, NODE, build, loading,
-    seed::{PRIVCMD, Programs},
+    privcmd::{PRIVCMD, Programs},
 };
 use crate::{
     boots::{Boots, place},
@@ -34,11 +34,11 @@ struct Way {
 /// What a stock dom0 can do, with our module.
 const STOCK: [Way; 3] = [
     Way { title: "VMM alone", name: "vmm", node: "none" },
-    Way { title: "module, the patch's ABI", name: "seed", node: NODE },
+    Way { title: "module, the patch's ABI", name: "privcmd", node: NODE },
     Way { title: "module, native ABI", name: "native", node: NODE },
 ];
 /// What it can do with the patch in its own module.
-const PATCHED: [Way; 1] = [Way { title: "upstream C", name: "seed", node: PRIVCMD }];
+const PATCHED: [Way; 1] = [Way { title: "upstream C", name: "privcmd", node: PRIVCMD }];
 
 /// What the columns show, and the program's name for it.
 const COLUMNS: [(&str, &str); 7] = [
@@ -63,12 +63,12 @@ struct Session {
 
 /// Measures the ways that such a dom0 has and whose title contains one of `names`, or all; prints a
 /// table.
-pub(super) fn run(lab: &Lab, dom0: Dom0, names: &[String]) -> Result<()> {
+pub(super) fn run(lab: &Lab, platform: Platform, names: &[String]) -> Result<()> {
     let kernel = lab.kernel_build()?;
     let (programs, module) = (Programs::build(&kernel)?, build(lab, false)?);
-    let mut sessions = vec![with_ours(&programs, &module, dom0)];
+    let mut sessions = vec![with_ours(&programs, &module, platform)];
     // In a PV dom0 the patch's ioctl crashes the kernel.
-    if dom0 == Dom0::Pvh {
+    if platform == Platform::X86Pvh {
         sessions.push(with_the_patch(&programs, &Upstream::build(&kernel)?));
     }
     let mut rows = Vec::new();
@@ -84,14 +84,15 @@ pub(super) fn run(lab: &Lab, dom0: Dom0, names: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn with_ours(programs: &Programs, module: &Module, dom0: Dom0) -> Session {
-    let boot = Boot::new(dom0).deterministic().name(format!("wakeups-{}-module", dom0.name()));
+fn with_ours(programs: &Programs, module: &Module, platform: Platform) -> Session {
+    let boot =
+        Boot::new(platform).deterministic().name(format!("wakeups-{}-module", platform.name()));
     let (boot, begin) = (module.put(programs.put(boot)), loading());
     Session { boot, begin, ways: STOCK.to_vec() }
 }
 
 fn with_the_patch(programs: &Programs, upstream: &Upstream) -> Session {
-    let boot = Boot::new(Dom0::Pvh).deterministic().name("wakeups-pvh-upstream");
+    let boot = Boot::new(Platform::X86Pvh).deterministic().name("wakeups-pvh-upstream");
     let (boot, begin) = (upstream.put(programs.put(boot)), "true".to_owned());
     Session { boot, begin, ways: PATCHED.to_vec() }
 }
@@ -100,17 +101,17 @@ fn with_the_patch(programs: &Programs, upstream: &Upstream) -> Session {
 pub(super) fn add<'a, G: Copy + Send>(
     boots: &mut Boots<'a, G>,
     group: G,
-    (lab, module, dom0): (&'a Lab, &'a Module, Dom0),
+    (lab, module, platform): (&'a Lab, &'a Module, Platform),
     (programs, upstream): (&'a Programs, &'a Upstream),
 ) {
-    let place = format!("{}, deterministic", place(dom0, 1));
+    let place = format!("{}, deterministic", place(platform, 1));
     let title = place.clone();
-    boots.add(group, place.clone(), (dom0, 1), move || {
-        judge(&title, &measure(lab, with_ours(programs, module, dom0))?)
+    boots.add(group, place.clone(), (platform, 1), move || {
+        judge(&title, &measure(lab, with_ours(programs, module, platform))?)
     });
-    if dom0 == Dom0::Pvh {
+    if platform == Platform::X86Pvh {
         let title = format!("{place}, the patch");
-        boots.add(group, title.clone(), (dom0, 1), move || {
+        boots.add(group, title.clone(), (platform, 1), move || {
             judge(&title, &measure(lab, with_the_patch(programs, upstream))?)
         });
     }

@@ -4,7 +4,7 @@
 
 cd /tmp || exit 1
 export XEN_EVENTFD_ENGINE="$1"
-bell=0xfe000050
+doorbell=0xfe000050
 
 # guest NAME ORDERS: a guest that waits to be unpaused
 guest() {
@@ -46,16 +46,16 @@ xen-eventfd doctor --json >out 2>err && grep -q '"userspace":true' out
 verdict doctor $? out err
 
 # watch: refused without --take; then takes kicks with their values
-guest c1 "repeat 3; write mmio:$bell 4 i+5; end"
-xen-eventfd watch c1 $bell >out 2>err
+guest c1 "repeat 3; write mmio:$doorbell 4 i+5; end"
+xen-eventfd watch c1 $doorbell >out 2>err
 [ $? = 2 ] && grep -q -- --take err
 verdict watch_wants_take $? out err
-xen-eventfd watch c1 $bell --take --count 3 --json >out 2>err &
+xen-eventfd watch c1 $doorbell --take --count 3 --json >out 2>err &
 watcher=$!
 served c1
 grep -q "$1 engine" "/run/xen-eventfd/$(xl domid c1).lock"
 verdict names_its_engine $? "/run/xen-eventfd/$(xl domid c1).lock"
-xen-eventfd watch "$(xl domid c1)" $bell --take >out2 2>err2
+xen-eventfd watch "$(xl domid c1)" $doorbell --take >out2 2>err2
 [ $? = 5 ] && grep -q "process $watcher" err2
 verdict second_engine $? out2 err2
 xl unpause c1
@@ -66,7 +66,7 @@ verdict watch_lets_go $? /var/log/xen/console/guest-c1.log
 xl destroy c1
 
 # run: a backend that is a shell, which reads fd 3 and writes fd 4
-guest c2 "listen evtchn call; wait call; write mmio:$bell 4 0; wait call"
+guest c2 "listen evtchn call; wait call; write mmio:$doorbell 4 0; wait call"
 dom=$(xl domid c2)
 xl unpause c2
 within 20 grep -q 'port call' /var/log/xen/console/guest-c2.log
@@ -79,7 +79,7 @@ dd bs=8 count=1 <&3 2>/dev/null | od -An -tx1
 printf "$one" >&4
 exit 7
 EOF
-xen-eventfd run c2 --kick mmio:$bell:4:0 --call "evtchn:$port" -- sh backend >out 2>err
+xen-eventfd run c2 --kick mmio:$doorbell:4:0 --call "evtchn:$port" -- sh backend >out 2>err
 [ $? = 7 ] && grep -q '2 kick0:call0 mine' out && grep -q '01 00 00 00 00 00 00 00' out
 verdict run $? out err
 within 20 done_by c2
@@ -87,8 +87,8 @@ verdict run_rings_the_guest $? /var/log/xen/console/guest-c2.log
 xl destroy c2
 
 # a guest that dies under a backend
-guest c3 "repeat 1000000; write mmio:$bell 4 0; end"
-xen-eventfd run c3 --kick mmio:$bell:4:0 -- sleep 60 >out 2>err &
+guest c3 "repeat 1000000; write mmio:$doorbell 4 0; end"
+xen-eventfd run c3 --kick mmio:$doorbell:4:0 -- sleep 60 >out 2>err &
 runner=$!
 served c3
 xl unpause c3
@@ -106,11 +106,11 @@ printf '\001\000\000\000\000\000\000\000' >&4
 exec sleep 1000
 EOF
 : >lives
-xen-eventfd --json run c6 --wait --follow --kick mmio:$bell:4:0 --call msi:0xfee00000:0x41 \
+xen-eventfd --json run c6 --wait --follow --kick mmio:$doorbell:4:0 --call msi:0xfee00000:0x41 \
 	-- sh afresh >out 2>err &
 runner=$!
 printf 'name="c6"\ntype="pvh"\nkernel="/lab/guest"\nmemory=16\nvcpus=2\ncmdline="%s"\non_poweroff="restart"\n' \
-	"listen msi 0x41 go; until go; write mmio:$bell 4 0; end; poweroff" >c6.cfg
+	"listen msi 0x41 go; until go; write mmio:$doorbell 4 0; end; poweroff" >c6.cfg
 # Without -e: somebody must be there to start it again.
 xl create -q c6.cfg
 lived() { [ "$(wc -l <lives)" -ge "$1" ]; }
@@ -125,8 +125,8 @@ verdict run_ends_by_a_signal $? out err
 xl destroy c6
 
 # engine and guardian killed together
-guest c4 "write mmio:$bell 4 0; write mmio:$bell 4 1"
-xen-eventfd watch c4 $bell --take >out 2>err &
+guest c4 "write mmio:$doorbell 4 0; write mmio:$doorbell 4 1"
+xen-eventfd watch c4 $doorbell --take >out 2>err &
 served c4
 # shellcheck disable=SC2046
 kill -9 $(pidof xen-eventfd)
@@ -146,15 +146,15 @@ fi
 xl destroy c4
 
 # what is refused
-xen-eventfd watch nobody $bell --take >out 2>err
+xen-eventfd watch nobody $doorbell --take >out 2>err
 [ $? = 7 ] && grep -q nobody err
 verdict unknown_domain $? out err
-xen-eventfd watch Domain-0 $bell --take >out 2>err
+xen-eventfd watch Domain-0 $doorbell --take >out 2>err
 [ $? != 0 ] && [ "$(wc -l <err)" = 1 ]
 verdict domain_0 $? out err
 printf 'name="pv"\ntype="pv"\nkernel="/lab/vmlinuz"\nmemory=128\n' >pv.cfg
 xl create -q -e -p pv.cfg >out 2>err && {
-	xen-eventfd watch pv $bell --take >out 2>err
+	xen-eventfd watch pv $doorbell --take >out 2>err
 	[ $? != 0 ] && grep -q 'PV guest' err
 }
 verdict pv_guest $? out err
@@ -163,8 +163,8 @@ xl destroy pv
 [ "$1" = kernel ] || exit 0
 
 # the module is there, so it is taken
-guest c5 "write mmio:$bell 4 7; write mmio:$bell 4 8; say over"
-XEN_EVENTFD_ENGINE=auto xen-eventfd watch c5 $bell --take >out 2>err &
+guest c5 "write mmio:$doorbell 4 7; write mmio:$doorbell 4 8; say over"
+XEN_EVENTFD_ENGINE=auto xen-eventfd watch c5 $doorbell --take >out 2>err &
 served c5
 grep -q "kernel engine" "/run/xen-eventfd/$(xl domid c5).lock"
 verdict auto_takes_the_module $? "/run/xen-eventfd/$(xl domid c5).lock"
@@ -172,10 +172,10 @@ kill $! && wait $!
 
 # two engines that know nothing of each other but the module
 excludes() { # ENGINE OTHER
-	XEN_EVENTFD_ENGINE=$1 xen-eventfd --run-dir /tmp/one watch c5 $bell --take >out 2>err &
+	XEN_EVENTFD_ENGINE=$1 xen-eventfd --run-dir /tmp/one watch c5 $doorbell --take >out 2>err &
 	first=$!
 	served c5 /tmp/one
-	XEN_EVENTFD_ENGINE=$2 xen-eventfd --run-dir /tmp/other watch c5 $bell --take >out2 2>err2
+	XEN_EVENTFD_ENGINE=$2 xen-eventfd --run-dir /tmp/other watch c5 $doorbell --take >out2 2>err2
 	[ $? = 5 ] && grep -q "process $first " err2
 	verdict "$1_excludes_$2" $? out err out2 err2
 	kill $first && wait $first
@@ -186,13 +186,13 @@ excludes userspace userspace
 excludes kernel kernel
 
 # a kick that an engine in userspace did not live to deliver
-XEN_EVENTFD_ENGINE=userspace xen-eventfd watch c5 $bell --take >out 2>err &
+XEN_EVENTFD_ENGINE=userspace xen-eventfd watch c5 $doorbell --take >out 2>err &
 served c5
 # shellcheck disable=SC2046
 kill -9 $(pidof xen-eventfd)
 xl unpause c5
 usleep 300000
-xen-eventfd watch c5 $bell --take --count 1 --json >out 2>err && grep -q '"value":"0x7"' out
+xen-eventfd watch c5 $doorbell --take --count 1 --json >out 2>err && grep -q '"value":"0x7"' out
 verdict inherits_a_kick $? out err
 within 20 done_by c5
 verdict frees_an_orphan $? /var/log/xen/console/guest-c5.log

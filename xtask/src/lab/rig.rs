@@ -2,7 +2,7 @@
 
 use crate::boots::{Boots, place};
 use crate::kmod::{self, Module};
-use crate::lab::{Engine, Kind};
+use crate::lab::Engine;
 use crate::tally::Tally;
 use anyhow::{Context, Result};
 use clap::Args;
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
-use xen_eventfd_lab::{Boot, Dom0, Lab, build_guest, build_static};
+use xen_eventfd_lab::{Boot, Lab, Platform, build_guest, build_static};
 
 /// The programs of the scenarios.
 #[derive(Clone)]
@@ -58,8 +58,8 @@ impl Rig {
     }
 
     /// A machine, before anything is loaded.
-    pub(crate) fn boot(&self, dom0: Dom0, cpus: u32, name: &str) -> Boot {
-        self.module.put(self.programs.put(Boot::new(dom0).cpus(cpus).name(name)))
+    pub(crate) fn boot(&self, platform: Platform, cpus: u32, name: &str) -> Boot {
+        self.module.put(self.programs.put(Boot::new(platform).cpus(cpus).name(name)))
     }
 
     /// What a page was made with.
@@ -87,15 +87,14 @@ pub(crate) fn made_with(versions: &BTreeMap<String, String>) -> String {
     )
 }
 
-const BOTH: [Dom0; 2] = [Dom0::Pv, Dom0::Pvh];
 const ENGINES: [Engine; 2] = [Engine::Userspace, Engine::Kernel];
 
 /// Where a long run is made.
 #[derive(Debug, Args)]
 pub(crate) struct Places {
-    /// The kind of dom0; both if not given
-    #[arg(long, value_enum)]
-    dom0: Option<Kind>,
+    /// The platform: x86-pv, x86-pvh or arm64; all that run if not given
+    #[arg(long, value_parser = Platform::parse)]
+    platform: Option<Platform>,
     /// The engine; userspace and kernel if not given
     #[arg(long, value_enum)]
     engine: Option<Engine>,
@@ -106,16 +105,17 @@ impl Places {
     pub(crate) fn run(
         &self,
         cpus: u32,
-        work: impl Fn(&str, Dom0, Engine) -> Result<Tally> + Sync,
+        work: impl Fn(&str, Platform, Engine) -> Result<Tally> + Sync,
     ) -> Tally {
-        let kinds = self.dom0.map_or_else(|| BOTH.to_vec(), |kind| vec![kind.into()]);
+        let kinds = self.platform.map_or_else(|| Platform::ALL.to_vec(), |platform| vec![platform]);
         let engines = self.engine.map_or_else(|| ENGINES.to_vec(), |one| vec![one]);
         let mut boots = Boots::new();
-        for dom0 in kinds {
+        for platform in kinds {
             for engine in engines.iter().copied() {
-                let name = format!("{}, {} engine", place(dom0, cpus), engine.name());
+                let name = format!("{}, {} engine", place(platform, cpus), engine.name());
                 let work = &work;
-                boots.add((), name.clone(), (dom0, cpus), move || work(&name, dom0, engine));
+                boots
+                    .add((), name.clone(), (platform, cpus), move || work(&name, platform, engine));
             }
         }
         let mut tally = Tally::default();
@@ -128,27 +128,32 @@ impl Places {
 pub(crate) struct Kept(pub(crate) &'static str);
 
 impl Kept {
-    fn path(&self, dom0: Dom0, engine: Engine) -> PathBuf {
-        let file = format!("{}-{}.json", dom0.name(), engine.name());
+    fn path(&self, platform: Platform, engine: Engine) -> PathBuf {
+        let file = format!("{}-{}.json", platform.name(), engine.name());
         crate::step::target().join(self.0).join(file)
     }
 
-    pub(crate) fn save(&self, dom0: Dom0, engine: Engine, found: &impl Serialize) -> Result<()> {
-        let path = self.path(dom0, engine);
+    pub(crate) fn save(
+        &self,
+        platform: Platform,
+        engine: Engine,
+        found: &impl Serialize,
+    ) -> Result<()> {
+        let path = self.path(platform, engine);
         fs::create_dir_all(path.parent().context("a folder")?)?;
         fs::write(&path, serde_json::to_string(found)?)
             .with_context(|| format!("writing {}", path.display()))
     }
 
     /// What was found last in each place; `None` while one is missing.
-    pub(crate) fn all<T: DeserializeOwned>(&self) -> Result<Option<Vec<(Dom0, Engine, T)>>> {
+    pub(crate) fn all<T: DeserializeOwned>(&self) -> Result<Option<Vec<(Platform, Engine, T)>>> {
         let mut all = Vec::new();
-        for dom0 in BOTH {
+        for platform in Platform::ALL {
             for engine in ENGINES {
-                let Ok(text) = fs::read_to_string(self.path(dom0, engine)) else {
+                let Ok(text) = fs::read_to_string(self.path(platform, engine)) else {
                     return Ok(None);
                 };
-                all.push((dom0, engine, serde_json::from_str(&text)?));
+                all.push((platform, engine, serde_json::from_str(&text)?));
             }
         }
         Ok(Some(all))

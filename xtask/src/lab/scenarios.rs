@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-use xen_eventfd_lab::{Boot, Dom0, Lab, quote};
+use xen_eventfd_lab::{Boot, Lab, Platform, quote};
 
 /// The static programs, the guest, and what the model made of the scenarios.
 pub(super) struct Stage {
@@ -78,7 +78,7 @@ impl Stage {
         &'a self,
         boots: &mut Boots<'a, G>,
         group: G,
-        dom0: Dom0,
+        platform: Platform,
         cpus: Option<u32>,
         names: &'a [String],
     ) {
@@ -89,18 +89,19 @@ impl Stage {
             None => vec![(1, false), (RACE_CPUS, names.is_empty())],
         };
         for (cpus, races) in each {
-            boots.add(group, place(dom0, cpus), (dom0, cpus), move || {
-                self.play(dom0, cpus, races, names)
+            boots.add(group, place(platform, cpus), (platform, cpus), move || {
+                self.play(platform, cpus, races, names)
             });
         }
     }
 
     /// One boot: plays all, or those that race.
-    fn play(&self, dom0: Dom0, cpus: u32, races: bool, names: &[String]) -> Result<Tally> {
+    fn play(&self, platform: Platform, cpus: u32, races: bool, names: &[String]) -> Result<Tally> {
         let engine = self.engine.name();
-        let place = format!("{}, {engine} engine", place(dom0, cpus));
-        let boot =
-            Boot::new(dom0).cpus(cpus).name(format!("scenarios-{engine}-{}-{cpus}", dom0.name()));
+        let place = format!("{}, {engine} engine", place(platform, cpus));
+        let boot = Boot::new(platform)
+            .cpus(cpus)
+            .name(format!("scenarios-{engine}-{}-{cpus}", platform.name()));
         let boot = self
             .programs
             .put(boot)

@@ -38,7 +38,7 @@ fn page(rig: &Rig, all: &[Soaked]) -> String {
 }
 
 fn title(soaked: &Soaked) -> String {
-    format!("{} dom0, {} engine", soaked.dom0.name().to_uppercase(), soaked.engine.name())
+    format!("{}, {} engine", soaked.platform.title(), soaked.engine.name())
 }
 
 fn section(page: &mut String, soaked: &Soaked) {
@@ -76,7 +76,7 @@ fn section(page: &mut String, soaked: &Soaked) {
 /// What there was after each round, and how much memory was used.
 fn plots(soaked: &Soaked) -> [(String, String); 2] {
     let samples = &soaked.samples;
-    let file = |what| format!("{}-{}-{what}.svg", soaked.dom0.name(), soaked.engine.name());
+    let file = |what| format!("{}-{}-{what}.svg", soaked.platform.name(), soaked.engine.name());
     let counts = series(samples, |sample| {
         sample.counts.named().map(|(name, count)| (name, count as u64)).to_vec()
     });
@@ -109,7 +109,7 @@ fn ticks(samples: &[Sample]) -> Vec<(usize, String)> {
 mod tests {
     use super::*;
     use crate::lab::Engine;
-    use xen_eventfd_lab::Dom0;
+    use xen_eventfd_lab::Platform;
     use xen_eventfd_scenarios::soak::{Counts, Done, Memory};
 
     #[test]
@@ -121,7 +121,7 @@ mod tests {
             memory: Memory { used: 90_000, slab: 20_000, resident: 5000 },
         };
         let soaked = Soaked {
-            dom0: Dom0::Pvh,
+            platform: Platform::X86Pvh,
             engine: Engine::Kernel,
             samples: (1..=20).map(sample).collect(),
         };
@@ -133,7 +133,7 @@ mod tests {
             "20,000 kicks",
             "| event channels | 21 | 21 |",
             "| used in domain 0 | 90,000 | 90,000 | 0.00 |",
-            "(soak/pvh-kernel-counts.svg)",
+            "(soak/x86-pvh-kernel-counts.svg)",
         ] {
             assert!(page.contains(text), "{text:?} is not in {page}");
         }

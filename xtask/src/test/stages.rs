@@ -1,6 +1,6 @@
 //! What each stage does.
 
-use super::{Stage, Verdict, deny, house};
+use super::{Stage, Verdict, deny, repo_rules};
 use crate::boots::Boots;
 use crate::counts;
 use crate::kmod;
@@ -12,15 +12,15 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
-use xen_eventfd_lab::Dom0;
+use xen_eventfd_lab::Platform;
 
 /// What stages leave for those that come after them.
 #[derive(Default)]
-pub(super) struct Workshop {
+pub(super) struct Stages {
     scenarios: Option<Arc<Scenarios>>,
 }
 
-impl Workshop {
+impl Stages {
     pub(super) fn run(&mut self, stage: Stage) -> Result<Tally> {
         match stage {
             Stage::Format => all([
@@ -28,7 +28,7 @@ impl Workshop {
                 guest("fmt --check"),
                 Step::cargo("fmt --check").folder("fuzz"),
             ]),
-            Stage::House => house::check(),
+            Stage::RepoRules => repo_rules::check(),
             Stage::Lints => lints(),
             Stage::Tests => tests(),
             Stage::Coverage => attacks::coverage(),
@@ -56,29 +56,29 @@ impl Workshop {
 
     /// Runs stages that play in emulated machines, as many machines at once as there are CPUs for.
     pub(super) fn boot(&mut self, stages: &[Stage]) -> Vec<Verdict> {
-        let prepared: Vec<(Stage, Result<Cast>)> = stages
+        let prepared: Vec<(Stage, Result<Job>)> = stages
             .iter()
             .map(|stage| {
                 println!("{}: {}", stage.name(), stage.about());
-                (*stage, self.cast(*stage))
+                (*stage, self.job(*stage))
             })
             .collect();
         let mut boots = Boots::new();
-        for (stage, cast) in &prepared {
-            match cast {
-                Ok(Cast::Scenarios(scenarios)) => scenarios.add(&mut boots, *stage),
-                Ok(Cast::Module(tests)) => tests.add_all(&mut boots, *stage),
-                Ok(Cast::Packages) => {
-                    boots.add(*stage, "packages", (Dom0::Pvh, 1), kmod::test_packages);
+        for (stage, job) in &prepared {
+            match job {
+                Ok(Job::Scenarios(scenarios)) => scenarios.add(&mut boots, *stage),
+                Ok(Job::Module(tests)) => tests.add_all(&mut boots, *stage),
+                Ok(Job::Packages) => {
+                    boots.add(*stage, "packages", (Platform::X86Pvh, 1), kmod::test_packages);
                 }
                 Err(error) => println!("{}: FAILED {error:#}", stage.name()),
             }
         }
         let done = boots.run();
-        let verdict = |(stage, cast): &(Stage, Result<Cast>)| {
+        let verdict = |(stage, job): &(Stage, Result<Job>)| {
             let mut verdict =
                 Verdict { stage: *stage, tally: Tally::default(), time: Duration::ZERO };
-            if let Err(error) = cast {
+            if let Err(error) = job {
                 verdict.tally += Tally::failed(format!("{}: {error:#}", stage.name()));
             }
             for done in done.iter().filter(|done| done.group == *stage) {
@@ -90,19 +90,19 @@ impl Workshop {
         prepared.iter().map(verdict).collect()
     }
 
-    fn cast(&mut self, stage: Stage) -> Result<Cast> {
+    fn job(&mut self, stage: Stage) -> Result<Job> {
         Ok(match stage {
-            Stage::Kernel => Cast::Scenarios(Arc::new(self.scenarios()?.with_kernel()?)),
-            Stage::Privcmd => Cast::Scenarios(Arc::new(self.scenarios()?.with_privcmd()?)),
-            Stage::Module => Cast::Module(Box::new(kmod::Tests::all()?)),
-            Stage::Packages => Cast::Packages,
-            _ => Cast::Scenarios(self.scenarios()?),
+            Stage::Kernel => Job::Scenarios(Arc::new(self.scenarios()?.with_kernel()?)),
+            Stage::Privcmd => Job::Scenarios(Arc::new(self.scenarios()?.with_privcmd()?)),
+            Stage::Module => Job::Module(Box::new(kmod::Tests::all()?)),
+            Stage::Packages => Job::Packages,
+            _ => Job::Scenarios(self.scenarios()?),
         })
     }
 }
 
 /// What plays in machines.
-enum Cast {
+enum Job {
     Scenarios(Arc<Scenarios>),
     Module(Box<kmod::Tests>),
     Packages,

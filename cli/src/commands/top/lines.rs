@@ -1,8 +1,8 @@
 //! Rates as lines: one for each guest, one for each of its doorbells below it.
 
+use crate::module_status::Place;
 use crate::rates::{GuestRates, PlaceRates, Rates};
 use crate::served::Engine;
-use crate::shown::Place;
 use crate::table::{NOTHING, Side, printable, table};
 
 /// What the lines are sorted by: the number of the domain, or the highest rate first.
@@ -127,8 +127,8 @@ fn rate(rate: f64) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::module_status::{Owner, Takes};
     use crate::rates::DoorbellRates;
-    use crate::shown::{Owner, Takes};
     use xen_eventfd::Space;
 
     fn doorbell(value: u64, kicks: f64) -> DoorbellRates {

@@ -8,7 +8,7 @@ pub(super) mod eventfd;
 pub(super) mod evtchn;
 pub(super) mod hypercall;
 pub(super) mod privcmd;
-pub(super) mod seed;
+pub(super) mod privcmd_abi;
 pub(super) mod xenstore;
 
 use rustix::ioctl::{Direction, Opcode, opcode};

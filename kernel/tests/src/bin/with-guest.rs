@@ -1,15 +1,15 @@
 //! `with-guest PROGRAM ARGUMENT...`: runs a program of domain 0 that is about a guest, and makes the
 //! guest for it.
 //!
-//! The program says what the guest is to do when the word `orders` follows its arguments. Then it
+//! The program says what the guest is to do when the word `script` follows its arguments. Then it
 //! runs with two more words in that place: the domain's number, and the guest's port of the event
-//! channel that the orders call `go`, or 0.
+//! channel that the script call `go`, or 0.
 
 use anyhow::{Context, Result, ensure};
 use std::env::args_os;
 use std::process::{Command, ExitCode, Stdio};
-use xen_eventfd_scenarios::stage::xen::XenStage;
-use xen_eventfd_scenarios::{Play, Scenario, run};
+use xen_eventfd_scenarios::environment::xen::XenEnvironment;
+use xen_eventfd_scenarios::{Scenario, TestContext, run};
 
 /// The test guest's ELF file.
 const GUEST: &str = "/lab/guest";
@@ -19,9 +19,9 @@ fn main() -> Result<ExitCode> {
         name: "with-guest",
         about: "a program ends well, and leaves nothing of its guest",
         race: false,
-        play,
+        body: with_guest,
     };
-    match run(&scenario, &XenStage::new(GUEST.into())?).failure {
+    match run(&scenario, &XenEnvironment::new(GUEST.into())?).failure {
         None => Ok(ExitCode::SUCCESS),
         Some(why) => {
             let words: Vec<_> = args_os().skip(1).collect();
@@ -39,13 +39,13 @@ fn program() -> Result<Command> {
     Ok(command)
 }
 
-fn play(play: &mut Play<'_>) -> Result<()> {
-    let orders = program()?.arg("orders").output()?;
-    ensure!(orders.status.success(), "{}", String::from_utf8_lossy(&orders.stderr));
-    let orders = String::from_utf8(orders.stdout)?;
-    let mut guest = play.guest(orders.trim_end())?;
+fn with_guest(test: &mut TestContext<'_>) -> Result<()> {
+    let script = program()?.arg("script").output()?;
+    ensure!(script.status.success(), "{}", String::from_utf8_lossy(&script.stderr));
+    let script = String::from_utf8(script.stdout)?;
+    let mut guest = test.guest(script.trim_end())?;
     guest.start()?;
-    let port = if orders.contains("listen evtchn go") { guest.port("go")?.0 } else { 0 };
+    let port = if script.contains("listen evtchn go") { guest.port("go")?.0 } else { 0 };
     let status = program()?.args([guest.dom().0.to_string(), port.to_string()]).status()?;
     ensure!(status.success(), "{status}");
     Ok(())

@@ -6,15 +6,15 @@ use crate::device::request::{ANY, WIDTH};
 use crate::device::structs::Doorbell;
 use anyhow::{Result, ensure};
 use rustix::io::Errno;
-use xen_eventfd_scenarios::Play;
-use xen_eventfd_scenarios::play::{new_eventfd, taken};
+use xen_eventfd_scenarios::TestContext;
+use xen_eventfd_scenarios::test_context::{new_eventfd, taken};
 
-pub(super) fn widths(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn widths(test: &mut TestContext<'_>) -> Result<()> {
     let writes: String = [1, 2, 4, 8]
         .iter()
         .map(|w| format!("repeat {w}; write mmio:{DOORBELL:#x} {w} 1; end; "))
         .collect();
-    let mut guest = play.guest(writes.trim_end_matches("; "))?;
+    let mut guest = test.guest(writes.trim_end_matches("; "))?;
     let file = GuestFile::of(guest.dom())?;
     let mut kicks = Vec::new();
     for width in [1, 2, 4, 8] {
@@ -31,8 +31,8 @@ pub(super) fn widths(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn notification_data(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(&format!(
+pub(super) fn notification_data(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(&format!(
         "write mmio:{DOORBELL:#x} 4 0x80010003; write mmio:{DOORBELL:#x} 4 3; \
          write mmio:{DOORBELL:#x} 4 0x30004"
     ))?;
@@ -47,9 +47,9 @@ pub(super) fn notification_data(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn wildcards(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn wildcards(test: &mut TestContext<'_>) -> Result<()> {
     let other = DOORBELL + 0x200;
-    let mut guest = play.guest(&format!(
+    let mut guest = test.guest(&format!(
         "repeat 5; write mmio:{DOORBELL:#x} 4 i; end; write mmio:{DOORBELL:#x} 2 1; \
          write mmio:{other:#x} 1 9; write mmio:{other:#x} 4 9; write mmio:{other:#x} 8 9"
     ))?;
@@ -69,9 +69,9 @@ pub(super) fn wildcards(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn ports(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn ports(test: &mut TestContext<'_>) -> Result<()> {
     let port = 0xC050;
-    let mut guest = play.guest(&format!(
+    let mut guest = test.guest(&format!(
         "repeat 10; write pio:{port:#x} 2 1; end; write pio:{port:#x} 4 1; \
          write pio:{port:#x} 1 1; read pio:{port:#x} 2"
     ))?;
@@ -88,22 +88,22 @@ pub(super) fn ports(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn reads(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(&format!("read mmio:{DOORBELL:#x} 4; read mmio:{DOORBELL:#x} 2"))?;
+pub(super) fn reads(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(&format!("read mmio:{DOORBELL:#x} 4; read mmio:{DOORBELL:#x} 2"))?;
     let (file, kick) = (GuestFile::of(guest.dom())?, new_eventfd()?);
     file.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
     guest.start()?;
     guest.finish()?;
-    guest.tell(play);
-    let told = play.trace.to_string();
+    guest.tell(test);
+    let told = test.trace.to_string();
     let zeros = told.lines().filter(|line| line.contains("read") && line.ends_with("= 0x0"));
     ensure!(zeros.count() == 2, "{told}");
     ensure!(taken(&kick)? == 0 && file.stats()?.reads == 2);
     Ok(())
 }
 
-pub(super) fn odd(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(&format!(
+pub(super) fn odd(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(&format!(
         "rep mmio:{DOORBELL:#x} 2 7 2; rep pio:0xc050 2 3 8; write mmio:{DOORBELL:#x} 4 7; \
          repeat 10; balloon 1; write mmio:{DOORBELL:#x} 4 7; end; say on"
     ))?;

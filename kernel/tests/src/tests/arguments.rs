@@ -11,11 +11,11 @@ use rustix::event::epoll;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, AsRawFd};
-use xen_eventfd_scenarios::Play;
-use xen_eventfd_scenarios::play::new_eventfd;
+use xen_eventfd_scenarios::TestContext;
+use xen_eventfd_scenarios::test_context::new_eventfd;
 
-pub(super) fn sizes(play: &mut Play<'_>) -> Result<()> {
-    let setting = Setting::new(play)?;
+pub(super) fn sizes(test: &mut TestContext<'_>) -> Result<()> {
+    let setting = Setting::new(test)?;
     for call in calls::each(&setting) {
         let known = u32::try_from(call.good.len())?;
         let sized = |said: u32| {
@@ -56,8 +56,8 @@ pub(super) fn sizes(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn pointers(play: &mut Play<'_>) -> Result<()> {
-    let setting = Setting::new(play)?;
+pub(super) fn pointers(test: &mut TestContext<'_>) -> Result<()> {
+    let setting = Setting::new(test)?;
     let doorbell = Doorbell::value(0x1000, 4, 0, &setting.eventfd);
     for call in calls::each(&setting) {
         let fault = |address: usize, what: &str| -> Result<()> {
@@ -111,8 +111,8 @@ pub(super) fn pointers(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn fields(play: &mut Play<'_>) -> Result<()> {
-    let setting = Setting::new(play)?;
+pub(super) fn fields(test: &mut TestContext<'_>) -> Result<()> {
+    let setting = Setting::new(test)?;
     let mut wrong = Vec::new();
     for call in calls::all(&setting) {
         for field in &call.fields {
@@ -140,8 +140,8 @@ pub(super) fn fields(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn descriptors(play: &mut Play<'_>) -> Result<()> {
-    let setting = Setting::new(play)?;
+pub(super) fn descriptors(test: &mut TestContext<'_>) -> Result<()> {
+    let setting = Setting::new(test)?;
     let path = open("/dev/null", OFlags::PATH, Mode::empty())?;
     let null = open("/dev/null", OFlags::RDWR, Mode::empty())?;
     let (reader, writer) = rustix::pipe::pipe()?;
@@ -179,8 +179,8 @@ pub(super) fn descriptors(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn doorbells(play: &mut Play<'_>) -> Result<()> {
-    let guest = play.guest(IDLE)?;
+pub(super) fn doorbells(test: &mut TestContext<'_>) -> Result<()> {
+    let guest = test.guest(IDLE)?;
     let file = GuestFile::of(guest.dom())?;
     let (kick, other) = (new_eventfd()?, new_eventfd()?);
     let good = Doorbell::value(DOORBELL, 4, 1, &kick);

@@ -11,8 +11,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use xen_eventfd::DomId;
-use xen_eventfd_scenarios::Play;
-use xen_eventfd_scenarios::play::{await_count, new_eventfd};
+use xen_eventfd_scenarios::TestContext;
+use xen_eventfd_scenarios::test_context::{await_count, new_eventfd};
 
 const TRACING: &str = "/sys/kernel/tracing";
 const EVENT: &str = "events/kprobes/asked";
@@ -52,10 +52,10 @@ impl Drop for Probe {
     }
 }
 
-pub(super) fn lives(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn lives(test: &mut TestContext<'_>) -> Result<()> {
     mounted("tracefs", TRACING)?;
-    let (served, kept) = (play.guest(IDLE)?, play.guest(IDLE)?);
-    let mut doomed = play.guest(IDLE)?;
+    let (served, kept) = (test.guest(IDLE)?, test.guest(IDLE)?);
+    let mut doomed = test.guest(IDLE)?;
     let control = Control::open()?;
     let file = GuestFile::of(served.dom())?;
     let keeps = Create { flags: CREATE_RESERVE, ..Create::of(kept.dom()) };
@@ -72,9 +72,9 @@ pub(super) fn lives(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn dead_and_findable(play: &mut Play<'_>) -> Result<()> {
-    let (mut kept, gone) = (play.guest(IDLE)?, new_eventfd()?);
-    let host = play.stage().host();
+pub(super) fn dead_and_findable(test: &mut TestContext<'_>) -> Result<()> {
+    let (mut kept, gone) = (test.guest(IDLE)?, new_eventfd()?);
+    let host = test.environment().host();
     // As another engine has it: its mapping keeps the dead guest findable.
     let server = host.create_server(kept.dom())?;
     let page = host.map_page(kept.dom(), server)?;

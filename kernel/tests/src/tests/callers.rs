@@ -1,7 +1,7 @@
 //! Callers who pass anything.
 
 use super::calls::{self, Call, Setting};
-use super::common::{BASE, Bell, DOORBELL, IDLE};
+use super::common::{BASE, DOORBELL, IDLE, Notifier};
 use super::kernel_log::Told;
 use super::left::Before;
 use super::random::{self, ERRNOS, Random};
@@ -16,8 +16,8 @@ use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use xen_eventfd::DomId;
-use xen_eventfd_scenarios::Play;
-use xen_eventfd_scenarios::play::{await_count, new_eventfd};
+use xen_eventfd_scenarios::TestContext;
+use xen_eventfd_scenarios::test_context::{await_count, new_eventfd};
 
 const CALLS: u32 = 100_000;
 
@@ -239,21 +239,22 @@ impl Caller<'_> {
     }
 }
 
-pub(super) fn random(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn random(test: &mut TestContext<'_>) -> Result<()> {
     let rings = format!(
         "repeat 4; write mmio:{DOORBELL:#x} 4 i; end; write pio:0xc050 2 1; \
          write mmio:{DOORBELL:#x} 2 1; read mmio:{DOORBELL:#x} 4; pause 5000"
     );
-    let mut guest = play.guest(&format!(
+    let mut guest = test.guest(&format!(
         "listen evtchn call; listen evtchn stop; meet; until stop; {rings}; end | \
          listen evtchn halt; meet; until halt; {rings}; end"
     ))?;
-    let (free, shared) = (play.guest(IDLE)?, play.guest(IDLE)?);
+    let (free, shared) = (test.guest(IDLE)?, test.guest(IDLE)?);
     guest.start()?;
-    let bells = [Bell::to(play, &mut guest, "stop")?, Bell::to(play, &mut guest, "halt")?];
+    let notifiers =
+        [Notifier::to(test, &mut guest, "stop")?, Notifier::to(test, &mut guest, "halt")?];
     let before = [guest.dom(), free.dom(), shared.dom()]
         .into_iter()
-        .map(|dom| Before::look(play, dom))
+        .map(|dom| Before::look(test, dom))
         .collect::<Result<Vec<_>>>()?;
     let setting = Setting::of(guest, free)?;
     let seed = random::seed()?;
@@ -295,12 +296,12 @@ pub(super) fn random(play: &mut Play<'_>) -> Result<()> {
     ensure!(calls + of_patch == CALLS && of_patch > CALLS / 4);
     let Setting { control: first, file, mut guest, free: _free, .. } = setting;
     drop((control, second, first, file, eventfds));
-    before.iter().try_for_each(|before| before.nothing_is_left(play))?;
+    before.iter().try_for_each(|before| before.nothing_is_left(test))?;
     told.stayed_short()?;
     // The guest is served as ever.
     let (file, kick) = (GuestFile::of(guest.dom())?, new_eventfd()?);
     file.assign(&Doorbell::value(DOORBELL, 4, 3, &kick))?;
     await_count(&kick, 20)?;
-    bells.iter().try_for_each(Bell::ring)?;
+    notifiers.iter().try_for_each(Notifier::notify)?;
     guest.finish()
 }

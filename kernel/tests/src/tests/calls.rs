@@ -14,8 +14,8 @@ use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use xen_eventfd::{DomId, Port};
-use xen_eventfd_scenarios::Play;
-use xen_eventfd_scenarios::play::{Guest, new_eventfd};
+use xen_eventfd_scenarios::TestContext;
+use xen_eventfd_scenarios::test_context::{Guest, new_eventfd};
 
 /// What a request gets.
 pub(super) type Verdict = Result<(), Errno>;
@@ -56,8 +56,8 @@ pub(super) struct Call {
 }
 
 impl Setting {
-    pub(super) fn new(play: &Play<'_>) -> Result<Self> {
-        let (mut guest, free) = (play.guest("listen evtchn call; wait call")?, play.guest(IDLE)?);
+    pub(super) fn new(test: &TestContext<'_>) -> Result<Self> {
+        let (mut guest, free) = (test.guest("listen evtchn call; wait call")?, test.guest(IDLE)?);
         guest.start()?;
         Self::of(guest, free)
     }

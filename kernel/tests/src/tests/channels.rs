@@ -8,12 +8,12 @@ use crate::device::structs::{Channel, Doorbell, Irq};
 use anyhow::{Result, anyhow, ensure};
 use rustix::io::Errno;
 use xen_eventfd::Port;
-use xen_eventfd_scenarios::Play;
-use xen_eventfd_scenarios::play::{await_count, new_eventfd, signal, taken};
+use xen_eventfd_scenarios::TestContext;
+use xen_eventfd_scenarios::test_context::{await_count, new_eventfd, signal, taken};
 
-pub(super) fn heard(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn heard(test: &mut TestContext<'_>) -> Result<()> {
     const TIMES: u64 = 200;
-    let mut guest = play.guest(&format!(
+    let mut guest = test.guest(&format!(
         "listen evtchn both; wait both; repeat {TIMES}; send both; wait both; end"
     ))?;
     let file = GuestFile::of(guest.dom())?;
@@ -36,8 +36,8 @@ pub(super) fn heard(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn one_each(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest("listen evtchn call; wait call")?;
+pub(super) fn one_each(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest("listen evtchn call; wait call")?;
     let file = GuestFile::of(guest.dom())?;
     guest.start()?;
     let (port, bound) = (guest.port("call")?, left::interrupts()?);
@@ -68,8 +68,8 @@ pub(super) fn one_each(play: &mut Play<'_>) -> Result<()> {
     guest.finish()
 }
 
-pub(super) fn missed(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(
+pub(super) fn missed(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(
         "listen evtchn both; wait both; send both; say sent; wait both; send both; wait both; \
          send both",
     )?;
@@ -93,9 +93,9 @@ pub(super) fn missed(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn limit(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn limit(test: &mut TestContext<'_>) -> Result<()> {
     let mut guests = [(), ()].map(|()| {
-        play.guest("listen evtchn one; listen evtchn two; listen evtchn end; say ready; wait end")
+        test.guest("listen evtchn one; listen evtchn two; listen evtchn end; say ready; wait end")
     });
     let ports = guests.each_mut().map(|guest| -> Result<_> {
         let guest = guest.as_mut().map_err(|error| anyhow!("{error:#}"))?;
@@ -128,13 +128,13 @@ pub(super) fn limit(play: &mut Play<'_>) -> Result<()> {
     })
 }
 
-pub(super) fn flood(play: &mut Play<'_>) -> Result<()> {
-    let mut flooding = play.guest(
+pub(super) fn flood(test: &mut TestContext<'_>) -> Result<()> {
+    let mut flooding = test.guest(
         "listen evtchn stop; listen evtchn flood; meet; until stop; send flood 10; end; \
          send flood 10 | \
          listen evtchn halt; meet; until halt; send flood 10; end; send flood 10",
     )?;
-    let mut kicking = play.guest(&format!("repeat 300; write mmio:{DOORBELL:#x} 4 0; end"))?;
+    let mut kicking = test.guest(&format!("repeat 300; write mmio:{DOORBELL:#x} 4 0; end"))?;
     let (flooded, kicked) = (GuestFile::of(flooding.dom())?, GuestFile::of(kicking.dom())?);
     let (flood, kick) = (new_eventfd()?, new_eventfd()?);
     kicked.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;

@@ -9,8 +9,8 @@ use std::os::fd::OwnedFd;
 use std::time::Instant;
 use xen_eventfd::Port;
 use xen_eventfd_host::{EventChannels, LocalPort};
-use xen_eventfd_scenarios::play::{Guest, new_eventfd};
-use xen_eventfd_scenarios::{PATIENCE, Play};
+use xen_eventfd_scenarios::test_context::{Guest, new_eventfd};
+use xen_eventfd_scenarios::{PATIENCE, TestContext};
 
 /// The first device's registers.
 pub(super) const BASE: u64 = 0xFE00_0000;
@@ -46,20 +46,20 @@ pub(super) fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Resu
 }
 
 /// The other end of one of a guest's event channels.
-pub(super) struct Bell {
+pub(super) struct Notifier {
     events: Box<dyn EventChannels>,
     port: LocalPort,
 }
 
-impl Bell {
-    pub(super) fn to(play: &Play<'_>, guest: &mut Guest, name: &str) -> Result<Self> {
+impl Notifier {
+    pub(super) fn to(test: &TestContext<'_>, guest: &mut Guest, name: &str) -> Result<Self> {
         let port: Port = guest.port(name)?;
-        let events = play.stage().host().event_channels()?;
+        let events = test.environment().host().event_channels()?;
         let port = events.bind(guest.dom(), port)?;
         Ok(Self { events, port })
     }
 
-    pub(super) fn ring(&self) -> Result<()> {
+    pub(super) fn notify(&self) -> Result<()> {
         Ok(self.events.notify(self.port)?)
     }
 }
@@ -76,34 +76,35 @@ pub(super) fn two_queues(file: &GuestFile) -> Result<[OwnedFd; 2]> {
 /// A guest that rings these two, each from a vCPU of its own, until it is told to stop.
 pub(super) struct Ringing {
     pub(super) guest: Guest,
-    bells: [Bell; 2],
+    notifiers: [Notifier; 2],
 }
 
 impl Ringing {
-    pub(super) fn start(play: &Play<'_>) -> Result<Self> {
-        Self::doing(play, ["", ""])
+    pub(super) fn start(test: &TestContext<'_>) -> Result<Self> {
+        Self::doing(test, ["", ""])
     }
 
     /// After each ring it rings [`BEAT`], with the queue's number.
-    pub(super) fn with_beats(play: &Play<'_>) -> Result<Self> {
+    pub(super) fn with_beats(test: &TestContext<'_>) -> Result<Self> {
         let beat = |value| format!("; write mmio:{BEAT:#x} 4 {value}");
-        Self::doing(play, [&beat(0), &beat(1)])
+        Self::doing(test, [&beat(0), &beat(1)])
     }
 
-    fn doing(play: &Play<'_>, more: [&str; 2]) -> Result<Self> {
+    fn doing(test: &TestContext<'_>, more: [&str; 2]) -> Result<Self> {
         let [first, second] = more;
-        let mut guest = play.guest(&format!(
+        let mut guest = test.guest(&format!(
             "listen evtchn stop; meet; until stop; write mmio:{DOORBELL:#x} 4 0{first}; end | \
              listen evtchn halt; meet; until halt; write mmio:{DOORBELL:#x} 4 1{second}; end"
         ))?;
         guest.start()?;
-        let bells = [Bell::to(play, &mut guest, "stop")?, Bell::to(play, &mut guest, "halt")?];
-        Ok(Self { guest, bells })
+        let notifiers =
+            [Notifier::to(test, &mut guest, "stop")?, Notifier::to(test, &mut guest, "halt")?];
+        Ok(Self { guest, notifiers })
     }
 
     /// Waits until both have come to their end: neither vCPU hangs.
     pub(super) fn stop(mut self) -> Result<()> {
-        self.bells.iter().try_for_each(Bell::ring)?;
+        self.notifiers.iter().try_for_each(Notifier::notify)?;
         self.guest.finish()
     }
 }

@@ -1,7 +1,7 @@
 //! A caller whose file is confined to one guest, and who means another. Meanwhile his guest is taken by
 //! others, let go of, and dies.
 
-use super::common::{BASE, Bell, DOORBELL, two_queues};
+use super::common::{BASE, DOORBELL, Notifier, two_queues};
 use super::kernel_log::Told;
 use super::left::{self, Before};
 use super::random::{self, ERRNOS, Random};
@@ -20,8 +20,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Instant;
 use xen_eventfd::{DomId, Port};
-use xen_eventfd_scenarios::play::{await_count, new_eventfd, signal, taken};
-use xen_eventfd_scenarios::{PATIENCE, Play};
+use xen_eventfd_scenarios::test_context::{await_count, new_eventfd, signal, taken};
+use xen_eventfd_scenarios::{PATIENCE, TestContext};
 
 /// In all.
 const CALLS: u32 = 50_000;
@@ -181,28 +181,28 @@ fn named(request: u32, bytes: &[u8]) -> Option<DomId> {
     Some(DomId(u16::from_ne_bytes(dom)))
 }
 
-pub(super) fn caller(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn caller(test: &mut TestContext<'_>) -> Result<()> {
     let seed = random::seed()?;
-    let mut other = play.guest(&format!(
+    let mut other = test.guest(&format!(
         "listen evtchn stop; until stop; write mmio:{DOORBELL:#x} 4 0; pause 5000; end; say over | \
          listen msi 0x41 touched; wait touched; say touched"
     ))?;
-    let before = Before::look(play, other.dom())?;
+    let before = Before::look(test, other.dom())?;
     let told = Told::look()?;
     let (file, kick) = (GuestFile::of(other.dom())?, new_eventfd()?);
     file.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
     other.start()?;
-    let stop = Bell::to(play, &mut other, "stop")?;
+    let stop = Notifier::to(test, &mut other, "stop")?;
     let bound = left::interrupts()?;
     let mut answers = BTreeMap::new();
     for nth in 0..GUESTS {
         let seed = seed.wrapping_add(nth.into());
-        for (errno, count) in attack(play, other.dom(), seed).with_context(|| {
+        for (errno, count) in attack(test, other.dom(), seed).with_context(|| {
             format!("guest {nth} of KERNEL_TEST_SEED={}", seed.wrapping_sub(nth.into()))
         })? {
             *answers.entry(errno).or_insert(0) += count;
         }
-        play.no_zombies()?;
+        test.no_zombies()?;
         ensure!(left::interrupts()? == bound, "interrupts of a guest that is gone are left");
     }
     println!("{CALLS} calls while {GUESTS} guests died, by errno: {answers:?}");
@@ -216,21 +216,21 @@ pub(super) fn caller(play: &mut Play<'_>) -> Result<()> {
     file.assign_irq(&Irq::msi(0x41, &call))?;
     signal(&call)?;
     other.said(1, "touched")?;
-    stop.ring()?;
+    stop.notify()?;
     other.finish()?;
     let (count, rounds) = (taken(&kick)?, other.rounds("stop"));
     ensure!(count == rounds && rounds > 0, "{count} of {rounds} kicks of the other guest");
     drop((file, stop));
-    before.nothing_is_left(play)?;
+    before.nothing_is_left(test)?;
     told.stayed_short()
 }
 
 /// The calls of one who is confined to a new guest, which others take and let go of meanwhile, and
 /// which is destroyed half-way. How often each errno came.
-fn attack(play: &Play<'_>, other: DomId, seed: u64) -> Result<BTreeMap<i32, u32>> {
+fn attack(test: &TestContext<'_>, other: DomId, seed: u64) -> Result<BTreeMap<i32, u32>> {
     const EACH: u32 = CALLS / GUESTS;
     // For ever, and not until it is told to stop: the caller may ring any of its event channels.
-    let mut guest = play.guest(&format!(
+    let mut guest = test.guest(&format!(
         "meet; repeat {MANY}; write mmio:{DOORBELL:#x} 4 0; end | \
          meet; repeat {MANY}; write mmio:{DOORBELL:#x} 4 1; end"
     ))?;

@@ -1,17 +1,17 @@
 //! Kicks reach their eventfd, however many there are, and none is lost.
 
-use super::common::{BASE, Bell, DOORBELL, refused};
+use super::common::{BASE, DOORBELL, Notifier, refused};
 use crate::device::GuestFile;
 use crate::device::structs::Doorbell;
 use anyhow::{Context, Result, ensure};
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
-use xen_eventfd_scenarios::Play;
-use xen_eventfd_scenarios::play::{new_eventfd, taken};
+use xen_eventfd_scenarios::TestContext;
 use xen_eventfd_scenarios::roles::vmm::Place;
+use xen_eventfd_scenarios::test_context::{new_eventfd, taken};
 
-pub(super) fn one_queue(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(&format!("repeat 1000; write mmio:{DOORBELL:#x} 4 0; end"))?;
+pub(super) fn one_queue(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(&format!("repeat 1000; write mmio:{DOORBELL:#x} 4 0; end"))?;
     let (file, kick) = (GuestFile::of(guest.dom())?, new_eventfd()?);
     file.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
     guest.start()?;
@@ -22,13 +22,13 @@ pub(super) fn one_queue(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn many_queues(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn many_queues(test: &mut TestContext<'_>) -> Result<()> {
     const ROUNDS: u64 = 50;
     let devices: Vec<u64> = (0..3).map(|file| DOORBELL + file * 0x200).collect();
     let writes: String =
         devices.iter().map(|at| format!("repeat 4; write mmio:{at:#x} 4 i; end; ")).collect();
     let vcpu = format!("meet; repeat {ROUNDS}; {writes}end");
-    let mut guest = play.guest(&format!("{vcpu} | {vcpu}"))?;
+    let mut guest = test.guest(&format!("{vcpu} | {vcpu}"))?;
     let file = GuestFile::of(guest.dom())?;
     let mut queues = Vec::new();
     for at in &devices {
@@ -48,12 +48,12 @@ pub(super) fn many_queues(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn vmm_beside(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(&format!(
+pub(super) fn vmm_beside(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(&format!(
         "read mmio:{BASE:#x} 4; repeat 1000; write mmio:{DOORBELL:#x} 4 0; end; read mmio:{:#x} 4",
         BASE + 4
     ))?;
-    let vmm = play.vmm(guest.dom(), &[(Place::Mmio, BASE, 0x200)])?;
+    let vmm = test.vmm(guest.dom(), &[(Place::Mmio, BASE, 0x200)])?;
     let (file, kick) = (GuestFile::of(guest.dom())?, new_eventfd()?);
     file.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
     guest.start()?;
@@ -64,8 +64,8 @@ pub(super) fn vmm_beside(play: &mut Play<'_>) -> Result<()> {
     vmm.stop()
 }
 
-pub(super) fn full_eventfd(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(&format!(
+pub(super) fn full_eventfd(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(&format!(
         "repeat 10; write mmio:{DOORBELL:#x} 4 0; write mmio:{DOORBELL:#x} 4 1; end"
     ))?;
     let file = GuestFile::of(guest.dom())?;
@@ -79,8 +79,8 @@ pub(super) fn full_eventfd(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn held(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(&format!(
+pub(super) fn held(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(&format!(
         "repeat 5; write mmio:{DOORBELL:#x} 4 9; end; write mmio:{DOORBELL:#x} 4 8; say first; \
          listen evtchn go; wait go; repeat 100; write mmio:{DOORBELL:#x} 4 i+100; end"
     ))?;
@@ -96,7 +96,7 @@ pub(super) fn held(play: &mut Play<'_>) -> Result<()> {
     let found = [taken(&one)?, taken(&nine)?, taken(&seven)?];
     ensure!(found == [0, 1, 0] && file.stats()?.redelivered == 1, "{found:?}");
     // More distinct kicks than there is room for: from then on every newcomer is signalled once.
-    Bell::to(play, &mut guest, "go")?.ring()?;
+    Notifier::to(test, &mut guest, "go")?.notify()?;
     guest.finish()?;
     let late = new_eventfd()?;
     file.assign(&queue(199, &late))?;
@@ -104,8 +104,8 @@ pub(super) fn held(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn limit(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(&format!(
+pub(super) fn limit(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(&format!(
         "write mmio:{DOORBELL:#x} 4 0; write mmio:{DOORBELL:#x} 4 4095; \
          write mmio:{DOORBELL:#x} 4 4096"
     ))?;

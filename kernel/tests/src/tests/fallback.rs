@@ -1,12 +1,12 @@
 //! What fallbacks are told, and what the lists say.
 
-use super::common::{Bell, DOORBELL};
+use super::common::{DOORBELL, Notifier};
 use crate::device::GuestFile;
 use crate::device::request::{ANY, LIST_DOORBELLS, LIST_HELD, MMIO, PIO, VALUE, WIDTH};
 use crate::device::structs::{Doorbell, Entry, Missed};
 use anyhow::{Result, ensure};
-use xen_eventfd_scenarios::Play;
-use xen_eventfd_scenarios::play::{new_eventfd, taken};
+use xen_eventfd_scenarios::TestContext;
+use xen_eventfd_scenarios::test_context::{new_eventfd, taken};
 
 /// All that a fallback has to tell, up to the answer that says that nothing is left.
 fn all_missed(file: &GuestFile, fallback: &Doorbell) -> Result<Vec<Missed>> {
@@ -28,8 +28,8 @@ fn nothing(overflowed: u64) -> Missed {
     Missed { width: 0, value: 0, kicks: 0, overflowed }
 }
 
-pub(super) fn missed(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(&format!(
+pub(super) fn missed(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(&format!(
         "write mmio:{DOORBELL:#x} 4 1; repeat 3; write mmio:{DOORBELL:#x} 4 7; end; \
          write mmio:{DOORBELL:#x} 4 5; write mmio:{DOORBELL:#x} 2 7; write mmio:{DOORBELL:#x} 8 9; \
          say first; listen evtchn go; wait go; write mmio:{DOORBELL:#x} 4 7"
@@ -46,7 +46,7 @@ pub(super) fn missed(play: &mut Play<'_>) -> Result<()> {
     ensure!(taken(&queue)? == 1 && taken(&rest)? == 5, "{:?}", file.stats());
     let told = all_missed(&file, &fallback)?;
     ensure!(told == [kick(2, 7, 1), kick(4, 5, 1), kick(4, 7, 3), nothing(0)], "{told:?}");
-    Bell::to(play, &mut guest, "go")?.ring()?;
+    Notifier::to(test, &mut guest, "go")?.notify()?;
     guest.finish()?;
     let told = all_missed(&file, &fallback)?;
     ensure!(told == [kick(4, 7, 1), nothing(0)], "{told:?}");
@@ -55,8 +55,8 @@ pub(super) fn missed(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn overflow(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(&format!(
+pub(super) fn overflow(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(&format!(
         "repeat 40; write mmio:{DOORBELL:#x} 4 i; end; write mmio:{DOORBELL:#x} 4 0"
     ))?;
     let file = GuestFile::of(guest.dom())?;
@@ -75,8 +75,8 @@ pub(super) fn overflow(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn after_held(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(&format!(
+pub(super) fn after_held(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(&format!(
         "repeat 2; write mmio:{DOORBELL:#x} 4 7; end; write mmio:{DOORBELL:#x} 4 8"
     ))?;
     let file = GuestFile::of(guest.dom())?;
@@ -94,9 +94,9 @@ pub(super) fn after_held(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn lists(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn lists(test: &mut TestContext<'_>) -> Result<()> {
     let port = 0xC050;
-    let mut guest = play.guest(&format!(
+    let mut guest = test.guest(&format!(
         "repeat 5; write mmio:{DOORBELL:#x} 4 3; end; repeat 2; write mmio:{DOORBELL:#x} 4 9; end; \
          write mmio:{DOORBELL:#x} 2 9; write pio:{port:#x} 1 4"
     ))?;

@@ -1,6 +1,6 @@
 //! Eventfds that raise interrupts.
 
-use super::common::{Bell, DOORBELL, IDLE, refused};
+use super::common::{DOORBELL, IDLE, Notifier, refused};
 use super::left;
 use crate::device::GuestFile;
 use crate::device::structs::{Doorbell, Irq};
@@ -11,13 +11,13 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use std::os::fd::AsRawFd;
 use std::sync::Barrier;
 use std::thread;
-use xen_eventfd_scenarios::Play;
-use xen_eventfd_scenarios::play::{await_count, new_eventfd, signal, taken};
+use xen_eventfd_scenarios::TestContext;
+use xen_eventfd_scenarios::test_context::{await_count, new_eventfd, signal, taken};
 
 /// The guest waits for `times` interrupts, and rings its doorbell after each.
-fn ping_pong(play: &mut Play<'_>, listen: &str, vector: Option<u32>) -> Result<()> {
+fn ping_pong(test: &mut TestContext<'_>, listen: &str, vector: Option<u32>) -> Result<()> {
     const TIMES: u64 = 500;
-    let mut guest = play.guest(&format!(
+    let mut guest = test.guest(&format!(
         "listen {listen} call; say ready; repeat {TIMES}; wait call; \
          write mmio:{DOORBELL:#x} 4 0; end"
     ))?;
@@ -47,16 +47,16 @@ fn ping_pong(play: &mut Play<'_>, listen: &str, vector: Option<u32>) -> Result<(
     Ok(())
 }
 
-pub(super) fn event_channel(play: &mut Play<'_>) -> Result<()> {
-    ping_pong(play, "evtchn", None)
+pub(super) fn event_channel(test: &mut TestContext<'_>) -> Result<()> {
+    ping_pong(test, "evtchn", None)
 }
 
-pub(super) fn msi(play: &mut Play<'_>) -> Result<()> {
-    ping_pong(play, "msi 0x41", Some(0x41))
+pub(super) fn msi(test: &mut TestContext<'_>) -> Result<()> {
+    ping_pong(test, "msi 0x41", Some(0x41))
 }
 
-pub(super) fn pending(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest("listen evtchn call; wait call")?;
+pub(super) fn pending(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest("listen evtchn call; wait call")?;
     let (file, call) = (GuestFile::of(guest.dom())?, new_eventfd()?);
     (0..3).try_for_each(|_| signal(&call))?;
     guest.start()?;
@@ -68,9 +68,9 @@ pub(super) fn pending(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn last_signal(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn last_signal(test: &mut TestContext<'_>) -> Result<()> {
     const TIMES: u32 = 50;
-    let mut guest = play.guest(&format!(
+    let mut guest = test.guest(&format!(
         "listen evtchn call; repeat {TIMES}; wait call; write mmio:{DOORBELL:#x} 4 0; end"
     ))?;
     let file = GuestFile::of(guest.dom())?;
@@ -87,8 +87,8 @@ pub(super) fn last_signal(play: &mut Play<'_>) -> Result<()> {
     guest.finish()
 }
 
-pub(super) fn one_each(play: &mut Play<'_>) -> Result<()> {
-    let (guest, other) = (play.guest(IDLE)?, play.guest(IDLE)?);
+pub(super) fn one_each(test: &mut TestContext<'_>) -> Result<()> {
+    let (guest, other) = (test.guest(IDLE)?, test.guest(IDLE)?);
     let (file, others) = (GuestFile::of(guest.dom())?, GuestFile::of(other.dom())?);
     let (call, second) = (new_eventfd()?, new_eventfd()?);
     let irq = Irq::msi(0x41, &call);
@@ -124,9 +124,9 @@ pub(super) fn one_each(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn deassigned(play: &mut Play<'_>) -> Result<()> {
-    let orders = "listen msi 0x41 call; say ready; wait call; say called; wait call";
-    let mut guest = play.guest(orders)?;
+pub(super) fn deassigned(test: &mut TestContext<'_>) -> Result<()> {
+    let script = "listen msi 0x41 call; say ready; wait call; say called; wait call";
+    let mut guest = test.guest(script)?;
     let (file, call) = (GuestFile::of(guest.dom())?, new_eventfd()?);
     guest.start()?;
     guest.said(0, "ready")?;
@@ -144,8 +144,8 @@ pub(super) fn deassigned(play: &mut Play<'_>) -> Result<()> {
     guest.finish()
 }
 
-pub(super) fn closed(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest("listen evtchn call; wait call; say called; wait call")?;
+pub(super) fn closed(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest("listen evtchn call; wait call; say called; wait call")?;
     let file = GuestFile::of(guest.dom())?;
     guest.start()?;
     let port = guest.port("call")?;
@@ -171,8 +171,8 @@ pub(super) fn closed(play: &mut Play<'_>) -> Result<()> {
     guest.finish()
 }
 
-pub(super) fn lines(play: &mut Play<'_>) -> Result<()> {
-    let guest = play.guest(IDLE)?;
+pub(super) fn lines(test: &mut TestContext<'_>) -> Result<()> {
+    let guest = test.guest(IDLE)?;
     let file = GuestFile::of(guest.dom())?;
     let call = new_eventfd()?;
     let of_hvm = [Irq::isa(5, &call), Irq::intx(3, 1, &call)];
@@ -196,8 +196,8 @@ pub(super) fn lines(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn of_a_kick(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(&format!(
+pub(super) fn of_a_kick(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(&format!(
         "listen msi 0x41 call; say ready; listen evtchn go; wait go; repeat 100; \
          write mmio:{DOORBELL:#x} 4 0; wait call; end"
     ))?;
@@ -206,16 +206,16 @@ pub(super) fn of_a_kick(play: &mut Play<'_>) -> Result<()> {
     guest.said(0, "ready")?;
     file.assign(&Doorbell::value(DOORBELL, 4, 0, &both))?;
     file.assign_irq(&Irq::msi(0x41, &both))?;
-    Bell::to(play, &mut guest, "go")?.ring()?;
+    Notifier::to(test, &mut guest, "go")?.notify()?;
     guest.finish()?;
     ensure!(file.irq_stats(&Irq::msi(0x41, &both))? == (100, 0));
     Ok(())
 }
 
-pub(super) fn limit(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn limit(test: &mut TestContext<'_>) -> Result<()> {
     let enough = Rlimit { current: Some(2048), maximum: Some(2048) };
     setrlimit(Resource::Nofile, enough)?;
-    let guest = play.guest(IDLE)?;
+    let guest = test.guest(IDLE)?;
     let file = GuestFile::of(guest.dom())?;
     let mut calls = Vec::new();
     for nth in 0..1024 {
@@ -234,8 +234,8 @@ pub(super) fn limit(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn semaphore(play: &mut Play<'_>) -> Result<()> {
-    let guest = play.guest(IDLE)?;
+pub(super) fn semaphore(test: &mut TestContext<'_>) -> Result<()> {
+    let guest = test.guest(IDLE)?;
     let file = GuestFile::of(guest.dom())?;
     let call = eventfd(3, EventfdFlags::CLOEXEC | EventfdFlags::SEMAPHORE)?;
     let (irq, add) =
@@ -269,8 +269,8 @@ pub(super) fn semaphore(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn changed(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(
+pub(super) fn changed(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(
         "listen msi 0x41 one; listen msi 0x42 other; listen evtchn call; say ready; \
          wait one; say one; wait other; say other; wait call; say call; wait one",
     )?;
@@ -314,8 +314,8 @@ pub(super) fn changed(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn masked(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(
+pub(super) fn masked(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(
         "listen msi 0x41 one; listen msi 0x42 other; say ready; wait other; say other; wait one",
     )?;
     let (file, call) = (GuestFile::of(guest.dom())?, new_eventfd()?);
@@ -352,9 +352,9 @@ pub(super) fn masked(play: &mut Play<'_>) -> Result<()> {
 }
 
 /// The signals of one thread, and what another does to the assignment meanwhile.
-pub(super) fn moved(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn moved(test: &mut TestContext<'_>) -> Result<()> {
     const SIGNALS: u64 = 20_000;
-    let mut guest = play.guest(
+    let mut guest = test.guest(
         "listen evtchn one; listen evtchn other; listen evtchn stop; until stop; pause 100; end",
     )?;
     let file = GuestFile::of(guest.dom())?;
@@ -400,18 +400,18 @@ pub(super) fn moved(play: &mut Play<'_>) -> Result<()> {
     ensure!(taken(&call)? == 0);
     file.deassign_irq(&turns[0])?;
     ensure!(left::interrupts()? == bound, "a port that was left is kept");
-    Bell::to(play, &mut guest, "stop")?.ring()?;
+    Notifier::to(test, &mut guest, "stop")?.notify()?;
     guest.finish()
 }
 
-pub(super) fn races(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn races(test: &mut TestContext<'_>) -> Result<()> {
     const ROUNDS: usize = 2000;
     let mut guest =
-        play.guest("listen evtchn call; listen evtchn stop; until stop; pause 100; end")?;
+        test.guest("listen evtchn call; listen evtchn stop; until stop; pause 100; end")?;
     let file = GuestFile::of(guest.dom())?;
     guest.start()?;
     let port = guest.port("call")?;
-    let stop = Bell::to(play, &mut guest, "stop")?;
+    let stop = Notifier::to(test, &mut guest, "stop")?;
     let bound = left::interrupts()?;
     // What the two other threads are to close in this round.
     let (mut closers, mut writers) = (Vec::new(), Vec::new());
@@ -468,7 +468,7 @@ pub(super) fn races(play: &mut Play<'_>) -> Result<()> {
     ensure!(left::interrupts()? == bound, "a port of an assignment that is gone is kept");
     println!("{deassigned} deassigned, {gone} closed before");
     ensure!(deassigned > 0 && gone > 0, "one of them was always the first: there was no race");
-    stop.ring()?;
+    stop.notify()?;
     guest.finish()?;
     Ok(())
 }

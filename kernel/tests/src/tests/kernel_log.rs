@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use std::process::Command;
-use xen_eventfd_scenarios::Play;
+use xen_eventfd_scenarios::TestContext;
 
 /// `cargo xtask` looks for the same.
 const TROUBLE: &str = include_str!("../../trouble.txt");
@@ -37,7 +37,7 @@ fn lines() -> Result<Vec<String>> {
     Ok(String::from_utf8_lossy(&log).lines().map(str::to_owned).collect())
 }
 
-pub(super) fn clean(_play: &mut Play<'_>) -> Result<()> {
+pub(super) fn clean(_play: &mut TestContext<'_>) -> Result<()> {
     let trouble = |line: &&String| TROUBLE.lines().any(|mark| line.contains(mark));
     let log = lines()?;
     let found: Vec<&String> = log.iter().filter(trouble).collect();

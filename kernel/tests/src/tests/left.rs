@@ -3,7 +3,7 @@
 use super::common::until;
 use anyhow::{Result, ensure};
 use xen_eventfd::DomId;
-use xen_eventfd_scenarios::Play;
+use xen_eventfd_scenarios::TestContext;
 use xen_eventfd_scenarios::lists::{self, Lists};
 
 /// Event channels that the module has bound.
@@ -18,8 +18,8 @@ pub(super) fn ports(dom: DomId) -> Result<usize> {
 
 /// Waits until nothing of this domain leads to a guest that is dead, and nobody serves it: those
 /// who serve every guest let go of it a little later than the module.
-pub(super) fn nothing_of_the_dead(play: &Play<'_>, dom: DomId) -> Result<()> {
-    let servers = play.stage().servers(dom)?;
+pub(super) fn nothing_of_the_dead(test: &TestContext<'_>, dom: DomId) -> Result<()> {
+    let servers = test.environment().servers(dom)?;
     ensure!(servers.is_empty(), "servers {servers:?} of a dead guest are left");
     until("no port leads to a dead guest", || Ok(ports(dom)? == 0))
 }
@@ -33,13 +33,13 @@ pub(super) struct Before {
 }
 
 impl Before {
-    pub(super) fn look(play: &Play<'_>, dom: DomId) -> Result<Self> {
-        Ok(Self { dom, servers: play.stage().servers(dom)?, ports: ports(dom)? })
+    pub(super) fn look(test: &TestContext<'_>, dom: DomId) -> Result<Self> {
+        Ok(Self { dom, servers: test.environment().servers(dom)?, ports: ports(dom)? })
     }
 
     /// Whether the module, of which no file is open, has left the guest as it was.
-    pub(super) fn nothing_is_left(&self, play: &Play<'_>) -> Result<()> {
-        let servers = play.stage().servers(self.dom)?;
+    pub(super) fn nothing_is_left(&self, test: &TestContext<'_>) -> Result<()> {
+        let servers = test.environment().servers(self.dom)?;
         ensure!(servers == self.servers, "servers {servers:?}, and before {:?}", self.servers);
         let interrupts = interrupts()?;
         ensure!(interrupts == 0, "{interrupts} of the module's interrupts are left");

@@ -1,6 +1,6 @@
 //! Files, processes and guests that come and go amid kicks. After each, nothing is left.
 
-use super::common::{BEAT, Bell, DOORBELL, Ringing, refused, two_queues};
+use super::common::{BEAT, DOORBELL, Notifier, Ringing, refused, two_queues};
 use super::left::{self, Before};
 use super::processes::{heir_of, holder_of, owner_of};
 use crate::device::request::{ASSIGN, DEASSIGN};
@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use xen_eventfd::DomId;
-use xen_eventfd_scenarios::play::{await_count, new_eventfd, rung_again, taken};
-use xen_eventfd_scenarios::{PATIENCE, Play};
+use xen_eventfd_scenarios::test_context::{await_count, new_eventfd, rung_again, taken};
+use xen_eventfd_scenarios::{PATIENCE, TestContext};
 
-pub(super) fn assign_under_load(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(&format!(
+pub(super) fn assign_under_load(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(&format!(
         "listen evtchn stop; until stop; write mmio:{DOORBELL:#x} 4 0; \
          write mmio:{DOORBELL:#x} 4 1; end"
     ))?;
@@ -24,7 +24,7 @@ pub(super) fn assign_under_load(play: &mut Play<'_>) -> Result<()> {
     let (steady, fleeting) = (new_eventfd()?, new_eventfd()?);
     file.assign(&Doorbell::value(DOORBELL, 4, 0, &steady))?;
     guest.start()?;
-    let stop = Bell::to(play, &mut guest, "stop")?;
+    let stop = Notifier::to(test, &mut guest, "stop")?;
     let queue = Doorbell::value(DOORBELL, 4, 1, &fleeting);
     let mut count = 0;
     for _ in 0..60 {
@@ -37,7 +37,7 @@ pub(super) fn assign_under_load(play: &mut Play<'_>) -> Result<()> {
         count += await_count(&steady, 3)?;
         ensure!(taken(&fleeting)? == 0, "signalled after deassign returned");
     }
-    stop.ring()?;
+    stop.notify()?;
     guest.finish()?;
     count += taken(&steady)?;
     let (rounds, stats) = (guest.rounds("stop"), file.stats()?);
@@ -46,9 +46,9 @@ pub(super) fn assign_under_load(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn claim_under_load(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn claim_under_load(test: &mut TestContext<'_>) -> Result<()> {
     let other = DOORBELL + 0x2000;
-    let mut guest = play.guest(&format!(
+    let mut guest = test.guest(&format!(
         "listen evtchn stop; meet; until stop; write mmio:{DOORBELL:#x} 4 0; end | \
          listen evtchn halt; meet; until halt; write mmio:{other:#x} 4 0; \
          write mmio:{BEAT:#x} 4 0; end"
@@ -58,7 +58,8 @@ pub(super) fn claim_under_load(play: &mut Play<'_>) -> Result<()> {
     file.assign(&Doorbell::value(DOORBELL, 4, 0, &steady))?;
     file.assign(&Doorbell::value(BEAT, 4, 0, &beat))?;
     guest.start()?;
-    let bells = [Bell::to(play, &mut guest, "stop")?, Bell::to(play, &mut guest, "halt")?];
+    let notifiers =
+        [Notifier::to(test, &mut guest, "stop")?, Notifier::to(test, &mut guest, "halt")?];
     let queue = Doorbell::value(other, 4, 0, &fleeting);
     for _ in 0..60 {
         file.assign(&queue)?;
@@ -68,16 +69,16 @@ pub(super) fn claim_under_load(play: &mut Play<'_>) -> Result<()> {
         rung_again(&beat)?;
         ensure!(taken(&fleeting)? == 0, "signalled after deassign returned");
     }
-    bells.iter().try_for_each(Bell::ring)?;
+    notifiers.iter().try_for_each(Notifier::notify)?;
     guest.finish()?;
     let (count, rounds) = (taken(&steady)?, guest.rounds("stop"));
     ensure!(count == rounds, "{count} of {rounds} kicks on the steady queue");
     Ok(())
 }
 
-pub(super) fn close_under_load(play: &mut Play<'_>) -> Result<()> {
-    let ringing = Ringing::start(play)?;
-    let before = Before::look(play, ringing.guest.dom())?;
+pub(super) fn close_under_load(test: &mut TestContext<'_>) -> Result<()> {
+    let ringing = Ringing::start(test)?;
+    let before = Before::look(test, ringing.guest.dom())?;
     for _ in 0..20 {
         let file = GuestFile::of(ringing.guest.dom())?;
         let queues = two_queues(&file)?;
@@ -89,18 +90,18 @@ pub(super) fn close_under_load(play: &mut Play<'_>) -> Result<()> {
             ensure!(taken(queue)? == 0, "signalled after close returned");
         }
     }
-    before.nothing_is_left(play)?;
+    before.nothing_is_left(test)?;
     ringing.stop()
 }
 
-pub(super) fn churn(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn churn(test: &mut TestContext<'_>) -> Result<()> {
     /// Of each of the two threads.
     const ROUNDS: u32 = 5000;
     /// Rounds from one in which the guest is waited for to the next: that takes longer than all else.
     const WAITS: u32 = 25;
-    let ringing = Ringing::with_beats(play)?;
+    let ringing = Ringing::with_beats(test)?;
     let dom = ringing.guest.dom();
-    let before = Before::look(play, dom)?;
+    let before = Before::look(test, dom)?;
     let control = Control::open()?;
     let file = control.create(&Create::of(dom))?;
     let number = file.number();
@@ -180,7 +181,7 @@ pub(super) fn churn(play: &mut Play<'_>) -> Result<()> {
     let fresh = two_queues(&file)?;
     fresh.iter().try_for_each(|kick| await_count(kick, 2).map(drop))?;
     drop((control, file));
-    before.nothing_is_left(play)?;
+    before.nothing_is_left(test)?;
     ringing.stop()
 }
 
@@ -202,23 +203,23 @@ fn reopened(control: &Control, file: GuestFile, dom: DomId) -> Result<GuestFile>
     }
 }
 
-pub(super) fn owner_killed(play: &mut Play<'_>) -> Result<()> {
-    let ringing = Ringing::start(play)?;
-    let before = Before::look(play, ringing.guest.dom())?;
+pub(super) fn owner_killed(test: &mut TestContext<'_>) -> Result<()> {
+    let ringing = Ringing::start(test)?;
+    let before = Before::look(test, ringing.guest.dom())?;
     for _ in 0..10 {
         owner_of(ringing.guest.dom())?.kill()?;
-        before.nothing_is_left(play)?;
+        before.nothing_is_left(test)?;
     }
     ringing.stop()
 }
 
-pub(super) fn guest_destroyed(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn guest_destroyed(test: &mut TestContext<'_>) -> Result<()> {
     let endless = format!("listen evtchn never; until never; write mmio:{DOORBELL:#x} 4 0; end");
     let mut doomed =
-        play.guest(&format!("{endless} | repeat 1000000; write mmio:{DOORBELL:#x} 4 1; end"))?;
-    let mut other = play.guest(&format!("repeat 200; write mmio:{DOORBELL:#x} 4 0; end"))?;
+        test.guest(&format!("{endless} | repeat 1000000; write mmio:{DOORBELL:#x} 4 1; end"))?;
+    let mut other = test.guest(&format!("repeat 200; write mmio:{DOORBELL:#x} 4 0; end"))?;
     let kicks = [new_eventfd()?, new_eventfd()?, new_eventfd()?];
-    let before = Before::look(play, other.dom())?;
+    let before = Before::look(test, other.dom())?;
     let others = GuestFile::of(other.dom())?;
     let bound = left::interrupts()?;
     let file = GuestFile::of(doomed.dom())?;
@@ -230,7 +231,7 @@ pub(super) fn guest_destroyed(play: &mut Play<'_>) -> Result<()> {
     await_count(&kicks[0], 10)?;
     doomed.destroy()?;
     // While the file is still open.
-    play.no_zombies()?;
+    test.no_zombies()?;
     let since = Instant::now();
     while file.stats().is_ok() {
         ensure!(since.elapsed() < PATIENCE, "the module did not notice that the guest died");
@@ -241,19 +242,19 @@ pub(super) fn guest_destroyed(play: &mut Play<'_>) -> Result<()> {
     refused(GuestFile::of(doomed.dom()), Errno::NODEV, "create of a dead guest")?;
     let interrupts = left::interrupts()?;
     ensure!(interrupts == bound, "{interrupts} interrupts, and {bound} before the dead guest's");
-    left::nothing_of_the_dead(play, doomed.dom())?;
+    left::nothing_of_the_dead(test, doomed.dom())?;
     drop(file);
     // The others are served as before.
     other.start()?;
     other.finish()?;
     ensure!(taken(&kicks[2])? == 200);
     drop(others);
-    before.nothing_is_left(play)
+    before.nothing_is_left(test)
 }
 
-pub(super) fn handed_over(play: &mut Play<'_>) -> Result<()> {
-    let ringing = Ringing::start(play)?;
-    let before = Before::look(play, ringing.guest.dom())?;
+pub(super) fn handed_over(test: &mut TestContext<'_>) -> Result<()> {
+    let ringing = Ringing::start(test)?;
+    let before = Before::look(test, ringing.guest.dom())?;
     let file = GuestFile::of(ringing.guest.dom())?;
     let queues = two_queues(&file)?;
     let served = || queues.iter().try_for_each(|queue| await_count(queue, 100).map(drop));
@@ -267,6 +268,6 @@ pub(super) fn handed_over(play: &mut Play<'_>) -> Result<()> {
     served().context("once its heir is killed")?;
     drop(link);
     holder.kill()?;
-    before.nothing_is_left(play)?;
+    before.nothing_is_left(test)?;
     ringing.stop()
 }

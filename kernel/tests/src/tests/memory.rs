@@ -1,12 +1,12 @@
 //! What needs memory, and what must not.
 
-use super::common::{BASE, Bell, DOORBELL};
+use super::common::{BASE, DOORBELL, Notifier};
 use super::trace::{self, ForThread, On, traced};
 use crate::device::structs::{Channel, Doorbell, Irq, PrivcmdIoEventFd};
 use crate::device::{Control, GuestFile};
 use anyhow::{Context, Result, ensure};
-use xen_eventfd_scenarios::Play;
-use xen_eventfd_scenarios::play::{await_count, new_eventfd, taken};
+use xen_eventfd_scenarios::TestContext;
+use xen_eventfd_scenarios::test_context::{await_count, new_eventfd, taken};
 
 /// Doorbells that stand side by side, each with a claim of its own.
 const MANY: u64 = 1000;
@@ -21,11 +21,11 @@ fn allocated(what: impl FnOnce() -> Result<()>) -> Result<Vec<String>> {
     Ok(allocated.into_iter().filter(|line| line.contains("GFP_KERNEL_ACCOUNT")).collect())
 }
 
-pub(super) fn undo(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn undo(test: &mut TestContext<'_>) -> Result<()> {
     if !trace::is_there() {
         return Ok(());
     }
-    let mut guest = play.guest(&format!(
+    let mut guest = test.guest(&format!(
         "listen evtchn call; listen evtchn stop; until stop; write mmio:{DOORBELL:#x} 4 0; end"
     ))?;
     guest.start()?;
@@ -68,6 +68,6 @@ pub(super) fn undo(play: &mut Play<'_>) -> Result<()> {
     let needed = allocated(|| Ok(control.ioeventfd(&request.undone())?))?;
     ensure!(needed.is_empty(), "to take back by privcmd's request: {needed:#?}");
     control.ioeventfd(&request).context("once it is taken back")?;
-    Bell::to(play, &mut guest, "stop")?.ring()?;
+    Notifier::to(test, &mut guest, "stop")?.notify()?;
     guest.finish()
 }

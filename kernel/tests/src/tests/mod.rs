@@ -40,7 +40,7 @@ macro_rules! tests {
             name: concat!(stringify!($room), "::", stringify!($name)),
             about: $about,
             race: $race,
-            play: $room::$name,
+            body: $room::$name,
         }),*];
     };
 }

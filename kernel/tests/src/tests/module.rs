@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use xen_eventfd::DomId;
-use xen_eventfd_scenarios::play::await_count;
-use xen_eventfd_scenarios::{PATIENCE, Play};
+use xen_eventfd_scenarios::test_context::await_count;
+use xen_eventfd_scenarios::{PATIENCE, TestContext};
 
 const FILE: &str = "/lib/modules/xen-eventfd.ko";
 
@@ -44,8 +44,8 @@ pub(super) fn with_parameter<T>(parameter: &str, what: impl FnOnce() -> Result<T
     done
 }
 
-pub(super) fn pinned(play: &mut Play<'_>) -> Result<()> {
-    let guest = play.guest(IDLE)?;
+pub(super) fn pinned(test: &mut TestContext<'_>) -> Result<()> {
+    let guest = test.guest(IDLE)?;
     let control = Control::open()?;
     ensure!(!goes()?, "it went while a control file was open");
     let file = control.create(&Create::of(guest.dom()))?;
@@ -66,7 +66,7 @@ pub(super) fn pinned(play: &mut Play<'_>) -> Result<()> {
     drop(shown);
     ensure!(goes()?, "it does not go");
     ensure!(!Path::new(NODE).exists() && interrupts()? == 0);
-    ensure!(play.stage().servers(guest.dom())?.is_empty());
+    ensure!(test.environment().servers(guest.dom())?.is_empty());
     comes()?;
     GuestFile::of(guest.dom())?;
     Ok(())
@@ -111,11 +111,11 @@ fn serve_until(dom: DomId, asked: &Asked, over: &AtomicBool) -> Result<u32> {
     Ok(served)
 }
 
-pub(super) fn amid_opens(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn amid_opens(test: &mut TestContext<'_>) -> Result<()> {
     const TIMES: u32 = 20;
-    let ringing = Ringing::start(play)?;
+    let ringing = Ringing::start(test)?;
     let dom = ringing.guest.dom();
-    let before = Before::look(play, dom)?;
+    let before = Before::look(test, dom)?;
     let (asked, over) = (Asked::default(), AtomicBool::new(false));
     let served = thread::scope(|scope| {
         let server = scope.spawn(|| serve_until(dom, &asked, &over));
@@ -147,6 +147,6 @@ pub(super) fn amid_opens(play: &mut Play<'_>) -> Result<()> {
     );
     ensure!(went > 0, "it never went");
     ensure!(refused > 0 && served > 0, "nobody had it open");
-    before.nothing_is_left(play)?;
+    before.nothing_is_left(test)?;
     ringing.stop()
 }

@@ -10,15 +10,15 @@ use anyhow::{Result, ensure};
 use rustix::io::Errno;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use xen_eventfd_scenarios::Play;
+use xen_eventfd_scenarios::TestContext;
 
-pub(super) fn root_alone(_play: &mut Play<'_>) -> Result<()> {
+pub(super) fn root_alone(_play: &mut TestContext<'_>) -> Result<()> {
     let node = std::fs::metadata(NODE)?;
     ensure!((node.mode() & 0o777, node.uid(), node.gid()) == (0o600, 0, 0), "{node:?}");
     Ok(())
 }
 
-pub(super) fn query(_play: &mut Play<'_>) -> Result<()> {
+pub(super) fn query(_play: &mut TestContext<'_>) -> Result<()> {
     let control = Control::open()?;
     let found = control.query()?;
     ensure!(found.abi == 1 && found.features == 0b11_1111, "{found:?}");
@@ -34,8 +34,8 @@ pub(super) fn query(_play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn requests(play: &mut Play<'_>) -> Result<()> {
-    let guest = play.guest(IDLE)?;
+pub(super) fn requests(test: &mut TestContext<'_>) -> Result<()> {
+    let guest = test.guest(IDLE)?;
     let (control, file) = (Control::open()?, GuestFile::of(guest.dom())?);
     let nobodys = |file: &dyn Fn(u32) -> Result<(), Errno>, own: &[u32]| -> Result<()> {
         let numbers = 0xEF00..=0xEFFF;

@@ -12,12 +12,12 @@ use crate::device::{Control, GuestFile, ask, ask_at};
 use anyhow::{Result, ensure};
 use rustix::io::Errno;
 use xen_eventfd::{DomId, IoServerId};
-use xen_eventfd_scenarios::Play;
-use xen_eventfd_scenarios::play::{await_count, new_eventfd, taken};
+use xen_eventfd_scenarios::TestContext;
+use xen_eventfd_scenarios::test_context::{await_count, new_eventfd, taken};
 
-pub(super) fn one_owner(play: &mut Play<'_>) -> Result<()> {
-    let (guest, other) = (play.guest(IDLE)?, play.guest(IDLE)?);
-    let before = Before::look(play, guest.dom())?;
+pub(super) fn one_owner(test: &mut TestContext<'_>) -> Result<()> {
+    let (guest, other) = (test.guest(IDLE)?, test.guest(IDLE)?);
+    let before = Before::look(test, guest.dom())?;
     let (control, second) = (Control::open()?, Control::open()?);
     let file = control.create(&Create::of(guest.dom()))?;
     refused(control.create(&Create::of(guest.dom())), Errno::BUSY, "a second file")?;
@@ -29,16 +29,16 @@ pub(super) fn one_owner(play: &mut Play<'_>) -> Result<()> {
     let flags = rustix::io::fcntl_getfd(&file)?;
     ensure!(flags == rustix::io::FdFlags::CLOEXEC, "a guest's file is close-on-exec: {flags:?}");
     drop(file);
-    ensure!(play.stage().servers(guest.dom())?.is_empty());
+    ensure!(test.environment().servers(guest.dom())?.is_empty());
     let file = second.create(&Create::of(guest.dom()))?;
     drop((others, second, file));
-    before.nothing_is_left(play)?;
-    ensure!(play.stage().servers(other.dom())?.is_empty());
+    before.nothing_is_left(test)?;
+    ensure!(test.environment().servers(other.dom())?.is_empty());
     Ok(())
 }
 
-pub(super) fn owner(play: &mut Play<'_>) -> Result<()> {
-    let guest = play.guest(IDLE)?;
+pub(super) fn owner(test: &mut TestContext<'_>) -> Result<()> {
+    let guest = test.guest(IDLE)?;
     let control = Control::open()?;
     refused(control.owner(guest.dom()), Errno::NOENT, "nobody's")?;
     let file = control.create(&Create::of(guest.dom()))?;
@@ -52,15 +52,15 @@ pub(super) fn owner(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn reserve(play: &mut Play<'_>) -> Result<()> {
-    let setting = Setting::new(play)?;
+pub(super) fn reserve(test: &mut TestContext<'_>) -> Result<()> {
+    let setting = Setting::new(test)?;
     let dom = setting.free.dom();
     let gone = new_eventfd()?;
-    let before = Before::look(play, dom)?;
+    let before = Before::look(test, dom)?;
     let kept = Create { flags: CREATE_RESERVE, ..Create::of(dom).tell(&gone) };
     let file = setting.control.create(&kept)?;
     // Nothing was set up in it.
-    let (servers, ports) = (play.stage().servers(dom)?, left::ports(dom)?);
+    let (servers, ports) = (test.environment().servers(dom)?, left::ports(dom)?);
     ensure!(servers.is_empty(), "{servers:?}");
     ensure!(setting.control.owner(dom)?.pid == std::process::id());
     for create in [kept, Create::of(dom)] {
@@ -71,14 +71,14 @@ pub(super) fn reserve(play: &mut Play<'_>) -> Result<()> {
     ensure!(taken(&gone)? == 0, "it lives");
     let Setting { file, .. } = setting;
     drop(file);
-    before.nothing_is_left(play)?;
+    before.nothing_is_left(test)?;
     ensure!(left::ports(dom)? == ports);
     GuestFile::of(dom)?;
     Ok(())
 }
 
-pub(super) fn restrict(play: &mut Play<'_>) -> Result<()> {
-    let (ours, other) = (play.guest(IDLE)?, play.guest(IDLE)?);
+pub(super) fn restrict(test: &mut TestContext<'_>) -> Result<()> {
+    let (ours, other) = (test.guest(IDLE)?, test.guest(IDLE)?);
     let control = Control::open()?;
     for address in [0, 0x1000, usize::MAX - 1] {
         refused(ask_at(&control, RESTRICT, address), Errno::FAULT, "no domain")?;
@@ -121,9 +121,9 @@ pub(super) fn restrict(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn highest_id(play: &mut Play<'_>) -> Result<()> {
-    let guest = play.guest(IDLE)?;
-    let host = play.stage().host();
+pub(super) fn highest_id(test: &mut TestContext<'_>) -> Result<()> {
+    let guest = test.guest(IDLE)?;
+    let host = test.environment().host();
     let (zero, one) = (host.create_server(guest.dom())?, host.create_server(guest.dom())?);
     host.destroy_server(guest.dom(), zero)?;
     let file = GuestFile::of(guest.dom())?;
@@ -139,8 +139,8 @@ pub(super) fn highest_id(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn reset(play: &mut Play<'_>) -> Result<()> {
-    let (guest, kept) = (play.guest(IDLE)?, play.guest(IDLE)?);
+pub(super) fn reset(test: &mut TestContext<'_>) -> Result<()> {
+    let (guest, kept) = (test.guest(IDLE)?, test.guest(IDLE)?);
     let control = Control::open()?;
     let (gone, other) = (new_eventfd()?, new_eventfd()?);
     let file = control.create(&Create::of(guest.dom()).tell(&gone))?;
@@ -149,7 +149,7 @@ pub(super) fn reset(play: &mut Play<'_>) -> Result<()> {
     file.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
     // What a soft reset does to it: the domain stays, and nothing tells of it.
     let server = IoServerId(file.stats()?.server);
-    play.stage().host().destroy_server(guest.dom(), server)?;
+    test.environment().host().destroy_server(guest.dom(), server)?;
     ensure!(await_count(&gone, 1)? == 1);
     refused(file.stats(), Errno::NODEV, "a guest that was reset")?;
     // It lives, and whoever wants it takes it again.
@@ -160,12 +160,12 @@ pub(super) fn reset(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn gone(play: &mut Play<'_>) -> Result<()> {
-    let mut setting = Setting::new(play)?;
+pub(super) fn gone(test: &mut TestContext<'_>) -> Result<()> {
+    let mut setting = Setting::new(test)?;
     let (gone, others, kept) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
     let control = Control::open()?;
-    let mut doomed = play.guest(IDLE)?;
-    let mut reserved = play.guest(IDLE)?;
+    let mut doomed = test.guest(IDLE)?;
+    let mut reserved = test.guest(IDLE)?;
     let file = control.create(&Create::of(doomed.dom()).tell(&gone))?;
     let other = control.create(&Create::of(setting.free.dom()).tell(&others))?;
     let keep = Create { flags: CREATE_RESERVE, ..Create::of(reserved.dom()).tell(&kept) };
@@ -174,7 +174,7 @@ pub(super) fn gone(play: &mut Play<'_>) -> Result<()> {
     doomed.destroy()?;
     ensure!(await_count(&gone, 1)? == 1);
     // While its file is still open.
-    play.no_zombies()?;
+    test.no_zombies()?;
     all_refused(&setting, &file, Errno::NODEV)?;
     refused(control.create(&Create::of(doomed.dom())), Errno::NODEV, "create")?;
     refused(control.owner(doomed.dom()), Errno::NOENT, "a dead guest is nobody's")?;

@@ -1,13 +1,13 @@
 //! How guests share the processors of dom0: the ports of their doorbells, and when an event ends.
 
-use super::common::{Bell, DOORBELL};
+use super::common::{DOORBELL, Notifier};
 use super::trace::{self, On, traced};
 use crate::device::GuestFile;
 use crate::device::structs::Doorbell;
 use anyhow::{Result, ensure};
 use std::fs;
-use xen_eventfd_scenarios::Play;
-use xen_eventfd_scenarios::play::{Guest, await_count, new_eventfd, taken};
+use xen_eventfd_scenarios::TestContext;
+use xen_eventfd_scenarios::test_context::{Guest, await_count, new_eventfd, taken};
 
 /// Kicks of the neighbour in each measurement.
 const KICKS: u64 = 200;
@@ -23,9 +23,9 @@ fn on_one_cpu() -> Result<()> {
 }
 
 /// Has the neighbour kick, and returns how often Linux deferred the end of an event meanwhile.
-fn deferred(neighbour: &mut Guest, go: &Bell, when: &str) -> Result<usize> {
+fn deferred(neighbour: &mut Guest, go: &Notifier, when: &str) -> Result<usize> {
     let on = On::switch(&["workqueue/workqueue_execute_start"])?;
-    go.ring()?;
+    go.notify()?;
     let ticks = neighbour.measured()?;
     drop(on);
     println!(
@@ -36,7 +36,7 @@ fn deferred(neighbour: &mut Guest, go: &Bell, when: &str) -> Result<usize> {
     Ok(started.iter().filter(|line| line.contains("xen_irq_lateeoi_worker")).count())
 }
 
-pub(super) fn flood(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn flood(test: &mut TestContext<'_>) -> Result<()> {
     if !trace::is_there() {
         return Ok(());
     }
@@ -46,26 +46,26 @@ pub(super) fn flood(play: &mut Play<'_>) -> Result<()> {
         )
     };
     let vcpus: Vec<String> = (0..8).map(vcpu).collect();
-    let mut attacker = play.guest(&vcpus.join(" | "))?;
+    let mut attacker = test.guest(&vcpus.join(" | "))?;
     let kicks = format!("wait go; time write mmio:{DOORBELL:#x} 4 0 {KICKS}");
-    let mut neighbour = play.guest(&format!("listen evtchn go; say ready; {kicks}; {kicks}"))?;
+    let mut neighbour = test.guest(&format!("listen evtchn go; say ready; {kicks}; {kicks}"))?;
     let (attacked, served) = (GuestFile::of(attacker.dom())?, GuestFile::of(neighbour.dom())?);
     let (queue, kick) = (new_eventfd()?, new_eventfd()?);
     attacked.assign(&Doorbell::value(DOORBELL, 4, u64::from(u32::MAX), &queue))?;
     served.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
     neighbour.start()?;
     neighbour.said(0, "ready")?;
-    let go = Bell::to(play, &mut neighbour, "go")?;
+    let go = Notifier::to(test, &mut neighbour, "go")?;
     on_one_cpu()?;
     let alone = deferred(&mut neighbour, &go, "alone")?;
     attacker.start()?;
     let stops = (0..8)
-        .map(|vcpu| Bell::to(play, &mut attacker, &format!("stop{vcpu}")))
+        .map(|vcpu| Notifier::to(test, &mut attacker, &format!("stop{vcpu}")))
         .collect::<Result<Vec<_>>>()?;
     let before = attacked.stats()?.held;
     let beside = deferred(&mut neighbour, &go, "beside a flood of 8 vCPUs")?;
     println!("{} kicks of the flood meanwhile", attacked.stats()?.held - before);
-    stops.iter().try_for_each(Bell::ring)?;
+    stops.iter().try_for_each(Notifier::notify)?;
     attacker.finish()?;
     neighbour.finish()?;
     ensure!(await_count(&kick, 2 * KICKS)? == 2 * KICKS && taken(&queue)? == 0);

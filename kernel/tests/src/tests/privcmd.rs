@@ -1,4 +1,4 @@
-//! The requests of `<xen/privcmd.h>`, where C programs cannot look: `kernel/tests/seed` has the rest.
+//! The requests of `<xen/privcmd.h>`, where C programs cannot look: `kernel/tests/privcmd` has the rest.
 
 use super::common::{BASE, IDLE};
 use crate::device::Control;
@@ -7,8 +7,8 @@ use anyhow::{Result, ensure};
 use rustix::io::Errno;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use xen_eventfd_scenarios::Play;
-use xen_eventfd_scenarios::play::new_eventfd;
+use xen_eventfd_scenarios::TestContext;
+use xen_eventfd_scenarios::test_context::new_eventfd;
 
 const PAGE: usize = 4096;
 
@@ -40,8 +40,8 @@ impl Untouched {
     }
 }
 
-pub(super) fn reads_ports(play: &mut Play<'_>) -> Result<()> {
-    let guest = play.guest(IDLE)?;
+pub(super) fn reads_ports(test: &mut TestContext<'_>) -> Result<()> {
+    let guest = test.guest(IDLE)?;
     let (control, eventfd) = (Control::open()?, new_eventfd()?);
     let ports_read = |vcpus: u32, deassign: bool, verdict: Errno| -> Result<usize> {
         let ports = Untouched::new();

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use xen_eventfd::DomId;
 use xen_eventfd_scenarios::PATIENCE;
 use xen_eventfd_scenarios::link::Link;
-use xen_eventfd_scenarios::play::await_count;
+use xen_eventfd_scenarios::test_context::await_count;
 
 /// A process. Dropping it kills it.
 pub(super) struct Process(Child);

@@ -10,22 +10,22 @@ use anyhow::{Result, anyhow, ensure};
 use rustix::io::Errno;
 use std::thread;
 use xen_eventfd::DomId;
-use xen_eventfd_scenarios::Play;
-use xen_eventfd_scenarios::play::{await_count, new_eventfd, signal, taken};
+use xen_eventfd_scenarios::TestContext;
+use xen_eventfd_scenarios::test_context::{await_count, new_eventfd, signal, taken};
 
 fn shared(control: &Control, dom: DomId) -> Result<GuestFile, Errno> {
     control.create(&Create { flags: CREATE_SHARE, ..Create::of(dom) })
 }
 
-pub(super) fn interrupts_beside(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(&format!(
+pub(super) fn interrupts_beside(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(&format!(
         "listen evtchn call; say ready; wait call; write mmio:{DOORBELL:#x} 4 1; send call 1; say sent"
     ))?;
-    let before = Before::look(play, guest.dom())?;
+    let before = Before::look(test, guest.dom())?;
     let (control, second) = (Control::open()?, Control::open()?);
     let (kick, call, heard) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
-    let bell = PrivcmdIoEventFd::of(guest.dom(), BASE, 1, &kick);
-    control.ioeventfd(&bell)?;
+    let notifier = PrivcmdIoEventFd::of(guest.dom(), BASE, 1, &kick);
+    control.ioeventfd(&notifier)?;
     refused(
         control.create(&Create::of(guest.dom())),
         Errno::BUSY,
@@ -58,23 +58,23 @@ pub(super) fn interrupts_beside(play: &mut Play<'_>) -> Result<()> {
     signal(&call)?;
     ensure!(taken(&call)? == 1, "the eventfd counts again");
     ensure!(channels.stats()?.doorbells == 1);
-    control.ioeventfd(&bell.undone())?;
+    control.ioeventfd(&notifier.undone())?;
     ensure!(channels.stats()?.doorbells == 0, "a file still holds the guest");
     refused(GuestFile::of(guest.dom()), Errno::BUSY, "what a file shares")?;
     drop(channels);
-    before.nothing_is_left(play)?;
+    before.nothing_is_left(test)?;
     GuestFile::of(guest.dom())?;
     Ok(())
 }
 
-pub(super) fn whoever_comes_first(play: &mut Play<'_>) -> Result<()> {
-    let (mut guest, other) = (play.guest(IDLE)?, play.guest(IDLE)?);
+pub(super) fn whoever_comes_first(test: &mut TestContext<'_>) -> Result<()> {
+    let (mut guest, other) = (test.guest(IDLE)?, test.guest(IDLE)?);
     let (control, gone, others) = (Control::open()?, new_eventfd()?, new_eventfd()?);
     let kick = new_eventfd()?;
-    let bell = PrivcmdIoEventFd::of(guest.dom(), BASE, 1, &kick);
+    let notifier = PrivcmdIoEventFd::of(guest.dom(), BASE, 1, &kick);
     let share = |gone| Create { flags: CREATE_SHARE, ..Create::of(guest.dom()).tell(gone) };
     let first = control.create(&share(&gone))?;
-    control.ioeventfd(&bell)?;
+    control.ioeventfd(&notifier)?;
     let second = control.create(&share(&others))?;
     // Confined files share what they may serve, and nothing else.
     let confined = Control::open()?;
@@ -87,7 +87,7 @@ pub(super) fn whoever_comes_first(play: &mut Play<'_>) -> Result<()> {
     drop(file);
     guest.destroy()?;
     ensure!(await_count(&gone, 1)? == 1 && await_count(&others, 1)? == 1, "each is told once");
-    play.no_zombies()?;
+    test.no_zombies()?;
     for file in [first, second] {
         refused(file.stats(), Errno::NODEV, "a dead guest")?;
     }
@@ -95,17 +95,17 @@ pub(super) fn whoever_comes_first(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn joined_while_left(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn joined_while_left(test: &mut TestContext<'_>) -> Result<()> {
     const ROUNDS: u32 = 150;
-    let guest = play.guest(IDLE)?;
-    let before = Before::look(play, guest.dom())?;
+    let guest = test.guest(IDLE)?;
+    let before = Before::look(test, guest.dom())?;
     let dom = guest.dom();
     let comes_and_goes = |value: u32| -> Result<()> {
         let (control, kick) = (Control::open()?, new_eventfd()?);
-        let bell = PrivcmdIoEventFd::of(dom, BASE, value, &kick);
+        let notifier = PrivcmdIoEventFd::of(dom, BASE, value, &kick);
         for _ in 0..ROUNDS {
-            control.ioeventfd(&bell)?;
-            control.ioeventfd(&bell.undone())?;
+            control.ioeventfd(&notifier)?;
+            control.ioeventfd(&notifier.undone())?;
         }
         Ok(())
     };
@@ -116,5 +116,5 @@ pub(super) fn joined_while_left(play: &mut Play<'_>) -> Result<()> {
         }
         Ok(())
     })?;
-    before.nothing_is_left(play)
+    before.nothing_is_left(test)
 }

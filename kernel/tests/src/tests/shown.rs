@@ -12,8 +12,8 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::Command;
 use xen_eventfd::DomId;
-use xen_eventfd_scenarios::Play;
-use xen_eventfd_scenarios::play::{await_count, new_eventfd, signal};
+use xen_eventfd_scenarios::TestContext;
+use xen_eventfd_scenarios::test_context::{await_count, new_eventfd, signal};
 
 /// Mounts one of the kernel's file systems for people who look, unless it is.
 pub(super) fn mounted(kind: &str, place: &str) -> Result<()> {
@@ -42,8 +42,8 @@ fn owner() -> Result<String> {
     Ok(format!("owner:\t{} {}\n", std::process::id(), name.trim()))
 }
 
-pub(super) fn files(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(&format!(
+pub(super) fn files(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(&format!(
         "repeat 5; write mmio:{DOORBELL:#x} 4 3; end; write mmio:{DOORBELL:#x} 4 9; \
          write pio:0xc050 1 4; read mmio:{DOORBELL:#x} 4; rep mmio:{DOORBELL:#x} 2 7 2; \
          rep pio:0xc050 2 7 3; listen evtchn call; wait call; \
@@ -108,8 +108,8 @@ pub(super) fn files(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn reserved(play: &mut Play<'_>) -> Result<()> {
-    let guest = play.guest(IDLE)?;
+pub(super) fn reserved(test: &mut TestContext<'_>) -> Result<()> {
+    let guest = test.guest(IDLE)?;
     let control = Control::open()?;
     let kept = Create { flags: CREATE_RESERVE, ..Create::of(guest.dom()) };
     let file = control.create(&kept)?;
@@ -122,8 +122,8 @@ pub(super) fn reserved(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn owner_ended(play: &mut Play<'_>) -> Result<()> {
-    let guest = play.guest(IDLE)?;
+pub(super) fn owner_ended(test: &mut TestContext<'_>) -> Result<()> {
+    let guest = test.guest(IDLE)?;
     let shown_to_others = |file: &GuestFile| -> Result<String> {
         let reader = Command::new("unshare")
             .args(["--pid", "--fork", "cat", "/proc/self/fdinfo/0"])
@@ -149,8 +149,8 @@ pub(super) fn owner_ended(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn dead(play: &mut Play<'_>) -> Result<()> {
-    let mut guest = play.guest(IDLE)?;
+pub(super) fn dead(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(IDLE)?;
     let gone = new_eventfd()?;
     let file = Control::open()?.create(&Create::of(guest.dom()).tell(&gone))?;
     let shown = in_debugfs(guest.dom())?;

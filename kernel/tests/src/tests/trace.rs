@@ -1,14 +1,14 @@
 //! The module's tracepoints.
 
-use super::common::{Bell, DOORBELL};
+use super::common::{DOORBELL, Notifier};
 use super::shown::mounted;
 use crate::device::GuestFile;
 use crate::device::structs::{Doorbell, Irq};
 use anyhow::{Result, ensure};
 use std::fs;
 use std::path::Path;
-use xen_eventfd_scenarios::Play;
-use xen_eventfd_scenarios::play::{new_eventfd, signal};
+use xen_eventfd_scenarios::TestContext;
+use xen_eventfd_scenarios::test_context::{new_eventfd, signal};
 
 const TRACING: &str = "/sys/kernel/tracing";
 
@@ -68,11 +68,11 @@ pub(super) fn traced(event: &str) -> Result<Vec<String>> {
     Ok(lines.map(|(_, what)| what.to_owned()).collect())
 }
 
-pub(super) fn kicks(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn kicks(test: &mut TestContext<'_>) -> Result<()> {
     if !is_there() {
         return Ok(());
     }
-    let mut guest = play.guest(&format!(
+    let mut guest = test.guest(&format!(
         "listen msi 0x41 call; say ready; listen evtchn go; wait go; \
          repeat 3; write mmio:{DOORBELL:#x} 4 i+6; end; read mmio:{DOORBELL:#x} 4; \
          write pio:0xc050 2 1; meet; wait call | meet; write mmio:{DOORBELL:#x} 4 7"
@@ -84,7 +84,7 @@ pub(super) fn kicks(play: &mut Play<'_>) -> Result<()> {
     guest.said(0, "ready")?;
     let on = On::switch(&["xen_eventfd/xen_eventfd_kick", "xen_eventfd/xen_eventfd_irq"])?;
     file.assign_irq(&Irq::msi(0x41, &call))?;
-    Bell::to(play, &mut guest, "go")?.ring()?;
+    Notifier::to(test, &mut guest, "go")?.notify()?;
     signal(&call)?;
     guest.finish()?;
     let dom = guest.dom().0;

@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use xen_eventfd_scenarios::play::{new_eventfd, readable};
-use xen_eventfd_scenarios::{PATIENCE, Play};
+use xen_eventfd_scenarios::test_context::{new_eventfd, readable};
+use xen_eventfd_scenarios::{PATIENCE, TestContext};
 
 /// A line for which xenstore has to be asked.
 const LINE: u32 = 4;
@@ -84,8 +84,8 @@ fn dies(mut process: Process) -> Result<()> {
     until("SIGKILL ends it", || process.has_ended())
 }
 
-pub(super) fn xenstored_at_the_first(play: &mut Play<'_>) -> Result<()> {
-    let guest = play.guest(IDLE)?;
+pub(super) fn xenstored_at_the_first(test: &mut TestContext<'_>) -> Result<()> {
+    let guest = test.guest(IDLE)?;
     ensure!(goes()?, "the module does not go");
     let silence = Silence::begin()?;
     comes()?;
@@ -106,8 +106,8 @@ pub(super) fn xenstored_at_the_first(play: &mut Play<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn xenstored_amid_a_request(play: &mut Play<'_>) -> Result<()> {
-    let guest = play.guest(IDLE)?;
+pub(super) fn xenstored_amid_a_request(test: &mut TestContext<'_>) -> Result<()> {
+    let guest = test.guest(IDLE)?;
     let (file, kick) = (GuestFile::of(guest.dom())?, new_eventfd()?);
     let silence = Silence::begin()?;
     let caller = Command::new("/proc/self/exe")
@@ -217,12 +217,12 @@ fn xenwatch() -> Result<String> {
     bail!("there is no xenwatch")
 }
 
-pub(super) fn end_of_another(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn end_of_another(test: &mut TestContext<'_>) -> Result<()> {
     if thread::available_parallelism()?.get() < 2 {
         println!("on one CPU nobody could be stopped beside others");
         return Ok(());
     }
-    let (guest, control) = (play.guest(IDLE)?, Control::open()?);
+    let (guest, control) = (test.guest(IDLE)?, Control::open()?);
     let file = control.create(&Create::of(guest.dom()))?;
     let off = || AtomicBool::new(false);
     let caller = Caller { file: &file, calls: AtomicU64::new(0), crowd: off(), over: off() };
@@ -236,7 +236,7 @@ pub(super) fn end_of_another(play: &mut Play<'_>) -> Result<()> {
             // Not where the crowd is, and neither is what is started from here.
             settle(0, 0)?;
             for _ in 0..5 {
-                let (mut doomed, gone) = (play.guest(IDLE)?, new_eventfd()?);
+                let (mut doomed, gone) = (test.guest(IDLE)?, new_eventfd()?);
                 let doomeds = control.create(&Create::of(doomed.dom()).tell(&gone))?;
                 let stopped = caller.stopped(scope)?;
                 doomed.destroy()?;

@@ -1,14 +1,14 @@
 //! Whom the kicks wake: nobody, counted by the kernel's own figures.
 
-use super::common::{BASE, Bell, DOORBELL, until};
+use super::common::{BASE, DOORBELL, Notifier, until};
 use crate::device::GuestFile;
 use crate::device::structs::Doorbell;
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::fs;
-use xen_eventfd_scenarios::Play;
-use xen_eventfd_scenarios::play::{new_eventfd, taken};
+use xen_eventfd_scenarios::TestContext;
 use xen_eventfd_scenarios::roles::vmm::Place;
+use xen_eventfd_scenarios::test_context::{new_eventfd, taken};
 
 /// The lab's watch over what it runs.
 const WATCH: &str = "timeout";
@@ -47,27 +47,27 @@ fn counted(status: &str) -> Option<(&str, u64)> {
     Some((name, count))
 }
 
-pub(super) fn none(play: &mut Play<'_>) -> Result<()> {
+pub(super) fn none(test: &mut TestContext<'_>) -> Result<()> {
     // Between the two handshakes the guest says nothing, as its console would wake others.
-    let mut guest = play.guest(&format!(
+    let mut guest = test.guest(&format!(
         "listen evtchn go; listen evtchn on; wait go; \
          repeat 1000; write mmio:{DOORBELL:#x} 4 0; end; wait on; read mmio:{BASE:#x} 4"
     ))?;
-    let vmm = play.vmm(guest.dom(), &[(Place::Mmio, BASE, 0x200)])?;
+    let vmm = test.vmm(guest.dom(), &[(Place::Mmio, BASE, 0x200)])?;
     let (file, kick) = (GuestFile::of(guest.dom())?, new_eventfd()?);
     file.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
     guest.start()?;
-    let go = Bell::to(play, &mut guest, "go")?;
-    let on = Bell::to(play, &mut guest, "on")?;
+    let go = Notifier::to(test, &mut guest, "go")?;
+    let on = Notifier::to(test, &mut guest, "on")?;
     quiet()?;
     let before = switches()?;
-    go.ring()?;
+    go.notify()?;
     until("all kicks are there", || {
         std::thread::sleep(std::time::Duration::from_millis(10));
         Ok(file.stats()?.delivered == 1000)
     })?;
     let after = switches()?;
-    on.ring()?;
+    on.notify()?;
     guest.finish()?;
     let moved: Vec<String> = after
         .iter()

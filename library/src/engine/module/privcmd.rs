@@ -1,5 +1,5 @@
 //! The ABI of the kernel patch: the module is asked by `IOCTL_PRIVCMD_IOEVENTFD` and
-//! `IOCTL_PRIVCMD_IRQFD` (`docs/seed-abi.md`).
+//! `IOCTL_PRIVCMD_IRQFD` (`docs/privcmd-abi.md`).
 //!
 //! What these cannot say is [`Error::Unsupported`]. They have no questions either, so what the
 //! module counts is read from its text in fdinfo, and nothing tells of a guest's death but the next
@@ -12,14 +12,14 @@
 use super::{Interface, ModuleEngine, Registration, holder};
 use crate::engine::doorbells::Counters;
 use crate::eventfd::{self, EventFd};
-use crate::shown::{self, Interrupt, Takes};
+use crate::module_status::{self, Interrupt, Takes};
 use crate::{EngineKind, Error, Result};
 use std::os::fd::{AsFd, BorrowedFd};
 use xen_eventfd_core::irq::{Irq, Line, Trigger};
-use xen_eventfd_core::seed::Operation;
+use xen_eventfd_core::privcmd::Operation;
 use xen_eventfd_core::{DomId, Doorbell, Filter, IoServerId, Kick, Port, Space, Width};
 use xen_eventfd_host::linux::eventfd::Missed;
-use xen_eventfd_host::linux::seed::{Queue, SeedFile};
+use xen_eventfd_host::linux::privcmd_abi::{PrivcmdFile, Queue};
 use xen_eventfd_host::{self as host, Call, Errno, HostError};
 
 /// Where the notify register of a virtio-mmio device is.
@@ -73,23 +73,23 @@ fn operation(irq: &Irq) -> Result<Operation> {
 #[derive(Debug)]
 pub(crate) struct Privcmd {
     dom: DomId,
-    file: SeedFile,
+    file: PrivcmdFile,
     #[expect(dead_code, reason = "being open is what it does")]
     anchor: EventFd,
 }
 
 impl Privcmd {
     /// What the module shows of the guest: alive, or else NODEV.
-    fn shown(&self) -> host::Result<(shown::Guest, shown::Served)> {
+    fn shown(&self) -> host::Result<(module_status::Guest, module_status::Served)> {
         let answer = |errno| HostError::new(Call::Ask(self.dom), errno);
-        match self.file.shown()?.parse::<shown::Guest>() {
+        match self.file.shown()?.parse::<module_status::Guest>() {
             Ok(mut guest) => match guest.served.take() {
                 Some(served) => Ok((guest, served)),
                 None => Err(answer(Errno::NODEV)),
             },
             // It is not spoken of any more.
-            Err(shown::Unreadable::Missing(_)) => Err(answer(Errno::NODEV)),
-            Err(shown::Unreadable::Line { .. }) => Err(answer(Errno::PROTO)),
+            Err(module_status::Unreadable::Missing(_)) => Err(answer(Errno::NODEV)),
+            Err(module_status::Unreadable::Line { .. }) => Err(answer(Errno::PROTO)),
         }
     }
 }
@@ -100,7 +100,7 @@ impl Interface for Privcmd {
     /// The patch has no words for who holds a guest, and how much is kept for one: the engine's
     /// control file has. Nothing signals `gone`.
     fn take(engine: &ModuleEngine<Self>, dom: DomId, _: BorrowedFd<'_>) -> Result<Self> {
-        let file = SeedFile::open(dom, engine.host.vcpus(dom)?)?;
+        let file = PrivcmdFile::open(dom, engine.host.vcpus(dom)?)?;
         let anchor = EventFd::new(eventfd::new()?.as_fd())?;
         let asked = operation(&ANCHOR)?;
         holder::take(&engine.control, dom, || {
@@ -182,7 +182,7 @@ impl Interface for Privcmd {
     }
 
     fn counters(&self) -> host::Result<Counters> {
-        let (_, shown::Served { counters, .. }) = self.shown()?;
+        let (_, module_status::Served { counters, .. }) = self.shown()?;
         Ok(Counters {
             delivered: counters.delivered,
             held: counters.held,
@@ -198,7 +198,7 @@ impl Interface for Privcmd {
 
     fn assigned(&self) -> host::Result<Vec<(Doorbell, u64)>> {
         let (shown, _) = self.shown()?;
-        let known = |shown: &shown::Doorbell| Some((doorbell(shown)?, shown.kicks));
+        let known = |shown: &module_status::Doorbell| Some((doorbell(shown)?, shown.kicks));
         Ok(shown.doorbells.iter().filter_map(known).collect())
     }
 
@@ -210,7 +210,7 @@ impl Interface for Privcmd {
 
 /// An interrupt as the module shows it, if this engine can have it.
 fn interrupt(irq: &Irq) -> Option<Interrupt> {
-    let trigger = shown::Trigger::Level;
+    let trigger = module_status::Trigger::Level;
     Some(match *irq {
         Irq::Msi { addr, data } => Interrupt::Msi { addr, data },
         Irq::Line(Line::Isa(line), _) => Interrupt::Isa { line: line.into(), trigger },
@@ -223,14 +223,14 @@ fn interrupt(irq: &Irq) -> Option<Interrupt> {
 }
 
 /// A doorbell that the module shows, if it is one of the patch's.
-fn doorbell(shown: &shown::Doorbell) -> Option<Doorbell> {
+fn doorbell(shown: &module_status::Doorbell) -> Option<Doorbell> {
     let place = shown.place;
     let Takes::Value { value, mask } = place.takes else { return None };
     let filter = Filter::Value { width: Width::new(place.len)?, value, mask };
     Doorbell::new(place.space, place.addr, filter).ok()
 }
 
-fn kick(waiting: &shown::Waiting) -> Option<Kick> {
+fn kick(waiting: &module_status::Waiting) -> Option<Kick> {
     Some(Kick::new(waiting.space, waiting.addr, Width::new(waiting.len)?, waiting.value))
 }
 
@@ -300,7 +300,7 @@ mod tests {
         let text = "dom:\t3\ninterface:\tseed\nowner:\t412 backend\n\
             doorbell:\tmmio 0xfe000050 len 4 value 0x3 mask 0xffff kicks 10 held 0 odd 0\n\
             irq:\tmsi 0xfee00000 0x41 raised 3 failed 0\nirq:\tintx 3.1 level raised 0 failed 0\n";
-        let guest: shown::Guest = text.parse().unwrap();
+        let guest: module_status::Guest = text.parse().unwrap();
         let (_, ours) = at(0xFE00_0050, exactly(Width::Four, 3)).unwrap();
         let (_, other) = at(0xFE00_0050, exactly(Width::Two, 3)).unwrap();
         let theirs = doorbell(&guest.doorbells[0]);

@@ -113,7 +113,7 @@ impl Driven {
                 RELEASES => self.look(shared)?,
                 TICK => {
                     let _ = read(&self.tick, &mut [0; 8]);
-                    shared.bury_the_dead();
+                    shared.reap_dead_guests();
                 }
                 serial if serial >= FIRST_SERIAL => {
                     turn.interrupts += 1;
@@ -137,7 +137,7 @@ impl Driven {
                 self.ask_every(TICK_SECONDS)?;
             }
         }
-        shared.bury_the_dead();
+        shared.reap_dead_guests();
         Ok(())
     }
 

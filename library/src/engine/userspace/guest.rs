@@ -19,13 +19,13 @@ use xen_eventfd_host::{Call, Errno, HostError, LocalPort};
 
 /// What the handler of a kick needs. Whoever holds its lock may rely on no handler running.
 #[derive(Debug)]
-struct Board {
+struct DispatchState {
     /// `None` once the guest is let go of or dead.
     server: Option<Server>,
     doorbells: Doorbells,
 }
 
-impl Board {
+impl DispatchState {
     /// Takes the server away from the handlers. The kicks that came so far are delivered, unless the
     /// guest is dead.
     fn take_server(&mut self, shared: &Shared, dead: bool) -> Option<Server> {
@@ -55,7 +55,7 @@ pub(crate) struct GuestCore {
     pub(crate) server: IoServerId,
     /// Held by whoever changes what is registered, across the host calls that this takes.
     changes: Mutex<Life>,
-    board: Mutex<Board>,
+    dispatch: Mutex<DispatchState>,
     channels: Mutex<BTreeMap<Port, (Arc<Channel>, u32)>>,
     last_error: Mutex<Option<HostError>>,
     /// Readable once the guest is dead or the engine has stopped.
@@ -94,7 +94,7 @@ impl UserspaceGuest {
             dom,
             server: server.id,
             changes: Mutex::new(Life::Served),
-            board: Mutex::new(Board { server: Some(server), doorbells }),
+            dispatch: Mutex::new(DispatchState { server: Some(server), doorbells }),
             channels: Mutex::default(),
             last_error: Mutex::default(),
             gone,
@@ -111,7 +111,7 @@ impl UserspaceGuest {
             attachment.core.serve(shared, port, vcpu);
         }
         // It may have died before it was in the list of those who are looked after.
-        attachment.core.bury_if_dead(shared);
+        attachment.core.reap_if_dead(shared);
         // So may the engine.
         shared.alive()?;
         drop(attachment.core.changes()?);
@@ -124,16 +124,16 @@ impl UserspaceGuest {
 
     /// Lets go of bytes, of which some were never mapped.
     fn unclaim(&self, bytes: Bytes, never_mapped: &[Bytes]) {
-        let released = lock(&self.core.board).doorbells.unclaim(bytes);
+        let released = lock(&self.core.dispatch).doorbells.unclaim(bytes);
         let mut room = false;
         for piece in &released {
             room |= never_mapped.contains(piece) || self.unmap(*piece);
             if never_mapped.contains(piece) {
-                lock(&self.core.board).doorbells.forget(*piece);
+                lock(&self.core.dispatch).doorbells.forget(*piece);
             }
         }
         // There may be room now for what Xen could not take back before.
-        let stuck = lock(&self.core.board).doorbells.stuck();
+        let stuck = lock(&self.core.dispatch).doorbells.stuck();
         let mut others = stuck.into_iter().filter(|piece| !released.contains(piece));
         while room {
             let Some(piece) = others.next() else { break };
@@ -146,7 +146,7 @@ impl UserspaceGuest {
     fn unmap(&self, piece: Bytes) -> bool {
         match self.shared().host.unmap_range(self.core.dom, self.core.server, piece) {
             Ok(()) => {
-                lock(&self.core.board).doorbells.forget(piece);
+                lock(&self.core.dispatch).doorbells.forget(piece);
                 true
             }
             Err(error) => {
@@ -229,10 +229,10 @@ impl Attachment for UserspaceGuest {
         let _changes = self.core.changes()?;
         let bytes = doorbell.bytes();
         let to_map = {
-            let mut board = lock(&self.core.board);
-            board.doorbells.check(self.core.dom, &doorbell)?;
+            let mut dispatch = lock(&self.core.dispatch);
+            dispatch.doorbells.check(self.core.dom, &doorbell)?;
             // From here on its kicks are held, so none is lost between the map and the table.
-            board.doorbells.claim(bytes)
+            dispatch.doorbells.claim(bytes)
         };
         for (index, piece) in to_map.iter().enumerate() {
             if let Err(error) = shared.host.map_range(self.core.dom, self.core.server, *piece) {
@@ -244,7 +244,7 @@ impl Attachment for UserspaceGuest {
         let serial = shared.serial();
         let eventfd = Arc::new(eventfd);
         let new = Registration { doorbell, eventfd, serial, unmatched, kicks: 0 };
-        lock(&self.core.board).doorbells.add(new, &mut |eventfd| shared.signal(eventfd))?;
+        lock(&self.core.dispatch).doorbells.add(new, &mut |eventfd| shared.signal(eventfd))?;
         Ok(serial)
     }
 
@@ -257,7 +257,7 @@ impl Attachment for UserspaceGuest {
         self.shared().alive()?;
         let _changes = self.core.changes()?;
         // The handler signals under this lock, so none is on its way once it is released.
-        let removed = lock(&self.core.board).doorbells.remove(doorbell, eventfd, serial);
+        let removed = lock(&self.core.dispatch).doorbells.remove(doorbell, eventfd, serial);
         if removed.is_none() {
             return Err(Error::NotRegistered { what: named(doorbell) });
         }
@@ -268,7 +268,7 @@ impl Attachment for UserspaceGuest {
     fn find(&self, eventfd: &EventFd, place: Option<(Space, u64)>) -> Result<Option<Doorbell>> {
         self.shared().alive()?;
         let _changes = self.core.changes()?;
-        Ok(lock(&self.core.board).doorbells.of(eventfd, place))
+        Ok(lock(&self.core.dispatch).doorbells.of(eventfd, place))
     }
 
     fn collect(&self, _: &Doorbell, _: u64, _: &Mutex<Unmatched>) {}
@@ -401,17 +401,17 @@ impl Attachment for UserspaceGuest {
     }
 
     fn counters(&self) -> Counters {
-        lock(&self.core.board).doorbells.counters
+        lock(&self.core.dispatch).doorbells.counters
     }
 
     fn held(&self) -> Vec<Kick> {
-        lock(&self.core.board).doorbells.held().to_vec()
+        lock(&self.core.dispatch).doorbells.held().to_vec()
     }
 
     fn registered(&self) -> Vec<Registered> {
-        let board = lock(&self.core.board);
+        let dispatch = lock(&self.core.dispatch);
         let show = |r: &Registration| Registered { doorbell: r.doorbell, kicks: r.kicks };
-        board.doorbells.table().iter().map(show).collect()
+        dispatch.doorbells.table().iter().map(show).collect()
     }
 
     fn last_error(&self) -> Option<HostError> {
@@ -438,11 +438,11 @@ impl Drop for UserspaceGuest {
 impl GuestCore {
     /// Serves the request of one vCPU, if there is one, and ends the event.
     ///
-    /// All of it happens under the board's lock, so that whoever takes the server away knows that
+    /// All of it happens under the dispatch's lock, so that whoever takes the server away knows that
     /// neither a slot nor a port of it is in use.
     pub(super) fn serve(&self, shared: &Shared, port: LocalPort, vcpu: usize) {
-        let mut board = lock(&self.board);
-        let Board { server, doorbells } = &mut *board;
+        let mut dispatch = lock(&self.dispatch);
+        let DispatchState { server, doorbells } = &mut *dispatch;
         let Some(slot) = server.as_ref().and_then(|server| server.page.slots().get(vcpu)) else {
             return;
         };
@@ -470,7 +470,7 @@ impl GuestCore {
         self.drop_irqs(shared);
         let disabled = shared.host.set_server_state(self.dom, self.server, false);
         // With this lock no handler runs, and without a server none starts.
-        let server = lock(&self.board).take_server(shared, Server::is_gone(&disabled));
+        let server = lock(&self.dispatch).take_server(shared, Server::is_gone(&disabled));
         self.forget_ports(shared);
         let torn_down = match server {
             Some(server) => server.tear_down(disabled, &*shared.host, &*shared.events, self.dom),
@@ -485,7 +485,7 @@ impl GuestCore {
     fn settle(&self, shared: &Shared) -> Result<()> {
         let mut hold = lock(&self.hold);
         let Some(hold) = &mut *hold else { return Ok(()) };
-        let inherited = lock(&self.board).doorbells.inherited();
+        let inherited = lock(&self.dispatch).doorbells.inherited();
         hold.settle(&*shared.host, &shared.run_dir, inherited)
     }
 
@@ -498,14 +498,14 @@ impl GuestCore {
     }
 
     /// Drops everything of a guest that has died.
-    pub(super) fn bury_if_dead(&self, shared: &Shared) {
+    pub(super) fn reap_if_dead(&self, shared: &Shared) {
         let mut life = lock(&self.changes);
         if *life != Life::Served || !self.is_dead(shared) {
             return;
         }
         *life = Life::Dead;
         self.drop_irqs(shared);
-        let server = lock(&self.board).take_server(shared, true);
+        let server = lock(&self.dispatch).take_server(shared, true);
         self.forget_ports(shared);
         if let Some(server) = server {
             let gone =
@@ -545,7 +545,7 @@ impl GuestCore {
 
     /// Gives up the registrations, with their references to eventfds, and the guest's lock.
     fn leave(&self, shared: &Shared) {
-        lock(&self.board).doorbells.clear();
+        lock(&self.dispatch).doorbells.clear();
         lock(&shared.guests).remove(&self.dom);
         lock(&self.hold).take();
     }

@@ -13,13 +13,13 @@
 //! nothing waits for it, and an engine that ends leaves it behind rather than wait long.
 //!
 //! Locks, in the order in which they are taken: a guest's `changes`, its `channels` or `hold`,
-//! [`Shared::sources`], a guest's `board`, a channel's listener or an irqfd, the signaller.
+//! [`Shared::sources`], a guest's `dispatch`, a channel's listener or an irqfd, the signaller.
 
 mod driven;
-#[cfg(all(loom, test))]
-mod explored;
 mod guest;
 mod irq;
+#[cfg(all(loom, test))]
+mod loom_tests;
 pub(super) mod server;
 mod watch;
 
@@ -341,8 +341,8 @@ impl Shared {
     }
 
     /// Looks after the guests when some domain went.
-    fn bury_the_dead(&self) {
-        self.each_guest(|guest| guest.bury_if_dead(self));
+    fn reap_dead_guests(&self) {
+        self.each_guest(|guest| guest.reap_if_dead(self));
     }
 
     fn each_guest(&self, what: impl Fn(&GuestCore)) {

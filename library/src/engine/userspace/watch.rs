@@ -54,11 +54,11 @@ impl Watch {
                 Event::Pause => {}
             }
             // If the watch is broken, before anything that may take long.
-            shared.bury_the_dead();
+            shared.reap_dead_guests();
             if matches!(self, Self::Broken) && !shared.is_stopping() {
                 self.mend(shared);
                 // Domains that went before the watch was set were not reported.
-                shared.bury_the_dead();
+                shared.reap_dead_guests();
             }
         }
         Ok(())

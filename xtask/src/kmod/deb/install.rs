@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use xen_eventfd_lab::{Boot, Dom0, Lab, System};
+use xen_eventfd_lab::{Boot, Lab, Platform, System};
 
 use super::Packages;
 use crate::kmod::kernel_log;
@@ -39,8 +39,8 @@ pub(super) fn test(lab: &Lab, packages: &Packages, holds: &mut impl FnMut(&str))
         run(what, script)?;
         holds(what);
     }
-    for kind in [Dom0::Pv, Dom0::Pvh] {
-        loads(lab, &system, kind).with_context(|| format!("{} dom0", kind.name()))?;
+    for kind in [Platform::X86Pv, Platform::X86Pvh] {
+        loads(lab, &system, kind).with_context(|| kind.name())?;
         holds(&format!(
             "{}: udev loads the module, modprobe too; where it is refused, doctor is content",
             kind.name()
@@ -104,7 +104,7 @@ fn name(path: &Path) -> String {
 }
 
 /// Boots dom0 with what is installed in the system, and has it loaded as a real one would.
-fn loads(lab: &Lab, system: &System, kind: Dom0) -> Result<()> {
+fn loads(lab: &Lab, system: &System, kind: Platform) -> Result<()> {
     const NODE: &str = "/dev/xen/eventfd";
     let boot = Boot::new(kind).name(format!("kmod-deb-{}", kind.name()));
     let mut machine = lab.boot(put_installed(boot, lab, system)?)?;

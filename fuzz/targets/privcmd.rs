@@ -1,0 +1,32 @@
+//! The structs of the patch's ABI, as any caller may fill them.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use xen_eventfd_core::Width;
+use xen_eventfd_core::privcmd::{IoEventFd, IrqFd, MAX_DM_OP, Operation};
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Some((head, _)) = bytes.split_first_chunk()
+        && let Ok(request) = IoEventFd::read(head)
+        && let Ok(doorbell) = request.doorbell()
+    {
+        let covered = doorbell.bytes();
+        let width = u32::try_from(covered.last() - covered.first() + 1).unwrap();
+        assert!(Width::new(width).is_some() && (1..=4096).contains(&request.vcpus));
+    }
+    if let Some((head, _)) = bytes.split_first_chunk() {
+        let flags = u32::from_ne_bytes(bytes[16..20].try_into().unwrap());
+        assert_eq!(
+            IrqFd::read(head).map(|request| request.deassign).ok(),
+            match flags {
+                0 => Some(false),
+                1 => Some(true),
+                _ => None,
+            }
+        );
+    }
+    if let Ok(operation) = Operation::read(bytes) {
+        assert!(bytes.len() <= MAX_DM_OP && [8, 9, 14, 19].contains(&bytes[0]));
+        assert_eq!(operation.irq().check(), Ok(()));
+    }
+});

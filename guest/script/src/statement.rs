@@ -1,0 +1,136 @@
+//! Script after parsing: a flat list that the interpreter walks.
+
+use core::ops::RangeInclusive;
+
+use crate::{Place, Width};
+
+/// One of a program's names, by its place in [`crate::Program::listeners`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListenerId(u8);
+
+impl ListenerId {
+    /// The id of the `index`th listener, if a program can have so many.
+    pub(crate) fn new(index: usize) -> Option<Self> {
+        if index < crate::MAX_LISTENERS { u8::try_from(index).ok().map(Self) } else { None }
+    }
+
+    /// The place in [`crate::Program::listeners`]: less than [`crate::MAX_LISTENERS`].
+    #[must_use]
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// What a name stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener<'a> {
+    /// The name, as in the script and in the reports.
+    pub name: &'a str,
+    /// What rings it.
+    pub source: Source,
+    /// The vCPU that listens to it.
+    pub vcpu: usize,
+}
+
+/// What rings a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// An event channel that domain 0 may bind.
+    Evtchn,
+    /// A message signalled interrupt on this vector.
+    Msi(u8),
+    /// A line of a PC.
+    Line(Line),
+}
+
+impl Source {
+    /// The vector whose interrupts it counts, if it is no event channel.
+    pub(crate) fn vector(self) -> Option<u8> {
+        match self {
+            Self::Evtchn => None,
+            Self::Msi(vector) => Some(vector),
+            Self::Line(line) => Some(line.vector()),
+        }
+    }
+}
+
+/// The vectors from here on are those of lines.
+const FIRST_LINE: u8 = 0xc0;
+/// Those of lines that interrupt as long as they are up: the I/O APIC's inputs from 16 on.
+pub const LEVELS: RangeInclusive<u8> = FIRST_LINE + 16..=0xef;
+/// The vectors that a message may have.
+pub(crate) const MESSAGES: RangeInclusive<u8> = 0x20..=FIRST_LINE - 1;
+
+/// A wire to the I/O APIC that Xen emulates for an HVM guest. Others have none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Line {
+    /// An ISA interrupt, 0 to 15. It interrupts when it rises.
+    Isa(u8),
+    /// A pin, 0 to 3, of a PCI device, 0 to 31. It interrupts as long as it is up, anew when its
+    /// interrupt was taken.
+    Intx {
+        /// The device on the guest's bus.
+        device: u8,
+        /// 0 is INTA.
+        pin: u8,
+    },
+}
+
+impl Line {
+    /// The I/O APIC's input that Xen has wired it to, below 48 (`hvm_isa_irq_to_gsi` and
+    /// `hvm_pci_intx_gsi` in Xen's `asm/hvm/irq.h`).
+    #[must_use]
+    pub const fn input(self) -> u8 {
+        match self {
+            // The timer's is where a PC's second interrupt controller hangs on the first.
+            Self::Isa(0) => 2,
+            Self::Isa(irq) => irq,
+            Self::Intx { device, pin } => 16 + ((device * 4 + device / 8 + pin) & 31),
+        }
+    }
+
+    /// Whether it interrupts as long as it is up, or else when it rises.
+    #[must_use]
+    pub const fn is_level(self) -> bool {
+        matches!(self, Self::Intx { .. })
+    }
+
+    /// The vector that the guest gives its input.
+    #[must_use]
+    pub const fn vector(self) -> u8 {
+        FIRST_LINE + self.input()
+    }
+}
+
+/// What a write carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Value {
+    Number(u64),
+    /// The innermost loop's counter and what is added to it.
+    Counter(u64),
+}
+
+/// One statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Statement<'a> {
+    Write { place: Place, width: Width, value: Value },
+    Read { place: Place, width: Width },
+    Peek { place: Place, width: Width },
+    Rep { place: Place, width: Width, value: Value, count: u64 },
+    Repeat { count: u64 },
+    Until { listener: ListenerId },
+    End,
+    Meet,
+    Pause { count: u64 },
+    Listen { listener: ListenerId },
+    Wait { listener: ListenerId, count: u64 },
+    Send { listener: ListenerId, count: u64 },
+    Balloon { pages: u64 },
+    Time { place: Place, width: Width, value: Value, count: usize },
+    StampWrite { place: Place, width: Width, value: Value, count: usize },
+    StampWait { listener: ListenerId, count: usize },
+    Stamps,
+    Say { words: &'a str },
+    Poweroff,
+    Crash,
+}

@@ -1,0 +1,155 @@
+//! What is refused, and which statement is named.
+
+use xen_eventfd_guest_script::{Line, Listener, Program, Reason, Source};
+
+fn refused(text: &str) -> (usize, String, Reason) {
+    let error = Program::parse(text).expect_err(text);
+    (error.vcpu, error.statement.to_owned(), error.reason)
+}
+
+#[test]
+fn every_statement_is_understood() {
+    let text = "listen evtchn bell; listen msi 0x41 call; listen isa 5 isa; listen intx 3 1 pci | \
+        write mmio:0xfe000050 4 1; write pio:0x3f8 1 255; write mmio:0xfffffff8 8 0xffffffffffffffff; \
+        read pio:0xffff 1; peek pio:0xffff 1; rep mmio:0xfe000000 4 7 1024; rep pio:0x10 2 0xffff 1; \
+        repeat 3; until bell; write mmio:0xfe000050 4 i+0x10; end; end; \
+        pause 10; wait bell; wait call 5; send bell 2; balloon 3; \
+        time write mmio:0xfe000050 4 0 4096; say all is  well; poweroff; crash;";
+    let program = Program::parse(text).unwrap();
+    assert_eq!(program.vcpus(), 2);
+    assert_eq!(
+        program.listeners(),
+        [
+            Listener { name: "bell", source: Source::Evtchn, vcpu: 0 },
+            Listener { name: "call", source: Source::Msi(0x41), vcpu: 0 },
+            Listener { name: "isa", source: Source::Line(Line::Isa(5)), vcpu: 0 },
+            Listener {
+                name: "pci",
+                source: Source::Line(Line::Intx { device: 3, pin: 1 }),
+                vcpu: 0
+            },
+        ]
+    );
+}
+
+#[test]
+fn a_pci_line_is_taken_where_it_interrupts() {
+    assert_eq!(
+        refused("listen intx 3 1 a; wait a | wait a"),
+        (1, "wait a".into(), Reason::Elsewhere)
+    );
+    assert!(Program::parse("listen isa 5 a | wait a").is_ok());
+}
+
+#[test]
+fn only_lines_need_a_guest_that_has_them() {
+    assert!(!Program::parse("listen evtchn a; listen msi 0x41 b").unwrap().needs_lines());
+    assert!(Program::parse("say hello | listen evtchn a; listen isa 5 b").unwrap().needs_lines());
+}
+
+#[test]
+fn no_script_are_script_for_one_vcpu() {
+    assert_eq!(Program::parse("").unwrap().vcpus(), 1);
+    assert_eq!(Program::parse(" ; ;|").unwrap().vcpus(), 2);
+}
+
+#[test]
+fn the_error_names_the_statement() {
+    let error = Program::parse("say hello | say hello ; wriite mmio:0 4 1").unwrap_err();
+    assert_eq!(error.to_string(), "v1 `wriite mmio:0 4 1`: unknown statement");
+}
+
+#[test]
+fn each_mistake_has_its_reason() {
+    for (statement, reason) in [
+        ("jump", Reason::Verb),
+        ("listen irq bell", Reason::Verb),
+        ("time read mmio:0x0 4 1 1", Reason::Verb),
+        ("write mmio:0xfe000050 4", Reason::Missing),
+        ("read", Reason::Missing),
+        ("meet all", Reason::Excess),
+        ("read pio:0 1 1", Reason::Excess),
+        ("pause lots", Reason::Number),
+        ("pause -1", Reason::Number),
+        ("pause +1", Reason::Number),
+        ("pause 0x", Reason::Number),
+        ("pause 18446744073709551616", Reason::Number),
+        ("read mmio:0x0 3", Reason::Width),
+        ("peek mmio:0x0 3", Reason::Width),
+        ("read pio:0x10 8", Reason::Width),
+        ("read port:0x10 1", Reason::Place),
+        ("read 0x10 1", Reason::Place),
+        ("read pio:0x10000 1", Reason::Place),
+        ("read pio:0xffff 2", Reason::Place),
+        ("read mmio:0x100000000 4", Reason::Place),
+        ("read mmio:0xfffffffd 4", Reason::Place),
+        ("rep mmio:0xfffff800 4 0 1024", Reason::Place),
+        ("write mmio:0x0 1 0x100", Reason::Value),
+        ("write mmio:0x0 1 i", Reason::Counter),
+        ("write mmio:0x0 1 j", Reason::Number),
+        ("listen evtchn i", Reason::Name),
+        ("listen evtchn 5", Reason::Name),
+        ("listen evtchn a.b", Reason::Name),
+        ("wait nobody", Reason::Unknown),
+        ("until nobody", Reason::Unknown),
+        ("listen msi 0x1f call", Reason::Vector),
+        ("listen msi 0xc0 call", Reason::Vector),
+        ("listen isa 16 line", Reason::Line),
+        ("listen intx 32 0 line", Reason::Line),
+        ("listen intx 0 4 line", Reason::Line),
+        ("listen intx 0 line", Reason::Number),
+        ("rep mmio:0x0 4 0 0", Reason::Rep),
+        ("rep mmio:0x0 4 0 1025", Reason::Rep),
+        ("rep mmio:0x0 8 0 0x2000000000000000", Reason::Rep),
+        ("time write mmio:0x0 4 0 0", Reason::Samples),
+        ("time write mmio:0x0 4 0 4097", Reason::Samples),
+        ("stamp write mmio:0x0 4 0 2049", Reason::Samples),
+        ("stamp read mmio:0x0 4 1", Reason::Verb),
+        ("stamps 1", Reason::Excess),
+        ("end", Reason::End),
+        ("repeat 3", Reason::Open),
+    ] {
+        assert_eq!(refused(statement), (0, statement.to_owned(), reason));
+    }
+}
+
+#[test]
+fn a_name_is_listened_to_once() {
+    assert_eq!(refused("listen evtchn a | listen evtchn a").2, Reason::Twice);
+    assert_eq!(refused("listen msi 0x40 a; listen msi 64 b").2, Reason::Twice);
+    // Two wires to one input.
+    assert_eq!(refused("listen intx 0 1 a; listen intx 8 0 b").2, Reason::Twice);
+}
+
+#[test]
+fn a_vcpu_listens_before_it_uses_and_others_need_not() {
+    assert_eq!(refused("wait a; listen evtchn a").2, Reason::Unknown);
+    assert!(Program::parse("wait a | listen evtchn a").is_ok());
+}
+
+#[test]
+fn only_event_channels_are_sent_to() {
+    assert_eq!(refused("listen msi 0x40 a; send a").2, Reason::Send);
+}
+
+#[test]
+fn listen_and_meet_keep_out_of_loops_that_break_them() {
+    assert_eq!(refused("repeat 2; listen evtchn a; end").2, Reason::Listen);
+    assert_eq!(refused("listen evtchn a; until a; meet; end").2, Reason::Meet);
+}
+
+#[test]
+fn sections_meet_equally_often() {
+    assert!(Program::parse("repeat 6; meet; end | repeat 2; repeat 3; meet; end; end").is_ok());
+    assert_eq!(refused("meet | meet; meet"), (1, String::new(), Reason::Meets));
+}
+
+#[test]
+fn limits_are_errors() {
+    let nested = "repeat 1;".repeat(5) + &"end;".repeat(5);
+    assert_eq!(refused(&nested).2, Reason::Nesting);
+    assert_eq!(refused(&"pause 1;".repeat(193)).2, Reason::Statements);
+    assert_eq!(refused(&"|".repeat(8)).2, Reason::Vcpus);
+    let names: String = (0..17).map(|n| format!("listen evtchn n{n};")).collect();
+    assert_eq!(refused(&names).2, Reason::Listeners);
+}

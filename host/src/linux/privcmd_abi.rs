@@ -1,0 +1,244 @@
+//! `/dev/xen/eventfd` by the ABI of the kernel patch: one guest's part of an open file.
+//!
+//! `docs/privcmd-abi.md` is its reference. A guest's [`PrivcmdFile`] is a file of its own, so that closing
+//! it lets go of that guest, and its fdinfo tells of no other.
+
+use super::door::{ioctl, open};
+use super::eventfd::DEVICE;
+use super::sys::dm_op;
+use super::sys::privcmd_abi::{self as sys, DEASSIGN};
+use crate::{Call, HostError, Result};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use xen_eventfd_core::irq::Line;
+use xen_eventfd_core::privcmd::Operation;
+use xen_eventfd_core::{DomId, Width};
+
+/// The writes for which an eventfd is signalled: those of this width to the notify register of the
+/// device at `base` that have the queue's number in their low 16 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// Where the device's registers begin. The notify register is 0x50 further on.
+    pub base: u64,
+    /// How wide the write must be.
+    pub width: Width,
+    /// The queue's number.
+    pub number: u16,
+}
+
+/// What a server is known by: memory that the module finds readable, and does nothing else with.
+/// The patch wants the ioreq page there, and the event channels of its vCPUs.
+#[derive(Debug)]
+struct Key {
+    slot: Box<[u8; 32]>,
+    ports: Box<[u32]>,
+}
+
+/// A guest whose doorbells and interrupts are assigned by the requests of the patch. Dropping it
+/// ends all of them.
+///
+/// Whatever assigns something fails with [`Errno::NODEV`] once the guest is dead
+/// ([`HostError::is_gone`]).
+#[derive(Debug)]
+pub struct PrivcmdFile {
+    dom: DomId,
+    device: OwnedFd,
+    vcpus: u32,
+    key: Key,
+}
+
+impl PrivcmdFile {
+    /// Opens the device for a guest with so many vCPUs. Nothing is assigned yet, and the guest is
+    /// still anybody's.
+    ///
+    /// # Errors
+    /// [`Call::Open`], as [`Control::open`](super::eventfd::Control::open).
+    pub fn open(dom: DomId, vcpus: u32) -> Result<Self> {
+        let device = open(DEVICE, OFlags::RDWR)
+            .map_err(|errno| HostError::new(Call::Open(DEVICE), errno))?;
+        Ok(Self::on(device, dom, vcpus))
+    }
+
+    fn on(device: OwnedFd, dom: DomId, vcpus: u32) -> Self {
+        let ports = vec![0; vcpus as usize].into_boxed_slice();
+        Self { dom, device, vcpus, key: Key { slot: Box::new([0; 32]), ports } }
+    }
+
+    /// Signals an eventfd for the kicks of a queue.
+    ///
+    /// # Errors
+    /// [`Errno::BUSY`] if the eventfd has a queue of this guest already, or the guest is somebody
+    /// else's; [`Errno::EXIST`] if the queue has an eventfd; [`Errno::NOSPC`] beyond
+    /// [`Info::max_doorbells`](super::eventfd::Info::max_doorbells); [`Errno::NOMEM`] if Xen has no
+    /// room for one more range.
+    pub fn assign(&self, queue: &Queue, eventfd: BorrowedFd<'_>) -> Result<()> {
+        let mut argument = self.ioeventfd(eventfd);
+        argument.addr = queue.base;
+        argument.addr_len = queue.width.bytes().into();
+        argument.vq = queue.number.into();
+        self.change_queue(argument)
+    }
+
+    /// Takes that back. When this returns, the eventfd is not signalled again.
+    ///
+    /// # Errors
+    /// [`Errno::NODEV`] if it has no queue.
+    pub fn deassign(&self, eventfd: BorrowedFd<'_>) -> Result<()> {
+        self.change_queue(sys::IoEventFd { flags: DEASSIGN, ..self.ioeventfd(eventfd) })
+    }
+
+    fn ioeventfd(&self, eventfd: BorrowedFd<'_>) -> sys::IoEventFd {
+        sys::IoEventFd {
+            ioreq: self.key.slot.as_ptr().cast(),
+            ports: self.key.ports.as_ptr(),
+            addr: 0,
+            addr_len: 0,
+            event_fd: eventfd.as_raw_fd(),
+            vcpus: self.vcpus,
+            vq: 0,
+            flags: 0,
+            dom: self.dom.0,
+            pad: [0; 2],
+        }
+    }
+
+    fn change_queue(&self, mut argument: sys::IoEventFd) -> Result<()> {
+        // SAFETY: the request goes with this struct, and only reads what it points to: the key,
+        // which is ours for longer than the call and has as many ports as the struct says vCPUs.
+        let answer = unsafe { ioctl(self.device.as_fd(), sys::IOEVENTFD, &mut argument) };
+        self.answer(answer, Call::Assign(self.dom))
+    }
+
+    /// Has Xen carry out an operation whenever an eventfd is signalled; what it counted before has
+    /// it carried out once, at once.
+    ///
+    /// # Errors
+    /// [`Errno::BUSY`] if the eventfd has an operation, of whatever guest, or the guest is somebody
+    /// else's; [`Errno::INVAL`] if the interrupt cannot be; [`Errno::NOSPC`] beyond
+    /// [`Info::max_irqs`](super::eventfd::Info::max_irqs).
+    pub fn assign_irq(&self, operation: Operation, eventfd: BorrowedFd<'_>) -> Result<()> {
+        match operation {
+            Operation::Msi { addr, data } => {
+                self.operate(dm_op::InjectMsi { data, pad: 0, addr }, eventfd)
+            }
+            Operation::Set { line, up } => {
+                let level = up.into();
+                match line {
+                    Line::Isa(isa_irq) => {
+                        self.operate(dm_op::SetIsaIrqLevel { isa_irq, level }, eventfd)
+                    }
+                    Line::PciIntx { device, pin } => {
+                        let intx =
+                            dm_op::SetPciIntxLevel { segment: 0, bus: 0, device, intx: pin, level };
+                        self.operate(intx, eventfd)
+                    }
+                    Line::Spi(irq) => {
+                        let spi = dm_op::SetIrqLevel { irq, level, pad: [0; 3] };
+                        self.operate(spi, eventfd)
+                    }
+                }
+            }
+        }
+    }
+
+    fn operate<P: dm_op::Operation>(&self, payload: P, eventfd: BorrowedFd<'_>) -> Result<()> {
+        let request = dm_op::Request { op: P::NUMBER, pad: 0, payload };
+        let call = Call::Interrupt(self.dom);
+        let Ok(size) = u32::try_from(dm_op::Request::<P>::SIZE) else {
+            return Err(HostError::new(call, Errno::INVAL));
+        };
+        let dm_op = (&raw const request).cast();
+        self.change_irq(sys::IrqFd { dm_op, size, ..self.irqfd(eventfd) }, call)
+    }
+
+    /// Takes that back. When this returns, the operation is not carried out again. It is no mistake
+    /// if the eventfd has none.
+    ///
+    /// # Errors
+    /// None that a caller can cause.
+    pub fn deassign_irq(&self, eventfd: BorrowedFd<'_>) -> Result<()> {
+        let argument = sys::IrqFd { flags: DEASSIGN, ..self.irqfd(eventfd) };
+        self.change_irq(argument, Call::Assign(self.dom))
+    }
+
+    fn irqfd(&self, eventfd: BorrowedFd<'_>) -> sys::IrqFd {
+        sys::IrqFd {
+            dm_op: core::ptr::null(),
+            size: 0,
+            fd: eventfd.as_raw_fd(),
+            flags: 0,
+            dom: self.dom.0,
+            pad: [0; 2],
+        }
+    }
+
+    fn change_irq(&self, mut argument: sys::IrqFd, call: Call) -> Result<()> {
+        // SAFETY: the request goes with this struct, and only reads what it points to: nothing to
+        // deassign, else an operation that its caller keeps, and as many bytes of it as there are.
+        let answer = unsafe { ioctl(self.device.as_fd(), sys::IRQFD, &mut argument) };
+        self.answer(answer, call)
+    }
+
+    fn answer(&self, answer: core::result::Result<u32, Errno>, call: Call) -> Result<()> {
+        answer.map(drop).map_err(|errno| HostError::new(call, errno))
+    }
+
+    /// What the module shows of this file and its guest, as text: there is no request that asks.
+    ///
+    /// # Errors
+    /// [`Call::Ask`] if /proc is not mounted.
+    pub fn shown(&self) -> Result<String> {
+        let path = format!("/proc/self/fdinfo/{}", self.device.as_raw_fd());
+        let bytes = std::fs::read(path).map_err(|error| {
+            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+            HostError::new(Call::Ask(self.dom), errno)
+        })?;
+        // The name of a process may be cut within a letter.
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::event::{EventfdFlags, eventfd};
+
+    /// A file that is none of the module's: every request is refused.
+    fn nobodys() -> PrivcmdFile {
+        let null = open("/dev/null", OFlags::RDWR).unwrap();
+        PrivcmdFile::on(null, DomId(5), 2)
+    }
+
+    #[test]
+    fn refusals_name_what_was_asked() {
+        let (file, eventfd) = (nobodys(), eventfd(0, EventfdFlags::empty()).unwrap());
+        let refused = |call, result: Result<()>| {
+            assert_eq!(result, Err(HostError::new(call, Errno::NOTTY)));
+        };
+        let (dom, fd) = (DomId(5), eventfd.as_fd());
+        let queue = Queue { base: 0xFE00_0000, width: Width::Four, number: 3 };
+        refused(Call::Assign(dom), file.assign(&queue, fd));
+        refused(Call::Assign(dom), file.deassign(fd));
+        refused(Call::Assign(dom), file.deassign_irq(fd));
+        let lines = [Line::Isa(5), Line::PciIntx { device: 3, pin: 1 }, Line::Spi(33)];
+        let msi = Operation::Msi { addr: 0xFEE0_0000, data: 0x41 };
+        for operation in
+            lines.map(|line| Operation::Set { line, up: true }).into_iter().chain([msi])
+        {
+            refused(Call::Interrupt(dom), file.assign_irq(operation, fd));
+        }
+    }
+
+    #[test]
+    fn a_file_shows_what_the_kernel_says_of_it() {
+        assert!(nobodys().shown().unwrap().contains("pos:"));
+    }
+
+    #[test]
+    fn there_is_a_port_for_each_vcpu() {
+        let (file, eventfd) = (nobodys(), eventfd(0, EventfdFlags::empty()).unwrap());
+        let argument = file.ioeventfd(eventfd.as_fd());
+        assert_eq!((argument.vcpus as usize, file.key.ports.len()), (2, 2));
+    }
+}

@@ -1,0 +1,275 @@
+//! A environment in domain 0 of real Xen: guests come from `xl`, processes are processes.
+
+use super::{ACCESSES, End, Environment, EnvironmentGuest, EnvironmentProcess};
+use crate::link::Link;
+use crate::lists::{Lists, xl};
+use anyhow::{Context, Result, bail, ensure};
+use std::fs::{File, Permissions};
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use xen_eventfd::{DomId, EngineKind, Guardian, Host};
+use xen_eventfd_guest_script::{Program, image};
+use xen_eventfd_host::linux::LinuxHost;
+
+/// Where xenconsoled keeps what guests say.
+const CONSOLES: &str = "/var/log/xen/console";
+/// As [`ExitStatusExt::signal`] has it.
+const SIGKILL: i32 = rustix::process::Signal::KILL.as_raw();
+/// A device model that libxl starts as `nobody -d DOMAIN ...` and ends.
+const NOBODY: &str = "#!/bin/sh
+xenstore-write \"/local/domain/0/device-model/$2/state\" running
+exec sleep 1000000
+";
+/// How often a file is looked at again.
+const TICK: Duration = Duration::from_millis(5);
+
+/// Domain 0 as a environment.
+#[derive(Debug)]
+pub struct XenEnvironment {
+    host: Arc<LinuxHost>,
+    engine: EngineKind,
+    accesses: u64,
+    kernel: PathBuf,
+    run_dir: tempfile::TempDir,
+    guests: AtomicU32,
+}
+
+impl XenEnvironment {
+    /// This machine, with the userspace engine and the bare-metal guest `kernel`.
+    ///
+    /// # Errors
+    /// This is no domain 0.
+    pub fn new(kernel: PathBuf) -> Result<Self> {
+        ensure!(kernel.is_file(), "{}: there is no guest to run", kernel.display());
+        let host = Arc::new(LinuxHost::open()?);
+        let (engine, accesses) = (EngineKind::Userspace, ACCESSES);
+        let (run_dir, guests) = (tempfile::tempdir()?, AtomicU32::new(0));
+        Ok(Self { host, engine, accesses, kernel, run_dir, guests })
+    }
+
+    /// What `xl` is to know of a PVH guest with these script.
+    fn pvh(&self, script: &str) -> String {
+        format!("type = \"pvh\"\nkernel = \"{}\"\ncmdline = \"{script}\"\n", self.kernel.display())
+    }
+
+    /// The same of an HVM guest, which has a PC's interrupt controllers. The test guest is its
+    /// firmware, as nothing else of a PC is there: its device model is nobody, and says that it runs.
+    fn hvm(&self, name: &str, script: &str) -> Result<String> {
+        let dir = self.run_dir.path();
+        let (firmware, device_model) = (dir.join(format!("{name}.elf")), dir.join("nobody"));
+        let mut image = std::fs::read(&self.kernel)?;
+        image::write(&mut image, script)?;
+        std::fs::write(&firmware, image)?;
+        std::fs::write(&device_model, NOBODY)?;
+        std::fs::set_permissions(&device_model, Permissions::from_mode(0o755))?;
+        // Of the two kinds of device model that libxl knows, this one need not answer it.
+        Ok(format!(
+            "type = \"hvm\"\nfirmware_override = \"{}\"\ndevice_model_override = \"{}\"\n\
+             device_model_version = \"qemu-xen-traditional\"\nvga = \"none\"\nvnc = 0\nnographic = 1\n",
+            firmware.display(),
+            device_model.display()
+        ))
+    }
+
+    /// With another engine.
+    #[must_use]
+    pub fn served_by(self, engine: EngineKind) -> Self {
+        Self { engine, ..self }
+    }
+
+    /// With so many accesses of a guest that means harm.
+    #[must_use]
+    pub fn with_accesses(self, accesses: u64) -> Self {
+        Self { accesses, ..self }
+    }
+}
+
+impl Environment for XenEnvironment {
+    fn host(&self) -> Arc<dyn Host> {
+        Arc::clone(&self.host) as Arc<dyn Host>
+    }
+
+    fn engine(&self) -> Option<EngineKind> {
+        Some(self.engine)
+    }
+
+    fn accesses(&self) -> u64 {
+        self.accesses
+    }
+
+    fn run_dir(&self) -> PathBuf {
+        self.run_dir.path().to_owned()
+    }
+
+    fn guardian(&self) -> Guardian {
+        Guardian::Auto
+    }
+
+    fn guest(&self, script: &str) -> Result<Box<dyn EnvironmentGuest>> {
+        let program = Program::parse(script).map_err(|e| anyhow::anyhow!("bad script: {e}"))?;
+        let (vcpus, dir) = (program.vcpus(), self.run_dir.path());
+        let number = self.guests.fetch_add(1, Ordering::Relaxed);
+        let name = format!("guest-{}-{number}", std::process::id());
+        let config = dir.join(format!("{name}.cfg"));
+        let kind = if program.needs_lines() { self.hvm(&name, script)? } else { self.pvh(script) };
+        // A counter that Xen emulated would count Xen's work for it as well.
+        std::fs::write(
+            &config,
+            format!(
+                "name = \"{name}\"\n{kind}memory = 16\nvcpus = {vcpus}\ntsc_mode = \"native\"\n\
+                 on_poweroff = \"preserve\"\non_crash = \"preserve\"\n"
+            ),
+        )?;
+        let path = config.to_str().context("the directory has a plain name")?;
+        // No daemon that waits for its death: the test does.
+        xl(&["create", "-q", "-p", "-e", path])?;
+        let dom = DomId(xl(&["domid", &name])?.trim().parse()?);
+        let console = PathBuf::from(format!("{CONSOLES}/guest-{name}.log"));
+        let (file, rest, destroyed) = (None, Vec::new(), false);
+        Ok(Box::new(XenGuest { dom, config, console, file, rest, destroyed }))
+    }
+
+    fn process(&self) -> Result<Box<dyn EnvironmentProcess>> {
+        let (ours, theirs) = Link::pair()?;
+        let child = Command::new("/proc/self/exe")
+            .arg("helper")
+            .arg(self.run_dir())
+            .stdin(Stdio::from(theirs.into_fd()))
+            .spawn()
+            .context("starting a process of the scenario")?;
+        Ok(Box::new(XenProcess { link: ours, child }))
+    }
+
+    fn after_death(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn guarded(&self, dom: DomId) -> Result<()> {
+        let record = self.run_dir().join(format!("{}.json", dom.0));
+        let since = Instant::now();
+        loop {
+            // Gone, or without a server: what is left then are kicks for the next engine.
+            match std::fs::read_to_string(&record) {
+                Err(_) => return Ok(()),
+                Ok(text) if text.contains("\"server\":null") => return Ok(()),
+                Ok(_) if since.elapsed() > crate::PATIENCE => bail!("nobody reaped {dom}"),
+                Ok(_) => std::thread::sleep(TICK),
+            }
+        }
+    }
+
+    fn servers(&self, dom: DomId) -> Result<Vec<u16>> {
+        let mut guests = Lists::look()?.guests;
+        Ok(guests.remove(&dom).unwrap_or_default().into_iter().collect())
+    }
+
+    fn zombies(&self) -> Result<Vec<DomId>> {
+        let listed: Vec<DomId> = self.host.domains()?.iter().map(|domain| domain.id).collect();
+        let there = Lists::look()?.guests;
+        Ok(there.into_keys().filter(|dom| !listed.contains(dom)).collect())
+    }
+}
+
+#[derive(Debug)]
+struct XenGuest {
+    dom: DomId,
+    config: PathBuf,
+    console: PathBuf,
+    file: Option<File>,
+    /// The beginning of a line.
+    rest: Vec<u8>,
+    destroyed: bool,
+}
+
+impl EnvironmentGuest for XenGuest {
+    fn dom(&self) -> DomId {
+        self.dom
+    }
+
+    fn start(&mut self) -> Result<()> {
+        xl(&["unpause", &self.dom.0.to_string()]).map(|_| ())
+    }
+
+    fn destroy(&mut self) -> Result<()> {
+        if !self.destroyed {
+            self.destroyed = true;
+            xl(&["destroy", &self.dom.0.to_string()])?;
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, patience: Duration) -> Result<Option<String>> {
+        let since = Instant::now();
+        loop {
+            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.rest.drain(..=end).collect();
+                return Ok(Some(String::from_utf8_lossy(&line).trim().to_owned()));
+            }
+            if self.file.is_none() {
+                self.file = File::open(&self.console).ok();
+            }
+            let read = match &mut self.file {
+                Some(file) => file.read_to_end(&mut self.rest)?,
+                None => 0,
+            };
+            if read == 0 {
+                if since.elapsed() > patience {
+                    return Ok(None);
+                }
+                std::thread::sleep(TICK);
+            }
+        }
+    }
+}
+
+impl Drop for XenGuest {
+    /// Leaves nothing behind: domain 0 has its files in memory.
+    fn drop(&mut self) {
+        let _ = self.destroy();
+        let _ = std::fs::remove_file(&self.config);
+        let _ = std::fs::remove_file(&self.console);
+    }
+}
+
+#[derive(Debug)]
+struct XenProcess {
+    link: Link,
+    child: Child,
+}
+
+impl EnvironmentProcess for XenProcess {
+    fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn link(&self) -> &Link {
+        &self.link
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.wait().map(drop)
+    }
+
+    fn wait(&mut self) -> Result<End> {
+        let status = self.child.wait()?;
+        match status.signal() {
+            None if status.success() => Ok(End::Left),
+            Some(SIGKILL) => Ok(End::Killed),
+            _ => bail!("a process ended with {status}"),
+        }
+    }
+}
+
+impl Drop for XenProcess {
+    fn drop(&mut self) {
+        self.link.hang_up();
+        let _ = self.child.wait();
+    }
+}
