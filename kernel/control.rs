@@ -10,7 +10,7 @@ use crate::access::{self, Confined};
 use crate::file;
 use crate::guests;
 use crate::protocol::DomId;
-use crate::privcmd::{self, Assigned};
+use crate::privcmd::Assigned;
 use crate::show::Sequence;
 use kernel::fmt::Write;
 use kernel::fs::File;
@@ -67,13 +67,13 @@ impl MiscDevice for Control {
                 device.may(request.dom)?;
                 // The caller's memory may be slow, so it is read under no lock.
                 let assignment = privcmd::assignment(&request)?;
-                privcmd::ioeventfd(&device.assigned, &request, assignment)?;
+                crate::privcmd::ioeventfd(&device.assigned, &request, assignment)?;
             }
             privcmd::IRQFD => {
                 let request = privcmd::irqfd(arg)?;
                 device.may(request.dom)?;
                 let dm_op = privcmd::DmOp::copy(&request)?;
-                privcmd::irqfd(&device.assigned, &request, dm_op)?;
+                crate::privcmd::irqfd(&device.assigned, &request, dm_op)?;
             }
             _ => return Err(ENOTTY),
         }

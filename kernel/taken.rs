@@ -24,7 +24,7 @@ pub(crate) enum Interface {
     Native,
     /// The requests of privcmd: any number of control files share a guest, as its frontends do, and
     /// guests' files that were asked for to share it.
-    Seed,
+    Privcmd,
     /// Kept for an engine in userspace.
     Reserved,
 }
