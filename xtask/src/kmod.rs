@@ -133,11 +133,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             conclude(boots)
         }
         Command::Wakeups { platform, ref names } => {
-            wakeups::run(&lab, platform.into(), names).map(|()| ExitCode::SUCCESS)
+            wakeups::run(&lab, platform, names).map(|()| ExitCode::SUCCESS)
         }
         Command::Load { platform, cpus } => {
             let module = build(&lab, false)?;
-            let boot = module.put(Boot::new(platform.into()).cpus(cpus).name("kmod-shell"));
+            let boot = module.put(Boot::new(platform).cpus(cpus).name("kmod-shell"));
             let mut machine = lab.boot(boot)?;
             load(&mut machine)?;
             eprintln!(
