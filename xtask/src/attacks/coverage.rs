@@ -41,9 +41,12 @@ pub(crate) fn coverage() -> Result<Tally> {
     let profiles = target().join("coverage/profiles");
     // Counts of an earlier run are of other programs.
     let _ = fs::remove_dir_all(&profiles);
-    let build =
-        tests(&floors, &profiles, "--no-run --message-format json-render-diagnostics")?.run()?;
-    if !build.ok || !tests(&floors, &profiles, "")?.run()?.ok {
+    // `cargo test --examples` would make test programs of them.
+    let examples = cargo("build --examples", &floors, &profiles)?.run()?;
+    let words = "test --tests --no-fail-fast";
+    let build = format!("{words} --no-run --message-format json-render-diagnostics");
+    let build = cargo(&build, &floors, &profiles)?.run()?;
+    if !examples.ok || !build.ok || !cargo(words, &floors, &profiles)?.run()?.ok {
         return Ok(Tally::failed("coverage: the tests under instruments"));
     }
     let lines = lines(&report(&llvm, &profiles, &programs(&build))?);
@@ -69,11 +72,11 @@ fn llvm_of_the_compiler() -> Result<u32> {
     major.with_context(|| format!("the compiler does not say which LLVM it has: {said}"))
 }
 
-/// Builds or runs the tests of all crates that have floors. Whoever runs adds to a few files.
-fn tests(floors: &BTreeMap<String, u64>, profiles: &Path, words: &str) -> Result<Step> {
-    let mut step = Step::cargo("test --locked --tests --examples --no-fail-fast --quiet")
-        .words(words)
-        .arg("--target-dir")
+/// Builds or runs something of all crates that have floors. Each program adds its counts to a few
+/// files.
+fn cargo(words: &str, floors: &BTreeMap<String, u64>, profiles: &Path) -> Result<Step> {
+    let mut step = Step::cargo(words)
+        .words("--locked --quiet --target-dir")
         .arg(target().join("coverage"))
         .env("RUSTFLAGS", "-C instrument-coverage")
         .env("LLVM_PROFILE_FILE", &profiles.join("%4m.profraw").display().to_string());

@@ -62,7 +62,7 @@ pub(super) struct Profile {
     pub(super) functions: Vec<(Part, String, u64)>,
 }
 
-/// What is counted: each way, one vCPU, one registration, while a backend waits and while nobody does.
+/// What is counted: each way, one vCPU, one registration, with a backend that waits and without one.
 fn cases(platform: Platform) -> Vec<Kicks> {
     let (space, filter, registrations, vcpus) = (Space::Mmio, Filter::Datamatch, 1, 1);
     let of = |backend: bool| {

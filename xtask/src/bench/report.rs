@@ -220,7 +220,7 @@ fn one_vcpu(page: &mut String, platform: Platform, results: &Results) {
     rows(page, platform, |way| results.kicks(way, 1, 1));
     let _ = writeln!(
         page,
-        "### The same, while nobody waits on the eventfd\n\nWhat the way itself costs: the backend does \
+        "### The same, without a reader of the eventfd\n\nWhat the way itself costs: the backend does \
          not run inside of the window.\n"
     );
     rows(page, platform, |way| results.no_listener(way, 1));
@@ -325,7 +325,7 @@ fn parts(page: &mut String, profiles: &[Profile]) {
         "### {PROFILE}\n\nInstructions for each kick, counted by a plug-in of QEMU \
          (`bench/profiler`) from the first kick to the last."
     );
-    for (backend, when) in [(true, "While a backend waits:"), (false, "While nobody does:")] {
+    for (backend, when) in [(true, "While a backend waits:"), (false, "Without one:")] {
         let _ =
             writeln!(page, "\n{when}\n\n| way | {titles} | all |\n|---|--:|--:|--:|--:|--:|--:|");
         for profile in profiles.iter().filter(|profile| profile.backend == backend) {
@@ -410,7 +410,7 @@ fn plots(known: &Known) -> Vec<(String, String)> {
         (
             format!("no_listener-{name}"),
             svg::bars(
-                &format!("{title}: a kick, median and p99, while nobody waits"),
+                &format!("{title}: a kick, median and p99, without a reader"),
                 "guest ticks",
                 &alone,
             ),

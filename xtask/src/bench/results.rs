@@ -81,7 +81,7 @@ impl Results {
         self.of(&Case::Kicks(Kicks { way, registrations, vcpus, space, filter, backend }))
     }
 
-    /// The same from one vCPU, while nobody waits.
+    /// The same from one vCPU, without a reader.
     pub(super) fn no_listener(&self, way: Way, registrations: u32) -> Option<&Figures> {
         let (space, filter, backend) = (Space::Mmio, Filter::Datamatch, false);
         self.of(&Case::Kicks(Kicks { way, registrations, vcpus: 1, space, filter, backend }))

@@ -90,7 +90,7 @@ pub(super) fn all(results: &Results) -> Vec<Target> {
     }
     let alone = |way| no_listener(results, way, 1);
     if let (Some(module), Some(floor)) = (alone(Way::Module), alone(Way::Floor)) {
-        let promise = "module: the same, nobody waiting";
+        let promise = "module: the same, no reader";
         targets.push(at_most(promise, module, floor, 1050));
     }
     let promise = "module: at most half of upstream C";
@@ -121,7 +121,7 @@ pub(super) fn all(results: &Results) -> Vec<Target> {
     }
     let engine_alone = |registrations| no_listener(results, Way::Engine, registrations);
     if let (Some(many), Some(one)) = (engine_alone(1024), engine_alone(1)) {
-        targets.push(at_most("userspace engine: the same, nobody waiting", many, one, 1050));
+        targets.push(at_most("userspace engine: the same, no reader", many, one, 1050));
     }
     if let (Some(engine), Some(vmm)) = (engine(1), spread(results, Way::Vmm, 1)) {
         let promise = "userspace engine: at most 1.05 times a minimal loop in C";
