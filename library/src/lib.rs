@@ -78,16 +78,6 @@ pub mod fuzzing {
     pub use crate::run_dir::{fuzz_lock as lock, fuzz_record as record};
 }
 
-/// The programs on the pages that readers are sent to.
-#[cfg(doctest)]
-mod pages {
-    #[doc = include_str!("../../docs/from-kvm.md")]
-    struct FromKvm;
-
-    #[doc = include_str!("../../docs/embedding.md")]
-    struct Embedding;
-}
-
 use std::sync::PoisonError;
 use sync::{Mutex, MutexGuard};
 

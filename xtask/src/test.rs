@@ -4,6 +4,7 @@
 //! each of its steps; a failing step is shown whole.
 
 mod deny;
+mod packaged;
 mod repo_rules;
 mod stages;
 
@@ -45,6 +46,8 @@ enum Stage {
     Docs,
     /// Dependencies: licences, sources, bans, and known vulnerabilities
     Deny,
+    /// What `cargo add` and `cargo install` would give builds from the packages alone
+    Crates,
     /// The demo on the model loses nothing
     Demo,
     /// The kernel module builds without a warning, under clippy too

@@ -151,7 +151,7 @@ fn host() -> (tempfile::TempDir, fs::File) {
     fs::write(shown.join("3"), text).unwrap();
     fs::write(
         shown.join("4"),
-        "dom:\t4\ninterface:\tseed\nowner:\t0 b\nowner-state:\tended\nserver:\t6\n",
+        "dom:\t4\ninterface:\tprivcmd\nowner:\t0 b\nowner-state:\tended\nserver:\t6\n",
     )
     .unwrap();
     let run = tree.path().join("run/xen-eventfd");

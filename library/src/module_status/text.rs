@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn an_owner_may_have_no_name() {
-        let guest = read("dom:\t3\ninterface:\tseed\nowner:\t412\n").unwrap();
+        let guest = read("dom:\t3\ninterface:\tprivcmd\nowner:\t412\n").unwrap();
         assert_eq!(guest.owner, Owner::new(412, String::new()));
     }
 

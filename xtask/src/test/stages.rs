@@ -1,6 +1,6 @@
 //! What each stage does.
 
-use super::{Stage, Verdict, deny, repo_rules};
+use super::{Stage, Verdict, deny, packaged, repo_rules};
 use crate::boots::Boots;
 use crate::counts;
 use crate::kmod;
@@ -38,6 +38,7 @@ impl Stages {
                 all([Step::cargo("doc --no-deps --workspace").env("RUSTDOCFLAGS", "-D warnings")])
             }
             Stage::Deny => deny::check(),
+            Stage::Crates => packaged::check(),
             Stage::Demo => demo(),
             Stage::Kmod => kmod::check(),
             Stage::Model => Ok(self.scenarios()?.model_tally()),

@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn what_the_module_shows_is_found_again() {
-        let text = "dom:\t3\ninterface:\tseed\nowner:\t412 backend\n\
+        let text = "dom:\t3\ninterface:\tprivcmd\nowner:\t412 backend\n\
             doorbell:\tmmio 0xfe000050 len 4 value 0x3 mask 0xffff kicks 10 held 0 odd 0\n\
             irq:\tmsi 0xfee00000 0x41 raised 3 failed 0\nirq:\tintx 3.1 level raised 0 failed 0\n";
         let guest: module_status::Guest = text.parse().unwrap();

@@ -1,5 +1,5 @@
 //! `docs/from-kvm.md` says what compiles: each row of its table and each name on it is here too, with
-//! the real crates of both sides. Its programs are documentation tests of the library.
+//! the real crates of both sides. Its programs are documentation tests.
 
 use kvm_ioctls::{Kvm, VmFd};
 use std::collections::BTreeSet;
@@ -24,7 +24,7 @@ fn quoted(text: &str) -> impl Iterator<Item = String> + '_ {
 
 /// The page without its programs.
 fn page() -> String {
-    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/from-kvm.md");
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/from-kvm.md");
     std::fs::read_to_string(page).unwrap().split("```").step_by(2).collect()
 }
 
