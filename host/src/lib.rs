@@ -138,7 +138,7 @@ pub trait Host: Send + Sync + fmt::Debug {
 
     /// Rings the other end of an event channel that this domain has bound, by whatever process
     /// (`EVTCHNOP_send`). One who has bound it himself calls [`EventChannels::notify`].
-    fn ring(&self, port: LocalPort) -> Result<()>;
+    fn notify_port(&self, port: LocalPort) -> Result<()>;
 
     /// Watches for domains that go (`@releaseDomain`). One that goes meanwhile may go unreported:
     /// look after a guest once the watch is set.

@@ -70,8 +70,8 @@
 //! #   fn binding(&self, dom: DomId, port: Port) -> Result<Binding> {
 //! #       self.inner.binding(dom, port)
 //! #   }
-//! #   fn ring(&self, port: LocalPort) -> Result<()> {
-//! #       self.inner.ring(port)
+//! #   fn notify_port(&self, port: LocalPort) -> Result<()> {
+//! #       self.inner.notify_port(port)
 //! #   }
 //! #   fn releases(&self) -> Result<Box<dyn Releases>> {
 //! #       self.inner.releases()

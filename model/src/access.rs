@@ -1,15 +1,15 @@
-//! How an instruction becomes accesses (`xen/arch/x86/hvm/emulate.c`).
+//! Splits an instruction into accesses (`xen/arch/x86/hvm/emulate.c`).
 
 use xen_eventfd_core::ioreq::{COPY, Ioreq, PIO};
 use xen_eventfd_core::{Space, Width};
 
 const PAGE: u64 = 0x1000;
 
-/// One access of an instruction that may need more.
+/// One access of an instruction, which may consist of several.
 pub(crate) struct Piece {
     pub(crate) addr: u64,
     pub(crate) size: u8,
-    /// Where its bytes stand in the value.
+    /// The offset of its bytes in the value.
     pub(crate) offset: u32,
 }
 
@@ -69,20 +69,20 @@ mod tests {
     }
 
     #[test]
-    fn an_access_is_whole_inside_a_page_aligned_or_not() {
+    fn an_access_within_a_page_is_not_split() {
         assert_eq!(split(0x1FF8, Width::Eight), [(0x1FF8, 8, 0)]);
         assert_eq!(split(0x1051, Width::Four), [(0x1051, 4, 0)]);
     }
 
     #[test]
-    fn across_pages_each_half_is_cut_into_powers_of_two() {
+    fn an_access_across_pages_is_split_into_powers_of_two() {
         assert_eq!(split(0x1FFE, Width::Four), [(0x1FFE, 2, 0), (0x2000, 2, 2)]);
         let odd = [(0x1FFF, 1, 0), (0x2000, 4, 1), (0x2004, 2, 5), (0x2006, 1, 7)];
         assert_eq!(split(0x1FFF, Width::Eight), odd);
     }
 
     #[test]
-    fn repetitions_fill_a_page_and_one_may_reach_beyond() {
+    fn at_least_one_repetition_is_sent_even_across_a_page_end() {
         assert_eq!(in_page(0x1000, 4), 1024);
         assert_eq!(in_page(0x1FF9, 4), 1);
         assert_eq!(in_page(0x1FFE, 4), 1);

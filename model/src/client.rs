@@ -2,7 +2,7 @@
 
 use crate::event_flag::EventFlag;
 use crate::fault::{CallKind, CallSite, Faults, Verdict};
-use crate::handles::{Channels, News, Page, Signals, Watch};
+use crate::handles::{Channels, Page, ReleaseWatch, Signals, Watch};
 use crate::world::{DOM0, Locked, Serial, Shared, World};
 use core::fmt;
 use rustix::io::Errno;
@@ -17,7 +17,7 @@ use xen_eventfd_host::{
     Signaller, aio,
 };
 
-/// What the world knows of a client.
+/// The state that the world keeps for a client.
 #[derive(Debug, Default)]
 pub(crate) struct ClientState {
     pub(crate) name: String,
@@ -28,7 +28,7 @@ pub(crate) struct ClientState {
     pub(crate) faults: Faults,
 }
 
-/// What a client still holds.
+/// The resources that a client holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Leftovers {
     /// Ioreq servers that it created. These outlive it.
@@ -44,7 +44,7 @@ pub struct Leftovers {
 }
 
 impl Leftovers {
-    /// Whether there are none.
+    /// Whether it holds none.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -52,13 +52,13 @@ impl Leftovers {
 
 /// A process of domain 0.
 ///
-/// All calls of one client, those of its pages, event channels and watches included, are counted,
-/// can be made to fail, and end with [`Errno::SHUTDOWN`] once it is killed; with
+/// All calls of one client, including those of its pages, event channels and watches, are counted and
+/// can be made to fail. They end with [`Errno::SHUTDOWN`] once the client is killed and with
 /// [`Errno::HOSTDOWN`] once the host has crashed.
 pub struct Client(pub(crate) Arc<Process>);
 
-/// A forked child of a client that is dead, which has its descriptors and does nothing. It ends when this
-/// is dropped.
+/// A forked child of a killed client: it holds copies of the client's descriptors and does nothing else. It
+/// ends when this value is dropped.
 #[derive(Debug)]
 pub struct ForkedChild {
     shared: Arc<Shared>,
@@ -81,7 +81,7 @@ pub(crate) struct Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It makes no call any more, and what is asked before its calls may hold the model.
+        // The hook may hold the model, which holds this client: without this, neither is freed.
         let hook = self.state(|client| client.faults.hook.take());
         drop(hook);
     }
@@ -94,18 +94,18 @@ impl Client {
     }
 
     /// Kills it as SIGKILL does: its event channels are unbound, its pages unmapped, and every
-    /// later call fails. Its ioreq servers stay as they are, and whoever is parked stays parked.
+    /// later call fails. Its ioreq servers stay as they are, and parked vCPUs stay parked.
     pub fn kill(&self) {
         self.0.kill();
     }
 
-    /// Kills it as [`Client::kill`] does, while a child that it forked has copies of its descriptors: its
+    /// Kills it as [`Client::kill`] does, while a child that it forked holds copies of its descriptors: its
     /// event channels stay bound until the child ends.
     pub fn kill_and_leave_child(&self) -> ForkedChild {
         let mut world = self.0.shared.lock();
         let sets = world.sets.iter().filter(|(_, set)| set.client == self.0.serial);
         let sets: Vec<Serial> = sets.map(|(serial, _)| *serial).collect();
-        // Copies of its own: the dead client's handles close nothing of them.
+        // The copies are sets of their own: dropping the dead client's handles does not close them.
         let kept = sets.into_iter().map(|set| world.inherit_set(set)).collect();
         world.kill(self.0.serial);
         drop(world);
@@ -122,8 +122,8 @@ impl Client {
         self.0.state(|client| client.faults.plan(kind, nth, errno));
     }
 
-    /// Asks `hook` before each call, in the thread that makes it and with no lock held: it may
-    /// wait, look at the model, kill a client, or destroy a guest. It replaces the one before.
+    /// Calls `hook` before each call, in the calling thread and with no lock held: it may
+    /// wait, inspect the model, kill a client, or destroy a guest. It replaces the previous hook.
     pub fn on_call(&self, hook: Box<dyn Fn(&CallSite) -> Verdict + Send + Sync>) {
         self.0.state(|client| client.faults.hook = Some(Arc::from(hook)));
     }
@@ -133,17 +133,17 @@ impl Client {
         self.0.state(|client| client.faults.made)
     }
 
-    /// How many events were queued for it: how often it was woken, at most.
+    /// How many events were queued for it: an upper bound of its wakeups.
     pub fn wakeups(&self) -> u64 {
         self.0.state(|client| client.events.values().sum())
     }
 
-    /// How many of those came from one port of one guest, the one at binding included.
+    /// How many of those came from one port of one guest, including the one at binding.
     pub fn events(&self, dom: DomId, port: Port) -> u64 {
         self.0.state(|client| client.events.get(&(dom, port)).copied().unwrap_or(0))
     }
 
-    /// What it holds.
+    /// The resources that it holds.
     pub fn leftovers(&self) -> Leftovers {
         let (me, world) = (self.0.serial, self.0.shared.peek());
         let sets = world.sets.iter().filter(|(_, set)| set.client == me);
@@ -207,7 +207,7 @@ impl World {
         pages.into_iter().for_each(|page| self.unmap(page));
     }
 
-    /// Undoes one mapping of a page, once.
+    /// Removes one mapping of a page. Does nothing if it is removed already.
     pub(crate) fn unmap(&mut self, page: Serial) {
         if let Some((_, key)) = self.pages.remove(&page) {
             self.release_page(key);
@@ -229,7 +229,8 @@ impl Process {
         self.killed.load(Ordering::Acquire)
     }
 
-    /// Makes one call: counts it, asks the hook, and makes it unless something is in the way.
+    /// Makes one call: counts it and calls the hook first. The hook, a planned fault, a kill or a
+    /// crash of the host can prevent it.
     pub(crate) fn call<T>(
         &self,
         kind: CallKind,
@@ -282,7 +283,7 @@ fn known(domain: &crate::domain::Domain) -> Domain {
     Domain::new(domain.key.id, name, Some(domain.uuid.clone()))
 }
 
-/// Domain 0 has a name in xenstore, and no UUID.
+/// Domain 0 has a name in xenstore and no UUID.
 fn domain_0() -> Domain {
     Domain::new(DOM0, Some("Domain-0".to_owned()), None)
 }
@@ -407,8 +408,8 @@ impl Host for Client {
         self.0.call(CallKind::Binding, Call::Binding(dom, port), |world| world.binding(dom, port))
     }
 
-    fn ring(&self, port: LocalPort) -> Result<()> {
-        self.0.call(CallKind::Ring, Call::Event, |world| world.ring(port.0))
+    fn notify_port(&self, port: LocalPort) -> Result<()> {
+        self.0.call(CallKind::NotifyPort, Call::Event, |world| world.notify_port(port.0))
     }
 
     fn releases(&self) -> Result<Box<dyn Releases>> {
@@ -417,7 +418,7 @@ impl Host for Client {
             let (flag, watch) = (Arc::new(EventFlag::new()?), world.serial());
             let client = self.0.serial;
             world.watches.insert(watch, Watch { client, news: false, flag: Arc::clone(&flag) });
-            Ok(News { process: Arc::clone(&self.0), watch, flag })
+            Ok(ReleaseWatch { process: Arc::clone(&self.0), watch, flag })
         });
         Ok(Box::new(watch?))
     }

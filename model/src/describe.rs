@@ -1,4 +1,4 @@
-//! The world in words, for whoever reads a failed test.
+//! A text description of the world, for the message of a failed test.
 
 use crate::domain::{Domain, Life};
 use crate::event::End;
@@ -34,7 +34,7 @@ impl World {
                     let flags = [
                         (!end.connected, ", disconnected"),
                         (end.masked, ", masked until its event ends"),
-                        (end.pending, ", another event waits"),
+                        (end.pending, ", another event is pending"),
                     ];
                     write_flags(out, &flags)?;
                 }
@@ -69,7 +69,7 @@ fn write_domain(out: &mut String, domain: &Domain) -> fmt::Result {
             out,
             &[
                 (vcpu.blocked, " parked until an event comes"),
-                (!vcpu.blocked, " about to look at its request"),
+                (!vcpu.blocked, " about to check its request"),
             ],
         )?;
         let waited = |server: &Server| server.pending[index].is_some();
@@ -92,7 +92,7 @@ fn write_domain(out: &mut String, domain: &Domain) -> fmt::Result {
         }
         write_flags(
             out,
-            &[(channel.waits.is_some(), ", Xen's own"), (channel.pending, ", an event waits")],
+            &[(channel.waits.is_some(), ", Xen's own"), (channel.pending, ", an event is pending")],
         )?;
     }
     Ok(())

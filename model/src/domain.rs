@@ -1,4 +1,4 @@
-//! Guests: how they are made, what they have, how they end.
+//! Guests: creation, state, destruction.
 
 use crate::event::Channel;
 use crate::irq::Interrupts;
@@ -14,18 +14,18 @@ use xen_eventfd_core::{DomId, Port};
 /// Ioreq servers of one guest (`MAX_NR_IOREQ_SERVERS`).
 pub const MAX_SERVERS: usize = 8;
 
-/// What kind of guest it is.
+/// The kind of a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// No emulated devices but a local APIC: event channels and MSI reach it, lines do not.
+    /// No emulated devices except a local APIC: event channels and MSI reach it, lines do not.
     Pvh,
-    /// Everything a PC has.
+    /// All emulated devices of a PC.
     Hvm,
-    /// No emulation at all, and no ioreq servers.
+    /// No emulation and no ioreq servers.
     Pv,
 }
 
-/// A guest to be made.
+/// The configuration of a guest.
 #[derive(Debug, Clone)]
 pub struct Config {
     name: String,
@@ -37,44 +37,44 @@ pub struct Config {
 }
 
 impl Config {
-    /// A PVH guest with one vCPU, as `xl create` makes it.
+    /// A PVH guest with one vCPU, as `xl create` creates it.
     pub fn new(name: impl Into<String>) -> Self {
         let (name, kind) = (name.into(), Kind::Pvh);
         Self { name, uuid: None, id: None, vcpus: 1, kind, last_port: 1023 }
     }
 
-    /// With so many vCPUs, 1 to 128.
+    /// Sets the number of vCPUs, 1 to 128.
     #[must_use]
     pub fn vcpus(self, vcpus: u32) -> Self {
         Self { vcpus, ..self }
     }
 
-    /// Of this kind.
+    /// Sets the kind.
     #[must_use]
     pub fn kind(self, kind: Kind) -> Self {
         Self { kind, ..self }
     }
 
-    /// With this number, be it one that was used before. Otherwise the next.
+    /// Sets the domain id, which may have been used before. The default is the next unused one.
     #[must_use]
     pub fn id(self, id: DomId) -> Self {
         Self { id: Some(id), ..self }
     }
 
-    /// With this UUID. Otherwise one that no other guest of the model has.
+    /// Sets the UUID. The default is one that no other guest of the model has.
     #[must_use]
     pub fn uuid(self, uuid: impl Into<String>) -> Self {
         Self { uuid: Some(uuid.into()), ..self }
     }
 
-    /// With this as its highest event channel (`max_event_channels`, 1023 as in libxl).
+    /// Sets the highest event channel (`max_event_channels`; the default is 1023 as in libxl).
     #[must_use]
     pub fn last_port(self, last_port: u32) -> Self {
         Self { last_port, ..self }
     }
 }
 
-/// Why a vCPU did not get through an instruction.
+/// Why a vCPU could not complete an instruction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stopped {
     /// Its domain was destroyed.
@@ -83,7 +83,7 @@ pub enum Stopped {
     Crashed(String),
     /// The host crashed, for this reason.
     HostCrashed(String),
-    /// Xen refused to send the request and the guest got a fault (`#GP`). The vCPU runs on.
+    /// Xen refused to send the request and injected a fault (`#GP`). The vCPU runs on.
     Fault,
     /// Xen refused the hypercall with this error. The vCPU runs on.
     Refused(rustix::io::Errno),
@@ -95,7 +95,9 @@ impl fmt::Display for Stopped {
             Self::Destroyed => f.write_str("the domain was destroyed"),
             Self::Crashed(why) => write!(f, "the domain crashed: {why}"),
             Self::HostCrashed(why) => write!(f, "the host crashed: {why}"),
-            Self::Fault => f.write_str("the access faulted: its ioreq slot was not in order"),
+            Self::Fault => {
+                f.write_str("the access faulted: its ioreq slot was in an unexpected state")
+            }
             Self::Refused(errno) => write!(f, "Xen refused: {errno}"),
         }
     }
@@ -123,10 +125,10 @@ pub(crate) struct Domain {
     /// Its event channels, by port.
     pub(crate) ports: BTreeMap<u32, Channel>,
     pub(crate) last_port: u32,
-    /// How many mappings of its pages there are.
+    /// The number of mappings of its pages.
     pub(crate) mappings: usize,
     pub(crate) interrupts: Interrupts,
-    /// Rung when an event or an interrupt comes.
+    /// Notified when an event or an interrupt arrives.
     pub(crate) arrival: Arc<Condvar>,
 }
 
@@ -135,22 +137,22 @@ impl Domain {
         self.kind == Kind::Pv
     }
 
-    /// Whether xenstore has it.
+    /// Whether xenstore lists it.
     pub(crate) fn is_listed(&self) -> bool {
         self.life != Life::Zombie
     }
 
-    pub(crate) fn wake_everybody(&self) {
+    pub(crate) fn wake_all_vcpus(&self) {
         self.vcpus.iter().for_each(|vcpu| vcpu.woken.notify_all());
         self.arrival.notify_all();
     }
 }
 
 impl World {
-    /// Makes a guest.
+    /// Creates a guest.
     ///
     /// # Panics
-    /// If its number is taken, or it has no vCPU or more than an ioreq page has slots.
+    /// If its id is in use, or it has no vCPU or more than an ioreq page has slots.
     pub(crate) fn create(&mut self, config: Config) -> DomId {
         let slots = 1..=u32::try_from(SLOTS).unwrap_or(u32::MAX);
         assert!(slots.contains(&config.vcpus), "a guest has 1 to {SLOTS} vCPUs: {config:?}");
@@ -160,7 +162,7 @@ impl World {
         });
         self.next_domain = self.next_domain.max(id.0);
         let free = id.is_guest() && id != DOM0 && !self.domains.contains_key(&id);
-        assert!(free, "{id} is taken, perhaps by a zombie");
+        assert!(free, "{id} is in use, perhaps by a zombie");
         let key = Key { id, incarnation: self.serial() };
         let uuid = config
             .uuid
@@ -179,24 +181,24 @@ impl World {
             interrupts: Interrupts::default(),
             arrival: Arc::default(),
         };
-        // The toolstack's: xenstore and the console.
+        // The toolstack's ports: xenstore and the console.
         domain.ports.insert(1, Channel::toolstack());
         domain.ports.insert(2, Channel::toolstack());
         self.domains.insert(id, domain);
         id
     }
 
-    /// The domain stops running, for good; it is still there (`domain_crash`).
+    /// Stops a domain for good; it still exists (`domain_crash`).
     pub(crate) fn crash(&mut self, key: Key, why: &str) {
         let Some(domain) = self.find(key) else { return };
         if domain.life == Life::Alive {
             domain.life = Life::Crashed(why.to_owned());
-            domain.wake_everybody();
+            domain.wake_all_vcpus();
             self.announce_release();
         }
     }
 
-    /// Ends a domain (`domain_kill`): servers, event channels, and all but the zombie.
+    /// Removes servers and event channels; id and memory stay (`domain_soft_reset`).
     pub(crate) fn soft_reset(&mut self, dom: DomId) -> bool {
         let Some(domain) = self.domains.get_mut(&dom).filter(|d| d.life != Life::Zombie) else {
             return false;
@@ -209,13 +211,15 @@ impl World {
         true
     }
 
+    /// Ends a domain (`domain_kill`): its servers and event channels are gone. A zombie stays while one
+    /// of its pages is mapped.
     pub(crate) fn destroy(&mut self, dom: DomId) -> bool {
         let Some(domain) = self.domains.get_mut(&dom).filter(|d| d.life != Life::Zombie) else {
             return false;
         };
         domain.life = Life::Zombie;
         domain.servers = Default::default();
-        domain.wake_everybody();
+        domain.wake_all_vcpus();
         let (key, ports) = (domain.key, core::mem::take(&mut domain.ports));
         for port in ports.into_keys() {
             self.forget_remote(dom, Port(port));
@@ -225,14 +229,14 @@ impl World {
         true
     }
 
-    /// Drops a zombie that nobody holds any more.
+    /// Drops a zombie once no page of it is mapped.
     pub(crate) fn reap(&mut self, key: Key) {
         if self.find(key).is_some_and(|d| d.life == Life::Zombie && d.mappings == 0) {
             self.domains.remove(&key.id);
         }
     }
 
-    /// The vCPUs' domain, if they still run.
+    /// The domain, if its vCPUs still run.
     pub(crate) fn running(&mut self, key: Key) -> Result<&mut Domain, Stopped> {
         if let Some(why) = &self.host_crash {
             return Err(Stopped::HostCrashed(why.clone()));

@@ -1,5 +1,5 @@
 //! Event channels between guests and domain 0 (`xen/common/event_channel.c`), and the queues in
-//! which Linux hands them to a process (`drivers/xen/evtchn.c`).
+//! which Linux passes them to a process (`drivers/xen/evtchn.c`).
 
 use crate::domain::{Domain, Life};
 use crate::event_flag::EventFlag;
@@ -14,7 +14,7 @@ use xen_eventfd_host::{Binding, LocalPort};
 #[derive(Debug)]
 pub(crate) struct Channel {
     pub(crate) end: End,
-    /// Xen's own: an event wakes this vCPU from an ioreq.
+    /// Xen's own port: an event wakes this vCPU from an ioreq.
     pub(crate) waits: Option<VcpuId>,
     pub(crate) pending: bool,
 }
@@ -50,7 +50,7 @@ pub(crate) struct LocalEnd {
     pub(crate) remote: Port,
     /// Whether the guest's end still exists.
     pub(crate) connected: bool,
-    /// An event that has not been queued, as the last one has not ended.
+    /// An event that is not queued yet, because the last one has not ended.
     pub(crate) pending: bool,
     /// The last event has not ended.
     pub(crate) masked: bool,
@@ -60,14 +60,14 @@ pub(crate) struct LocalEnd {
 #[derive(Debug)]
 pub(crate) struct Set {
     pub(crate) client: Serial,
-    /// Events not yet read. As in Linux, an event outlives the binding of its port, and its
+    /// Events not read yet. As in Linux, an event outlives the binding of its port, and its
     /// number may be bound again.
     pub(crate) queue: VecDeque<u32>,
     pub(crate) flag: Arc<EventFlag>,
 }
 
 impl Domain {
-    /// The lowest free port: EINVAL in a dying domain, ENOSPC beyond the last.
+    /// The lowest free port: EINVAL in a dying domain, ENOSPC if there is none.
     pub(crate) fn allocate_port(&mut self, waits: Option<VcpuId>) -> Result<Port, Errno> {
         if self.life == Life::Zombie {
             return Err(Errno::INVAL);
@@ -87,8 +87,7 @@ impl World {
         set
     }
 
-    /// Closes a set as its last file descriptor: all its ports are unbound.
-    /// Gives a set to a process that has nothing else. Returns its new number.
+    /// Moves a set to a process that has nothing else. Returns its new number.
     pub(crate) fn inherit_set(&mut self, set: Serial) -> Serial {
         let heir = self.serial();
         if let Some(mut kept) = self.sets.remove(&set) {
@@ -99,6 +98,7 @@ impl World {
         heir
     }
 
+    /// Closes a set as the close of its last file descriptor does: all its ports are unbound.
     pub(crate) fn close_set(&mut self, set: Serial) {
         let ports: Vec<u32> =
             self.ports.iter().filter(|(_, end)| end.set == set).map(|(port, _)| *port).collect();
@@ -109,7 +109,7 @@ impl World {
     }
 
     /// `EVTCHNOP_bind_interdomain`: ESRCH without such a domain; EINVAL unless the port is unbound
-    /// and for us. The local end is rung at once, as events to an unbound port are lost.
+    /// and allocated for domain 0. The local end is pending at once, as events to an unbound port are lost.
     pub(crate) fn bind(&mut self, set: Serial, dom: DomId, remote: Port) -> Result<u32, Errno> {
         if dom == DOM0 {
             return Err(Errno::INVAL);
@@ -123,7 +123,7 @@ impl World {
         channel.end = End::Bound { local };
         let (connected, pending, masked) = (true, false, false);
         self.ports.insert(local, LocalEnd { set, dom, remote, connected, pending, masked });
-        self.ring_local(local);
+        self.set_pending(local);
         Ok(local)
     }
 
@@ -138,7 +138,7 @@ impl World {
         Ok(())
     }
 
-    /// Closes a port of domain 0; the guest's end may be bound again.
+    /// Closes a port of domain 0; the guest's end can be bound again.
     fn drop_local(&mut self, local: u32) {
         let Some(end) = self.ports.remove(&local).filter(|end| end.connected) else { return };
         let domain = self.domains.get_mut(&end.dom);
@@ -147,7 +147,7 @@ impl World {
         }
     }
 
-    /// The guest's end was closed: ours stays, connected to nothing.
+    /// The guest closed its end: domain 0's stays, connected to nothing.
     pub(crate) fn forget_remote(&mut self, dom: DomId, remote: Port) {
         let mut ends = self.ports.values_mut();
         if let Some(end) = ends.find(|end| (end.dom, end.remote) == (dom, remote) && end.connected)
@@ -164,14 +164,14 @@ impl World {
         self.forget_remote(dom, port);
     }
 
-    /// Rings the guest's end. An event for nobody is lost, and is no error.
+    /// Notifies the guest's end. An event without a receiver is lost; that is not an error.
     pub(crate) fn notify(&mut self, set: Serial, local: u32) -> Result<(), Errno> {
         self.owned(set, local)?;
-        self.ring(local)
+        self.notify_port(local)
     }
 
-    /// `EVTCHNOP_send`, by whatever process has bound the port.
-    pub(crate) fn ring(&mut self, local: u32) -> Result<(), Errno> {
+    /// `EVTCHNOP_send` by any process of domain 0.
+    pub(crate) fn notify_port(&mut self, local: u32) -> Result<(), Errno> {
         let (dom, port) = match self.ports.get(&local) {
             None => return Err(Errno::INVAL),
             Some(end) if end.connected => (end.dom, end.remote),
@@ -190,14 +190,14 @@ impl World {
         Ok(())
     }
 
-    /// Rings domain 0's end of a guest's port (`evtchn_send`): EINVAL if the port is Xen's or no
-    /// port; an event to an unbound one is lost.
+    /// Notifies domain 0's end of a guest's port (`evtchn_send`): EINVAL if the port is Xen's or does not
+    /// exist; an event to an unbound port is lost.
     pub(crate) fn send(&mut self, key: Key, port: Port) -> Result<(), Errno> {
         let domain = self.find(key).ok_or(Errno::SRCH)?;
         match domain.ports.get(&port.0) {
             Some(Channel { waits: None, end: End::Bound { local }, .. }) => {
                 let local = *local;
-                self.ring_local(local);
+                self.set_pending(local);
                 Ok(())
             }
             Some(Channel { waits: None, .. }) => Ok(()),
@@ -205,23 +205,23 @@ impl World {
         }
     }
 
-    /// Rings domain 0 for Xen (`notify_via_xen_event_channel`): lost if nobody is bound.
-    pub(crate) fn ring_from_xen(&mut self, dom: DomId, port: Port) {
+    /// Notifies domain 0 on behalf of Xen (`notify_via_xen_event_channel`): lost if the port is not bound.
+    pub(crate) fn notify_from_xen(&mut self, dom: DomId, port: Port) {
         let channel = self.domains.get(&dom).and_then(|domain| domain.ports.get(&port.0));
         if let Some(Channel { end: End::Bound { local }, .. }) = channel {
             let local = *local;
-            self.ring_local(local);
+            self.set_pending(local);
         }
     }
 
-    fn ring_local(&mut self, local: u32) {
+    fn set_pending(&mut self, local: u32) {
         if let Some(end) = self.ports.get_mut(&local) {
             end.pending = true;
             self.deliver(local);
         }
     }
 
-    /// Queues an event that waits, unless the last one has not ended, and masks the port.
+    /// Queues a pending event unless the port is masked, and masks the port.
     fn deliver(&mut self, local: u32) {
         let Some(end) = self.ports.get_mut(&local).filter(|end| end.pending && !end.masked) else {
             return;
@@ -238,8 +238,8 @@ impl World {
         }
     }
 
-    /// Takes the queue of a set: each port that is bound, once, in their order. Events of others
-    /// are stale and go nowhere.
+    /// Takes the queue of a set: each bound port once, in order. Events of other ports are stale and are
+    /// dropped.
     pub(crate) fn take_events(&mut self, serial: Serial) -> BTreeSet<u32> {
         let Some(set) = self.sets.get_mut(&serial) else { return BTreeSet::new() };
         if !set.queue.is_empty() {
@@ -249,8 +249,8 @@ impl World {
         queued.filter(|port| self.ports.get(port).is_some_and(|end| end.set == serial)).collect()
     }
 
-    /// Ends an event. As a write to `/dev/xen/evtchn`, it ignores ports that are not ours or not
-    /// masked.
+    /// Ends an event. As a write to `/dev/xen/evtchn` does, it ignores ports of other sets and ports that are
+    /// not masked.
     pub(crate) fn end_event(&mut self, set: Serial, local: u32) {
         if let Ok(end) = self.owned(set, local) {
             end.masked = false;
@@ -273,7 +273,7 @@ impl World {
         Ok(domain.ports.get(&port.0).map_or(Binding::Other, |channel| match channel.end {
             End::Unbound { by } => Binding::Unbound { by },
             End::Bound { local } => Binding::Bound { by: DOM0, port: LocalPort(local) },
-            // Its number there is of no interest: no process of ours has it.
+            // The domain's own port number: no process of domain 0 has it.
             End::Toolstack => Binding::Bound { by: DOM0, port: LocalPort(u32::MAX) },
         }))
     }

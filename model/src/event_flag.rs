@@ -1,4 +1,4 @@
-//! A file descriptor that is readable exactly while something waits.
+//! A file descriptor that is readable exactly while something is pending.
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
@@ -21,7 +21,7 @@ impl EventFlag {
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }
 
-    /// Makes it unreadable. Fails only if it is so already.
+    /// Makes it unreadable. Fails only if it is unreadable already.
     pub(crate) fn lower(&self) {
         let _ = rustix::io::read(&self.0, &mut [0; 8]);
     }

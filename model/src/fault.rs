@@ -1,4 +1,4 @@
-//! Faults on demand: what a test may do to the calls of one client.
+//! Fault injection: failures and kills that a test plans for the calls of one client.
 
 use core::fmt;
 use rustix::io::Errno;
@@ -39,8 +39,8 @@ pub enum CallKind {
     EventChannels,
     /// `Host::binding`.
     Binding,
-    /// `Host::ring`.
-    Ring,
+    /// `Host::notify_port`.
+    NotifyPort,
     /// `Host::releases`.
     Releases,
     /// `Host::signaller`.
@@ -64,15 +64,15 @@ pub enum CallKind {
 /// One call of a client, about to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallSite {
-    /// Which of the client's calls this is, from 1.
+    /// The number of this call of the client, from 1.
     pub index: u64,
-    /// What is called.
+    /// The method.
     pub kind: CallKind,
-    /// What is asked, and of which guest.
+    /// The operation, with its guest.
     pub call: Call,
 }
 
-/// What becomes of a call.
+/// The decision of a hook about a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// It is made.
@@ -81,13 +81,13 @@ pub enum Verdict {
     Fail(Errno),
     /// The client is killed first; the call is not made.
     KillBefore,
-    /// The call is made, and the client is killed before it learns the result.
+    /// The call is made, and the client is killed before it receives the result.
     KillAfter,
 }
 
 pub(crate) type Hook = Arc<dyn Fn(&CallSite) -> Verdict + Send + Sync>;
 
-/// What is planned for the calls of one client.
+/// The planned faults of one client.
 #[derive(Default)]
 pub(crate) struct Faults {
     pub(crate) made: u64,
@@ -100,7 +100,7 @@ impl Faults {
         self.planned.push((kind, nth, errno));
     }
 
-    /// Counts one call; tells its number and how it was planned to fail.
+    /// Counts one call; returns its number and the planned error, if any.
     pub(crate) fn count(&mut self, kind: CallKind) -> (u64, Option<Errno>) {
         self.made += 1;
         let mut due = None;

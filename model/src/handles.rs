@@ -1,5 +1,5 @@
-//! What a client gets from its host: pages, event channels, watches, a signaller. Each undoes
-//! itself when it is dropped, and is dead when its client is.
+//! The handles that a client gets from its host: pages, event channels, watches, a signaller. Each releases
+//! its resource when it is dropped, and stops working when its client is killed.
 
 use crate::client::Process;
 use crate::event_flag::EventFlag;
@@ -22,7 +22,7 @@ pub(crate) struct Page {
     process: Arc<Process>,
     page: Serial,
     slots: Arc<Slots>,
-    /// What a killed client sees: memory that nobody else has.
+    /// The memory that a killed client sees, which it shares with no one.
     void: OnceLock<Box<Slots>>,
 }
 
@@ -53,7 +53,7 @@ pub(crate) struct Channels {
     pub(crate) process: Arc<Process>,
     pub(crate) set: Serial,
     pub(crate) flag: Arc<EventFlag>,
-    /// Rung to wake whoever waits. It is the client's own, and works in a dead one as well.
+    /// Wakes the waiting thread. It belongs to the client and works after a kill as well.
     pub(crate) alarm: EventFlag,
 }
 
@@ -121,7 +121,7 @@ pub(crate) struct Watch {
 }
 
 impl World {
-    /// Tells everybody that watches that a domain is gone or has stopped.
+    /// Notifies all watches that a domain is gone or has stopped.
     pub(crate) fn announce_release(&mut self) {
         for watch in self.watches.values_mut().filter(|watch| !watch.news) {
             watch.news = true;
@@ -132,13 +132,13 @@ impl World {
 
 /// The client's end of a [`Watch`].
 #[derive(Debug)]
-pub(crate) struct News {
+pub(crate) struct ReleaseWatch {
     pub(crate) process: Arc<Process>,
     pub(crate) watch: Serial,
     pub(crate) flag: Arc<EventFlag>,
 }
 
-impl Releases for News {
+impl Releases for ReleaseWatch {
     fn fd(&self) -> BorrowedFd<'_> {
         self.flag.fd()
     }
@@ -156,13 +156,13 @@ impl Releases for News {
     }
 }
 
-impl Drop for News {
+impl Drop for ReleaseWatch {
     fn drop(&mut self) {
         self.process.shared.lock().watches.remove(&self.watch);
     }
 }
 
-/// The kernel's own way to signal an eventfd, while the client lives.
+/// The kernel's signal to an eventfd, for as long as the client lives.
 #[derive(Debug)]
 pub(crate) struct Signals {
     pub(crate) process: Arc<Process>,

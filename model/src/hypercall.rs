@@ -1,4 +1,4 @@
-//! A guest's hypercalls on event channels, and its wait for events and interrupts.
+//! A guest's event channel hypercalls, and its wait for events and interrupts.
 
 use crate::domain::Stopped;
 use crate::vcpu::Vcpu;
@@ -11,7 +11,7 @@ impl Vcpu {
     /// Allocates an event channel for domain 0 (`EVTCHNOP_alloc_unbound`).
     ///
     /// # Errors
-    /// [`Stopped::Refused`] with ENOSPC if all ports are taken.
+    /// [`Stopped::Refused`] with ENOSPC if all ports are in use.
     pub fn alloc_unbound(&self) -> Result<Port, Stopped> {
         let mut world = self.model.shared.lock();
         world.running(self.key)?.allocate_port(None).map_err(Stopped::Refused)
@@ -20,7 +20,7 @@ impl Vcpu {
     /// Closes an event channel of the guest.
     ///
     /// # Errors
-    /// [`Stopped::Refused`] with EINVAL if it is Xen's, or none.
+    /// [`Stopped::Refused`] with EINVAL if it is Xen's or does not exist.
     pub fn close(&self, port: Port) -> Result<(), Stopped> {
         let mut world = self.model.shared.lock();
         match world.running(self.key)?.ports.get(&port.0) {
@@ -31,17 +31,17 @@ impl Vcpu {
         Ok(())
     }
 
-    /// Rings domain 0 (`EVTCHNOP_send`). To an unbound port the event is lost.
+    /// Notifies domain 0 (`EVTCHNOP_send`). An event to an unbound port is lost.
     ///
     /// # Errors
-    /// [`Stopped::Refused`] with EINVAL if the port is Xen's, or none.
+    /// [`Stopped::Refused`] with EINVAL if the port is Xen's or does not exist.
     pub fn send(&self, port: Port) -> Result<(), Stopped> {
         let mut world = self.model.shared.lock();
         world.running(self.key)?;
         world.send(self.key, port).map_err(Stopped::Refused)
     }
 
-    /// Waits for an event of a port and takes it. Events that come before they are taken are one.
+    /// Waits for an event of a port and takes it. Events that arrive before it is taken are one.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -51,7 +51,7 @@ impl Vcpu {
         })
     }
 
-    /// Takes the event of a port, if there is one.
+    /// Takes the event of a port, if one is pending.
     ///
     /// # Errors
     /// [`Stopped::Refused`] with EINVAL if there is no such port.
@@ -62,7 +62,7 @@ impl Vcpu {
         Ok(core::mem::take(&mut channel.pending))
     }
 
-    /// Waits for an MSI of this vector and takes it. Those that come before it is taken are one.
+    /// Waits for an MSI of this vector and takes it. MSIs that arrive before it is taken are one.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -72,7 +72,7 @@ impl Vcpu {
         })
     }
 
-    /// Takes the MSI of this vector, if there is one.
+    /// Takes the MSI of this vector, if one is pending.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -81,8 +81,8 @@ impl Vcpu {
         Ok(world.running(self.key)?.interrupts.pending.remove(&vector))
     }
 
-    /// Waits for the interrupt of a line and takes it. A PCI line's comes again as long as the line is
-    /// up.
+    /// Waits for the interrupt of a line and takes it. The interrupt of a PCI line is pending again as long as
+    /// the line is up.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -92,7 +92,7 @@ impl Vcpu {
         })
     }
 
-    /// Takes the interrupt of a line, if there is one.
+    /// Takes the interrupt of a line, if one is pending.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -101,7 +101,7 @@ impl Vcpu {
         Ok(world.running(self.key)?.take_line(line))
     }
 
-    /// Waits until a line has risen more than `seen` times; returns how often it has.
+    /// Waits until a line has risen more than `seen` times; returns the number of rising edges.
     ///
     /// # Errors
     /// [`Stopped`].

@@ -1,4 +1,4 @@
-//! What a test may look at.
+//! Queries for tests.
 
 use crate::Model;
 use crate::domain::Life;
@@ -18,7 +18,7 @@ pub struct ServerInfo {
     pub enabled: bool,
     /// Whether its page was ever acquired.
     pub has_page: bool,
-    /// What it claims: memory first, each space in order, neighbours merged.
+    /// The ranges that it claims: memory first, each space in order, adjacent ranges merged.
     pub ranges: Vec<Bytes>,
     /// The guest's port for each vCPU.
     pub ports: Vec<Port>,
@@ -45,7 +45,7 @@ impl Model {
         seen.collect()
     }
 
-    /// The event channels of a guest, by port, with those of the toolstack (1 and 2).
+    /// The event channels of a guest, by port, including those of the toolstack (1 and 2).
     pub fn ports(&self, dom: DomId) -> Vec<(Port, Binding)> {
         let world = self.shared.peek();
         let ports = world.domains.get(&dom).into_iter().flat_map(|domain| domain.ports.keys());
@@ -54,7 +54,7 @@ impl Model {
             .collect()
     }
 
-    /// Destroyed guests of which somebody still maps a page.
+    /// Destroyed guests of which a page is still mapped.
     pub fn zombies(&self) -> Vec<DomId> {
         let world = self.shared.peek();
         let zombies = world.domains.values().filter(|domain| domain.life == Life::Zombie);
@@ -74,7 +74,7 @@ impl Model {
         self.shared.peek().host_crash.clone()
     }
 
-    /// How many MSIs of a vector reached a guest.
+    /// How many MSIs of a vector have reached a guest.
     pub fn msis(&self, dom: DomId, vector: u8) -> u64 {
         let world = self.shared.peek();
         let injected = world.domains.get(&dom).map(|domain| &domain.interrupts.injected);
@@ -98,18 +98,18 @@ impl Model {
         wire.unwrap_or_default()
     }
 
-    /// The world in words: guests, what each vCPU waits for, servers, ports, clients.
+    /// A text description of the world: guests, what each vCPU waits for, servers, ports, clients.
     pub fn describe(&self) -> String {
         self.shared.peek().describe()
     }
 
-    /// Waits until something is so, looking again after each change of the model. Writes to the
-    /// slots are no such change: their notifications are.
+    /// Waits until a condition holds, and checks it after each change of the model. A write to a
+    /// slot is no such change: its notification is.
     ///
     /// # Panics
     /// With a description of the world, if that takes more than 30 s.
     pub fn until(&self, what: &str, so: impl Fn(&Self) -> bool) {
-        let held = self.shared.until(PATIENCE, || so(self));
-        assert!(held, "not in {} s: {what}\n{}", PATIENCE.as_secs(), self.describe());
+        let met = self.shared.until(PATIENCE, || so(self));
+        assert!(met, "not in {} s: {what}\n{}", PATIENCE.as_secs(), self.describe());
     }
 }

@@ -7,13 +7,13 @@ use xen_eventfd_core::irq::Line;
 
 #[derive(Debug, Default)]
 pub(crate) struct Interrupts {
-    /// How many events and interrupts have come.
+    /// How many events and interrupts have arrived.
     pub(crate) arrivals: u64,
-    /// Vectors that the guest has yet to take; two of one are one, as in a local APIC.
+    /// Vectors that the guest has not taken yet; two of one vector are one, as in a local APIC.
     pub(crate) pending: BTreeSet<u8>,
     /// How often each vector was injected.
     pub(crate) injected: BTreeMap<u8, u64>,
-    /// Lines by their name.
+    /// Lines by key.
     pub(crate) lines: BTreeMap<Name, Wire>,
 }
 
@@ -21,14 +21,14 @@ pub(crate) struct Interrupts {
 pub(crate) struct Wire {
     pub(crate) up: bool,
     pub(crate) edges: u64,
-    /// Its interrupt has yet to be taken.
+    /// Its interrupt has not been taken yet.
     pub(crate) pending: bool,
 }
 
-/// A line as a key: ISA or PCI, then its numbers.
+/// The key of a line: ISA or PCI, then its numbers.
 pub(crate) type Name = (u8, u8, u8);
 
-/// EOPNOTSUPP for an Arm line, EINVAL for one that is not there.
+/// EOPNOTSUPP for an Arm line, EINVAL for one that does not exist.
 pub(crate) fn check(line: Line) -> Result<Name, Errno> {
     match line {
         Line::Isa(0..=15) | Line::PciIntx { device: 0..=31, pin: 0..=3 } => {}
@@ -47,27 +47,27 @@ pub(crate) fn name(line: Line) -> Option<Name> {
     }
 }
 
-/// Modes of delivery, bits 8 to 10 of an MSI's data.
+/// Delivery modes, bits 8 to 10 of an MSI's data.
 const FIXED: u32 = 0;
 const LOWEST_PRIORITY: u32 = 1;
-/// Vectors below this are the processor's own: the local APIC records an error.
+/// Vectors below this are reserved for the processor: the local APIC records an error.
 const FIRST_VECTOR: u8 = 16;
 
 impl Domain {
-    /// Lets whoever waits for an event or an interrupt look again.
+    /// Wakes the threads that wait for an event or an interrupt.
     pub(crate) fn arrive(&mut self) {
         self.interrupts.arrivals += 1;
         self.arrival.notify_all();
     }
 
-    /// EINVAL for a mode other than fixed and lowest priority, ESRCH if the latter finds nobody,
+    /// EINVAL for a mode other than fixed and lowest priority, ESRCH if lowest priority finds no vCPU,
     /// ERANGE for an MSI that names neither vector nor interrupt.
     pub(crate) fn inject_msi(&mut self, addr: u64, data: u32) -> Result<(), Errno> {
         let [vector, ..] = data.to_le_bytes();
         let [_, low, high, ..] = addr.to_le_bytes();
         let destination = (low >> 4) | (high << 4);
         if vector == 0 {
-            // A pirq's number stands in the destination; it would ring an event channel.
+            // The destination is a pirq's number; such an MSI notifies an event channel.
             let named = destination != 0 || addr >> 40 != 0;
             return if named { Ok(()) } else { Err(Errno::RANGE) };
         }
@@ -86,7 +86,7 @@ impl Domain {
         Ok(())
     }
 
-    /// Whether a local APIC has this number. A vCPU's is twice its own; logical ones are one bit
+    /// Whether a local APIC has this id. A vCPU's is twice its number; logical ids are one bit
     /// each, as Linux sets them.
     fn has_apic(&self, destination: u8, logical: bool) -> bool {
         let vcpus = self.vcpus.len();
@@ -97,7 +97,7 @@ impl Domain {
         destination == 0xFF || (number % 2 == 0 && number / 2 < vcpus)
     }
 
-    /// Whether Xen emulates interrupt controllers for it. Only then may a line be set.
+    /// Whether Xen emulates interrupt controllers for it. Only then can a line be set.
     pub(crate) fn has_lines(&self) -> bool {
         self.kind == Kind::Hvm
     }
@@ -114,8 +114,8 @@ impl Domain {
         }
     }
 
-    /// Takes the interrupt of a line, if there is one. That of a PCI line comes again as long as the
-    /// line is up, that of an ISA line when it rises: so a PC's are set up in its I/O APIC.
+    /// Takes the interrupt of a line, if one is pending. A PCI line is level-triggered: its interrupt is pending
+    /// again while the line is up. An ISA line is edge-triggered, as a PC sets up its I/O APIC.
     pub(crate) fn take_line(&mut self, line: Line) -> bool {
         let wire = name(line).and_then(|name| self.interrupts.lines.get_mut(&name));
         wire.is_some_and(|wire| {

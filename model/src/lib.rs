@@ -2,24 +2,24 @@
 //! one.
 //!
 //! [`Model`] is the machine. [`Client`] is one process of domain 0 and implements
-//! [`xen_eventfd_host::Host`]; [`Vcpu`] is what the guest does. The rules are Xen's, each from its
-//! own source: which server gets an access, what parks a vCPU and what wakes it, when an event is
-//! lost, and what crashes a domain or the host. A test that passes here and fails on Xen has found
-//! a fault of the model.
+//! [`xen_eventfd_host::Host`]; [`Vcpu`] carries out a guest's instructions. The rules are Xen's, each from
+//! the source that is named beside it: which server gets an access, what parks a vCPU and what wakes it,
+//! when an event is lost, and what crashes a domain or the host. A test that passes here and fails on Xen
+//! shows a bug of the model.
 //!
 //! The model has no threads and does not poll: a vCPU runs in its caller's thread and sleeps on a
 //! condition variable while it is parked.
 //!
 //! # Not modelled
-//! * What Xen answers itself before any server is asked: local APIC, I/O APIC, HPET, the PC's
+//! * What Xen emulates before it selects a server: local APIC, I/O APIC, HPET, the PC's
 //!   timers and clock, port 0xE9; and PCI configuration through 0xCF8 and 0xCFC.
 //! * Buffered ioreqs, PCI ranges, `map_mem_type`, legacy pages at a guest frame.
 //! * Other device model domains, XSM, a toolstack that destroys a crashed guest by itself.
-//! * A destroyed guest's moments: here it leaves xenstore, loses its servers and is announced in
+//! * The steps of a guest's destruction: here it leaves xenstore, loses its servers and is announced in
 //!   one step; a real toolstack removes its nodes first.
 //! * The guest's own masking of events, its interrupt controllers, pirqs, time.
 //! * Linux's delay of spurious events, and the overflow of its event queue.
-//! * Arm: an access that nobody claims is all ones here, and there are no SPIs.
+//! * Arm: an access that no server claims is all ones here, and there are no SPIs.
 //!
 //! ```
 //! use xen_eventfd_core::{Space, VcpuId, Width, doorbell::Bytes};
@@ -30,7 +30,7 @@
 //! let dom = model.domain(Config::new("guest"));
 //! let host = model.client("engine");
 //!
-//! // The engine: a server, its page, its bytes, its port.
+//! // The engine: a server, its page, its range, its port.
 //! let server = host.create_server(dom)?;
 //! let page = host.map_page(dom, server)?;
 //! host.map_range(dom, server, Bytes::new(Space::Mmio, 0x50, 0x53).unwrap())?;
@@ -38,7 +38,7 @@
 //! let channels = host.event_channels()?;
 //! let port = channels.bind(dom, page.slots()[0].vp_eport())?;
 //!
-//! // The guest rings, and is parked until it is answered and rung.
+//! // The guest kicks, and is parked until its request is answered and its vCPU notified.
 //! let vcpu = model.vcpu(dom, VcpuId(0));
 //! let kick = vcpu.run(|vcpu| vcpu.write(Space::Mmio, 0x50, Width::Four, 3));
 //! vcpu.until_parked();
@@ -79,7 +79,7 @@ use world::Shared;
 use xen_eventfd_core::irq::Arch;
 use xen_eventfd_core::{DomId, VcpuId};
 
-/// A machine with Xen on it. Cloning gives another handle to the same one.
+/// A machine with Xen on it. A clone is another handle to the same machine.
 #[derive(Debug, Clone, Default)]
 pub struct Model {
     shared: Arc<Shared>,
@@ -91,19 +91,19 @@ impl Model {
         Self::default()
     }
 
-    /// The same of another architecture than x86. Only what a guest can have is another then
-    /// ([`Arch`]): nothing here emulates an Arm guest.
+    /// A machine of another architecture than x86. Only what a guest can have differs
+    /// ([`Arch`]): the model does not emulate an Arm guest.
     pub fn on(arch: Arch) -> Self {
         let model = Self::new();
         model.shared.lock().arch = Some(arch);
         model
     }
 
-    /// Starts a guest. Its number is the next, beginning with 1, unless the configuration asks for
+    /// Starts a guest. Its id is the next unused one, from 1, unless the configuration names
     /// one.
     ///
     /// # Panics
-    /// If the number is taken, by a zombie perhaps, or the vCPUs are none or too many.
+    /// If the id is in use, by a zombie perhaps, or the number of vCPUs is zero or too large.
     pub fn domain(&self, config: Config) -> DomId {
         self.shared.lock().create(config)
     }
@@ -132,20 +132,20 @@ impl Model {
     }
 
     /// Destroys a guest (`xl destroy`): its vCPUs stop, parked ones too, its servers and event
-    /// channels are gone, and it is a zombie while anybody maps a page of it. `false`: there was
-    /// no such guest, or it is a zombie already.
+    /// channels are gone, and it is a zombie while a page of it is mapped. Returns `false` if there is
+    /// no such guest or it is a zombie already.
     pub fn destroy(&self, dom: DomId) -> bool {
         self.shared.lock().destroy(dom)
     }
 
-    /// Resets a guest as `XEN_DOMCTL_soft_reset` does (`kexec` in a guest): it keeps its number and its
-    /// memory and loses its servers and event channels, and xenstore tells nobody. No vCPU of it waits:
-    /// it has shut down before. `false`: there is no such guest, or it is a zombie.
+    /// Resets a guest as `XEN_DOMCTL_soft_reset` does (`kexec` in a guest): it keeps its id and its
+    /// memory and loses its servers and event channels, and xenstore reports nothing. None of its vCPUs
+    /// waits: it has shut down before. Returns `false` if there is no such guest or it is a zombie.
     pub fn soft_reset(&self, dom: DomId) -> bool {
         self.shared.lock().soft_reset(dom)
     }
 
-    /// Crashes a guest: its vCPUs stop, all else stays until somebody destroys it.
+    /// Crashes a guest: its vCPUs stop, everything else stays until it is destroyed.
     pub fn crash(&self, dom: DomId, why: &str) {
         let mut world = self.shared.lock();
         if let Some(key) = world.domains.get(&dom).map(|domain| domain.key) {
@@ -153,8 +153,8 @@ impl Model {
         }
     }
 
-    /// The ids that the next servers get, where they are free; then the first free ones again.
-    /// Xen gives such ids when other processes create and destroy servers in between.
+    /// Sets the ids that the next servers get, where they are free; later servers get the first free ids.
+    /// Xen assigns such ids when other processes create and destroy servers in between.
     pub fn next_server_ids(&self, ids: impl IntoIterator<Item = u16>) {
         self.shared.lock().forced_ids.extend(ids);
     }

@@ -1,7 +1,7 @@
-//! The bytes that one ioreq server claims in one space (`xen/common/rangeset.c`).
+//! The ranges that one ioreq server claims in one space (`xen/common/rangeset.c`).
 //!
 //! # Invariants
-//! * Ranges are in order, disjoint, and no two touch: neighbours are merged.
+//! * Ranges are in order and disjoint, and no two are adjacent: adjacent ranges are merged.
 //! * There are never more than [`LIMIT`].
 
 use rustix::io::Errno;
@@ -24,10 +24,10 @@ impl Ranges {
         at.checked_sub(1).is_some_and(|below| first <= self.0[below].1)
     }
 
-    /// Claims `first..=last`. EEXIST if some of it is claimed, ENOMEM beyond the limit.
+    /// Claims `first..=last`. EEXIST if a part of it is claimed, ENOMEM beyond the limit.
     ///
-    /// A range that continues the one below it needs no room of its own. One that only leads up
-    /// to the one above does, though it is merged at once.
+    /// A range that continues the one below it takes no new entry. One that only leads up
+    /// to the one above needs a free entry, though it is merged at once.
     pub(crate) fn add(&mut self, first: u64, last: u64) -> Result<(), Errno> {
         if self.overlap(first, last) {
             return Err(Errno::EXIST);
@@ -47,8 +47,8 @@ impl Ranges {
         Ok(())
     }
 
-    /// Gives `first..=last` back. ENOENT unless all of it is claimed, ENOMEM if a range would
-    /// split and there is no room for the second half.
+    /// Releases `first..=last`. ENOENT unless all of it is claimed, ENOMEM if a range would
+    /// split and no entry is free for the second half.
     pub(crate) fn remove(&mut self, first: u64, last: u64) -> Result<(), Errno> {
         if !self.contain(first, last) {
             return Err(Errno::NOENT);
@@ -96,14 +96,14 @@ mod tests {
     }
 
     #[test]
-    fn what_overlaps_exists() {
+    fn an_overlapping_range_is_refused_with_eexist() {
         for (first, last) in [(0x10, 0x13), (0xF, 0x10), (0x13, 0x14), (0, 0x20), (0x11, 0x12)] {
             assert_eq!(of(&[(0x10, 0x13)]).add(first, last), Err(Errno::EXIST));
         }
     }
 
     #[test]
-    fn only_what_is_wholly_claimed_is_given_back() {
+    fn only_a_fully_claimed_range_can_be_removed() {
         let mut set = of(&[(0x10, 0x1F), (0x30, 0x3F)]);
         for (first, last) in [(0xF, 0x10), (0x1F, 0x20), (0x10, 0x3F), (0x20, 0x2F)] {
             assert_eq!(set.remove(first, last), Err(Errno::NOENT));
@@ -115,14 +115,14 @@ mod tests {
     }
 
     #[test]
-    fn the_257th_range_has_no_room_unless_it_continues_the_one_below() {
+    fn a_257th_range_is_refused_unless_it_continues_the_one_below() {
         assert_eq!(full().add(0xFFFF_0000, 0xFFFF_0003), Err(Errno::NOMEM));
         assert_eq!(full().add(4, 7), Ok(()));
         assert_eq!(full().add(12, 15), Err(Errno::NOMEM));
     }
 
     #[test]
-    fn a_split_needs_room_for_the_second_half() {
+    fn a_split_needs_a_free_entry_for_the_second_half() {
         let mut set = full();
         assert_eq!(set.remove(1, 2), Err(Errno::NOMEM));
         set.remove(16, 19).unwrap();

@@ -1,14 +1,14 @@
-//! Threads that are not allowed to hang.
+//! Threads with a time limit.
 
 use crate::Model;
 use core::time::Duration;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{self, JoinHandle};
 
-/// How long anything may take. Generous: a machine under load is no failure.
+/// The time limit of every wait. Generous, so that a loaded machine causes no failure.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A piece of guest at work in its own thread. Dropping it leaves the thread alone.
+/// A guest's code that runs in its own thread. Dropping it leaves the thread alone.
 #[derive(Debug)]
 pub struct Running<T> {
     model: Model,
@@ -25,13 +25,13 @@ impl<T: Send + 'static> Running<T> {
     ) -> Self {
         let (send, done) = channel();
         let thread = thread::spawn(move || {
-            // Nobody may be left to hear of it.
+            // The receiver may have been dropped.
             let _ = send.send(work());
         });
         Self { model, what, done, thread }
     }
 
-    /// Whether it has come to its end.
+    /// Whether it has ended.
     pub fn is_finished(&self) -> bool {
         self.thread.is_finished()
     }
@@ -39,12 +39,12 @@ impl<T: Send + 'static> Running<T> {
     /// Waits for its end.
     ///
     /// # Panics
-    /// As it panicked; or, after 30 s, with what every vCPU is waiting for.
+    /// If it panicked; or after 30 s, with a list of what every vCPU waits for.
     pub fn join(self) -> T {
         match self.done.recv_timeout(PATIENCE) {
             Ok(result) => result,
             Err(RecvTimeoutError::Timeout) => {
-                panic!("{} did not come to an end.\n{}", self.what, self.model.describe())
+                panic!("{} did not end.\n{}", self.what, self.model.describe())
             }
             Err(RecvTimeoutError::Disconnected) => match self.thread.join() {
                 Err(panic) => std::panic::resume_unwind(panic),

@@ -11,7 +11,7 @@ use xen_eventfd_core::ioreq::{COPY, Ioreq, PIO, SLOTS};
 use xen_eventfd_core::slot::{Slot, State};
 use xen_eventfd_core::{DomId, IoServerId, Port, Space, VcpuId};
 
-/// The slots of an ioreq page, shared by Xen and whoever maps it.
+/// The slots of an ioreq page, shared by Xen and all mappers.
 pub(crate) type Slots = [Slot; SLOTS];
 
 pub(crate) fn fresh_slots() -> Slots {
@@ -20,7 +20,7 @@ pub(crate) fn fresh_slots() -> Slots {
 
 #[derive(Debug)]
 pub(crate) struct Server {
-    /// The client that created it. To Xen, all clients are one domain.
+    /// The client that created it. Xen sees all clients as one domain.
     pub(crate) creator: Serial,
     pub(crate) enabled: bool,
     /// Allocated when it is first acquired.
@@ -29,7 +29,7 @@ pub(crate) struct Server {
     pub(crate) ports: Vec<Port>,
     pub(crate) mmio: Ranges,
     pub(crate) pio: Ranges,
-    /// For each vCPU: a request of its own is under way, last seen in this state.
+    /// For each vCPU: the last seen state of its request, while one is in flight.
     pub(crate) pending: Vec<Option<State>>,
 }
 
@@ -41,7 +41,7 @@ impl Server {
         }
     }
 
-    /// Whether all of an access is claimed. Repetitions of a port access are at one port.
+    /// Whether all of an access is claimed. All repetitions of a port access are at one port.
     fn claims(&self, request: &Ioreq) -> bool {
         let (ranges, count) = match request.kind {
             COPY => (&self.mmio, u64::from(request.count)),
@@ -53,7 +53,7 @@ impl Server {
         last.is_some_and(|last| ranges.contain(request.addr, last))
     }
 
-    /// Tells the mapper of the page which ports to bind.
+    /// Writes the ports to the page, for the mapper to bind.
     fn announce_ports(&self) {
         if let Some(page) = &self.page {
             for (slot, port) in page.iter().zip(&self.ports) {
@@ -63,12 +63,12 @@ impl Server {
     }
 }
 
-/// What became of a request that Xen sent to a server.
+/// The result of sending a request to a server.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
     /// The vCPU is blocked until an event comes.
     Waiting,
-    /// Something is wrong with the slot.
+    /// The slot is in an unexpected state.
     Refused,
 }
 
@@ -79,7 +79,7 @@ impl World {
     }
 
     /// The first free id; ENOSPC if there is none, or no port for one of the vCPUs. In a dying
-    /// domain, which gets no ports, Xen's EINVAL becomes ESRCH, as any host makes it.
+    /// domain, which gets no ports, Xen's EINVAL becomes ESRCH, as in every implementation of the host trait.
     pub(crate) fn create_server(&mut self, dom: DomId, by: Serial) -> Result<IoServerId, Errno> {
         self.target(dom)?;
         let wanted = self.forced_ids.pop_front();
@@ -109,7 +109,7 @@ impl World {
         Ok(IoServerId(id))
     }
 
-    /// Closes its ports and forgets its requests; whoever is parked on one stays parked.
+    /// Closes its ports and drops its requests; a vCPU that is parked on one stays parked.
     pub(crate) fn destroy_server(&mut self, dom: DomId, id: IoServerId) -> Result<(), Errno> {
         self.server(dom, id)?;
         let server = self.target(dom)?.servers[usize::from(id.0)].take();
@@ -133,7 +133,7 @@ impl World {
         Ok(())
     }
 
-    /// Allocates the page at the first call. It is empty: ports are announced by enabling.
+    /// Allocates the page at the first call. It is empty: enabling the server writes the ports.
     pub(crate) fn acquire_page(
         &mut self,
         dom: DomId,
@@ -181,7 +181,7 @@ impl World {
         (0..MAX_SERVERS).rev().filter(enabled).collect()
     }
 
-    /// Hands a request to a server and blocks the vCPU (`ioreq_send`). A server without a page
+    /// Sends a request to a server and blocks the vCPU (`ioreq_send`). A server without a page
     /// crashes the host.
     pub(crate) fn request(&mut self, key: Key, vcpu: VcpuId, id: usize, request: &Ioreq) -> Sent {
         let index = vcpu.0 as usize;
@@ -202,7 +202,7 @@ impl World {
         slot.publish(request);
         server.pending[index] = Some(State::None);
         domain.vcpus[index].blocked = true;
-        self.ring_from_xen(key.id, port);
+        self.notify_from_xen(key.id, port);
         Sent::Waiting
     }
 }

@@ -1,13 +1,13 @@
-//! What a vCPU of a guest does: accesses, and the wait for their answers.
+//! Instructions of a guest's vCPU: accesses, and the wait for their answers.
 //!
 //! An access that an ioreq server claims parks the vCPU as Xen parks it (`ioreq_send`,
 //! `wait_for_io`): it runs on when an event comes through *any* of Xen's own channels for this
-//! vCPU and its request has been answered. Nothing else wakes it: not the answer without the
-//! event, not the end of the server.
+//! vCPU and its request has been answered. Nothing else wakes it: neither the answer without the
+//! event nor the end of the server.
 //!
-//! Where Xen's answer depends on a race, the model takes the worse: a state that goes backwards
-//! crashes the domain whenever the vCPU looked in between, though on x86 Xen forgets what it saw
-//! when it parks (on Arm it does not).
+//! Where Xen's behaviour depends on a race, the model takes the worse case: a state that goes backwards
+//! crashes the domain whenever the vCPU checked in between, though on x86 Xen forgets the state
+//! when it parks the vCPU (on Arm it does not).
 
 use crate::Model;
 use crate::access::{Piece, check_port, in_page, mask, pieces};
@@ -23,9 +23,9 @@ use xen_eventfd_core::{DomId, Space, VcpuId, Width};
 
 #[derive(Debug, Default)]
 pub(crate) struct VcpuState {
-    /// An instruction is under way.
+    /// An instruction is in progress.
     pub(crate) busy: bool,
-    /// Waits for an event of Xen's own (`_VPF_blocked_in_xen`).
+    /// Waits for an event on one of Xen's own ports (`_VPF_blocked_in_xen`).
     pub(crate) blocked: bool,
     /// How often such an event found it waiting.
     pub(crate) wakes: u64,
@@ -45,8 +45,8 @@ impl VcpuState {
     }
 }
 
-/// A vCPU, to be driven from a thread of the caller. Cloning gives another handle to the same
-/// one; instructions of one vCPU wait for each other.
+/// A vCPU, driven from a thread of the caller. A clone is another handle to the same
+/// vCPU; instructions of one vCPU wait for each other.
 #[derive(Debug, Clone)]
 pub struct Vcpu {
     pub(crate) model: Model,
@@ -55,18 +55,18 @@ pub struct Vcpu {
 }
 
 impl Vcpu {
-    /// Which domain's.
+    /// Its domain.
     pub fn domain(&self) -> DomId {
         self.key.id
     }
 
-    /// Which one.
+    /// Its number.
     pub fn id(&self) -> VcpuId {
         self.id
     }
 
-    /// Writes `value`, cut to `width`, and waits until the write is answered. A write that no
-    /// server claims vanishes.
+    /// Writes `value`, truncated to `width`, and waits until the write is answered. A write that no
+    /// server claims has no effect.
     ///
     /// A write to memory across a page boundary is split there, each half into powers of two.
     ///
@@ -83,7 +83,7 @@ impl Vcpu {
         Ok(())
     }
 
-    /// Reads and waits for the answer. What no server claims reads as all ones.
+    /// Reads and waits for the answer. A read that no server claims returns all ones.
     ///
     /// # Errors
     /// As [`Vcpu::write`].
@@ -99,7 +99,7 @@ impl Vcpu {
         Ok(value)
     }
 
-    /// `rep stos` to memory: the same value, `count` times, upwards. Xen sends it in one request
+    /// `rep stos` to memory: the same value, `count` times, upwards. Xen sends one request
     /// for each page, with the value in `data` and the repetitions in `count`.
     ///
     /// # Errors
@@ -117,9 +117,9 @@ impl Vcpu {
         Ok(())
     }
 
-    /// `rep outs` to a port: `count` times `value`, from guest memory at `buffer`. Xen sends it in
+    /// `rep outs` to a port: `count` times `value`, from guest memory at `buffer`. Xen sends
     /// one request for each page of the buffer, with its address in `data` (`data_is_ptr`); a
-    /// single repetition, or the last one left, is a plain write to its emulator.
+    /// single repetition, or the last one left, is sent as a plain write.
     ///
     /// # Errors
     /// As [`Vcpu::write`].
@@ -151,11 +151,11 @@ impl Vcpu {
         Ok(())
     }
 
-    /// Gives memory back in one hypercall, however many pages: one INVALIDATE to every enabled
+    /// Returns memory to Xen in one hypercall, however many pages: Xen sends one INVALIDATE to every enabled
     /// server, and the vCPU waits for all of them.
     ///
     /// # Errors
-    /// As [`Vcpu::write`]; a server that cannot be asked is left out, as in Xen.
+    /// As [`Vcpu::write`]; a server whose slot is in use is left out, as in Xen.
     pub fn balloon(&self, pages: u32) -> Result<(), Stopped> {
         if pages == 0 {
             return Ok(());
@@ -170,14 +170,14 @@ impl Vcpu {
         Ok(())
     }
 
-    /// Whether it is parked on an ioreq and no event has come for it.
+    /// Whether it is parked on an ioreq and no event has arrived for it.
     pub fn is_parked(&self) -> bool {
         let mut world = self.model.shared.peek();
         let vcpu = world.find(self.key).and_then(|domain| domain.vcpus.get(self.id.0 as usize));
         vcpu.is_some_and(|vcpu| vcpu.busy && vcpu.blocked)
     }
 
-    /// How often an event has found it parked, answered or not.
+    /// How many events arrived while it was parked, with or without an answer.
     pub fn wakes(&self) -> u64 {
         let mut world = self.model.shared.peek();
         let vcpu = world.find(self.key).and_then(|domain| domain.vcpus.get(self.id.0 as usize));
@@ -193,7 +193,7 @@ impl Vcpu {
             .until(&format!("{} of {} is parked", self.id, self.key.id), |_| self.is_parked());
     }
 
-    /// Runs a piece of guest in a thread of its own.
+    /// Runs guest code in a thread of its own.
     pub fn run<T: Send + 'static>(
         &self,
         guest: impl FnOnce(&Self) -> T + Send + 'static,
@@ -203,10 +203,10 @@ impl Vcpu {
         Running::start(self.model.clone(), what, move || guest(&vcpu))
     }
 
-    /// How long [`Running::join`] and [`Vcpu::until_parked`] wait before they fail.
+    /// The time limit of [`Running::join`] and [`Vcpu::until_parked`].
     pub const PATIENCE: Duration = PATIENCE;
 
-    /// One access, whole; what a read found, or all ones.
+    /// Makes one access; returns the result of a read, or all ones.
     fn access(&self, request: &Ioreq) -> Result<u64, Stopped> {
         self.instruction(|world| {
             let Some(server) = world.select(self.key, request) else { return Ok(()) };
@@ -217,12 +217,12 @@ impl Vcpu {
             if request.kind == COPY {
                 return Err(Stopped::Fault);
             }
-            world.crash(self.key, "a port access found its ioreq slot out of order");
+            world.crash(self.key, "a port access found its ioreq slot in an unexpected state");
             Ok(())
         })
     }
 
-    /// Begins an instruction when the vCPU is free, and stays until nothing of it is under way.
+    /// Begins an instruction when the vCPU is free, and returns when all its requests are complete.
     fn instruction(
         &self,
         begin: impl FnOnce(&mut World) -> Result<(), Stopped>,
@@ -267,7 +267,7 @@ impl Vcpu {
         }
     }
 
-    /// Looks at the first request that is under way (`wait_for_io`).
+    /// Checks the first request in flight (`wait_for_io`).
     fn look(&self, world: &mut World) -> Result<Look, Stopped> {
         let index = self.id.0 as usize;
         let mut servers = world.running(self.key)?.servers.iter_mut().rev().flatten();
@@ -280,7 +280,7 @@ impl Vcpu {
         let slot = &page[index];
         let now = slot.state();
         let look = match now {
-            // Only a device model that clears the slot itself leads here.
+            // Only a device model that clears the slot itself causes this.
             State::None => Look::Answer(u64::MAX),
             _ if now < before => Look::Weird(before, now),
             State::Ready | State::InProcess => {
@@ -295,13 +295,13 @@ impl Vcpu {
     }
 }
 
-/// What a look at a slot shows.
+/// The result of checking a slot.
 enum Look {
-    /// No request is under way.
+    /// No request is in flight.
     Nothing,
-    /// One has been answered.
+    /// A request was answered.
     Answer(u64),
-    /// It waits still.
+    /// The request is not answered yet.
     Unchanged,
     /// The domain must crash.
     Weird(State, State),

@@ -1,4 +1,4 @@
-//! The state of the machine, and the one lock around it.
+//! The state of the machine and the lock around it.
 
 use crate::client::ClientState;
 use crate::domain::Domain;
@@ -15,32 +15,32 @@ use xen_eventfd_core::irq::Arch;
 /// The domain in which all clients live.
 pub(crate) const DOM0: DomId = DomId(0);
 
-/// Names something for as long as the model lives.
+/// A number that is unique for the life of the model.
 pub(crate) type Serial = u64;
 
 #[derive(Debug, Default)]
 pub(crate) struct World {
-    /// All guests, dead ones included while somebody maps a page of theirs.
+    /// All guests, including dead ones of which a page is still mapped.
     pub(crate) domains: BTreeMap<DomId, Domain>,
     pub(crate) next_domain: u16,
     /// Domain 0's ends of event channels, by port.
     pub(crate) ports: BTreeMap<u32, LocalEnd>,
     pub(crate) sets: BTreeMap<Serial, Set>,
     pub(crate) watches: BTreeMap<Serial, Watch>,
-    /// Mapped pages: whose mapping, of which guest.
+    /// Mapped pages: the client that maps it, and the guest.
     pub(crate) pages: BTreeMap<Serial, (Serial, Key)>,
     pub(crate) clients: BTreeMap<Serial, ClientState>,
     pub(crate) host_crash: Option<String>,
-    /// x86 if it was not said.
+    /// `None` is x86.
     pub(crate) arch: Option<Arch>,
     pub(crate) forced_ids: VecDeque<u16>,
     last_serial: Serial,
-    /// How many wait for any change at all, and how often something changed.
+    /// The number of threads that wait for any change, and the number of changes.
     observers: usize,
     generation: u64,
 }
 
-/// A domain that is not confused with a later one of the same number.
+/// Identifies a domain; a later domain with the same id has another key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     pub(crate) id: DomId,
@@ -58,7 +58,7 @@ impl World {
         self.last_serial
     }
 
-    /// The guest, if it is still the same one.
+    /// The guest, if it still exists.
     pub(crate) fn find(&mut self, key: Key) -> Option<&mut Domain> {
         self.domains.get_mut(&key.id).filter(|domain| domain.key == key)
     }
@@ -73,10 +73,10 @@ impl World {
         if domain.is_pv() { Err(Errno::INVAL) } else { Ok(domain) }
     }
 
-    /// Xen itself dies: nothing runs and nothing answers any more.
+    /// Crashes Xen itself: all vCPUs stop and all calls fail.
     pub(crate) fn crash_host(&mut self, why: String) {
         self.host_crash.get_or_insert(why);
-        self.domains.values().for_each(Domain::wake_everybody);
+        self.domains.values().for_each(Domain::wake_all_vcpus);
         self.sets.values().for_each(|set| set.flag.raise());
         self.watches.values().for_each(|watch| watch.flag.raise());
     }
@@ -93,17 +93,17 @@ impl Shared {
         Locked { guard: Some(self.peek()), shared: self }
     }
 
-    /// To look only: what is done under this lock is no change.
+    /// For reading: work under this lock is not announced as a change.
     pub(crate) fn peek(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until something is so; looks again after each change. `false`: it took too long.
+    /// Waits until a condition holds; checks it after each change. Returns `false` on timeout.
     pub(crate) fn until(&self, patience: Duration, mut so: impl FnMut() -> bool) -> bool {
         let deadline = Instant::now() + patience;
         self.peek().observers += 1;
         let mut world;
-        let held = loop {
+        let met = loop {
             let generation = self.peek().generation;
             if so() {
                 break true;
@@ -124,19 +124,19 @@ impl Shared {
             drop(world);
         };
         self.peek().observers -= 1;
-        held
+        met
     }
 }
 
-/// The world, locked and about to change.
+/// The world, locked for a change.
 pub(crate) struct Locked<'a> {
-    /// Always there, but inside [`Locked::wait`].
+    /// Always there, except inside [`Locked::wait`].
     guard: Option<MutexGuard<'a, World>>,
     shared: &'a Shared,
 }
 
 impl Locked<'_> {
-    /// Lets go of the world until `condvar` is rung. May return without cause.
+    /// Releases the world until `condvar` is notified. Spurious returns are possible.
     pub(crate) fn wait(&mut self, condvar: &Arc<Condvar>) {
         self.announce();
         if let Some(guard) = self.guard.take() {
@@ -162,12 +162,12 @@ impl Deref for Locked<'_> {
     type Target = World;
 
     fn deref(&self) -> &World {
-        self.guard.as_deref().expect("the guard is away only inside wait()")
+        self.guard.as_deref().expect("the guard is absent only inside wait()")
     }
 }
 
 impl DerefMut for Locked<'_> {
     fn deref_mut(&mut self) -> &mut World {
-        self.guard.as_deref_mut().expect("the guard is away only inside wait()")
+        self.guard.as_deref_mut().expect("the guard is absent only inside wait()")
     }
 }

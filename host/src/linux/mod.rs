@@ -232,8 +232,8 @@ impl Host for LinuxHost {
             .map_err(|errno| HostError::new(Call::Binding(dom, port), errno))
     }
 
-    fn ring(&self, port: LocalPort) -> Result<()> {
-        self.privcmd.ring(port).map_err(|errno| HostError::new(Call::Event, errno))
+    fn notify_port(&self, port: LocalPort) -> Result<()> {
+        self.privcmd.notify_port(port).map_err(|errno| HostError::new(Call::Event, errno))
     }
 
     fn releases(&self) -> Result<Box<dyn Releases>> {

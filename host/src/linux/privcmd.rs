@@ -83,7 +83,7 @@ impl Privcmd {
     }
 
     /// Rings the other end of a channel that this domain has bound.
-    pub(super) fn ring(&self, port: LocalPort) -> Result<(), Errno> {
+    pub(super) fn notify_port(&self, port: LocalPort) -> Result<(), Errno> {
         self.event_channel_op(EvtchnSend { port: port.0 }).map(drop)
     }
 

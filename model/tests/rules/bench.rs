@@ -44,7 +44,7 @@ impl Bench {
         Server::new(&self.host, self.dom, &[bytes])
     }
 
-    /// As many servers as there may be, disabled.
+    /// Creates `count` servers, disabled.
     pub(crate) fn servers(&self, count: usize) -> Vec<IoServerId> {
         (0..count).map(|_| self.host.create_server(self.dom).unwrap()).collect()
     }
@@ -71,19 +71,19 @@ impl Server {
         Self { id, page, channels, ports }
     }
 
-    /// Answers a vCPU and rings it.
+    /// Answers a vCPU's request and notifies the vCPU.
     pub(crate) fn answer(&self, vcpu: usize, data: u64) -> Option<Request> {
         let served = self.page.slots()[vcpu].serve(|_| data);
-        self.ring(vcpu);
+        self.notify(vcpu);
         served
     }
 
-    pub(crate) fn ring(&self, vcpu: usize) {
+    pub(crate) fn notify(&self, vcpu: usize) {
         self.channels.notify(self.ports[vcpu]).unwrap();
     }
 }
 
-/// The ports that have an event.
+/// The ports with a pending event.
 pub(crate) fn pending(channels: &dyn EventChannels) -> Vec<LocalPort> {
     let mut ports = Vec::new();
     channels.pending(&mut ports).unwrap();

@@ -8,7 +8,7 @@ use xen_eventfd_model::Stopped;
 const DOM0: DomId = DomId(0);
 
 #[test]
-fn a_port_that_is_newly_bound_has_an_event() {
+fn a_newly_bound_port_is_pending() {
     let bench = Bench::new();
     let channels = bench.host.event_channels().unwrap();
     assert!(!readable(channels.fd()));
@@ -21,7 +21,7 @@ fn a_port_that_is_newly_bound_has_an_event() {
 }
 
 #[test]
-fn an_event_masks_its_port_until_it_ends_and_the_next_one_waits() {
+fn a_port_is_masked_until_its_event_ends_and_the_next_event_stays_pending() {
     let bench = Bench::new();
     let channels = bench.host.event_channels().unwrap();
     let port = bench.vcpu(0).alloc_unbound().unwrap();
@@ -32,7 +32,7 @@ fn an_event_masks_its_port_until_it_ends_and_the_next_one_waits() {
     assert!(!readable(channels.fd()));
     channels.eoi(local).unwrap();
     assert!(readable(channels.fd()));
-    assert_eq!(pending(&*channels), [local], "what came meanwhile is one event");
+    assert_eq!(pending(&*channels), [local], "later events are merged");
     channels.eoi(local).unwrap();
     channels.eoi(local).unwrap();
     assert_eq!(pending(&*channels), []);
@@ -40,7 +40,7 @@ fn an_event_masks_its_port_until_it_ends_and_the_next_one_waits() {
 }
 
 #[test]
-fn whoever_waits_sleeps_until_an_event_or_until_woken() {
+fn a_wait_ends_on_an_event_or_on_wake() {
     let bench = Bench::new();
     let channels = bench.host.event_channels().unwrap();
     let port = bench.vcpu(0).alloc_unbound().unwrap();
@@ -56,13 +56,13 @@ fn whoever_waits_sleeps_until_an_event_or_until_woken() {
         channels.wake().unwrap();
         assert_eq!(waits.join().unwrap().unwrap(), []);
         channels.wake().unwrap();
-        assert_eq!(wait().unwrap(), [], "nobody waited, so it is for who comes next");
+        assert_eq!(wait().unwrap(), [], "a wake without a waiter ends the next wait");
         let waits = scope.spawn(wait);
         std::thread::sleep(std::time::Duration::from_millis(50));
-        assert!(!waits.is_finished(), "one wake is for one wait");
+        assert!(!waits.is_finished(), "one wake ends one wait");
         channels.eoi(local).unwrap();
         bench.vcpu(0).send(port).unwrap();
-        assert_eq!(waits.join().unwrap().unwrap(), [local], "and for nobody else");
+        assert_eq!(waits.join().unwrap().unwrap(), [local], "no other port is reported");
     });
 }
 
@@ -80,7 +80,7 @@ fn all_ports_with_an_event_are_reported_at_once() {
 }
 
 #[test]
-fn notify_reaches_the_guest_and_events_that_are_not_taken_are_one() {
+fn notify_reaches_the_guest_and_untaken_events_are_merged() {
     let bench = Bench::new();
     let channels = bench.host.event_channels().unwrap();
     let port = bench.vcpu(0).alloc_unbound().unwrap();
@@ -102,7 +102,7 @@ fn only_an_unbound_port_of_the_guest_can_be_bound() {
     let port = bench.vcpu(0).alloc_unbound().unwrap();
     channels.bind(bench.dom, port).unwrap();
     assert_eq!(errno(channels.bind(bench.dom, port)), Errno::INVAL, "bound already");
-    assert_eq!(errno(channels.bind(bench.dom, Port(1))), Errno::INVAL, "the toolstack's");
+    assert_eq!(errno(channels.bind(bench.dom, Port(1))), Errno::INVAL, "the toolstack's port");
     assert_eq!(errno(channels.bind(bench.dom, Port(0))), Errno::INVAL);
     assert_eq!(errno(channels.bind(bench.dom, Port(99))), Errno::INVAL);
     assert_eq!(errno(channels.bind(DomId(77), port)), Errno::SRCH);
@@ -121,7 +121,7 @@ fn ports_of_another_set_are_not_connected() {
     bench.vcpu(0).send(port).unwrap();
     other.eoi(local).unwrap();
     assert_eq!(pending(&*mine), [local]);
-    assert_eq!(pending(&*mine), [], "it is ended by its own set only");
+    assert_eq!(pending(&*mine), [], "only its own set can end it");
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn an_event_that_was_queued_outlives_its_binding_and_is_not_reported() {
     assert!(!readable(channels.fd()));
     channels.unbind(channels.bind(bench.dom, port).unwrap()).unwrap();
     let again = channels.bind(bench.dom, port).unwrap();
-    assert_eq!(pending(&*channels), [again], "once, however often its number was queued");
+    assert_eq!(pending(&*channels), [again], "once, although its number was queued twice");
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn dropping_a_set_unbinds_all_of_it() {
 }
 
 #[test]
-fn who_is_bound_to_what() {
+fn binding_reports_the_state_of_a_port() {
     let bench = Bench::new();
     let binding = |port| bench.host.binding(bench.dom, Port(port));
     assert!(matches!(binding(1), Ok(Binding::Bound { by: DOM0, .. })));
@@ -177,7 +177,7 @@ fn who_is_bound_to_what() {
 }
 
 #[test]
-fn a_request_to_a_port_that_nobody_has_bound_is_found_by_whoever_binds_it() {
+fn a_request_to_an_unbound_port_is_found_when_the_port_is_bound() {
     let bench = Bench::new();
     let (host, dom, id) = (&bench.host, bench.dom, bench.servers(1)[0]);
     let page = host.map_page(dom, id).unwrap();
@@ -194,7 +194,7 @@ fn a_request_to_a_port_that_nobody_has_bound_is_found_by_whoever_binds_it() {
 }
 
 #[test]
-fn the_guest_can_neither_ring_nor_close_xens_own_ports() {
+fn the_guest_can_neither_notify_nor_close_xens_own_ports() {
     let bench = Bench::new();
     bench.servers(1);
     let refused = Err(Stopped::Refused(Errno::INVAL));
@@ -204,7 +204,7 @@ fn the_guest_can_neither_ring_nor_close_xens_own_ports() {
 }
 
 #[test]
-fn a_port_that_the_guest_closes_leaves_our_end_connected_to_nothing() {
+fn a_port_that_the_guest_closes_leaves_the_local_end_unconnected() {
     let bench = Bench::new();
     let channels = bench.host.event_channels().unwrap();
     let port = bench.vcpu(0).alloc_unbound().unwrap();
@@ -212,32 +212,32 @@ fn a_port_that_the_guest_closes_leaves_our_end_connected_to_nothing() {
     assert_eq!(pending(&*channels), [local]);
     channels.eoi(local).unwrap();
     bench.vcpu(0).close(port).unwrap();
-    assert!(!readable(channels.fd()), "that is no event");
+    assert!(!readable(channels.fd()), "a close sends no event");
     assert_eq!(bench.host.binding(bench.dom, port), Ok(Binding::Other));
     assert_eq!(channels.notify(local), Ok(()));
     assert_eq!(bench.vcpu(0).alloc_unbound(), Ok(port), "the lowest free port");
     assert_eq!(channels.notify(local), Ok(()));
-    assert_eq!(bench.vcpu(0).try_take(port), Ok(false), "which is another channel");
+    assert_eq!(bench.vcpu(0).try_take(port), Ok(false), "this port belongs to another channel");
     channels.unbind(local).unwrap();
     assert_eq!(bench.host.binding(bench.dom, port), Ok(Binding::Unbound { by: DOM0 }));
 }
 
-/// `EVTCHNOP_send` is the domain's right, not that of one process.
+/// `EVTCHNOP_send` is allowed to every process of the domain.
 #[test]
-fn a_port_is_rung_by_any_process_of_the_domain() {
+fn any_process_of_the_domain_can_notify_a_port() {
     let bench = Bench::new();
     let channels = bench.host.event_channels().unwrap();
     let port = bench.vcpu(0).alloc_unbound().unwrap();
     let local = channels.bind(bench.dom, port).unwrap();
     let other = bench.model.client("other");
-    assert_eq!(other.ring(local), Ok(()));
+    assert_eq!(other.notify_port(local), Ok(()));
     assert_eq!(bench.vcpu(0).wait(port), Ok(()));
     channels.unbind(local).unwrap();
-    assert_eq!(errno(other.ring(local)), Errno::INVAL);
+    assert_eq!(errno(other.notify_port(local)), Errno::INVAL);
 }
 
 #[test]
-fn what_a_forked_child_has_open_stays_bound_after_its_parent() {
+fn ports_stay_bound_while_a_forked_child_has_the_descriptor_open() {
     let bench = Bench::new();
     let server = bench.server(doorbell());
     let port = server.page.slots()[0].vp_eport();

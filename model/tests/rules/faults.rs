@@ -1,4 +1,4 @@
-//! Faults on demand.
+//! Fault injection.
 
 use crate::bench::{Bench, DOORBELL, doorbell, errno, pending};
 use std::sync::{Arc, Mutex};
@@ -14,11 +14,11 @@ fn the_nth_call_of_a_kind_fails_and_only_that_one() {
     let id = bench.host.create_server(bench.dom).unwrap();
     assert_eq!(errno(bench.host.create_server(bench.dom)), Errno::NOMEM);
     assert!(bench.host.create_server(bench.dom).is_ok());
-    assert_eq!(bench.model.servers(bench.dom).len(), 2, "it was not made");
+    assert_eq!(bench.model.servers(bench.dom).len(), 2, "the second call was not made");
     bench.host.map_range(bench.dom, id, doorbell()).unwrap();
     let refused = bench.host.unmap_range(bench.dom, id, doorbell()).unwrap_err();
     assert_eq!(refused.call, Call::UnmapRange(bench.dom, id, doorbell()));
-    assert_eq!(bench.model.servers(bench.dom)[0].ranges, [doorbell()], "it was not unmapped");
+    assert_eq!(bench.model.servers(bench.dom)[0].ranges, [doorbell()], "the range is still mapped");
     assert_eq!(bench.host.unmap_range(bench.dom, id, doorbell()), Ok(()));
 }
 
@@ -53,7 +53,7 @@ fn a_client_can_be_killed_before_a_call_and_after_it() {
 }
 
 #[test]
-fn what_a_call_returned_to_a_client_killed_after_it_is_gone_too() {
+fn the_result_of_a_call_is_released_when_the_client_is_killed_after_it() {
     let bench = Bench::new();
     let id = bench.servers(1)[0];
     bench.host.on_call(Box::new(|_| Verdict::KillAfter));
@@ -75,7 +75,7 @@ fn a_hook_may_refuse_a_call() {
 }
 
 #[test]
-fn a_guest_can_die_in_the_middle_of_its_request() {
+fn a_guest_can_be_destroyed_during_its_request() {
     let bench = Bench::new();
     let server = bench.server(doorbell());
     let write = bench.vcpu(0).run(|vcpu| vcpu.write(Space::Mmio, DOORBELL, Width::Four, 1));
@@ -92,23 +92,23 @@ fn a_guest_can_die_in_the_middle_of_its_request() {
     assert_eq!(bench.model.zombies(), [dom]);
 }
 
-/// Found by LeakSanitizer.
+/// Found by LeakSanitizer: the hook held the model, which held the client.
 #[test]
-fn what_is_asked_before_a_call_goes_with_its_client() {
+fn a_hook_is_dropped_with_its_client() {
     let bench = Bench::new();
     let client = bench.model.client("other");
-    let held = Arc::new(());
-    let (model, holds) = (bench.model.clone(), held.clone());
+    let marker = Arc::new(());
+    let (model, holds) = (bench.model.clone(), marker.clone());
     client.on_call(Box::new(move |_| {
         let _ = (&model, &holds);
         Verdict::Proceed
     }));
     drop(client);
-    assert_eq!(Arc::strong_count(&held), 1);
+    assert_eq!(Arc::strong_count(&marker), 1);
 }
 
 #[test]
-fn faults_of_one_client_are_not_another_ones() {
+fn a_fault_of_one_client_does_not_affect_another() {
     let bench = Bench::new();
     bench.host.fail(CallKind::Domains, 1, Errno::IO);
     bench.host.kill();

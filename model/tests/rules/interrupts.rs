@@ -1,4 +1,4 @@
-//! Interrupts that are no event channels (`xen/arch/x86/hvm/{irq,vmsi}.c`).
+//! Interrupts other than event channels (`xen/arch/x86/hvm/{irq,vmsi}.c`).
 
 use crate::bench::{Bench, errno};
 use xen_eventfd_core::VcpuId;
@@ -7,23 +7,23 @@ use xen_eventfd_host::{Errno, Host};
 use xen_eventfd_model::{Config, Stopped};
 
 const APIC: u64 = 0xFEE0_0000;
-const EVERYBODY: u64 = 0xFEEF_F000;
+const ALL_APICS: u64 = 0xFEEF_F000;
 
 #[test]
-fn an_msi_is_waited_for_and_two_before_it_is_taken_are_one() {
+fn two_msis_before_the_first_is_taken_are_merged() {
     let bench = Bench::new();
     let wait = bench.vcpu(0).run(|vcpu| vcpu.wait_msi(0x41));
     bench.host.inject_msi(bench.dom, APIC, 0x41).unwrap();
     wait.join().unwrap();
     bench.host.inject_msi(bench.dom, APIC, 0x41).unwrap();
-    bench.host.inject_msi(bench.dom, EVERYBODY, 0x41).unwrap();
+    bench.host.inject_msi(bench.dom, ALL_APICS, 0x41).unwrap();
     assert_eq!(bench.vcpu(0).try_take_msi(0x41), Ok(true));
     assert_eq!(bench.vcpu(0).try_take_msi(0x41), Ok(false));
     assert_eq!(bench.model.msis(bench.dom, 0x41), 3);
 }
 
 #[test]
-fn an_msi_to_an_apic_that_is_not_there_vanishes_unless_it_seeks_the_lowest_priority() {
+fn an_msi_to_a_missing_apic_is_dropped_and_refused_with_lowest_priority() {
     let bench = Bench::new();
     let (second, third) = (APIC | 2 << 12, APIC | 4 << 12);
     bench.host.inject_msi(bench.dom, second, 0x41).unwrap();
@@ -49,7 +49,7 @@ fn raising_a_line_that_is_up_does_nothing() {
 }
 
 #[test]
-fn an_isa_line_interrupts_when_it_rises_and_a_pci_line_as_long_as_it_is_up() {
+fn isa_lines_are_edge_triggered_and_pci_lines_level_triggered() {
     let bench = Bench::new();
     let (isa, pci) = (Line::Isa(5), Line::PciIntx { device: 3, pin: 0 });
     let take = |line| bench.vcpu(0).try_take_line(line).unwrap();
@@ -58,13 +58,13 @@ fn an_isa_line_interrupts_when_it_rises_and_a_pci_line_as_long_as_it_is_up() {
     wait.join().unwrap();
     assert!(!take(isa) && take(pci) && take(pci));
     [isa, pci].iter().for_each(|line| bench.host.set_line(bench.dom, *line, false).unwrap());
-    // What came before the line went down is still to be taken.
+    // The interrupt that arrived before the line went down is still pending.
     assert!(!take(isa) && take(pci) && !take(pci));
     assert!(!take(Line::Isa(6)) && !take(Line::Spi(33)));
 }
 
 #[test]
-fn a_line_of_a_pvh_guest_is_not_to_be_set() {
+fn setting_a_line_of_a_pvh_guest_crashes_the_host() {
     let bench = Bench::new();
     let pvh = bench.model.domain(Config::new("pvh"));
     assert_eq!(bench.host.has_lines(pvh), Ok(false));
@@ -74,7 +74,7 @@ fn a_line_of_a_pvh_guest_is_not_to_be_set() {
 }
 
 #[test]
-fn lines_that_are_not_there_are_refused() {
+fn missing_lines_are_refused() {
     let bench = Bench::new();
     let set = |line| errno(bench.host.set_line(bench.dom, line, true));
     assert_eq!(set(Line::Isa(16)), Errno::INVAL);
@@ -84,7 +84,7 @@ fn lines_that_are_not_there_are_refused() {
 }
 
 #[test]
-fn the_end_of_the_guest_ends_the_wait_for_its_interrupt() {
+fn a_wait_for_an_interrupt_ends_with_the_guest() {
     let bench = Bench::new();
     let wait = bench.model.vcpu(bench.dom, VcpuId(1)).run(|vcpu| vcpu.wait_msi(0x41));
     bench.model.until("it waits", |model| model.describe().contains("MSI of vector 0x41"));

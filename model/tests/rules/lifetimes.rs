@@ -1,4 +1,4 @@
-//! How guests and clients end, and what is left of them.
+//! The end of guests and clients, and what they leave behind.
 
 use crate::bench::{Bench, DOORBELL, Server, doorbell, errno, pending, readable};
 use xen_eventfd_core::slot::State;
@@ -21,7 +21,7 @@ fn a_killed_client_leaves_its_server_enabled_and_its_ports_unbound() {
     assert_eq!(left.servers, [(bench.dom, IoServerId(0))]);
     assert_eq!((left.ports, left.pages, left.sets), (vec![], 0, 0));
 
-    // Whoever comes next adopts it.
+    // The next engine adopts it.
     let heir = bench.model.client("heir");
     assert_eq!(heir.binding(bench.dom, port), Ok(Binding::Unbound { by: DomId(0) }));
     let page = heir.map_page(bench.dom, server.id).unwrap();
@@ -33,7 +33,7 @@ fn a_killed_client_leaves_its_server_enabled_and_its_ports_unbound() {
 }
 
 #[test]
-fn nothing_of_a_killed_client_works_any_more() {
+fn all_handles_of_a_killed_client_fail() {
     let bench = Bench::new();
     let server = bench.server(doorbell());
     let mut releases = bench.host.releases().unwrap();
@@ -44,7 +44,7 @@ fn nothing_of_a_killed_client_works_any_more() {
     bench.vcpu(0).until_parked();
     bench.host.kill();
 
-    assert!(readable(server.channels.fd()), "so that whoever polls it looks");
+    assert!(readable(server.channels.fd()), "a poller wakes up");
     assert!(readable(releases.fd()));
     let fd = server.channels.fd();
     assert_eq!(errno(server.channels.pending(&mut Vec::new())), Errno::SHUTDOWN);
@@ -54,7 +54,7 @@ fn nothing_of_a_killed_client_works_any_more() {
     assert_eq!(errno(releases.drain()), Errno::SHUTDOWN);
     assert_eq!(errno(signaller.signal(fd)), Errno::SHUTDOWN);
     assert_eq!(errno(bench.host.domains()), Errno::SHUTDOWN);
-    assert_eq!(server.page.slots()[0].state(), State::None, "its page is no longer the guest's");
+    assert_eq!(server.page.slots()[0].state(), State::None, "the client sees a private page");
     bench.model.destroy(bench.dom);
     assert_eq!(write.join(), Err(Stopped::Destroyed));
 }
@@ -67,7 +67,7 @@ fn a_dead_guest_is_a_zombie_while_its_page_is_mapped() {
     let port = server.page.slots()[0].vp_eport();
     let second = host.map_page(dom, server.id).unwrap();
     assert!(bench.model.destroy(dom));
-    assert!(!bench.model.destroy(dom), "it is dead already");
+    assert!(!bench.model.destroy(dom), "it is a zombie already");
 
     assert_eq!(bench.model.zombies(), [dom]);
     assert_eq!(host.vcpus(dom), Ok(2));
@@ -76,9 +76,9 @@ fn a_dead_guest_is_a_zombie_while_its_page_is_mapped() {
     assert_eq!(errno(host.unmap_range(dom, server.id, doorbell())), Errno::NOENT);
     assert_eq!(errno(host.destroy_server(dom, server.id)), Errno::NOENT);
     assert_eq!(errno(host.create_server(dom)), Errno::SRCH, "it gets no ports");
-    assert_eq!(errno(host.domain(dom)), Errno::NOENT, "xenstore has forgotten it");
+    assert_eq!(errno(host.domain(dom)), Errno::NOENT, "xenstore does not list it");
     assert_eq!(host.binding(dom, port), Ok(Binding::Other));
-    assert_eq!(server.channels.notify(server.ports[0]), Ok(()), "lost, and no error");
+    assert_eq!(server.channels.notify(server.ports[0]), Ok(()), "lost, without an error");
     assert_eq!(server.channels.unbind(server.ports[0]), Ok(()));
 
     drop(second);
@@ -104,11 +104,11 @@ fn a_server_is_alive_enabled_or_not_until_it_is_destroyed() {
     }
     host.destroy_server(dom, id).unwrap();
     assert_eq!(host.server_alive(dom, id), Ok(false), "destroyed");
-    assert_eq!(host.server_alive(dom, IoServerId(8)), Ok(false), "an id that cannot be");
+    assert_eq!(host.server_alive(dom, IoServerId(8)), Ok(false), "an id beyond the limit");
 }
 
 #[test]
-fn a_page_stays_readable_after_its_guest() {
+fn a_page_stays_readable_after_its_guest_is_destroyed() {
     let bench = Bench::new();
     let server = bench.server(doorbell());
     let port = server.page.slots()[0].vp_eport();
@@ -120,7 +120,7 @@ fn a_page_stays_readable_after_its_guest() {
 }
 
 #[test]
-fn a_guest_whose_page_nobody_maps_goes_at_once() {
+fn a_guest_without_mapped_pages_is_gone_at_once() {
     let bench = Bench::new();
     bench.servers(3);
     bench.model.destroy(bench.dom);
@@ -130,7 +130,7 @@ fn a_guest_whose_page_nobody_maps_goes_at_once() {
 }
 
 #[test]
-fn whoever_watches_hears_that_a_guest_went() {
+fn a_watch_reports_a_destroyed_guest() {
     let bench = Bench::new();
     let other = bench.model.domain(Config::new("other"));
     let mut watches = [bench.host.releases().unwrap(), bench.host.releases().unwrap()];
@@ -149,7 +149,7 @@ fn whoever_watches_hears_that_a_guest_went() {
 }
 
 #[test]
-fn a_crash_is_news_and_the_guest_stays_until_it_is_destroyed() {
+fn a_watch_reports_a_crash_and_the_guest_stays_until_it_is_destroyed() {
     let bench = Bench::new();
     let server = bench.server(doorbell());
     let mut watch = bench.host.releases().unwrap();
@@ -176,11 +176,11 @@ fn domains_are_listed_as_xenstore_shows_them() {
     bench.model.destroy(nameless);
     bench.model.destroy(bench.dom);
     assert_eq!(bench.host.domains().unwrap().len(), 2);
-    assert_eq!(bench.model.domain(Config::new("fourth")), DomId(4), "numbers are not used again");
+    assert_eq!(bench.model.domain(Config::new("fourth")), DomId(4), "ids are not reused");
 }
 
 #[test]
-fn a_number_can_be_used_again_on_demand_and_old_handles_do_not_mean_the_new_guest() {
+fn a_domain_id_can_be_reused_and_old_handles_do_not_refer_to_the_new_guest() {
     let bench = Bench::new();
     let (old, before) = (bench.vcpu(0), bench.host.domain(bench.dom).unwrap());
     bench.model.destroy(bench.dom);
@@ -192,8 +192,8 @@ fn a_number_can_be_used_again_on_demand_and_old_handles_do_not_mean_the_new_gues
 }
 
 #[test]
-#[should_panic(expected = "domain 1 is taken")]
-fn a_zombies_number_is_taken() {
+#[should_panic(expected = "domain 1 is in use")]
+fn a_zombies_id_is_in_use() {
     let bench = Bench::new();
     let _server: Server = bench.server(doorbell());
     bench.model.destroy(bench.dom);
@@ -201,7 +201,7 @@ fn a_zombies_number_is_taken() {
 }
 
 #[test]
-fn dropping_all_that_a_client_was_given_leaves_only_its_servers() {
+fn dropping_all_handles_of_a_client_leaves_only_its_servers() {
     let bench = Bench::new();
     let server = bench.server(doorbell());
     let watch = bench.host.releases().unwrap();

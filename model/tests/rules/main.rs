@@ -1,4 +1,4 @@
-//! Xen's rules, one by one, and each test reads like its rule.
+//! Xen's rules, one test for each.
 
 mod bench;
 mod events;

@@ -44,7 +44,7 @@ fn a_server_must_claim_the_whole_access() {
 }
 
 #[test]
-fn what_nobody_claims_reads_all_ones_and_swallows_writes() {
+fn unclaimed_reads_return_all_ones_and_unclaimed_writes_are_dropped() {
     let bench = Bench::new();
     let _server = bench.server(doorbell());
     let vcpu = bench.vcpu(0);
@@ -54,7 +54,7 @@ fn what_nobody_claims_reads_all_ones_and_swallows_writes() {
 }
 
 #[test]
-fn the_first_free_id_is_given_and_the_ninth_server_is_one_too_many() {
+fn the_first_free_id_is_assigned_and_a_ninth_server_is_refused() {
     let bench = Bench::new();
     assert_eq!(bench.servers(MAX_SERVERS), (0..8).map(IoServerId).collect::<Vec<_>>());
     assert_eq!(errno(bench.host.create_server(bench.dom)), Errno::NOSPC);
@@ -65,14 +65,14 @@ fn the_first_free_id_is_given_and_the_ninth_server_is_one_too_many() {
 }
 
 #[test]
-fn ids_come_out_of_order_when_told_to() {
+fn server_ids_can_be_forced() {
     let bench = Bench::new();
     bench.model.next_server_ids([6, 6, 0]);
     assert_eq!(bench.servers(4), [6, 0, 1, 2].map(IoServerId));
 }
 
 #[test]
-fn each_server_costs_a_port_for_each_vcpu_and_gives_them_back() {
+fn each_server_allocates_a_port_for_each_vcpu_and_frees_them() {
     let bench = Bench::new();
     let ports = || bench.model.ports(bench.dom).len();
     let before = ports();
@@ -83,7 +83,7 @@ fn each_server_costs_a_port_for_each_vcpu_and_gives_them_back() {
 }
 
 #[test]
-fn a_server_without_room_for_its_ports_is_not_made() {
+fn creating_a_server_fails_without_free_ports() {
     let bench = Bench::new();
     let dom = bench.model.domain(Config::new("few ports").vcpus(2).last_port(5));
     bench.host.create_server(dom).unwrap();
@@ -94,7 +94,7 @@ fn a_server_without_room_for_its_ports_is_not_made() {
 }
 
 #[test]
-fn ranges_of_one_server_do_not_overlap_and_neighbours_are_one() {
+fn ranges_of_one_server_do_not_overlap_and_adjacent_ranges_merge() {
     let bench = Bench::new();
     let (host, dom, id) = (&bench.host, bench.dom, bench.servers(1)[0]);
     host.map_range(dom, id, mmio(0x50, 0x53)).unwrap();
@@ -131,7 +131,7 @@ fn two_servers_may_claim_the_same_bytes() {
 }
 
 #[test]
-fn who_may_not_have_servers_is_told_why() {
+fn server_calls_for_pv_guests_own_domain_and_missing_domains_are_refused() {
     let bench = Bench::new();
     let pv = bench.model.domain(Config::new("pv").kind(Kind::Pv));
     let refusals = |dom| {
@@ -154,7 +154,7 @@ fn who_may_not_have_servers_is_told_why() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_enoent() {
+fn calls_on_a_missing_server_return_enoent() {
     let bench = Bench::new();
     for id in [0, 7, 8, 0xFFFF].map(IoServerId) {
         assert_eq!(errno(bench.host.set_server_state(bench.dom, id, true)), Errno::NOENT);
@@ -172,7 +172,7 @@ fn any_client_may_destroy_any_server() {
 }
 
 #[test]
-fn ports_are_announced_by_enabling() {
+fn enabling_a_server_writes_its_ports_to_the_page() {
     let bench = Bench::new();
     let (host, dom, id) = (&bench.host, bench.dom, bench.servers(1)[0]);
     let page = host.map_page(dom, id).unwrap();
@@ -205,7 +205,7 @@ fn an_access_to_an_enabled_server_without_a_page_crashes_the_host() {
     let (host, dom, id) = (&bench.host, bench.dom, bench.servers(1)[0]);
     host.map_range(dom, id, doorbell()).unwrap();
     host.set_server_state(dom, id, true).unwrap();
-    assert_eq!(bench.model.host_crashed(), None, "not before somebody comes");
+    assert_eq!(bench.model.host_crashed(), None, "no access yet");
     let stopped = bench.vcpu(0).write(Space::Mmio, DOORBELL, Width::Four, 1).unwrap_err();
     let why = bench.model.host_crashed().unwrap();
     assert_eq!(stopped, Stopped::HostCrashed(why));
@@ -245,15 +245,15 @@ fn rep_stos_is_one_request_for_each_page_with_the_value_in_it() {
     let stos = bench.vcpu(0).run(|v| v.rep_stos(0xFE00_0FF8, Width::Four, 9, 3));
     bench.vcpu(0).until_parked();
     let first = odd(Odd::Count, Space::Mmio, 0xFE00_0FF8);
-    assert_eq!(server.answer(0, 0), Some(first), "two on the first page");
+    assert_eq!(server.answer(0, 0), Some(first), "two repetitions on the first page");
     bench.vcpu(0).until_parked();
     let last = Request::Kick(Kick::new(Space::Mmio, 0xFE00_1000, Width::Four, 9));
-    assert_eq!(server.answer(0, 0), Some(last), "one on the next");
+    assert_eq!(server.answer(0, 0), Some(last), "one repetition on the next");
     stos.join().unwrap();
 }
 
 #[test]
-fn a_string_instruction_beyond_a_range_is_not_the_servers() {
+fn a_string_instruction_that_exceeds_a_range_is_not_sent_to_the_server() {
     let bench = Bench::new();
     let _server = bench.server(doorbell());
     assert_eq!(bench.vcpu(0).rep_stos(DOORBELL, Width::Four, 9, 2), Ok(()));
@@ -298,7 +298,7 @@ fn an_access_across_pages_is_split_there() {
 }
 
 #[test]
-fn clients_map_one_and_the_same_page() {
+fn all_clients_map_the_same_page() {
     let bench = Bench::new();
     let server: Server = bench.server(doorbell());
     let second = bench.model.client("adopter").map_page(bench.dom, server.id).unwrap();

@@ -30,18 +30,18 @@ fn a_read_gets_what_the_server_answers() {
 }
 
 #[test]
-fn an_answer_without_an_event_wakes_nobody() {
+fn an_answer_without_an_event_does_not_wake_the_vcpu() {
     let (bench, server, run) = parked();
     server.page.slots()[0].serve(|_| 1);
     assert!(bench.vcpu(0).is_parked() && bench.vcpu(0).wakes() == 0);
-    server.ring(0);
+    server.notify(0);
     assert_eq!(run.join(), Ok(1));
 }
 
 #[test]
 fn an_event_without_an_answer_parks_it_again() {
     let (bench, server, run) = parked();
-    server.ring(0);
+    server.notify(0);
     bench.vcpu(0).until_parked();
     assert_eq!(bench.vcpu(0).wakes(), 1);
     assert_eq!(server.page.slots()[0].state(), State::Ready);
@@ -50,12 +50,12 @@ fn an_event_without_an_answer_parks_it_again() {
 }
 
 #[test]
-fn an_event_for_another_vcpu_is_none_for_this_one() {
+fn an_event_wakes_only_its_own_vcpu() {
     let (bench, server, run) = parked();
     server.page.slots()[0].serve(|_| 3);
-    server.ring(1);
+    server.notify(1);
     assert!(bench.vcpu(0).is_parked());
-    server.ring(0);
+    server.notify(0);
     assert_eq!(run.join(), Ok(3));
 }
 
@@ -66,10 +66,10 @@ fn destroying_the_server_does_not_wake_it_but_another_servers_event_does() {
     let run = read(&bench);
     bench.host.destroy_server(bench.dom, server.id).unwrap();
     assert!(bench.vcpu(0).is_parked());
-    // Its port was closed with it: this event is lost.
+    // Its port was closed with it: this notification is lost.
     server.answer(0, 5);
     assert!(bench.vcpu(0).is_parked());
-    other.ring(0);
+    other.notify(0);
     assert_eq!(run.join(), Ok(0), "a read whose server is gone is 0");
 }
 
@@ -83,7 +83,7 @@ fn disabling_the_server_does_not_wake_it_and_it_can_still_be_answered() {
 }
 
 #[test]
-fn unmapping_the_range_does_not_call_a_request_back() {
+fn unmapping_the_range_does_not_cancel_a_request() {
     let (bench, server, run) = parked();
     bench.host.unmap_range(bench.dom, server.id, doorbell()).unwrap();
     server.answer(0, 7);
@@ -95,10 +95,10 @@ fn a_state_that_goes_backwards_crashes_the_domain() {
     let (bench, server, run) = parked();
     let slot = &server.page.slots()[0];
     slot.force(State::InProcess);
-    server.ring(0);
+    server.notify(0);
     bench.vcpu(0).until_parked();
     slot.force(State::Ready);
-    server.ring(0);
+    server.notify(0);
     assert!(matches!(run.join(), Err(Stopped::Crashed(_))));
     assert!(bench.model.crashed(bench.dom).unwrap().contains("InProcess to Ready"));
     assert_eq!(bench.model.servers(bench.dom).len(), 1, "a crashed domain keeps its servers");
@@ -108,7 +108,7 @@ fn a_state_that_goes_backwards_crashes_the_domain() {
 fn an_unknown_state_crashes_the_domain() {
     let (_bench, server, run) = parked();
     server.page.slots()[0].force(State::Unknown(9));
-    server.ring(0);
+    server.notify(0);
     assert!(matches!(run.join(), Err(Stopped::Crashed(_))));
 }
 
@@ -116,7 +116,7 @@ fn an_unknown_state_crashes_the_domain() {
 fn a_state_of_none_ends_the_wait_with_all_ones() {
     let (_bench, server, run) = parked();
     server.page.slots()[0].force(State::None);
-    server.ring(0);
+    server.notify(0);
     assert_eq!(run.join(), Ok(0xFFFF_FFFF));
 }
 
@@ -159,7 +159,7 @@ fn instructions_of_one_vcpu_wait_for_each_other() {
 }
 
 #[test]
-fn the_world_in_words_says_what_a_vcpu_waits_for() {
+fn the_description_says_what_a_vcpu_waits_for() {
     let (bench, server, run) = parked();
     let port = bench.vcpu(1).alloc_unbound().unwrap();
     let wait = bench.vcpu(1).run(move |vcpu| vcpu.wait(port));
@@ -198,11 +198,14 @@ fn many_vcpus_at_once_and_each_kick_is_answered_once() {
             served += u64::from(answered);
             server.channels.eoi(port).unwrap();
             if answered {
-                server.ring(vcpu);
+                server.notify(vcpu);
             }
         }
     }
     guests.into_iter().for_each(|guest| guest.join().unwrap());
     let events = bench.host.wakeups();
-    assert!((2 * KICKS..=2 * KICKS + 2).contains(&events), "{events} events, two of binding");
+    assert!(
+        (2 * KICKS..=2 * KICKS + 2).contains(&events),
+        "{events} events, two of them at binding"
+    );
 }

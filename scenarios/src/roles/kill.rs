@@ -154,8 +154,8 @@ impl Host for KillPointHost {
     fn binding(&self, dom: DomId, port: Port) -> Result<Binding> {
         self.host.binding(dom, port)
     }
-    fn ring(&self, port: LocalPort) -> Result<()> {
-        self.host.ring(port)
+    fn notify_port(&self, port: LocalPort) -> Result<()> {
+        self.host.notify_port(port)
     }
     fn releases(&self) -> Result<Box<dyn Releases>> {
         self.host.releases()

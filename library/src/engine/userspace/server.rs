@@ -237,7 +237,7 @@ impl Server {
             let kept = self.kept.get(vcpu).copied().flatten();
             let rung = match self.ports.get(vcpu) {
                 Some(port) => events.notify(*port),
-                None if kept.is_some_and(|port| host.ring(port).is_ok()) => Ok(()),
+                None if kept.is_some_and(|port| host.notify_port(port).is_ok()) => Ok(()),
                 None => events.bind(dom, self.remotes[vcpu]).and_then(|port| {
                     let rung = events.notify(port);
                     events.unbind(port).and(rung)

@@ -374,7 +374,7 @@ impl Host for Xen {
         Err(not_here(Call::Binding(dom, port)))
     }
 
-    fn ring(&self, port: LocalPort) -> host::Result<()> {
+    fn notify_port(&self, port: LocalPort) -> host::Result<()> {
         self.notify(port)
     }
 
