@@ -18,7 +18,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-/// How long a backend may take to end when it is told to.
+/// How long a backend may take to end when it is asked to.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// A backend that runs.
@@ -36,21 +36,21 @@ pub struct Backend {
 pub enum End {
     /// By itself, or because a signal of ours was passed on to it.
     Exited(ExitStatus),
-    /// It was told to, as the guest had died.
+    /// It was asked to, as the guest had died.
     GuestGone {
-        /// A signal told us to end, meanwhile or just before.
-        told: Option<Caught>,
+        /// The signal that asked us to end, meanwhile or just before.
+        asked: Option<Caught>,
     },
 }
 
 impl Backend {
     /// Starts `command` with the eventfds in place. `helper` is this program's own file: its
     /// `exec` command is what sets LISTEN_PID. `notifies`: the backend is left the variables by
-    /// which it notifies a service manager. `json`: that `command` cannot be started is told as an
+    /// which it notifies a service manager. `json`: that `command` cannot be started is reported as an
     /// object.
     ///
     /// # Errors
-    /// When the helper cannot be started. That `command` cannot is told by its exit code, 126 or
+    /// When the helper cannot be started. That `command` cannot is reported by its exit code, 126 or
     /// 127, as by a shell.
     pub fn start(
         helper: &Path,
@@ -109,7 +109,7 @@ impl Backend {
         mut signals: Option<&mut Signals>,
     ) -> Result<End, Failure> {
         let failed = |error: std::io::Error| Failure::system("wait for the backend", error);
-        let (mut guest_gone, mut told) = (false, None);
+        let (mut guest_gone, mut asked) = (false, None);
         let mut patience = None;
         loop {
             let mut watched = vec![PollFd::new(&self.process, PollFlags::IN)];
@@ -135,7 +135,7 @@ impl Backend {
                         self.pass(caught);
                         self.wake();
                         if guest_gone || caught.is_an_order_to_end() {
-                            told = Some((caught, Instant::now()));
+                            asked = Some((caught, Instant::now()));
                         }
                     }
                 }
@@ -143,21 +143,21 @@ impl Backend {
             if ended {
                 let status = self.child.wait().map_err(failed)?;
                 return Ok(match guest_gone {
-                    true => End::GuestGone { told: told.map(|(caught, _)| caught) },
+                    true => End::GuestGone { asked: asked.map(|(caught, _)| caught) },
                     false => End::Exited(status),
                 });
             }
             if died {
                 guest_gone = true;
                 patience = Some(Instant::now() + GRACE);
-                // A backend that was told to end long ago has a use of its own for the signal.
-                told = told.filter(|(_, when): &(Caught, Instant)| when.elapsed() < GRACE);
-                self.tell(Signal::TERM);
+                // A backend that was asked to end long ago has a use of its own for the signal.
+                asked = asked.filter(|(_, when): &(Caught, Instant)| when.elapsed() < GRACE);
+                self.send(Signal::TERM);
                 self.wake();
             }
             if patience.is_some_and(|deadline| Instant::now() >= deadline) {
                 patience = None;
-                self.tell(Signal::KILL);
+                self.send(Signal::KILL);
             }
         }
     }
@@ -169,7 +169,7 @@ impl Backend {
         let to_the_leader = matches!(signal, Signal::HUP | Signal::CONT)
             && getsid(None).is_ok_and(|session| session == getpid());
         if !(caught.to_the_group && !to_the_leader && self.is_in_our_group()) {
-            self.tell(signal);
+            self.send(signal);
         }
     }
 
@@ -183,7 +183,7 @@ impl Backend {
     fn wake(&mut self) {
         self.look_whether_stopped();
         if self.stopped {
-            self.tell(Signal::CONT);
+            self.send(Signal::CONT);
         }
     }
 
@@ -206,13 +206,13 @@ impl Backend {
         i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
     }
 
-    fn tell(&self, signal: Signal) {
-        // Fails only when it has ended, which the poll tells as well.
+    fn send(&self, signal: Signal) {
+        // Fails only when it has ended, which the poll reports as well.
         let _ = pidfd_send_signal(&self.process, signal);
     }
 }
 
-/// The exit code that a shell would tell: 128 + n for signal n.
+/// The exit code that a shell would report: 128 + n for signal n.
 pub fn code_of(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| Some(128 + status.signal()?));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)

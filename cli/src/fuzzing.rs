@@ -14,7 +14,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
-/// Two readings of what the module shows, told by each command that tells of them.
+/// Two readings of what the module shows, printed by each command that prints them.
 pub fn module_status(before: &[u8], now: &[u8]) {
     let read = |text: &[u8]| {
         let shown = String::from_utf8_lossy(text).parse::<module_status::Guest>().ok()?;
@@ -24,13 +24,13 @@ pub fn module_status(before: &[u8], now: &[u8]) {
     let before: Vec<Guest> = read(before).into_iter().collect();
     let rates = rates(&before, std::slice::from_ref(&now), Duration::from_millis(100));
     let [guest] = &rates[..] else { panic!("{rates:?}") };
-    let told = guest.per_second.map(|all| [all.kicks, all.held, all.odd, all.irqs]);
+    let reported = guest.per_second.map(|all| [all.kicks, all.held, all.odd, all.irqs]);
     let doorbells = guest
         .doorbells
         .iter()
         .flat_map(|of| [of.per_second.kicks, of.per_second.held, of.per_second.odd]);
     assert!(
-        told.into_iter().flatten().chain(doorbells).all(|rate| rate >= 0.0 && rate.is_finite())
+        reported.into_iter().flatten().chain(doorbells).all(|rate| rate >= 0.0 && rate.is_finite())
     );
     let count = 1 + guest.doorbells.len();
     for order in [Order::Dom, Order::Kicks, Order::Held, Order::Odd, Order::Irqs] {
@@ -55,9 +55,12 @@ pub fn arguments(line: &[u8]) {
         Ok(arguments) => taken(&arguments, &words),
         // Help and the version are errors as well, which go to standard output.
         Err(error) => {
-            let told = error.render().to_string();
+            let reported = error.render().to_string();
             assert_eq!(error.exit_code(), if error.use_stderr() { 2 } else { 0 });
-            assert!(!told.trim().is_empty() && told.len() <= 10 * line.len() + 10_000, "{told}");
+            assert!(
+                !reported.trim().is_empty() && reported.len() <= 10 * line.len() + 10_000,
+                "{reported}"
+            );
         }
     }
 }

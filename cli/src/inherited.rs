@@ -24,7 +24,7 @@ const FOR_ONE_PROCESS: [&str; 6] =
 const FOR_NOTIFYING: [&str; 2] = ["NOTIFY_SOCKET", "WATCHDOG_"];
 
 /// Whether a variable was meant for this process and not for its backend. `notifies`: the backend
-/// tells the service manager of itself.
+/// notifies the service manager.
 pub fn is_for_us(name: &OsStr, notifies: bool) -> bool {
     let begins = |prefix: &&str| name.as_bytes().starts_with(prefix.as_bytes());
     FOR_ONE_PROCESS.iter().any(begins) && !(notifies && FOR_NOTIFYING.iter().any(begins))

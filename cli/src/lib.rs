@@ -52,7 +52,7 @@ pub fn run_on(words: impl IntoIterator<Item = OsString>, host: Option<Arc<dyn Ho
         }
         Err(error) => {
             output::speak_json(asks_for_json(&words));
-            let exit = usage::tell(&error);
+            let exit = usage::report(&error);
             output::STDERR.drained(output::PATIENCE);
             return exit.into();
         }

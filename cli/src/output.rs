@@ -1,7 +1,7 @@
 //! Standard output and standard error, which may be closed, full, without a reader, or with one
 //! that does not read.
 //!
-//! A result is written by [`put`], which waits for its reader. What is told while an engine serves
+//! A result is written by [`put`], which waits for its reader. What is reported while an engine serves
 //! goes through [`Background`]: no guest, no backend and no signal waits for a reader.
 
 use crate::failure::Failure;
@@ -29,7 +29,7 @@ pub const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Standard output, for events.
 pub static STDOUT: Background = Background::new(rustix::stdio::stdout);
-/// Standard error, for notes and for what the engine tells.
+/// Standard error, for notes and for what the engine reports.
 pub static STDERR: Background = Background::new(rustix::stdio::stderr);
 
 /// Whether standard error has objects instead of prose.
@@ -45,19 +45,19 @@ pub fn speaks_json() -> bool {
     JSON.load(Ordering::Relaxed)
 }
 
-/// Tells something on standard error, as long as it can be written.
+/// Reports something on standard error, as long as it can be written.
 pub fn note(sentence: &str) {
-    tell("note", sentence, &json!({ "message": sentence }));
+    report("note", sentence, &json!({ "message": sentence }));
 }
 
-/// Tells how a command failed, on standard error, as long as it can be written.
+/// Reports how a command failed, on standard error, as long as it can be written.
 pub fn complain(failure: &Failure) {
     let Failure { exit, sentence } = failure;
     let object = json!({ "code": exit.name(), "exit": u8::from(*exit), "error": sentence });
-    tell("error", sentence, &object);
+    report("error", sentence, &object);
 }
 
-fn tell(kind: &str, sentence: &str, object: &Value) {
+fn report(kind: &str, sentence: &str, object: &Value) {
     let line = match speaks_json().then(|| json::line(kind, object)) {
         Some(Ok(line)) => line,
         _ => format!("xen-eventfd: {sentence}"),
@@ -203,7 +203,7 @@ impl Background {
     }
 }
 
-/// What the engine tells, as objects.
+/// What the engine reports, as objects.
 #[derive(Debug)]
 pub struct LogObjects;
 
@@ -251,13 +251,13 @@ impl Visit for Fields {
     }
 }
 
-/// What the engine tells, as a writer.
+/// What the engine reports, as a writer.
 #[derive(Debug)]
 pub struct Log;
 
 impl io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // Whether somebody reads it is not the engine's concern.
+        // Whether a process reads it is not the engine's concern.
         let _ = STDERR.push(bytes.to_vec());
         Ok(bytes.len())
     }

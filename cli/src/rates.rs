@@ -22,7 +22,7 @@ pub struct GuestRates {
     pub owner: Owner,
     /// Its doorbell server.
     pub server: Option<u16>,
-    /// What the module counts; an engine in userspace does not tell.
+    /// What the module counts; an engine in userspace does not report.
     pub per_second: Option<Rates>,
     /// In the order of addresses.
     pub doorbells: Vec<DoorbellRates>,
@@ -56,9 +56,9 @@ pub struct DoorbellRates {
 pub struct PlaceRates {
     /// Kicks that it took.
     pub kicks: f64,
-    /// Kicks at its address that no doorbell took; told by the first at that address.
+    /// Kicks at its address that no doorbell took; reported by the first at that address.
     pub held: f64,
-    /// Requests at its address that no doorbell serves; told likewise.
+    /// Requests at its address that no doorbell serves; reported likewise.
     pub odd: f64,
 }
 
@@ -126,11 +126,11 @@ fn of_doorbells(
     let mut kicks = Earlier::new(before.iter().map(|doorbell| (doorbell.place, doorbell.kicks)));
     // Which doorbell is the first at an address may have changed, so these are taken together.
     let (were, are) = (at_addresses(before), at_addresses(&now.doorbells));
-    let mut told = BTreeSet::new();
+    let mut reported = BTreeSet::new();
     let doorbell = |doorbell: &module_status::Doorbell| {
         let place = doorbell.place;
         let address = (place.space, place.addr);
-        let [held, odd] = if told.insert(address) {
+        let [held, odd] = if reported.insert(address) {
             let was = were.get(&address).copied().unwrap_or_default();
             let is = are.get(&address).copied().unwrap_or_default();
             [since(was.held, is.held), since(was.odd, is.odd)]
@@ -242,11 +242,11 @@ mod tests {
         };
         let irq = format!("irq:\tisa 5 pulse raised {MAX} failed 0\n");
         let now = guest(&[doorbell(0), doorbell(1), irq.clone(), irq].concat());
-        let told = one(&[], now);
+        let reported = one(&[], now);
         #[expect(clippy::cast_precision_loss, reason = "a rate is read, not reckoned with")]
         let most = MAX as f64 / TWO_SECONDS.as_secs_f64();
         assert_eq!(
-            (told.doorbells[0].per_second.held, told.per_second.unwrap().irqs),
+            (reported.doorbells[0].per_second.held, reported.per_second.unwrap().irqs),
             (most, most)
         );
     }
@@ -301,12 +301,12 @@ mod tests {
             format!("doorbell:\t{place} kicks 0 held {held} odd {odd}\n")
         };
         let (before, now) = (guest(&wildcard(6, 1)), guest(&(value(10, 7) + &wildcard(0, 0))));
-        let told = one(&[before], now).doorbells;
-        let told: Vec<_> = told
+        let reported = one(&[before], now).doorbells;
+        let reported: Vec<_> = reported
             .iter()
             .map(|doorbell| (doorbell.per_second.held, doorbell.per_second.odd))
             .collect();
-        assert_eq!(told, [(2.0, 3.0), (0.0, 0.0)]);
+        assert_eq!(reported, [(2.0, 3.0), (0.0, 0.0)]);
     }
 
     #[test]

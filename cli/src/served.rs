@@ -1,7 +1,7 @@
 //! The guests that are served on this machine, by whichever engine.
 //!
-//! The module tells of its guests in debugfs ([`shown`]), the engines of userspace by their locks in
-//! the run directory. A guest that both tell of is one: an engine of userspace reserves its guests
+//! The module reports its guests in debugfs ([`module_status`]), the engines of userspace by their locks in
+//! the run directory. A guest that both report is one: an engine of userspace reserves its guests
 //! with the module.
 
 use crate::failure::{Exit, Failure};
@@ -52,7 +52,7 @@ impl From<EngineKind> for Engine {
 pub struct Guest {
     /// Its number.
     pub domid: u16,
-    /// Its name, if xenstore tells one.
+    /// Its name, if xenstore has one.
     pub name: Option<String>,
     /// By whom it is served.
     pub engine: Engine,
@@ -60,7 +60,7 @@ pub struct Guest {
     pub owner: Owner,
     /// Its doorbell server.
     pub server: Option<u16>,
-    /// What the module tells of it, if it serves it.
+    /// What the module reports, if it serves the guest.
     #[serde(skip)]
     pub shown: Option<module_status::Guest>,
 }
@@ -70,7 +70,7 @@ pub struct Guest {
 pub struct Orphan {
     /// Its number.
     pub domid: u16,
-    /// Its name, if xenstore tells one.
+    /// Its name, if xenstore has one.
     pub name: Option<String>,
     /// The doorbell server that was left.
     pub server: Option<u16>,
@@ -150,7 +150,7 @@ fn join(shown: Vec<module_status::Guest>, holders: Vec<Holder>, names: &Names) -
         let guest = Guest {
             domid: holder.dom.0,
             name: names.of(holder.dom),
-            // A reaper serves nobody, and one that has not said who it is will in a moment.
+            // A reaper serves no guest, and one that has not said who it is will in a moment.
             engine: holder.engine()?.parse().map_or(Engine::Userspace, EngineKind::into),
             owner: Owner::new(holder.pid?, name),
             server: holder.server.map(|server| server.0),
@@ -347,8 +347,8 @@ mod tests {
             lock(6, "privcmd engine"),
         ];
         let guests = join(vec![], run_dir::holders(dir.path()).unwrap(), &NONE);
-        let told: Vec<_> = guests.iter().map(|guest| (guest.domid, guest.engine)).collect();
-        assert_eq!(told, [(3, Engine::Kernel), (5, Engine::Userspace), (6, Engine::Privcmd)]);
+        let reported: Vec<_> = guests.iter().map(|guest| (guest.domid, guest.engine)).collect();
+        assert_eq!(reported, [(3, Engine::Kernel), (5, Engine::Userspace), (6, Engine::Privcmd)]);
     }
 
     #[test]

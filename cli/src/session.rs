@@ -20,7 +20,7 @@ pub struct Session {
     pub run_dir: Option<PathBuf>,
     /// Which engine.
     pub engine: Option<EngineKind>,
-    /// How much is told on standard error, beyond warnings.
+    /// How much is reported on standard error, beyond warnings.
     pub verbose: u8,
     /// Another host than this machine's Xen: the model, in tests.
     pub host: Option<Arc<dyn Host>>,
@@ -61,7 +61,7 @@ impl Session {
         })
     }
 
-    /// Sends what the engine tells to standard error.
+    /// Sends what the engine reports to standard error.
     pub fn trace(&self) {
         let level = match self.verbose {
             0 => LevelFilter::WARN,
@@ -76,7 +76,7 @@ impl Session {
             .log_internal_errors(false)
             .with_ansi(false)
             .without_time();
-        // Fails only if somebody listens already, as in a test.
+        // Fails only if a process listens already, as in a test.
         let _ = if self.json {
             lines.event_format(output::LogObjects).try_init()
         } else {

@@ -43,7 +43,7 @@ pub struct Caught {
 pub enum Meaning {
     /// It ends a process that does not expect it.
     End,
-    /// It stops or continues a process, or tells it something.
+    /// It stops or continues a process, or notifies it.
     Other,
     /// A child has stopped, goes on, or ended.
     Child,
@@ -76,7 +76,7 @@ impl Signals {
             signals.remove(signal);
         }
         if ignored.contains(&Signal::SIGCHLD) {
-            // With SIGCHLD ignored the kernel tells nobody how a child ended. It is blocked; all that
+            // With SIGCHLD ignored the kernel does not keep how a child ended. It is blocked; all that
             // matters is that it is not ignored.
             signals.add(Signal::SIGCHLD);
             signal_hook::flag::register(Signal::SIGCHLD as i32, Arc::default())
@@ -118,14 +118,14 @@ impl Caught {
         meaning(self.number)
     }
 
-    /// Whether whoever sent it wants an end, as service managers, shutdowns and terminals do. The others
+    /// Whether the sender wants an end, as service managers, shutdowns and terminals do. The others
     /// have uses of a program's own.
     pub fn is_an_order_to_end(&self) -> bool {
         let orders = [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
         orders.into_iter().any(|order| order as i32 == self.number)
     }
 
-    /// The exit code that a shell would tell of a process that it ended.
+    /// The exit code that a shell would return for a process that it ended.
     pub fn code(&self) -> u8 {
         u8::try_from(self.number).map_or(u8::MAX, |number| number.saturating_add(128))
     }

@@ -36,7 +36,7 @@ pub fn table(heads: &[(&str, Side)], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// A name that somebody else chose, without what could move a terminal's cursor.
+/// A name out of xenstore, without what could move a terminal's cursor.
 pub fn printable(name: &str) -> String {
     name.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect()
 }

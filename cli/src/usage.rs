@@ -6,8 +6,8 @@ use crate::{json, output};
 use clap::error::ErrorKind;
 use serde_json::json;
 
-/// Tells it, as prose or as an object.
-pub(crate) fn tell(error: &clap::Error) -> Exit {
+/// Reports it, as prose or as an object.
+pub(crate) fn report(error: &clap::Error) -> Exit {
     if !output::speaks_json() {
         let _ = error.print();
         return if error.use_stderr() { Exit::Usage } else { Exit::Success };
@@ -23,8 +23,8 @@ pub(crate) fn tell(error: &clap::Error) -> Exit {
             return Exit::Usage;
         }
     };
-    let told = json::line(kind, &object).map_err(|error| Failure::system("write JSON", error));
-    match told.and_then(|line| put(format!("{line}\n").as_bytes())) {
+    let reported = json::line(kind, &object).map_err(|error| Failure::system("write JSON", error));
+    match reported.and_then(|line| put(format!("{line}\n").as_bytes())) {
         Ok(()) => Exit::Success,
         Err(failure) => {
             output::complain(&failure);
@@ -33,10 +33,10 @@ pub(crate) fn tell(error: &clap::Error) -> Exit {
     }
 }
 
-/// What is wrong, in one line: without the usage, which `--help` tells.
+/// What is wrong, in one line: without the usage, which `--help` prints.
 fn sentence(kind: ErrorKind, text: &str) -> String {
     if kind == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "there is no command; `xen-eventfd --help` tells which there are".to_owned();
+        return "there is no command; `xen-eventfd --help` lists which there are".to_owned();
     }
     let text = text.strip_prefix("error: ").unwrap_or(text);
     let end = ["\n\nUsage:", "\n\nFor more information"].iter().filter_map(|end| text.find(end));

@@ -65,7 +65,7 @@ impl<'a> Awaited<'a> {
         mut waits: impl FnMut(),
     ) -> Result<Came, Failure> {
         let deadline = self.wait.flatten().and_then(|wait| Instant::now().checked_add(wait));
-        let mut told = false;
+        let mut reported = false;
         loop {
             let why = match self.attach(xen) {
                 Ok(guest) => match self.register(&guest, kicks, calls, deadline, &mut signals)? {
@@ -78,9 +78,9 @@ impl<'a> Awaited<'a> {
             if !self.is_worth_waiting(&why) || left == Some(Duration::ZERO) {
                 return Err(self.failure(why));
             }
-            if !told {
+            if !reported {
                 waits();
-                told = true;
+                reported = true;
             }
             let interval = if is_gone(&why) { INTERVAL } else { INTERVAL_OF_ATTEMPTS };
             let interval = left.map_or(interval, |left| left.min(interval));

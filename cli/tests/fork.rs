@@ -16,7 +16,7 @@ use xen_eventfd_model::{Config, Kind, Model};
 
 const AT: IoEventAddress = IoEventAddress::Mmio(0xFE00_0050);
 const MSI: Irq = Irq::Msi { addr: 0xFEE0_0000, data: 0x41 };
-/// Where a program that a test starts is told to keep its locks.
+/// Where a program that a test starts keeps its locks.
 const RUN_DIR: &str = "XEN_EVENTFD_TEST_RUN_DIR";
 
 fn event() -> OwnedFd {

@@ -103,10 +103,10 @@ fn a_signal_is_passed_on() {
     let (xen, started) = (machine.xen(), machine.dir.path().join("started"));
     let script =
         format!("trap 'exit 9' TERM; : > {}; while :; do sleep 0.05; done", started.display());
-    let (tell, thread) = std::sync::mpsc::channel();
+    let (report, thread) = std::sync::mpsc::channel();
     let backend = std::thread::spawn(move || {
         let mut signals = Signals::new().unwrap();
-        tell.send(pthread_self()).unwrap();
+        report.send(pthread_self()).unwrap();
         run(&xen, &[NAME, "--kick", KICK, "--", "sh", "-c", &script], Some(&mut signals))
     });
     let thread = thread.recv().unwrap();

@@ -116,8 +116,8 @@ fn an_orphan_is_told_with_the_advice_to_reap() {
     // What a killed engine leaves: its record, and a lock that nothing holds.
     fs::write(&record, text).unwrap();
     let list = prose(host.path(), &["list"]);
-    let told = format!("domain {} was left by an engine that was killed", dom.0);
-    assert!(list.contains(&told) && list.contains("`xen-eventfd reap`"), "{list}");
+    let reported = format!("domain {} was left by an engine that was killed", dom.0);
+    assert!(list.contains(&reported) && list.contains("`xen-eventfd reap`"), "{list}");
     let orphan = &json(host.path(), &["list"])["orphans"][0];
     assert_eq!((&orphan["domid"], &orphan["server"]), (&dom.0.into(), &server.into()));
     refused(host.path(), &["show", &dom.0.to_string()], 7, "xen-eventfd reap");
@@ -274,6 +274,6 @@ fn top_ends_when_its_terminal_goes() {
     let OnTerminal { master, slave, mut child, .. } = top;
     drop((master, slave));
     let end = child.wait().unwrap();
-    // A failure if it was just drawing. No signal told it to end, nor did it abort.
+    // A failure if it was just drawing. No signal asked it to end, nor did it abort.
     assert!(matches!(end.code(), Some(0 | 1)), "{end}");
 }

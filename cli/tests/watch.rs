@@ -26,9 +26,9 @@ type Watching = JoinHandle<Result<Seen, Failure>>;
 /// Takes the doorbell, and follows it in a thread.
 fn start(xen: &Xen, words: &[&str]) -> Result<(Watching, Receiver<Line>), Failure> {
     let watch = Watch::start(xen, &parse(words))?;
-    let (tell, lines) = channel();
+    let (report, lines) = channel();
     let show = move |line: &Line| {
-        tell.send(line.clone()).unwrap();
+        report.send(line.clone()).unwrap();
         Ok(())
     };
     Ok((std::thread::spawn(move || watch.follow(None, show)), lines))

@@ -1,6 +1,6 @@
 //! `bench`: what the engine costs on this machine, on the model, against a bare eventfd.
 //!
-//! Everything is measured in one run and told as a ratio, as absolute numbers are the machine's.
+//! Everything is measured in one run and reported as a ratio, as absolute numbers are the machine's.
 //! The model's own work (its locks, its condition variables) is part of what is measured, and
 //! there is no VM exit in it: it compares one version of the engine with another, not Xen with KVM.
 
@@ -123,7 +123,7 @@ fn bare_eventfd(kicks: u32) -> Result<u64, Failure> {
     for _ in 0..kicks {
         let began = Instant::now();
         waiter.ring()?;
-        record(&mut latency, began, waiter.heard()?);
+        record(&mut latency, began, waiter.received()?);
     }
     Ok(latency.value_at_quantile(0.5))
 }
@@ -148,7 +148,7 @@ fn kick_cost(registrations: u32, kicks: u32) -> Result<(u64, u64), Failure> {
         let began = Instant::now();
         vcpu.write(Space::Mmio, ADDR, Width::Four, queue).map_err(stopped)?;
         record(&mut answer, began, Instant::now());
-        record(&mut latency, began, waiter.heard()?);
+        record(&mut latency, began, waiter.received()?);
     }
     Ok((answer.value_at_quantile(0.5), latency.value_at_quantile(0.5)))
 }
@@ -164,11 +164,11 @@ impl Waiter {
     fn start() -> Result<Self, Failure> {
         let failed = |errno| Failure::system("make an eventfd", errno);
         let eventfd = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(failed)?);
-        let (tell, woken) = channel();
+        let (report, woken) = channel();
         let waits = Arc::clone(&eventfd);
         std::thread::spawn(move || {
             while rustix::io::read(&*waits, &mut [0; 8]).is_ok() {
-                if tell.send(Instant::now()).is_err() {
+                if report.send(Instant::now()).is_err() {
                     return;
                 }
             }
@@ -182,16 +182,16 @@ impl Waiter {
             .map_err(|errno| Failure::system("signal an eventfd", errno))
     }
 
-    fn heard(&self) -> Result<Instant, Failure> {
-        let heard = self.woken.as_ref().and_then(|woken| woken.recv().ok());
-        heard.ok_or_else(|| Failure::new(Exit::Failed, "an eventfd could not be read"))
+    fn received(&self) -> Result<Instant, Failure> {
+        let received = self.woken.as_ref().and_then(|woken| woken.recv().ok());
+        received.ok_or_else(|| Failure::new(Exit::Failed, "an eventfd could not be read"))
     }
 }
 
 impl Drop for Waiter {
     fn drop(&mut self) {
         self.woken = None;
-        // Wakes the thread, which finds that nobody listens.
+        // Wakes the thread, which finds that none listens.
         let _ = self.ring();
     }
 }
@@ -221,7 +221,7 @@ impl Report {
             "match",
             "ratio",
             "kick answered",
-            "kick heard",
+            "kick received",
             "ratio"
         );
         for size in &self.sizes {

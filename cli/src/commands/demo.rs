@@ -1,4 +1,4 @@
-//! `demo`: tells what happens on the model, with and without ioeventfd.
+//! `demo`: reports what happens on the model, with and without ioeventfd.
 
 use crate::demo::{DEVICES, Means, QUEUES, Round, VCPUS, measure};
 use crate::failure::{Exit, Failure};

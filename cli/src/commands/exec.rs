@@ -23,7 +23,7 @@ pub struct Arguments {
     /// Leave it the variables by which it notifies a service manager
     #[arg(long)]
     pub pass_notify: bool,
-    /// The program, and what it is told
+    /// The program, and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
     pub command: Vec<OsString>,
 }
@@ -33,9 +33,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let Some((program, words)) = arguments.command.split_first() else {
         return Err(Failure::new(Exit::Usage, "no command to become"));
     };
-    // Without the engine its eventfds never ring again: the backend is told to end.
+    // Without the engine its eventfds are never signalled again: the backend has to end.
     set_parent_process_death_signal(Some(Signal::TERM))
-        .map_err(|errno| Failure::system("ask for the end of the engine to be told", errno))?;
+        .map_err(|errno| Failure::system("ask for the end of the engine to be reported", errno))?;
     if getppid().map(rustix::process::Pid::as_raw_nonzero).map(i32::from) != Some(arguments.parent)
     {
         return Err(Failure::new(Exit::Failed, "the engine ended before its backend began"));

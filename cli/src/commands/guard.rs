@@ -3,7 +3,7 @@
 //! The library starts it as `xen-eventfd --run-dir DIR guard`, in a process group of its own. Its
 //! standard input is a file in memory on which the engine's process holds a record lock: Linux releases
 //! that when the process ends, and also when it executes another program, whatever children it has
-//! forked. A pidfd is taken too, and tells of the end alone.
+//! forked. A pidfd is taken too, and reports the end alone.
 //!
 //! It holds nothing of the engine's but that and standard error: no other descriptor, no working
 //! directory. All signals are blocked that can be.
@@ -24,7 +24,7 @@ use xen_eventfd::{Reaped, run_dir};
 
 /// Wait for the process behind standard input to end, then reap.
 ///
-/// Standard input is what the library passes, which tells of the end and of `exec`; or a pidfd.
+/// Standard input is what the library passes, which reports the end and an `exec`; or a pidfd.
 #[derive(Debug, Args)]
 pub struct Arguments {}
 

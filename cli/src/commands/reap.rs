@@ -12,7 +12,7 @@ use xen_eventfd::{DomId, Reaped};
 #[derive(Debug, Args)]
 pub struct Arguments {}
 
-/// What became of the guests, as the library tells it.
+/// What became of the guests, as the library reports it.
 pub type Found = Vec<(DomId, xen_eventfd::Result<Reaped>)>;
 
 /// One guest, for a machine.

@@ -70,7 +70,7 @@ pub struct Arguments {
     /// An interrupt; raised in the guest when COMMAND signals its eventfd
     #[arg(long = "call", value_name = "CALL")]
     pub calls: Vec<Call>,
-    /// Wait for the guest if it is not there yet, at most this time if told: 500ms, 2s, 1m; seconds
+    /// Wait for the guest if it is not there yet, at most this time if given: 500ms, 2s, 1m; seconds
     /// without a unit
     #[arg(long, value_name = TIME, num_args = 0..=1, require_equals = true, value_parser = time)]
     pub wait: Option<Option<Duration>>,
@@ -80,7 +80,7 @@ pub struct Arguments {
     /// Leave COMMAND the variables NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID
     #[arg(long)]
     pub pass_notify: bool,
-    /// The backend, and what it is told
+    /// The backend, and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 }
@@ -169,8 +169,8 @@ pub fn run_on(
         let dom = guest.dom();
         match serve(xen, guest, handover, session, arguments, helper, signals.as_deref_mut())? {
             End::Exited(status) => return Ok(Exit::Backend(code_of(status))),
-            End::GuestGone { told: Some(caught) } => return Ok(Exit::Backend(caught.code())),
-            End::GuestGone { told: None } => {
+            End::GuestGone { asked: Some(caught) } => return Ok(Exit::Backend(caught.code())),
+            End::GuestGone { asked: None } => {
                 let program =
                     arguments.command.first().map(OsString::as_os_str).unwrap_or_default();
                 let program = program.display();
@@ -202,18 +202,18 @@ fn serve(
     // What the backend signalled last is still raised.
     drop(handover);
     let (domid, counters) = (guest.dom().0, guest.counters());
-    // Before anything is told: no reader keeps the guest.
+    // Before anything is reported: no reader keeps the guest.
     drop(guest);
     let (exit, guest_gone) = match end {
         End::Exited(status) => (Exit::Backend(code_of(status)), false),
         End::GuestGone { .. } => (Exit::GuestGone, true),
     };
-    tell(session, &Event::Ended { domid, exit: exit.into(), guest_gone, counters });
+    report(session, &Event::Ended { domid, exit: exit.into(), guest_gone, counters });
     Ok(end)
 }
 
 /// For a machine, on standard output. Whether it can be written makes no difference to the backend.
-fn tell(session: &Session, event: &Event<'_>) {
+fn report(session: &Session, event: &Event<'_>) {
     if !session.json {
         return;
     }
@@ -227,7 +227,7 @@ fn tell(session: &Session, event: &Event<'_>) {
 }
 
 fn tell_wait(session: &Session, guest: &str) {
-    tell(session, &Event::Waiting { guest });
+    report(session, &Event::Waiting { guest });
     if session.verbose > 0 {
         note(&format!("waiting for the guest {guest}"));
     }
@@ -238,7 +238,7 @@ fn tell_start(session: &Session, xen: &Xen, guest: &Guest, handover: &Handover, 
     let (pid, fds) = (backend.pid(), handover.passed());
     if session.json {
         let (guest, backend) = (&served::Guest::of_engine(xen, guest), Process { pid });
-        tell(session, &Event::Started { guest, backend, fds });
+        report(session, &Event::Started { guest, backend, fds });
     }
     if session.verbose > 0 && !session.json {
         note(&format!("{} through {}, backend is process {pid}", guest.dom(), guest.server()));

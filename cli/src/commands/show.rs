@@ -29,7 +29,7 @@ pub(crate) struct Report {
     registrations: Option<usize>,
     counters: Option<Counters>,
     vcpus: Option<u32>,
-    /// What the module tells, if it serves the guest.
+    /// What the module reports, if it serves the guest.
     doorbells: Option<Vec<Doorbell>>,
     waiting: Option<Vec<Waiting>>,
     irqs: Option<Vec<Irq>>,
@@ -48,7 +48,9 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         let orphans = machine.orphans(session, &names)?;
         let sentence = match orphans.iter().find(|orphan| orphan.domid == dom.0) {
             Some(orphan) => orphan.prose().trim_end().to_owned(),
-            None => format!("{dom} is served by no engine; `xen-eventfd list` tells which are"),
+            None => {
+                format!("{dom} is served by no engine; `xen-eventfd list` lists those that are")
+            }
         };
         return Err(Failure::new(Exit::NoGuest, sentence));
     };
@@ -96,7 +98,7 @@ impl Report {
         };
         if let Some(Served { vcpus, counters, .. }) = &shown.served {
             facts.push(("vcpus", vcpus.to_string()));
-            facts.extend(told(counters).map(|(name, value)| (name, value.to_string())));
+            facts.extend(reported(counters).map(|(name, value)| (name, value.to_string())));
         }
         let parts =
             [prose_of(&facts), doorbells(shown), waiting(shown), irqs(shown), channels(shown)];
@@ -112,7 +114,7 @@ impl Report {
 }
 
 /// The counters by their names.
-fn told(counters: &Counters) -> [(&'static str, u64); 8] {
+fn reported(counters: &Counters) -> [(&'static str, u64); 8] {
     let &Counters { delivered, held, redelivered, late, reads, broadcasts, odd, spurious, .. } =
         counters;
     [

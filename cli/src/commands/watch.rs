@@ -29,7 +29,7 @@ use xen_eventfd::{DomId, Doorbell, Error, Fallback, Guest, Kick, Missed, Space, 
 pub struct Arguments {
     /// The guest, by name or number
     pub dom: String,
-    /// `[mmio:|pio:]ADDR[:LEN[:DATAMATCH]]`; LEN bytes are taken (4 unless told), DATAMATCH chooses
+    /// `[mmio:|pio:]ADDR[:LEN[:DATAMATCH]]`; LEN bytes are taken (4 by default), DATAMATCH chooses
     /// what is shown
     #[arg(value_name = "ADDR[:LEN[:DATAMATCH]]")]
     pub addr: Watched,

@@ -18,15 +18,15 @@ pub(super) struct Queue {
     sent: Vec<AtomicU64>,
     /// How many kicks were read so far. They are read in the order in which they were sent, so
     /// this is the number of the next.
-    heard: AtomicUsize,
+    received: AtomicUsize,
 }
 
 /// By device, then by queue.
 pub(super) type Queues = Vec<Vec<Queue>>;
 
-/// What a backend has heard.
+/// What a backend has received.
 #[derive(Debug)]
-pub(super) struct Heard {
+pub(super) struct Received {
     pub(super) kicks: u64,
     pub(super) signals: u64,
     pub(super) latency: Histogram<u64>,
@@ -44,7 +44,7 @@ pub(super) fn queues_of_devices(
         let eventfd =
             eventfd(0, flags).map_err(|errno| Failure::system("make an eventfd", errno))?;
         let sent = (0..kicks).map(|_| AtomicU64::new(0)).collect();
-        Ok(Queue { eventfd, began, sent, heard: AtomicUsize::new(0) })
+        Ok(Queue { eventfd, began, sent, received: AtomicUsize::new(0) })
     };
     (0..devices).map(|_| (0..queues).map(|_| each()).collect()).collect()
 }
@@ -64,17 +64,17 @@ impl Queue {
     }
 
     /// What its backend has read so far.
-    pub(super) fn heard(&self) -> usize {
-        self.heard.load(Ordering::Acquire)
+    pub(super) fn received(&self) -> usize {
+        self.received.load(Ordering::Acquire)
     }
 
-    /// Reads the eventfd's counter, and tells the age of each kick in it.
+    /// Reads the eventfd's counter, and reports the age of each kick in it.
     fn take(&self, mut age: impl FnMut(u64)) -> Option<u64> {
         let mut counter = [0; 8];
         rustix::io::read(&self.eventfd, &mut counter).ok()?;
         let (now, count) = (self.now(), u64::from_ne_bytes(counter));
         let new = usize::try_from(count).unwrap_or(0);
-        let first = self.heard.fetch_add(new, Ordering::AcqRel);
+        let first = self.received.fetch_add(new, Ordering::AcqRel);
         for sent in self.sent.iter().skip(first).take(new) {
             age(now.saturating_sub(sent.load(Ordering::Acquire)));
         }
@@ -92,7 +92,7 @@ impl AsFd for Queue {
     }
 }
 
-impl Default for Heard {
+impl Default for Received {
     fn default() -> Self {
         // Any value, at three significant digits; growing on demand.
         let latency = Histogram::new(3).expect("3 is a number of digits that it takes");
@@ -100,7 +100,7 @@ impl Default for Heard {
     }
 }
 
-impl Heard {
+impl Received {
     pub(super) fn add(&mut self, other: &Self) {
         self.kicks += other.kicks;
         self.signals += other.signals;
@@ -114,21 +114,21 @@ pub(super) fn start(
     queues_of_devices: Arc<Queues>,
     device: usize,
     stop: Arc<AtomicBool>,
-) -> JoinHandle<Heard> {
+) -> JoinHandle<Received> {
     std::thread::spawn(move || {
         let queues: &[Queue] = queues_of_devices.get(device).map(Vec::as_slice).unwrap_or_default();
-        let mut heard = Heard::default();
+        let mut received = Received::default();
         loop {
             let mut waiting: Vec<PollFd<'_>> =
                 queues.iter().map(|each| PollFd::new(each, PollFlags::IN)).collect();
             let _ = poll(&mut waiting, None);
             if stop.load(Ordering::Acquire) {
-                return heard;
+                return received;
             }
             for each in queues {
-                if let Some(count) = each.take(|age| _ = heard.latency.record(age)) {
-                    heard.kicks += count;
-                    heard.signals += 1;
+                if let Some(count) = each.take(|age| _ = received.latency.record(age)) {
+                    received.kicks += count;
+                    received.signals += 1;
                 }
             }
         }

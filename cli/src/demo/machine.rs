@@ -1,6 +1,6 @@
 //! One round: a machine, its guest, and everybody at work.
 
-use super::backend::{self, Heard, Queue};
+use super::backend::{self, Queue, Received};
 use super::vmm::Vmm;
 use crate::failure::{Exit, Failure};
 use hdrhistogram::Histogram;
@@ -121,11 +121,11 @@ pub fn measure(means: Means, kicks: u64) -> Result<Round, Failure> {
     let took = began.elapsed();
     settle(&queues_of_devices, sent.kicks);
     stop.store(true, Ordering::Release);
-    // Nobody counts these.
+    // No process counts these.
     queues_of_devices.iter().flatten().for_each(Queue::ring);
-    let mut heard = Heard::default();
+    let mut received = Received::default();
     for backend in backends {
-        heard.add(&backend.join().unwrap_or_default());
+        received.add(&backend.join().unwrap_or_default());
     }
     let (wakeups_after, requests_after) = vmm.so_far();
     drop(doorbells);
@@ -133,12 +133,12 @@ pub fn measure(means: Means, kicks: u64) -> Result<Round, Failure> {
     vmm.stop();
     Ok(Round {
         kicks: sent.kicks,
-        delivered: heard.kicks,
-        signals: heard.signals,
+        delivered: received.kicks,
+        signals: received.signals,
         config_accesses: sent.config_accesses,
         vmm_wakeups: wakeups_after - wakeups,
         vmm_requests: requests_after - requests,
-        latency: heard.latency,
+        latency: received.latency,
         took,
     })
 }
@@ -176,8 +176,9 @@ fn work(vcpu: &Vcpu, queues_of_devices: &backend::Queues, kicks: u64) -> Result<
 /// Gives kicks that are under way the time to arrive.
 fn settle(queues_of_devices: &backend::Queues, kicks: u64) {
     let deadline = Instant::now() + PATIENCE;
-    let heard = || queues_of_devices.iter().flatten().map(|each| each.heard() as u64).sum::<u64>();
-    while heard() < kicks && Instant::now() < deadline {
+    let received =
+        || queues_of_devices.iter().flatten().map(|each| each.received() as u64).sum::<u64>();
+    while received() < kicks && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(1));
     }
 }

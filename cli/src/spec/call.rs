@@ -51,7 +51,7 @@ impl fmt::Display for Call {
     }
 }
 
-/// A pulse unless told: with `level`, the backend would have to lower the line through the VMM.
+/// A pulse by default: with `level`, the backend would have to lower the line through the VMM.
 fn trigger(words: &[&str]) -> Result<Trigger, Wrong> {
     match *words {
         [] | ["pulse"] => Ok(Trigger::Pulse),

@@ -212,7 +212,7 @@ fn on_model(schema: &mut Schema) {
     follows.order("served 1");
     follows.order("destroy 1");
     until("the guest is waited for", || follows.text("out").contains("run.waiting"));
-    until("that is told", || follows.text("err").ends_with('\n'));
+    until("that is reported", || follows.text("err").ends_with('\n'));
     assert_eq!(schema.lines(&follows.text("err")), ["note"]);
     follows.signal(rustix::process::Signal::TERM);
     follows.end();

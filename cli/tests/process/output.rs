@@ -21,7 +21,7 @@ fn serves(script: &str, more: impl FnOnce(&mut Command)) {
     assert_eq!(run.order("kick 1 3"), "done");
     let first = run.file("first");
     until("the backend has its first kick", || first.exists());
-    // A value for which there is no eventfd, so that more is told of it.
+    // A value for which there is no eventfd, so that more is reported of it.
     assert_eq!(run.order("kick 1 4"), "done");
     assert_eq!(run.order("kick 1 3"), "done");
     assert_eq!(run.end().code(), Some(5), "the code is the backend's");

@@ -7,8 +7,8 @@ use std::process::Command;
 
 const KICK: &str = "mmio:0xfe000050:4:3";
 const PLAIN: &str = "exec \"$0\" \"$@\"";
-/// Notes each of its lives, and each of its kicks, until it is told to end.
-const LIVES: &str = "trap 'echo told >>$DIR/lives; kill $reader; exit 0' TERM; \
+/// Notes each of its lives, and each of its kicks, until it has to end.
+const LIVES: &str = "trap 'echo asked >>$DIR/lives; kill $reader; exit 0' TERM; \
                      echo begins >>$DIR/lives; while test -d $DIR; do \
                      dd bs=8 count=1 <&3 of=$DIR/kick 2>/dev/null & reader=$!; wait $reader; \
                      od -An -tu8 $DIR/kick >>$DIR/kicks; done";
@@ -37,7 +37,7 @@ fn allocate_the_fifth(run: &mut OnModel, dom: &str) {
 }
 
 #[test]
-fn a_guest_that_is_not_there_and_one_that_is_gone_are_told_apart() {
+fn a_guest_that_is_not_there_and_one_that_is_gone_differ() {
     let words = ["run", "other", "--kick", KICK, "--", "true"];
     assert_eq!(OnModel::start(&words).end().code(), Some(7));
     let words = ["run", "guest", "--kick", KICK, "--", "sleep", "1000"];
@@ -91,8 +91,8 @@ fn a_guest_that_reboots_is_served_by_a_backend_that_begins_afresh() {
         lives(&run, life + 1);
         kick(&mut run, dom, life + 1);
         assert_eq!(run.order(&format!("destroy {dom}")), "true");
-        until("the backend has been told", || {
-            run.text("lives").matches("told").count() == life + 1
+        until("the backend has been notified", || {
+            run.text("lives").matches("asked").count() == life + 1
         });
     }
     run.signal(Signal::TERM);
@@ -170,7 +170,7 @@ fn systemd_restarts_the_unit_where_another_attempt_helps() {
     let codes = [0, 1, 2, 3, 4, 5, 6, 7, 126, 137, 143];
     let restarts: Vec<i32> = codes.into_iter().filter(|code| unit.restarts_after(*code)).collect();
     assert_eq!(restarts, [1, 3, 4, 5, 7, 126, 137]);
-    // Five starts in ten seconds are the end of it, unless told otherwise.
+    // Five starts in ten seconds end it, unless the unit says otherwise.
     let pause: u32 = unit.service["RestartSec"].parse().unwrap();
     assert!(pause * 5 > 10, "attempts would use up the limit of starts");
 }

@@ -131,7 +131,7 @@ fn a_guest_that_dies_ends_a_backend_that_is_stopped() {
 
 #[test]
 fn what_was_ignored_stays_ignored_by_run_and_its_backend() {
-    // This backend would hear it, as it sets what it does with SIGINT and SIGHUP itself.
+    // This backend would receive it, as it sets what it does with SIGINT and SIGHUP itself.
     let backend = ["env", "--default-signal=INT,HUP", "sh", "-c", NOTES];
     let mut run = run_as("trap '' INT HUP; exec \"$0\" \"$@\"", &backend, |_| ());
     run.signal(Signal::INT);
@@ -190,7 +190,7 @@ fn a_terminals_interrupt_reaches_the_backend_once_wherever_it_is() {
 
 #[test]
 fn a_terminal_that_goes_tells_the_backend() {
-    // It tells the leader of its session, which is `run`, and nobody else.
+    // It signals the leader of its session, which is `run`, and no other process.
     let backend = ["sh", "-c", NOTES];
     let (terminal, mut run) = on_terminal("exec setsid --ctty \"$0\" \"$@\"", &backend);
     drop(terminal);

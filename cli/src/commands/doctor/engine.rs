@@ -50,7 +50,7 @@ pub fn pick(probe: &Probe, by: Option<&str>) -> Pick {
                     Err(_) => "no kernel module answers".to_owned(),
                 },
                 (None, _) => {
-                    "the kernel module answers, and a kick wakes nobody but its backend".to_owned()
+                    "the kernel module answers, and a kick wakes only its backend".to_owned()
                 }
             };
             Pick { engine: Some(kind.into()), why }

@@ -21,7 +21,7 @@ impl Machine<'_> {
         let found = match self.configured("CONFIG_RUST") {
             Some(true) => "CONFIG_RUST=y: it can take the kernel module",
             Some(false) => "without CONFIG_RUST: no kernel module, the userspace engine is for it",
-            None => "CONFIG_RUST unknown: neither /proc/config.gz nor /boot/config tells",
+            None => "CONFIG_RUST unknown: neither /proc/config.gz nor /boot/config can be read",
         };
         fact("Rust in the kernel", found)
     }
@@ -121,7 +121,7 @@ impl Machine<'_> {
             (true, _) => ok(NAME, DEBUGFS),
             (false, true) => poor(
                 NAME,
-                "not mounted: list, show and top cannot tell of the module's guests",
+                "not mounted: list, show and top cannot report the module's guests",
                 "mount -t debugfs none /sys/kernel/debug",
             ),
             (false, false) => fact(NAME, "not mounted; only the kernel module wants it"),
@@ -141,7 +141,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Whether the running kernel was built with an option; `None` if nothing tells.
+    /// Whether the running kernel was built with an option; `None` if no file says so.
     fn configured(&self, option: &str) -> Option<bool> {
         let release = &self.release;
         let files = [format!("/boot/config-{release}"), format!("/lib/modules/{release}/config")];

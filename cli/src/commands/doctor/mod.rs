@@ -1,4 +1,4 @@
-//! `doctor`: tells what this host has, what is missing, and how to get it.
+//! `doctor`: reports what this host has, what is missing, and how to get it.
 //!
 //! Nothing is changed: devices are looked at and opened, no guest is touched. What can serve is the
 //! library's answer ([`xen_eventfd::Builder::probe`]), so that it is the engine's as well.
@@ -20,7 +20,7 @@ use machine::Machine;
 use serde::Serialize;
 use std::path::Path;
 
-/// Tell what this host has, what is missing and how to get it.
+/// Report what this host has, what is missing and how to get it.
 ///
 /// Xen, its devices, xenstore, the kernel and its module, what killed engines have left, and which
 /// engine would be picked, and why. Nothing is changed. Ends with 0 if an engine can run, with 3

@@ -1,4 +1,4 @@
-//! What is told of machines that are trees of files.
+//! What is reported of machines that are trees of files.
 
 use super::*;
 use crate::served::Engine;
@@ -66,7 +66,7 @@ fn dom0(files: &[(&str, &str)]) -> Report {
 }
 
 /// How a thing stands, and the whole text about it.
-fn told(report: &Report, name: &str) -> (Standing, String) {
+fn reported(report: &Report, name: &str) -> (Standing, String) {
     let Check { standing, found, advice, .. } = check(report, name);
     (*standing, format!("{found} -> {}", advice.as_deref().unwrap_or_default()))
 }
@@ -144,20 +144,23 @@ fn a_module_that_is_only_installed_is_named() {
     for file in ["updates/dkms/xen-eventfd.ko.xz", "extra/xen_eventfd.ko"] {
         let index = format!("kernel/fs/ext4/ext4.ko: kernel/lib/crc16.ko\n{file}:\n");
         let report = dom0(&[("lib/modules/6.12.0/modules.dep", &index)]);
-        let (standing, text) = told(&report, "kernel module");
+        let (standing, text) = reported(&report, "kernel module");
         assert_eq!(standing, Standing::Poor);
         assert!(text.contains("modprobe xen-eventfd"), "{text}");
         assert_eq!(report.picked.engine, Some(Engine::Userspace));
     }
     let other = dom0(&[("lib/modules/6.12.0/modules.dep", "kernel/xen-eventfd-not.ko:\n")]);
-    assert!(told(&other, "kernel module").1.contains("build it"));
+    assert!(reported(&other, "kernel module").1.contains("build it"));
 }
 
 #[test]
 fn a_kernel_without_rust_gets_the_engine_in_userspace() {
     let report = dom0(&[("boot/config-6.12.0", "# CONFIG_RUST is not set\n")]);
-    assert_eq!(told(&report, "kernel module"), (Standing::Fact, "not installed -> ".to_owned()));
-    assert!(told(&report, "Rust in the kernel").1.contains("userspace engine"));
+    assert_eq!(
+        reported(&report, "kernel module"),
+        (Standing::Fact, "not installed -> ".to_owned())
+    );
+    assert!(reported(&report, "Rust in the kernel").1.contains("userspace engine"));
     assert!(report.prose().contains("The userspace engine would be picked"));
 }
 
@@ -167,7 +170,7 @@ fn a_module_that_refuses_is_not_picked() {
         let mut probe = answering();
         probe.module = Err(HostError::new(Call::Open("/dev/xen/eventfd"), errno));
         let report = dom0_tree(&[("dev/xen/eventfd", "")]).examine(probe);
-        let (standing, text) = told(&report, "kernel module");
+        let (standing, text) = reported(&report, "kernel module");
         assert_eq!((standing, report.picked.engine), (Standing::Poor, engine), "{report:?}");
         assert!(text.contains(why), "{text}");
     };
@@ -184,7 +187,7 @@ fn a_module_that_lacks_features_is_told_and_userspace_picked_as_the_library_does
     let report = dom0_tree(&[("dev/xen/eventfd", "")]).examine(probe);
     assert_eq!(report.engines, Engines { userspace: true, kernel: false });
     assert_eq!(report.picked.engine, Some(Engine::Userspace));
-    assert!(told(&report, "kernel module").1.contains("lacks"), "{report:?}");
+    assert!(reported(&report, "kernel module").1.contains("lacks"), "{report:?}");
 }
 
 #[test]
@@ -192,7 +195,7 @@ fn a_xenstore_that_does_not_answer_is_missing_wherever_its_socket_is() {
     let mut probe = with_module();
     probe.xenstore = Err(HostError::new(Call::Xenstore("domid".to_owned()), Errno::TIMEDOUT));
     let report = dom0_tree(&[("dev/xen/eventfd", "")]).examine(probe);
-    let (standing, text) = told(&report, "xenstore");
+    let (standing, text) = reported(&report, "xenstore");
     assert_eq!((standing, report.picked.engine), (Standing::Missing, None));
     assert!(text.contains("is xenstored alive?"), "{text}");
 }
@@ -203,21 +206,21 @@ fn a_kernel_that_lacks_what_an_engine_needs_is_told_with_the_version_that_has_it
         let mut probe = answering();
         probe.kernel = Err(HostError::new(Call::Kernel(feature), Errno::OPNOTSUPP));
         let report = dom0_tree(&[]).examine(probe);
-        let (standing, text) = told(&report, "kernel features");
+        let (standing, text) = reported(&report, "kernel features");
         assert_eq!((standing, report.picked.engine), (Standing::Missing, None));
         assert!(text.contains(&format!("Linux {version}")) && text.contains("newer"), "{text}");
     }
-    assert_eq!(told(&dom0(&[]), "kernel features").0, Standing::Ok);
+    assert_eq!(reported(&dom0(&[]), "kernel features").0, Standing::Ok);
 }
 
 #[test]
 fn a_guardian_that_is_named_and_is_not_there_is_told() {
     let mut probe = answering();
     probe.guardian = Some("/no/such/guardian".into());
-    let (standing, text) = told(&dom0_tree(&[]).examine(probe), "guardian");
+    let (standing, text) = reported(&dom0_tree(&[]).examine(probe), "guardian");
     assert_eq!(standing, Standing::Poor);
     assert!(text.starts_with("/no/such/guardian is not there"), "{text}");
-    assert!(told(&dom0(&[]), "guardian").1.contains("not on the PATH"));
+    assert!(reported(&dom0(&[]), "guardian").1.contains("not on the PATH"));
 }
 
 #[test]
@@ -226,7 +229,7 @@ fn a_run_directory_that_cannot_be_used_is_missing_and_no_engine_picked() {
     let (what, path) = ("use", "/run".into());
     probe.run_dir = Err(Error::RunDir { what, path, errno: Errno::ACCESS });
     let report = dom0_tree(&[]).examine(probe);
-    assert_eq!(told(&report, "run directory").0, Standing::Missing);
+    assert_eq!(reported(&report, "run directory").0, Standing::Missing);
     assert_eq!(report.picked.engine, None);
 }
 
@@ -238,10 +241,10 @@ fn orphans_are_told_with_the_advice_to_reap() {
     let tree = dom0_tree(&[]);
     let mut machine = tree.machine(answering());
     machine.orphans = xen_eventfd::run_dir::orphans(dir.path());
-    let (standing, text) = told(&machine.examine(), "orphans");
+    let (standing, text) = reported(&machine.examine(), "orphans");
     assert_eq!(standing, Standing::Poor);
     assert!(text.starts_with("domain 5: ") && text.ends_with("-> xen-eventfd reap"), "{text}");
-    assert_eq!(told(&dom0(&[]), "orphans").0, Standing::Ok);
+    assert_eq!(reported(&dom0(&[]), "orphans").0, Standing::Ok);
 }
 
 #[test]
@@ -251,21 +254,21 @@ fn a_locked_down_kernel_wants_a_signature_unless_it_has_the_module() {
         ("sys/kernel/security/lockdown", "none [integrity] confidentiality\n"),
         (efi, "\u{6}\0\0\0\u{1}"),
     ];
-    let (standing, text) = told(&dom0(&locked), "lockdown");
+    let (standing, text) = reported(&dom0(&locked), "lockdown");
     assert_eq!(standing, Standing::Poor);
     assert!(text.starts_with("integrity, Secure Boot on; only signed"), "{text}");
     let loaded = [&locked[..], &[("dev/xen/eventfd", "")]].concat();
-    assert_eq!(told(&dom0(&loaded), "lockdown").0, Standing::Fact);
+    assert_eq!(reported(&dom0(&loaded), "lockdown").0, Standing::Fact);
     let enforced = [("sys/module/module/parameters/sig_enforce", "Y\n")];
-    assert_eq!(told(&dom0(&enforced), "lockdown").0, Standing::Poor);
+    assert_eq!(reported(&dom0(&enforced), "lockdown").0, Standing::Poor);
     let open = [("sys/kernel/security/lockdown", "[none] integrity confidentiality\n")];
-    assert_eq!(told(&dom0(&open), "lockdown"), (Standing::Fact, "none -> ".to_owned()));
+    assert_eq!(reported(&dom0(&open), "lockdown"), (Standing::Fact, "none -> ".to_owned()));
 }
 
 #[test]
 fn debugfs_is_wanted_by_the_module_only() {
-    assert_eq!(told(&dom0(&[]), "debugfs").0, Standing::Fact);
-    let (standing, text) = told(&dom0(&[("dev/xen/eventfd", "")]), "debugfs");
+    assert_eq!(reported(&dom0(&[]), "debugfs").0, Standing::Fact);
+    let (standing, text) = reported(&dom0(&[("dev/xen/eventfd", "")]), "debugfs");
     assert_eq!(standing, Standing::Poor);
     assert!(text.contains("mount -t debugfs"), "{text}");
 }
@@ -274,7 +277,7 @@ fn debugfs_is_wanted_by_the_module_only() {
 fn upstreams_ioeventfd_is_named_with_the_reason_why_it_is_not_used() {
     let config = [("boot/config-6.12.0", "CONFIG_XEN_PRIVCMD_EVENTFD=y\n")];
     let report = dom0(&config);
-    let (standing, text) = told(&report, "privcmd's own ioeventfd");
+    let (standing, text) = reported(&report, "privcmd's own ioeventfd");
     assert_eq!(standing, Standing::Fact);
     assert!(text.contains("loses kicks") && text.contains("crashes a PV domain 0"), "{text}");
     assert_eq!(report.picked.engine, Some(Engine::Userspace));

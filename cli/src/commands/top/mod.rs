@@ -130,7 +130,7 @@ impl<'a> Meter<'a> {
         }
     }
 
-    /// Reads the counters, and tells what happened since the last time.
+    /// Reads the counters, and reports what happened since the last time.
     fn read(&mut self) -> Outcome<(Duration, Vec<GuestRates>)> {
         let mut guests = self.arguments.machine.nameless_guests(self.session)?;
         let now = Instant::now();

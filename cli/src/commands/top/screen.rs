@@ -53,7 +53,7 @@ impl Drop for Screen {
         {
             core::mem::forget(terminal);
         }
-        // Fails only where nobody looks any more.
+        // Fails only when the terminal is gone.
         let _ = ratatui::try_restore();
     }
 }
