@@ -92,7 +92,7 @@ impl Arch {
         }
     }
 
-    /// What the kernel's own build is told about the architecture.
+    /// What the kernel's own build gets about the architecture.
     pub(crate) fn kernel_make(self) -> &'static [&'static str] {
         match self {
             Self::X86_64 => &["ARCH=x86", "CROSS_COMPILE=x86_64-linux-gnu-"],

@@ -70,7 +70,7 @@ fn flags() -> Vec<String> {
 fn cargo(folder: &Path) -> Command {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut cargo = Command::new(program);
-    // A build must not inherit what cargo told the program that asks for it.
+    // A build must not inherit what cargo set for the program that asks for it.
     for name in ["CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_MANIFEST_DIR"] {
         cargo.env_remove(name);
     }

@@ -96,7 +96,7 @@ impl Boot {
     }
 
     /// Time counted in instructions, on one CPU: two runs take the very same path, as long as
-    /// nobody talks to dom0 meanwhile. [`Lab::run`](crate::Lab::run) takes care of that.
+    /// nothing talks to dom0 meanwhile. [`Lab::run`](crate::Lab::run) takes care of that.
     #[must_use]
     pub fn deterministic(mut self) -> Self {
         self.clock = Clock::Deterministic;

@@ -122,7 +122,7 @@ impl Cache {
         self.kind().join(format!("current-{}", arch.debian()))
     }
 
-    /// Waits until nobody else sets up one of this kind.
+    /// Waits until no other process sets up one of this kind.
     pub(crate) fn lock(&self, progress: Progress) -> Result<Lock> {
         let path = match self.kind {
             CacheKind::Labs => self.folder.join("lock"),
@@ -184,7 +184,7 @@ fn choose(own: Option<PathBuf>, xdg: Option<PathBuf>, home: Option<PathBuf>) -> 
         .or_else(|| home.map(|folder| folder.join(".cache/xen-eventfd")))
 }
 
-/// Writes a file that others see whole or not at all, whoever else is writing it.
+/// Writes a file that others see whole or not at all, also when several write it.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     static WRITES: AtomicU64 = AtomicU64::new(0);
     let (process, nth) = (std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed));

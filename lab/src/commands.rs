@@ -165,7 +165,7 @@ pub(crate) struct Transcript {
 
 /// What a line of the port means for a command.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
+pub(crate) enum Received {
     /// These lines are output.
     Lines(Vec<String>),
     /// The command is over.
@@ -183,14 +183,14 @@ impl Transcript {
         }
     }
 
-    pub(crate) fn hear(&mut self, line: String) -> Heard {
+    pub(crate) fn receive(&mut self, line: String) -> Received {
         if !self.begun {
             self.begun = line == self.begin;
-            return Heard::Lines(Vec::new());
+            return Received::Lines(Vec::new());
         }
         if line.is_empty() {
             self.empty += 1;
-            return Heard::Lines(Vec::new());
+            return Received::Lines(Vec::new());
         }
         let mut lines = vec![String::new(); std::mem::take(&mut self.empty)];
         let verdict = if line.starts_with(&self.timeout) {
@@ -201,11 +201,11 @@ impl Transcript {
         match verdict {
             Some(verdict) => {
                 lines.pop();
-                Heard::Over(lines, verdict)
+                Received::Over(lines, verdict)
             }
             None => {
                 lines.push(line);
-                Heard::Lines(lines)
+                Received::Lines(lines)
             }
         }
     }
@@ -215,15 +215,15 @@ impl Transcript {
 mod tests {
     use super::*;
 
-    fn hear(text: &str) -> (Vec<String>, Option<Verdict>) {
+    fn receive(text: &str) -> (Vec<String>, Option<Verdict>) {
         let mut reader = Reader::default();
         reader.feed(text.as_bytes());
         let mut transcript = Transcript::new(7);
         let mut all = Vec::new();
         while let Some(line) = reader.line() {
-            match transcript.hear(line) {
-                Heard::Lines(lines) => all.extend(lines),
-                Heard::Over(lines, verdict) => {
+            match transcript.receive(line) {
+                Received::Lines(lines) => all.extend(lines),
+                Received::Over(lines, verdict) => {
                     all.extend(lines);
                     return (all, Some(verdict));
                 }
@@ -234,21 +234,21 @@ mod tests {
 
     #[test]
     fn output_stands_between_its_marks() {
-        let (lines, verdict) = hear("noise\n@lab 7 begin\none\r\n\ntwo\n\n@lab 7 end 3\n");
+        let (lines, verdict) = receive("noise\n@lab 7 begin\none\r\n\ntwo\n\n@lab 7 end 3\n");
         assert_eq!(lines, ["one", "", "two"]);
         assert_eq!(verdict, Some(Verdict::Ended(3)));
     }
 
     #[test]
     fn the_last_line_needs_no_line_feed() {
-        assert_eq!(hear("@lab 7 begin\nend\n@lab 7 end 0\n").0, ["end"]);
-        assert_eq!(hear("@lab 7 begin\n\n@lab 7 end 0\n").0, Vec::<String>::new());
-        assert_eq!(hear("@lab 7 begin\n\n\n@lab 7 end 0\n").0, [""]);
+        assert_eq!(receive("@lab 7 begin\nend\n@lab 7 end 0\n").0, ["end"]);
+        assert_eq!(receive("@lab 7 begin\n\n@lab 7 end 0\n").0, Vec::<String>::new());
+        assert_eq!(receive("@lab 7 begin\n\n\n@lab 7 end 0\n").0, [""]);
     }
 
     #[test]
     fn another_commands_marks_are_output() {
-        let (lines, verdict) = hear("@lab 7 begin\n@lab 6 end 0\n\n@lab 7 timeout 137\n");
+        let (lines, verdict) = receive("@lab 7 begin\n@lab 6 end 0\n\n@lab 7 timeout 137\n");
         assert_eq!(lines, ["@lab 6 end 0"]);
         assert_eq!(verdict, Some(Verdict::TimedOut));
     }

@@ -1,5 +1,5 @@
 //! Xen's serial console carries several voices: the hypervisor's, the guests' and dom0's.
-//! This tells them apart, line by line.
+//! This distinguishes them, line by line.
 
 use std::{collections::VecDeque, fmt};
 

@@ -22,7 +22,7 @@
 //! in which commands run.
 //!
 //! Nothing of it is installed on the host, and no version is fixed: apt says what the mirror has,
-//! and a manifest keeps that until somebody asks for a refresh.
+//! and a manifest keeps that until a refresh is asked for.
 
 mod apt;
 mod arch;
@@ -177,14 +177,14 @@ impl Lab {
         let mut machine = self.boot(boot)?;
         let boot_time = machine.boot_time();
         let mut lines = Vec::new();
-        let hear = |text: &str| {
+        let receive = |text: &str| {
             line(text);
             lines.push(text.to_owned());
         };
         let status = if own {
-            machine.run_own(timeout, hear)?
+            machine.run_own(timeout, receive)?
         } else {
-            machine.run_with(script, timeout, hear)?
+            machine.run_with(script, timeout, receive)?
         };
         let report = if status == 0 { String::new() } else { machine.report("the consoles:") };
         let folder = machine.finish()?;

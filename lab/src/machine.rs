@@ -12,7 +12,7 @@ use base64::prelude::*;
 
 use crate::{
     boot::{Boot, Clock},
-    commands::{Commands, Heard, Output, Silence, Transcript, Verdict},
+    commands::{Commands, Output, Received, Silence, Transcript, Verdict},
     console::Line,
     qemu::{Ports, Qemu},
     recorder::Recorder,
@@ -95,7 +95,7 @@ impl Machine {
 
     /// Waits for the script that the image began by itself; see [`Boot::script`].
     pub(crate) fn run_own(&mut self, timeout: Duration, mut line: impl FnMut(&str)) -> Result<i32> {
-        let verdict = self.hear(OWN_SCRIPT, timeout, &mut line);
+        let verdict = self.receive(OWN_SCRIPT, timeout, &mut line);
         self.status(verdict, "the image's own script", timeout)
     }
 
@@ -234,11 +234,16 @@ impl Machine {
     ) -> Result<Verdict> {
         ensure!(!self.lost, "dom0 does not answer any more");
         let id = self.commands.request(script, timeout)?;
-        self.hear(id, timeout, emit)
+        self.receive(id, timeout, emit)
     }
 
     /// Hands on what the script with this number says, until it is over.
-    fn hear(&mut self, id: u64, timeout: Duration, emit: &mut dyn FnMut(&str)) -> Result<Verdict> {
+    fn receive(
+        &mut self,
+        id: u64,
+        timeout: Duration,
+        emit: &mut dyn FnMut(&str),
+    ) -> Result<Verdict> {
         // dom0 watches the timeout itself. We wait longer, for the case that dom0 is gone.
         let patience = match self.clock {
             Clock::Host | Clock::Instructions => timeout + Duration::from_secs(15),
@@ -249,9 +254,9 @@ impl Machine {
         self.lost = true;
         loop {
             let line = self.next_line(deadline, "dom0 hangs")?;
-            let (lines, verdict) = match transcript.hear(line) {
-                Heard::Lines(lines) => (lines, None),
-                Heard::Over(lines, verdict) => (lines, Some(verdict)),
+            let (lines, verdict) = match transcript.receive(line) {
+                Received::Lines(lines) => (lines, None),
+                Received::Over(lines, verdict) => (lines, Some(verdict)),
             };
             lines.iter().for_each(|line| emit(line));
             if let Some(verdict) = verdict {

@@ -43,7 +43,7 @@ pub(crate) struct Ports {
     pub(crate) console: PipeReader,
     /// What the commands' port says.
     pub(crate) answers: PipeReader,
-    /// What the commands' port is told.
+    /// What is written to the commands' port.
     pub(crate) requests: PipeWriter,
 }
 

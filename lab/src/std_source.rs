@@ -53,7 +53,7 @@ struct StdSourcePackage {
 }
 
 impl StdSourcePackage {
-    /// How Debian's version of it begins, which also tells how it was repacked.
+    /// How Debian's version of it begins, which also says how it was repacked.
     fn prefix(&self) -> String {
         format!("{}+", self.version)
     }

@@ -24,7 +24,7 @@ const READY: &[u8] = b"@lab ready";
 
 impl Machine {
     /// Connects this process' terminal with a shell in dom0 until the shell exits or the person
-    /// presses [`ESCAPE`]. Without a terminal, standard input is what the shell is told.
+    /// presses [`ESCAPE`]. Without a terminal, standard input goes to the shell.
     ///
     /// # Errors
     ///
@@ -55,7 +55,7 @@ impl Machine {
                 let patience = Duration::from_millis(if open { 0 } else { 50 });
                 match self.commands().chunk(patience) {
                     Ok(chunk) => {
-                        let (shown, over) = end.hear(&chunk);
+                        let (shown, over) = end.receive(&chunk);
                         let mut output = io::stdout().lock();
                         output.write_all(&shown)?;
                         output.flush()?;
@@ -83,7 +83,7 @@ struct Ending {
 impl Ending {
     /// What to show, and whether the shell is over. What may be the start of the word is held
     /// back.
-    fn hear(&mut self, chunk: &[u8]) -> (Vec<u8>, bool) {
+    fn receive(&mut self, chunk: &[u8]) -> (Vec<u8>, bool) {
         self.held.extend_from_slice(chunk);
         if let Some(at) = self.held.windows(READY.len()).position(|window| window == READY) {
             return (self.held.drain(..at).collect(), true);
@@ -165,9 +165,9 @@ mod tests {
         for cut in 0..text.len() {
             let mut ending = Ending::default();
             let (first, second) = text.split_at(cut);
-            let (mut shown, mut over) = ending.hear(first);
+            let (mut shown, mut over) = ending.receive(first);
             if !over {
-                let (more, end) = ending.hear(second);
+                let (more, end) = ending.receive(second);
                 shown.extend(more);
                 over = end;
             }
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn what_only_looks_like_the_word_is_shown() {
         let mut ending = Ending::default();
-        assert_eq!(ending.hear(b"mail@"), (b"mail".to_vec(), false));
-        assert_eq!(ending.hear(b"example"), (b"@example".to_vec(), false));
+        assert_eq!(ending.receive(b"mail@"), (b"mail".to_vec(), false));
+        assert_eq!(ending.receive(b"example"), (b"@example".to_vec(), false));
     }
 }

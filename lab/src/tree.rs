@@ -113,7 +113,7 @@ impl Tree {
         &self,
         binds: &[Bind],
         words: &[String],
-        mut hear: impl FnMut(&str),
+        mut receive: impl FnMut(&str),
     ) -> Result<(Vec<String>, ExitStatus)> {
         let (reader, writer) = pipe()?;
         let mut command = Command::new("unshare");
@@ -139,7 +139,7 @@ impl Tree {
         let mut lines = Vec::new();
         for line in BufReader::new(reader).split(b'\n') {
             let line = String::from_utf8_lossy(&line?).into_owned();
-            hear(&line);
+            receive(&line);
             lines.push(line);
         }
         Ok((lines, child.wait()?))

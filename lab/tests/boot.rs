@@ -133,10 +133,10 @@ fn static_programs_run_in_dom0() {
     let program = xen_eventfd_lab::build_static("xtask", "xtask").unwrap();
     let lab = Lab::prepare().unwrap();
     let boot = Boot::new(Platform::X86Pv).payload("bin/xtask", program);
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     let outcome =
-        lab.run(boot, "xtask --help; false", SHORT, |line| heard.push(line.to_owned())).unwrap();
-    assert_eq!(outcome.output.lines, heard);
+        lab.run(boot, "xtask --help; false", SHORT, |line| received.push(line.to_owned())).unwrap();
+    assert_eq!(outcome.output.lines, received);
     assert!(outcome.output.text().contains("cargo xtask"));
     assert_eq!(outcome.output.status, 1);
     assert!(outcome.report.contains("--- Xen") && outcome.folder.join("xen.log").exists());

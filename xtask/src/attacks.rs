@@ -1,4 +1,4 @@
-//! Attacks on our own code: all orders of its threads, bytes that nobody would write, sanitizers;
+//! Attacks on our own code: all orders of its threads, random bytes for all that is parsed, sanitizers;
 //! and how much of it the tests reach. `docs/attacks.md` says what each is good for.
 //!
 //! What cannot be had on a machine is skipped, and said to be.

@@ -59,26 +59,26 @@ fn attack(
     accesses: u64,
 ) -> Result<Tally> {
     let mut tally = Tally::default();
-    let told = |what: &str| format!("hostile-{what}-{}-{}", platform.name(), engine.name());
+    let name_of = |what: &str| format!("hostile-{what}-{}-{}", platform.name(), engine.name());
     let script = |rest: &str| format!("scenarios run --on xen --engine {} {rest}", engine.name());
 
     let mut neighbours = Vec::new();
-    let boot = rig.boot(platform, 1, &told("kicks")).deterministic();
+    let boot = rig.boot(platform, 1, &name_of("kicks")).deterministic();
     let load = if engine.needs_module() { kmod::loading() } else { "true".to_owned() };
     let outcome =
         rig.lab.run(boot, &format!("{load} && {}", script("hostile")), TIMEOUT, |line| {
-            tally.hear(name, line);
+            tally.receive(name, line);
             neighbours.extend(Neighbour::parse(line));
         })?;
     tally.end(name, outcome.output.status);
     ensure!(tally.failed == 0, "an attack was not measured: {}", outcome.report);
 
-    let boot = rig.boot(platform, 1, &told("accesses")).host_clock();
+    let boot = rig.boot(platform, 1, &name_of("accesses")).host_clock();
     let (mut machine, log) = kmod::start(&rig.lab, boot, engine.needs_module())?;
     let mut found = None;
     let many = script(&format!("--accesses {accesses} hostile_guest"));
     let status = machine.run_with(&many, TIMEOUT + patience(accesses)?, |line| {
-        tally.hear(name, line);
+        tally.receive(name, line);
         found = found.take().or_else(|| Accesses::parse(line));
     })?;
     tally.end(name, status);

@@ -179,7 +179,7 @@ pub(crate) fn test_packages() -> Result<Tally> {
     deb::test(&Lab::prepare()?)
 }
 
-/// Builds the module for the lab's kernel. A warning, whoever's, is an error.
+/// Builds the module for the lab's kernel. Any warning is an error.
 pub(crate) fn build(lab: &Lab, clippy: bool) -> Result<Module> {
     build_in(lab, if clippy { Room::Clippy } else { Room::Usual })
 }

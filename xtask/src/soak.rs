@@ -17,7 +17,7 @@ use xen_eventfd_scenarios::soak::Sample;
 /// How long, and where.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// For how long in each machine, and until there are rounds enough to tell
+    /// For how long in each machine, and until there are rounds enough to report
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=600))]
     minutes: u64,
     #[command(flatten)]
@@ -79,10 +79,10 @@ fn soak(
     machine.finish()?;
     let mut tally = Tally::default();
     for fault in &faults {
-        tally.hear(name, &format!("FAILED  {fault}"));
+        tally.receive(name, &format!("FAILED  {fault}"));
     }
     if faults.is_empty() {
-        tally.hear(name, &format!("ok      {} rounds are flat", samples.len()));
+        tally.receive(name, &format!("ok      {} rounds are flat", samples.len()));
         KEPT.save(platform, engine, &samples)?;
     }
     Ok(tally)

@@ -50,7 +50,7 @@ impl Step {
         let shown = Path::new(program).file_name().unwrap_or(program).to_string_lossy().into();
         let mut command = Command::new(program);
         command.current_dir(root()).stdin(Stdio::null()).env("CARGO_TERM_COLOR", "never");
-        // What cargo told this program is not meant for another cargo.
+        // What cargo set for this program is not meant for another cargo.
         for name in ["CARGO_ENCODED_RUSTFLAGS", "CARGO_MANIFEST_DIR", "CARGO_BUILD_TARGET"] {
             command.env_remove(name);
         }
@@ -149,14 +149,14 @@ impl Step {
     pub(crate) fn run(self) -> Result<Done> {
         let shown = self.shown.clone();
         let done = self.quietly()?;
-        done.tell(&shown);
+        done.report(&shown);
         Ok(done)
     }
 }
 
 impl Done {
     /// A line if it passed, everything if it failed.
-    pub(crate) fn tell(&self, shown: &str) {
+    pub(crate) fn report(&self, shown: &str) {
         let seconds = self.time.as_secs();
         if self.ok {
             println!("  ok     {shown} ({seconds} s)");

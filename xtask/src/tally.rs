@@ -73,7 +73,7 @@ impl Tally {
 
     /// Shows and counts a line of a program that tests: `ok NAME`, `FAILED NAME: WHY` or
     /// `skipped NAME: WHAT`; any other line is shown.
-    pub(crate) fn hear(&mut self, place: &str, line: &str) {
+    pub(crate) fn receive(&mut self, place: &str, line: &str) {
         let shown = format!("{place}: {line}");
         println!("{shown}");
         match line.split_whitespace().next() {
@@ -88,15 +88,15 @@ impl Tally {
     /// if not, it died on the way, and what it would still have tested is not known.
     pub(crate) fn end(&mut self, place: &str, status: i32) {
         if status != 0 && self.failed == 0 {
-            self.hear(place, &format!("FAILED  ended with status {status} and no failure"));
+            self.receive(place, &format!("FAILED  ended with status {status} and no failure"));
         }
     }
 
     /// Shows and counts how one test went.
     pub(crate) fn judge(&mut self, place: &str, what: &str, result: Result<()>) {
         match result {
-            Ok(()) => self.hear(place, &format!("ok      {what}")),
-            Err(error) => self.hear(place, &format!("FAILED  {what}: {error:#}")),
+            Ok(()) => self.receive(place, &format!("ok      {what}")),
+            Err(error) => self.receive(place, &format!("FAILED  {what}: {error:#}")),
         }
     }
 
@@ -127,7 +127,7 @@ mod tests {
         let mut tally = Tally::default();
         let lines = "ok      one_queue\nFAILED  msi: why\nskipped held: fallbacks\nv0: done\n\n\
             1 passed, 1 failed, 1 skipped";
-        lines.lines().for_each(|line| tally.hear("here", line));
+        lines.lines().for_each(|line| tally.receive("here", line));
         assert_eq!((tally.passed, tally.failed, tally.skipped), (1, 1, 1));
         assert_eq!(tally.to_string(), "1 passed, 1 failed, 1 skipped");
         assert_eq!(Tally { skipped: 0, ..tally }.to_string(), "1 passed, 1 failed");
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn what_failed_is_known_at_the_end() {
         let mut tally = Tally::default();
-        tally.hear("pv", "FAILED  msi: why");
+        tally.receive("pv", "FAILED  msi: why");
         tally.judge("pvh", "the log", Err(anyhow!("a line\nand another")));
         tally.judge("pvh", "another", Ok(()));
         tally += Tally::counted("cargo test", 7, 2);
@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn a_program_that_dies_has_failed() {
         let mut tally = Tally::default();
-        tally.hear("pv", "ok      one");
+        tally.receive("pv", "ok      one");
         tally.end("pv", 0);
         assert_eq!(tally.failed, 0);
         tally.end("pv", 139);
@@ -164,7 +164,7 @@ mod tests {
         let said = "[ 2.6] traps: xl[499] general protection fault";
         assert!(Tally::failed(format!("why\n{said}")).broken);
         let mut tally = Tally::default();
-        tally.hear("pv", said);
+        tally.receive("pv", said);
         assert!(tally.broken && !tally.is_empty());
     }
 }

@@ -127,7 +127,7 @@ impl Apt {
         for (file, size, sha256) in text.lines().filter_map(parse_uri) {
             let name = file.split('_').next().unwrap_or_default().to_owned();
             let Some((_, version)) = wanted.iter().find(|(known, _)| *known == name) else {
-                bail!("apt named {file}, which nobody asked for");
+                bail!("apt named {file}, which was not asked for");
             };
             packages.push(Package { name, version: version.clone(), file, size, sha256 });
         }

@@ -39,7 +39,7 @@ xen-init-dom0 >/var/log/xen/xen-init-dom0.log 2>&1 || fail "xen-init-dom0: $(cat
 xenconsoled --pid-file=/run/xen/xenconsoled.pid --log=guest --log-dir=/var/log/xen/console ||
 	fail "xenconsoled does not start"
 
-# Not in this process: orphans end in it at any time, and a shell that is told so while it reads or
+# Not in this process: orphans end in it at any time, and a shell that is notified of it while it reads or
 # writes a line loses what it has of it.
 /bin/busybox sh /lib/lab/agent
 exec sleep 1000000

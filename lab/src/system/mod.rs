@@ -1,7 +1,7 @@
 //! A Debian system of the release and with the kernel that dom0 runs, in which packages are checked
 //! and installed by Debian's own tools: dpkg, depmod, lintian.
 //!
-//! `packages` says what it consists of and how it is made, `dpkg` tells dpkg what is there.
+//! `packages` says what it consists of and how it is made, `dpkg` writes dpkg's database of what is there.
 
 mod dpkg;
 mod packages;

@@ -59,7 +59,7 @@ pub(crate) fn coverage() -> Result<Tally> {
         let line = format!(
             "{verdict} {folder}: {percent} % of {all} lines ({reached}); at least {floor} %"
         );
-        tally.hear("coverage", &line);
+        tally.receive("coverage", &line);
     }
     Ok(tally)
 }

@@ -73,7 +73,7 @@ pub(crate) fn fuzz(arguments: &Arguments) -> Result<Tally> {
             .words("-timeout=10 -rss_limit_mb=1024 -print_final_stats=1")
             .deadline(Duration::from_secs(seconds + 600))
             .quietly()?;
-        done.tell(&format!("fuzz {name}: {}", statistics(&done.all)));
+        done.report(&format!("fuzz {name}: {}", statistics(&done.all)));
         tally += Tally::one(&format!("fuzz {name}"), done.ok);
     }
     Ok(tally)

@@ -76,8 +76,8 @@ fn flags(sanitizer: &str) -> String {
 /// With the standard library built alike: otherwise ThreadSanitizer does not see the slow paths of
 /// its locks and the fences of its reference counts, and finds races where none are.
 ///
-/// The compiler is the one that builds everything else. What it keeps for nightly, it does if it is
-/// told that it builds a compiler.
+/// The compiler is the one that builds everything else. It has the options of a nightly
+/// compiler if `RUSTC_BOOTSTRAP` is set.
 fn thread() -> Result<Tally> {
     let compiler = match Compiler::with_std_source() {
         Ok(compiler) => compiler,

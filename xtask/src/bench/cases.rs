@@ -36,10 +36,11 @@ fn kicks(platform: Platform) -> Vec<Kicks> {
     for way in ways(platform) {
         let tables = matches!(way, Way::Upstream | Way::Engine | Way::Module);
         let sizes = if tables { &SIZES[..] } else { &SIZES[..1] };
-        let heard = sizes.iter().map(|registrations| (*registrations, 1, true));
+        let with_backend = sizes.iter().map(|registrations| (*registrations, 1, true));
         let no_listener =
             [sizes[0], sizes[sizes.len() - 1]].map(|registrations| (registrations, 1, false));
-        for (registrations, vcpus, backend) in heard.chain(no_listener).chain([(1, 2, true)]) {
+        for (registrations, vcpus, backend) in with_backend.chain(no_listener).chain([(1, 2, true)])
+        {
             if backend && !way.signals() {
                 continue;
             }

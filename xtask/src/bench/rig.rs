@@ -99,7 +99,7 @@ impl Rig {
         Ok((measured, outcome.folder))
     }
 
-    /// One boot whose instructions are counted: for each case, what the plug-in tells of its blocks.
+    /// One boot whose instructions are counted: for each case, what the plug-in counts of its blocks.
     pub(super) fn profile(&self, platform: Platform, cases: &[Case]) -> Result<String> {
         let plugin = format!("file={},out=blocks", profiler()?.display());
         let boot = self.boot(platform, "profile").qemu_argument("-plugin").qemu_argument(plugin);

@@ -27,7 +27,7 @@ const ENGINE: &str = "A dearer system call. The loop writes the eventfd, and sle
 /// Why the userspace engine's median may move.
 const KINDS: &str = "There are kinds of kicks, and the median stands where one ends. When the engine has \
     signalled the eventfd, dom0's scheduler lets it answer Xen first, or the backend run first. While \
-    nobody waits there is one kind; the minima compare like with like.";
+    none waits there is one kind; the minima compare like with like.";
 
 fn spread(results: &Results, way: Way, registrations: u32) -> Option<&Spread> {
     results.kicks(way, registrations, 1)?.ticks.as_ref()
@@ -65,7 +65,7 @@ fn with_minima(promise: &'static str, part: &Spread, whole: &Spread) -> Target {
     target
 }
 
-/// Wakeups that are nobody's but the engine's business.
+/// Wake-ups that are the engine's own.
 fn foreign(figures: &Figures) -> u64 {
     figures.wakeups.vmm + figures.wakeups.engine + figures.wakeups.others
 }

@@ -20,7 +20,7 @@ pub(super) fn check(lab: &Lab, module: &Module) -> Result<Tally> {
         .payload_bytes("lab/confinement", 0o644, include_str!("confinement.sh"));
     let mut tally = Tally::default();
     let outcome = lab.run(boot, "sh /lab/confinement", TIMEOUT, |line| {
-        tally.hear(place, line);
+        tally.receive(place, line);
     })?;
     tally.end(place, outcome.output.status);
     if tally.failed > 0 {

@@ -57,7 +57,7 @@ impl Guests {
         }
         let (mut machine, log) = start(lab, boot, true)?;
         let mut tally = Tally::default();
-        let status = machine.run_with(&script, TIMEOUT, |line| tally.hear(&place, line))?;
+        let status = machine.run_with(&script, TIMEOUT, |line| tally.receive(&place, line))?;
         ensure!(!tally.is_empty(), "{place}: no test was run; status {status}");
         tally.end(&place, status);
         if status != 0 {

@@ -163,7 +163,7 @@ fn play(machine: &mut Machine, node: &str, place: &str, tests: &[String]) -> Res
     for test in tests {
         let before = tally.clone();
         let command = format!("with-guest privcmd {node} {}", quote(test));
-        let status = machine.run_with(&command, TIMEOUT, |line| tally.hear(place, line))?;
+        let status = machine.run_with(&command, TIMEOUT, |line| tally.receive(place, line))?;
         ensure!(tally != before, "{place}: {test} ended with status {status} and no verdict");
         tally.end(&format!("{place}: {test}"), status);
     }

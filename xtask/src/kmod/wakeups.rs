@@ -97,7 +97,7 @@ fn with_the_patch(programs: &Programs, upstream: &Upstream) -> Session {
     Session { boot, begin, ways: PATCHED.to_vec() }
 }
 
-/// Has it measured, and judged: with our module nobody is woken but the backend.
+/// Has it measured, and judged: with our module only the backend is woken.
 pub(super) fn add<'a, G: Copy + Send>(
     boots: &mut Boots<'a, G>,
     group: G,

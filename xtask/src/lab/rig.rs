@@ -17,7 +17,7 @@ use xen_eventfd_lab::{Boot, Lab, Platform, build_guest, build_static};
 #[derive(Clone)]
 pub(super) struct Programs {
     pub(super) player: PathBuf,
-    /// Whoever reaps after an engine that is killed.
+    /// What reaps after an engine that is killed.
     command: PathBuf,
     guest: PathBuf,
 }
@@ -70,10 +70,10 @@ impl Rig {
 
 /// Xen, Linux and QEMU: package and version.
 pub(crate) fn versions(lab: &Lab) -> BTreeMap<String, String> {
-    let told = ["xen-hypervisor", "linux-binary", "qemu-system-x86"];
+    let named = ["xen-hypervisor", "linux-binary", "qemu-system-x86"];
     let packages = lab.manifest().packages.iter();
-    let told = packages.filter(|p| told.iter().any(|begin| p.name.starts_with(begin)));
-    told.map(|package| (package.name.clone(), package.version.clone())).collect()
+    let named = packages.filter(|p| named.iter().any(|begin| p.name.starts_with(begin)));
+    named.map(|package| (package.name.clone(), package.version.clone())).collect()
 }
 
 /// A page's words for these.
@@ -82,7 +82,7 @@ pub(crate) fn made_with(versions: &BTreeMap<String, String>) -> String {
     format!(
         "| package | version |\n|---|---|\n{}\nQEMU is built from that package's source with the \
          statements added that it lacks (`lab/src/emulator/source.rs`). Which processor it emulates, and what Xen is \
-         told, is in `lab/src/arch.rs`.\n",
+         reported, is in `lab/src/arch.rs`.\n",
         rows.collect::<String>()
     )
 }

@@ -135,10 +135,13 @@ impl Stage {
         let mut tally = Tally::default();
         let (mut machine, log) = kmod::start(&self.lab, boot, self.module.is_some())?;
         let boot_time = machine.boot_time().as_secs_f64();
-        let status = machine.run_with(&script, timeout, |line| tally.hear(&place, line))?;
+        let status = machine.run_with(&script, timeout, |line| tally.receive(&place, line))?;
         tally.end(&place, status);
         if self.engine.is_whole() && tally.skipped > 0 {
-            tally.hear(&place, "FAILED  this engine can do everything, and something was skipped");
+            tally.receive(
+                &place,
+                "FAILED  this engine can do everything, and something was skipped",
+            );
         }
         if status != 0 || tally.failed > 0 {
             println!("{}", machine.report("the consoles:"));
@@ -169,7 +172,7 @@ fn on_the_model(player: &Path, traces: &Path, names: &[String]) -> Result<Tally>
         .with_context(|| format!("{}: cannot be started", player.display()))?;
     let mut tally = Tally::default();
     for line in String::from_utf8_lossy(&output.stdout).lines() {
-        tally.hear("model", line);
+        tally.receive("model", line);
     }
     if tally.is_empty() {
         bail!("no scenario was played on the model: {}", String::from_utf8_lossy(&output.stderr));

@@ -29,7 +29,7 @@ pub(super) fn faults(samples: &[Sample]) -> Vec<String> {
     let judged = judged(samples);
     let enough = |_: &(&Sample, &[Sample])| samples.len() as u64 >= LEAST;
     let Some((base, rounds)) = judged.split_first().filter(enough) else {
-        return vec![format!("{} rounds are too few to tell", samples.len())];
+        return vec![format!("{} rounds are too few to report", samples.len())];
     };
     let mut faults = Vec::new();
     for sample in rounds {

@@ -90,7 +90,7 @@ fn stands_free(line: &str, mark: &str) -> bool {
     })
 }
 
-/// Hosts that may be named, itself or below: for readers to go to, or for nobody (RFC 2606).
+/// Hosts that may be named, itself or below: for readers to go to, or reserved ones (RFC 2606).
 const HOSTS: [&str; 12] = [
     "apache.org",
     "docs.rs",
