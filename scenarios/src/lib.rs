@@ -1,7 +1,7 @@
-//! The scenarios that hold on the model and on real Xen alike.
+//! The scenarios that must hold on the model and on real Xen.
 //!
-//! A scenario is a function that takes a [`TestContext`]: it makes guests with script, opens Xen through
-//! the library, checks what must hold, and notes in the [`Trace`] what must be the same everywhere.
+//! A scenario is a function that takes a [`TestContext`]: it creates guests with scripts, opens Xen through
+//! the library, checks its conditions, and records in the [`Trace`] what must be equal in every environment.
 //! [`ALL`] lists them. To add one, write such a function beside the others and list it.
 
 pub mod environment;
@@ -23,18 +23,18 @@ pub use trace::Trace;
 use anyhow::Result;
 use std::time::Duration;
 
-/// How long anything may take before it counts as never. Emulated machines are slow.
+/// The time limit of every wait. Emulated machines are slow.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Something that must hold.
+/// A condition to test.
 #[derive(Debug, Clone, Copy)]
 pub struct Scenario {
     /// Its name.
     pub name: &'static str,
-    /// What must hold, in a sentence.
+    /// The condition, in a sentence.
     pub about: &'static str,
-    /// Whether it is about things that happen at once, and worth playing on several CPUs.
+    /// Whether it tests concurrency, so that it is worth running on several CPUs.
     pub race: bool,
-    /// Plays it.
+    /// Runs it.
     pub body: fn(&mut TestContext<'_>) -> Result<()>,
 }

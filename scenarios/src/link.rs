@@ -1,4 +1,4 @@
-//! How a test talks to the other processes of its scenario: whole messages, with descriptors.
+//! The link between a test and the other processes of its scenario: whole messages, with descriptors.
 //!
 //! On real Xen the other end is a process, on the model a thread; the link is the same.
 
@@ -30,7 +30,7 @@ pub struct Link(OwnedFd);
 pub type Message<T> = Option<(T, Vec<OwnedFd>)>;
 
 impl Link {
-    /// Two ends.
+    /// A connected pair.
     ///
     /// # Errors
     /// Out of descriptors.
@@ -40,12 +40,12 @@ impl Link {
         Ok((Self(one), Self(other)))
     }
 
-    /// The end that this process was given.
+    /// The end that this process inherited.
     pub fn from_fd(fd: OwnedFd) -> Self {
         Self(fd)
     }
 
-    /// Gives the end away, to a child.
+    /// Returns the descriptor, to pass it to a child.
     pub fn into_fd(self) -> OwnedFd {
         self.0
     }
@@ -82,13 +82,13 @@ impl Link {
     /// Waits for one message.
     ///
     /// # Errors
-    /// None came in time, or it is not what was expected.
+    /// No message arrived in time, or it is not of the expected type.
     pub fn receive<T: DeserializeOwned>(&self, patience: Duration) -> Result<Message<T>> {
         let timeout = Timespec::try_from(patience)?;
         let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
         loop {
             match poll(&mut fds, Some(&timeout)) {
-                Ok(0) => bail!("the other process of the scenario said nothing for {patience:?}"),
+                Ok(0) => bail!("the other process of the scenario sent nothing for {patience:?}"),
                 Ok(_) => break,
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
@@ -97,10 +97,10 @@ impl Link {
         self.receive_now()
     }
 
-    /// Takes a message that is there.
+    /// Receives a message that is there already.
     ///
     /// # Errors
-    /// It is not what was expected.
+    /// It is not of the expected type.
     pub fn receive_now<T: DeserializeOwned>(&self) -> Result<Message<T>> {
         let mut text = vec![0; MESSAGE];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];

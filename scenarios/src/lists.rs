@@ -1,4 +1,4 @@
-//! What there is, by Xen's own lists and by the kernel's: servers, domains, event channels, and what
+//! Lists of resources from Xen and from the kernel: servers, domains, event channels, and the interrupts that
 //! the kernel binds to them.
 //!
 //! For domain 0 of real Xen. Xen prints its lists on its console when a debug key is pressed.
@@ -10,13 +10,13 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use xen_eventfd::DomId;
 
-/// How often Xen's console is looked at again.
+/// The interval at which Xen's console is read again.
 const TICK: Duration = Duration::from_millis(5);
 
 /// Runs an `xl` command and returns what it prints.
 ///
 /// # Errors
-/// It failed, or there is none.
+/// It failed, or `xl` is not installed.
 pub fn xl(arguments: &[&str]) -> Result<String> {
     let output = Command::new("xl").args(arguments).stdin(Stdio::null()).output();
     let output = output.context("running xl")?;
@@ -30,29 +30,29 @@ pub fn xl(arguments: &[&str]) -> Result<String> {
     Ok(text)
 }
 
-/// What Xen lists of domains.
+/// Xen's lists of domains and event channels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lists {
-    /// The guests that there are, dead ones included, each with the ids of its ioreq servers.
+    /// The guests, including dead ones, each with the ids of its ioreq servers.
     pub guests: BTreeMap<DomId, BTreeSet<u16>>,
-    /// How many event channels domain 0 has, of whatever kind.
+    /// The number of event channels of domain 0, of every type.
     pub channels: usize,
-    /// How many of those lead to each domain.
+    /// How many of those are connected to each domain.
     pub channels_to: BTreeMap<DomId, usize>,
 }
 
 impl Lists {
-    /// Has Xen print them.
+    /// Makes Xen print them and reads them.
     ///
     /// # Errors
-    /// It does not.
+    /// Xen does not print them.
     pub fn look() -> Result<Self> {
         xl(&["dmesg", "-c"])?;
-        // Event channels, and then domains, which end with a line of their own.
+        // Event channels first, then domains, whose list ends with a line of its own.
         xl(&["debug-keys", "e"])?;
         xl(&["debug-keys", "q"])?;
         let (since, mut text) = (Instant::now(), String::new());
-        // The console comes a little after the keys.
+        // The console output follows the keys with a delay.
         while !text.contains("Notifying guest") {
             ensure!(since.elapsed() < PATIENCE, "Xen does not print its lists: {text}");
             text.push_str(&xl(&["dmesg", "-c"])?);
@@ -67,7 +67,7 @@ impl Lists {
         let (mut channels, mut domain, mut ports_of) = (0, None, None);
         for line in text.lines() {
             if let Some(found) = number_after(line, "General information for domain ") {
-                // Xen's own domains have numbers that no guest has.
+                // Xen's own domains have numbers above any guest's.
                 domain = Some(DomId(found)).filter(|dom| dom.0 != 0 && dom.is_guest());
                 ports_of = None;
                 if let Some(dom) = domain {
@@ -89,14 +89,14 @@ impl Lists {
     }
 }
 
-/// The number that follows these words in a line.
+/// The number that follows `words` in a line.
 fn number_after(line: &str, words: &str) -> Option<u16> {
     let (_, rest) = line.split_once(words)?;
     let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
     rest.get(..end)?.parse().ok()
 }
 
-/// Event channels that the kernel module has bound.
+/// The event channels that the kernel module has bound.
 ///
 /// # Errors
 /// The kernel's list cannot be read.

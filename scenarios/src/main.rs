@@ -1,4 +1,4 @@
-//! `scenarios`: plays them, on the model of this machine or in domain 0 of real Xen.
+//! `scenarios`: runs them, on the model or in domain 0 of real Xen.
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -17,7 +17,7 @@ use xen_eventfd_scenarios::link::Link;
 use xen_eventfd_scenarios::roles::{Helper, fail, kill::Die};
 use xen_eventfd_scenarios::{ALL, Scenario, Trace, run, soak};
 
-/// Plays the scenarios that hold on the model and on real Xen alike.
+/// Runs the scenarios that must hold on the model and on real Xen.
 #[derive(Debug, Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -28,51 +28,51 @@ struct Arguments {
 enum Command {
     /// Lists them.
     List,
-    /// Plays all of them, or those whose name contains one of NAMES.
+    /// Runs all of them, or those whose name contains one of NAMES.
     Run {
         /// Parts of names.
         names: Vec<String>,
-        /// Where.
+        /// Where to run them.
         #[arg(long, value_enum, default_value = "model")]
         on: Place,
-        /// With which engine; the model has userspace only.
+        /// The engine; the model has userspace only.
         #[arg(long, value_enum, default_value = "userspace")]
         engine: Engine,
         /// The test guest's ELF file, for real Xen.
         #[arg(long, default_value = "/lab/guest")]
         guest: PathBuf,
-        /// Only those about things that happen at once.
+        /// Only those that test concurrency.
         #[arg(long)]
         races: bool,
-        /// Accesses of a guest that means harm, on real Xen.
+        /// Accesses of the hostile guest, on real Xen.
         #[arg(long, default_value_t = ACCESSES)]
         accesses: u64,
-        /// How often.
+        /// How often to run each.
         #[arg(long, default_value_t = 1)]
         times: u32,
         /// Traces to compare with, as --traces wrote them.
         #[arg(long)]
         expect: Option<PathBuf>,
-        /// Writes the traces here.
+        /// The file to write the traces to.
         #[arg(long)]
         traces: Option<PathBuf>,
     },
-    /// Has guests, engines and registrations come and go on real Xen, and prints what there is.
+    /// Creates and removes guests, engines and registrations on real Xen, and prints counts of what exists.
     Soak {
-        /// With which engine.
+        /// The engine.
         #[arg(long, value_enum, default_value = "userspace")]
         engine: Engine,
         /// The test guest's ELF file.
         #[arg(long, default_value = "/lab/guest")]
         guest: PathBuf,
-        /// For how long.
+        /// How long, in seconds.
         #[arg(long, default_value_t = 180)]
         seconds: u64,
     },
-    /// Plays another process of a scenario; the link to the test is standard input.
+    /// Runs another process of a scenario; the link to the test is standard input.
     #[command(hide = true)]
     Helper {
-        /// Where locks and records are.
+        /// The directory of locks and records.
         run_dir: PathBuf,
     },
 }
@@ -117,13 +117,15 @@ fn main() -> Result<ExitCode> {
             };
             let chosen: Vec<_> = ALL.iter().filter(wanted).collect();
             if chosen.is_empty() {
-                bail!("no scenario is called anything like {names:?}; `scenarios list` shows all");
+                bail!(
+                    "no scenario has a name that contains one of {names:?}; `scenarios list` lists all"
+                );
             }
             let expected: Traces = match expect {
                 Some(path) => serde_json::from_str(&std::fs::read_to_string(path)?)?,
                 None => Traces::new(),
             };
-            let mut told = Traces::new();
+            let mut written = Traces::new();
             let (mut passed, mut failed, mut skipped) = (0, 0, 0);
             let environment: Option<Box<dyn Environment>> = match (on, engine) {
                 (Place::Xen, engine) => {
@@ -132,7 +134,7 @@ fn main() -> Result<ExitCode> {
                 }
                 (Place::Model, Engine::Userspace) => None,
                 (Place::Model, Engine::Kernel | Engine::Privcmd) => {
-                    bail!("the kernel module serves real Xen only; say --on xen as well")
+                    bail!("the kernel module runs on real Xen only; add --on xen")
                 }
             };
             for scenario in chosen.iter().flat_map(|one| (0..times).map(move |_| *one)) {
@@ -160,10 +162,10 @@ fn main() -> Result<ExitCode> {
                         println!("{}", outcome.trace);
                     }
                 }
-                told.insert(scenario.name.to_owned(), outcome.trace);
+                written.insert(scenario.name.to_owned(), outcome.trace);
             }
             if let Some(path) = traces {
-                std::fs::write(&path, serde_json::to_string(&told)?)
+                std::fs::write(&path, serde_json::to_string(&written)?)
                     .with_context(|| format!("writing {}", path.display()))?;
             }
             println!("{passed} passed, {failed} failed, {skipped} skipped");
@@ -186,7 +188,7 @@ fn main() -> Result<ExitCode> {
                 die: Die::new(|| {
                     let me = rustix::process::getpid();
                     let _ = rustix::process::kill_process(me, rustix::process::Signal::KILL);
-                    // Until the signal has arrived.
+                    // Until the signal arrives.
                     loop {
                         std::thread::park();
                     }

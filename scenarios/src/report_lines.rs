@@ -1,19 +1,19 @@
-//! What the scenarios of hostile guests and backends tell beside their verdicts: lines that people
-//! read, and that a page is made of.
+//! Lines that the scenarios with hostile guests and backends print beside their results; a page of the
+//! documentation is generated from them.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// How long kicks of a guest took that does no harm, in ticks of its time stamp counter.
+/// The duration of kicks of a guest that does no harm, in ticks of its time stamp counter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Neighbour {
-    /// Beside what: `alone`, or the attack.
+    /// What else ran: `alone`, or the attack.
     pub when: String,
-    /// The least.
+    /// The minimum.
     pub min: u64,
     /// The median.
     pub median: u64,
-    /// The most.
+    /// The maximum.
     pub max: u64,
 }
 
@@ -27,7 +27,7 @@ impl fmt::Display for Neighbour {
 }
 
 impl Neighbour {
-    /// Reads such a line; `None`: another one.
+    /// Parses such a line; `None`: another line.
     #[must_use]
     pub fn parse(line: &str) -> Option<Self> {
         let (when, ticks) = line.trim().strip_prefix(KICK)?.split_once(": ")?;
@@ -38,40 +38,40 @@ impl Neighbour {
     }
 }
 
-/// What became of the accesses of a hostile guest, each of which makes one request of Xen or two.
+/// The results of a hostile guest's accesses, each of which makes one request of Xen or two.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accesses {
-    /// How many there were.
+    /// The number of accesses.
     pub all: u64,
-    /// How many requests came to each end.
+    /// The number of requests with each result.
     pub ends: Vec<(String, u64)>,
-    /// How often a device came and went meanwhile.
-    pub fleeting: u64,
+    /// How often a device was registered and removed during the attack.
+    pub transient: u64,
 }
 
 const ENDS: &str = " accesses of two vCPUs, each request of which was answered once: ";
-const FLEETING: &str = "; meanwhile a device came and went ";
+const TRANSIENT: &str = "; meanwhile a device came and went ";
 
 impl fmt::Display for Accesses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ends: Vec<String> =
             self.ends.iter().map(|(end, count)| format!("{count} {end}")).collect();
-        write!(f, "{}{ENDS}{}{FLEETING}{} times", self.all, ends.join(", "), self.fleeting)
+        write!(f, "{}{ENDS}{}{TRANSIENT}{} times", self.all, ends.join(", "), self.transient)
     }
 }
 
 impl Accesses {
-    /// Reads such a line; `None`: another one.
+    /// Parses such a line; `None`: another line.
     #[must_use]
     pub fn parse(line: &str) -> Option<Self> {
         let (all, rest) = line.trim().split_once(ENDS)?;
-        let (ends, fleeting) = rest.strip_suffix(" times")?.split_once(FLEETING)?;
+        let (ends, transient) = rest.strip_suffix(" times")?.split_once(TRANSIENT)?;
         let end = |text: &str| {
             let (count, end) = text.split_once(' ')?;
             Some((end.to_owned(), count.parse().ok()?))
         };
         let ends = ends.split(", ").map(end).collect::<Option<_>>()?;
-        Some(Self { all: all.parse().ok()?, ends, fleeting: fleeting.parse().ok()? })
+        Some(Self { all: all.parse().ok()?, ends, transient: transient.parse().ok()? })
     }
 }
 
@@ -84,7 +84,7 @@ mod tests {
         let kick = Neighbour { when: "beside a flood".to_owned(), min: 1, median: 22, max: 333 };
         assert_eq!(Neighbour::parse(&format!("        {kick}")), Some(kick));
         let ends = vec![("kicks".to_owned(), 7), ("reads of the VMM's".to_owned(), 0)];
-        let accesses = Accesses { all: 9, ends, fleeting: 3 };
+        let accesses = Accesses { all: 9, ends, transient: 3 };
         assert_eq!(Accesses::parse(&accesses.to_string()), Some(accesses));
         for other in ["ok      hostile_guest", "a neighbour's kick, alone: many", "7 accesses"] {
             assert_eq!((Neighbour::parse(other), Accesses::parse(other)), (None, None));

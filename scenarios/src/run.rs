@@ -1,22 +1,22 @@
-//! Playing one scenario and judging it.
+//! Runs one scenario and judges it.
 
 use crate::environment::Environment;
 use crate::{Scenario, TestContext, Trace};
 use anyhow::{Context, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// How a scenario went.
+/// The result of a scenario.
 #[derive(Debug)]
 pub struct Outcome {
-    /// What happened.
+    /// The recorded trace.
     pub trace: Trace,
-    /// What did not hold, if anything.
+    /// What failed, if anything.
     pub failure: Option<String>,
-    /// What the engine has no way to do, if the scenario wants it. Then nothing was judged.
+    /// What the engine does not support, if the scenario needs it. Then nothing was judged.
     pub skipped: Option<String>,
 }
 
-/// Plays a scenario, and then looks for what must never be left behind.
+/// Runs a scenario, and then checks that no zombie is left behind.
 pub fn run(scenario: &Scenario, environment: &dyn Environment) -> Outcome {
     let mut test = TestContext::new(environment);
     let played = catch_unwind(AssertUnwindSafe(|| -> Result<()> {
@@ -60,7 +60,7 @@ mod tests {
     fn what_an_engine_cannot_do_is_no_failure() {
         let outcome = outcome(|_| {
             let error = Error::Unsupported { what: "pulses", engine: EngineKind::Privcmd };
-            Err(error).context("on the way")
+            Err(error).context("in the scenario")
         });
         assert_eq!((outcome.failure, outcome.skipped), (None, Some("pulses".to_owned())));
     }
@@ -69,7 +69,7 @@ mod tests {
     fn an_error_and_a_panic_are_failures() {
         let failed = outcome(|_| Err(Error::UnknownDomain("web".to_owned()).into()));
         assert!(failed.failure.unwrap().contains("web") && failed.skipped.is_none());
-        let panicked = outcome(|_| panic!("a bad end"));
-        assert_eq!((panicked.failure, panicked.skipped), (Some("a bad end".to_owned()), None));
+        let panicked = outcome(|_| panic!("on purpose"));
+        assert_eq!((panicked.failure, panicked.skipped), (Some("on purpose".to_owned()), None));
     }
 }

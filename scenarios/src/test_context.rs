@@ -1,9 +1,9 @@
-//! What a scenario works with: guests, processes, engines, and the trace of what happened.
+//! The context of a scenario: guests, processes, engines, and the trace.
 
 use crate::environment::{End, Environment, EnvironmentGuest, EnvironmentProcess};
 use crate::link::Link;
 use crate::roles::kill::Kill;
-use crate::roles::{Ask, Role, Say, confined, engine, vmm};
+use crate::roles::{HelperCommand, HelperReply, Role, confined, engine, vmm};
 use crate::{PATIENCE, Trace};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use xen_eventfd::{Devices, DomId, EngineKind, Guardian, Port, Xen};
 use xen_eventfd_guest_script::{Report, Ticks};
 
-/// One performance of one scenario.
+/// One run of one scenario.
 #[derive(Debug)]
 pub struct TestContext<'a> {
     environment: &'a dyn Environment,
-    /// What happened so far, as far as it is the same everywhere.
+    /// What happened so far, as far as it is equal in every environment.
     pub trace: Trace,
 }
 
@@ -28,7 +28,7 @@ impl std::fmt::Debug for dyn Environment + '_ {
 }
 
 impl<'a> TestContext<'a> {
-    /// On this environment.
+    /// In this environment.
     pub fn new(environment: &'a dyn Environment) -> Self {
         Self { environment, trace: Trace::default() }
     }
@@ -43,13 +43,13 @@ impl<'a> TestContext<'a> {
         self.trace.note(who, what);
     }
 
-    /// Tells a person something that is not the same everywhere, and is no verdict.
-    pub fn show(&self, text: &str) {
+    /// Prints a line that differs between environments and is not judged.
+    pub fn print(&self, text: &str) {
         println!("        {text}");
     }
 
     /// Xen with an engine in this process.
-    ///
+    /// Xen with an engine in this process.
     /// # Errors
     /// No engine can run.
     pub fn xen(&self) -> Result<Xen> {
@@ -60,20 +60,20 @@ impl<'a> TestContext<'a> {
         })
     }
 
-    /// Creates a guest with these script. It waits for [`Guest::start`].
+    /// Creates a guest with this script. It waits for [`Guest::start`].
     ///
     /// # Errors
-    /// The script are bad, or the guest cannot be created.
+    /// The script is invalid, or the guest cannot be created.
     pub fn guest(&self, script: &str) -> Result<Guest> {
         let source = self.environment.guest(script)?;
         let (reports, ports, rounds, ticks) = Default::default();
         Ok(Guest { source, reports, ports, rounds, ticks, done: false })
     }
 
-    /// Starts a device model over these bytes, in a process of its own.
+    /// Starts a device model over these ranges, in a process of its own.
     ///
     /// # Errors
-    /// It could not begin.
+    /// It could not start.
     pub fn vmm(&self, dom: DomId, ranges: &[(vmm::Place, u64, u64)]) -> Result<Vmm> {
         let spec = vmm::Spec { dom: dom.0, ranges: ranges.to_vec() };
         let (process, server) = self.process(&Role::Vmm(spec), &[])?;
@@ -81,10 +81,10 @@ impl<'a> TestContext<'a> {
     }
 
     /// Starts an engine in a process of its own that signals these eventfds for writes of 4 bytes,
-    /// and dies where it is told to.
+    /// and dies at `kill`, if given.
     ///
     /// # Errors
-    /// It could not begin; an error of the library keeps its text.
+    /// It could not start; an error of the library keeps its text.
     pub fn engine(
         &self,
         dom: DomId,
@@ -103,7 +103,7 @@ impl<'a> TestContext<'a> {
     /// without privileges.
     ///
     /// # Errors
-    /// It could not begin.
+    /// It could not start.
     pub fn confined(&self, spec: confined::Spec, kick: &OwnedFd, call: &OwnedFd) -> Result<Engine> {
         let devices = Devices::open()?;
         devices.confine(DomId(spec.dom))?;
@@ -115,21 +115,21 @@ impl<'a> TestContext<'a> {
     fn process(&self, role: &Role, fds: &[BorrowedFd<'_>]) -> Result<(Process, u16)> {
         let mut process = Process(self.environment.process()?);
         process.0.link().send(role, fds)?;
-        match process.hear()? {
-            Some(Say::Ready { server }) => Ok((process, server)),
-            Some(Say::Failed { why, .. }) => bail!("{why}"),
-            Some(other) => bail!("a process began with {other:?}"),
-            None => bail!("a process ended before it began: {:?}", process.0.wait()?),
+        match process.receive()? {
+            Some(HelperReply::Ready { server }) => Ok((process, server)),
+            Some(HelperReply::Failed { why, .. }) => bail!("{why}"),
+            Some(other) => bail!("the first message of a process is {other:?}"),
+            None => bail!("a process ended before it was ready: {:?}", process.0.wait()?),
         }
     }
 
-    /// Waits until an engine has noticed that its guest died. `false`: it has not, in time.
+    /// Waits until an engine has noticed that its guest died. `false` on timeout.
     ///
     /// # Errors
     /// It cannot be waited for.
     pub fn notices_death(&self, guest: &xen_eventfd::Guest) -> Result<bool> {
         if self.environment.engine() == Some(EngineKind::Privcmd) {
-            // The patch has no news of it: this engine notices when it is asked something.
+            // The privcmd ABI does not report it: this engine notices at its next request.
             let since = Instant::now();
             while guest.is_served() && since.elapsed() < PATIENCE {
                 std::thread::sleep(Duration::from_millis(20));
@@ -138,10 +138,10 @@ impl<'a> TestContext<'a> {
         readable(guest.gone(), PATIENCE)
     }
 
-    /// Waits until no dead domain is kept by anybody.
+    /// Waits until no zombie is left.
     ///
     /// # Errors
-    /// Somebody still holds one.
+    /// A domain stays a zombie.
     pub fn no_zombies(&self) -> Result<()> {
         let since = Instant::now();
         loop {
@@ -163,11 +163,11 @@ pub fn new_eventfd() -> Result<OwnedFd> {
     Ok(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
 }
 
-/// What an eventfd has counted; 0 if nothing.
+/// Reads and clears an eventfd's counter; 0 if it is empty.
 ///
 /// # Errors
 /// It cannot be read.
-pub fn taken(fd: &OwnedFd) -> Result<u64> {
+pub fn take_count(fd: &OwnedFd) -> Result<u64> {
     let mut count = [0; 8];
     match rustix::io::read(fd, &mut count) {
         Ok(_) => Ok(u64::from_ne_bytes(count)),
@@ -185,7 +185,7 @@ pub fn signal(fd: &OwnedFd) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a descriptor is readable. `false`: it is not, in time.
+/// Waits until a descriptor is readable. `false` on timeout.
 ///
 /// # Errors
 /// It cannot be waited for.
@@ -197,31 +197,31 @@ pub fn readable(fd: impl AsFd, patience: Duration) -> Result<bool> {
 /// Waits until an eventfd has counted `wanted` in all; returns what it has.
 ///
 /// # Errors
-/// It does not come so far.
+/// The counter does not reach it in time.
 pub fn await_count(fd: &OwnedFd, wanted: u64) -> Result<u64> {
     let mut count = 0;
     while count < wanted {
         ensure!(readable(fd, PATIENCE)?, "only {count} of {wanted} signals came");
-        count += taken(fd)?;
+        count += take_count(fd)?;
     }
     Ok(count)
 }
 
-/// Waits until a vCPU that rings something and then its beat, in turn, has rung that from now on. If
-/// its eventfd were to be signalled, it has been when this returns.
+/// Waits until a vCPU that kicks a doorbell and then its beat, in turn, has kicked the doorbell from now on.
+/// If the doorbell's eventfd were to be signalled, it has been when this returns.
 ///
 /// # Errors
 /// The beat does not come.
-pub fn rung_again(beat: &OwnedFd) -> Result<()> {
-    taken(beat)?;
+pub fn await_next_beat(beat: &OwnedFd) -> Result<()> {
+    take_count(beat)?;
     // Between two beats it rings the other once, and each kick is answered before the next.
     await_count(beat, 2).map(drop)
 }
 
-/// A guest that carries out script.
+/// A guest that carries out its script.
 pub struct Guest {
     source: Box<dyn EnvironmentGuest>,
-    /// What each vCPU said.
+    /// The reports of each vCPU.
     reports: BTreeMap<String, Vec<String>>,
     ports: BTreeMap<String, Port>,
     rounds: BTreeMap<String, u64>,
@@ -236,15 +236,15 @@ impl std::fmt::Debug for Guest {
 }
 
 impl Guest {
-    /// Its number.
+    /// Its domain id.
     pub fn dom(&self) -> DomId {
         self.source.dom()
     }
 
-    /// Lets it run.
+    /// Starts it.
     ///
     /// # Errors
-    /// It does not.
+    /// It does not start.
     pub fn start(&mut self) -> Result<()> {
         self.source.start()
     }
@@ -257,22 +257,22 @@ impl Guest {
         self.source.destroy()
     }
 
-    /// Takes the next line that it says.
-    fn hear(&mut self) -> Result<()> {
+    /// Reads the next line of its console.
+    fn read_report(&mut self) -> Result<()> {
         let line = self.source.line(PATIENCE)?;
-        let line =
-            line.with_context(|| format!("the guest fell silent after {:?}", self.reports))?;
-        self.heard(&line)
+        let line = line
+            .with_context(|| format!("the guest's console is silent after {:?}", self.reports))?;
+        self.record(&line)
     }
 
-    fn heard(&mut self, line: &str) -> Result<()> {
+    fn record(&mut self, line: &str) -> Result<()> {
         let who = line.split(' ').next().unwrap_or_default().to_owned();
-        let told = match Report::parse(line) {
+        let report = match Report::parse(line) {
             Ok(Report::Port { name, port, .. }) => {
                 self.ports.insert(name.to_owned(), Port(port));
                 format!("port {name}")
             }
-            // How often, and how long, is not the same everywhere.
+            // How often, and how long, differs between environments.
             Ok(Report::Rounds { name, rounds, .. }) => {
                 *self.rounds.entry(name.to_owned()).or_default() += rounds;
                 format!("rounds {name}")
@@ -287,45 +287,45 @@ impl Guest {
             }
             Ok(Report::Error { .. } | Report::Fault { .. }) => bail!("{line}"),
             Ok(_) => line.split_once(' ').map(|(_, what)| what.to_owned()).unwrap_or_default(),
-            // Xen's own console may put a line of its own in between.
+            // Xen's own console may write a line in between.
             Err(_) => return Ok(()),
         };
-        self.reports.entry(who).or_default().push(told);
+        self.reports.entry(who).or_default().push(report);
         Ok(())
     }
 
     /// Waits until all its vCPUs are done.
     ///
     /// # Errors
-    /// It does not come to its end.
+    /// It does not finish in time.
     pub fn finish(&mut self) -> Result<()> {
         while !self.done {
-            self.hear()?;
+            self.read_report()?;
         }
         Ok(())
     }
 
-    /// Whether a vCPU has said `words` up to now.
+    /// Whether a vCPU has reported `words` up to now.
     ///
     /// # Errors
-    /// It has something worse to say.
-    pub fn has_said(&mut self, vcpu: usize, words: &str) -> Result<bool> {
+    /// It has reported an error.
+    pub fn has_message(&mut self, vcpu: usize, words: &str) -> Result<bool> {
         while let Some(line) = self.source.line(Duration::ZERO)? {
-            self.heard(&line)?;
+            self.record(&line)?;
         }
         let (who, what) = (format!("v{vcpu}"), format!("say {words}"));
         Ok(self.reports.get(&who).is_some_and(|lines| lines.contains(&what)))
     }
 
-    /// Waits until a vCPU has said `words`.
+    /// Waits until a vCPU has reported `words`.
     ///
     /// # Errors
-    /// It does not.
-    pub fn said(&mut self, vcpu: usize, words: &str) -> Result<()> {
+    /// It does not in time.
+    pub fn await_message(&mut self, vcpu: usize, words: &str) -> Result<()> {
         let (who, what) = (format!("v{vcpu}"), format!("say {words}"));
         while !self.reports.get(&who).is_some_and(|lines| lines.contains(&what)) {
-            ensure!(!self.done, "the guest ended and never said {words:?}");
-            self.hear()?;
+            ensure!(!self.done, "the guest ended and did not report {words:?}");
+            self.read_report()?;
         }
         Ok(())
     }
@@ -333,14 +333,14 @@ impl Guest {
     /// Waits until the guest has allocated the event channel of this name.
     ///
     /// # Errors
-    /// It does not.
+    /// It does not in time.
     pub fn port(&mut self, name: &str) -> Result<Port> {
         loop {
             if let Some(port) = self.ports.get(name) {
                 return Ok(*port);
             }
             ensure!(!self.done, "the guest ended without a port {name:?}");
-            self.hear()?;
+            self.read_report()?;
         }
     }
 
@@ -349,22 +349,22 @@ impl Guest {
         self.rounds.get(name).copied().unwrap_or(0)
     }
 
-    /// Waits for the next measurement that it tells.
+    /// Waits for the next measurement that it reports.
     ///
     /// # Errors
-    /// It does not.
+    /// It reports none in time.
     pub fn measured(&mut self) -> Result<Ticks> {
         loop {
             if let Some(ticks) = self.ticks.pop_front() {
                 return Ok(ticks);
             }
             ensure!(!self.done, "the guest ended without a measurement");
-            self.hear()?;
+            self.read_report()?;
         }
     }
 
-    /// Puts what it said into the trace, vCPU by vCPU.
-    pub fn tell(&self, test: &mut TestContext<'_>) {
+    /// Puts its reports into the trace, vCPU by vCPU.
+    pub fn trace_reports(&self, test: &mut TestContext<'_>) {
         for (who, lines) in &self.reports {
             for line in lines {
                 test.note(who, line.clone());
@@ -387,24 +387,24 @@ impl Process {
         self.0.link()
     }
 
-    fn hear(&self) -> Result<Option<Say>> {
+    fn receive(&self) -> Result<Option<HelperReply>> {
         Ok(self.link().receive(PATIENCE)?.map(|(said, _)| said))
     }
 
     fn stop(&mut self) -> Result<()> {
-        self.link().send(&Ask::Stop, &[])?;
-        while let Some(said) = self.hear()? {
-            if let Say::Failed { why, .. } = said {
-                bail!("a process did not end well: {why}");
+        self.link().send(&HelperCommand::Stop, &[])?;
+        while let Some(said) = self.receive()? {
+            if let HelperReply::Failed { why, .. } = said {
+                bail!("a process failed: {why}");
             }
         }
         self.ended(End::Left)
     }
 
-    /// Waits until it has ended, like this.
+    /// Waits until it has ended in this way.
     fn ended(&mut self, expected: End) -> Result<()> {
         let end = self.0.wait()?;
-        ensure!(end == expected, "a process ended otherwise than expected: {end:?}");
+        ensure!(end == expected, "a process ended in another way than expected: {end:?}");
         Ok(())
     }
 }
@@ -428,17 +428,17 @@ impl Vmm {
     /// # Errors
     /// It is gone.
     pub fn seen(&self) -> Result<vmm::Seen> {
-        self.process.link().send(&Ask::Report, &[])?;
-        match self.process.hear()? {
-            Some(Say::Vmm(seen)) => Ok(seen),
-            other => bail!("the VMM says {other:?}"),
+        self.process.link().send(&HelperCommand::Report, &[])?;
+        match self.process.receive()? {
+            Some(HelperReply::Vmm(seen)) => Ok(seen),
+            other => bail!("the VMM sent {other:?}"),
         }
     }
 
-    /// Stops it in good order.
+    /// Stops it cleanly.
     ///
     /// # Errors
-    /// It failed on the way.
+    /// It failed while stopping.
     pub fn stop(mut self) -> Result<()> {
         self.process.stop()
     }
@@ -453,40 +453,40 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// SIGKILL.
+    /// Sends SIGKILL.
     ///
     /// # Errors
-    /// It is gone already.
+    /// It has ended already.
     pub fn kill(mut self) -> Result<()> {
         self.process.0.kill()
     }
 
-    /// Waits until it has died by its own kill_point.
+    /// Waits until it has died at its own kill point.
     ///
     /// # Errors
-    /// It lives.
+    /// It still runs.
     pub fn died(mut self) -> Result<()> {
-        match self.process.hear()? {
+        match self.process.receive()? {
             None => self.process.ended(End::Killed),
-            Some(said) => bail!("the engine says {said:?} instead of dying"),
+            Some(said) => bail!("the engine sent {said:?} instead of dying"),
         }
     }
 
-    /// Waits until it has left in good order, by itself.
+    /// Waits until it has ended cleanly, by itself.
     ///
     /// # Errors
-    /// It does not, or it failed on the way.
+    /// It does not end, or it failed.
     pub fn left(mut self) -> Result<()> {
-        match self.process.hear()? {
+        match self.process.receive()? {
             None => self.process.ended(End::Left),
-            Some(said) => bail!("the engine says {said:?} instead of leaving"),
+            Some(said) => bail!("the engine sent {said:?} instead of ending"),
         }
     }
 
-    /// Stops it in good order.
+    /// Stops it cleanly.
     ///
     /// # Errors
-    /// It failed on the way.
+    /// It failed while stopping.
     pub fn stop(mut self) -> Result<()> {
         self.process.stop()
     }

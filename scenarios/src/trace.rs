@@ -1,10 +1,10 @@
-//! What happened, in an order that does not depend on who was faster.
+//! The events of a scenario, in an order that does not depend on scheduling.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// For each vCPU, and for the test itself, what it did and saw, in its own order.
+/// For each vCPU, and for the test itself, the events in its own order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trace(BTreeMap<String, Vec<String>>);
 

@@ -1,4 +1,4 @@
-//! Where a scenario plays: on the model, or in a dom0 of real Xen.
+//! Where a scenario runs: on the model, or in a dom0 of real Xen.
 
 pub mod model;
 pub mod xen;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use xen_eventfd::{DomId, EngineKind, Guardian, Host};
 
-/// Accesses of a guest that means harm, unless somebody wants more.
+/// The default number of accesses of a hostile guest.
 pub const ACCESSES: u64 = 2_000;
 
 /// A place with guests and processes.
@@ -18,55 +18,55 @@ pub trait Environment {
     /// Xen, as the test's own process sees it.
     fn host(&self) -> Arc<dyn Host>;
 
-    /// The engine under test, where Xen is this machine's own; another host has only one.
+    /// The engine under test on this machine's Xen; `None` on the model, which has only one.
     fn engine(&self) -> Option<EngineKind>;
 
-    /// Where engines keep locks and records.
+    /// The directory for locks and records.
     fn run_dir(&self) -> PathBuf;
 
-    /// Who reaps after an engine in a process of its own.
+    /// The process that reaps after an engine in a process of its own.
     fn guardian(&self) -> Guardian;
 
-    /// How many accesses a guest makes that means harm, at least.
+    /// The least number of accesses that a hostile guest makes.
     fn accesses(&self) -> u64 {
         ACCESSES
     }
 
-    /// Creates a guest with these script. It does not run yet.
+    /// Creates a guest with this script. It does not run yet.
     fn guest(&self, script: &str) -> Result<Box<dyn EnvironmentGuest>>;
 
     /// Starts a process that waits for its role.
     fn process(&self) -> Result<Box<dyn EnvironmentProcess>>;
 
-    /// What the kernel does when a process has been killed, but for what it does by itself.
+    /// Does what the kernel does after a process was killed, where the environment does not.
     fn after_death(&self) -> Result<()>;
 
-    /// Waits until the guardian of an engine that was killed has done its work.
+    /// Waits until the guardian of a killed engine has reaped.
     fn guarded(&self, dom: DomId) -> Result<()>;
 
     /// The ids of a guest's ioreq servers, from Xen's own list.
     fn servers(&self, dom: DomId) -> Result<Vec<u16>>;
 
-    /// Domains that are dead but still there, because somebody holds a page of theirs.
+    /// Dead domains that still exist because a page of theirs is mapped.
     fn zombies(&self) -> Result<Vec<DomId>>;
 }
 
-/// A guest on a environment. Dropping it destroys it.
+/// A guest in an environment. Dropping it destroys it.
 pub trait EnvironmentGuest {
-    /// Its number.
+    /// Its domain id.
     fn dom(&self) -> DomId;
 
-    /// Lets it run.
+    /// Starts it.
     fn start(&mut self) -> Result<()>;
 
-    /// Ends it, whatever it is doing.
+    /// Destroys it, in any state.
     fn destroy(&mut self) -> Result<()>;
 
-    /// The next line of its console; `None` if there is none in time.
+    /// The next line of its console; `None` on timeout.
     fn line(&mut self, patience: Duration) -> Result<Option<String>>;
 }
 
-/// How a process ended, if not by a failure.
+/// How a process ended, if it did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// By itself.
@@ -75,17 +75,17 @@ pub enum End {
     Killed,
 }
 
-/// A process on a environment.
+/// A process in an environment.
 pub trait EnvironmentProcess {
-    /// Its number; on the model, where it is a thread, that of all.
+    /// Its process id; on the model, where it is a thread, that of the test.
     fn pid(&self) -> u32;
 
-    /// To talk to it.
+    /// The link to it.
     fn link(&self) -> &Link;
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     fn kill(&mut self) -> Result<()>;
 
-    /// Waits until it has ended. What else ends a process is an error.
+    /// Waits until it has ended. Any other end is an error.
     fn wait(&mut self) -> Result<End>;
 }

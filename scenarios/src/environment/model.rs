@@ -1,4 +1,4 @@
-//! A environment on the model: guests and processes are threads.
+//! An environment on the model: guests and processes are threads.
 
 mod guest;
 
@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use xen_eventfd::{DomId, EngineKind, Guardian, Host, Xen};
 use xen_eventfd_model::{Client, Model};
 
-/// The model as a environment.
+/// The model as an environment.
 #[derive(Debug)]
 pub struct ModelEnvironment {
     model: Model,
@@ -24,8 +24,8 @@ pub struct ModelEnvironment {
 
 impl ModelEnvironment {
     /// A new machine.
-    ///
     /// # Errors
+    /// The directory for locks cannot be created.
     /// No directory for locks can be made.
     pub fn new() -> Result<Self> {
         let model = Model::new();
@@ -33,8 +33,8 @@ impl ModelEnvironment {
         Ok(Self { model, own, run_dirs: Mutex::new(vec![tempfile::tempdir()?]) })
     }
 
-    /// The locks of a dead process are released, its files stay. The threads that play it here hold
-    /// their locks for ever, so the files move away from them.
+    /// Releases the locks of a dead process. Here the process is a thread that keeps its locks, so
+    /// the files move to a new directory.
     fn release_locks(&self) -> Result<()> {
         let (old, new) = (self.run_dir(), tempfile::tempdir()?);
         for entry in std::fs::read_dir(old)? {
@@ -64,7 +64,7 @@ impl Environment for ModelEnvironment {
     }
 
     fn guardian(&self) -> Guardian {
-        // A process cannot look into this one's Xen: `after_death` does its work.
+        // Another process cannot see this process's model: `after_death` reaps.
         Guardian::None
     }
 
@@ -81,7 +81,7 @@ impl Environment for ModelEnvironment {
             move || {
                 client.kill();
                 hang_up.hang_up();
-                // The dead go no further. The thread stays here until the program ends.
+                // A killed process goes no further. The thread stays here until the program ends.
                 loop {
                     std::thread::park();
                 }

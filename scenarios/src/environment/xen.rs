@@ -1,4 +1,4 @@
-//! A environment in domain 0 of real Xen: guests come from `xl`, processes are processes.
+//! An environment in domain 0 of real Xen: guests are created by `xl`, processes are processes.
 
 use super::{ACCESSES, End, Environment, EnvironmentGuest, EnvironmentProcess};
 use crate::link::Link;
@@ -17,19 +17,19 @@ use xen_eventfd::{DomId, EngineKind, Guardian, Host};
 use xen_eventfd_guest_script::{Program, image};
 use xen_eventfd_host::linux::LinuxHost;
 
-/// Where xenconsoled keeps what guests say.
+/// Where xenconsoled writes the guests' console output.
 const CONSOLES: &str = "/var/log/xen/console";
-/// As [`ExitStatusExt::signal`] has it.
+/// SIGKILL as [`ExitStatusExt::signal`] returns it.
 const SIGKILL: i32 = rustix::process::Signal::KILL.as_raw();
-/// A device model that libxl starts as `nobody -d DOMAIN ...` and ends.
-const NOBODY: &str = "#!/bin/sh
+/// A device model that does nothing: libxl starts it with `-d DOMAIN ...` and kills it.
+const DEVICE_MODEL: &str = "#!/bin/sh
 xenstore-write \"/local/domain/0/device-model/$2/state\" running
 exec sleep 1000000
 ";
-/// How often a file is looked at again.
+/// The interval at which a file is read again.
 const TICK: Duration = Duration::from_millis(5);
 
-/// Domain 0 as a environment.
+/// Domain 0 as an environment.
 #[derive(Debug)]
 pub struct XenEnvironment {
     host: Arc<LinuxHost>,
@@ -44,31 +44,31 @@ impl XenEnvironment {
     /// This machine, with the userspace engine and the bare-metal guest `kernel`.
     ///
     /// # Errors
-    /// This is no domain 0.
+    /// This is not a domain 0.
     pub fn new(kernel: PathBuf) -> Result<Self> {
-        ensure!(kernel.is_file(), "{}: there is no guest to run", kernel.display());
+        ensure!(kernel.is_file(), "{}: no such test guest", kernel.display());
         let host = Arc::new(LinuxHost::open()?);
         let (engine, accesses) = (EngineKind::Userspace, ACCESSES);
         let (run_dir, guests) = (tempfile::tempdir()?, AtomicU32::new(0));
         Ok(Self { host, engine, accesses, kernel, run_dir, guests })
     }
 
-    /// What `xl` is to know of a PVH guest with these script.
+    /// The `xl` configuration of a PVH guest with this script.
     fn pvh(&self, script: &str) -> String {
         format!("type = \"pvh\"\nkernel = \"{}\"\ncmdline = \"{script}\"\n", self.kernel.display())
     }
 
-    /// The same of an HVM guest, which has a PC's interrupt controllers. The test guest is its
-    /// firmware, as nothing else of a PC is there: its device model is nobody, and says that it runs.
+    /// The same for an HVM guest, which has a PC's interrupt controllers. The test guest is its
+    /// firmware; its device model only reports that it runs.
     fn hvm(&self, name: &str, script: &str) -> Result<String> {
         let dir = self.run_dir.path();
         let (firmware, device_model) = (dir.join(format!("{name}.elf")), dir.join("nobody"));
         let mut image = std::fs::read(&self.kernel)?;
         image::write(&mut image, script)?;
         std::fs::write(&firmware, image)?;
-        std::fs::write(&device_model, NOBODY)?;
+        std::fs::write(&device_model, DEVICE_MODEL)?;
         std::fs::set_permissions(&device_model, Permissions::from_mode(0o755))?;
-        // Of the two kinds of device model that libxl knows, this one need not answer it.
+        // libxl knows two device models; this one need not answer QMP.
         Ok(format!(
             "type = \"hvm\"\nfirmware_override = \"{}\"\ndevice_model_override = \"{}\"\n\
              device_model_version = \"qemu-xen-traditional\"\nvga = \"none\"\nvnc = 0\nnographic = 1\n",
@@ -77,13 +77,13 @@ impl XenEnvironment {
         ))
     }
 
-    /// With another engine.
+    /// Selects another engine.
     #[must_use]
     pub fn served_by(self, engine: EngineKind) -> Self {
         Self { engine, ..self }
     }
 
-    /// With so many accesses of a guest that means harm.
+    /// Sets the number of accesses of a hostile guest.
     #[must_use]
     pub fn with_accesses(self, accesses: u64) -> Self {
         Self { accesses, ..self }
@@ -118,7 +118,7 @@ impl Environment for XenEnvironment {
         let name = format!("guest-{}-{number}", std::process::id());
         let config = dir.join(format!("{name}.cfg"));
         let kind = if program.needs_lines() { self.hvm(&name, script)? } else { self.pvh(script) };
-        // A counter that Xen emulated would count Xen's work for it as well.
+        // A TSC that Xen emulates would include Xen's work in what the guest measures.
         std::fs::write(
             &config,
             format!(
@@ -127,7 +127,7 @@ impl Environment for XenEnvironment {
             ),
         )?;
         let path = config.to_str().context("the directory has a plain name")?;
-        // No daemon that waits for its death: the test does.
+        // No `xl` daemon that waits for its death: the test does.
         xl(&["create", "-q", "-p", "-e", path])?;
         let dom = DomId(xl(&["domid", &name])?.trim().parse()?);
         let console = PathBuf::from(format!("{CONSOLES}/guest-{name}.log"));
@@ -154,11 +154,11 @@ impl Environment for XenEnvironment {
         let record = self.run_dir().join(format!("{}.json", dom.0));
         let since = Instant::now();
         loop {
-            // Gone, or without a server: what is left then are kicks for the next engine.
+            // Gone, or without a server: the rest are kicks for the next engine.
             match std::fs::read_to_string(&record) {
                 Err(_) => return Ok(()),
                 Ok(text) if text.contains("\"server\":null") => return Ok(()),
-                Ok(_) if since.elapsed() > crate::PATIENCE => bail!("nobody reaped {dom}"),
+                Ok(_) if since.elapsed() > crate::PATIENCE => bail!("{dom} was not reaped"),
                 Ok(_) => std::thread::sleep(TICK),
             }
         }
@@ -182,7 +182,7 @@ struct XenGuest {
     config: PathBuf,
     console: PathBuf,
     file: Option<File>,
-    /// The beginning of a line.
+    /// The beginning of an incomplete line.
     rest: Vec<u8>,
     destroyed: bool,
 }
@@ -229,7 +229,7 @@ impl EnvironmentGuest for XenGuest {
 }
 
 impl Drop for XenGuest {
-    /// Leaves nothing behind: domain 0 has its files in memory.
+    /// Removes its files: domain 0 keeps them in memory.
     fn drop(&mut self) {
         let _ = self.destroy();
         let _ = std::fs::remove_file(&self.config);

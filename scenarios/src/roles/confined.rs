@@ -1,7 +1,7 @@
-//! An engine in a process without privileges: its devices were opened by the test and confined to one
+//! An engine in a process without privileges: the test opens its devices and confines them to one
 //! guest, and its threads may make only the system calls that `docs/embedding.md` lists.
 
-use super::{Ask, Helper, Say};
+use super::{Helper, HelperCommand, HelperReply};
 use crate::link::Link;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -21,26 +21,26 @@ use xen_eventfd::{
 const NOBODY: u32 = 65534;
 const PAGE: &str = include_str!("../../../docs/embedding.md");
 
-/// What the engine serves. Its kick and its call come along, and then its devices.
+/// What the engine serves. The message carries its kick and its call eventfd, and then its devices.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Spec {
     /// The guest.
     pub dom: u16,
     /// Its UUID.
     pub uuid: Option<String>,
-    /// Another guest, to which the devices are not confined.
+    /// Another guest, which the devices must not reach.
     pub other: u16,
     /// Which engine.
     pub engine: String,
-    /// Whether this process gives it its turns.
+    /// Whether the process drives the engine from its own loop.
     pub driven: bool,
-    /// The doorbell, of 4 bytes, and the value that it takes.
+    /// The doorbell, of 4 bytes, and the value to match.
     pub doorbell: (u64, u32),
     /// The MSI that the call raises: address and data.
     pub msi: (u64, u32),
 }
 
-/// What each thread of an engine may do, by its name.
+/// The system calls of each thread of an engine, by the thread's name.
 fn filters() -> Result<BpfMap> {
     let quoted = |text: &str| -> Vec<String> {
         text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
@@ -70,7 +70,7 @@ fn filters() -> Result<BpfMap> {
     Ok(compile_from_json(serde_json::to_vec(&filters)?.as_slice(), arch)?)
 }
 
-/// Has a thread of that name make the calls of the page, or end the process.
+/// Installs the filter of the page for a thread of that name; any other call ends the process.
 fn filter() -> Result<impl Fn(&str) -> std::io::Result<()> + Send + Sync + 'static> {
     let filters = filters()?;
     Ok(move |name: &str| {
@@ -81,7 +81,7 @@ fn filter() -> Result<impl Fn(&str) -> std::io::Result<()> + Send + Sync + 'stat
 
 pub(super) fn run(helper: Helper, spec: &Spec, fds: Vec<OwnedFd>) -> Result<()> {
     let Helper { host, link, .. } = helper;
-    // What is open as root is not for a process without privileges.
+    // A directory of root is not accessible to a process without privileges.
     drop(host);
     let run_dir = tempfile::tempdir()?;
     chown(run_dir.path(), Some(NOBODY), Some(NOBODY))?;
@@ -107,19 +107,19 @@ pub(super) fn run(helper: Helper, spec: &Spec, fds: Vec<OwnedFd>) -> Result<()> 
     let driver = xen.driver();
 
     match xen.guest(DomId(spec.other)) {
-        Ok(_) => bail!("a guest was taken to which the devices are not confined"),
-        Err(error) => ensure!(error.errno() == Errno::PERM, "refused in another way: {error}"),
+        Ok(_) => bail!("the engine served a guest to which the devices are not confined"),
+        Err(error) => ensure!(error.errno() == Errno::PERM, "refused with another error: {error}"),
     }
     let guest = xen.guest(DomId(spec.dom))?;
     let (addr, value) = spec.doorbell;
     let _queue = guest.register_ioevent(&kick, &IoEventAddress::Mmio(addr), value)?;
     let (addr, data) = spec.msi;
     let _irqfd = guest.register_irqfd(&call, Irq::Msi { addr, data })?;
-    link.send(&Say::Ready { server: guest.server().0 }, &[])?;
+    link.send(&HelperReply::Ready { server: guest.server().0 }, &[])?;
     serve(&guest, driver, &link)
 }
 
-/// Until the guest is dead, or the test says or is something else.
+/// Serves until the guest is dead, or the test sends a message or is gone.
 fn serve(guest: &Guest, mut driver: Option<Driver>, link: &Link) -> Result<()> {
     loop {
         let gone = guest.gone();
@@ -135,8 +135,8 @@ fn serve(guest: &Guest, mut driver: Option<Driver>, link: &Link) -> Result<()> {
             return Ok(());
         }
         if ready[1] {
-            let asked = link.receive::<Ask>(crate::PATIENCE)?;
-            return if asked.is_some() { Ok(guest.close()?) } else { Ok(()) };
+            let command = link.receive::<HelperCommand>(crate::PATIENCE)?;
+            return if command.is_some() { Ok(guest.close()?) } else { Ok(()) };
         }
         if let Some(driver) = &mut driver {
             driver.process()?;

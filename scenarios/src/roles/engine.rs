@@ -1,6 +1,6 @@
 //! An engine in a process of its own, so that it can be killed.
 
-use super::{Ask, Helper, Say};
+use super::{Helper, HelperCommand, HelperReply};
 use crate::link::Link;
 use crate::roles::kill::{Die, Kill, KillPointHost};
 use anyhow::{Context, Result};
@@ -15,9 +15,9 @@ use xen_eventfd::{DomId, EngineKind, Guest, IoEventAddress, Xen};
 pub struct Spec {
     /// The guest.
     pub dom: u16,
-    /// Doorbells of 4 bytes: address and value, one for each descriptor that comes along.
+    /// Doorbells of 4 bytes: address and value, one for each descriptor of the message.
     pub doorbells: Vec<(u64, u32)>,
-    /// Which one it is, where Xen is this machine's own.
+    /// The kind of engine, on this machine's Xen.
     pub engine: Option<String>,
     /// Where it dies, if it does.
     pub kill: Option<Kill>,
@@ -43,25 +43,25 @@ pub(super) fn run(helper: Helper, spec: &Spec, fds: &[OwnedFd]) -> Result<()> {
     for (fd, (addr, value)) in fds.iter().zip(&spec.doorbells) {
         registered.push(guest.register_ioevent(fd, &IoEventAddress::Mmio(*addr), *value)?);
     }
-    link.send(&Say::Ready { server: guest.server().0 }, &[])?;
+    link.send(&HelperReply::Ready { server: guest.server().0 }, &[])?;
     if let (EngineKind::Kernel | EngineKind::Privcmd, Some(kill)) = (xen.engine(), spec.kill) {
         die_amid_kicks(&guest, kill, &die, &link)?;
     }
-    let asked = link.receive::<Ask>(crate::PATIENCE).context("waiting to be stopped");
+    let command = link.receive::<HelperCommand>(crate::PATIENCE).context("waiting to be stopped");
     if die.is_dead() {
-        // A thread on the model. The dead run no destructors.
+        // On the model the process is a thread. A killed process runs no destructors.
         std::mem::forget((registered, guest, xen));
         return Ok(());
     }
-    if asked?.is_some() {
+    if command?.is_some() {
         drop(registered);
         guest.close()?;
     }
     Ok(())
 }
 
-/// Dies once so many kicks have been delivered, unless the test speaks before. The module serves a
-/// kick in one piece whatever becomes of its owner, so there is no step to choose.
+/// Dies once a number of kicks have been delivered, unless the test sends a message first. The module serves
+/// a kick in the kernel whatever happens to its owner, so there is no step to choose.
 fn die_amid_kicks(guest: &Guest, kill: Kill, die: &Die, link: &Link) -> Result<()> {
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
     while poll(&mut [PollFd::new(link, PollFlags::IN)], Some(&at_once))? == 0 {

@@ -1,4 +1,4 @@
-//! A host whose caller dies at one chosen step of serving a kick.
+//! A host that kills its caller's process at one chosen step of serving a kick.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -12,7 +12,7 @@ use xen_eventfd_host::{Binding, EventChannels, IoreqPage, LocalPort, Releases, R
 /// A step of serving a kick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
-    /// The event has come, the request has not been looked at.
+    /// The event has arrived, the request is not read yet.
     Woken,
     /// The eventfd is signalled, the request not answered.
     Signalled,
@@ -20,12 +20,12 @@ pub enum Step {
     Answered,
     /// The vCPU is notified, the event not ended.
     Notified,
-    /// All is done.
+    /// The event has ended.
     Ended,
 }
 
 impl Step {
-    /// All of them, in order.
+    /// All steps, in order.
     pub const ALL: [Self; 5] =
         [Self::Woken, Self::Signalled, Self::Answered, Self::Notified, Self::Ended];
 }
@@ -47,23 +47,23 @@ pub struct Die {
 }
 
 impl Die {
-    /// Whatever ends it.
+    /// Creates it from a function that ends the process.
     pub fn new(how: impl Fn() + Send + Sync + 'static) -> Self {
         Self { how: Arc::new(how), dead: Arc::new(AtomicBool::new(false)) }
     }
 
-    /// Ends it. Whatever dies does not return from here.
+    /// Ends the process. Does not return in a process that dies.
     pub fn now(&self) {
         self.mark();
         (self.how)();
     }
 
-    /// Somebody else has ended it.
+    /// Records that the process was ended from outside.
     pub fn mark(&self) {
         self.dead.store(true, Ordering::SeqCst);
     }
 
-    /// Whether it has ended: on the model its other threads can still ask.
+    /// Whether it has ended: on the model its other threads still run.
     pub fn is_dead(&self) -> bool {
         self.dead.load(Ordering::SeqCst)
     }
@@ -93,7 +93,7 @@ impl KillPoint {
     }
 }
 
-/// A host whose caller dies.
+/// A host that kills its caller.
 #[derive(Debug)]
 pub struct KillPointHost {
     host: Arc<dyn Host>,

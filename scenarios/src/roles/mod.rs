@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use xen_eventfd::{Guardian, Host};
 
-/// What a process is there for.
+/// The task of a process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Role {
     /// A device model.
@@ -24,65 +24,65 @@ pub enum Role {
     Confined(confined::Spec),
 }
 
-/// What a test asks of a process.
+/// What a test requests of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Ask {
-    /// What have you seen?
+pub enum HelperCommand {
+    /// Report what it has seen.
     Report,
-    /// Leave in good order.
+    /// Stop cleanly.
     Stop,
 }
 
-/// What a process says.
+/// A message of a process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Say {
-    /// At work.
+pub enum HelperReply {
+    /// It runs.
     Ready {
         /// Its ioreq server.
         server: u16,
     },
     /// What a device model has seen.
     Vmm(vmm::Seen),
-    /// It could not begin, or go on.
+    /// It could not start, or not continue.
     Failed {
         /// The error.
         why: String,
-        /// Its number, as KVM would give it.
+        /// Its errno, as KVM would return it.
         errno: i32,
     },
 }
 
-/// What a process needs to play its role.
+/// What a process needs for its role.
 #[derive(Debug)]
 pub struct Helper {
-    /// Its Xen.
+    /// Its host.
     pub host: Arc<dyn Host>,
-    /// To the test.
+    /// The link to the test.
     pub link: Link,
-    /// Where locks and records are.
+    /// The directory of locks and records.
     pub run_dir: PathBuf,
-    /// Who reaps after it.
+    /// The process that reaps after it.
     pub guardian: Guardian,
     /// Ends the process as SIGKILL does.
     pub die: kill::Die,
 }
 
-/// Says what went wrong to the test.
+/// Reports an error to the test.
 pub fn fail(link: &Link, error: &anyhow::Error) {
     let xen = error.downcast_ref::<xen_eventfd::Error>();
     let errno = xen.map_or(0, |error| error.errno().raw_os_error());
-    // Nobody may be left to hear it.
-    let _ = link.send(&Say::Failed { why: format!("{error:#}"), errno }, &[]);
+    // The test may have ended.
+    let _ = link.send(&HelperReply::Failed { why: format!("{error:#}"), errno }, &[]);
 }
 
 impl Helper {
-    /// Plays what the test asks for first, until it is told to stop or the test is gone.
+    /// Runs the role that the first message names, until the test stops it or is gone.
     ///
     /// # Errors
-    /// The link is broken. What fails in the role itself is said to the test.
+    /// The link is broken. An error in the role itself is reported to the test.
     pub fn run(self) -> Result<()> {
         let first = self.link.receive::<Role>(crate::PATIENCE)?;
-        let (role, fds) = first.context("the test said nothing")?;
+        let (role, fds) = first.context("the test sent no role")?;
         let link = self.link.again()?;
         if let Err(error) = self.perform(role, fds) {
             fail(&link, &error);

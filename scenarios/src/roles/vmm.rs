@@ -1,9 +1,9 @@
 //! A device model: an ioreq server over a whole register page, served in its own process.
 //!
-//! It emulates a device that answers a read of register R with [`register`]`(R)`, and keeps every
-//! kick that reaches it: one that does not trust anybody with its doorbell.
+//! It emulates a device that answers a read of register R with [`register`]`(R)`, and records every
+//! kick that reaches it.
 
-use super::{Ask, Say};
+use super::{HelperCommand, HelperReply};
 use crate::link::Link;
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -16,7 +16,7 @@ use xen_eventfd_core::doorbell::Bytes;
 use xen_eventfd_core::{Request, ioreq};
 use xen_eventfd_host::{EventChannels, Host, IoreqPage, LocalPort};
 
-/// Where the device is.
+/// The location of the device.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Spec {
     /// The guest.
@@ -46,15 +46,15 @@ impl From<Place> for Space {
 /// What it has seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
-    /// How often the process was woken by its event channels with something to do.
+    /// How often its event channels woke the process for a request.
     pub wakeups: u64,
-    /// Reads answered.
+    /// Reads that it answered.
     pub reads: u64,
     /// Writes: address and value, and how often.
     pub writes: BTreeMap<u64, BTreeMap<u64, u64>>,
     /// Broadcasts of Xen.
     pub broadcasts: u64,
-    /// Anything else.
+    /// Other requests.
     pub odd: u64,
 }
 
@@ -65,7 +65,7 @@ impl Seen {
     }
 }
 
-/// What the register at an address reads as.
+/// The value of the register at an address.
 pub fn register(addr: u64) -> u64 {
     0x5EED_0000 | (addr & 0xFFFF)
 }
@@ -104,7 +104,11 @@ impl<'a> Vmm<'a> {
         self.events.pending(&mut pending)?;
         let mut worked = false;
         for port in pending {
-            let vcpu = self.ports.iter().position(|own| *own == port).context("a foreign port")?;
+            let vcpu = self
+                .ports
+                .iter()
+                .position(|own| *own == port)
+                .context("an event of an unknown port")?;
             let page = self.page.as_ref().context("stopped")?;
             let served = page.slots()[vcpu].serve(|request| answer(request, seen));
             if served.is_some() {
@@ -135,7 +139,7 @@ fn answer(request: &Request, seen: &mut Seen) -> u64 {
 }
 
 impl Drop for Vmm<'_> {
-    /// Leaves in good order: nobody waits for it afterwards.
+    /// Answers every vCPU that waits, so that none stays parked.
     fn drop(&mut self) {
         if self.host.set_server_state(self.dom, self.id, false).is_err() {
             return;
@@ -155,10 +159,10 @@ impl Drop for Vmm<'_> {
 
 pub(super) fn run(host: &dyn Host, link: &Link, spec: &Spec) -> Result<()> {
     let vmm = Vmm::start(host, spec)?;
-    link.send(&Say::Ready { server: vmm.id.0 }, &[])?;
+    link.send(&HelperReply::Ready { server: vmm.id.0 }, &[])?;
     let mut seen = Seen::default();
     loop {
-        let (events, asked) = {
+        let (events, commanded) = {
             let mut fds = [
                 PollFd::from_borrowed_fd(vmm.events.fd(), PollFlags::IN),
                 PollFd::from_borrowed_fd(link.as_fd(), PollFlags::IN),
@@ -172,10 +176,12 @@ pub(super) fn run(host: &dyn Host, link: &Link, spec: &Spec) -> Result<()> {
         if events {
             vmm.serve(&mut seen)?;
         }
-        if asked {
-            match link.receive_now::<Ask>()? {
-                Some((Ask::Report, _)) => link.send(&Say::Vmm(seen.clone()), &[])?,
-                Some((Ask::Stop, _)) | None => return Ok(()),
+        if commanded {
+            match link.receive_now::<HelperCommand>()? {
+                Some((HelperCommand::Report, _)) => {
+                    link.send(&HelperReply::Vmm(seen.clone()), &[])?
+                }
+                Some((HelperCommand::Stop, _)) | None => return Ok(()),
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::{BASE, DOORBELL, msi};
 use crate::TestContext;
 use crate::roles::vmm::Place;
-use crate::test_context::{await_count, new_eventfd, signal, taken};
+use crate::test_context::{await_count, new_eventfd, signal, take_count};
 use anyhow::{Result, ensure};
 use xen_eventfd::IoEventAddress::{Mmio, Pio};
 use xen_eventfd::{AnyValue, Counters, Masked, NoDatamatch, Width};
@@ -24,9 +24,9 @@ pub(super) fn widths(test: &mut TestContext<'_>) -> Result<()> {
     let _long = ours.register_ioevent(&kicks[3], &at, 1_u64)?;
     guest.start()?;
     guest.finish()?;
-    guest.tell(test);
+    guest.trace_reports(test);
     for (kick, width) in kicks.iter().zip([1, 2, 4, 8]) {
-        test.note("queues", format!("width {width}: {} kicks", taken(kick)?));
+        test.note("queues", format!("width {width}: {} kicks", take_count(kick)?));
     }
     Ok(())
 }
@@ -44,8 +44,8 @@ pub(super) fn notification_data(test: &mut TestContext<'_>) -> Result<()> {
     let _four = ours.register_ioevent(&four, &Mmio(DOORBELL), queue(4))?;
     guest.start()?;
     guest.finish()?;
-    guest.tell(test);
-    test.note("queues", format!("3: {}, 4: {}", taken(&three)?, taken(&four)?));
+    guest.trace_reports(test);
+    test.note("queues", format!("3: {}, 4: {}", take_count(&three)?, take_count(&four)?));
     Ok(())
 }
 
@@ -59,8 +59,8 @@ pub(super) fn doorbell_read(test: &mut TestContext<'_>) -> Result<()> {
     let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
     guest.start()?;
     guest.finish()?;
-    guest.tell(test);
-    test.note("queue", format!("{} kicks, {} reads", taken(&kick)?, ours.counters().reads));
+    guest.trace_reports(test);
+    test.note("queue", format!("{} kicks, {} reads", take_count(&kick)?, ours.counters().reads));
     Ok(())
 }
 
@@ -76,9 +76,13 @@ pub(super) fn wildcard_beside(test: &mut TestContext<'_>) -> Result<()> {
     let _other = ours.register_ioevent(&other, &Mmio(DOORBELL), AnyValue(Width::Two))?;
     guest.start()?;
     guest.finish()?;
-    guest.tell(test);
-    let counts =
-        format!("1: {}, rest: {}, halves: {}", taken(&one)?, taken(&rest)?, taken(&other)?);
+    guest.trace_reports(test);
+    let counts = format!(
+        "1: {}, rest: {}, halves: {}",
+        take_count(&one)?,
+        take_count(&rest)?,
+        take_count(&other)?
+    );
     test.note("queues", counts);
     Ok(())
 }
@@ -96,14 +100,14 @@ pub(super) fn fallback(test: &mut TestContext<'_>) -> Result<()> {
     let missed = ours.register_fallback(&rest, &Mmio(DOORBELL), 4)?;
     guest.start()?;
     guest.finish()?;
-    guest.tell(test);
-    test.note("queues", format!("1: {}, fallback: {}", taken(&one)?, taken(&rest)?));
+    guest.trace_reports(test);
+    test.note("queues", format!("1: {}, fallback: {}", take_count(&one)?, take_count(&rest)?));
     let missed = missed.take();
     for (kick, count) in missed.kicks {
         let width = kick.access.width.bytes();
         test.note("missed", format!("{} as {width} bytes, {count} times", kick.value));
     }
-    // What begins inside the doorbell, not at it, is nobody's.
+    // A write that begins inside the doorbell, not at it, has no other receiver.
     test.note("held", format!("{}", ours.counters().held));
     ensure!(missed.overflowed == 0);
     Ok(())
@@ -119,7 +123,7 @@ pub(super) fn held(test: &mut TestContext<'_>) -> Result<()> {
     let _one = ours.register_ioevent(&one, &Mmio(DOORBELL), 1_u32)?;
     guest.start()?;
     guest.finish()?;
-    guest.tell(test);
+    guest.trace_reports(test);
     let values: Vec<u64> = ours.held().iter().map(|kick| kick.value).collect();
     test.note("held", format!("{values:?}"));
     let _nine = ours.register_ioevent(&nine, &Mmio(DOORBELL), 9_u32)?;
@@ -127,8 +131,9 @@ pub(super) fn held(test: &mut TestContext<'_>) -> Result<()> {
     let rest = new_eventfd()?;
     let fallback = ours.register_fallback(&rest, &Mmio(DOORBELL), 4)?;
     let values: Vec<u64> = fallback.take().kicks.iter().map(|(kick, _)| kick.value).collect();
-    test.note("fallback", format!("{values:?}, {} signals", taken(&rest)?));
-    let counts = format!("1: {}, 9: {}, 7: {}", taken(&one)?, taken(&nine)?, taken(&seven)?);
+    test.note("fallback", format!("{values:?}, {} signals", take_count(&rest)?));
+    let counts =
+        format!("1: {}, 9: {}, 7: {}", take_count(&one)?, take_count(&nine)?, take_count(&seven)?);
     test.note("queues", counts);
     let values: Vec<u64> = ours.held().iter().map(|kick| kick.value).collect();
     test.note("held", format!("{values:?}"));
@@ -146,19 +151,19 @@ pub(super) fn before_the_claim(test: &mut TestContext<'_>) -> Result<()> {
     let (kick, go) = (new_eventfd()?, new_eventfd()?);
     guest.start()?;
     let _go = ours.register_irqfd(&go, msi(0, 0x41))?;
-    guest.said(0, "early")?;
+    guest.await_message(0, "early")?;
     test.note("vmm", format!("{} kicks before", vmm.seen()?.writes_to(DOORBELL)));
     let queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
     signal(&go)?;
-    guest.said(0, "served")?;
+    guest.await_message(0, "served")?;
     test.note("queue", format!("{} kicks", await_count(&kick, 1)?));
     test.note("vmm", format!("{} kicks meanwhile", vmm.seen()?.writes_to(DOORBELL)));
     drop(queue);
     signal(&go)?;
     guest.finish()?;
-    guest.tell(test);
+    guest.trace_reports(test);
     test.note("vmm", format!("{} kicks after", vmm.seen()?.writes_to(DOORBELL)));
-    test.note("queue", format!("{} kicks more", taken(&kick)?));
+    test.note("queue", format!("{} kicks more", take_count(&kick)?));
     vmm.stop()
 }
 
@@ -175,10 +180,13 @@ pub(super) fn string_writes(test: &mut TestContext<'_>) -> Result<()> {
     let _ports = ours.register_ioevent(&ports, &Pio(port), NoDatamatch(4))?;
     guest.start()?;
     guest.finish()?;
-    guest.tell(test);
+    guest.trace_reports(test);
     let Counters { delivered, odd, held, late, .. } = ours.counters();
     test.note("engine", format!("{delivered} delivered, {odd} odd, {held} held, {late} late"));
-    test.note("queues", format!("memory: {}, ports: {}", taken(&memory)?, taken(&ports)?));
+    test.note(
+        "queues",
+        format!("memory: {}, ports: {}", take_count(&memory)?, take_count(&ports)?),
+    );
     Ok(())
 }
 
@@ -196,8 +204,9 @@ pub(super) fn ports(test: &mut TestContext<'_>) -> Result<()> {
     let _byte = ours.register_ioevent(&byte, &Pio(port), 1_u8)?;
     guest.start()?;
     guest.finish()?;
-    guest.tell(test);
-    let counts = format!("2: {}, 4: {}, 1: {}", taken(&half)?, taken(&word)?, taken(&byte)?);
+    guest.trace_reports(test);
+    let counts =
+        format!("2: {}, 4: {}, 1: {}", take_count(&half)?, take_count(&word)?, take_count(&byte)?);
     test.note("queues", counts);
     Ok(())
 }
@@ -213,8 +222,8 @@ pub(super) fn memory_given_back(test: &mut TestContext<'_>) -> Result<()> {
     let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
     guest.start()?;
     guest.finish()?;
-    guest.tell(test);
-    test.note("queue", format!("{} kicks", taken(&kick)?));
+    guest.trace_reports(test);
+    test.note("queue", format!("{} kicks", take_count(&kick)?));
     test.note("engine", format!("{} broadcasts", ours.counters().broadcasts));
     test.note("vmm", format!("{} broadcasts", vmm.seen()?.broadcasts));
     vmm.stop()

@@ -1,17 +1,17 @@
-//! Registrations come and go while the guest kicks.
+//! Registrations are added and removed while the guest kicks.
 
 use super::{BASE, DOORBELL, msi};
 use crate::TestContext;
 use crate::roles::vmm::Place;
-use crate::test_context::{await_count, new_eventfd, rung_again, signal, taken};
+use crate::test_context::{await_count, await_next_beat, new_eventfd, signal, take_count};
 use anyhow::{Result, ensure};
 use xen_eventfd::IoEventAddress::Mmio;
 
-/// How often each registration comes and goes.
+/// How often each registration is added and removed.
 const ROUNDS: u32 = 60;
 
-/// Two queues behind one doorbell: one stays, the other comes and goes. Its bytes stay claimed, so
-/// what it misses is held.
+/// Two queues behind one doorbell: one stays, the other is added and removed. Its bytes stay claimed, so
+/// the kicks that it misses are held.
 pub(super) fn assign_under_load(test: &mut TestContext<'_>) -> Result<()> {
     let mut guest = test.guest(&format!(
         "listen msi 0x41 stop; until stop; write mmio:{DOORBELL:#x} 4 0; \
@@ -19,25 +19,25 @@ pub(super) fn assign_under_load(test: &mut TestContext<'_>) -> Result<()> {
     ))?;
     let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
-    let (steady, fleeting, stop) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
+    let (steady, transient, stop) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
     let _steady = ours.register_ioevent(&steady, &Mmio(DOORBELL), 0_u32)?;
     guest.start()?;
     let _stop = ours.register_irqfd(&stop, msi(0, 0x41))?;
     let mut steady_count = 0;
     for _ in 0..ROUNDS {
-        let registered = ours.register_ioevent(&fleeting, &Mmio(DOORBELL), 1_u32)?;
-        await_count(&fleeting, 1)?;
+        let registered = ours.register_ioevent(&transient, &Mmio(DOORBELL), 1_u32)?;
+        await_count(&transient, 1)?;
         registered.end()?;
-        taken(&fleeting)?;
-        // The guest rings both in turn: from now on, three of one are two of the other at least.
-        steady_count += taken(&steady)?;
+        take_count(&transient)?;
+        // The guest kicks both in turn: from now on, three kicks of one are at least two of the other.
+        steady_count += take_count(&steady)?;
         steady_count += await_count(&steady, 3)?;
-        ensure!(taken(&fleeting)? == 0, "signalled after deassign returned");
+        ensure!(take_count(&transient)? == 0, "signalled after deassign returned");
     }
     signal(&stop)?;
     guest.finish()?;
-    guest.tell(test);
-    steady_count += taken(&steady)?;
+    guest.trace_reports(test);
+    steady_count += take_count(&steady)?;
     let rounds = guest.rounds("stop");
     ensure!(steady_count == rounds, "{steady_count} of {rounds} kicks on the steady queue");
     let counters = ours.counters();
@@ -47,9 +47,9 @@ pub(super) fn assign_under_load(test: &mut TestContext<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Two doorbells: one stays, the other's bytes are claimed and given back. Without a VMM its kicks
-/// vanish meanwhile; the other's never do. Whoever rings it rings a third one after it, so that one
-/// can tell that it was rung.
+/// Two doorbells: one stays, the other's bytes are claimed and released. Without a VMM its kicks are
+/// dropped in between; the steady one's never are. The vCPU that kicks the transient doorbell kicks a third one
+/// after it, so that the test sees that it kicked.
 pub(super) fn claim_under_load(test: &mut TestContext<'_>) -> Result<()> {
     let (other, third) = (DOORBELL + 0x1000, DOORBELL + 0x2000);
     let mut guest = test.guest(&format!(
@@ -59,7 +59,7 @@ pub(super) fn claim_under_load(test: &mut TestContext<'_>) -> Result<()> {
     ))?;
     let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
-    let (steady, fleeting, beat) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
+    let (steady, transient, beat) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
     let (stop, halt) = (new_eventfd()?, new_eventfd()?);
     let _steady = ours.register_ioevent(&steady, &Mmio(DOORBELL), 0_u32)?;
     let _beat = ours.register_ioevent(&beat, &Mmio(third), 0_u32)?;
@@ -67,25 +67,25 @@ pub(super) fn claim_under_load(test: &mut TestContext<'_>) -> Result<()> {
     let _stop = ours.register_irqfd(&stop, msi(0, 0x41))?;
     let _halt = ours.register_irqfd(&halt, msi(1, 0x42))?;
     for _ in 0..ROUNDS {
-        let registered = ours.register_ioevent(&fleeting, &Mmio(other), 0_u32)?;
-        await_count(&fleeting, 1)?;
+        let registered = ours.register_ioevent(&transient, &Mmio(other), 0_u32)?;
+        await_count(&transient, 1)?;
         registered.end()?;
-        taken(&fleeting)?;
-        rung_again(&beat)?;
-        ensure!(taken(&fleeting)? == 0, "signalled after deassign returned");
+        take_count(&transient)?;
+        await_next_beat(&beat)?;
+        ensure!(take_count(&transient)? == 0, "signalled after deassign returned");
     }
     signal(&stop)?;
     signal(&halt)?;
     guest.finish()?;
-    guest.tell(test);
-    let (count, rounds) = (taken(&steady)?, guest.rounds("stop"));
+    guest.trace_reports(test);
+    let (count, rounds) = (take_count(&steady)?, guest.rounds("stop"));
     ensure!(count == rounds, "{count} of {rounds} kicks on the steady queue");
     test.note("queues", "every kick of the steady queue delivered");
     Ok(())
 }
 
-/// A queue changes hands between the engine and the VMM. Every kick is the engine's, the VMM's, or
-/// late; a VMM that takes a queue back looks at it once, which is for those.
+/// A queue moves between the engine and the VMM. Every kick is the engine's, the VMM's, or
+/// late; a VMM that takes a queue back checks it once, for the late kicks.
 pub(super) fn hand_over(test: &mut TestContext<'_>) -> Result<()> {
     let mut guest = test
         .guest(&format!("listen msi 0x41 stop; until stop; write mmio:{DOORBELL:#x} 4 0; end"))?;
@@ -100,13 +100,13 @@ pub(super) fn hand_over(test: &mut TestContext<'_>) -> Result<()> {
         let registered = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
         count += await_count(&kick, 1)?;
         registered.end()?;
-        count += taken(&kick)?;
+        count += take_count(&kick)?;
         let before = vmm.seen()?.writes_to(DOORBELL);
         while vmm.seen()?.writes_to(DOORBELL) == before {}
     }
     signal(&stop)?;
     guest.finish()?;
-    guest.tell(test);
+    guest.trace_reports(test);
     let (rounds, counters) = (guest.rounds("stop"), ours.counters());
     let by_vmm = vmm.seen()?.writes_to(DOORBELL);
     let answered = by_vmm + counters.delivered + counters.held + counters.late;
@@ -116,8 +116,8 @@ pub(super) fn hand_over(test: &mut TestContext<'_>) -> Result<()> {
     vmm.stop()
 }
 
-/// A guest changes hands: the engine takes it, and lets go of it with the doorbell registered and kicks in
-/// flight. Every kick is the engine's, also one that waited when it let go, or the VMM's.
+/// The engine takes a guest and closes it with the doorbell registered and kicks in
+/// flight. Every kick reaches the engine, also one in flight at the close, or the VMM.
 pub(super) fn close_under_load(test: &mut TestContext<'_>) -> Result<()> {
     let mut guest = test.guest(&format!(
         "listen msi 0x41 stop; meet; until stop; write mmio:{DOORBELL:#x} 4 0; end | \
@@ -133,10 +133,10 @@ pub(super) fn close_under_load(test: &mut TestContext<'_>) -> Result<()> {
         ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?.keep();
         count += await_count(&kick, 3)?;
         ours.close()?;
-        count += taken(&kick)?;
+        count += take_count(&kick)?;
         let before = vmm.seen()?.writes_to(DOORBELL);
         while vmm.seen()?.writes_to(DOORBELL) == before {}
-        ensure!(taken(&kick)? == 0, "signalled after close returned");
+        ensure!(take_count(&kick)? == 0, "signalled after close returned");
     }
     let ours = xen.guest(guest.dom())?;
     for irq in [msi(0, 0x41), msi(1, 0x42)] {
@@ -145,10 +145,10 @@ pub(super) fn close_under_load(test: &mut TestContext<'_>) -> Result<()> {
         ours.register_irqfd(&stop, irq)?.keep();
     }
     guest.finish()?;
-    guest.tell(test);
+    guest.trace_reports(test);
     let (rounds, by_vmm) =
         (guest.rounds("stop") + guest.rounds("halt"), vmm.seen()?.writes_to(DOORBELL));
     ensure!(count + by_vmm == rounds, "{rounds} kicks, {count} delivered, {by_vmm} by the VMM");
-    test.note("queue", "every kick delivered or the VMM's");
+    test.note("queue", "every kick delivered or answered by the VMM");
     vmm.stop()
 }

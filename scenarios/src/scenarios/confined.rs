@@ -1,4 +1,4 @@
-//! An engine in a process that has no privileges, and devices for one guest.
+//! An engine in a process without privileges, with devices for one guest.
 
 use super::{DOORBELL, msi};
 use crate::TestContext;
@@ -9,7 +9,7 @@ use xen_eventfd::{EngineKind, Error, Irq};
 
 const TIMES: u32 = 100;
 
-fn play_confined(test: &mut TestContext<'_>, driven: bool) -> Result<()> {
+fn run_confined(test: &mut TestContext<'_>, driven: bool) -> Result<()> {
     match test.environment().engine() {
         Some(EngineKind::Userspace | EngineKind::Kernel) => {}
         engine => {
@@ -35,22 +35,22 @@ fn play_confined(test: &mut TestContext<'_>, driven: bool) -> Result<()> {
     };
     let engine = test.confined(spec, &kick, &call)?;
     guest.start()?;
-    guest.said(0, "ready")?;
+    guest.await_message(0, "ready")?;
     for _ in 0..TIMES {
         signal(&call)?;
         await_count(&kick, 1)?;
     }
     guest.finish()?;
-    guest.tell(test);
-    // It has no xenstore to tell it of this.
+    guest.trace_reports(test);
+    // The process has no xenstore to learn of this.
     guest.destroy()?;
     engine.left()
 }
 
 pub(super) fn confined(test: &mut TestContext<'_>) -> Result<()> {
-    play_confined(test, false)
+    run_confined(test, false)
 }
 
 pub(super) fn confined_loop(test: &mut TestContext<'_>) -> Result<()> {
-    play_confined(test, true)
+    run_confined(test, true)
 }

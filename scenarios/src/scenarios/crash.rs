@@ -1,4 +1,4 @@
-//! Whoever dies, the others go on.
+//! The death of an engine or a guest leaves the others unaffected.
 
 use super::{BASE, DOORBELL, msi};
 use crate::TestContext;
@@ -13,7 +13,7 @@ use xen_eventfd::IoEventAddress::Mmio;
 /// Kicks of each vCPU.
 const KICKS: u32 = 20;
 
-/// Two vCPUs that kick a queue each, and then ask the VMM for a register.
+/// Two vCPUs that kick a queue each, and then read a register of the VMM.
 fn script() -> String {
     let one = |queue| {
         format!(
@@ -23,7 +23,7 @@ fn script() -> String {
     format!("{} | {}", one(0), one(1))
 }
 
-fn doomed(test: &mut TestContext<'_>, step: Step, restart: bool) -> Result<()> {
+fn kill_at_step(test: &mut TestContext<'_>, step: Step, restart: bool) -> Result<()> {
     let mut guest = test.guest(&script())?;
     let dom = guest.dom();
     let vmm = test.vmm(dom, &[(Place::Mmio, BASE, 0x200)])?;
@@ -38,10 +38,10 @@ fn doomed(test: &mut TestContext<'_>, step: Step, restart: bool) -> Result<()> {
         test.environment().guarded(dom)?;
     }
     guest.finish()?;
-    guest.tell(test);
-    // At the step before the signal the fifth kick was not seen; with a second vCPU in between,
-    // one more may have been.
-    let counted = test_context::taken(&queues[0])? + test_context::taken(&queues[1])?;
+    guest.trace_reports(test);
+    // At the step before the signal the fifth kick is not counted yet; with a second vCPU in between,
+    // one more may be missing.
+    let counted = test_context::take_count(&queues[0])? + test_context::take_count(&queues[1])?;
     ensure!(counted >= 4, "{step:?}: only {counted} kicks were delivered");
     if let Some(heir) = heir {
         heir.stop()?;
@@ -54,14 +54,14 @@ fn doomed(test: &mut TestContext<'_>, step: Step, restart: bool) -> Result<()> {
 }
 
 pub(super) fn killed(test: &mut TestContext<'_>) -> Result<()> {
-    Step::ALL.into_iter().try_for_each(|step| doomed(test, step, false))
+    Step::ALL.into_iter().try_for_each(|step| kill_at_step(test, step, false))
 }
 
 pub(super) fn killed_and_restarted(test: &mut TestContext<'_>) -> Result<()> {
-    Step::ALL.into_iter().try_for_each(|step| doomed(test, step, true))
+    Step::ALL.into_iter().try_for_each(|step| kill_at_step(test, step, true))
 }
 
-/// Not at a chosen step, but from outside, whenever it happens to be.
+/// Killed from outside at any moment, not at a chosen step.
 pub(super) fn killed_while_serving(test: &mut TestContext<'_>) -> Result<()> {
     let mut guest = test.guest(&format!(
         "listen msi 0x41 stop; meet; until stop; write mmio:{DOORBELL:#x} 4 0; end | \
@@ -89,38 +89,38 @@ pub(super) fn killed_while_serving(test: &mut TestContext<'_>) -> Result<()> {
         ours.register_irqfd(&stop, irq)?.keep();
     }
     guest.finish()?;
-    guest.tell(test);
+    guest.trace_reports(test);
     Ok(())
 }
 
 pub(super) fn guest_destroyed(test: &mut TestContext<'_>) -> Result<()> {
     let endless = format!("listen evtchn never; until never; write mmio:{DOORBELL:#x} 4 0; end");
-    let mut doomed =
+    let mut destroyed =
         test.guest(&format!("{endless} | repeat 1000000; write mmio:{DOORBELL:#x} 4 1; end"))?;
     let mut other = test.guest(&format!("repeat 200; write mmio:{DOORBELL:#x} 4 0; end"))?;
     let kicks = [new_eventfd()?, new_eventfd()?];
     let xen = test.xen()?;
-    let ours = xen.guest(doomed.dom())?;
+    let ours = xen.guest(destroyed.dom())?;
     let theirs = xen.guest(other.dom())?;
     let queue = ours.register_ioevent(&kicks[0], &Mmio(DOORBELL), 0_u32)?;
     ours.register_ioevent(&new_eventfd()?, &Mmio(DOORBELL), 1_u32)?.keep();
     let _other = theirs.register_ioevent(&kicks[1], &Mmio(DOORBELL), 0_u32)?;
-    doomed.start()?;
+    destroyed.start()?;
     await_count(&kicks[0], 10)?;
-    doomed.destroy()?;
+    destroyed.destroy()?;
     ensure!(test.notices_death(&ours)?, "the engine did not notice that the guest died");
-    // While everything is still held by the test.
+    // While the test still has everything open.
     test.no_zombies()?;
     let refused = ours.register_ioevent(&kicks[0], &Mmio(DOORBELL), 7_u32);
     ensure!(matches!(refused, Err(Error::GuestDied(_))), "{refused:?}");
     ensure!(!ours.is_served());
     drop(queue);
     ours.close()?;
-    ensure!(matches!(xen.guest(doomed.dom()), Err(Error::UnknownDomain(_))));
-    // The others are served as before.
+    ensure!(matches!(xen.guest(destroyed.dom()), Err(Error::UnknownDomain(_))));
+    // The other guest is served as before.
     other.start()?;
     other.finish()?;
-    other.tell(test);
-    test.note("other", format!("{} kicks", test_context::taken(&kicks[1])?));
+    other.trace_reports(test);
+    test.note("other", format!("{} kicks", test_context::take_count(&kicks[1])?));
     Ok(())
 }

@@ -1,9 +1,9 @@
-//! Kicks arrive.
+//! Kicks are delivered.
 
 use super::{BASE, DOORBELL, NOTIFY, msi};
 use crate::TestContext;
 use crate::roles::vmm::Place;
-use crate::test_context::{await_count, new_eventfd, signal, taken};
+use crate::test_context::{await_count, new_eventfd, signal, take_count};
 use anyhow::{Result, ensure};
 use rustix::event::{EventfdFlags, eventfd};
 use std::hint::black_box;
@@ -17,8 +17,8 @@ pub(super) fn one_queue(test: &mut TestContext<'_>) -> Result<()> {
     let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
     guest.start()?;
     guest.finish()?;
-    guest.tell(test);
-    test.note("queue", format!("{} kicks", taken(&kick)?));
+    guest.trace_reports(test);
+    test.note("queue", format!("{} kicks", take_count(&kick)?));
     let counters = ours.counters();
     ensure!(counters.delivered == 1000 && counters.held == 0 && counters.late == 0, "{counters:?}");
     Ok(())
@@ -46,9 +46,9 @@ pub(super) fn many_queues(test: &mut TestContext<'_>) -> Result<()> {
     }
     guest.start()?;
     guest.finish()?;
-    guest.tell(test);
+    guest.trace_reports(test);
     for ((addr, queue), (kick, _)) in doorbells.iter().zip(&queues) {
-        test.note("queues", format!("{addr:#x} {queue}: {} kicks", taken(kick)?));
+        test.note("queues", format!("{addr:#x} {queue}: {} kicks", take_count(kick)?));
     }
     let delivered = ours.counters().delivered;
     ensure!(delivered == 2 * u64::from(ROUNDS) * doorbells.len() as u64, "{delivered} delivered");
@@ -70,9 +70,9 @@ pub(super) fn vmm_beside(test: &mut TestContext<'_>) -> Result<()> {
     let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 1_u32)?;
     guest.start()?;
     guest.finish()?;
-    guest.tell(test);
+    guest.trace_reports(test);
     let seen = vmm.seen()?;
-    test.note("queue", format!("{} kicks", taken(&kick)?));
+    test.note("queue", format!("{} kicks", take_count(&kick)?));
     test.note("vmm", format!("{} reads", seen.reads));
     test.note("vmm", format!("{} writes of its status", seen.writes_to(status)));
     test.note("vmm", format!("{} kicks", seen.writes_to(DOORBELL)));
@@ -96,21 +96,21 @@ pub(super) fn full_eventfd(test: &mut TestContext<'_>) -> Result<()> {
     let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 1_u32)?;
     guest.start()?;
     guest.finish()?;
-    guest.tell(test);
+    guest.trace_reports(test);
     test.note("queue", format!("{} kicks", await_count(&kick, 100)?));
     Ok(())
 }
 
-/// A guest and threads of domain 0 take the CPU from each other, and the guest uses vector registers
-/// too: a string instruction of 16 bits fills its source with them. Whoever answers the kicks, in a
-/// thread or in an interrupt, leaves a thread its registers, and so do Xen and the kernel.
-pub(super) fn sums_beside(test: &mut TestContext<'_>) -> Result<()> {
+/// A guest and threads of domain 0 compete for the CPU, and the guest uses vector registers
+/// too: a string instruction of 16 bits fills its source with them. The engine's thread or interrupt handler,
+/// Xen and the kernel must preserve the registers of an interrupted thread.
+pub(super) fn vector_registers(test: &mut TestContext<'_>) -> Result<()> {
     const THREADS: usize = 3;
     const SUMS: usize = 8;
-    const NOBODYS: u16 = 0xC100;
+    const UNCLAIMED: u16 = 0xC100;
     let script = format!(
         "listen msi 0x41 stop; until stop; write mmio:{DOORBELL:#x} 4 0; end | \
-         listen msi 0x42 halt; until halt; rep pio:{NOBODYS:#x} 2 1 8; end"
+         listen msi 0x42 halt; until halt; rep pio:{UNCLAIMED:#x} 2 1 8; end"
     );
     let mut guest = test.guest(&script)?;
     let (kick, stop, halt) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
@@ -129,7 +129,7 @@ pub(super) fn sums_beside(test: &mut TestContext<'_>) -> Result<()> {
     signal(&stop)?;
     signal(&halt)?;
     guest.finish()?;
-    guest.tell(test);
+    guest.trace_reports(test);
     ensure!(sums.len() == THREADS * SUMS, "a thread panicked");
     sums.sort_unstable();
     sums.dedup();
@@ -137,12 +137,12 @@ pub(super) fn sums_beside(test: &mut TestContext<'_>) -> Result<()> {
     Ok(())
 }
 
-/// A sum, bit by bit. All that it consists of is in vector registers until its end.
+/// A sum, bit by bit. All of its state is in vector registers until its end.
 fn sum() -> [u64; 8] {
     let mut lanes = black_box([1.0_f64, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
     for step in 0..100_000_u32 {
         for lane in &mut lanes {
-            // Not below 1: what a register lost early on would fade away.
+            // Not below 1: a register that was lost early would have no effect on the sum.
             *lane = *lane * 1.000_001 + f64::from(step);
         }
     }

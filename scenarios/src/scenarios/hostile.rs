@@ -1,12 +1,12 @@
-//! Guests and backends that mean harm, and a neighbour that is served by the same engine.
+//! Hostile guests and backends, and a neighbour that the same engine serves.
 //!
-//! That the neighbour's kicks are delivered is a verdict. How long they take is shown, alone and
-//! beside the attack: it depends on how the machine divides its processors.
+//! The scenario fails if a kick of the neighbour is lost. The duration of its kicks, alone and
+//! beside the attack, is printed only: it depends on how the machine schedules its CPUs.
 
 use super::{BASE, DOORBELL, msi};
 use crate::report_lines::{Accesses, Neighbour};
 use crate::roles::vmm::{Place, Seen};
-use crate::test_context::{Guest, await_count, new_eventfd, signal, taken};
+use crate::test_context::{Guest, await_count, new_eventfd, signal, take_count};
 use crate::{PATIENCE, TestContext};
 use anyhow::{Context, Result, anyhow, ensure};
 use rustix::event::{EventfdFlags, eventfd};
@@ -20,42 +20,42 @@ use xen_eventfd_guest_script::Ticks;
 
 /// A doorbell with a page boundary in its middle.
 const CROSSING: u64 = BASE + 0x1FFE;
-/// A doorbell whose device is torn down and built up again.
-const FLEETING: u64 = BASE + 0x3050;
+/// A doorbell whose device is removed and registered again.
+const TRANSIENT: u64 = BASE + 0x3050;
 /// A doorbell of 2 bytes among the I/O ports.
 const PORT: u64 = 0xC050;
-/// What the VMM has of memory and of ports: all that a guest here touches.
+/// The VMM's memory and ports: everything that a guest here accesses.
 const DEVICES: [(Place, u64, u64); 2] = [(Place::Mmio, BASE, 0x4000), (Place::Pio, 0xC000, 0x100)];
 
-/// Whose an access is, by the bytes that it touches and by what is registered.
+/// The expected receiver of an access, by the bytes that it touches and by what is registered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Whose {
-    /// Its vCPU's own queue's.
+enum Expected {
+    /// The queue of its vCPU.
     Queue,
-    /// Nobody's: the engine holds it.
+    /// No eventfd: the engine holds it.
     Held,
     /// A read of a doorbell.
     Read,
     /// A string instruction that touches nothing but a doorbell.
     Odd,
-    /// The VMM's, to whom all is left that is not wholly a doorbell's.
+    /// The VMM, which gets every access that is not wholly inside a doorbell.
     VmmWrite,
     VmmRead,
     VmmOdd,
-    /// The device's that comes and goes: the engine's or the VMM's.
-    Fleeting,
+    /// The transient device: the engine or the VMM.
+    Transient,
 }
-use Whose::{Fleeting, Held, Odd, Queue, Read, VmmOdd, VmmRead, VmmWrite};
+use Expected::{Held, Odd, Queue, Read, Transient, VmmOdd, VmmRead, VmmWrite};
 
-/// What a vCPU does in each round: an order, and for how many requests of Xen it makes, whose they
-/// are.
-fn accesses(queue: u64, ports: bool) -> Vec<(String, u64, Whose)> {
+/// The accesses of a vCPU in each round: a statement, the number of requests that Xen makes of it, and the
+/// expected receiver.
+fn accesses(queue: u64, ports: bool) -> Vec<(String, u64, Expected)> {
     let mmio = |verb: &str, addr: u64, rest: &str| format!("{verb} mmio:{addr:#x} {rest}");
     let pio = |verb: &str, port: u64, rest: &str| format!("{verb} pio:{port:#x} {rest}");
     let of_queue = |width: u64| format!("{width} {queue}");
     let mut all = vec![
         (mmio("write", DOORBELL, &of_queue(4)), 1, Queue),
-        // Widths that are nobody's, with values that are ever new.
+        // Widths without an eventfd, with a new value each time.
         (mmio("write", DOORBELL, "1 i"), 1, Held),
         (mmio("write", DOORBELL, "2 i"), 1, Held),
         (mmio("write", DOORBELL + 1, "1 0"), 1, Held),
@@ -64,7 +64,7 @@ fn accesses(queue: u64, ports: bool) -> Vec<(String, u64, Whose)> {
         (mmio("write", DOORBELL, &of_queue(8)), 1, VmmWrite),
         (mmio("write", DOORBELL - 2, &of_queue(4)), 1, VmmWrite),
         (mmio("write", DOORBELL + 1, &of_queue(4)), 1, VmmWrite),
-        // Across a page, where Xen makes two of it.
+        // Across a page, where Xen splits it into two requests.
         (mmio("write", CROSSING, "4 0"), 2, Held),
         (mmio("peek", CROSSING, "4"), 2, Read),
         (mmio("peek", DOORBELL, "4"), 1, Read),
@@ -74,7 +74,7 @@ fn accesses(queue: u64, ports: bool) -> Vec<(String, u64, Whose)> {
         (mmio("rep", DOORBELL, &format!("{} 1", of_queue(4))), 1, Queue),
         (mmio("rep", DOORBELL, "2 7 2"), 1, Odd),
         (mmio("rep", DOORBELL, "4 7 64"), 1, VmmOdd),
-        (mmio("write", FLEETING, "4 0"), 1, Fleeting),
+        (mmio("write", TRANSIENT, "4 0"), 1, Transient),
     ];
     if ports {
         all.extend([
@@ -90,20 +90,20 @@ fn accesses(queue: u64, ports: bool) -> Vec<(String, u64, Whose)> {
     all
 }
 
-/// Script for a vCPU that does this until it is told to stop.
-fn until_stopped(vcpu: usize, accesses: &[(String, u64, Whose)]) -> String {
+/// The script of a vCPU that repeats this until it is stopped.
+fn until_stopped(vcpu: usize, accesses: &[(String, u64, Expected)]) -> String {
     let body: String = accesses.iter().map(|(order, _, _)| format!("{order}; ")).collect();
     let name = STOPS[vcpu];
     format!("listen msi {:#x} {name}; meet; until {name}; {body}end", VECTORS[vcpu])
 }
 
-/// What tells each vCPU of an attacker to stop.
+/// The listeners that stop the vCPUs of an attacker.
 const STOPS: [&str; 2] = ["stop", "halt"];
 const VECTORS: [u32; 2] = [0x41, 0x42];
 
 pub(super) fn hostile_guest(test: &mut TestContext<'_>) -> Result<()> {
     let wanted = test.environment().accesses();
-    // The patch knows no doorbells at ports.
+    // The privcmd ABI has no doorbells at ports.
     let ports = test.environment().engine() != Some(EngineKind::Privcmd);
     let doings = [accesses(0, ports), accesses(1, ports)];
     let script = format!("{} | {}", until_stopped(0, &doings[0]), until_stopped(1, &doings[1]));
@@ -121,34 +121,34 @@ pub(super) fn hostile_guest(test: &mut TestContext<'_>) -> Result<()> {
         Some(ours.register_ioevent(&crossing, &Mmio(CROSSING), 0_u32)?),
     ];
     let mut neighbour = Kicker::new(test, &xen)?;
-    neighbour.is_served(test, "alone")?;
+    neighbour.measure(test, "alone")?;
 
-    // Once the engine has answered so many, one of the vCPUs has done all that it does.
-    let engines = |of: Whose| !matches!(of, VmmWrite | VmmRead | VmmOdd);
+    // Once the engine has answered this many, one of the vCPUs has made each of its accesses.
+    let engines = |of: Expected| !matches!(of, VmmWrite | VmmRead | VmmOdd);
     let round = doings.iter().flatten().filter(|(_, _, of)| engines(*of)).map(|(_, n, _)| n).sum();
     guest.start()?;
     let stops = stops_of(&ours)?;
     let torn_down = AtomicBool::new(false);
-    let fleeting = thread::scope(|scope| {
-        let teardown = scope.spawn(|| comes_and_goes(&ours, round, &torn_down));
+    let transient = thread::scope(|scope| {
+        let teardown = scope.spawn(|| register_and_remove(&ours, round, &torn_down));
         let mut served = || -> Result<()> {
             answered(&ours, 1)?;
-            neighbour.is_served(test, "beside a hostile guest")?;
+            neighbour.measure(test, "beside a hostile guest")?;
             answered(&ours, wanted)?;
             stops.iter().try_for_each(|(stop, _)| signal(stop))?;
             guest.finish()
         };
         let served = served();
         torn_down.store(true, Ordering::Relaxed);
-        let fleeting = teardown.join().map_err(|_| anyhow!("the teardown panicked"))?;
+        let transient = teardown.join().map_err(|_| anyhow!("the teardown panicked"))?;
         served?;
-        fleeting
+        transient
     })?;
-    guest.tell(test);
-    neighbour.leaves(test)?;
+    guest.trace_reports(test);
+    neighbour.finish(test)?;
 
     let rounds: Vec<u64> = STOPS.iter().map(|name| guest.rounds(name)).collect();
-    let made = |of: Whose| -> u64 {
+    let made = |of: Expected| -> u64 {
         let each = doings.iter().zip(&rounds).map(|(doing, rounds)| {
             let one: u64 =
                 doing.iter().filter(|(_, _, whose)| *whose == of).map(|(_, n, _)| n).sum();
@@ -159,21 +159,29 @@ pub(super) fn hostile_guest(test: &mut TestContext<'_>) -> Result<()> {
     let all: u64 = doings.iter().zip(&rounds).map(|(one, rounds)| one.len() as u64 * rounds).sum();
     ensure!(all >= wanted, "only {all} of {wanted} accesses");
     let (counters, seen) = (ours.counters(), vmm.seen()?);
-    let shown = format!("{all} accesses: {counters:?}, {seen:?}, fleeting {fleeting:?}");
-    let signalled = queues.iter().map(taken).sum::<Result<u64>>()?;
+    let shown = format!("{all} accesses: {counters:?}, {seen:?}, transient {transient:?}");
+    let signalled = queues.iter().map(take_count).sum::<Result<u64>>()?;
     ensure!(signalled == made(Queue), "{signalled} of {} kicks arrived: {shown}", made(Queue));
-    ensure!(taken(&crossing)? == 0, "half a kick rang: {shown}");
+    ensure!(take_count(&crossing)? == 0, "half a kick was delivered: {shown}");
     ensure!(counters.reads == made(Read), "{} reads were made: {shown}", made(Read));
     ensure!(counters.odd == made(Odd), "{} odd requests were made: {shown}", made(Odd));
     ensure!(seen.reads == made(VmmRead), "{} reads of the VMM's: {shown}", made(VmmRead));
     ensure!(seen.odd == made(VmmOdd), "{} odd requests of the VMM's: {shown}", made(VmmOdd));
-    // The device that came and went: each of its kicks has had one of all possible ends.
-    let rang = counters.delivered - signalled;
+    // The transient device: each of its kicks has had one of all possible results.
+    let signals = counters.delivered - signalled;
     let ends =
-        rang + (counters.held - made(Held)) + counters.late + (writes(&seen) - made(VmmWrite));
-    ensure!(ends == made(Fleeting), "{ends} of {} kicks met an end: {shown}", made(Fleeting));
-    let told = rang + counters.redelivered;
-    ensure!(fleeting.signals == told, "{} signals for {told} kicks: {shown}", fleeting.signals);
+        signals + (counters.held - made(Held)) + counters.late + (writes(&seen) - made(VmmWrite));
+    ensure!(
+        ends == made(Transient),
+        "{ends} of {} kicks are accounted for: {shown}",
+        made(Transient)
+    );
+    let delivered = signals + counters.redelivered;
+    ensure!(
+        transient.signals == delivered,
+        "{} signals for {delivered} kicks: {shown}",
+        transient.signals
+    );
     let ends = [
         ("kicks", counters.delivered),
         ("held", counters.held),
@@ -185,41 +193,45 @@ pub(super) fn hostile_guest(test: &mut TestContext<'_>) -> Result<()> {
         ("odd ones of the VMM's", seen.odd),
     ];
     let ends = ends.map(|(end, count)| (end.to_owned(), count)).to_vec();
-    test.show(&Accesses { all, ends, fleeting: fleeting.times }.to_string());
-    test.note("accesses", "each answered once, by whose it was");
+    test.print(&Accesses { all, ends, transient: transient.times }.to_string());
+    test.note("accesses", "each answered once, by its expected receiver");
     vmm.stop()
 }
 
-/// All writes that a VMM has seen.
+/// All writes that a VMM has received.
 fn writes(seen: &Seen) -> u64 {
     seen.writes.values().flat_map(|values| values.values()).sum()
 }
 
-/// How it went for the device that comes and goes.
+/// Counts for the transient device.
 #[derive(Debug)]
-struct Fleet {
+struct TransientCounts {
     times: u64,
     signals: u64,
 }
 
-/// Builds the device's doorbell up and tears it down, until it is over. Of `round` requests one at
-/// least is a kick of it.
-fn comes_and_goes(ours: &xen_eventfd::Guest, round: u64, over: &AtomicBool) -> Result<Fleet> {
+/// Registers the device's doorbell and removes it, until `over`. At least one of `round` requests is a kick
+/// of it.
+fn register_and_remove(
+    ours: &xen_eventfd::Guest,
+    round: u64,
+    over: &AtomicBool,
+) -> Result<TransientCounts> {
     let kick = new_eventfd()?;
-    let mut fleet = Fleet { times: 0, signals: 0 };
+    let mut counts = TransientCounts { times: 0, signals: 0 };
     while !over.load(Ordering::Relaxed) {
-        let registered = ours.register_ioevent(&kick, &Mmio(FLEETING), 0_u32)?;
+        let registered = ours.register_ioevent(&kick, &Mmio(TRANSIENT), 0_u32)?;
         thread::sleep(Duration::from_millis(1));
         registered.end()?;
-        fleet.signals += taken(&kick)?;
+        counts.signals += take_count(&kick)?;
         let wanted = requests(ours) + round;
         while requests(ours) < wanted && !over.load(Ordering::Relaxed) {
             thread::sleep(Duration::from_millis(1));
         }
-        ensure!(taken(&kick)? == 0, "signalled after deassign returned");
-        fleet.times += 1;
+        ensure!(take_count(&kick)? == 0, "signalled after deassign returned");
+        counts.times += 1;
     }
-    Ok(fleet)
+    Ok(counts)
 }
 
 /// The requests of this guest that the engine has answered.
@@ -228,7 +240,7 @@ fn requests(ours: &xen_eventfd::Guest) -> u64 {
     delivered + held + late + reads + odd
 }
 
-/// Waits until the engine has answered so many requests of this guest.
+/// Waits until the engine has answered this many requests of this guest.
 fn answered(ours: &xen_eventfd::Guest, wanted: u64) -> Result<()> {
     let (mut last, mut since) = (0, Instant::now());
     loop {
@@ -239,7 +251,7 @@ fn answered(ours: &xen_eventfd::Guest, wanted: u64) -> Result<()> {
         if now > last {
             (last, since) = (now, Instant::now());
         }
-        ensure!(since.elapsed() < PATIENCE, "the guest stands still after {now} of {wanted}");
+        ensure!(since.elapsed() < PATIENCE, "the guest makes no progress after {now} of {wanted}");
         thread::sleep(Duration::from_millis(20));
     }
 }
@@ -264,25 +276,25 @@ pub(super) fn hostile_channel(test: &mut TestContext<'_>) -> Result<()> {
     let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
     let flood = new_eventfd()?;
-    // Before the neighbour is measured: not every engine can hear a channel.
+    // Before the neighbour is measured: not every engine supports this.
     guest.start()?;
     let flooded = ours.register_channel(&flood, guest.port("flood")?)?;
     let mut neighbour = Kicker::new(test, &xen)?;
-    // Unread from here on.
+    // Not read from here on.
     await_count(&flood, 2)?;
-    neighbour.is_served(test, "beside a flooded event channel")?;
+    neighbour.measure(test, "beside a flooded event channel")?;
     drop(flooded);
-    taken(&flood)?;
+    take_count(&flood)?;
     for name in STOPS {
         let stop = new_eventfd()?;
         signal(&stop)?;
         ours.register_irqfd(&stop, Irq::EventChannel(guest.port(name)?))?.keep();
     }
     guest.finish()?;
-    guest.tell(test);
-    ensure!(taken(&flood)? == 0, "signalled after the end of the registration");
-    neighbour.is_served(test, "alone")?;
-    neighbour.leaves(test)
+    guest.trace_reports(test);
+    ensure!(take_count(&flood)? == 0, "signalled after the end of the registration");
+    neighbour.measure(test, "alone")?;
+    neighbour.finish(test)
 }
 
 pub(super) fn hostile_backend(test: &mut TestContext<'_>) -> Result<()> {
@@ -301,24 +313,24 @@ pub(super) fn hostile_backend(test: &mut TestContext<'_>) -> Result<()> {
         ours.register_ioevent(&full[1], &Mmio(DOORBELL), 1_u32)?,
     ];
     let mut neighbour = Kicker::new(test, &xen)?;
-    neighbour.is_served(test, "alone")?;
+    neighbour.measure(test, "alone")?;
     guest.start()?;
     let stops = stops_of(&ours)?;
     answered(&ours, 2)?;
-    neighbour.is_served(test, "beside a full, blocking eventfd")?;
+    neighbour.measure(test, "beside a full, blocking eventfd")?;
     stops.iter().try_for_each(|(stop, _)| signal(stop))?;
     guest.finish()?;
-    guest.tell(test);
-    neighbour.leaves(test)?;
+    guest.trace_reports(test);
+    neighbour.finish(test)?;
     let (rounds, counters) = (guest.rounds("stop") + guest.rounds("halt"), ours.counters());
     ensure!(counters.delivered + counters.failed == rounds, "{rounds} kicks, {counters:?}");
     for eventfd in &full {
-        ensure!(taken(eventfd)? >= u64::MAX - 1, "it was emptied by nobody");
+        ensure!(take_count(eventfd)? >= u64::MAX - 1, "the counter was changed");
     }
     Ok(())
 }
 
-/// A guest that does nothing but kick, in order, when it is told to.
+/// A guest that kicks in order, on request.
 struct Kicker {
     guest: Guest,
     kick: OwnedFd,
@@ -331,7 +343,7 @@ impl Kicker {
     /// Kicks in each measurement.
     const KICKS: u64 = 100;
 
-    /// With time for two measurements.
+    /// Starts it, with a script for two measurements.
     fn new(test: &TestContext<'_>, xen: &Xen) -> Result<Self> {
         let once = format!("wait go; time write mmio:{DOORBELL:#x} 4 0 {}", Self::KICKS);
         let mut guest = test.guest(&format!("listen msi 0x41 go; say ready; {once}; {once}"))?;
@@ -340,25 +352,28 @@ impl Kicker {
         let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
         let _go = ours.register_irqfd(&go, msi(0, 0x41))?;
         guest.start()?;
-        guest.said(0, "ready")?;
+        guest.await_message(0, "ready")?;
         Ok(Self { guest, kick, go, _queue, _go })
     }
 
-    /// Has it kick; all of that arrives.
-    fn is_served(&mut self, test: &TestContext<'_>, when: &str) -> Result<()> {
+    /// Makes it kick; all kicks must be delivered.
+    fn measure(&mut self, test: &TestContext<'_>, when: &str) -> Result<()> {
         signal(&self.go)?;
         let Ticks { min, median, max, n, .. } =
             self.guest.measured().with_context(|| format!("the neighbour, {when}"))?;
-        let arrived = taken(&self.kick)?;
-        ensure!(arrived == Self::KICKS, "{arrived} of {n} kicks of the neighbour arrived, {when}");
-        test.show(&Neighbour { when: when.to_owned(), min, median, max }.to_string());
+        let arrived = take_count(&self.kick)?;
+        ensure!(
+            arrived == Self::KICKS,
+            "{arrived} of {n} kicks of the neighbour were delivered, {when}"
+        );
+        test.print(&Neighbour { when: when.to_owned(), min, median, max }.to_string());
         Ok(())
     }
 
-    fn leaves(mut self, test: &mut TestContext<'_>) -> Result<()> {
+    fn finish(mut self, test: &mut TestContext<'_>) -> Result<()> {
         self.guest.finish()?;
-        self.guest.tell(test);
-        test.note("neighbour", "all kicks arrived");
+        self.guest.trace_reports(test);
+        test.note("neighbour", "all kicks delivered");
         Ok(())
     }
 }

@@ -1,9 +1,9 @@
-//! Which server gets the kicks, and which engine may serve.
+//! Which server gets the kicks, and which engine serves a guest.
 
 use super::{BASE, DOORBELL};
 use crate::TestContext;
 use crate::roles::vmm::Place;
-use crate::test_context::{Guest, new_eventfd, taken};
+use crate::test_context::{Guest, new_eventfd, take_count};
 use anyhow::{Result, ensure};
 use std::os::fd::OwnedFd;
 use xen_eventfd::Error;
@@ -18,8 +18,8 @@ fn guest(test: &TestContext<'_>) -> Result<Guest> {
 fn count(test: &mut TestContext<'_>, guest: &mut Guest, kick: &OwnedFd) -> Result<()> {
     guest.start()?;
     guest.finish()?;
-    guest.tell(test);
-    test.note("queue", format!("{} kicks", taken(kick)?));
+    guest.trace_reports(test);
+    test.note("queue", format!("{} kicks", take_count(kick)?));
     Ok(())
 }
 
@@ -58,7 +58,7 @@ pub(super) fn hole_in_the_ids(test: &mut TestContext<'_>) -> Result<()> {
     let (xen, kick) = (test.xen()?, new_eventfd()?);
     let ours = xen.guest(guest.dom())?;
     let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
-    // This one gets the hole, and would outrank an engine that had taken the next free id.
+    // This server gets the hole, and would rank above an engine that had taken the next free id.
     let vmm = test.vmm(guest.dom(), &PAGE)?;
     let ids = format!("vmms {}, {}, {}", first.server, vmm.server, third.server);
     test.note("ids", format!("{ids}, engine {}", ours.server().0));
@@ -91,11 +91,11 @@ pub(super) fn second_engine(test: &mut TestContext<'_>) -> Result<()> {
     let refused = test.engine(guest.dom(), &[], None).err().map(|error| error.to_string());
     let holder = format!("process {}", std::process::id());
     let named = refused.as_ref().is_some_and(|text| text.contains(&holder));
-    ensure!(named, "the second engine says {refused:?} instead of naming {holder}");
+    ensure!(named, "the second engine fails with {refused:?}, which does not name {holder}");
     count(test, &mut guest, &kick)?;
     drop(_queue);
     ours.close()?;
     test.engine(guest.dom(), &[], None)?.stop()?;
-    test.note("engine", "served by another one afterwards");
+    test.note("engine", "another engine serves it afterwards");
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Eventfds to interrupts, and event channels to eventfds.
 
 use super::DOORBELL;
-use crate::test_context::{Guest, await_count, new_eventfd, signal, taken};
+use crate::test_context::{Guest, await_count, new_eventfd, signal, take_count};
 use crate::{PATIENCE, TestContext};
 use anyhow::{Result, ensure};
 use std::os::fd::OwnedFd;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use xen_eventfd::IoEventAddress::Mmio;
 use xen_eventfd::{Irq, IrqFd, Line, Trigger};
 
-/// Waits until the engine has counted so many: the guest may be faster.
+/// Waits until the engine has counted this many: the guest may be faster than the counter.
 fn settled(irqfd: &IrqFd, count: u64) -> Result<()> {
     let since = Instant::now();
     while irqfd.raised() + irqfd.failed() < count {
@@ -30,7 +30,7 @@ fn ping_pong(test: &mut TestContext<'_>, listen: &str, times: u32, irq: Option<I
     let (call, kick) = (new_eventfd()?, new_eventfd()?);
     let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
     guest.start()?;
-    guest.said(0, "ready")?;
+    guest.await_message(0, "ready")?;
     let irq = call_of(&mut guest, irq)?;
     let irqfd = ours.register_irqfd(&call, irq)?;
     for _ in 0..times {
@@ -38,7 +38,7 @@ fn ping_pong(test: &mut TestContext<'_>, listen: &str, times: u32, irq: Option<I
         await_count(&kick, 1)?;
     }
     guest.finish()?;
-    guest.tell(test);
+    guest.trace_reports(test);
     settled(&irqfd, times.into())?;
     test.note("irqfd", format!("{} raised, {} failed", irqfd.raised(), irqfd.failed()));
     Ok(())
@@ -58,8 +58,8 @@ pub(super) fn isa_line(test: &mut TestContext<'_>) -> Result<()> {
 
 pub(super) fn pci_line(test: &mut TestContext<'_>) -> Result<()> {
     const TIMES: u32 = 100;
-    // Of its interrupts one is the signal's. The others come because the line is up; of them the last
-    // may have come already when it goes down.
+    // One of its interrupts is the signal's. The others come because the line is up; the last
+    // of them may have been raised already when the line goes down.
     let mut guest = test.guest(&format!(
         "listen intx 3 1 call; listen evtchn lowered; say ready; repeat {TIMES}; \
          wait call 3; write mmio:{DOORBELL:#x} 4 0; wait lowered; write mmio:{DOORBELL:#x} 4 1; end"
@@ -71,14 +71,14 @@ pub(super) fn pci_line(test: &mut TestContext<'_>) -> Result<()> {
     let _kick = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
     let _seen = ours.register_ioevent(&seen, &Mmio(DOORBELL), 1_u32)?;
     guest.start()?;
-    guest.said(0, "ready")?;
+    guest.await_message(0, "ready")?;
     let line = Irq::Line(Line::PciIntx { device: 3, pin: 1 }, Trigger::Level);
     let irqfd = ours.register_irqfd(&call, line)?;
     let _lowered = ours.register_irqfd(&lowered, Irq::EventChannel(guest.port("lowered")?))?;
     for _ in 0..TIMES {
-        // A guest that is interrupted does not wait so long.
+        // The guest would wait shorter if it were interrupted.
         std::thread::sleep(Duration::from_millis(5));
-        ensure!(taken(&kick)? == 0, "the line was lowered, and interrupts");
+        ensure!(take_count(&kick)? == 0, "interrupted after the line was lowered");
         signal(&call)?;
         await_count(&kick, 1)?;
         irqfd.lower()?;
@@ -86,13 +86,13 @@ pub(super) fn pci_line(test: &mut TestContext<'_>) -> Result<()> {
         await_count(&seen, 1)?;
     }
     guest.finish()?;
-    guest.tell(test);
+    guest.trace_reports(test);
     settled(&irqfd, TIMES.into())?;
     test.note("irqfd", format!("{} raised, {} failed", irqfd.raised(), irqfd.failed()));
     Ok(())
 }
 
-/// The guest listens for a `call` of this kind: an MSI is known, a port the guest must say.
+/// The guest listens for a `call` of this kind: an MSI is known, a port is reported by the guest.
 fn call_of(guest: &mut Guest, irq: Option<Irq>) -> Result<Irq> {
     match irq {
         Some(irq) => Ok(irq),
@@ -115,11 +115,11 @@ fn pending(test: &mut TestContext<'_>, listen: &str, irq: Option<Irq>) -> Result
     let call = new_eventfd()?;
     (0..3).try_for_each(|_| signal(&call))?;
     guest.start()?;
-    guest.said(0, "ready")?;
+    guest.await_message(0, "ready")?;
     let irq = call_of(&mut guest, irq)?;
     let irqfd = ours.register_irqfd(&call, irq)?;
     guest.finish()?;
-    guest.tell(test);
+    guest.trace_reports(test);
     settled(&irqfd, 1)?;
     test.note("irqfd", format!("{} raised for 3 signals", irqfd.raised()));
     Ok(())
@@ -143,7 +143,7 @@ fn last(test: &mut TestContext<'_>, listen: &str, irq: Option<Irq>) -> Result<()
     let (call, kick) = (new_eventfd()?, new_eventfd()?);
     let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
     guest.start()?;
-    guest.said(0, "ready")?;
+    guest.await_message(0, "ready")?;
     let irq = call_of(&mut guest, irq)?;
     for _ in 0..TIMES {
         let irqfd = ours.register_irqfd(&call, irq)?;
@@ -152,11 +152,11 @@ fn last(test: &mut TestContext<'_>, listen: &str, irq: Option<Irq>) -> Result<()
         await_count(&kick, 1)?;
     }
     guest.finish()?;
-    guest.tell(test);
+    guest.trace_reports(test);
     Ok(())
 }
 
-/// One vCPU takes the one vector and another the other; each tells by a kick of its own.
+/// One vCPU takes the first vector and another the second; each acknowledges by a kick of its own.
 pub(super) fn moved_vector(test: &mut TestContext<'_>) -> Result<()> {
     const TIMES: u64 = 200;
     let mut guest = test.guest(&format!(
@@ -172,14 +172,14 @@ pub(super) fn moved_vector(test: &mut TestContext<'_>) -> Result<()> {
     let _other = ours.register_ioevent(&kicks[1], &Mmio(DOORBELL), 1_u32)?;
     let (stop, halt) = (new_eventfd()?, new_eventfd()?);
     guest.start()?;
-    guest.said(0, "ready")?;
-    guest.said(1, "ready")?;
+    guest.await_message(0, "ready")?;
+    guest.await_message(1, "ready")?;
     let stopping = ours.register_irqfd(&stop, Irq::EventChannel(guest.port("stop")?))?;
     let halting = ours.register_irqfd(&halt, Irq::EventChannel(guest.port("halt")?))?;
     let vectors = [super::msi(0, 0x41), super::msi(1, 0x42)];
     let irqfd = ours.register_irqfd(&call, vectors[0])?;
 
-    // Each vector in its turn, with a signal while it is masked.
+    // Each vector in turn, with a signal while it is masked.
     for turn in 0..20 {
         irqfd.mask()?;
         ensure!(!irqfd.is_pending()?, "nothing was signalled");
@@ -189,13 +189,13 @@ pub(super) fn moved_vector(test: &mut TestContext<'_>) -> Result<()> {
         irqfd.unmask()?;
         await_count(&kicks[turn % 2], 1)?;
         ensure!(
-            taken(&kicks[(turn + 1) % 2])? == 0,
-            "raised by what it was, or while it was masked"
+            take_count(&kicks[(turn + 1) % 2])? == 0,
+            "raised as the old vector, or while it was masked"
         );
     }
     test.note("irqfd", format!("{} raised in turns", irqfd.raised()));
 
-    // One thread signals, each time when the guest has answered; another moves the vector meanwhile.
+    // One thread signals, each time after the guest has answered; another changes the vector.
     let done = AtomicBool::new(false);
     let answered = std::thread::scope(|scope| -> Result<u64> {
         let moving = scope.spawn(|| -> Result<()> {
@@ -216,20 +216,20 @@ pub(super) fn moved_vector(test: &mut TestContext<'_>) -> Result<()> {
     })?;
     test.note("irqfd", format!("{answered} answers to {TIMES} signals"));
 
-    // Each is told to stop, and waits for one more if it was waiting already.
+    // Each vCPU is stopped; it handles one more signal if it was waiting already.
     let ends = [(&stop, &stopping), (&halt, &halting)];
     for (vcpu, (vector, (end, ending))) in vectors.into_iter().zip(ends).enumerate() {
         irqfd.set_irq(vector)?;
         signal(end)?;
         settled(ending, 1)?;
         signal(&call)?;
-        guest.said(vcpu, "stopped")?;
-        ensure!(taken(&kicks[vcpu])? <= 1, "one signal, and vCPU {vcpu} was interrupted twice");
+        guest.await_message(vcpu, "stopped")?;
+        ensure!(take_count(&kicks[vcpu])? <= 1, "one signal interrupted vCPU {vcpu} twice");
     }
     guest.finish()?;
-    guest.tell(test);
+    guest.trace_reports(test);
     settled(&irqfd, 20 + TIMES + 2)?;
-    let left = kicks.iter().map(taken).sum::<Result<u64>>()?;
+    let left = kicks.iter().map(take_count).sum::<Result<u64>>()?;
     test.note(
         "irqfd",
         format!("{} raised, {} failed, {left} too many", irqfd.raised(), irqfd.failed()),
@@ -237,7 +237,7 @@ pub(super) fn moved_vector(test: &mut TestContext<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Signals so many times, and each time waits for one kick of either kind. Returns how many came.
+/// Signals `times` times, and waits for one kick of either kind each time. Returns the number of kicks.
 fn answers(call: &OwnedFd, kicks: &[OwnedFd; 2], times: u64) -> Result<u64> {
     let mut all = 0;
     for nth in 0..times {
@@ -245,7 +245,7 @@ fn answers(call: &OwnedFd, kicks: &[OwnedFd; 2], times: u64) -> Result<u64> {
         let since = Instant::now();
         let mut came = 0;
         while came == 0 {
-            came = taken(&kicks[0])? + taken(&kicks[1])?;
+            came = take_count(&kicks[0])? + take_count(&kicks[1])?;
             ensure!(since.elapsed() < PATIENCE, "signal {nth} was lost");
             std::thread::yield_now();
         }
@@ -261,22 +261,22 @@ pub(super) fn channel_to_eventfd(test: &mut TestContext<'_>) -> Result<()> {
     ))?;
     let xen = test.xen()?;
     let ours = xen.guest(guest.dom())?;
-    let (rung, ring) = (new_eventfd()?, new_eventfd()?);
+    let (received, call) = (new_eventfd()?, new_eventfd()?);
     guest.start()?;
     let port = guest.port("both")?;
-    let _rung = ours.register_channel(&rung, port)?;
-    // Xen rings every channel that is newly bound.
-    test.note("channel", format!("{} at the beginning", await_count(&rung, 1)?));
-    let _ring = ours.register_irqfd(&ring, Irq::EventChannel(port))?;
-    signal(&ring)?;
+    let _channel = ours.register_channel(&received, port)?;
+    // Xen notifies every newly bound channel.
+    test.note("channel", format!("{} at the beginning", await_count(&received, 1)?));
+    let _call = ours.register_irqfd(&call, Irq::EventChannel(port))?;
+    signal(&call)?;
     let mut count = 0;
     for _ in 0..TIMES {
-        count += await_count(&rung, 1)?;
-        signal(&ring)?;
+        count += await_count(&received, 1)?;
+        signal(&call)?;
     }
     guest.finish()?;
-    guest.tell(test);
-    test.note("channel", format!("{} then", count + taken(&rung)?));
+    guest.trace_reports(test);
+    test.note("channel", format!("{} then", count + take_count(&received)?));
     Ok(())
 }
 
@@ -297,14 +297,14 @@ pub(super) fn channel_flood(test: &mut TestContext<'_>) -> Result<()> {
     let flooded = ours.register_channel(&flood, guest.port("flood")?)?;
     await_count(&flood, 2)?;
     signal(&go)?;
-    guest.said(1, "kicked")?;
+    guest.await_message(1, "kicked")?;
     test.note("queue", format!("{} kicks during the flood", await_count(&kick, 300)?));
     drop(flooded);
-    taken(&flood)?;
+    take_count(&flood)?;
     signal(&stop)?;
-    // Once it is told to stop, it rings once more.
+    // Once it is stopped, it sends once more.
     guest.finish()?;
-    ensure!(taken(&flood)? == 0, "signalled after the end of the registration");
-    guest.tell(test);
+    ensure!(take_count(&flood)? == 0, "signalled after the end of the registration");
+    guest.trace_reports(test);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! One round: everything comes, is used, and goes, in each of the ways in which it can.
+//! One round: everything is created, used, and removed, in each of the possible ways.
 
 use crate::TestContext;
 use crate::roles::vmm::Place;
@@ -15,7 +15,7 @@ use xen_eventfd::{DomId, Irq, Xen};
 const BASE: u64 = 0xFE00_0000;
 /// Its doorbell.
 const DOORBELL: u64 = BASE + 0x50;
-/// Of one guest in a round, one after the other.
+/// Engines of one guest in a round, one after the other.
 const ENGINES: u64 = 4;
 /// Of each engine.
 const REGISTRATIONS: u64 = 50;
@@ -24,14 +24,14 @@ const IRQFDS: u64 = 20;
 /// Of each queue, for each engine.
 const KICKS: u64 = 20;
 
-/// What was done.
+/// Counts of what was done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
-    /// Guests that were created; each was destroyed.
+    /// Guests that were created and destroyed.
     pub guests: u64,
-    /// Engines that served one.
+    /// Engines that served a guest.
     pub engines: u64,
-    /// Those of them that were killed.
+    /// Engines of those that were killed.
     pub killed: u64,
     /// Doorbells that were registered.
     pub registrations: u64,
@@ -42,7 +42,7 @@ pub struct Done {
 }
 
 impl Done {
-    /// Each with its name.
+    /// Each count with its name.
     pub fn named(&self) -> [(&'static str, u64); 6] {
         [
             ("guests", self.guests),
@@ -66,11 +66,11 @@ impl AddAssign for Done {
     }
 }
 
-/// Interrupts that nobody waits for, and those that end the two vCPUs.
+/// An interrupt that no vCPU waits for, and those that end the two vCPUs.
 const CALL: Irq = msi(0, 0x40);
 const STOPS: [Irq; 2] = [msi(0, 0x41), msi(1, 0x42)];
 
-/// A local APIC's number is twice its vCPU's.
+/// A local APIC's id is twice its vCPU's number.
 const fn msi(vcpu: u64, vector: u32) -> Irq {
     Irq::Msi { addr: 0xFEE0_0000 | (vcpu * 2) << 12, data: vector }
 }
@@ -89,7 +89,7 @@ pub(super) fn run(test: &TestContext<'_>, nth: u64) -> Result<Done> {
     }
     done += killed(test, dom)?;
     emulate(test, dom)?;
-    // In good order, or amid its kicks while it is served.
+    // Stopped cleanly, or destroyed while it kicks and is served.
     if nth.is_multiple_of(2) {
         stop(&xen, &mut guest)?;
         guest.destroy()?;
@@ -109,16 +109,16 @@ fn queues() -> Result<[OwnedFd; 2]> {
     Ok([new_eventfd()?, new_eventfd()?])
 }
 
-/// An engine, its doorbells and its interrupts come and go amid kicks.
+/// Creates and removes an engine, its doorbells and its interrupts during kicks.
 fn serve(xen: &Xen, dom: DomId) -> Result<Done> {
     let ours = xen.guest(dom)?;
-    let (queues, fleeting) = (queues()?, new_eventfd()?);
+    let (queues, transient) = (queues()?, new_eventfd()?);
     let _zero = ours.register_ioevent(&queues[0], &Mmio(DOORBELL), 0_u32)?;
     let _one = ours.register_ioevent(&queues[1], &Mmio(DOORBELL), 1_u32)?;
     for nth in 0..REGISTRATIONS {
         // Beside the others, and at bytes of its own.
         let addr = DOORBELL + 0x1000 * (nth % 8);
-        ours.register_ioevent(&fleeting, &Mmio(addr), 7_u32)?.end()?;
+        ours.register_ioevent(&transient, &Mmio(addr), 7_u32)?.end()?;
     }
     for _ in 0..IRQFDS {
         let call = new_eventfd()?;
@@ -138,7 +138,7 @@ fn serve(xen: &Xen, dom: DomId) -> Result<Done> {
     })
 }
 
-/// An engine in a process of its own is killed amid kicks.
+/// Kills an engine in a process of its own during kicks.
 fn killed(test: &TestContext<'_>, dom: DomId) -> Result<Done> {
     let queues = queues()?;
     let engine = test.engine(dom, &[(DOORBELL, 0, &queues[0]), (DOORBELL, 1, &queues[1])], None)?;
@@ -149,7 +149,7 @@ fn killed(test: &TestContext<'_>, dom: DomId) -> Result<Done> {
     Ok(Done { engines: 1, killed: 1, registrations: 2, kicks: 2 * KICKS, ..Done::default() })
 }
 
-/// A device model comes and goes. It gets the kicks while no engine is there.
+/// Starts and stops a device model. It gets the kicks while there is no engine.
 fn emulate(test: &TestContext<'_>, dom: DomId) -> Result<()> {
     let vmm = test.vmm(dom, &[(Place::Mmio, BASE, 0x200)])?;
     let since = Instant::now();

@@ -1,4 +1,4 @@
-//! What there is after a round.
+//! Counts after a round.
 
 use super::Done;
 use crate::lists::{self, Lists};
@@ -7,35 +7,35 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs;
 
-/// What was done so far, and what there is now.
+/// What was done so far, and what exists now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
-    /// After this round; the first is 1.
+    /// The number of the round, from 1.
     pub round: u64,
-    /// Since the beginning.
+    /// Since the start.
     pub done: Done,
-    /// How many there are.
+    /// Counts of resources.
     pub counts: Counts,
-    /// How much is used.
+    /// Memory in use.
     pub memory: Memory,
 }
 
-/// How many there are of what must not become more.
+/// Counts of resources that must not grow.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Guests, dead ones that somebody keeps included; by Xen's list.
+    /// Guests, including dead ones that still exist; from Xen's list.
     pub guests: usize,
-    /// Ioreq servers of all guests; by Xen's list.
+    /// Ioreq servers of all guests; from Xen's list.
     pub servers: usize,
-    /// Event channels of domain 0, of whatever kind; by Xen's list.
+    /// Event channels of domain 0, of every type; from Xen's list.
     pub channels: usize,
-    /// Event channels that the module has bound; by the kernel's list.
+    /// Event channels that the module has bound; from the kernel's list.
     pub interrupts: usize,
     /// Open descriptors of this process.
     pub descriptors: usize,
     /// Threads of this process.
     pub threads: usize,
-    /// Processes of domain 0, threads of the kernel not included.
+    /// Processes of domain 0, without kernel threads.
     pub processes: usize,
 }
 
@@ -54,7 +54,7 @@ impl Counts {
         })
     }
 
-    /// Each with its name.
+    /// Each count with its name.
     pub fn named(&self) -> [(&'static str, usize); 7] {
         [
             ("guests", self.guests),
@@ -68,19 +68,19 @@ impl Counts {
     }
 }
 
-/// How much memory is used, in KiB.
+/// Memory in use, in KiB.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
     /// In domain 0: all that is not available to a new program.
     pub used: u64,
-    /// In domain 0: what the kernel has in slabs.
+    /// In domain 0: the kernel's slabs.
     pub slab: u64,
-    /// By this process.
+    /// Of this process.
     pub resident: u64,
 }
 
 impl Memory {
-    /// Measures, once the kernel has let go of what it only keeps because there is room.
+    /// Measures, after the kernel has dropped its caches.
     pub(super) fn look() -> Result<Self> {
         fs::write("/proc/sys/vm/drop_caches", "3").context("dropping caches")?;
         let (machine, own) =
@@ -93,7 +93,7 @@ impl Memory {
         })
     }
 
-    /// Each with its name.
+    /// Each amount with its name.
     pub fn named(&self) -> [(&'static str, u64); 3] {
         [
             ("used in domain 0", self.used),
@@ -103,29 +103,29 @@ impl Memory {
     }
 }
 
-/// Programs that run.
+/// Counts the processes.
 fn processes() -> Result<usize> {
     let mut count = 0;
     for entry in fs::read_dir("/proc")? {
         let entry = entry?;
         let is_process = entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok());
-        // A thread of the kernel has no command line, nor has a process that has just ended.
+        // A kernel thread has no command line, nor has a process that has just ended.
         let named = || fs::read(entry.path().join("cmdline")).is_ok_and(|line| !line.is_empty());
         count += usize::from(is_process && named());
     }
     Ok(count)
 }
 
-/// A number of KiB in `NAME: NUMBER kB`.
+/// The number in `NAME: NUMBER kB`.
 fn field(text: &str, name: &str) -> Result<u64> {
     let of = |line: &str| {
         let rest = line.strip_prefix(name)?.strip_prefix(':')?;
         rest.split_whitespace().next()?.parse().ok()
     };
-    text.lines().find_map(of).with_context(|| format!("the kernel does not say {name}"))
+    text.lines().find_map(of).with_context(|| format!("the kernel does not report {name}"))
 }
 
-/// What a line begins with, as other things are said on the same console.
+/// The prefix of a line, as the console has other output too.
 const MARK: &str = "soak: ";
 
 impl fmt::Display for Sample {
@@ -136,7 +136,7 @@ impl fmt::Display for Sample {
 }
 
 impl Sample {
-    /// Reads a line; `None` if it is something else.
+    /// Parses a line; `None` if it is not a sample.
     pub fn parse(line: &str) -> Option<Self> {
         serde_json::from_str(line.strip_prefix(MARK)?).ok()
     }
@@ -157,9 +157,9 @@ mod tests {
 
     #[test]
     fn the_kernel_says_how_much() {
-        let said = "MemTotal:  500 kB\nMemAvailable:   400 kB\n";
-        assert_eq!(field(said, "MemAvailable").unwrap(), 400);
-        assert!(field(said, "Slab").is_err());
-        assert!(field(said, "Mem").is_err());
+        let text = "MemTotal:  500 kB\nMemAvailable:   400 kB\n";
+        assert_eq!(field(text, "MemAvailable").unwrap(), 400);
+        assert!(field(text, "Slab").is_err());
+        assert!(field(text, "Mem").is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Says where a round hangs that does not end, and ends it.
+//! Prints where a round hangs, and ends the program.
 
 use crate::PATIENCE;
 use std::fs;
@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// Looks at the soak from a thread of its own.
+/// Watches the soak from a thread of its own.
 #[derive(Debug)]
 pub(super) struct Watchdog(Arc<AtomicU64>);
 
 impl Watchdog {
-    /// No round may take this long: whatever waits in it for something gives up before.
+    /// The time limit of a round: every wait in it ends before.
     const LIMIT: Duration = PATIENCE.saturating_mul(3);
 
     pub(super) fn start() -> Self {
@@ -35,13 +35,13 @@ impl Watchdog {
         Self(rounds)
     }
 
-    /// A round has ended.
+    /// Records that a round has ended.
     pub(super) fn feed(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// Prints of each thread of each program what the kernel knows.
+/// Prints the kernel stack of each thread of each program.
 pub(super) fn say_where() {
     for process in entries(Path::new("/proc")) {
         let command = fs::read_to_string(process.join("cmdline")).unwrap_or_default();

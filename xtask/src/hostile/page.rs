@@ -55,8 +55,8 @@ fn section(page: &mut String, title: &str, plot: &str, measured: &Measured) {
     for (end, count) in &accesses.ends {
         let _ = writeln!(page, "| {end} | {} |", grouped(*count));
     }
-    let fleeting = grouped(accesses.fleeting);
-    let _ = writeln!(page, "\nMeanwhile a device's doorbell came and went {fleeting} times.");
+    let transient = grouped(accesses.transient);
+    let _ = writeln!(page, "\nMeanwhile a device's doorbell came and went {transient} times.");
 }
 
 fn bars(title: &str, measured: &Measured) -> String {
@@ -87,7 +87,7 @@ mod tests {
             accesses: Accesses {
                 all: 1_000_000,
                 ends: vec![("kicks".to_owned(), 70_000)],
-                fleeting: 3,
+                transient: 3,
             },
         };
         let mut page = String::new();

@@ -7,7 +7,7 @@ use crate::device::structs::Doorbell;
 use anyhow::{Result, ensure};
 use rustix::io::Errno;
 use xen_eventfd_scenarios::TestContext;
-use xen_eventfd_scenarios::test_context::{new_eventfd, taken};
+use xen_eventfd_scenarios::test_context::{new_eventfd, take_count};
 
 pub(super) fn widths(test: &mut TestContext<'_>) -> Result<()> {
     let writes: String = [1, 2, 4, 8]
@@ -25,7 +25,7 @@ pub(super) fn widths(test: &mut TestContext<'_>) -> Result<()> {
     guest.start()?;
     guest.finish()?;
     for (width, kick) in &kicks {
-        let found = taken(kick)?;
+        let found = take_count(kick)?;
         ensure!(found == *width, "{found} kicks of {width} bytes");
     }
     Ok(())
@@ -42,7 +42,7 @@ pub(super) fn notification_data(test: &mut TestContext<'_>) -> Result<()> {
     file.assign(&Doorbell::value(DOORBELL, 4, 4, &four).masked(0xFFFF))?;
     guest.start()?;
     guest.finish()?;
-    let found = (taken(&three)?, taken(&four)?);
+    let found = (take_count(&three)?, take_count(&four)?);
     ensure!(found == (2, 1), "{found:?}");
     Ok(())
 }
@@ -62,7 +62,7 @@ pub(super) fn wildcards(test: &mut TestContext<'_>) -> Result<()> {
     refused(file.assign(&fixed), Errno::EXIST, "a wildcard beside one of any width")?;
     guest.start()?;
     guest.finish()?;
-    let found = (taken(&one)?, taken(&rest)?, taken(&any)?);
+    let found = (take_count(&one)?, take_count(&rest)?, take_count(&any)?);
     ensure!(found == (1, 4, 2), "{found:?}");
     // The half word matched nothing; the long word was never ours.
     ensure!(file.stats()?.held == 1, "{:?}", file.stats());
@@ -82,7 +82,7 @@ pub(super) fn ports(test: &mut TestContext<'_>) -> Result<()> {
     }
     guest.start()?;
     guest.finish()?;
-    let found = [taken(&kicks[0])?, taken(&kicks[1])?, taken(&kicks[2])?];
+    let found = [take_count(&kicks[0])?, take_count(&kicks[1])?, take_count(&kicks[2])?];
     ensure!(found == [10, 1, 1], "{found:?}");
     ensure!(file.stats()?.reads == 1);
     Ok(())
@@ -94,11 +94,11 @@ pub(super) fn reads(test: &mut TestContext<'_>) -> Result<()> {
     file.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
     guest.start()?;
     guest.finish()?;
-    guest.tell(test);
+    guest.trace_reports(test);
     let told = test.trace.to_string();
     let zeros = told.lines().filter(|line| line.contains("read") && line.ends_with("= 0x0"));
     ensure!(zeros.count() == 2, "{told}");
-    ensure!(taken(&kick)? == 0 && file.stats()?.reads == 2);
+    ensure!(take_count(&kick)? == 0 && file.stats()?.reads == 2);
     Ok(())
 }
 
@@ -113,7 +113,7 @@ pub(super) fn odd(test: &mut TestContext<'_>) -> Result<()> {
     file.assign(&Doorbell::wildcard(0xC050, ANY, 4, &ports).pio())?;
     guest.start()?;
     guest.finish()?;
-    let (kicks, stats) = (taken(&memory)?, file.stats()?);
+    let (kicks, stats) = (take_count(&memory)?, file.stats()?);
     ensure!(kicks == 11, "{kicks} kicks, {stats:?}");
     ensure!(stats.odd > 0 && stats.broadcasts > 0, "{stats:?}");
     Ok(())

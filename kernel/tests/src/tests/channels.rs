@@ -9,7 +9,7 @@ use anyhow::{Result, anyhow, ensure};
 use rustix::io::Errno;
 use xen_eventfd::Port;
 use xen_eventfd_scenarios::TestContext;
-use xen_eventfd_scenarios::test_context::{await_count, new_eventfd, signal, taken};
+use xen_eventfd_scenarios::test_context::{await_count, new_eventfd, signal, take_count};
 
 pub(super) fn heard(test: &mut TestContext<'_>) -> Result<()> {
     const TIMES: u64 = 200;
@@ -31,7 +31,7 @@ pub(super) fn heard(test: &mut TestContext<'_>) -> Result<()> {
         signal(&ring)?;
     }
     guest.finish()?;
-    count += taken(&rung)?;
+    count += take_count(&rung)?;
     ensure!(count == TIMES, "{count} of {TIMES} rings");
     Ok(())
 }
@@ -79,7 +79,7 @@ pub(super) fn missed(test: &mut TestContext<'_>) -> Result<()> {
     let port = guest.port("both")?;
     file.assign_irq(&Irq::channel(port, &ring))?;
     signal(&ring)?;
-    guest.said(0, "sent")?;
+    guest.await_message(0, "sent")?;
     let channel = Channel::new(port, &heard);
     file.assign_channel(&channel)?;
     await_count(&heard, 1)?;
@@ -89,7 +89,7 @@ pub(super) fn missed(test: &mut TestContext<'_>) -> Result<()> {
     signal(&ring)?;
     // It has rung once more by then.
     guest.finish()?;
-    ensure!(taken(&heard)? == 0, "signalled after deassign returned");
+    ensure!(take_count(&heard)? == 0, "signalled after deassign returned");
     Ok(())
 }
 
@@ -100,7 +100,7 @@ pub(super) fn limit(test: &mut TestContext<'_>) -> Result<()> {
     let ports = guests.each_mut().map(|guest| -> Result<_> {
         let guest = guest.as_mut().map_err(|error| anyhow!("{error:#}"))?;
         guest.start()?;
-        guest.said(0, "ready")?;
+        guest.await_message(0, "ready")?;
         Ok((guest.dom(), guest.port("one")?, guest.port("two")?))
     });
     let [first, second] = ports;
@@ -153,10 +153,10 @@ pub(super) fn flood(test: &mut TestContext<'_>) -> Result<()> {
     kicking.finish()?;
     ensure!(await_count(&kick, 300)? == 300);
     flooded.deassign_channel(&channel)?;
-    taken(&flood)?;
+    take_count(&flood)?;
     stops.iter().try_for_each(signal)?;
     // Once they are told to stop, both ring once more.
     flooding.finish()?;
-    ensure!(taken(&flood)? == 0, "signalled after deassign returned");
+    ensure!(take_count(&flood)? == 0, "signalled after deassign returned");
     Ok(())
 }

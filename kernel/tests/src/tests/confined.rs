@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Instant;
 use xen_eventfd::{DomId, Port};
-use xen_eventfd_scenarios::test_context::{await_count, new_eventfd, signal, taken};
+use xen_eventfd_scenarios::test_context::{await_count, new_eventfd, signal, take_count};
 use xen_eventfd_scenarios::{PATIENCE, TestContext};
 
 /// In all.
@@ -211,14 +211,14 @@ pub(super) fn caller(test: &mut TestContext<'_>) -> Result<()> {
     ensure!(many(0) && many(Errno::PERM.raw_os_error()), "too much alike: {answers:?}");
     // The other guest's file, its doorbell and its interrupts are as they were.
     ensure!(file.stats()?.doorbells == 1);
-    ensure!(!other.has_said(1, "touched")?, "the other guest was interrupted");
+    ensure!(!other.has_message(1, "touched")?, "the other guest was interrupted");
     let call = new_eventfd()?;
     file.assign_irq(&Irq::msi(0x41, &call))?;
     signal(&call)?;
-    other.said(1, "touched")?;
+    other.await_message(1, "touched")?;
     stop.notify()?;
     other.finish()?;
-    let (count, rounds) = (taken(&kick)?, other.rounds("stop"));
+    let (count, rounds) = (take_count(&kick)?, other.rounds("stop"));
     ensure!(count == rounds && rounds > 0, "{count} of {rounds} kicks of the other guest");
     drop((file, stop));
     before.nothing_is_left(test)?;

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use std::os::fd::OwnedFd;
 use xen_eventfd_scenarios::TestContext;
 use xen_eventfd_scenarios::roles::vmm::Place;
-use xen_eventfd_scenarios::test_context::{new_eventfd, taken};
+use xen_eventfd_scenarios::test_context::{new_eventfd, take_count};
 
 pub(super) fn one_queue(test: &mut TestContext<'_>) -> Result<()> {
     let mut guest = test.guest(&format!("repeat 1000; write mmio:{DOORBELL:#x} 4 0; end"))?;
@@ -16,7 +16,7 @@ pub(super) fn one_queue(test: &mut TestContext<'_>) -> Result<()> {
     file.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
     guest.start()?;
     guest.finish()?;
-    let (kicks, stats) = (taken(&kick)?, file.stats()?);
+    let (kicks, stats) = (take_count(&kick)?, file.stats()?);
     ensure!(kicks == 1000 && stats.delivered == 1000, "{kicks} kicks, {stats:?}");
     ensure!((stats.held, stats.late, stats.odd, stats.reads) == (0, 0, 0, 0), "{stats:?}");
     Ok(())
@@ -41,7 +41,7 @@ pub(super) fn many_queues(test: &mut TestContext<'_>) -> Result<()> {
     guest.start()?;
     guest.finish()?;
     for kick in &queues {
-        let kicks = taken(kick)?;
+        let kicks = take_count(kick)?;
         ensure!(kicks == 2 * ROUNDS, "{kicks} kicks");
     }
     ensure!(file.stats()?.delivered == 2 * ROUNDS * 12);
@@ -58,7 +58,7 @@ pub(super) fn vmm_beside(test: &mut TestContext<'_>) -> Result<()> {
     file.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
     guest.start()?;
     guest.finish()?;
-    let (kicks, seen) = (taken(&kick)?, vmm.seen()?);
+    let (kicks, seen) = (take_count(&kick)?, vmm.seen()?);
     ensure!(kicks == 1000, "{kicks} kicks");
     ensure!(seen.writes_to(DOORBELL) == 0 && seen.reads == 2 && seen.wakeups <= 2, "{seen:?}");
     vmm.stop()
@@ -75,7 +75,7 @@ pub(super) fn full_eventfd(test: &mut TestContext<'_>) -> Result<()> {
     file.assign(&Doorbell::value(DOORBELL, 4, 1, &other))?;
     guest.start()?;
     guest.finish()?;
-    ensure!(taken(&other)? == 10);
+    ensure!(take_count(&other)? == 10);
     Ok(())
 }
 
@@ -89,18 +89,18 @@ pub(super) fn held(test: &mut TestContext<'_>) -> Result<()> {
     let queue = |value, kick: &OwnedFd| Doorbell::value(DOORBELL, 4, value, kick);
     file.assign(&queue(1, &one))?;
     guest.start()?;
-    guest.said(0, "first")?;
+    guest.await_message(0, "first")?;
     ensure!(file.stats()?.held == 6, "{:?}", file.stats());
     file.assign(&queue(9, &nine))?;
     file.assign(&queue(7, &seven))?;
-    let found = [taken(&one)?, taken(&nine)?, taken(&seven)?];
+    let found = [take_count(&one)?, take_count(&nine)?, take_count(&seven)?];
     ensure!(found == [0, 1, 0] && file.stats()?.redelivered == 1, "{found:?}");
     // More distinct kicks than there is room for: from then on every newcomer is signalled once.
     Notifier::to(test, &mut guest, "go")?.notify()?;
     guest.finish()?;
     let late = new_eventfd()?;
     file.assign(&queue(199, &late))?;
-    ensure!(taken(&late)? == 1, "an overflow is no reason to lose a kick");
+    ensure!(take_count(&late)? == 1, "an overflow is no reason to lose a kick");
     Ok(())
 }
 
@@ -117,7 +117,7 @@ pub(super) fn limit(test: &mut TestContext<'_>) -> Result<()> {
     refused(file.assign(&queue(4096)), Errno::NOSPC, "one too many")?;
     guest.start()?;
     guest.finish()?;
-    ensure!(taken(&kick)? == 2 && file.stats()?.held == 1);
+    ensure!(take_count(&kick)? == 2 && file.stats()?.held == 1);
     for value in (0..4096).step_by(3) {
         file.deassign(&queue(value)).with_context(|| format!("the {value}th"))?;
     }

@@ -6,7 +6,7 @@ use crate::device::request::{ANY, LIST_DOORBELLS, LIST_HELD, MMIO, PIO, VALUE, W
 use crate::device::structs::{Doorbell, Entry, Missed};
 use anyhow::{Result, ensure};
 use xen_eventfd_scenarios::TestContext;
-use xen_eventfd_scenarios::test_context::{new_eventfd, taken};
+use xen_eventfd_scenarios::test_context::{new_eventfd, take_count};
 
 /// All that a fallback has to tell, up to the answer that says that nothing is left.
 fn all_missed(file: &GuestFile, fallback: &Doorbell) -> Result<Vec<Missed>> {
@@ -41,9 +41,9 @@ pub(super) fn missed(test: &mut TestContext<'_>) -> Result<()> {
     file.assign(&fallback)?;
     ensure!(all_missed(&file, &fallback)? == [nothing(0)]);
     guest.start()?;
-    guest.said(0, "first")?;
+    guest.await_message(0, "first")?;
     // The long word is wider than what was claimed.
-    ensure!(taken(&queue)? == 1 && taken(&rest)? == 5, "{:?}", file.stats());
+    ensure!(take_count(&queue)? == 1 && take_count(&rest)? == 5, "{:?}", file.stats());
     let told = all_missed(&file, &fallback)?;
     ensure!(told == [kick(2, 7, 1), kick(4, 5, 1), kick(4, 7, 3), nothing(0)], "{told:?}");
     Notifier::to(test, &mut guest, "go")?.notify()?;
@@ -65,7 +65,7 @@ pub(super) fn overflow(test: &mut TestContext<'_>) -> Result<()> {
     file.assign(&fallback)?;
     guest.start()?;
     guest.finish()?;
-    ensure!(taken(&rest)? == 41);
+    ensure!(take_count(&rest)? == 41);
     let told = all_missed(&file, &fallback)?;
     let mut wanted: Vec<Missed> = (0..32).map(|value| kick(4, value, 1)).collect();
     wanted[0].kicks = 2;
@@ -86,7 +86,7 @@ pub(super) fn after_held(test: &mut TestContext<'_>) -> Result<()> {
     guest.finish()?;
     let fallback = Doorbell::fallback(DOORBELL, 4, &rest);
     file.assign(&fallback)?;
-    ensure!(taken(&rest)? == 1 && taken(&one)? == 0);
+    ensure!(take_count(&rest)? == 1 && take_count(&one)? == 0);
     // What is held is which kicks came, not how often.
     let told = all_missed(&file, &fallback)?;
     ensure!(told == [kick(4, 7, 1), kick(4, 8, 1), nothing(0)], "{told:?}");

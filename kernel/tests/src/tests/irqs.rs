@@ -12,7 +12,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Barrier;
 use std::thread;
 use xen_eventfd_scenarios::TestContext;
-use xen_eventfd_scenarios::test_context::{await_count, new_eventfd, signal, taken};
+use xen_eventfd_scenarios::test_context::{await_count, new_eventfd, signal, take_count};
 
 /// The guest waits for `times` interrupts, and rings its doorbell after each.
 fn ping_pong(test: &mut TestContext<'_>, listen: &str, vector: Option<u32>) -> Result<()> {
@@ -25,7 +25,7 @@ fn ping_pong(test: &mut TestContext<'_>, listen: &str, vector: Option<u32>) -> R
     let (call, kick) = (new_eventfd()?, new_eventfd()?);
     file.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
     guest.start()?;
-    guest.said(0, "ready")?;
+    guest.await_message(0, "ready")?;
     let irq = match vector {
         Some(vector) => Irq::msi(vector, &call),
         None => Irq::channel(guest.port("call")?, &call),
@@ -39,7 +39,7 @@ fn ping_pong(test: &mut TestContext<'_>, listen: &str, vector: Option<u32>) -> R
         await_count(&kick, 1)?;
     }
     guest.finish()?;
-    ensure!(taken(&call)? == 0, "a signal that is passed on is consumed");
+    ensure!(take_count(&call)? == 0, "a signal that is passed on is consumed");
     refused(file.lower(&Irq::isa(5, &call)), Errno::NOENT, "lower what is not assigned")?;
     file.lower(&irq)?;
     file.deassign_irq(&irq)?;
@@ -64,7 +64,7 @@ pub(super) fn pending(test: &mut TestContext<'_>) -> Result<()> {
     file.assign_irq(&irq)?;
     ensure!(file.irq_stats(&irq)? == (1, 0), "once, and before the call returns");
     guest.finish()?;
-    ensure!(taken(&call)? == 0);
+    ensure!(take_count(&call)? == 0);
     Ok(())
 }
 
@@ -129,15 +129,15 @@ pub(super) fn deassigned(test: &mut TestContext<'_>) -> Result<()> {
     let mut guest = test.guest(script)?;
     let (file, call) = (GuestFile::of(guest.dom())?, new_eventfd()?);
     guest.start()?;
-    guest.said(0, "ready")?;
+    guest.await_message(0, "ready")?;
     let irq = Irq::msi(0x41, &call);
     file.assign_irq(&irq)?;
     signal(&call)?;
     // What is pending already is not raised twice.
-    guest.said(0, "called")?;
+    guest.await_message(0, "called")?;
     file.deassign_irq(&irq)?;
     (0..5).try_for_each(|_| signal(&call))?;
-    ensure!(taken(&call)? == 5, "the eventfd counts as any other");
+    ensure!(take_count(&call)? == 5, "the eventfd counts as any other");
     file.assign_irq(&irq)?;
     ensure!(file.irq_stats(&irq)? == (0, 0), "nothing was left to be raised");
     signal(&call)?;
@@ -157,7 +157,7 @@ pub(super) fn closed(test: &mut TestContext<'_>) -> Result<()> {
     drop(call);
     // It is still open.
     signal(&again)?;
-    guest.said(0, "called")?;
+    guest.await_message(0, "called")?;
     ensure!(file.irq_stats(&Irq::channel(port, &again))? == (1, 0));
     drop(again);
     // Whoever asks finds it gone, with its port: another eventfd may have it.
@@ -203,7 +203,7 @@ pub(super) fn of_a_kick(test: &mut TestContext<'_>) -> Result<()> {
     ))?;
     let (file, both) = (GuestFile::of(guest.dom())?, new_eventfd()?);
     guest.start()?;
-    guest.said(0, "ready")?;
+    guest.await_message(0, "ready")?;
     file.assign(&Doorbell::value(DOORBELL, 4, 0, &both))?;
     file.assign_irq(&Irq::msi(0x41, &both))?;
     Notifier::to(test, &mut guest, "go")?.notify()?;
@@ -228,7 +228,7 @@ pub(super) fn limit(test: &mut TestContext<'_>) -> Result<()> {
     refused(file.assign_irq(&irq), Errno::NOSPC, "one too many")?;
     // Nothing of what was refused is left.
     signal(&one_more)?;
-    ensure!(taken(&one_more)? == 1);
+    ensure!(take_count(&one_more)? == 1);
     drop(calls);
     file.assign_irq(&irq)?;
     Ok(())
@@ -276,18 +276,18 @@ pub(super) fn changed(test: &mut TestContext<'_>) -> Result<()> {
     )?;
     let (file, call) = (GuestFile::of(guest.dom())?, new_eventfd()?);
     guest.start()?;
-    guest.said(0, "ready")?;
+    guest.await_message(0, "ready")?;
     let (port, bound) = (guest.port("call")?, left::interrupts()?);
     let (one, other) = (Irq::msi(0x41, &call), Irq::msi(0x42, &call));
     let channel = Irq::channel(port, &call);
     refused(file.set_irq(&one, &other), Errno::NOENT, "to change what is not assigned")?;
     file.assign_irq(&one)?;
     signal(&call)?;
-    guest.said(0, "one")?;
+    guest.await_message(0, "one")?;
     file.set_irq(&one, &other)?;
     refused(file.irq_stats(&one), Errno::NOENT, "what it was")?;
     signal(&call)?;
-    guest.said(0, "other")?;
+    guest.await_message(0, "other")?;
     // What is refused changes nothing.
     let refusals = [
         (Irq::channel(xen_eventfd::Port(port.0 + 100), &call), Errno::INVAL, "no such port"),
@@ -302,7 +302,7 @@ pub(super) fn changed(test: &mut TestContext<'_>) -> Result<()> {
     file.set_irq(&other, &channel)?;
     ensure!(left::interrupts()? == bound + 1);
     signal(&call)?;
-    guest.said(0, "call")?;
+    guest.await_message(0, "call")?;
     // To itself, and away: the port is bound no longer.
     file.set_irq(&channel, &channel)?;
     ensure!(left::interrupts()? == bound + 1);
@@ -320,7 +320,7 @@ pub(super) fn masked(test: &mut TestContext<'_>) -> Result<()> {
     )?;
     let (file, call) = (GuestFile::of(guest.dom())?, new_eventfd()?);
     guest.start()?;
-    guest.said(0, "ready")?;
+    guest.await_message(0, "ready")?;
     let (one, other) = (Irq::msi(0x41, &call), Irq::msi(0x42, &call));
     for request in [GuestFile::mask_irq, GuestFile::unmask_irq] {
         refused(request(&file, &one), Errno::NOENT, "what is not assigned")?;
@@ -333,7 +333,7 @@ pub(super) fn masked(test: &mut TestContext<'_>) -> Result<()> {
     ensure!(file.irq_state(&one)? == (true, false));
     (0..3).try_for_each(|_| signal(&call))?;
     ensure!(file.irq_state(&one)? == (true, true) && file.irq_stats(&one)? == (0, 0));
-    ensure!(taken(&call)? == 0, "a signal that is pending is not the eventfd's any more");
+    ensure!(take_count(&call)? == 0, "a signal that is pending is not the eventfd's any more");
     // As a guest does with a vector: mask, change, unmask.
     file.set_irq(&one, &other)?;
     ensure!(file.irq_state(&other)? == (true, true) && file.irq_stats(&other)? == (0, 0));
@@ -341,7 +341,7 @@ pub(super) fn masked(test: &mut TestContext<'_>) -> Result<()> {
     ensure!(file.irq_state(&other)? == (true, true), "to mask it again forgets nothing");
     file.unmask_irq(&other)?;
     ensure!(file.irq_state(&other)? == (false, false) && file.irq_stats(&other)? == (1, 0));
-    guest.said(0, "other")?;
+    guest.await_message(0, "other")?;
     // What is pending at the end goes back to the eventfd, for who assigns it next.
     file.mask_irq(&other)?;
     (0..3).try_for_each(|_| signal(&call))?;
@@ -397,7 +397,7 @@ pub(super) fn moved(test: &mut TestContext<'_>) -> Result<()> {
         ensure!(expected.contains(&all), "{all} of {SIGNALS}, masks: {masks}");
         println!("{all} interrupts of {SIGNALS} signals in {moves} moves, masks: {masks}");
     }
-    ensure!(taken(&call)? == 0);
+    ensure!(take_count(&call)? == 0);
     file.deassign_irq(&turns[0])?;
     ensure!(left::interrupts()? == bound, "a port that was left is kept");
     Notifier::to(test, &mut guest, "stop")?.notify()?;

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use xen_eventfd::DomId;
-use xen_eventfd_scenarios::test_context::{await_count, new_eventfd, rung_again, taken};
+use xen_eventfd_scenarios::test_context::{await_count, await_next_beat, new_eventfd, take_count};
 use xen_eventfd_scenarios::{PATIENCE, TestContext};
 
 pub(super) fn assign_under_load(test: &mut TestContext<'_>) -> Result<()> {
@@ -21,25 +21,25 @@ pub(super) fn assign_under_load(test: &mut TestContext<'_>) -> Result<()> {
          write mmio:{DOORBELL:#x} 4 1; end"
     ))?;
     let file = GuestFile::of(guest.dom())?;
-    let (steady, fleeting) = (new_eventfd()?, new_eventfd()?);
+    let (steady, transient) = (new_eventfd()?, new_eventfd()?);
     file.assign(&Doorbell::value(DOORBELL, 4, 0, &steady))?;
     guest.start()?;
     let stop = Notifier::to(test, &mut guest, "stop")?;
-    let queue = Doorbell::value(DOORBELL, 4, 1, &fleeting);
+    let queue = Doorbell::value(DOORBELL, 4, 1, &transient);
     let mut count = 0;
     for _ in 0..60 {
         file.assign(&queue)?;
-        await_count(&fleeting, 1)?;
+        await_count(&transient, 1)?;
         file.deassign(&queue)?;
-        taken(&fleeting)?;
+        take_count(&transient)?;
         // The guest rings both in turn: from now on, three of one are two of the other at least.
-        count += taken(&steady)?;
+        count += take_count(&steady)?;
         count += await_count(&steady, 3)?;
-        ensure!(taken(&fleeting)? == 0, "signalled after deassign returned");
+        ensure!(take_count(&transient)? == 0, "signalled after deassign returned");
     }
     stop.notify()?;
     guest.finish()?;
-    count += taken(&steady)?;
+    count += take_count(&steady)?;
     let (rounds, stats) = (guest.rounds("stop"), file.stats()?);
     ensure!(count == rounds, "{count} of {rounds} kicks on the steady queue");
     ensure!(stats.late == 0 && stats.delivered + stats.held == 2 * rounds, "{rounds}, {stats:?}");
@@ -54,24 +54,24 @@ pub(super) fn claim_under_load(test: &mut TestContext<'_>) -> Result<()> {
          write mmio:{BEAT:#x} 4 0; end"
     ))?;
     let file = GuestFile::of(guest.dom())?;
-    let (steady, fleeting, beat) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
+    let (steady, transient, beat) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
     file.assign(&Doorbell::value(DOORBELL, 4, 0, &steady))?;
     file.assign(&Doorbell::value(BEAT, 4, 0, &beat))?;
     guest.start()?;
     let notifiers =
         [Notifier::to(test, &mut guest, "stop")?, Notifier::to(test, &mut guest, "halt")?];
-    let queue = Doorbell::value(other, 4, 0, &fleeting);
+    let queue = Doorbell::value(other, 4, 0, &transient);
     for _ in 0..60 {
         file.assign(&queue)?;
-        await_count(&fleeting, 1)?;
+        await_count(&transient, 1)?;
         file.deassign(&queue)?;
-        taken(&fleeting)?;
-        rung_again(&beat)?;
-        ensure!(taken(&fleeting)? == 0, "signalled after deassign returned");
+        take_count(&transient)?;
+        await_next_beat(&beat)?;
+        ensure!(take_count(&transient)? == 0, "signalled after deassign returned");
     }
     notifiers.iter().try_for_each(Notifier::notify)?;
     guest.finish()?;
-    let (count, rounds) = (taken(&steady)?, guest.rounds("stop"));
+    let (count, rounds) = (take_count(&steady)?, guest.rounds("stop"));
     ensure!(count == rounds, "{count} of {rounds} kicks on the steady queue");
     Ok(())
 }
@@ -84,10 +84,10 @@ pub(super) fn close_under_load(test: &mut TestContext<'_>) -> Result<()> {
         let queues = two_queues(&file)?;
         queues.iter().try_for_each(|queue| await_count(queue, 2).map(drop))?;
         drop(file);
-        queues.iter().try_for_each(|queue| taken(queue).map(drop))?;
+        queues.iter().try_for_each(|queue| take_count(queue).map(drop))?;
         thread::sleep(Duration::from_millis(2));
         for queue in &queues {
-            ensure!(taken(queue)? == 0, "signalled after close returned");
+            ensure!(take_count(queue)? == 0, "signalled after close returned");
         }
     }
     before.nothing_is_left(test)?;
@@ -119,11 +119,11 @@ pub(super) fn churn(test: &mut TestContext<'_>) -> Result<()> {
     let (met, missed) = ([AtomicU64::new(0), AtomicU64::new(0)], AtomicU64::new(0));
     // After a deassign: whether the guest is given the time to ring again or not.
     let quiet = |value: usize, round: u32| -> Result<()> {
-        met[value].fetch_add(taken(&kicks[value])?, Ordering::Relaxed);
+        met[value].fetch_add(take_count(&kicks[value])?, Ordering::Relaxed);
         if round.is_multiple_of(WAITS) {
-            rung_again(&beats[value])?;
+            await_next_beat(&beats[value])?;
         }
-        ensure!(taken(&kicks[value])? == 0, "signalled after deassign returned");
+        ensure!(take_count(&kicks[value])? == 0, "signalled after deassign returned");
         Ok(())
     };
     let mut closed = 0;
@@ -247,7 +247,7 @@ pub(super) fn guest_destroyed(test: &mut TestContext<'_>) -> Result<()> {
     // The others are served as before.
     other.start()?;
     other.finish()?;
-    ensure!(taken(&kicks[2])? == 200);
+    ensure!(take_count(&kicks[2])? == 200);
     drop(others);
     before.nothing_is_left(test)
 }

@@ -6,7 +6,7 @@ use crate::device::structs::{Channel, Doorbell, Irq, PrivcmdIoEventFd};
 use crate::device::{Control, GuestFile};
 use anyhow::{Context, Result, ensure};
 use xen_eventfd_scenarios::TestContext;
-use xen_eventfd_scenarios::test_context::{await_count, new_eventfd, taken};
+use xen_eventfd_scenarios::test_context::{await_count, new_eventfd, take_count};
 
 /// Doorbells that stand side by side, each with a claim of its own.
 const MANY: u64 = 1000;
@@ -53,13 +53,13 @@ pub(super) fn undo(test: &mut TestContext<'_>) -> Result<()> {
         Ok(file.deassign_channel(&channel)?)
     })?;
     ensure!(needed.is_empty(), "to take assignments back: {needed:#?}");
-    taken(&kick)?;
+    take_count(&kick)?;
     let needed = allocated(|| {
         drop(file);
         Ok(())
     })?;
     ensure!(needed.is_empty(), "to close: {needed:#?}");
-    ensure!(taken(&kick)? == 0, "signalled after deassign returned");
+    ensure!(take_count(&kick)? == 0, "signalled after deassign returned");
 
     let control = Control::open()?;
     let request = PrivcmdIoEventFd::of(guest.dom(), BASE, 0, &kick);

@@ -13,7 +13,7 @@ use anyhow::{Result, ensure};
 use rustix::io::Errno;
 use xen_eventfd::{DomId, IoServerId};
 use xen_eventfd_scenarios::TestContext;
-use xen_eventfd_scenarios::test_context::{await_count, new_eventfd, taken};
+use xen_eventfd_scenarios::test_context::{await_count, new_eventfd, take_count};
 
 pub(super) fn one_owner(test: &mut TestContext<'_>) -> Result<()> {
     let (guest, other) = (test.guest(IDLE)?, test.guest(IDLE)?);
@@ -68,7 +68,7 @@ pub(super) fn reserve(test: &mut TestContext<'_>) -> Result<()> {
     }
     all_refused(&setting, &file, Errno::OPNOTSUPP)?;
     drop(file);
-    ensure!(taken(&gone)? == 0, "it lives");
+    ensure!(take_count(&gone)? == 0, "it lives");
     let Setting { file, .. } = setting;
     drop(file);
     before.nothing_is_left(test)?;
@@ -156,7 +156,7 @@ pub(super) fn reset(test: &mut TestContext<'_>) -> Result<()> {
     let again = GuestFile::of(guest.dom())?;
     again.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
     beside.stats()?;
-    ensure!(taken(&gone)? == 0 && taken(&other)? == 0, "told twice, or of another");
+    ensure!(take_count(&gone)? == 0 && take_count(&other)? == 0, "told twice, or of another");
     Ok(())
 }
 
@@ -185,8 +185,11 @@ pub(super) fn gone(test: &mut TestContext<'_>) -> Result<()> {
     setting.free.destroy()?;
     ensure!(await_count(&others, 1)? == 1);
     until("it is told", || Ok(other.stats() == Err(Errno::NODEV)))?;
-    ensure!(taken(&gone)? == 0 && taken(&kept)? == 0, "told twice");
+    ensure!(take_count(&gone)? == 0 && take_count(&kept)? == 0, "told twice");
     drop((file, other, keeping));
-    ensure!(taken(&gone)? == 0 && taken(&kept)? == 0 && taken(&others)? == 0, "told at the end");
+    ensure!(
+        take_count(&gone)? == 0 && take_count(&kept)? == 0 && take_count(&others)? == 0,
+        "told at the end"
+    );
     Ok(())
 }

@@ -7,7 +7,7 @@ use crate::device::structs::Doorbell;
 use anyhow::{Result, ensure};
 use std::fs;
 use xen_eventfd_scenarios::TestContext;
-use xen_eventfd_scenarios::test_context::{Guest, await_count, new_eventfd, taken};
+use xen_eventfd_scenarios::test_context::{Guest, await_count, new_eventfd, take_count};
 
 /// Kicks of the neighbour in each measurement.
 const KICKS: u64 = 200;
@@ -54,7 +54,7 @@ pub(super) fn flood(test: &mut TestContext<'_>) -> Result<()> {
     attacked.assign(&Doorbell::value(DOORBELL, 4, u64::from(u32::MAX), &queue))?;
     served.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
     neighbour.start()?;
-    neighbour.said(0, "ready")?;
+    neighbour.await_message(0, "ready")?;
     let go = Notifier::to(test, &mut neighbour, "go")?;
     on_one_cpu()?;
     let alone = deferred(&mut neighbour, &go, "alone")?;
@@ -68,7 +68,7 @@ pub(super) fn flood(test: &mut TestContext<'_>) -> Result<()> {
     stops.iter().try_for_each(Notifier::notify)?;
     attacker.finish()?;
     neighbour.finish()?;
-    ensure!(await_count(&kick, 2 * KICKS)? == 2 * KICKS && taken(&queue)? == 0);
+    ensure!(await_count(&kick, 2 * KICKS)? == 2 * KICKS && take_count(&queue)? == 0);
     ensure!((alone, beside) == (0, 0), "the end of {alone} and {beside} events was deferred");
     Ok(())
 }

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use std::thread;
 use xen_eventfd::DomId;
 use xen_eventfd_scenarios::TestContext;
-use xen_eventfd_scenarios::test_context::{await_count, new_eventfd, signal, taken};
+use xen_eventfd_scenarios::test_context::{await_count, new_eventfd, signal, take_count};
 
 fn shared(control: &Control, dom: DomId) -> Result<GuestFile, Errno> {
     control.create(&Create { flags: CREATE_SHARE, ..Create::of(dom) })
@@ -47,16 +47,16 @@ pub(super) fn interrupts_beside(test: &mut TestContext<'_>) -> Result<()> {
     let doorbell = Doorbell::value(DOORBELL, 4, 9, &kick);
     refused(calls.assign(&doorbell), Errno::OPNOTSUPP, "a doorbell")?;
     refused(calls.deassign(&doorbell), Errno::OPNOTSUPP, "a doorbell's end")?;
-    guest.said(0, "ready")?;
-    taken(&heard)?;
+    guest.await_message(0, "ready")?;
+    take_count(&heard)?;
     signal(&call)?;
-    guest.said(0, "sent")?;
+    guest.await_message(0, "sent")?;
     await_count(&kick, 1)?;
     await_count(&heard, 1)?;
     // What was assigned through a file ends with it; the others' stays.
     drop(calls);
     signal(&call)?;
-    ensure!(taken(&call)? == 1, "the eventfd counts again");
+    ensure!(take_count(&call)? == 1, "the eventfd counts again");
     ensure!(channels.stats()?.doorbells == 1);
     control.ioeventfd(&notifier.undone())?;
     ensure!(channels.stats()?.doorbells == 0, "a file still holds the guest");
@@ -91,7 +91,7 @@ pub(super) fn whoever_comes_first(test: &mut TestContext<'_>) -> Result<()> {
     for file in [first, second] {
         refused(file.stats(), Errno::NODEV, "a dead guest")?;
     }
-    ensure!(taken(&gone)? == 0 && taken(&others)? == 0, "told at the end");
+    ensure!(take_count(&gone)? == 0 && take_count(&others)? == 0, "told at the end");
     Ok(())
 }
 

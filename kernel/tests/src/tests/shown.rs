@@ -69,7 +69,7 @@ pub(super) fn files(test: &mut TestContext<'_>) -> Result<()> {
     file.assign_irq(&Irq::msi(0x41, &msi))?;
     file.assign_irq(&Irq::msi(0x42, &second))?;
     signal(&call)?;
-    guest.said(0, "sent")?;
+    guest.await_message(0, "sent")?;
     await_count(&heard, 1)?;
     let stats = file.stats()?;
     let wanted = format!(

@@ -81,7 +81,7 @@ pub(super) fn kicks(test: &mut TestContext<'_>) -> Result<()> {
     file.assign(&Doorbell::value(DOORBELL, 4, 7, &kick))?;
     file.assign(&Doorbell::value(0xC050, 2, 1, &kick).pio())?;
     guest.start()?;
-    guest.said(0, "ready")?;
+    guest.await_message(0, "ready")?;
     let on = On::switch(&["xen_eventfd/xen_eventfd_kick", "xen_eventfd/xen_eventfd_irq"])?;
     file.assign_irq(&Irq::msi(0x41, &call))?;
     Notifier::to(test, &mut guest, "go")?.notify()?;

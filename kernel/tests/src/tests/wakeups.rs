@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use xen_eventfd_scenarios::TestContext;
 use xen_eventfd_scenarios::roles::vmm::Place;
-use xen_eventfd_scenarios::test_context::{new_eventfd, taken};
+use xen_eventfd_scenarios::test_context::{new_eventfd, take_count};
 
 /// The lab's watch over what it runs.
 const WATCH: &str = "timeout";
@@ -80,7 +80,7 @@ pub(super) fn none(test: &mut TestContext<'_>) -> Result<()> {
     println!("wakeups: {woken} of other processes for 1000 kicks");
     ensure!(moved.is_empty(), "woken for kicks that nobody reads: {moved:?}");
     ensure!(before.len() >= 3, "these are too few: {before:?}");
-    let (kicks, seen) = (taken(&kick)?, vmm.seen()?);
+    let (kicks, seen) = (take_count(&kick)?, vmm.seen()?);
     ensure!(kicks == 1000, "{kicks} kicks");
     ensure!(seen.writes_to(DOORBELL) == 0 && seen.wakeups == 1, "{seen:?}");
     vmm.stop()

@@ -1,4 +1,4 @@
-//! A guest whose vCPUs are threads that carry out the same script as the bare-metal one.
+//! A guest whose vCPUs are threads that carry out the same script as the bare-metal guest.
 
 use crate::PATIENCE;
 use crate::environment::EnvironmentGuest;
@@ -23,7 +23,7 @@ pub(super) struct ModelGuest {
     common: Arc<Common>,
 }
 
-/// What the vCPUs of one guest share.
+/// The state that the vCPUs of one guest share.
 #[derive(Debug, Default)]
 struct Common {
     state: Mutex<State>,
@@ -32,8 +32,8 @@ struct Common {
 
 #[derive(Debug, Default)]
 struct State {
-    ears: HashMap<usize, ListenerSource>,
-    /// How many wait at the barrier, and how often it has opened.
+    sources: HashMap<usize, ListenerSource>,
+    /// How many vCPUs wait at the barrier, and how often it has opened.
     met: (usize, u64),
     done: usize,
     stopped: bool,
@@ -51,7 +51,7 @@ impl Common {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for something that another vCPU does.
+    /// Waits for an action of another vCPU.
     fn until<T>(&self, mut so: impl FnMut(&mut State) -> Option<T>) -> Result<T, Stopped> {
         let mut state = self.lock();
         loop {
@@ -132,7 +132,7 @@ impl EnvironmentGuest for ModelGuest {
             Ok(line) => Ok(Some(line)),
             Err(RecvTimeoutError::Timeout) if patience < PATIENCE => Ok(None),
             Err(RecvTimeoutError::Timeout) => {
-                Err(anyhow!("the guest says nothing\n{}", self.model.describe()))
+                Err(anyhow!("the guest's console is silent\n{}", self.model.describe()))
             }
             Err(RecvTimeoutError::Disconnected) => Err(anyhow!("the console is gone")),
         }
@@ -145,7 +145,7 @@ impl Drop for ModelGuest {
     }
 }
 
-/// One vCPU that carries out script.
+/// One vCPU that carries out its script.
 struct Simulated {
     vcpu: Vcpu,
     model: Model,
@@ -157,13 +157,13 @@ struct Simulated {
 }
 
 impl Simulated {
-    fn ear(&self, listener: ListenerId) -> Result<ListenerSource, Stopped> {
-        self.common.until(|state| state.ears.get(&listener.index()).copied())
+    fn source(&self, listener: ListenerId) -> Result<ListenerSource, Stopped> {
+        self.common.until(|state| state.sources.get(&listener.index()).copied())
     }
 
-    fn await_listener(&self, listener: ListenerId, ear: ListenerSource) -> Result<(), Stopped> {
+    fn await_listener(&self, listener: ListenerId, source: ListenerSource) -> Result<(), Stopped> {
         self.common.until(|state| {
-            state.ears.insert(listener.index(), ear);
+            state.sources.insert(listener.index(), source);
             Some(())
         })
     }
@@ -237,7 +237,7 @@ impl Machine for Simulated {
     }
 
     fn take_event(&mut self, listener: ListenerId) -> Result<(), Stopped> {
-        match self.ear(listener)? {
+        match self.source(listener)? {
             ListenerSource::Port(port) => self.vcpu.wait(port),
             ListenerSource::Vector(vector) => self.vcpu.wait_msi(vector),
             ListenerSource::Line(line) => self.vcpu.wait_line(line),
@@ -245,8 +245,8 @@ impl Machine for Simulated {
     }
 
     fn poll_event(&mut self, listener: ListenerId) -> Result<bool, Stopped> {
-        let ear = self.common.lock().ears.get(&listener.index()).copied();
-        match ear {
+        let source = self.common.lock().sources.get(&listener.index()).copied();
+        match source {
             None => Ok(false),
             Some(ListenerSource::Port(port)) => self.vcpu.try_take(port),
             Some(ListenerSource::Vector(vector)) => self.vcpu.try_take_msi(vector),
@@ -255,7 +255,7 @@ impl Machine for Simulated {
     }
 
     fn send(&mut self, listener: ListenerId) -> Result<(), Stopped> {
-        match self.ear(listener)? {
+        match self.source(listener)? {
             ListenerSource::Port(port) => self.vcpu.send(port),
             ListenerSource::Vector(_) | ListenerSource::Line(_) => Ok(()),
         }
@@ -289,7 +289,7 @@ impl Machine for Simulated {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// The model has no clock of its own.
+    /// The model has no clock.
     fn clock(&mut self) -> (u64, u64) {
         let now = self.now();
         (now, now)
@@ -300,7 +300,7 @@ impl Machine for Simulated {
     }
 
     fn report(&mut self, report: Report<'_>) -> Result<(), Stopped> {
-        // The test may have left.
+        // The test may have dropped the receiver.
         let _ = self.console.send(report.to_string());
         Ok(())
     }
