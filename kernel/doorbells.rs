@@ -13,8 +13,9 @@ use crate::protocol::claims;
 use crate::protocol::doorbell::Bytes;
 use crate::protocol::held::Held;
 use crate::protocol::missed::Missed;
+use crate::protocol::status::DoorbellStatus;
 use crate::protocol::table::{self, Entry};
-use crate::protocol::{Doorbell, DomId, Kick, Request, Space};
+use crate::protocol::{Counters, Doorbell, DomId, Kick, Request, Space};
 use crate::trace::{self, KickEnd};
 use core::mem;
 use kernel::prelude::*;
@@ -25,19 +26,6 @@ pub(crate) const MAX_DOORBELLS: usize = 4096;
 pub(crate) const MAX_HELD: usize = 64;
 /// Distinct kicks kept for one fallback.
 pub(crate) const MAX_MISSED: usize = 32;
-
-/// What a guest's doorbells have seen since it was taken.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Counters {
-    pub(crate) delivered: u64,
-    pub(crate) held: u64,
-    pub(crate) redelivered: u64,
-    pub(crate) late: u64,
-    pub(crate) reads: u64,
-    pub(crate) broadcasts: u64,
-    pub(crate) odd: u64,
-    pub(crate) spurious: u64,
-}
 
 /// One registration.
 pub(crate) struct Registration {
@@ -72,14 +60,6 @@ impl Registration {
         self.kicks = self.kicks.wrapping_add(1);
         self.eventfd.signal();
     }
-}
-
-/// A registration, for people who look.
-pub(crate) struct Shown {
-    pub(crate) doorbell: Doorbell,
-    pub(crate) kicks: u64,
-    pub(crate) held: u64,
-    pub(crate) odd: u64,
 }
 
 /// What is taken from a fallback at once.
@@ -158,9 +138,9 @@ impl Doorbells {
     }
 
     /// The registration at an index, in the order of addresses.
-    pub(crate) fn shown(&self, index: usize) -> Option<Shown> {
+    pub(crate) fn shown(&self, index: usize) -> Option<DoorbellStatus> {
         let Registration { doorbell, kicks, held, odd, .. } = **self.table.get(index)?;
-        Some(Shown { doorbell, kicks, held, odd })
+        Some(DoorbellStatus { doorbell, kicks, held, odd })
     }
 
     /// The held kick at an index.

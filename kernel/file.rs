@@ -10,8 +10,9 @@
 use crate::abi::native;
 use crate::bindings;
 use crate::eventfd::{EventFd, OpenEventFd};
+use crate::protocol::status::Interface;
 use crate::show::{self, Sequence};
-use crate::taken::{Interface, Member, Taken};
+use crate::taken::{Member, Taken};
 use kernel::bindings as kernel_bindings;
 use kernel::module::this_module;
 use kernel::prelude::*;

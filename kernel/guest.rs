@@ -15,14 +15,15 @@
 
 use crate::channel::Channel;
 use crate::claimed::{Claimed, Claims};
-use crate::doorbells::{Counters, Doorbells, Registration, Room, Shown, Taken};
+use crate::doorbells::{Doorbells, Registration, Room, Taken};
 use crate::eventfd::{EventFd, OpenEventFd};
 use crate::interrupt::Interrupt;
 use crate::irqfd::{Attached, IrqFd};
 use crate::page::IoreqPage;
 use crate::protocol::irq::{Arch, Irq, Line, Owner};
 use crate::protocol::privcmd::Operation;
-use crate::protocol::{DomId, Doorbell, IoServerId, Kick, Port};
+use crate::protocol::status::{DoorbellStatus, IrqStatus};
+use crate::protocol::{Counters, DomId, Doorbell, IoServerId, Kick, Port};
 use crate::server::{self, dead_or, is_dying, Server};
 use crate::{task, xen, xenstore};
 use kernel::prelude::*;
@@ -127,13 +128,6 @@ pub(crate) struct Stats {
     pub(crate) vcpus: usize,
     pub(crate) doorbells: usize,
     pub(crate) counters: Counters,
-}
-
-/// An irqfd, for people who look.
-pub(crate) struct ShownIrq {
-    pub(crate) irq: Irq,
-    pub(crate) raised: u64,
-    pub(crate) failed: u64,
 }
 
 impl Guest {
@@ -320,7 +314,7 @@ impl Guest {
     }
 
     /// The registration at an index.
-    pub(crate) fn shown(&self, index: usize) -> Option<Shown> {
+    pub(crate) fn shown(&self, index: usize) -> Option<DoorbellStatus> {
         self.dispatch.lock().doorbells.shown(index)
     }
 
@@ -453,11 +447,11 @@ impl Guest {
     }
 
     /// The irqfd at an index.
-    pub(crate) fn shown_irq(&self, index: usize) -> Option<ShownIrq> {
+    pub(crate) fn shown_irq(&self, index: usize) -> Option<IrqStatus> {
         let mut changes = self.changes.lock();
         let irqfd = &changes.served().ok()?.irqs.get(index)?.irqfd;
         let (raised, failed) = irqfd.counts();
-        Some(ShownIrq { irq: irqfd.irq(), raised, failed })
+        Some(IrqStatus { irq: irqfd.irq(), raised, failed })
     }
 
     /// Has a guest's event channel signal an eventfd.

@@ -10,8 +10,9 @@
 use crate::debugfs;
 use crate::eventfd::EventFd;
 use crate::guest::MemberId;
+use crate::protocol::status::Interface;
 use crate::protocol::DomId;
-use crate::taken::{Interface, Member, Owner, Taken};
+use crate::taken::{Member, Owner, Taken};
 use crate::workqueue::WorkQueue;
 use kernel::prelude::*;
 use kernel::rbtree::{RBTree, RBTreeNode};

@@ -10,24 +10,13 @@ use crate::bindings;
 use crate::eventfd::EventFd;
 use crate::guest::{Guest, MemberId};
 use crate::guests;
+use crate::protocol::status::Interface;
 use crate::protocol::DomId;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
 use kernel::sync::{new_condvar, new_spinlock, Arc, CondVar, SpinLock};
 use kernel::task::Task;
 use kernel::workqueue::{impl_has_work, new_work, Work, WorkItem};
-
-/// By which interface a guest is held.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Interface {
-    /// Our own: a guest's file is its only user.
-    Native,
-    /// The requests of privcmd: any number of control files share a guest, as its frontends do, and
-    /// guests' files that were asked for to share it.
-    Privcmd,
-    /// Kept for an engine in userspace.
-    Reserved,
-}
 
 /// The process that took a guest.
 pub(crate) struct Owner {

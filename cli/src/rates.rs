@@ -3,11 +3,12 @@
 //! A counter that was not there before, or that has gone back, has counted from nothing since: its
 //! guest was taken, or its eventfd assigned, between the readings.
 
-use crate::module_status::{self, Owner, Place};
+use crate::module_status::{self, DoorbellStatus, Owner, serialize};
 use crate::served::{Engine, Guest};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
+use xen_eventfd::{Doorbell, Space};
 
 /// A guest's.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -45,8 +46,8 @@ pub struct Rates {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct DoorbellRates {
     /// Where it listens, and to what.
-    #[serde(flatten)]
-    pub place: Place,
+    #[serde(flatten, serialize_with = "serialize::fields")]
+    pub doorbell: Doorbell,
     /// What happened there.
     pub per_second: PlaceRates,
 }
@@ -105,10 +106,10 @@ fn of_guest(
     let (was, is) = (before.and_then(counters).unwrap_or_default(), counters(now));
     let is = is.unwrap_or_default();
     let raised = |guest: &module_status::Guest| {
-        Earlier::new(guest.irqs.iter().map(|irq| (irq.interrupt, irq.raised)))
+        Earlier::new(guest.irqs.iter().map(|irq| (irq.irq, irq.raised)))
     };
     let mut raised = before.map_or_else(Earlier::default, raised);
-    let irqs = now.irqs.iter().map(|irq| since(raised.take(irq.interrupt), irq.raised));
+    let irqs = now.irqs.iter().map(|irq| since(raised.take(irq.irq), irq.raised));
     Rates {
         kicks: per_second(since(was.delivered, is.delivered), elapsed),
         held: per_second(since(was.held, is.held), elapsed),
@@ -123,13 +124,13 @@ fn of_doorbells(
     elapsed: Duration,
 ) -> Vec<DoorbellRates> {
     let before = before.map_or(&[][..], |guest| &guest.doorbells);
-    let mut kicks = Earlier::new(before.iter().map(|doorbell| (doorbell.place, doorbell.kicks)));
+    let mut kicks = Earlier::new(before.iter().map(|status| (status.doorbell, status.kicks)));
     // Which doorbell is the first at an address may have changed, so these are taken together.
     let (were, are) = (at_addresses(before), at_addresses(&now.doorbells));
     let mut reported = BTreeSet::new();
-    let doorbell = |doorbell: &module_status::Doorbell| {
-        let place = doorbell.place;
-        let address = (place.space, place.addr);
+    let rates = |status: &DoorbellStatus| {
+        let doorbell = status.doorbell;
+        let address = address(&doorbell);
         let [held, odd] = if reported.insert(address) {
             let was = were.get(&address).copied().unwrap_or_default();
             let is = are.get(&address).copied().unwrap_or_default();
@@ -138,13 +139,13 @@ fn of_doorbells(
             [0; 2]
         };
         let per_second = PlaceRates {
-            kicks: per_second(since(kicks.take(place), doorbell.kicks), elapsed),
+            kicks: per_second(since(kicks.take(doorbell), status.kicks), elapsed),
             held: per_second(held, elapsed),
             odd: per_second(odd, elapsed),
         };
-        DoorbellRates { place, per_second }
+        DoorbellRates { doorbell, per_second }
     };
-    now.doorbells.iter().map(doorbell).collect()
+    now.doorbells.iter().map(rates).collect()
 }
 
 /// What came to an address and was no doorbell's.
@@ -154,12 +155,14 @@ struct Nobodys {
     odd: u64,
 }
 
-fn at_addresses(
-    doorbells: &[module_status::Doorbell],
-) -> BTreeMap<(xen_eventfd::Space, u64), Nobodys> {
+fn address(doorbell: &Doorbell) -> (Space, u64) {
+    (doorbell.bytes().space(), doorbell.bytes().first())
+}
+
+fn at_addresses(doorbells: &[DoorbellStatus]) -> BTreeMap<(Space, u64), Nobodys> {
     let mut all = BTreeMap::<_, Nobodys>::new();
-    for module_status::Doorbell { place, held, odd, .. } in doorbells {
-        let sum = all.entry((place.space, place.addr)).or_default();
+    for DoorbellStatus { doorbell, held, odd, .. } in doorbells {
+        let sum = all.entry(address(doorbell)).or_default();
         sum.held = sum.held.saturating_add(*held);
         sum.odd = sum.odd.saturating_add(*odd);
     }

@@ -3,12 +3,13 @@
 //! The requests of `uapi/xen-eventfd.h`.
 
 use super::{read, Answer, Fields};
-use crate::doorbells::{Counters, Shown, Taken, MAX_DOORBELLS, MAX_HELD, MAX_MISSED};
+use crate::doorbells::{Taken, MAX_DOORBELLS, MAX_HELD, MAX_MISSED};
 use crate::eventfd::EventFd;
 use crate::guest::{Stats, MAX_IRQS};
 use crate::protocol::irq::{Irq, Line, Trigger};
+use crate::protocol::status::{DoorbellStatus, Interface};
 use crate::protocol::{DomId, Doorbell, Filter, Kick, Port, Space, Width};
-use crate::taken::{Interface, Owner};
+use crate::taken::Owner;
 use kernel::prelude::*;
 use kernel::uaccess::UserPtr;
 
@@ -168,9 +169,7 @@ pub(crate) fn stats(arg: UserPtr, stats: &Stats) -> Result {
     let doorbells = u16::try_from(stats.doorbells).unwrap_or(u16::MAX);
     let mut answer =
         Answer::<{ STATS_SIZE - 4 }>::new().u16(stats.server.0).u16(doorbells);
-    let Counters { delivered, held, redelivered, late, reads, broadcasts, odd, spurious } =
-        stats.counters;
-    for count in [delivered, held, redelivered, late, reads, broadcasts, odd, spurious] {
+    for (_, count) in stats.counters.named() {
         answer = answer.u64(count);
     }
     answer.write(arg, 4)
@@ -196,7 +195,7 @@ impl Listed {
 }
 
 /// Answers [`LIST`] with a registration.
-pub(crate) fn list_doorbell(arg: UserPtr, shown: &Shown) -> Result {
+pub(crate) fn list_doorbell(arg: UserPtr, shown: &DoorbellStatus) -> Result {
     let bytes = shown.doorbell.bytes();
     let (kind, len, value, mask) = match shown.doorbell.filter() {
         Filter::Value { width, value, mask } => (0, width.bytes(), value, mask),

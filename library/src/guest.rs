@@ -2,7 +2,7 @@
 
 use crate::AsEventFd;
 use crate::address::{Datamatch, IoEventAddress};
-use crate::engine::doorbells::{Counters, Registered, Unmatched};
+use crate::engine::doorbells::{Registered, Unmatched};
 use crate::engine::{Attachment, Engine, IrqCounts};
 use crate::eventfd::EventFd;
 use crate::guardian::Guard;
@@ -13,7 +13,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use xen_eventfd_core::irq::Irq;
-use xen_eventfd_core::{DomId, Doorbell, Filter, IoServerId, Kick, Port};
+use xen_eventfd_core::{Counters, DomId, Doorbell, Filter, IoServerId, Kick, Port};
 use xen_eventfd_host::HostError;
 
 /// A guest whose doorbells this engine serves. Cheap to clone.

@@ -55,7 +55,7 @@ pub use address::{AnyValue, Datamatch, IoEventAddress, Masked, NoDatamatch};
 pub use as_eventfd::ByVmmSysUtil;
 pub use as_eventfd::{AsEventFd, ByAsFd};
 pub use driver::Driver;
-pub use engine::doorbells::{Counters, MAX_REGISTRATIONS, MAX_UNMATCHED, Registered};
+pub use engine::doorbells::{MAX_REGISTRATIONS, MAX_UNMATCHED, Registered};
 pub use engine::orphan::Reaped;
 pub use engine::userspace::Turn;
 pub use error::{Error, Result};
@@ -66,7 +66,7 @@ pub use probe::{ModuleInfo, Probe};
 pub use xen::{Builder, ENGINE_VARIABLE, EngineKind, Xen};
 pub use xen_eventfd_core::irq::{Arch, InvalidIrq, Irq, Line, Trigger};
 pub use xen_eventfd_core::{
-    DomId, Doorbell, Filter, Invalid, IoServerId, Kick, Port, Space, VcpuId, Width,
+    Counters, DomId, Doorbell, Filter, Invalid, IoServerId, Kick, Port, Space, VcpuId, Width,
 };
 pub use xen_eventfd_host::linux::{Devices, KnownGuest};
 pub use xen_eventfd_host::{Domain, Host, HostError};

@@ -1,7 +1,7 @@
 //! `list`: the guests that are served, and by whom.
 
 use crate::failure::{Exit, Failure};
-use crate::module_status::Counters;
+use crate::module_status::{Counters, serialize};
 use crate::served::{Guest, Machine, Orphan};
 use crate::session::Session;
 use crate::table::{Side, cell, printable, table};
@@ -33,6 +33,7 @@ struct Row {
     #[serde(flatten)]
     guest: Guest,
     registrations: Option<usize>,
+    #[serde(serialize_with = "serialize::optional")]
     counters: Option<Counters>,
 }
 

@@ -12,6 +12,7 @@ use crate::backend::{Backend, End, code_of};
 use crate::failure::{Exit, Failure};
 use crate::handover::{Handover, Passed};
 use crate::inherited::close_sockets;
+use crate::module_status::serialize;
 use crate::output::{PATIENCE, Pushed, STDOUT, note};
 use crate::quantity::{TIME, time};
 use crate::served;
@@ -102,6 +103,7 @@ enum Event<'a> {
         domid: u16,
         exit: u8,
         guest_gone: bool,
+        #[serde(serialize_with = "serialize::all_counters")]
         counters: Counters,
     },
 }

@@ -1,12 +1,16 @@
 //! `show`: all that is known of one guest.
 
 use crate::failure::{Exit, Failure};
-use crate::module_status::{self, Channel, Counters, Doorbell, Irq, Served, Waiting};
+use crate::module_status::{
+    self, ChannelStatus, Counters, DoorbellStatus, DoorbellWords, IrqStatus, IrqWords, KickWords,
+    Served, serialize,
+};
 use crate::served::{Engine, Guest, Machine};
 use crate::session::Session;
 use crate::table::{Side, cell, table};
 use clap::Args;
 use serde::Serialize;
+use xen_eventfd::Kick;
 
 /// Show all that is known of a guest's doorbells and interrupts.
 ///
@@ -27,13 +31,18 @@ pub(crate) struct Report {
     #[serde(flatten)]
     guest: Guest,
     registrations: Option<usize>,
+    #[serde(serialize_with = "serialize::optional")]
     counters: Option<Counters>,
     vcpus: Option<u32>,
     /// What the module reports, if it serves the guest.
-    doorbells: Option<Vec<Doorbell>>,
-    waiting: Option<Vec<Waiting>>,
-    irqs: Option<Vec<Irq>>,
-    channels: Option<Vec<Channel>>,
+    #[serde(serialize_with = "serialize::optional_list")]
+    doorbells: Option<Vec<DoorbellStatus>>,
+    #[serde(serialize_with = "serialize::optional_list")]
+    waiting: Option<Vec<Kick>>,
+    #[serde(serialize_with = "serialize::optional_list")]
+    irqs: Option<Vec<IrqStatus>>,
+    #[serde(serialize_with = "serialize::optional_list")]
+    channels: Option<Vec<ChannelStatus>>,
     #[serde(skip)]
     module: Option<module_status::Guest>,
 }
@@ -98,7 +107,7 @@ impl Report {
         };
         if let Some(Served { vcpus, counters, .. }) = &shown.served {
             facts.push(("vcpus", vcpus.to_string()));
-            facts.extend(reported(counters).map(|(name, value)| (name, value.to_string())));
+            facts.extend(counters.named().map(|(name, value)| (name, value.to_string())));
         }
         let parts =
             [prose_of(&facts), doorbells(shown), waiting(shown), irqs(shown), channels(shown)];
@@ -113,22 +122,6 @@ impl Report {
     }
 }
 
-/// The counters by their names.
-fn reported(counters: &Counters) -> [(&'static str, u64); 8] {
-    let &Counters { delivered, held, redelivered, late, reads, broadcasts, odd, spurious, .. } =
-        counters;
-    [
-        ("delivered", delivered),
-        ("held", held),
-        ("redelivered", redelivered),
-        ("late", late),
-        ("reads", reads),
-        ("broadcasts", broadcasts),
-        ("odd", odd),
-        ("spurious", spurious),
-    ]
-}
-
 fn prose_of(facts: &[(&str, String)]) -> String {
     facts.iter().map(|(name, value)| format!("{name:<12} {value}\n")).collect()
 }
@@ -136,27 +129,32 @@ fn prose_of(facts: &[(&str, String)]) -> String {
 fn doorbells(guest: &module_status::Guest) -> String {
     let counted = ["KICKS", "HELD", "ODD"].map(|head| (head, Side::Right));
     let heads: Vec<_> = [("DOORBELL", Side::Left)].into_iter().chain(counted).collect();
-    let row = |Doorbell { place, kicks, held, odd, .. }: &Doorbell| {
-        vec![place.to_string(), kicks.to_string(), held.to_string(), odd.to_string()]
+    let row = |DoorbellStatus { doorbell, kicks, held, odd }: &DoorbellStatus| {
+        let doorbell = DoorbellWords(doorbell).to_string();
+        vec![doorbell, kicks.to_string(), held.to_string(), odd.to_string()]
     };
     section(&heads, &guest.doorbells, row)
 }
 
 fn waiting(guest: &module_status::Guest) -> String {
-    section(&[("WAITS FOR AN EVENTFD", Side::Left)], &guest.waiting, |kick| vec![kick.to_string()])
+    section(&[("WAITS FOR AN EVENTFD", Side::Left)], &guest.waiting, |kick| {
+        vec![KickWords(kick).to_string()]
+    })
 }
 
 fn irqs(guest: &module_status::Guest) -> String {
     let heads = [("INTERRUPT", Side::Left), ("RAISED", Side::Right), ("FAILED", Side::Right)];
-    let row = |Irq { interrupt, raised, failed, .. }: &Irq| {
-        vec![interrupt.to_string(), raised.to_string(), failed.to_string()]
+    let row = |IrqStatus { irq, raised, failed }: &IrqStatus| {
+        vec![IrqWords(irq).to_string(), raised.to_string(), failed.to_string()]
     };
     section(&heads, &guest.irqs, row)
 }
 
 fn channels(guest: &module_status::Guest) -> String {
     let heads = [("EVENT CHANNEL", Side::Left), ("SIGNALS", Side::Right)];
-    let row = |Channel { port, signals, .. }: &Channel| vec![port.to_string(), signals.to_string()];
+    let row = |ChannelStatus { port, signals }: &ChannelStatus| {
+        vec![port.0.to_string(), signals.to_string()]
+    };
     section(&heads, &guest.channels, row)
 }
 

@@ -2,7 +2,8 @@
 
 pub mod folder;
 
+pub use xen_eventfd::Counters;
 pub use xen_eventfd::module_status::{
-    Channel, Counters, Doorbell, Guest, Interface, Interrupt, Irq, Owner, Place, Served, Takes,
-    Trigger, Unreadable, Waiting,
+    ChannelStatus, DoorbellStatus, DoorbellWords, Guest, Interface, IrqStatus, IrqWords, KickWords,
+    Owner, Served, Unreadable, serialize,
 };

@@ -46,7 +46,7 @@ impl Bytes {
 }
 
 /// Which writes to its address a doorbell takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Filter {
     /// Writes of this width whose value, after the mask, is this one.
     Value {
@@ -73,7 +73,7 @@ pub enum Filter {
 }
 
 /// A doorbell: an address and the writes to it that one eventfd is signalled for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Doorbell {
     bytes: Bytes,
     filter: Filter,

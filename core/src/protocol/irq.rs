@@ -7,7 +7,7 @@ use core::fmt;
 /// How an eventfd drives an interrupt line.
 ///
 /// Xen's lines are test-and-set: raising a line that is up does nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Trigger {
     /// Raise and lower at once: one signal, one edge.
     Pulse,
@@ -16,7 +16,7 @@ pub enum Trigger {
 }
 
 /// An interrupt line of a guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Line {
     /// An ISA line (x86 HVM), 0 to 15.
     Isa(u8),
@@ -32,7 +32,7 @@ pub enum Line {
 }
 
 /// One interrupt of a guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Irq {
     /// An event channel that the guest has allocated for us, named by its own port.
     EventChannel(Port),

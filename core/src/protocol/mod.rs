@@ -9,9 +9,12 @@ pub mod irq;
 pub mod missed;
 pub mod privcmd;
 pub mod slot;
+pub mod status;
 mod sync;
 pub mod table;
+pub mod wire;
 
 pub use self::doorbell::{Doorbell, Filter, Invalid};
 pub use self::id::{DomId, IoServerId, Port, VcpuId};
 pub use self::ioreq::{Access, Kick, Odd, Request, Space, Width};
+pub use self::status::Counters;

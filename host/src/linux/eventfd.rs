@@ -10,7 +10,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use xen_eventfd_core::irq::{Irq, Line, Trigger};
-use xen_eventfd_core::{DomId, Doorbell, Filter, IoServerId, Kick, Port, Space, Width};
+use xen_eventfd_core::{Counters, DomId, Doorbell, Filter, IoServerId, Kick, Port, Space, Width};
 
 pub(super) const DEVICE: &str = "/dev/xen/eventfd";
 
@@ -167,22 +167,8 @@ pub struct Reservation(#[expect(dead_code, reason = "being open is what it does"
 pub struct Stats {
     /// Our ioreq server in the guest.
     pub server: IoServerId,
-    /// Kicks that signalled an eventfd.
-    pub delivered: u64,
-    /// Kicks that no doorbell took.
-    pub held: u64,
-    /// Signals at assignment, for what was held.
-    pub redelivered: u64,
-    /// Kicks that came after their doorbell was gone.
-    pub late: u64,
-    /// Reads, answered with 0.
-    pub reads: u64,
-    /// Xen's messages to every ioreq server.
-    pub broadcasts: u64,
-    /// Requests that no doorbell serves, answered.
-    pub odd: u64,
-    /// Events without a request.
-    pub spurious: u64,
+    /// Without those that only an engine in userspace has.
+    pub counters: Counters,
 }
 
 /// What is taken from a fallback at once.
@@ -227,17 +213,16 @@ impl GuestFile {
     /// Only the guest's death.
     pub fn stats(&self) -> Result<Stats> {
         let answer = self.question(&sys::STATS, sys::Stats::default())?;
-        Ok(Stats {
-            server: IoServerId(answer.server),
-            delivered: answer.delivered,
-            held: answer.held,
-            redelivered: answer.redelivered,
-            late: answer.late,
-            reads: answer.reads,
-            broadcasts: answer.broadcasts,
-            odd: answer.odd,
-            spurious: answer.spurious,
-        })
+        let mut counters = Counters::default();
+        counters.delivered = answer.delivered;
+        counters.held = answer.held;
+        counters.redelivered = answer.redelivered;
+        counters.late = answer.late;
+        counters.reads = answer.reads;
+        counters.broadcasts = answer.broadcasts;
+        counters.odd = answer.odd;
+        counters.spurious = answer.spurious;
+        Ok(Stats { server: IoServerId(answer.server), counters })
     }
 
     /// What is assigned, in the order of addresses, and the kicks that each received.

@@ -9,7 +9,7 @@ use xen_eventfd_core::claims::{self, Claim, Debt, Piece};
 use xen_eventfd_core::doorbell::Bytes;
 use xen_eventfd_core::held::Held;
 use xen_eventfd_core::table::{self, Collision, Entry};
-use xen_eventfd_core::{DomId, Doorbell, Kick, Request, Space};
+use xen_eventfd_core::{Counters, DomId, Doorbell, Kick, Request, Space};
 
 /// Registrations that one guest can have with the userspace engine; the kernel module says how many
 /// it keeps.
@@ -18,30 +18,6 @@ pub const MAX_REGISTRATIONS: usize = 16_384;
 pub(crate) const MAX_HELD: usize = 256;
 /// Distinct kicks that the userspace engine keeps for one fallback.
 pub const MAX_UNMATCHED: usize = 256;
-
-/// What a guest's doorbells have seen since the engine took it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-#[non_exhaustive]
-pub struct Counters {
-    /// Kicks that signalled an eventfd.
-    pub delivered: u64,
-    /// Kicks that matched nothing and were held.
-    pub held: u64,
-    /// Eventfds that were signalled at once when they were registered, for what was held.
-    pub redelivered: u64,
-    /// Kicks that came after their doorbell was gone: answered, not delivered.
-    pub late: u64,
-    /// Reads, answered with 0.
-    pub reads: u64,
-    /// Messages of Xen to every ioreq server.
-    pub broadcasts: u64,
-    /// Requests that no doorbell serves (string instructions and the like), answered.
-    pub odd: u64,
-    /// Events without a request.
-    pub spurious: u64,
-    /// Eventfds that could not be signalled. The kernel's way does not fail.
-    pub failed: u64,
-}
 
 /// The kicks that a fallback received.
 #[derive(Debug, Default)]

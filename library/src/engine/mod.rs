@@ -18,12 +18,12 @@ use crate::run_dir::RunDir;
 use crate::sync::Mutex;
 use crate::{EngineKind, Error, Result};
 use core::fmt;
-use doorbells::{Counters, Registered, Unmatched};
+use doorbells::{Registered, Unmatched};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use xen_eventfd_core::irq::{Irq, Owner};
-use xen_eventfd_core::{DomId, Doorbell, IoServerId, Kick, Port, Space};
+use xen_eventfd_core::{Counters, DomId, Doorbell, IoServerId, Kick, Port, Space};
 use xen_eventfd_host::{Host, HostError};
 
 /// Serves guests.

@@ -13,16 +13,16 @@
 //! # Ok::<(), xen_eventfd::module_status::Unreadable>(())
 //! ```
 
-mod line;
+pub mod serialize;
 mod text;
-mod words;
 
-pub use line::{Channel, Doorbell, Interrupt, Irq, Place, Takes, Trigger, Waiting};
 pub use text::Unreadable;
 #[cfg(fuzzing)]
 pub use text::fuzz;
+pub use xen_eventfd_core::status::{ChannelStatus, DoorbellStatus, Interface, IrqStatus};
+pub use xen_eventfd_core::wire::text::{DoorbellWords, IrqWords, KickWords};
 
-use crate::{DomId, IoServerId};
+use crate::{Counters, DomId, IoServerId, Kick};
 use serde::Serialize;
 
 /// A guest that the module knows.
@@ -30,9 +30,10 @@ use serde::Serialize;
 #[non_exhaustive]
 pub struct Guest {
     /// Its number.
-    #[serde(serialize_with = "number_of_dom")]
+    #[serde(serialize_with = "serialize::dom")]
     pub dom: DomId,
     /// How it was taken.
+    #[serde(serialize_with = "serialize::interface")]
     pub interface: Interface,
     /// Who took it.
     pub owner: Owner,
@@ -42,26 +43,17 @@ pub struct Guest {
     #[serde(flatten)]
     pub served: Option<Served>,
     /// What is assigned, in the order of addresses.
-    pub doorbells: Vec<Doorbell>,
+    #[serde(serialize_with = "serialize::list")]
+    pub doorbells: Vec<DoorbellStatus>,
     /// Kicks that are held for an eventfd to come.
-    pub waiting: Vec<Waiting>,
+    #[serde(serialize_with = "serialize::list")]
+    pub waiting: Vec<Kick>,
     /// Eventfds that raise an interrupt.
-    pub irqs: Vec<Irq>,
+    #[serde(serialize_with = "serialize::list")]
+    pub irqs: Vec<IrqStatus>,
     /// Event channels that signal an eventfd.
-    pub channels: Vec<Channel>,
-}
-
-/// How a guest was taken from the module.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Interface {
-    /// By the module's own ABI.
-    Native,
-    /// By the ABI of privcmd; several files may share the guest.
-    Privcmd,
-    /// By an engine in userspace, which only keeps others away.
-    Reserved,
+    #[serde(serialize_with = "serialize::list")]
+    pub channels: Vec<ChannelStatus>,
 }
 
 /// The process that took a guest.
@@ -82,34 +74,13 @@ pub struct Owner {
 #[non_exhaustive]
 pub struct Served {
     /// The ioreq server's id.
-    #[serde(serialize_with = "number_of_server")]
+    #[serde(serialize_with = "serialize::server")]
     pub server: IoServerId,
     /// The guest's vCPUs.
     pub vcpus: u32,
     /// What came since the guest was taken.
+    #[serde(serialize_with = "serialize::fields")]
     pub counters: Counters,
-}
-
-/// What a guest's doorbells have seen since it was taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[non_exhaustive]
-pub struct Counters {
-    /// Kicks that signalled an eventfd.
-    pub delivered: u64,
-    /// Kicks that no doorbell took.
-    pub held: u64,
-    /// Eventfds that were signalled at their assignment, for what was held.
-    pub redelivered: u64,
-    /// Kicks that came after their doorbell was gone: answered, not delivered.
-    pub late: u64,
-    /// Reads, answered with 0.
-    pub reads: u64,
-    /// Messages of Xen to every ioreq server.
-    pub broadcasts: u64,
-    /// Requests that no doorbell serves (string instructions and the like), answered.
-    pub odd: u64,
-    /// Events without a request.
-    pub spurious: u64,
 }
 
 impl Owner {
@@ -124,14 +95,4 @@ impl Guest {
     pub fn registrations(&self) -> usize {
         self.doorbells.len() + self.irqs.len() + self.channels.len()
     }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
-fn number_of_dom<S: serde::Serializer>(dom: &DomId, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_u16(dom.0)
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
-fn number_of_server<S: serde::Serializer>(id: &IoServerId, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_u16(id.0)
 }

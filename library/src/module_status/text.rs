@@ -1,9 +1,9 @@
 //! A guest's whole text.
 
-use super::words::Words;
-use super::{Channel, Counters, Doorbell, Guest, Interface, Irq, Owner, Served, Waiting};
-use crate::{DomId, IoServerId};
+use super::{ChannelStatus, DoorbellStatus, Guest, Interface, IrqStatus, Owner, Served};
+use crate::{Counters, DomId, IoServerId, Kick};
 use core::str::FromStr;
+use xen_eventfd_core::wire::text::Line;
 
 /// Why a text is none of the module's: the line, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,10 +35,10 @@ struct Draft {
     server: Option<IoServerId>,
     vcpus: u32,
     counters: Counters,
-    doorbells: Vec<Doorbell>,
-    waiting: Vec<Waiting>,
-    irqs: Vec<Irq>,
-    channels: Vec<Channel>,
+    doorbells: Vec<DoorbellStatus>,
+    waiting: Vec<Kick>,
+    irqs: Vec<IrqStatus>,
+    channels: Vec<ChannelStatus>,
 }
 
 impl FromStr for Guest {
@@ -47,11 +47,13 @@ impl FromStr for Guest {
     fn from_str(text: &str) -> Result<Self, Unreadable> {
         let mut draft = Draft::default();
         for (index, line) in text.lines().enumerate() {
-            let wrong = |why| Unreadable::Line { number: index + 1, line: line.to_owned(), why };
-            match line.split_once(':') {
-                Some((key, value)) => draft.line(key, value.trim()).map_err(wrong)?,
-                None if line.trim().is_empty() => {}
-                None => return Err(wrong("it has no key".to_owned())),
+            match Line::parse(line) {
+                Ok(Some(known)) => draft.line(known),
+                Ok(None) => {}
+                Err(wrong) => {
+                    let (line, why) = (line.to_owned(), wrong.to_string());
+                    return Err(Unreadable::Line { number: index + 1, line, why });
+                }
             }
         }
         draft.finish()
@@ -59,47 +61,25 @@ impl FromStr for Guest {
 }
 
 impl Draft {
-    fn line(&mut self, key: &str, value: &str) -> Result<(), String> {
-        let mut words = Words::new(value);
-        match key {
-            "dom" => self.dom = Some(DomId(words.number(key)?)),
-            "interface" => self.interface = Some(interface(words.word(key)?)?),
-            "owner" => {
-                let pid = words.number("process id")?;
-                let name = value.split_once([' ', '\t']).map_or("", |(_, name)| name);
-                self.owner = Some(Owner::new(pid, name.to_owned()));
-            }
-            // Of a living one nothing is said.
-            "owner-state" => self.owner_ended = words.word(key)? == "ended",
-            "state" => self.dead = words.word(key)? == "dead",
-            "server" => self.server = Some(IoServerId(words.number(key)?)),
-            "vcpus" => self.vcpus = words.number(key)?,
-            "doorbell" => self.doorbells.push(Doorbell::parse(&mut words)?),
-            "waiting" => self.waiting.push(Waiting::parse(&mut words)?),
-            "irq" => self.irqs.push(Irq::parse(&mut words)?),
-            "channel" => self.channels.push(Channel::parse(&mut words)?),
-            _ => {
-                if let Some(counter) = self.counter(key) {
-                    *counter = words.number(key)?;
+    fn line(&mut self, line: Line<'_>) {
+        match line {
+            Line::Dom(dom) => self.dom = Some(dom),
+            Line::Interface(interface) => self.interface = Some(interface),
+            Line::Owner { pid, name } => self.owner = Some(Owner::new(pid, name.to_owned())),
+            Line::OwnerEnded => self.owner_ended = true,
+            Line::Dead => self.dead = true,
+            Line::Server(server) => self.server = Some(server),
+            Line::Vcpus(vcpus) => self.vcpus = vcpus,
+            Line::Counter(name, count) => {
+                if let Some(counter) = Counters::by_name(name) {
+                    *counter(&mut self.counters) = count;
                 }
             }
+            Line::Doorbell(doorbell) => self.doorbells.push(doorbell),
+            Line::Waiting(kick) => self.waiting.push(kick),
+            Line::Irq(irq) => self.irqs.push(irq),
+            Line::Channel(channel) => self.channels.push(channel),
         }
-        Ok(())
-    }
-
-    fn counter(&mut self, key: &str) -> Option<&mut u64> {
-        let counters = &mut self.counters;
-        Some(match key {
-            "delivered" => &mut counters.delivered,
-            "held" => &mut counters.held,
-            "redelivered" => &mut counters.redelivered,
-            "late" => &mut counters.late,
-            "reads" => &mut counters.reads,
-            "broadcasts" => &mut counters.broadcasts,
-            "odd" => &mut counters.odd,
-            "spurious" => &mut counters.spurious,
-            _ => return None,
-        })
     }
 
     fn finish(self) -> Result<Guest, Unreadable> {
@@ -119,59 +99,26 @@ impl Draft {
     }
 }
 
-fn interface(word: &str) -> Result<Interface, String> {
-    match word {
-        "native" => Ok(Interface::Native),
-        "privcmd" => Ok(Interface::Privcmd),
-        "reserved" => Ok(Interface::Reserved),
-        other => Err(format!("an interface {other:?} is not known")),
-    }
-}
-
 /// The text as the module would write it.
 #[cfg(any(test, fuzzing))]
 fn write(guest: &Guest) -> String {
-    use std::fmt::Write;
-
-    let interface = match guest.interface {
-        Interface::Native => "native",
-        Interface::Privcmd => "privcmd",
-        Interface::Reserved => "reserved",
-    };
-    let (dom, owner) = (guest.dom.0, &guest.owner);
-    let mut text =
-        format!("dom:\t{dom}\ninterface:\t{interface}\nowner:\t{} {}\n", owner.pid, owner.name);
-    if owner.ended {
-        text += "owner-state:\tended\n";
+    let owner = &guest.owner;
+    let mut lines = vec![
+        Line::Dom(guest.dom),
+        Line::Interface(guest.interface),
+        Line::Owner { pid: owner.pid, name: &owner.name },
+    ];
+    lines.extend(owner.ended.then_some(Line::OwnerEnded));
+    lines.extend(guest.dead.then_some(Line::Dead));
+    if let Some(Served { server, vcpus, counters }) = guest.served {
+        lines.extend([Line::Server(server), Line::Vcpus(vcpus)]);
+        lines.extend(counters.named().map(|(name, count)| Line::Counter(name, count)));
     }
-    if guest.dead {
-        text += "state:\tdead\n";
-    }
-    if let Some(Served { server, vcpus, counters }) = &guest.served {
-        let Counters { delivered, held, redelivered, late, .. } = counters;
-        let Counters { reads, broadcasts, odd, spurious, .. } = counters;
-        write!(
-            text,
-            "server:\t{}\nvcpus:\t{vcpus}\ndelivered:\t{delivered}\nheld:\t{held}\n\
-             redelivered:\t{redelivered}\nlate:\t{late}\nreads:\t{reads}\n\
-             broadcasts:\t{broadcasts}\nodd:\t{odd}\nspurious:\t{spurious}\n",
-            server.0
-        )
-        .unwrap();
-    }
-    for Doorbell { place, kicks, held, odd } in &guest.doorbells {
-        writeln!(text, "doorbell:\t{place} kicks {kicks} held {held} odd {odd}").unwrap();
-    }
-    for waiting in &guest.waiting {
-        writeln!(text, "waiting:\t{waiting}").unwrap();
-    }
-    for Irq { interrupt, raised, failed } in &guest.irqs {
-        writeln!(text, "irq:\t{interrupt} raised {raised} failed {failed}").unwrap();
-    }
-    for Channel { port, signals } in &guest.channels {
-        writeln!(text, "channel:\t{port} signals {signals}").unwrap();
-    }
-    text
+    lines.extend(guest.doorbells.iter().copied().map(Line::Doorbell));
+    lines.extend(guest.waiting.iter().copied().map(Line::Waiting));
+    lines.extend(guest.irqs.iter().copied().map(Line::Irq));
+    lines.extend(guest.channels.iter().copied().map(Line::Channel));
+    lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
 /// Any text is a guest that the module could have written, or an error that fits a line.
@@ -203,6 +150,7 @@ pub fn fuzz(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Port;
     use proptest::prelude::*;
 
     /// All that the module can say, in its order.
@@ -248,7 +196,7 @@ mod tests {
              channel:\t7 colour 9 signals 3 more 1\n\n"
         );
         let guest = read(&fdinfo).unwrap();
-        assert_eq!(guest.channels, [Channel { port: 7, signals: 3 }]);
+        assert_eq!(guest.channels, [ChannelStatus { port: Port(7), signals: 3 }]);
     }
 
     #[test]

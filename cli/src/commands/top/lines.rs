@@ -1,9 +1,10 @@
 //! Rates as lines: one for each guest, one for each of its doorbells below it.
 
-use crate::module_status::Place;
+use crate::module_status::DoorbellWords;
 use crate::rates::{GuestRates, PlaceRates, Rates};
 use crate::served::Engine;
 use crate::table::{NOTHING, Side, printable, table};
+use xen_eventfd::Doorbell;
 
 /// What the lines are sorted by: the number of the domain, or the highest rate first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +32,7 @@ pub const HEADS: [(&str, Side, Option<Order>); 6] = [
 ];
 
 /// What a line is about: a guest, or a doorbell of it.
-pub type Subject = (u16, Option<Place>);
+pub type Subject = (u16, Option<Doorbell>);
 
 /// A line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,12 +110,12 @@ fn of_guest(guest: &GuestRates, order: Order) -> Vec<Line> {
         Order::Dom | Order::Irqs => {}
     }
     lines.extend(doorbells.into_iter().map(|doorbell| {
-        let place = format!("  {}", doorbell.place.brief());
+        let place = format!("  {:#}", DoorbellWords(&doorbell.doorbell));
         let mut cells = vec![String::new(), place];
         let PlaceRates { kicks, held, odd } = doorbell.per_second;
         cells.extend([kicks, held, odd].map(rate));
         cells.resize(HEADS.len(), String::new());
-        Line { subject: (guest.domid, Some(doorbell.place)), cells }
+        Line { subject: (guest.domid, Some(doorbell.doorbell)), cells }
     }));
     lines
 }
@@ -127,14 +128,14 @@ fn rate(rate: f64) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::module_status::{Owner, Takes};
+    use crate::module_status::Owner;
     use crate::rates::DoorbellRates;
-    use xen_eventfd::Space;
+    use xen_eventfd::{Filter, Space, Width};
 
     fn doorbell(value: u64, kicks: f64) -> DoorbellRates {
-        let takes = Takes::Value { value, mask: 0xFF };
-        let place = Place::new(Space::Mmio, 0x50, 4, takes);
-        DoorbellRates { place, per_second: PlaceRates { kicks, ..PlaceRates::default() } }
+        let filter = Filter::Value { width: Width::Four, value, mask: 0xFF };
+        let doorbell = Doorbell::new(Space::Mmio, 0x50, filter).unwrap();
+        DoorbellRates { doorbell, per_second: PlaceRates { kicks, ..PlaceRates::default() } }
     }
 
     /// One that is busy, one that holds kicks, one of userspace.
@@ -158,8 +159,8 @@ pub(super) mod tests {
     }
 
     fn subjects(order: Order) -> Vec<(u16, Option<u64>)> {
-        let value = |place: Place| match place.takes {
-            Takes::Value { value, .. } => value,
+        let value = |doorbell: Doorbell| match doorbell.filter() {
+            Filter::Value { value, .. } => value,
             _ => unreachable!("these have values"),
         };
         let of = |line: Line| (line.subject.0, line.subject.1.map(value));

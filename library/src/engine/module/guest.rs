@@ -1,7 +1,7 @@
 //! A guest that the module serves, however it is asked.
 
 use super::{Interface, ModuleEngine};
-use crate::engine::doorbells::{Counters, Doorbells, Registered, Registration, Unmatched};
+use crate::engine::doorbells::{Doorbells, Registered, Registration, Unmatched};
 use crate::engine::hold::Hold;
 use crate::engine::{Attachment, IrqCounts, check_irq, check_space, named};
 use crate::eventfd::{EventFd, IrqClaim};
@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use xen_eventfd_core::irq::{Irq, Trigger};
-use xen_eventfd_core::{DomId, Doorbell, IoServerId, Kick, Port, Space};
+use xen_eventfd_core::{Counters, DomId, Doorbell, IoServerId, Kick, Port, Space};
 use xen_eventfd_host::{self as host, Errno, HostError};
 
 /// A guest that the module serves for us.
@@ -401,8 +401,11 @@ impl<I: Interface> Attachment for ModuleGuest<I> {
         let asked = self.with(|open| {
             let theirs = open.interface.counters()?;
             // What we signalled for a dead engine.
-            let Counters { redelivered, failed, .. } = open.doorbells.counters;
-            Ok(Counters { redelivered: theirs.redelivered + redelivered, failed, ..theirs })
+            let ours = open.doorbells.counters;
+            let mut all = theirs;
+            all.redelivered += ours.redelivered;
+            all.failed = ours.failed;
+            Ok(all)
         });
         if let Err(Error::Host(error)) = &asked {
             tracing::warn!(%error, dom = %self.dom, "the counters are those of an earlier answer");

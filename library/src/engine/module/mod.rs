@@ -17,7 +17,7 @@ pub(crate) use holder::{Reserve, is_absent, reservable};
 pub(crate) use native::Native;
 pub(crate) use privcmd::Privcmd;
 
-use super::doorbells::{Counters, Registration};
+use super::doorbells::Registration;
 use super::hold::Hold;
 use super::{Attachment, Engine};
 use crate::eventfd::{self, EventFd};
@@ -29,7 +29,7 @@ use guest::ModuleGuest;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use xen_eventfd_core::irq::Irq;
-use xen_eventfd_core::{DomId, Doorbell, IoServerId, Kick, Port};
+use xen_eventfd_core::{Counters, DomId, Doorbell, IoServerId, Kick, Port};
 use xen_eventfd_host::linux::eventfd::{Control, Missed};
 use xen_eventfd_host::{self as host, Host};
 

@@ -1,12 +1,11 @@
 //! The module's own ABI.
 
 use super::{Interface, ModuleEngine, Registration, holder};
-use crate::engine::doorbells::Counters;
 use crate::eventfd::EventFd;
 use crate::{EngineKind, Result};
 use std::os::fd::BorrowedFd;
 use xen_eventfd_core::irq::Irq;
-use xen_eventfd_core::{DomId, Doorbell, IoServerId, Kick, Port};
+use xen_eventfd_core::{Counters, DomId, Doorbell, IoServerId, Kick, Port};
 use xen_eventfd_host as host;
 use xen_eventfd_host::linux::eventfd::{GuestFile, Missed};
 
@@ -84,18 +83,7 @@ impl Interface for Native {
     }
 
     fn counters(&self) -> host::Result<Counters> {
-        let stats = self.0.stats()?;
-        Ok(Counters {
-            delivered: stats.delivered,
-            held: stats.held,
-            redelivered: stats.redelivered,
-            late: stats.late,
-            reads: stats.reads,
-            broadcasts: stats.broadcasts,
-            odd: stats.odd,
-            spurious: stats.spurious,
-            failed: 0,
-        })
+        Ok(self.0.stats()?.counters)
     }
 
     fn assigned(&self) -> host::Result<Vec<(Doorbell, u64)>> {

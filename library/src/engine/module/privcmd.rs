@@ -10,14 +10,13 @@
 //! it has a doorbell.
 
 use super::{Interface, ModuleEngine, Registration, holder};
-use crate::engine::doorbells::Counters;
 use crate::eventfd::{self, EventFd};
-use crate::module_status::{self, Interrupt, Takes};
+use crate::module_status;
 use crate::{EngineKind, Error, Result};
 use std::os::fd::{AsFd, BorrowedFd};
-use xen_eventfd_core::irq::{Irq, Line, Trigger};
+use xen_eventfd_core::irq::{Irq, Trigger};
 use xen_eventfd_core::privcmd::Operation;
-use xen_eventfd_core::{DomId, Doorbell, Filter, IoServerId, Kick, Port, Space, Width};
+use xen_eventfd_core::{Counters, DomId, Doorbell, Filter, IoServerId, Kick, Port, Space};
 use xen_eventfd_host::linux::eventfd::Missed;
 use xen_eventfd_host::linux::privcmd_abi::{PrivcmdFile, Queue};
 use xen_eventfd_host::{self as host, Call, Errno, HostError};
@@ -163,8 +162,8 @@ impl Interface for Privcmd {
     /// assignment, the anchor first.
     fn irq_counts(&self, irq: &Irq, _: BorrowedFd<'_>, before: usize) -> host::Result<(u64, u64)> {
         let (shown, _) = self.shown()?;
-        let wanted = interrupt(irq);
-        let mut same = shown.irqs.iter().filter(|irq| Some(irq.interrupt) == wanted);
+        let wanted = operation(irq).ok().map(|operation| operation.irq());
+        let mut same = shown.irqs.iter().filter(|shown| Some(shown.irq) == wanted);
         let found = same.nth(before + usize::from(*irq == ANCHOR));
         Ok(found.map_or((0, 0), |irq| (irq.raised, irq.failed)))
     }
@@ -183,60 +182,25 @@ impl Interface for Privcmd {
 
     fn counters(&self) -> host::Result<Counters> {
         let (_, module_status::Served { counters, .. }) = self.shown()?;
-        Ok(Counters {
-            delivered: counters.delivered,
-            held: counters.held,
-            redelivered: counters.redelivered,
-            late: counters.late,
-            reads: counters.reads,
-            broadcasts: counters.broadcasts,
-            odd: counters.odd,
-            spurious: counters.spurious,
-            failed: 0,
-        })
+        Ok(counters)
     }
 
     fn assigned(&self) -> host::Result<Vec<(Doorbell, u64)>> {
         let (shown, _) = self.shown()?;
-        let known = |shown: &module_status::Doorbell| Some((doorbell(shown)?, shown.kicks));
-        Ok(shown.doorbells.iter().filter_map(known).collect())
+        Ok(shown.doorbells.iter().map(|shown| (shown.doorbell, shown.kicks)).collect())
     }
 
     fn held(&self) -> host::Result<Vec<Kick>> {
         let (shown, _) = self.shown()?;
-        Ok(shown.waiting.iter().filter_map(kick).collect())
+        Ok(shown.waiting)
     }
-}
-
-/// An interrupt as the module shows it, if this engine can have it.
-fn interrupt(irq: &Irq) -> Option<Interrupt> {
-    let trigger = module_status::Trigger::Level;
-    Some(match *irq {
-        Irq::Msi { addr, data } => Interrupt::Msi { addr, data },
-        Irq::Line(Line::Isa(line), _) => Interrupt::Isa { line: line.into(), trigger },
-        Irq::Line(Line::PciIntx { device, pin }, _) => {
-            Interrupt::Intx { device: device.into(), pin: pin.into(), trigger }
-        }
-        Irq::Line(Line::Spi(line), _) => Interrupt::Spi { line, trigger },
-        Irq::EventChannel(_) => return None,
-    })
-}
-
-/// A doorbell that the module shows, if it is one of the patch's.
-fn doorbell(shown: &module_status::Doorbell) -> Option<Doorbell> {
-    let place = shown.place;
-    let Takes::Value { value, mask } = place.takes else { return None };
-    let filter = Filter::Value { width: Width::new(place.len)?, value, mask };
-    Doorbell::new(place.space, place.addr, filter).ok()
-}
-
-fn kick(waiting: &module_status::Waiting) -> Option<Kick> {
-    Some(Kick::new(waiting.space, waiting.addr, Width::new(waiting.len)?, waiting.value))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use xen_eventfd_core::Width;
+    use xen_eventfd_core::irq::Line;
 
     fn at(addr: u64, filter: Filter) -> Result<(Queue, Doorbell)> {
         queue(&Doorbell::new(Space::Mmio, addr, filter).unwrap())
@@ -303,11 +267,11 @@ mod tests {
         let guest: module_status::Guest = text.parse().unwrap();
         let (_, ours) = at(0xFE00_0050, exactly(Width::Four, 3)).unwrap();
         let (_, other) = at(0xFE00_0050, exactly(Width::Two, 3)).unwrap();
-        let theirs = doorbell(&guest.doorbells[0]);
-        assert!(theirs == Some(ours) && theirs != Some(other), "{theirs:?}");
+        let theirs = guest.doorbells[0].doorbell;
+        assert!(theirs == ours && theirs != other, "{theirs:?}");
         let msi = Irq::Msi { addr: 0xFEE0_0000, data: 0x41 };
         let intx = Irq::Line(Line::PciIntx { device: 3, pin: 1 }, Trigger::Level);
-        let shown: Vec<_> = guest.irqs.iter().map(|irq| Some(irq.interrupt)).collect();
-        assert_eq!(shown, [interrupt(&msi), interrupt(&intx)]);
+        let shown: Vec<_> = guest.irqs.iter().map(|shown| shown.irq).collect();
+        assert_eq!(shown, [msi, intx].map(|irq| operation(&irq).unwrap().irq()));
     }
 }

@@ -3,7 +3,7 @@
 use super::irq::{Action, Channel, IrqSource};
 use super::server::Server;
 use super::{Shared, Source, UserspaceEngine};
-use crate::engine::doorbells::{Counters, Doorbells, Registered, Registration, Unmatched};
+use crate::engine::doorbells::{Doorbells, Registered, Registration, Unmatched};
 use crate::engine::hold::Hold;
 use crate::engine::{Attachment, IrqCounts, check_irq, check_space, named};
 use crate::eventfd::{self, EventFd};
@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use xen_eventfd_core::doorbell::Bytes;
 use xen_eventfd_core::irq::Irq;
-use xen_eventfd_core::{DomId, Doorbell, IoServerId, Kick, Port, Space};
+use xen_eventfd_core::{Counters, DomId, Doorbell, IoServerId, Kick, Port, Space};
 use xen_eventfd_host::{Call, Errno, HostError, LocalPort};
 
 /// What the handler of a kick needs. Whoever holds its lock may rely on no handler running.

@@ -1,0 +1,305 @@
+//! What an engine tells of the guests that it serves: the values, without a format.
+
+use super::doorbell::{Doorbell, Filter};
+use super::id::Port;
+use super::ioreq::{Kick, Space};
+use super::irq::{Irq, Line, Trigger};
+
+/// How a guest was taken from the kernel module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interface {
+    /// By the module's own ABI: a guest's file is its only user.
+    Native,
+    /// By the requests of privcmd: any number of control files share a guest, as its frontends do,
+    /// and guests' files that were asked for to share it.
+    Privcmd,
+    /// Kept for an engine in userspace, away from others.
+    Reserved,
+}
+
+impl Interface {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Native, Self::Privcmd, Self::Reserved];
+
+    /// In one word.
+    #[inline]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Privcmd => "privcmd",
+            Self::Reserved => "reserved",
+        }
+    }
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident)*) => {
+        /// What a guest's doorbells have seen since the engine took it.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+        #[non_exhaustive]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)*
+            /// Eventfds that could not be signalled. The kernel's way does not fail, so the module
+            /// does not tell of it.
+            pub failed: u64,
+        }
+
+        impl Counters {
+            /// Those that every engine has: their names and how far they are.
+            #[inline]
+            pub const fn named(&self) -> [(&'static str, u64); [$(stringify!($name)),*].len()] {
+                [$((stringify!($name), self.$name)),*]
+            }
+
+            /// The one of [`Self::named`] with this name.
+            #[inline]
+            pub fn by_name(name: &str) -> Option<fn(&mut Self) -> &mut u64> {
+                match name {
+                    $(stringify!($name) => Some(|counters| &mut counters.$name),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Kicks that signalled an eventfd.
+    delivered
+    /// Kicks that no doorbell took.
+    held
+    /// Eventfds that were signalled at once when they were registered, for what was held.
+    redelivered
+    /// Kicks that came after their doorbell was gone: answered, not delivered.
+    late
+    /// Reads, answered with 0.
+    reads
+    /// Messages of Xen to every ioreq server.
+    broadcasts
+    /// Requests that no doorbell serves (string instructions and the like), answered.
+    odd
+    /// Events without a request.
+    spurious
+}
+
+/// A doorbell, and what came to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DoorbellStatus {
+    /// What it listens to.
+    pub doorbell: Doorbell,
+    /// Kicks that it took.
+    pub kicks: u64,
+    /// Kicks at its address that no doorbell took; told by the first at that address.
+    pub held: u64,
+    /// Requests at its address that no doorbell serves; told by the first at that address.
+    pub odd: u64,
+}
+
+/// An eventfd that raises an interrupt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IrqStatus {
+    /// Which.
+    pub irq: Irq,
+    /// How often it was raised.
+    pub raised: u64,
+    /// How often Xen refused.
+    pub failed: u64,
+}
+
+/// An event channel that signals an eventfd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChannelStatus {
+    /// The guest's port.
+    pub port: Port,
+    /// How often it did.
+    pub signals: u64,
+}
+
+/// The value of a [`Fields`]' field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Field {
+    /// A number.
+    Number(u64),
+    /// One of a few words.
+    Word(&'static str),
+}
+
+/// A value with named fields, for formats like JSON.
+pub trait Fields {
+    /// Calls `each` for each field, in order.
+    ///
+    /// # Errors
+    /// Those of `each`; the first one ends it.
+    fn fields<E>(
+        &self,
+        each: &mut impl FnMut(&'static str, Field) -> Result<(), E>,
+    ) -> Result<(), E>;
+}
+
+/// Lists fields, each with its name.
+macro_rules! each {
+    ($each:ident, $($name:literal: $value:expr),* $(,)?) => {{
+        $($each($name, $value)?;)*
+        Ok(())
+    }};
+}
+
+fn number(value: impl Into<u64>) -> Field {
+    Field::Number(value.into())
+}
+
+impl Space {
+    /// In one word.
+    #[inline]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mmio => "mmio",
+            Self::Pio => "pio",
+        }
+    }
+}
+
+impl Trigger {
+    /// In one word.
+    #[inline]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pulse => "pulse",
+            Self::Level => "level",
+        }
+    }
+}
+
+impl Filter {
+    /// How many bytes: the width of a write, or the span within which it must end.
+    #[inline]
+    pub const fn bytes(&self) -> u8 {
+        match *self {
+            Self::Value { width, .. } | Self::Width(width) => width.bytes(),
+            Self::Any { span } | Self::Fallback { span } => span,
+        }
+    }
+
+    /// The writes that it takes, in one word.
+    #[inline]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Value { .. } => "value",
+            Self::Width(_) => "wildcard",
+            Self::Any { .. } => "any",
+            Self::Fallback { .. } => "fallback",
+        }
+    }
+}
+
+impl Fields for Doorbell {
+    fn fields<E>(
+        &self,
+        each: &mut impl FnMut(&'static str, Field) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (bytes, filter) = (self.bytes(), self.filter());
+        each("space", Field::Word(bytes.space().name()))?;
+        each("addr", number(bytes.first()))?;
+        each("len", number(filter.bytes()))?;
+        each("takes", Field::Word(filter.name()))?;
+        match filter {
+            Filter::Value { value, mask, .. } => {
+                each!(each, "value": number(value), "mask": number(mask))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Fields for DoorbellStatus {
+    fn fields<E>(
+        &self,
+        each: &mut impl FnMut(&'static str, Field) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.doorbell.fields(each)?;
+        each!(each, "kicks": number(self.kicks), "held": number(self.held), "odd": number(self.odd))
+    }
+}
+
+impl Fields for Kick {
+    fn fields<E>(
+        &self,
+        each: &mut impl FnMut(&'static str, Field) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let access = self.access;
+        each!(
+            each,
+            "space": Field::Word(access.space.name()),
+            "addr": number(access.addr),
+            "len": number(access.width.bytes()),
+            "value": number(self.value),
+        )
+    }
+}
+
+impl Irq {
+    /// Its kind, in one word.
+    #[inline]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::EventChannel(_) => "channel",
+            Self::Msi { .. } => "msi",
+            Self::Line(Line::Isa(_), _) => "isa",
+            Self::Line(Line::PciIntx { .. }, _) => "intx",
+            Self::Line(Line::Spi(_), _) => "spi",
+        }
+    }
+}
+
+impl Fields for Irq {
+    fn fields<E>(
+        &self,
+        each: &mut impl FnMut(&'static str, Field) -> Result<(), E>,
+    ) -> Result<(), E> {
+        each("kind", Field::Word(self.kind()))?;
+        let (line, trigger) = match *self {
+            Self::EventChannel(port) => return each("port", number(port.0)),
+            Self::Msi { addr, data } => {
+                return each!(each, "addr": number(addr), "data": number(data));
+            }
+            Self::Line(line, trigger) => (line, trigger),
+        };
+        match line {
+            Line::Isa(line) => each("line", number(line))?,
+            Line::PciIntx { device, pin } => {
+                each("device", number(device))?;
+                each("pin", number(pin))?;
+            }
+            Line::Spi(line) => each("line", number(line))?,
+        }
+        each("trigger", Field::Word(trigger.name()))
+    }
+}
+
+impl Fields for IrqStatus {
+    fn fields<E>(
+        &self,
+        each: &mut impl FnMut(&'static str, Field) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.irq.fields(each)?;
+        each!(each, "raised": number(self.raised), "failed": number(self.failed))
+    }
+}
+
+impl Fields for ChannelStatus {
+    fn fields<E>(
+        &self,
+        each: &mut impl FnMut(&'static str, Field) -> Result<(), E>,
+    ) -> Result<(), E> {
+        each!(each, "port": number(self.port.0), "signals": number(self.signals))
+    }
+}
+
+impl Fields for Counters {
+    fn fields<E>(
+        &self,
+        each: &mut impl FnMut(&'static str, Field) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.named().into_iter().try_for_each(|(name, count)| each(name, number(count)))
+    }
+}
