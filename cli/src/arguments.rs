@@ -46,7 +46,6 @@ pub enum Command {
     List(commands::list::Arguments),
     Show(commands::show::Arguments),
     Top(commands::top::Arguments),
-    Bench(commands::bench::Arguments),
     Reap(commands::reap::Arguments),
     Completion(commands::completion::Arguments),
     Man(commands::man::Arguments),

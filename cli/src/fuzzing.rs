@@ -94,7 +94,6 @@ fn taken(arguments: &Arguments, words: &[OsString]) {
             assert_ne!(top.count, Some(0));
         }
         Command::Demo(demo) => assert!((1..=10_000_000).contains(&demo.kicks)),
-        Command::Bench(bench) => assert!((1..=1_000_000).contains(&bench.kicks)),
         Command::Exec(exec) => assert!(!exec.command.is_empty()),
         Command::Show(show) => assert!(written(&show.dom)),
         _ => {}

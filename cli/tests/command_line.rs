@@ -51,7 +51,6 @@ fn words_that_no_guest_could_carry_out_are_usage() {
         (&["watch", "g", "0x50", "--take", "--for", "soon"], "is no time"),
         (&["watch", "g", "0x50", "--take", "--for=-1"], "--for"),
         (&["demo", "--kicks", "0"], "at least 1"),
-        (&["bench", "--kicks", "0"], "at least 1"),
         (&["doctor", "now"], "unexpected argument"),
         (&["list", "all"], "unexpected argument"),
         (&["show"], "required"),
@@ -107,13 +106,6 @@ fn the_demo_is_plain_text_when_nobody_looks() {
     let output = program(&["demo", "--kicks", "1000"]);
     let story = text(&output.stdout);
     assert!(story.contains("No kick was lost.") && !story.contains('\x1b'), "{story}");
-}
-
-#[test]
-fn bench_measures_against_a_bare_eventfd() {
-    let bench = json(&program(&["bench", "--kicks", "50", "--json"]));
-    assert!(bench["eventfd_ns"].as_u64().unwrap() > 0);
-    assert_eq!(bench["sizes"].as_array().unwrap().len(), 3);
 }
 
 #[test]

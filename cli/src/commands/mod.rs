@@ -1,6 +1,5 @@
 //! The commands, a module for each.
 
-pub mod bench;
 pub mod completion;
 pub mod demo;
 pub mod doctor;
@@ -31,7 +30,6 @@ pub fn dispatch(session: &Session, command: Command) -> Result<Exit, Failure> {
         Command::List(arguments) => list::run(session, &arguments),
         Command::Show(arguments) => show::run(session, &arguments),
         Command::Top(arguments) => top::run(session, &arguments),
-        Command::Bench(arguments) => bench::run(session, &arguments),
         Command::Completion(arguments) => completion::run(session, &arguments),
         Command::Man(arguments) => man::run(session, &arguments),
         Command::Reap(arguments) => reap::run(session, &arguments),

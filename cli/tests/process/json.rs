@@ -235,7 +235,6 @@ fn whatever_comes_of_a_command_is_an_object_of_the_schema() {
         (&["top", "--interval", "1ms", "--count", "2", "--root", root], "top"),
         (&["--run-dir", run_dir, "doctor"], "doctor"),
         (&["demo", "--kicks", "50"], "demo"),
-        (&["bench", "--kicks", "20"], "bench"),
         (&["man", "top"], "man"),
         (&["completion", "bash"], "completion"),
         (&["--help"], "help"),
