@@ -141,7 +141,7 @@ fn a_guest_goes_by_name_or_number() {
     assert_eq!(run(&xen, &["1", "--kick", KICK, "--", "true"], None), Ok(Exit::Backend(0)));
     let failure = run(&xen, &["nobody", "--kick", KICK, "--", "true"], None).unwrap_err();
     assert_eq!(failure.exit, Exit::NoGuest);
-    assert_eq!(failure.sentence, "no domain nobody; `xl list` shows those that are");
+    assert_eq!(failure.sentence, "no domain nobody; `xl list` lists all domains");
 }
 
 #[test]

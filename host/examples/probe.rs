@@ -1,13 +1,13 @@
-//! Asks the Xen of this machine what the host promises, and prints every answer.
+//! Makes the calls of the host trait on this machine's Xen and prints every result.
 //!
 //! ```text
-//! probe domains                    who is there
-//! probe serve DOMID ADDR KICKS     own the doorbell of 4 bytes at ADDR (hex), answer KICKS kicks
-//! probe death DOMID ADDR           the same until the guest is destroyed, then ask after it
-//! probe errors DOMID               what Xen says to mistakes; leaves the guest as it was
+//! probe domains                    list the domains
+//! probe serve DOMID ADDR KICKS     serve the doorbell of 4 bytes at ADDR (hex), answer KICKS kicks
+//! probe death DOMID ADDR           the same until the guest is destroyed, then call each method on it
+//! probe errors DOMID               the errors of invalid calls; leaves the guest as it was
 //! ```
 //!
-//! Start the guest paused, and let it run when the probe says `ready`.
+//! Start the guest paused, and unpause it when the probe prints `ready`.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ use xen_eventfd_host::{EventChannels, Host, HostError, IoreqPage, LocalPort};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
-/// How long nothing may happen.
+/// How long to wait without an event.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
@@ -62,7 +62,7 @@ fn say(what: impl Display, answer: impl Debug) {
     println!("{what} = {answer:?}");
 }
 
-/// An errno by number, which is what a table wants.
+/// An errno by number, for a table.
 fn errno<T>(answer: Result<T, HostError>) -> String {
     match answer {
         Ok(_) => "ok".into(),
@@ -77,14 +77,14 @@ fn domains(host: &dyn Host) -> Outcome {
     Ok(())
 }
 
-/// A doorbell server and everything that hangs on it.
+/// A doorbell server with its page and ports.
 struct Server<'a> {
     host: &'a dyn Host,
     dom: DomId,
     id: IoServerId,
     page: Box<dyn IoreqPage>,
     channels: Box<dyn EventChannels>,
-    /// Which slot each port belongs to.
+    /// The slot of each port.
     ports: BTreeMap<LocalPort, (usize, Port)>,
 }
 
@@ -135,7 +135,7 @@ impl<'a> Server<'a> {
         Ok(())
     }
 
-    /// The order matters: whoever waits is answered and rung before the server goes.
+    /// The order matters: parked vCPUs are answered and notified before the server is destroyed.
     fn stop(self) -> Outcome {
         say("disable", errno(self.host.set_server_state(self.dom, self.id, false)));
         for (port, (vcpu, _)) in &self.ports {
@@ -177,7 +177,7 @@ fn serve(host: &dyn Host, dom: DomId, bytes: Bytes, kicks: u64) -> Outcome {
             server.answer(&mut count)?;
         }
         if released && releases.drain()? {
-            println!("some domain went");
+            println!("some domain is gone");
         }
     }
     say("counted", count);
@@ -196,7 +196,7 @@ fn death(host: &dyn Host, dom: DomId, bytes: Bytes) -> Outcome {
             PollFd::from_borrowed_fd(releases.fd(), PollFlags::IN),
         ];
         if poll(&mut fds, Some(&Timespec::try_from(PATIENCE)?))? == 0 {
-            return Err("the guest lives on".into());
+            return Err("the guest is still alive".into());
         }
         let (rung, released) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
         if rung {
@@ -208,7 +208,7 @@ fn death(host: &dyn Host, dom: DomId, bytes: Bytes) -> Outcome {
         }
     }
     say("counted", count);
-    println!("-- dead, and mapped by us");
+    println!("-- dead, page still mapped");
     ask(host, dom, server.id, bytes);
     for (port, (vcpu, remote)) in &server.ports {
         say("slot", server.page.slots()[*vcpu].state());
@@ -221,13 +221,13 @@ fn death(host: &dyn Host, dom: DomId, bytes: Bytes) -> Outcome {
     let id = server.id;
     drop(server);
     std::thread::sleep(Duration::from_secs(1));
-    println!("-- dead, and let go");
+    println!("-- dead, page unmapped");
     ask(host, dom, id, bytes);
     say("binding", host.binding(dom, Port(1)));
     Ok(())
 }
 
-/// One answer to everything that names a guest.
+/// Makes every call that names a guest once.
 fn ask(host: &dyn Host, dom: DomId, id: IoServerId, bytes: Bytes) {
     say("domain", errno(host.domain(dom)));
     say("vcpus", errno(host.vcpus(dom)));
@@ -262,7 +262,7 @@ fn errors(host: &dyn Host, dom: DomId) -> Outcome {
         say("binding", host.binding(dom, Port(1)));
         say("bind", errno(host.event_channels()?.bind(dom, Port(9999))));
     }
-    println!("-- a server that is not there");
+    println!("-- a server that does not exist");
     ask(host, dom, IoServerId(7), at);
     println!("-- servers");
     let mut ids = Vec::new();
@@ -310,7 +310,7 @@ fn errors(host: &dyn Host, dom: DomId) -> Outcome {
     say("notify another's", errno(channels.notify(LocalPort(1))));
     let mut ports = Vec::new();
     channels.pending(&mut ports)?;
-    say("event of a fresh binding", ports == [local]);
+    say("event of a new binding", ports == [local]);
     channels.unbind(local)?;
     for _ in 0..200 {
         channels.unbind(channels.bind(dom, port)?)?;
@@ -320,7 +320,7 @@ fn errors(host: &dyn Host, dom: DomId) -> Outcome {
     let mut fds = [PollFd::from_borrowed_fd(channels.fd(), PollFlags::IN)];
     poll(&mut fds, Some(&Timespec::default()))?;
     say("it overflowed", fds[0].revents().contains(PollFlags::ERR));
-    say("queue after 200 bindings that nobody heard", errno(channels.pending(&mut ports)));
+    say("queue after 200 bindings that were not read", errno(channels.pending(&mut ports)));
     say("event of the last", ports == [local]);
     drop(channels);
     say("binding after the device is closed", host.binding(dom, port));

@@ -1,17 +1,17 @@
-//! Signalling an eventfd without ever waiting for the backend.
+//! Signals an eventfd without waiting for the backend.
 //!
 //! A `write()` to an eventfd sleeps while its counter is full, unless O_NONBLOCK is set; and that
 //! flag belongs to the open file, which the backend shares and may clear. The kernel's own
 //! `eventfd_signal()` saturates instead. Userspace reaches it through asynchronous I/O: every
-//! finished operation signals the eventfd named in its control block. The operation is a read of
-//! nothing that finishes inside the call.
+//! completed operation signals the eventfd named in its control block. The operation is a read of
+//! 0 bytes, which completes inside the call.
 
 use crate::{Call, Errno, HostError, Result, Signaller};
 use core::ffi::{c_long, c_ulong};
 use rustix::fs::{Mode, OFlags};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-/// Operations that may be finished and not yet collected.
+/// The number of completed operations that may wait for collection.
 const DEPTH: usize = 64;
 
 /// `struct iocb` of `linux/aio_abi.h`, little endian.
@@ -42,11 +42,11 @@ const FLAG_EVENTFD: u32 = 1;
 #[derive(Clone, Copy, Default)]
 struct Finished([u64; 4]);
 
-/// An asynchronous I/O context with one thing to do.
+/// An asynchronous I/O context.
 #[derive(Debug)]
 pub struct Context {
     id: c_ulong,
-    /// What is read: always readable, never slow.
+    /// The file to read: always readable.
     null: OwnedFd,
     uncollected: usize,
 }
@@ -64,7 +64,7 @@ impl Context {
         Ok(Self { id: sys::setup(DEPTH).map_err(error)?, null, uncollected: 0 })
     }
 
-    /// Takes what is finished. It may be less than all of it; the next signal goes on then.
+    /// Collects completed operations. It may collect only some; the next signal collects the rest.
     fn collect(&mut self) {
         let collected = sys::collect(self.id, &mut [Finished::default(); DEPTH]);
         self.uncollected = self.uncollected.saturating_sub(collected);
@@ -89,7 +89,7 @@ impl Signaller for Context {
             self.collect();
         }
         let submitted = match self.submit(eventfd) {
-            // There is no room for one more that is finished.
+            // The ring of completed operations is full.
             Err(Errno::AGAIN) => {
                 self.collect();
                 self.submit(eventfd)
@@ -108,7 +108,7 @@ impl Drop for Context {
     }
 }
 
-/// The system calls, which neither std nor rustix has.
+/// The system calls, which neither std nor rustix provides.
 mod sys {
     use super::{ControlBlock, Errno, Finished, c_long, c_ulong};
 
@@ -134,7 +134,7 @@ mod sys {
         answer(returned).map(|_| ())
     }
 
-    /// Takes what is finished; returns how many.
+    /// Collects completed operations; returns how many.
     pub(super) fn collect(id: c_ulong, into: &mut [Finished]) -> usize {
         let none: *mut libc::timespec = core::ptr::null_mut();
         let (least, most) = (0_usize, into.len());
@@ -177,7 +177,7 @@ mod tests {
         let fd = eventfd(0, EventfdFlags::empty()).unwrap();
         let mut context = Context::new().unwrap();
         (0..DEPTH).for_each(|_| context.signal(fd.as_fd()).unwrap());
-        // As if the last collection had been interrupted: it took nothing, and one more was signalled.
+        // As after an interrupted collection: it collected nothing, and one more was signalled.
         context.uncollected = DEPTH + 1;
         (0..20_000).for_each(|_| context.signal(fd.as_fd()).unwrap());
         assert_eq!(read(&fd), 20_000 + DEPTH as u64);
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_and_blocking_eventfd_does_not_stop_us() {
+    fn a_full_and_blocking_eventfd_does_not_block_a_signal() {
         let fd = eventfd(0, EventfdFlags::empty()).unwrap();
         rustix::io::write(&fd, &(u64::MAX - 1).to_ne_bytes()).unwrap();
         Context::new().unwrap().signal(fd.as_fd()).unwrap();
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_eventfd_is_an_error() {
+    fn a_file_that_is_not_an_eventfd_is_an_error() {
         let file = rustix::fs::open("/dev/null", OFlags::RDONLY, Mode::empty()).unwrap();
         let refused = Context::new().unwrap().signal(file.as_fd()).unwrap_err();
         assert_eq!(refused.errno, Errno::INVAL);

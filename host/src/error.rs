@@ -1,4 +1,4 @@
-//! Errors of the host, as values that say what to do.
+//! Errors of the host, with advice.
 
 use crate::features::Feature;
 use core::fmt;
@@ -6,10 +6,10 @@ use rustix::io::Errno;
 use xen_eventfd_core::doorbell::Bytes;
 use xen_eventfd_core::{DomId, IoServerId, Port};
 
-/// What comes of asking the host.
+/// The result of a host call.
 pub type Result<T> = core::result::Result<T, HostError>;
 
-/// What was asked.
+/// A host call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Call {
@@ -17,9 +17,9 @@ pub enum Call {
     Open(&'static str),
     /// Confine a device to a guest.
     Confine(&'static str, DomId),
-    /// Ask for a guest of which the launcher has told nothing.
-    NotTold(DomId),
-    /// Ask xenstore for a path, or set a watch on it.
+    /// Serve a guest that is not among those the launcher passed.
+    UnknownGuest(DomId),
+    /// Read a path of xenstore, or set a watch on it.
     Xenstore(String),
     /// Count the vCPUs of a guest.
     Vcpus(DomId),
@@ -29,32 +29,32 @@ pub enum Call {
     DestroyServer(DomId, IoServerId),
     /// Enable or disable one.
     SetServerState(DomId, IoServerId),
-    /// Ask whether it is there.
+    /// Check whether one exists.
     ServerAlive(DomId, IoServerId),
     /// Map its page.
     MapPage(DomId, IoServerId),
-    /// Claim bytes.
+    /// Claim a range.
     MapRange(DomId, IoServerId, Bytes),
-    /// Give bytes back.
+    /// Release a range.
     UnmapRange(DomId, IoServerId, Bytes),
     /// Raise an interrupt.
     Interrupt(DomId),
     /// Bind a guest's port.
     Bind(DomId, Port),
-    /// Ask who is bound to it.
+    /// Query the binding of a port.
     Binding(DomId, Port),
-    /// Ring, read or end an event.
+    /// Notify an event channel, or read or end an event.
     Event,
     /// Signal an eventfd, or read it.
     EventFd,
-    /// Use what not every kernel has.
+    /// Use a feature that not every kernel has.
     Kernel(Feature),
-    /// Have the kernel module take a guest.
+    /// Take a guest in the kernel module.
     Take(DomId),
-    /// Change what the module does for it.
+    /// Change a registration in the module.
     Assign(DomId),
-    /// Ask the module about it.
-    Ask(DomId),
+    /// Query the module.
+    Query(DomId),
 }
 
 impl fmt::Display for Call {
@@ -62,56 +62,56 @@ impl fmt::Display for Call {
         match self {
             Self::Open(path) => write!(f, "open {path}"),
             Self::Confine(path, dom) => write!(f, "confine {path} to {dom}"),
-            Self::NotTold(dom) => write!(f, "serve {dom}"),
-            Self::Xenstore(path) => write!(f, "ask xenstore for {path}"),
+            Self::UnknownGuest(dom) => write!(f, "serve {dom}"),
+            Self::Xenstore(path) => write!(f, "read {path} from xenstore"),
             Self::Vcpus(dom) => write!(f, "count the vCPUs of {dom}"),
             Self::CreateServer(dom) => write!(f, "create an ioreq server for {dom}"),
             Self::DestroyServer(dom, id) => write!(f, "destroy {id} of {dom}"),
             Self::SetServerState(dom, id) => write!(f, "enable or disable {id} of {dom}"),
-            Self::ServerAlive(dom, id) => write!(f, "ask whether {id} of {dom} is there"),
+            Self::ServerAlive(dom, id) => write!(f, "check whether {id} of {dom} exists"),
             Self::MapPage(dom, id) => write!(f, "map the page of {id} of {dom}"),
             Self::MapRange(dom, id, b) => {
                 write!(f, "claim {:#x}-{:#x} for {id} of {dom}", b.first(), b.last())
             }
             Self::UnmapRange(dom, id, b) => {
-                write!(f, "give back {:#x}-{:#x} of {id} of {dom}", b.first(), b.last())
+                write!(f, "release {:#x}-{:#x} of {id} of {dom}", b.first(), b.last())
             }
             Self::Interrupt(dom) => write!(f, "raise an interrupt in {dom}"),
             Self::Bind(dom, port) => write!(f, "bind {port} of {dom}"),
-            Self::Binding(dom, port) => write!(f, "ask who is bound to {port} of {dom}"),
-            Self::Event => f.write_str("handle an event channel"),
+            Self::Binding(dom, port) => write!(f, "query the binding of {port} of {dom}"),
+            Self::Event => f.write_str("use an event channel"),
             Self::EventFd => f.write_str("signal or read an eventfd"),
             Self::Kernel(what) => write!(f, "use {what}"),
             Self::Take(dom) => write!(f, "take {dom} in the kernel module"),
             Self::Assign(dom) => write!(f, "change what the kernel module does for {dom}"),
-            Self::Ask(dom) => write!(f, "ask the kernel module about {dom}"),
+            Self::Query(dom) => write!(f, "query the kernel module about {dom}"),
         }
     }
 }
 
-/// The host said no.
+/// A failed host call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot {call}: {errno}{}", self.advice().map(|a| format!("; {a}")).unwrap_or_default())]
 #[non_exhaustive]
 pub struct HostError {
-    /// What was asked.
+    /// The call.
     pub call: Call,
-    /// What was answered.
+    /// The error.
     pub errno: Errno,
 }
 
 impl HostError {
-    /// An answer of the host.
+    /// An error of a call.
     pub fn new(call: Call, errno: Errno) -> Self {
         Self { call, errno }
     }
 
-    /// Whether the answer means that the guest, or our server in it, is no more.
+    /// Whether the error means that the guest, or this engine's server in it, no longer exists.
     pub fn is_gone(&self) -> bool {
         match self.call {
             Call::Open(_) | Call::Kernel(_) | Call::UnmapRange(..) => false,
-            Call::Take(_) | Call::Assign(_) | Call::Ask(_) => self.errno == Errno::NODEV,
-            // Xen's word, or the module's.
+            Call::Take(_) | Call::Assign(_) | Call::Query(_) => self.errno == Errno::NODEV,
+            // Xen's error, or the module's.
             Call::Bind(..) | Call::Interrupt(_) => {
                 matches!(self.errno, Errno::NOENT | Errno::SRCH | Errno::NODEV)
             }
@@ -119,17 +119,17 @@ impl HostError {
         }
     }
 
-    /// What to do about it, where that is known.
+    /// The next step for the user, where there is one.
     pub fn advice(&self) -> Option<&'static str> {
         use Errno as E;
         Some(match (&self.call, self.errno) {
             (Call::Open("/dev/xen/evtchn"), E::BUSY) => {
-                "what was handed over serves one engine; hand over another descriptor"
+                "a descriptor that was handed over serves one engine; hand over another one"
             }
             (Call::Confine(..), E::INVAL | E::ACCESS) => {
                 "it is confined already, or no guest has that number; open it anew"
             }
-            (Call::NotTold(_), _) => "this process was handed devices for other guests",
+            (Call::UnknownGuest(_), _) => "this process was handed devices for other guests",
             (Call::Binding(..), E::PERM) => {
                 "a confined process cannot recover what a dead engine left; have its launcher run \
                  `xen-eventfd reap` with the same --run-dir first"
@@ -152,7 +152,7 @@ impl HostError {
                 "is this a Xen domain with its devices and xenstore up? `xen-eventfd doctor` tells"
             }
             (Call::Open(_), E::TIMEDOUT) => {
-                "the driver waits, as it may for xenstore; is xenstored alive?"
+                "the driver may be waiting for xenstore; is xenstored alive?"
             }
             (Call::CreateServer(_) | Call::Vcpus(_), E::INVAL) | (Call::Take(_), E::OPNOTSUPP) => {
                 "a PV guest has no ioreq servers; use a PVH or HVM guest"
@@ -160,7 +160,7 @@ impl HostError {
             (Call::CreateServer(_) | Call::Vcpus(_), E::NOSYS | E::OPNOTSUPP) => {
                 "this Xen was built without CONFIG_IOREQ_SERVER"
             }
-            (Call::Take(_), E::BUSY) => "somebody else serves it; stop that first",
+            (Call::Take(_), E::BUSY) => "another engine serves it; stop that first",
             (Call::CreateServer(_) | Call::Take(_), E::NOSPC) => {
                 "all 8 ioreq servers of the guest are taken; stop a device model, \
                  or run `xen-eventfd reap` if one died"
@@ -174,15 +174,15 @@ impl HostError {
                 "a server has at most 256 separate ranges; register fewer, or adjacent, addresses"
             }
             (_, E::PERM) => "this domain may not control that guest",
-            (Call::Take(_) | Call::Assign(_) | Call::Ask(_), E::NODEV) => {
+            (Call::Take(_) | Call::Assign(_) | Call::Query(_), E::NODEV) => {
                 "the guest is gone; drop its registrations"
             }
-            (_, E::SRCH) => "no such domain; `xl list` shows those that are",
-            (Call::Xenstore(_), E::NOENT) => "no such domain; `xl list` shows those that are",
+            (_, E::SRCH) => "no such domain; `xl list` lists all domains",
+            (Call::Xenstore(_), E::NOENT) => "no such domain; `xl list` lists all domains",
             (Call::Xenstore(_), E::STALE) => "it was opened before a fork; open it again",
             (Call::Xenstore(_), E::TIMEDOUT | E::CONNRESET) => "is xenstored alive?",
             (Call::Bind(..), E::INVAL | E::NOENT) => {
-                "the guest must have allocated the port for this domain, and nobody else bound it"
+                "the guest must have allocated the port for this domain, and no other process may have bound it"
             }
             _ => return None,
         })
@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_modules_want_of_memory_is_told_with_both_of_its_causes() {
+    fn enomem_of_the_module_names_both_possible_causes() {
         let error = |errno| HostError::new(Call::Assign(DomId(3)), errno).to_string();
         let why = error(Errno::NOMEM);
         assert!(why.contains("256 separate ranges") && why.contains("memory.max"), "{why}");

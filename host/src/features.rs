@@ -1,7 +1,7 @@
-//! What Linux must have, beyond the devices of Xen.
+//! Kernel features that the engines need beyond Xen's devices.
 //!
-//! Everything else that the engines use is older: acquiring a resource and `/dev/xen/hypercall` are of
-//! Linux 4.18, asynchronous I/O and its eventfds are of 2.6.
+//! Everything else that the engines use is older: acquiring a resource and `/dev/xen/hypercall` are in
+//! Linux 4.18 and later, asynchronous I/O with eventfds since 2.6.
 
 use crate::{Call, HostError, Result};
 use core::fmt;
@@ -11,24 +11,24 @@ use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use std::io::{IoSliceMut, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-/// What not every kernel has.
+/// A feature that not every kernel has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Feature {
-    /// A number for each eventfd in `/proc/self/fdinfo`, by which two descriptors of one are known.
+    /// The id of each eventfd in `/proc/self/fdinfo`, by which two descriptors of one eventfd are recognised.
     EventFdId,
-    /// `RWF_NOWAIT` for a read of an eventfd, whatever O_NONBLOCK says.
+    /// `RWF_NOWAIT` for a read of an eventfd, whatever O_NONBLOCK is.
     ReadWithoutWaiting,
-    /// `pidfd_open`, by which `xen-eventfd run` watches its backend and sends it signals. Engines do
-    /// without, and so does a guardian that the library starts: it waits for a record lock.
+    /// `pidfd_open`, by which `xen-eventfd run` watches its backend and sends it signals. Engines do not
+    /// need it, and neither does a guardian that the library starts: it waits for a record lock.
     PidFd,
 }
 
 impl Feature {
-    /// All of them.
+    /// All features.
     pub const ALL: [Self; 3] = [Self::EventFdId, Self::ReadWithoutWaiting, Self::PidFd];
 
-    /// What to do without it.
+    /// The kernel version that has it.
     pub fn since(self) -> &'static str {
         match self {
             Self::EventFdId => "that is in Linux 5.2 and later",
@@ -42,11 +42,11 @@ impl Feature {
         }
     }
 
-    /// Tries it.
+    /// Checks for it.
     ///
     /// # Errors
     /// [`Call::Kernel`] with [`Errno::NOSYS`] or [`Errno::OPNOTSUPP`] if this kernel does not have it;
-    /// another errno if it cannot be told.
+    /// another errno if the check itself fails.
     pub fn check(self) -> Result<()> {
         let failed = |errno| HostError::new(Call::Kernel(self), errno);
         if self == Self::PidFd {
@@ -61,7 +61,7 @@ impl Feature {
     }
 }
 
-/// Tries what the userspace engine cannot do without.
+/// Checks for the features that the userspace engine needs.
 ///
 /// # Errors
 /// As [`Feature::check`].
@@ -80,7 +80,7 @@ impl fmt::Display for Feature {
     }
 }
 
-/// What Linux tells of a descriptor of this process.
+/// The kernel's fdinfo of a descriptor of this process.
 ///
 /// # Errors
 /// [`Call::Open`] if it cannot be read.
@@ -95,11 +95,11 @@ pub fn fdinfo(fd: BorrowedFd<'_>) -> Result<String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// The number of an eventfd of which [`fdinfo`] told, the same for all descriptors of it. `None`: it is
-/// something else.
+/// The id of an eventfd in its [`fdinfo`], the same for all descriptors of it. `None`: it is not an
+/// eventfd.
 ///
 /// # Errors
-/// [`Feature::EventFdId`] if the kernel does not tell.
+/// [`Feature::EventFdId`] if the kernel does not report it.
 pub fn eventfd_id(fdinfo: &str) -> Result<Option<u64>> {
     let failed = |errno| Err(HostError::new(Call::Kernel(Feature::EventFdId), errno));
     let value = |name| fdinfo.lines().find_map(|line| line.strip_prefix(name));
@@ -111,12 +111,12 @@ pub fn eventfd_id(fdinfo: &str) -> Result<Option<u64>> {
     }
 }
 
-/// Takes what an eventfd has counted, without ever waiting: whether a read may wait is said for this
-/// one read, as O_NONBLOCK is its owner's to change. `false`: nothing was there, or another reader was
+/// Reads and clears an eventfd's counter without waiting. RWF_NOWAIT applies to this read alone, as
+/// O_NONBLOCK is its owner's to change. Returns `false` if the counter was 0 or another reader was
 /// faster.
 ///
 /// # Errors
-/// [`Feature::ReadWithoutWaiting`] if the kernel cannot; else [`Call::EventFd`].
+/// [`Feature::ReadWithoutWaiting`] if the kernel does not support it; else [`Call::EventFd`].
 pub fn take(eventfd: BorrowedFd<'_>) -> Result<bool> {
     let mut count = [0; 8];
     let mut buffers = [IoSliceMut::new(&mut count)];
@@ -136,12 +136,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_kernel_has_all_of_it() {
+    fn this_kernel_has_all_features() {
         Feature::ALL.into_iter().for_each(|feature| assert_eq!(feature.check(), Ok(())));
     }
 
     #[test]
-    fn a_kernel_that_does_not_number_eventfds_is_told_from_what_is_none() {
+    fn a_missing_eventfd_id_is_distinguished_from_another_file_type() {
         let old = "pos:\t0\nflags:\t02004002\nmnt_id:\t15\neventfd-count:                0\n";
         assert_eq!(eventfd_id(old).unwrap_err().errno, Errno::OPNOTSUPP);
         assert_eq!(eventfd_id(&format!("{old}eventfd-id: 38\n")), Ok(Some(38)));
@@ -149,16 +149,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_told_with_the_kernel_that_has_it() {
+    fn an_error_names_the_kernel_version_that_has_the_feature() {
         for (feature, version) in Feature::ALL.into_iter().zip(["5.2", "5.8", "5.3"]) {
             let error = HostError::new(Call::Kernel(feature), Errno::OPNOTSUPP).to_string();
             assert!(error.contains(&format!("Linux {version}")), "{error}");
         }
     }
 
-    /// A file of proc answers as an eventfd does before Linux 5.8.
+    /// A file of proc returns what an eventfd does before Linux 5.8.
     #[test]
-    fn a_kernel_that_cannot_read_without_waiting_is_named() {
+    fn a_kernel_without_rwf_nowait_is_reported() {
         let file = std::fs::File::open("/proc/self/comm").unwrap();
         let call = Call::Kernel(Feature::ReadWithoutWaiting);
         assert_eq!(take(file.as_fd()), Err(HostError::new(call, Errno::OPNOTSUPP)));

@@ -1,8 +1,8 @@
-//! What an engine asks of Xen, and how Linux passes it on.
+//! The host trait, through which an engine uses Xen, and its implementation on Linux.
 //!
 //! [`Host`] is Xen as a backend domain sees it: guests, ioreq servers, event channels, interrupts,
-//! and the news that a guest is gone. Two things implement it: [`linux`], over `/dev/xen/privcmd`,
-//! `/dev/xen/evtchn` and xenstore, and the model. Everything above works on either.
+//! and a watch on the end of guests. [`linux`] implements it over `/dev/xen/privcmd`,
+//! `/dev/xen/evtchn` and xenstore; the model implements it in one process. Everything above works on either.
 
 pub mod aio;
 mod error;
@@ -22,42 +22,42 @@ use xen_eventfd_core::irq::{Arch, Line};
 use xen_eventfd_core::slot::Slot;
 use xen_eventfd_core::{DomId, IoServerId, Port};
 
-/// Our own end of an event channel. The guest's end is a [`Port`].
+/// This domain's end of an event channel. The guest's end is a [`Port`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LocalPort(pub u32);
 
-/// What is known of a domain by name.
+/// The identity of a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Domain {
-    /// Its number, which is used again after it is gone.
+    /// Its domain id, which is reused after it is gone.
     pub id: DomId,
     /// Its name, if it has one.
     pub name: Option<String>,
-    /// Its UUID, which is never used again.
+    /// Its UUID, which is not reused.
     pub uuid: Option<String>,
 }
 
 impl Domain {
-    /// A domain of which nothing is known but its number, its name and its UUID.
+    /// A domain with this id, name and UUID.
     pub fn new(id: DomId, name: Option<String>, uuid: Option<String>) -> Self {
         Self { id, name, uuid }
     }
 }
 
-/// Who is at the other end of a guest's event channel (`EVTCHNOP_status`).
+/// The state of a guest's event channel (`EVTCHNOP_status`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Binding {
-    /// Nobody yet; this domain may bind it.
+    /// Not bound yet; `by` may bind it.
     Unbound {
-        /// Who may.
+        /// The domain that may bind it.
         by: DomId,
     },
     /// Bound, by this domain or another.
     Bound {
-        /// By whom.
+        /// The domain that has bound it.
         by: DomId,
-        /// Its own end of the channel.
+        /// That domain's own end of the channel.
         port: LocalPort,
     },
     /// No such channel, or not one between two domains.
@@ -70,27 +70,27 @@ pub enum Binding {
 /// * Every method may be called from any thread and returns without waiting for a guest.
 /// * A method fails with [`Errno::NOENT`] or [`Errno::SRCH`] if the guest or its server is gone
 ///   ([`HostError::is_gone`]).
-/// * Whatever a method returned (a page, event channels) stays valid until it is dropped, also
-///   when the guest dies first.
+/// * A value that a method returned (a page, event channels) stays valid until it is dropped, also
+///   when the guest is destroyed first.
 pub trait Host: Send + Sync + fmt::Debug {
-    /// The architecture of the machine and its guests. That of this program, unless the host is
-    /// none of this machine's.
+    /// The architecture of the machine and its guests. The default is that of this program; the model may
+    /// have another.
     fn arch(&self) -> Arch {
         Arch::NATIVE
     }
 
-    /// All domains that xenstore has, this one included, in the order of their numbers; also one without
-    /// a name, which is being built or torn down, or has none.
+    /// All domains in xenstore, this one included, in the order of their ids; also those without
+    /// a name, such as a domain that is being built or torn down.
     fn domains(&self) -> Result<Vec<Domain>>;
 
-    /// What is known of one domain. Fails with [`Errno::NOENT`] if there is none.
+    /// One domain. Fails with [`Errno::NOENT`] if there is none.
     fn domain(&self, dom: DomId) -> Result<Domain>;
 
-    /// How many vCPUs a guest has (`XEN_DMOP_nr_vcpus`).
+    /// The number of vCPUs of a guest (`XEN_DMOP_nr_vcpus`).
     fn vcpus(&self, dom: DomId) -> Result<u32>;
 
-    /// Creates an ioreq server without a buffered page and returns its id, the lowest that is
-    /// free. [`Errno::NOSPC`]: all 8 are taken.
+    /// Creates an ioreq server without a buffered page and returns its id, the lowest
+    /// free one. [`Errno::NOSPC`]: all 8 are in use.
     fn create_server(&self, dom: DomId) -> Result<IoServerId>;
 
     /// Destroys an ioreq server. A vCPU that is parked on it is *not* woken.
@@ -98,7 +98,7 @@ pub trait Host: Send + Sync + fmt::Debug {
 
     /// Enables or disables a server; the guest is paused meanwhile.
     ///
-    /// Enabling a server whose page nobody has acquired crashes the host at the first access:
+    /// If no page of the server was acquired, enabling it crashes the host at the first access:
     /// call [`Host::map_page`] first.
     fn set_server_state(&self, dom: DomId, server: IoServerId, enabled: bool) -> Result<()>;
 
@@ -114,40 +114,40 @@ pub trait Host: Send + Sync + fmt::Debug {
     /// are routed to it already. [`Errno::NOMEM`] or [`Errno::NOSPC`]: it has 256 ranges.
     fn map_range(&self, dom: DomId, server: IoServerId, bytes: Bytes) -> Result<()>;
 
-    /// Takes bytes back. Requests that are under way still arrive.
+    /// Removes a range. Requests in flight still arrive.
     fn unmap_range(&self, dom: DomId, server: IoServerId, bytes: Bytes) -> Result<()>;
 
     /// Injects a message-signalled interrupt (x86).
     fn inject_msi(&self, dom: DomId, addr: u64, data: u32) -> Result<()>;
 
-    /// Whether a guest has lines: interrupt controllers that Xen emulates for it. An HVM guest has
-    /// them, a PVH guest has not; one of which it is not known counts as having none.
+    /// Whether a guest has lines, that is, interrupt controllers that Xen emulates. An HVM guest has
+    /// them, a PVH guest has not; a guest of unknown type counts as having none.
     fn has_lines(&self, dom: DomId) -> Result<bool>;
 
     /// Raises or lowers a line.
     ///
-    /// The guest must have lines ([`Host::has_lines`]). Xen 4.20 does not check, and setting one that
-    /// is not there may end the host.
+    /// The guest must have lines ([`Host::has_lines`]). Xen 4.20 does not check, and setting a line that
+    /// does not exist may crash the host.
     fn set_line(&self, dom: DomId, line: Line, up: bool) -> Result<()>;
 
-    /// Opens a set of event channels of our own.
+    /// Opens a set of event channels.
     fn event_channels(&self) -> Result<Box<dyn EventChannels>>;
 
-    /// Who is bound to a guest's port.
+    /// The state of a guest's port.
     fn binding(&self, dom: DomId, port: Port) -> Result<Binding>;
 
-    /// Rings the other end of an event channel that this domain has bound, by whatever process
-    /// (`EVTCHNOP_send`). One who has bound it himself calls [`EventChannels::notify`].
+    /// Notifies the other end of an event channel that any process of this domain has bound
+    /// (`EVTCHNOP_send`). The process that has bound it calls [`EventChannels::notify`].
     fn notify_port(&self, port: LocalPort) -> Result<()>;
 
-    /// Watches for domains that go (`@releaseDomain`). One that goes meanwhile may go unreported:
-    /// look after a guest once the watch is set.
+    /// Watches for the end of domains (`@releaseDomain`). The end of a domain while the watch is being set may
+    /// go unreported: check a guest once the watch is set.
     ///
-    /// This call may wait for xenstored, for seconds. [`Errno::OPNOTSUPP`]: there is no watch on this
-    /// host; ask [`Host::server_alive`] now and then.
+    /// This call may wait for xenstored, for seconds. [`Errno::OPNOTSUPP`]: this host has no watch;
+    /// call [`Host::server_alive`] periodically.
     fn releases(&self) -> Result<Box<dyn Releases>>;
 
-    /// A way to signal eventfds that never waits. The kernel's asynchronous I/O, on any Linux.
+    /// A way to signal eventfds that never waits. The default is the kernel's asynchronous I/O, on any Linux.
     fn signaller(&self) -> Result<Box<dyn Signaller>> {
         Ok(Box::new(aio::Context::new()?))
     }
@@ -164,45 +164,45 @@ pub trait IoreqPage: Send + Sync + fmt::Debug {
 /// An event masks its port until [`EventChannels::eoi`]. Dropping the set unbinds all of it. One
 /// thread at a time takes events, by [`EventChannels::wait`] or by [`EventChannels::pending`].
 pub trait EventChannels: Send + Sync + fmt::Debug {
-    /// Readable while events wait.
+    /// Readable while events are pending.
     fn fd(&self) -> BorrowedFd<'_>;
 
-    /// Binds a guest's unbound port. An event may be waiting at once, as Xen always rings a
-    /// channel that is newly bound.
+    /// Binds a guest's unbound port. An event may be pending at once, as Xen always notifies a
+    /// newly bound channel.
     fn bind(&self, dom: DomId, remote: Port) -> Result<LocalPort>;
 
-    /// Lets go of a port; the guest's end is unbound again.
+    /// Unbinds a port; the guest's end is unbound again.
     fn unbind(&self, port: LocalPort) -> Result<()>;
 
-    /// Rings the other end.
+    /// Notifies the other end.
     fn notify(&self, port: LocalPort) -> Result<()>;
 
     /// Appends the ports that have an event, each once, and masks them. Never waits.
     ///
-    /// A port may be among them without an event, after the queue overflowed or when its number was
-    /// another's before: look before acting, and end it like any other.
+    /// A port may be among them without an event, after the queue overflowed or when its number belonged to
+    /// another port before: check before acting, and end it like any other.
     fn pending(&self, ports: &mut Vec<LocalPort>) -> Result<()>;
 
-    /// Waits until there is an event or somebody calls [`EventChannels::wake`], and then is as
-    /// [`EventChannels::pending`].
+    /// Waits until there is an event or another thread calls [`EventChannels::wake`], and then returns as
+    /// [`EventChannels::pending`] does.
     fn wait(&self, ports: &mut Vec<LocalPort>) -> Result<()>;
 
-    /// Has a [`EventChannels::wait`] return, the one that is under way or else the next, perhaps
-    /// without an event, perhaps with one of a port that nobody has bound: end it like any other.
+    /// Makes a [`EventChannels::wait`] return, the current one or else the next, with or
+    /// without an event, possibly with that of a port that the caller has not bound: end it like any other.
     fn wake(&self) -> Result<()>;
 
-    /// Ends an event: the next one may come.
+    /// Ends an event: the port can deliver the next one.
     fn eoi(&self, port: LocalPort) -> Result<()>;
 }
 
-/// The news that domains went.
+/// A watch on the end of domains.
 pub trait Releases: Send + fmt::Debug {
-    /// Readable when there is news.
+    /// Readable when a report is pending.
     fn fd(&self) -> BorrowedFd<'_>;
 
-    /// Takes the news. `true`: some domain is gone or going since the last call. Never waits.
+    /// Takes all reports. `true`: some domain has ended or is ending since the last call. Never waits.
     ///
-    /// An error is the last word: no more news comes from here, and [`Releases::fd`] stays readable.
+    /// An error is final: no more reports arrive, and [`Releases::fd`] stays readable.
     fn drain(&mut self) -> Result<bool>;
 }
 
@@ -212,7 +212,7 @@ pub trait Signaller: Send + fmt::Debug {
     fn signal(&mut self, eventfd: BorrowedFd<'_>) -> Result<()>;
 }
 
-/// Doors for the fuzzers of `fuzz/`; no program has them.
+/// Entry points for the fuzzers of `fuzz/`; no program uses them.
 #[cfg(fuzzing)]
 pub mod fuzzing {
     pub use crate::linux::fuzz_xenstore as xenstore;

@@ -1,15 +1,15 @@
-//! Which process this is, also after a fork.
+//! Identifies this process, also after a fork.
 //!
-//! A child that was forked has a copy of all handles of its parent, and none of its threads. A process
-//! id does not tell them apart: in pid namespaces of their own both may be process 1. So there is a
-//! page that Linux empties in every child (`MADV_WIPEONFORK`, since 4.14), and in it a number that no
+//! A forked child has a copy of all handles of its parent, and none of its threads. A process
+//! id does not distinguish them: in PID namespaces of their own both may be process 1. So there is a
+//! page that Linux clears in every child (`MADV_WIPEONFORK`, since 4.14), and in it a number that no
 //! ancestor had.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 use std::sync::OnceLock;
 
-/// A process: of two that are related by forks alone, no two have the same.
+/// Identifies a process among those that are related by forks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ProcessTag(u64);
 
@@ -20,7 +20,7 @@ impl ProcessTag {
         /// The last number that this process or an ancestor took.
         static LAST: AtomicU64 = AtomicU64::new(0);
         let Some(page) = PAGE.get_or_init(|| wiped_on_fork().ok()) else {
-            // A kernel older than 4.14. No number of a page is as high.
+            // On a kernel older than 4.14. No number of a page is as high.
             return Self(1 << 63 | u64::from(std::process::id()));
         };
         match page.load(Relaxed) {
@@ -44,9 +44,9 @@ impl ProcessTag {
 fn wiped_on_fork() -> rustix::io::Result<&'static AtomicU64> {
     let length = rustix::param::page_size();
     let (rights, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
-    // SAFETY: a new mapping at an address of the kernel's choice.
+    // SAFETY: a new mapping at an address that the kernel chooses.
     let start = unsafe { mmap_anonymous(core::ptr::null_mut(), length, rights, flags) }?;
-    // SAFETY: the range is that mapping, whole; it changes what a child sees, and nothing here.
+    // SAFETY: the range is that whole mapping; the advice affects the child only.
     unsafe { madvise(start, length, Advice::LinuxWipeOnFork) }?;
     // SAFETY: it is aligned to a page, readable, writable and never unmapped, and all bytes are a value
     // of an atomic, which a child finds to be 0.
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_itself_in_every_thread() {
+    fn all_threads_of_a_process_have_the_same_tag() {
         let here = ProcessTag::current();
         assert!(here.is_current());
         std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! The eventfd of rust-vmm, which says its number and no more.
+//! The eventfd of rust-vmm, which implements `AsRawFd` only.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use vmm_sys_util::eventfd::EventFd;
@@ -15,7 +15,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_borrowed_is_the_eventfd_itself() {
+    fn the_borrowed_descriptor_is_that_of_the_eventfd() {
         let eventfd = EventFd::new(0).unwrap();
         rustix::io::write(borrow(&eventfd), &3_u64.to_ne_bytes()).unwrap();
         assert_eq!(eventfd.read().unwrap(), 3);

@@ -19,7 +19,7 @@ pub enum Error {
     Host(#[from] HostError),
 
     /// No such guest.
-    #[error("no domain {0}; `xl list` shows those that are")]
+    #[error("no domain {0}; `xl list` lists all domains")]
     UnknownDomain(String),
 
     /// Two domains have this name.

@@ -93,8 +93,11 @@ impl Probe {
             Control::open().map(|control| control.info().into())
         });
         let host = begin(LIMIT, Call::Open("/dev/xen/privcmd"), || LinuxHost::open().map(drop));
-        let xenstore =
-            begin(LIMIT, Call::Xenstore("domid".to_owned()), xen_eventfd_host::linux::ask_xenstore);
+        let xenstore = begin(
+            LIMIT,
+            Call::Xenstore("domid".to_owned()),
+            xen_eventfd_host::linux::check_xenstore,
+        );
         let signaller = aio::Context::new().map(drop);
         let kernel = features::check_engine();
         let (module, host, xenstore) = (module(), host(), xenstore());

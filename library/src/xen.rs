@@ -489,7 +489,7 @@ let xen = Xen::builder().run_dir(other.path()).guardian(Guardian::None).open_on(
     ///
     #[doc = example!(r#"
 let refused = xen.guest(DomId(77)).unwrap_err();
-assert_eq!(refused.to_string(), "no domain 77; `xl list` shows those that are");
+assert_eq!(refused.to_string(), "no domain 77; `xl list` lists all domains");
 "#)]
     pub fn guest(&self, dom: DomId) -> Result<Guest> {
         let Inner { engine, guardian, .. } = self.0.get()?;

@@ -1,4 +1,4 @@
-//! Devices that a launcher opens, confines to a guest, and hands to a process that may open none.
+//! Devices that a launcher opens, confines to a guest, and passes to a process that may not open them itself.
 
 use super::door::{ioctl, open};
 use super::sys::{evtchn, privcmd};
@@ -11,8 +11,8 @@ use xen_eventfd_core::DomId;
 
 /// The devices of an engine, open.
 ///
-/// They are descriptors like any other: a launcher opens and confines them, and a process that it
-/// starts inherits them, or gets them over a socket. Who may use them is not asked again.
+/// They are ordinary descriptors: a launcher opens and confines them, and a process that it
+/// starts inherits them or receives them over a socket. The kernel does not check permissions again.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Devices {
@@ -25,12 +25,12 @@ pub struct Devices {
 }
 
 impl Devices {
-    /// Devices that are open.
+    /// Wraps devices that are open.
     pub fn new(privcmd: OwnedFd, evtchn: OwnedFd, module: Option<OwnedFd>) -> Self {
         Self { privcmd, evtchn, module }
     }
 
-    /// Opens them. The kernel module need not be there.
+    /// Opens them. The kernel module is optional.
     ///
     /// # Errors
     /// [`Call::Open`] names what is missing or forbidden.
@@ -47,31 +47,31 @@ impl Devices {
         })
     }
 
-    /// Confines them to one guest, for good: whoever uses them, in whatever process, can act on no
+    /// Confines them to one guest, permanently: any process that uses them can act on no
     /// other domain (`IOCTL_PRIVCMD_RESTRICT`, `IOCTL_EVTCHN_RESTRICT_DOMID`). Ports of other guests
     /// that are bound already stay bound.
     ///
     /// # Errors
-    /// [`Call::Confine`]: [`Errno::INVAL`] or [`Errno::ACCESS`] if one is confined already, or if a
-    /// guest cannot have that number.
+    /// [`Call::Confine`]: [`Errno::INVAL`] or [`Errno::ACCESS`] if one is confined already, or if no
+    /// guest can have that id.
     pub fn confine(&self, dom: DomId) -> Result<()> {
         let failed = |device| move |errno| HostError::new(Call::Confine(device, dom), errno);
         let (mut privcmd_dom, mut evtchn_dom) = (dom.0, evtchn::RestrictDomid { domid: dom.0 });
         // SAFETY: the request reads one such struct.
         unsafe { ioctl(self.evtchn.as_fd(), evtchn::RESTRICT_DOMID, &mut evtchn_dom) }
             .map_err(failed(channels::DEVICE))?;
-        // SAFETY: the request reads one domain's number.
+        // SAFETY: the request reads one domain id.
         unsafe { ioctl(self.privcmd.as_fd(), privcmd::RESTRICT, &mut privcmd_dom) }
             .map_err(failed(operations::DEVICE))?;
         if let Some(module) = &self.module {
-            // SAFETY: as on privcmd, whose request it is.
+            // SAFETY: as on privcmd, which defines the request.
             unsafe { ioctl(module.as_fd(), privcmd::RESTRICT, &mut privcmd_dom) }
                 .map_err(failed(eventfd::DEVICE))?;
         }
         Ok(())
     }
 
-    /// The descriptors, for whoever hands them over: privcmd, evtchn, and the module's if there is one.
+    /// The descriptors, for the launcher to pass on: privcmd, evtchn, and the module's if there is one.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         [&self.privcmd, &self.evtchn].into_iter().chain(&self.module).map(AsFd::as_fd)
     }
@@ -81,23 +81,23 @@ fn open_at(path: &'static str) -> Result<OwnedFd> {
     open(path, OFlags::RDWR).map_err(|errno| HostError::new(Call::Open(path), errno))
 }
 
-/// What a launcher tells of a guest, as a process without xenstore cannot ask.
+/// What a launcher passes about a guest, as a process without xenstore cannot query it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KnownGuest {
-    /// Number, name and UUID.
+    /// Domain id, name and UUID.
     pub domain: Domain,
     /// Whether it has interrupt lines: whether it is an HVM guest.
     pub has_lines: bool,
 }
 
 impl KnownGuest {
-    /// A guest of which this is known.
+    /// A guest with these properties.
     pub fn new(domain: Domain, has_lines: bool) -> Self {
         Self { domain, has_lines }
     }
 
-    /// Asks a host for it.
+    /// Queries a host for them.
     ///
     /// # Errors
     /// The host's, if there is no such domain.
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_confined_is_named() {
+    fn an_error_names_the_device_that_cannot_be_confined() {
         let refused = Devices::new(null(), null(), None).confine(DomId(5)).unwrap_err();
         assert_eq!(
             refused,

@@ -1,7 +1,7 @@
-//! The door to the drivers: one ioctl on one struct.
+//! The one place that calls the drivers: an ioctl on one struct.
 //!
-//! A driver may wait interruptibly, and then answers EINTR if a signal handler without SA_RESTART runs
-//! in a thread of the caller. Nothing has been done then: the call is made again, as Linux itself does
+//! A driver may wait interruptibly, and then returns EINTR if a signal handler without SA_RESTART runs
+//! in a thread of the caller. The driver has done nothing then, so the call is repeated, as Linux itself does
 //! where the handler has SA_RESTART.
 
 use core::ffi::c_void;
@@ -10,17 +10,17 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-/// Opens a device, whatever signals arrive meanwhile.
+/// Opens a device; repeats the call after a signal.
 pub(super) fn open(device: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
     retry_on_intr(|| rustix::fs::open(device, flags | OFlags::CLOEXEC, Mode::empty()))
 }
 
-/// Asks a driver, whatever signals arrive meanwhile. Its result, where it means something, is not
+/// Makes a request of a driver; repeats it after a signal. Its result, where it has a meaning, is not
 /// negative.
 ///
 /// # Safety
 /// `number` takes a pointer to an `A`, in which the driver may write any bytes that are a value of
-/// `A`; and whatever an address inside `argument` points to is good for what `number` does with it.
+/// `A`; and every address inside `argument` is valid for what `number` does with it.
 pub(super) unsafe fn ioctl<A>(
     fd: BorrowedFd<'_>,
     number: Opcode,
@@ -34,9 +34,9 @@ pub(super) unsafe fn ioctl<A>(
 
 fn uninterrupted<A, T>(
     argument: &mut A,
-    mut ask: impl FnMut(&mut A) -> Result<T, Errno>,
+    mut call: impl FnMut(&mut A) -> Result<T, Errno>,
 ) -> Result<T, Errno> {
-    retry_on_intr(|| ask(argument))
+    retry_on_intr(|| call(argument))
 }
 
 struct Call<'a, A> {
@@ -45,7 +45,7 @@ struct Call<'a, A> {
 }
 
 // SAFETY: the pointer is to a whole `A`, borrowed mutably for as long as the call; nothing is read
-// through it afterwards. That `number` goes with `A` is for the caller of `ioctl` to know.
+// through it afterwards. The caller of `ioctl` ensures that `number` takes an `A`.
 unsafe impl<A> Ioctl for Call<'_, A> {
     type Output = u32;
 
@@ -75,7 +75,7 @@ mod tests {
     use std::os::unix::thread::JoinHandleExt;
 
     #[test]
-    fn what_a_driver_does_not_know_is_an_error() {
+    fn an_unknown_request_is_an_error() {
         let null = std::fs::File::open("/dev/null").unwrap();
         // SAFETY: /dev/null has no ioctl, so nothing is read or written.
         let answer = unsafe { ioctl(null.as_fd(), opcode::none(b'P', 250), &mut 0_u64) };
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_a_signal_interrupts_is_made_again_with_the_same_argument() {
+    fn an_interrupted_request_is_repeated_with_the_same_argument() {
         let mut answers = [Err(Errno::INTR), Err(Errno::INTR), Ok(7)].into_iter();
         let mut argument = 5_u64;
         let answer = uninterrupted(&mut argument, |argument| {
@@ -102,7 +102,7 @@ mod tests {
 
     /// A FIFO's open waits interruptibly for the other end, as a device's may for xenstore.
     #[test]
-    fn an_open_that_a_signal_interrupts_goes_on() {
+    fn an_interrupted_open_is_repeated() {
         // SAFETY: zeroes are a `sigaction`: no flags (so no SA_RESTART), an empty mask.
         let mut action: libc::sigaction = unsafe { core::mem::zeroed() };
         action.sa_sigaction = handle as extern "C" fn(libc::c_int) as usize;
@@ -113,13 +113,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let fifo = folder.path().join("fifo");
         rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-        let (tell, told) = std::sync::mpsc::channel();
+        let (sender, receiver) = std::sync::mpsc::channel();
         let path = fifo.to_str().unwrap().to_owned();
         let opens = std::thread::spawn(move || {
-            tell.send(rustix::thread::gettid()).unwrap();
+            sender.send(rustix::thread::gettid()).unwrap();
             open(&path, OFlags::RDONLY)
         });
-        let thread = told.recv().unwrap().as_raw_nonzero();
+        let thread = receiver.recv().unwrap().as_raw_nonzero();
         let waits = || {
             let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat"));
             stat.is_ok_and(|stat| stat.contains(") S "))

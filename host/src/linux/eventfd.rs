@@ -1,7 +1,7 @@
 //! `/dev/xen/eventfd`: the kernel module, if it is loaded.
 //!
-//! `kernel/uapi/xen-eventfd.h` is its reference. A [`Control`] takes guests; what is registered for
-//! one goes through its [`GuestFile`], and ends with it.
+//! `kernel/uapi/xen-eventfd.h` is its reference. A [`Control`] takes guests; the registrations of
+//! a guest go through its [`GuestFile`], and end with it.
 
 use super::door::{ioctl, open};
 use super::sys::eventfd::{self as sys, Argument, Request};
@@ -14,8 +14,8 @@ use xen_eventfd_core::{Counters, DomId, Doorbell, Filter, IoServerId, Kick, Port
 
 pub(super) const DEVICE: &str = "/dev/xen/eventfd";
 
-/// Makes a request. Its result, where it means something, is not negative.
-fn ask<A: Argument>(
+/// Makes a request. Its result, where it has a meaning, is not negative.
+fn issue<A: Argument>(
     fd: BorrowedFd<'_>,
     request: &Request<A>,
     argument: &mut A,
@@ -25,13 +25,13 @@ fn ask<A: Argument>(
     unsafe { ioctl(fd, request.0, argument) }
 }
 
-/// What the module is, and how much it keeps.
+/// The module's version and limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Info {
     /// The version of its interface.
     pub abi: u32,
-    /// Whether it serves doorbells, interrupts, their changes, and channels: all that [`GuestFile`]
-    /// can ask for.
+    /// Whether it supports doorbells, interrupts, their changes, and channels: all that [`GuestFile`]
+    /// can request.
     pub complete: bool,
     /// Doorbells that one guest can have.
     pub max_doorbells: u32,
@@ -43,10 +43,10 @@ pub struct Info {
     pub max_irqs: u32,
 }
 
-/// Who holds a guest.
+/// The process that holds a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
-    /// The process that took it, if it is to be seen from here.
+    /// Its process id, if it is visible in this PID namespace.
     pub pid: Option<u32>,
     /// Its name.
     pub name: String,
@@ -60,49 +60,49 @@ pub struct Control {
 }
 
 impl Control {
-    /// Opens the device and asks what it is.
+    /// Opens the device and queries its version and limits.
     ///
     /// # Errors
     /// [`Call::Open`]: [`Errno::NOENT`] or [`Errno::NXIO`] if the module is not loaded,
-    /// [`Errno::ACCESS`] for all but root, [`Errno::PROTO`] if it has another interface than ours.
+    /// [`Errno::ACCESS`] without root, [`Errno::PROTO`] if it has another interface version.
     pub fn open() -> Result<Self> {
         let failed = |errno| HostError::new(Call::Open(DEVICE), errno);
         let device = open(DEVICE, OFlags::RDWR).map_err(failed)?;
         Self::over(device)
     }
 
-    /// Asks a device that is open what it is.
+    /// Queries a device that is open.
     ///
     /// # Errors
     /// As [`Control::open`].
     pub fn over(device: OwnedFd) -> Result<Self> {
         let failed = |errno| HostError::new(Call::Open(DEVICE), errno);
         let mut answer = sys::Query::default();
-        match ask(device.as_fd(), &sys::QUERY, &mut answer) {
+        match issue(device.as_fd(), &sys::QUERY, &mut answer) {
             Ok(_) if answer.abi == sys::ABI => Ok(Self { device, info: info(&answer) }),
-            // What is not the module answers NOTTY.
+            // A device that is not the module returns NOTTY.
             Ok(_) | Err(Errno::NOTTY | Errno::INVAL) => Err(failed(Errno::PROTO)),
             Err(errno) => Err(failed(errno)),
         }
     }
 
-    /// What the module is.
+    /// Its version and limits.
     pub fn info(&self) -> &Info {
         &self.info
     }
 
-    /// Takes a guest and sets a doorbell server up in it. `gone` is signalled once when it dies.
+    /// Takes a guest and creates a doorbell server in it. `gone` is signalled once when the guest dies.
     ///
     /// # Errors
-    /// [`Errno::BUSY`] if it is somebody's; see [`Control::owner`]. [`Errno::NODEV`] if there is no
+    /// [`Errno::BUSY`] if another process holds it; see [`Control::owner`]. [`Errno::NODEV`] if there is no
     /// such guest, [`Errno::OPNOTSUPP`] for a PV guest, [`Errno::NOSPC`] if all of its ioreq
-    /// servers are taken, [`Errno::PERM`] if Xen does not let this domain serve it.
+    /// servers are in use, [`Errno::PERM`] if Xen does not let this domain serve it.
     pub fn create(&self, dom: DomId, gone: BorrowedFd<'_>) -> Result<GuestFile> {
         let fd = self.new_file(dom, 0, gone.as_raw_fd())?;
         Ok(GuestFile { dom, fd })
     }
 
-    /// Keeps a guest from all who would take it here, for as long as the result lives.
+    /// Keeps a guest from being taken through the module, for as long as the result lives.
     ///
     /// # Errors
     /// As [`Control::create`].
@@ -112,25 +112,25 @@ impl Control {
 
     fn new_file(&self, dom: DomId, flags: u32, gone: i32) -> Result<OwnedFd> {
         let mut argument = sys::Create { flags, dom: dom.0, gone, ..Default::default() };
-        let answer = ask(self.device.as_fd(), &sys::CREATE, &mut argument)
+        let answer = issue(self.device.as_fd(), &sys::CREATE, &mut argument)
             .and_then(|fd| i32::try_from(fd).map_err(|_| Errno::PROTO));
         match answer {
-            // SAFETY: the request returns a descriptor that is new, and nobody's but ours.
+            // SAFETY: the request returns a new descriptor, which this process alone owns.
             Ok(fd) => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
             Err(errno) => Err(HostError::new(Call::Take(dom), errno)),
         }
     }
 
-    /// Who holds a guest, if anybody does.
+    /// The process that holds a guest, if there is one.
     ///
     /// # Errors
-    /// [`Call::Ask`].
+    /// [`Call::Query`].
     pub fn owner(&self, dom: DomId) -> Result<Option<Owner>> {
         let mut answer = sys::Owner { dom: dom.0, ..Default::default() };
-        match ask(self.device.as_fd(), &sys::OWNER, &mut answer) {
+        match issue(self.device.as_fd(), &sys::OWNER, &mut answer) {
             Ok(_) => Ok(Some(owner(&answer))),
             Err(Errno::NOENT) => Ok(None),
-            Err(errno) => Err(HostError::new(Call::Ask(dom), errno)),
+            Err(errno) => Err(HostError::new(Call::Query(dom), errno)),
         }
     }
 }
@@ -158,29 +158,31 @@ fn owner(answer: &sys::Owner) -> Owner {
     }
 }
 
-/// A guest that is kept from others, and not served by the module.
+/// A guest that is reserved, and not served by the module.
 #[derive(Debug)]
-pub struct Reservation(#[expect(dead_code, reason = "being open is what it does")] OwnedFd);
+pub struct Reservation(
+    #[expect(dead_code, reason = "it reserves the guest while it is open")] OwnedFd,
+);
 
-/// What a guest's doorbells have seen.
+/// Counters of a guest's doorbells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stats {
-    /// Our ioreq server in the guest.
+    /// The module's ioreq server in the guest.
     pub server: IoServerId,
-    /// Without those that only an engine in userspace has.
+    /// Without the counters that only a userspace engine has.
     pub counters: Counters,
 }
 
-/// What is taken from a fallback at once.
+/// One entry of a fallback's list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Missed {
-    /// A distinct kick and how often it came; `None`: nothing is left.
+    /// A distinct kick and its count; `None`: the list is empty.
     pub kick: Option<(Kick, u64)>,
-    /// Kicks of which only the number is known.
+    /// Kicks that did not fit the list, of which only the number is known.
     pub overflowed: u64,
 }
 
-/// A guest that the module serves. Dropping it lets go of the guest.
+/// A guest that the module serves. Dropping it ends that.
 ///
 /// Every method fails with [`Errno::NODEV`] once the guest is dead ([`HostError::is_gone`]).
 #[derive(Debug)]
@@ -190,16 +192,16 @@ pub struct GuestFile {
 }
 
 impl GuestFile {
-    /// Signals an eventfd for the writes that a doorbell takes.
+    /// Signals an eventfd for the writes that match a doorbell.
     ///
     /// # Errors
-    /// [`Errno::EXIST`] if another takes the same writes; [`Errno::NOSPC`] beyond
+    /// [`Errno::EXIST`] if another matches the same writes; [`Errno::NOSPC`] beyond
     /// [`Info::max_doorbells`]; [`Errno::NOMEM`] if Xen has no room for one more range.
     pub fn assign(&self, doorbell: &Doorbell, eventfd: BorrowedFd<'_>) -> Result<()> {
         self.change(&sys::ASSIGN, argument_of(doorbell, eventfd), Call::Assign(self.dom))
     }
 
-    /// Takes that back. When this returns, the eventfd is not signalled again.
+    /// Removes a doorbell. When this returns, the eventfd is not signalled again.
     ///
     /// # Errors
     /// [`Errno::NOENT`] if there is no such doorbell.
@@ -207,12 +209,12 @@ impl GuestFile {
         self.change(&sys::DEASSIGN, argument_of(doorbell, eventfd), Call::Assign(self.dom))
     }
 
-    /// What the doorbells have seen.
+    /// The counters of the doorbells.
     ///
     /// # Errors
-    /// Only the guest's death.
+    /// [`Errno::NODEV`] only.
     pub fn stats(&self) -> Result<Stats> {
-        let answer = self.question(&sys::STATS, sys::Stats::default())?;
+        let answer = self.query(&sys::STATS, sys::Stats::default())?;
         let mut counters = Counters::default();
         counters.delivered = answer.delivered;
         counters.held = answer.held;
@@ -225,18 +227,18 @@ impl GuestFile {
         Ok(Stats { server: IoServerId(answer.server), counters })
     }
 
-    /// What is assigned, in the order of addresses, and the kicks that each received.
+    /// The assigned doorbells, in the order of addresses, with the number of kicks of each.
     ///
     /// # Errors
-    /// Only the guest's death.
+    /// [`Errno::NODEV`] only.
     pub fn assigned(&self) -> Result<Vec<(Doorbell, u64)>> {
         self.list(sys::LIST_DOORBELLS, |entry| Some((doorbell_of(entry)?, entry.kicks)))
     }
 
-    /// Kicks that wait for a doorbell, in order.
+    /// The held kicks, in order.
     ///
     /// # Errors
-    /// Only the guest's death.
+    /// [`Errno::NODEV`] only.
     pub fn held(&self) -> Result<Vec<Kick>> {
         self.list(sys::LIST_HELD, |entry| {
             let width = Width::new(entry.len)?;
@@ -247,8 +249,8 @@ impl GuestFile {
     fn list<T>(&self, what: u32, read: impl Fn(&sys::Entry) -> Option<T>) -> Result<Vec<T>> {
         let mut list = Vec::new();
         for index in 0.. {
-            match self.question(&sys::LIST, sys::Entry { what, index, ..Default::default() }) {
-                Ok(entry) => list.push(read(&entry).ok_or_else(|| self.ask(Errno::PROTO))?),
+            match self.query(&sys::LIST, sys::Entry { what, index, ..Default::default() }) {
+                Ok(entry) => list.push(read(&entry).ok_or_else(|| self.query_error(Errno::PROTO))?),
                 Err(error) if error.errno == Errno::NOENT => break,
                 Err(error) => return Err(error),
             }
@@ -263,27 +265,27 @@ impl GuestFile {
     pub fn missed(&self, fallback: &Doorbell, eventfd: BorrowedFd<'_>) -> Result<Missed> {
         let sys::Doorbell { space, len, eventfd, addr, .. } = argument_of(fallback, eventfd);
         let question = sys::Missed { space, len, eventfd, addr, ..Default::default() };
-        let answer = self.question(&sys::MISSED, question)?;
+        let answer = self.query(&sys::MISSED, question)?;
         if answer.kicks == 0 {
             return Ok(Missed { kick: None, overflowed: answer.overflowed });
         }
-        let width = Width::new(answer.width).ok_or_else(|| self.ask(Errno::PROTO))?;
+        let width = Width::new(answer.width).ok_or_else(|| self.query_error(Errno::PROTO))?;
         let kick = Kick::new(fallback.bytes().space(), addr, width, answer.value);
         Ok(Missed { kick: Some((kick, answer.kicks)), overflowed: answer.overflowed })
     }
 
-    /// Raises an interrupt whenever an eventfd is signalled; what it counted before raises one at
+    /// Raises an interrupt whenever an eventfd is signalled; a counter that is not 0 raises one at
     /// once.
     ///
     /// # Errors
-    /// [`Errno::BUSY`] if the eventfd raises an interrupt already; [`Errno::INVAL`] if it cannot be,
+    /// [`Errno::BUSY`] if the eventfd raises an interrupt already; [`Errno::INVAL`] if the interrupt is invalid,
     /// or the guest has not allocated the port for this domain; [`Errno::NOSPC`] beyond
     /// [`Info::max_irqs`].
     pub fn assign_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<()> {
         self.change(&sys::ASSIGN_IRQ, irq_argument(irq, eventfd), self.call_of(irq))
     }
 
-    /// What is asked of Xen to have an interrupt.
+    /// The call that an error of an interrupt names.
     fn call_of(&self, irq: &Irq) -> Call {
         match irq {
             Irq::EventChannel(port) => Call::Bind(self.dom, *port),
@@ -291,7 +293,7 @@ impl GuestFile {
         }
     }
 
-    /// Has an eventfd raise another interrupt. When this returns, `irq` is not raised again, and no
+    /// Makes an eventfd raise another interrupt. When this returns, `irq` is not raised again, and no
     /// signal was lost.
     ///
     /// # Errors
@@ -309,7 +311,7 @@ impl GuestFile {
         self.change(&sys::MASK_IRQ, irq_argument(irq, eventfd), Call::Assign(self.dom))
     }
 
-    /// Takes that back, and raises the interrupt once if it is pending.
+    /// Unmasks it, and raises the interrupt once if it is pending.
     ///
     /// # Errors
     /// [`Errno::NOENT`] if there is no such assignment.
@@ -322,11 +324,11 @@ impl GuestFile {
     /// # Errors
     /// [`Errno::NOENT`] if there is no such assignment.
     pub fn is_pending(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<bool> {
-        let answer = self.question(&sys::IRQ_STATE, state_argument(irq, eventfd))?;
+        let answer = self.query(&sys::IRQ_STATE, state_argument(irq, eventfd))?;
         Ok(answer.pending != 0)
     }
 
-    /// Takes that back. When this returns, the interrupt is not raised again.
+    /// Removes an interrupt. When this returns, it is not raised again.
     ///
     /// # Errors
     /// [`Errno::NOENT`] if there is no such assignment.
@@ -334,24 +336,24 @@ impl GuestFile {
         self.change(&sys::DEASSIGN_IRQ, irq_argument(irq, eventfd), Call::Assign(self.dom))
     }
 
-    /// How many interrupts were raised, and how many Xen refused.
+    /// The number of interrupts that were raised, and that Xen refused.
     ///
     /// # Errors
     /// [`Errno::NOENT`] if there is no such assignment.
     pub fn irq_counts(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<(u64, u64)> {
-        let answer = self.question(&sys::IRQ_STATS, irq_argument(irq, eventfd))?;
+        let answer = self.query(&sys::IRQ_STATS, irq_argument(irq, eventfd))?;
         Ok((answer.raised, answer.failed))
     }
 
     /// Lowers the line of a level-triggered interrupt.
     ///
     /// # Errors
-    /// [`Errno::NOENT`] if there is no such assignment, or what Xen says.
+    /// [`Errno::NOENT`] if there is no such assignment, or Xen's error.
     pub fn lower(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<()> {
         self.change(&sys::LOWER, irq_argument(irq, eventfd), Call::Assign(self.dom))
     }
 
-    /// Signals an eventfd whenever the guest rings its event channel.
+    /// Signals an eventfd whenever the guest notifies its event channel.
     ///
     /// # Errors
     /// [`Errno::BUSY`] if the port has an eventfd; [`Errno::INVAL`] if the guest has not allocated
@@ -361,7 +363,7 @@ impl GuestFile {
         self.change(&sys::ASSIGN_CHANNEL, channel_argument(port, eventfd), call)
     }
 
-    /// Takes that back. When this returns, the eventfd is not signalled again.
+    /// Removes a channel. When this returns, the eventfd is not signalled again.
     ///
     /// # Errors
     /// [`Errno::NOENT`] if the port does not signal this eventfd.
@@ -371,19 +373,19 @@ impl GuestFile {
     }
 
     fn change<A: Argument>(&self, request: &Request<A>, mut argument: A, call: Call) -> Result<()> {
-        match ask(self.fd.as_fd(), request, &mut argument) {
+        match issue(self.fd.as_fd(), request, &mut argument) {
             Ok(_) => Ok(()),
             Err(errno) => Err(HostError::new(call, errno)),
         }
     }
 
-    fn question<A: Argument>(&self, request: &Request<A>, mut argument: A) -> Result<A> {
-        ask(self.fd.as_fd(), request, &mut argument).map_err(|errno| self.ask(errno))?;
+    fn query<A: Argument>(&self, request: &Request<A>, mut argument: A) -> Result<A> {
+        issue(self.fd.as_fd(), request, &mut argument).map_err(|errno| self.query_error(errno))?;
         Ok(argument)
     }
 
-    fn ask(&self, errno: Errno) -> HostError {
-        HostError::new(Call::Ask(self.dom), errno)
+    fn query_error(&self, errno: Errno) -> HostError {
+        HostError::new(Call::Query(self.dom), errno)
     }
 }
 
@@ -494,14 +496,14 @@ mod tests {
     use super::*;
     use rustix::event::{EventfdFlags, eventfd};
 
-    /// A guest's file that is none: every request is refused.
-    fn nobodys() -> GuestFile {
+    /// A guest's file that is /dev/null: every request is refused.
+    fn dev_null() -> GuestFile {
         let fd = open("/dev/null", OFlags::RDWR).unwrap();
         GuestFile { dom: DomId(5), fd }
     }
 
     #[test]
-    fn without_the_module_the_error_says_how_to_load_it() {
+    fn without_the_module_the_error_names_the_modprobe_command() {
         let Err(error) = Control::open() else { return };
         assert_eq!(error.call, Call::Open(DEVICE));
         if error.errno == Errno::NOENT {
@@ -510,8 +512,8 @@ mod tests {
     }
 
     #[test]
-    fn refusals_name_what_was_asked() {
-        let (file, eventfd) = (nobodys(), eventfd(0, EventfdFlags::empty()).unwrap());
+    fn errors_name_the_call() {
+        let (file, eventfd) = (dev_null(), eventfd(0, EventfdFlags::empty()).unwrap());
         let filter = Filter::Fallback { span: 4 };
         let doorbell = Doorbell::new(Space::Mmio, 0x50, filter).unwrap();
         let refused = |call, result: Result<()>| {
@@ -522,26 +524,26 @@ mod tests {
         let msi = Irq::Msi { addr: 0xFEE0_0000, data: 0x41 };
         refused(Call::Assign(dom), file.assign(&doorbell, fd));
         refused(Call::Assign(dom), file.deassign(&doorbell, fd));
-        refused(Call::Ask(dom), file.stats().map(drop));
-        refused(Call::Ask(dom), file.assigned().map(drop));
-        refused(Call::Ask(dom), file.held().map(drop));
-        refused(Call::Ask(dom), file.missed(&doorbell, fd).map(drop));
+        refused(Call::Query(dom), file.stats().map(drop));
+        refused(Call::Query(dom), file.assigned().map(drop));
+        refused(Call::Query(dom), file.held().map(drop));
+        refused(Call::Query(dom), file.missed(&doorbell, fd).map(drop));
         refused(Call::Bind(dom, port), file.assign_irq(&channel, fd));
         refused(Call::Interrupt(dom), file.assign_irq(&msi, fd));
         refused(Call::Assign(dom), file.deassign_irq(&msi, fd));
-        refused(Call::Ask(dom), file.irq_counts(&msi, fd).map(drop));
+        refused(Call::Query(dom), file.irq_counts(&msi, fd).map(drop));
         refused(Call::Assign(dom), file.lower(&msi, fd));
         refused(Call::Interrupt(dom), file.set_irq(&channel, fd, &msi));
         refused(Call::Bind(dom, port), file.set_irq(&msi, fd, &channel));
         refused(Call::Assign(dom), file.mask_irq(&msi, fd));
         refused(Call::Assign(dom), file.unmask_irq(&msi, fd));
-        refused(Call::Ask(dom), file.is_pending(&msi, fd).map(drop));
+        refused(Call::Query(dom), file.is_pending(&msi, fd).map(drop));
         refused(Call::Bind(dom, port), file.assign_channel(port, fd));
         refused(Call::Assign(dom), file.deassign_channel(port, fd));
     }
 
     #[test]
-    fn a_doorbell_comes_back_from_a_list_as_it_went() {
+    fn a_doorbell_survives_the_conversion_to_a_list_entry() {
         let null = open("/dev/null", OFlags::RDONLY).unwrap();
         let filters = [
             Filter::Value { width: Width::Four, value: 3, mask: 0xFFFF },
@@ -561,7 +563,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupt_says_no_more_than_it_is() {
+    fn the_fields_that_an_interrupt_does_not_use_are_zero() {
         let null = open("/dev/null", OFlags::RDONLY).unwrap();
         let fields = |irq| {
             let sys::Irq { kind, trigger, number, pin, msi_data, msi_addr, .. } =
@@ -579,7 +581,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_says_what_was_and_what_is_to_be() {
+    fn a_change_holds_the_old_and_the_new_interrupt() {
         let null = open("/dev/null", OFlags::RDONLY).unwrap();
         let (msi, channel) =
             (Irq::Msi { addr: 0xFEE0_1000, data: 0x41 }, Irq::EventChannel(Port(5)));
@@ -606,7 +608,7 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_that_is_not_there_has_no_number() {
+    fn an_owner_that_has_ended_has_no_process_id() {
         let mut name = [0; 16];
         name[..7].copy_from_slice(b"a name\0");
         let of = |pid| owner(&sys::Owner { pid, name, ..Default::default() });
@@ -615,7 +617,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_that_lacks_something_is_not_complete() {
+    fn a_module_that_lacks_a_feature_is_not_complete() {
         let of = |features| info(&sys::Query { features, ..Default::default() }).complete;
         assert!(of(0b1_1111) && of(0b1_0111) && !of(0b1111) && !of(0b1_0011) && !of(0));
     }

@@ -1,14 +1,14 @@
-//! `/dev/xen/evtchn`: event channels of our own and the queue of their events.
+//! `/dev/xen/evtchn`: event channels and the queue of their events.
 //!
 //! The driver masks a port when it queues its event, and unmasks it when the port is written back.
 //! Closing the device unbinds all of its ports.
 //!
-//! Who waits sleeps in `read()`, the cheapest sleep that there is; a channel of ours to ourselves
-//! wakes them. A device that was handed over may be confined, and then refuses such a channel: there
-//! who waits sleeps in `poll()`, and an eventfd wakes them.
+//! A waiting thread sleeps in `read()`, the cheapest way; a channel from this domain to itself
+//! wakes it. A device that was handed over may be confined, and then refuses such a channel: there
+//! the waiting thread sleeps in `poll()`, and an eventfd wakes it.
 //!
-//! The queue has room for an event of every bound port, yet it can overflow: an event that waits
-//! there when its port is unbound stays, and the number may be given to the next port.
+//! The queue has room for an event of every bound port, yet it can overflow: an event that is
+//! queued when its port is unbound stays, and the number may be assigned to the next port.
 
 use super::door::{ioctl, open};
 use super::sys::evtchn::{self as sys, BindInterdomain, BindUnboundPort, OnePort};
@@ -24,24 +24,24 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use xen_eventfd_core::{DomId, Port};
 
 pub(super) const DEVICE: &str = "/dev/xen/evtchn";
-/// Ports that one read takes at most.
+/// The most ports of one read.
 const BATCH: usize = 256;
 
-/// The device and what is bound through it.
+/// The device and the ports that are bound through it.
 ///
 /// # Invariants
-/// `bound` is locked while a port is bound or unbound, so that whoever holds it sees exactly the
-/// ports whose events are worth reporting: an event that comes before `bind` has returned is kept,
+/// `bound` is locked while a port is bound or unbound, so that a thread that holds it sees exactly the
+/// ports whose events must be reported: an event that arrives before `bind` has returned is kept,
 /// and one that `unbind` left in the queue is dropped.
 #[derive(Debug)]
 pub(super) struct Evtchn {
     device: OwnedFd,
     bound: Mutex<BTreeSet<LocalPort>>,
-    /// Where to ring so that an event comes here; from the first wake on.
+    /// The channel to notify so that an event arrives here; set by the first wake.
     wake_port: Mutex<Option<LocalPort>>,
-    /// What wakes instead of a channel, if the device was handed over.
+    /// The eventfd that wakes instead of a channel, if the device was handed over.
     waker: Option<OwnedFd>,
-    /// Whether a read of the empty queue sleeps; from the first wait on.
+    /// Whether a read of the empty queue sleeps; set by the first wait.
     sleeps: AtomicBool,
 }
 
@@ -57,7 +57,7 @@ impl Evtchn {
         Self { device, bound, wake_port, waker: None, sleeps: false.into() }
     }
 
-    /// The device as it was handed over.
+    /// A device that was handed over.
     pub(super) fn handed(device: OwnedFd) -> Result<Self> {
         let failed = |errno| HostError::new(Call::Open(DEVICE), errno);
         let flags = fcntl_getfl(&device).map_err(failed)?;
@@ -66,31 +66,31 @@ impl Evtchn {
         Ok(Self { waker: Some(waker), ..Self::over(device) })
     }
 
-    /// Sleeps until there is an event or the eventfd wakes us, and does not take the event.
+    /// Sleeps until there is an event or the eventfd is signalled, and does not read the event.
     fn sleep(&self, waker: &OwnedFd) -> core::result::Result<(), Errno> {
         let mut fds = [PollFd::new(&self.device, PollFlags::IN), PollFd::new(waker, PollFlags::IN)];
         retry_on_intr(|| poll(&mut fds, None))?;
         if !fds[1].revents().is_empty() {
-            // Whoever woke us may wake us again.
+            // Clear the eventfd, so that it can wake again.
             let _ = read(waker, &mut [0; 8]);
         }
         Ok(())
     }
 
     fn bound(&self) -> MutexGuard<'_, BTreeSet<LocalPort>> {
-        // A set of numbers is whole whatever unwound.
+        // A set of numbers is consistent after any panic.
         self.bound.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Empties a queue that overflowed. Which ports it held is lost, so all may have had an event.
+    /// Empties a queue that overflowed. Its ports are lost, so any port may have had an event.
     fn reset(&self, ports: &mut Vec<LocalPort>) -> core::result::Result<(), Errno> {
-        // SAFETY: the request takes no argument and looks at none.
+        // SAFETY: the request takes no argument.
         unsafe { ioctl(self.device.as_fd(), sys::RESET, &mut ()) }?;
         ports.extend(self.bound().iter());
         Ok(())
     }
 
-    /// Appends what one read of the queue gives, as it is. `true`: there may be more.
+    /// Appends the ports of one read of the queue. `true`: there may be more.
     fn take(&self, ports: &mut Vec<LocalPort>) -> core::result::Result<bool, Errno> {
         let mut room = [MaybeUninit::uninit(); BATCH * 4];
         loop {
@@ -107,7 +107,7 @@ impl Evtchn {
         }
     }
 
-    /// Appends all that the queue holds, and does not wait for more.
+    /// Appends all ports of the queue, without waiting for more.
     fn drain(&self, ports: &mut Vec<LocalPort>) -> core::result::Result<(), Errno> {
         while self.is_safe_to_read()? && self.take(ports)? {}
         Ok(())
@@ -133,7 +133,7 @@ impl Evtchn {
         Ok(())
     }
 
-    /// Appends by `what`, and leaves of what was appended each port that is bound, once.
+    /// Appends ports by `what`, and removes from the appended part duplicates and ports that are not bound.
     fn append(
         &self,
         ports: &mut Vec<LocalPort>,
@@ -145,7 +145,7 @@ impl Evtchn {
         appended.map_err(event)
     }
 
-    /// Binds a port, whose events are worth reporting from now on.
+    /// Binds a port, whose events are reported from now on.
     fn bind_port(&self, dom: DomId, remote: Port) -> core::result::Result<LocalPort, Errno> {
         let mut argument =
             BindInterdomain { remote_domain: u32::from(dom.0), remote_port: remote.0 };
@@ -156,13 +156,13 @@ impl Evtchn {
         Ok(LocalPort(port))
     }
 
-    /// Binds a channel to ourselves. Its event comes at once, as that of any channel that is new.
+    /// Binds a channel from this domain to itself. Its event arrives at once, as that of any new channel.
     fn bind_wake_port(&self) -> core::result::Result<LocalPort, Errno> {
         let mut ours = BindUnboundPort { remote_domain: u32::from(DomId::SELF.0) };
         // SAFETY: the request reads one such struct.
         let wake_port = unsafe { ioctl(self.device.as_fd(), sys::BIND_UNBOUND_PORT, &mut ours) }?;
         if let Err(errno) = self.bind_port(DomId::SELF, Port(wake_port)) {
-            // What stays is closed with the device.
+            // If this fails, the port is closed with the device.
             let _ = self.unbind(LocalPort(wake_port));
             return Err(errno);
         }
@@ -174,13 +174,13 @@ fn event(errno: Errno) -> HostError {
     HostError::new(Call::Event, errno)
 }
 
-/// The ports in what the device gave, which are whole ones.
+/// The ports in the bytes that the device returned.
 fn decode(bytes: &[u8]) -> impl Iterator<Item = LocalPort> + '_ {
     let (ports, _) = bytes.as_chunks::<4>();
     ports.iter().map(|port| LocalPort(u32::from_ne_bytes(*port)))
 }
 
-/// Leaves of `ports[from..]` each one that is bound, once.
+/// Removes from `ports[from..]` duplicates and ports that are not bound.
 fn sift(ports: &mut Vec<LocalPort>, from: usize, bound: &BTreeSet<LocalPort>) {
     ports[from..].sort_unstable();
     let mut next = from;
@@ -234,7 +234,7 @@ impl EventChannels for Evtchn {
     fn wake(&self) -> Result<()> {
         if let Some(waker) = &self.waker {
             return match write(waker, &1_u64.to_ne_bytes()) {
-                // It is full of wakes.
+                // Its counter is full of wakes.
                 Ok(_) | Err(Errno::AGAIN) => Ok(()),
                 Err(errno) => Err(event(errno)),
             };
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_sleeps_until_there_is_an_event() {
+    fn a_wait_sleeps_until_there_is_an_event() {
         let (channels, driver) = queue(&[]);
         let mut found = Vec::new();
         std::thread::scope(|scope| {
@@ -311,7 +311,7 @@ mod tests {
             assert_eq!(waits.join().unwrap().unwrap(), ports([5]));
         });
         channels.pending(&mut found).unwrap();
-        assert_eq!(found, [], "whoever has waited can still look");
+        assert_eq!(found, [], "a waiter can still poll");
         write(&driver, &9_u32.to_ne_bytes()).unwrap();
         channels.pending(&mut found).unwrap();
         channels.pending(&mut found).unwrap();
@@ -319,13 +319,13 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_was_handed_over_is_waited_for_without_a_channel_to_ourselves() {
+    fn a_wait_on_a_device_that_was_handed_over_needs_no_channel_to_this_domain() {
         let (queue, driver) = queue(&[]);
         let channels = Evtchn::handed(queue.device).unwrap();
         channels.bound().extend(ports([3]));
         let mut found = Vec::new();
         for _ in 0..2 {
-            // Before the wait, and while somebody waits.
+            // Before the wait, and during it.
             channels.wake().unwrap();
             channels.wait(&mut found).unwrap();
             assert_eq!(found, []);
@@ -339,17 +339,17 @@ mod tests {
         channels.wait(&mut found).unwrap();
         assert_eq!(found, ports([3]));
         channels.pending(&mut found).unwrap();
-        assert_eq!(found, ports([3]), "and it is not waited for");
+        assert_eq!(found, ports([3]), "and there is no wait");
     }
 
     #[test]
-    fn refusals_name_what_was_asked() {
+    fn errors_name_the_call() {
         let (channels, _driver) = queue(&[]);
         let refused = channels.bind(DomId(1), Port(2)).unwrap_err();
         assert_eq!(refused, HostError::new(Call::Bind(DomId(1), Port(2)), Errno::NOTTY));
         assert_eq!(channels.notify(LocalPort(3)).unwrap_err().call, Call::Event);
         assert_eq!(channels.wake().unwrap_err().call, Call::Event);
         assert!(channels.unbind(LocalPort(3)).is_err());
-        assert!(channels.bound().contains(&LocalPort(3)), "what is not unbound stays");
+        assert!(channels.bound().contains(&LocalPort(3)), "a port stays bound if unbind fails");
     }
 }

@@ -1,10 +1,10 @@
 //! Xen through Linux: `/dev/xen/privcmd`, `/dev/xen/evtchn` and xenstore.
 //!
-//! Only interfaces with a promise of stability are used: device model operations, acquiring a
-//! resource, event channels and xenstore. `sys` says what they look like, `door` leads to the
-//! drivers, `page` to memory that is shared; everything else is safe. [`eventfd`] is the kernel
-//! module of this project, which need not be there; [`privcmd_abi`] is the same by the ABI of the patch. [`Devices`]
-//! are what a process gets that may open none of them.
+//! Only stable interfaces are used: device model operations, acquiring a
+//! resource, event channels and xenstore. `sys` holds their layouts, `door` calls the
+//! drivers, `page` maps shared memory; everything else is safe code. [`eventfd`] is the kernel
+//! module of this project, which is optional; [`privcmd_abi`] is the same module through the privcmd ABI. [`Devices`]
+//! are the descriptors that are passed to a process that may not open devices.
 
 mod devices;
 mod door;
@@ -42,12 +42,12 @@ use xenstore::Store;
 ///
 /// # What Xen answers
 ///
-/// Seen with Xen 4.20 and Linux 7.3, the same from a PV and a PVH domain 0; `examples/probe.rs`
-/// asks again. *Gone*: no such domain. *Dying*: destroyed, but somebody still maps its memory, be it
-/// our own [`IoreqPage`]. To all but event channels and xenstore, a PV guest answers INVAL and our
-/// own domain PERM.
+/// Observed with Xen 4.20 and Linux 7.3, the same from a PV and a PVH domain 0; `examples/probe.rs`
+/// repeats it. *Gone*: no such domain. *Dying*: destroyed, but its memory is still mapped, for example by
+/// an [`IoreqPage`] of this process. To all but event channels and xenstore, Xen answers INVAL for a PV guest
+/// and PERM for this domain.
 ///
-/// | asked | gone | dying | no such server | otherwise |
+/// | call | gone | dying | no such server | otherwise |
 /// |---|---|---|---|---|
 /// | [`vcpus`](Host::vcpus) | SRCH | ok | | |
 /// | [`create_server`](Host::create_server) | SRCH | INVAL, passed on as SRCH | | NOSPC: 8 are there |
@@ -58,9 +58,9 @@ use xenstore::Store;
 /// | [`server_alive`](Host::server_alive) | false | false | false | enabled or not: true |
 /// | [`destroy_server`](Host::destroy_server) | SRCH | NOENT | NOENT | an enabled one may go; its ports are then closed |
 /// | [`inject_msi`](Host::inject_msi), [`set_line`](Host::set_line) | SRCH | ok | | OPNOTSUPP: a line of another architecture |
-/// | [`has_lines`](Host::has_lines) | false | as before | | what the toolstack has written of an HVM guest |
+/// | [`has_lines`](Host::has_lines) | false | as before | | what the toolstack has written for an HVM guest |
 /// | [`bind`](EventChannels::bind) | SRCH | INVAL | | INVAL: not unbound, not for us, or no port |
-/// | [`binding`](Host::binding) | SRCH | [`Binding::Other`] | | a port that cannot be is [`Binding::Other`] too |
+/// | [`binding`](Host::binding) | SRCH | [`Binding::Other`] | | an invalid port is [`Binding::Other`] too |
 /// | [`notify`](EventChannels::notify), [`unbind`](EventChannels::unbind) | ok | ok | | NOTCONN: the port is not bound here |
 /// | [`eoi`](EventChannels::eoi) | ok | ok | | never refused, whatever the port |
 /// | [`domain`](Host::domain) | NOENT | NOENT once the toolstack has cleaned up | | |
@@ -70,12 +70,12 @@ pub struct LinuxHost {
     knowledge: Knowledge,
 }
 
-/// Whence this process knows of guests, and has event channels.
+/// How this process finds guests and opens event channels.
 #[derive(Debug)]
 enum Knowledge {
-    /// It asks xenstore, and opens devices.
+    /// It reads xenstore and opens devices.
     Own(Store),
-    /// It was told, and was handed one device for event channels.
+    /// Guests and one event channel device were passed to it.
     Handed { guests: Vec<KnownGuest>, evtchn: Mutex<Option<OwnedFd>> },
 }
 
@@ -87,14 +87,14 @@ impl LinuxHost {
     /// (`xen-privcmd`, `xen-evtchn`) or without xenstored; [`Errno::ACCESS`] for all but root.
     pub fn open() -> Result<Self> {
         let privcmd = Privcmd::open()?;
-        // Opened for each set of channels; tried here so that its absence is told at once.
+        // Opened for each set of channels; opened here so that its absence is an error at once.
         drop(Evtchn::open()?);
         Ok(Self { privcmd, knowledge: Knowledge::Own(Store::open()?) })
     }
 
-    /// Devices that were handed over, for these guests. Nothing is opened, and xenstore not asked. What
-    /// is confined cannot ask who is bound to a port ([`Host::binding`]), there is no watch on domains
-    /// that go ([`Host::releases`]), and there is one set of event channels.
+    /// Devices that were handed over, for these guests. Nothing is opened, and xenstore is not read. A
+    /// confined device cannot query the binding of a port ([`Host::binding`]), there is no watch on the end of
+    /// domains ([`Host::releases`]), and there is one set of event channels.
     pub fn handed(
         privcmd: OwnedFd,
         evtchn: OwnedFd,
@@ -106,12 +106,12 @@ impl LinuxHost {
     }
 }
 
-/// Connects to xenstore and asks it for this domain's number. Any answer will do.
+/// Connects to xenstore and reads this domain's id, to check that the daemon answers.
 ///
 /// # Errors
 /// [`Call::Open`] if there is no daemon; [`Errno::TIMEDOUT`] or [`Errno::CONNRESET`] if it does not
 /// answer within 5 s.
-pub fn ask_xenstore() -> Result<()> {
+pub fn check_xenstore() -> Result<()> {
     Store::open()?.answers()
 }
 
@@ -142,8 +142,8 @@ impl Host for LinuxHost {
             dm_op::CreateServer { handle_bufioreq: dm_op::BUFIOREQ_OFF, ..Default::default() };
         match self.privcmd.dm_op(dom, payload) {
             Ok(answer) => Ok(IoServerId(answer.id)),
-            // A PV guest and one that is dying get the same answer, but only the latter has a
-            // vCPU count for us.
+            // A PV guest and a dying one get the same error, but only for the latter does
+            // Xen return a vCPU count.
             Err(Errno::INVAL) if self.vcpus(dom).is_ok() => {
                 Err(HostError::new(Call::CreateServer(dom), Errno::SRCH))
             }
@@ -248,11 +248,11 @@ impl Host for LinuxHost {
 
 fn known(guests: &[KnownGuest], dom: DomId) -> Result<&KnownGuest> {
     let known = guests.iter().find(|guest| guest.domain.id == dom);
-    known.ok_or_else(|| HostError::new(Call::NotTold(dom), Errno::PERM))
+    known.ok_or_else(|| HostError::new(Call::UnknownGuest(dom), Errno::PERM))
 }
 
 impl LinuxHost {
-    /// An operation that answers nothing.
+    /// An operation without a result.
     fn operate<P: dm_op::Operation>(
         &self,
         dom: DomId,
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn with_devices_that_were_handed_over_nothing_is_asked_that_was_not_told() {
+    fn with_devices_that_were_handed_over_only_the_passed_guests_are_known() {
         let null = || {
             let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
             rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty()).unwrap()
@@ -301,7 +301,7 @@ mod tests {
         assert_eq!(host.domains(), Ok(vec![domain]));
         assert_eq!(KnownGuest::ask(&host, DomId(5)), Ok(guest));
         let other = host.domain(DomId(6)).unwrap_err();
-        assert_eq!(other, HostError::new(Call::NotTold(DomId(6)), Errno::PERM));
+        assert_eq!(other, HostError::new(Call::UnknownGuest(DomId(6)), Errno::PERM));
         assert!(!other.is_gone() && other.to_string().contains("handed"), "{other}");
         assert_eq!(host.releases().unwrap_err().errno, Errno::OPNOTSUPP);
         let _first = host.event_channels().unwrap();
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_go_to_xen_with_both_ends_inside() {
+    fn ranges_are_passed_to_xen_with_inclusive_ends() {
         let mmio = Bytes::new(Space::Mmio, 0xFE00_0050, 0xFE00_0053).unwrap();
         assert_eq!(range(mmio), (1, 0xFE00_0050, 0xFE00_0053));
         let pio = Bytes::new(Space::Pio, 0xC050, 0xC050).unwrap();

@@ -1,4 +1,4 @@
-//! A page that is shared: with Xen for the slots of an ioreq server, or with a hypercall.
+//! A shared page: with Xen for the slots of an ioreq server, or with a hypercall.
 
 use crate::IoreqPage;
 use crate::process::ProcessTag;
@@ -10,7 +10,7 @@ use std::os::fd::BorrowedFd;
 use xen_eventfd_core::ioreq::SLOTS;
 use xen_eventfd_core::slot::Slot;
 
-/// Xen's page, in bytes, on every architecture.
+/// The size of Xen's page in bytes, on every architecture.
 pub(super) const SIZE: usize = 4096;
 
 /// A mapping of [`SIZE`] bytes, readable and writable, unmapped on drop.
@@ -25,25 +25,25 @@ pub(super) struct Mapping {
 
 // SAFETY: the mapping belongs to the process, not to a thread.
 unsafe impl Send for Mapping {}
-// SAFETY: through a shared reference it hands out nothing but its address.
+// SAFETY: a shared reference gives out nothing but the address.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// Maps the beginning of a device.
     pub(super) fn of(device: BorrowedFd<'_>) -> Result<Self, Errno> {
         let (rights, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
-        // SAFETY: a new mapping at an address of the kernel's choice.
+        // SAFETY: a new mapping at an address that the kernel chooses.
         let start = unsafe { mmap(core::ptr::null_mut(), SIZE, rights, flags, device, 0) }?;
         Self::own(start.cast())
     }
 
-    /// Maps memory of our own that stays where it is.
+    /// Maps private memory that stays resident.
     pub(super) fn locked() -> Result<Self, Errno> {
         let (rights, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
-        // SAFETY: a new mapping at an address of the kernel's choice.
+        // SAFETY: a new mapping at an address that the kernel chooses.
         let start = unsafe { mmap_anonymous(core::ptr::null_mut(), SIZE, rights, flags) }?;
         let mapping = Self::own(start.cast())?;
-        // SAFETY: the range is the mapping, whole.
+        // SAFETY: the range is the whole mapping.
         unsafe { mlock_with(start, SIZE, MlockFlags::empty()) }?;
         Ok(mapping)
     }
@@ -53,7 +53,7 @@ impl Mapping {
         Ok(Self { start, process: ProcessTag::current() })
     }
 
-    /// Where it is. Good for [`SIZE`] bytes as long as `self` lives.
+    /// Its address. Valid for [`SIZE`] bytes as long as `self` lives.
     pub(super) fn start(&self) -> NonNull<u8> {
         self.start
     }
@@ -61,11 +61,11 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // A forked child has no mapping of a device, and by now perhaps another one at that address.
+        // A forked child has no mapping of a device, and by now perhaps another mapping at that address.
         if !self.process.is_current() {
             return;
         }
-        // SAFETY: ours, whole, and nobody borrows it any more.
+        // SAFETY: the whole mapping, which is owned here and no longer borrowed.
         let unmapped = unsafe { munmap(self.start.as_ptr().cast(), SIZE) };
         debug_assert_eq!(unmapped, Ok(()));
     }
@@ -107,7 +107,7 @@ mod tests {
     use xen_eventfd_core::ioreq::Ioreq;
 
     #[test]
-    fn slots_are_the_page_and_every_one_is_there() {
+    fn the_slots_cover_the_page() {
         let file = tempfile().unwrap();
         // SAFETY: a file of one page backs the mapping.
         let page = unsafe { Page::new(Mapping::of(file.as_fd()).unwrap()) };

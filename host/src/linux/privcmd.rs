@@ -12,10 +12,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use xen_eventfd_core::{DomId, IoServerId, Port};
 
 pub(super) const DEVICE: &str = "/dev/xen/privcmd";
-/// Memory that the kernel keeps in place for hypercalls; since Linux 4.18.
+/// Memory that the kernel pins for hypercalls; since Linux 4.18.
 const BUFFERS: &str = "/dev/xen/hypercall";
 
-/// The device. Its requests do not depend on each other, so any thread may make them.
+/// The device. Its requests are independent of each other, so any thread may make them.
 #[derive(Debug)]
 pub(super) struct Privcmd {
     device: OwnedFd,
@@ -34,12 +34,12 @@ impl Privcmd {
         Ok(Self { device, buffers })
     }
 
-    /// The device as it was handed over.
+    /// A device that was handed over.
     pub(super) fn over(device: OwnedFd) -> Self {
         Self { device, buffers: open(BUFFERS, OFlags::RDWR).ok() }
     }
 
-    /// Does one operation on a guest and returns its payload as Xen left it.
+    /// Does one operation on a guest and returns its payload as Xen wrote it.
     pub(super) fn dm_op<P: Operation>(&self, dom: DomId, payload: P) -> Result<P, Errno> {
         let mut request = Request { op: P::NUMBER, pad: 0, payload };
         let start = core::ptr::from_mut(&mut request).cast();
@@ -62,13 +62,13 @@ impl Privcmd {
             frames: 1,
             addr: mapping.start().as_ptr().expose_provenance() as u64,
         };
-        // SAFETY: the address is that of one page of this very device, to which nothing refers yet.
+        // SAFETY: the address is that of one page of this device, to which nothing refers yet.
         unsafe { ioctl(self.device.as_fd(), sys::MMAP_RESOURCE, &mut argument) }?;
         // SAFETY: the driver has just filled it.
         Ok(unsafe { Page::new(mapping) })
     }
 
-    /// Asks who is at the other end of a guest's port. A port that cannot be is nobody's.
+    /// Queries the state of a guest's port. An invalid port is [`Binding::Other`].
     pub(super) fn binding(&self, dom: DomId, port: Port) -> Result<Binding, Errno> {
         let question = EvtchnStatus { dom: dom.0, port: port.0, ..EvtchnStatus::default() };
         match self.evtchn_status(question) {
@@ -82,19 +82,19 @@ impl Privcmd {
         self.event_channel_op(question)
     }
 
-    /// Rings the other end of a channel that this domain has bound.
+    /// Notifies the other end of a channel that this domain has bound.
     pub(super) fn notify_port(&self, port: LocalPort) -> Result<(), Errno> {
         self.event_channel_op(EvtchnSend { port: port.0 }).map(drop)
     }
 
-    /// Makes the hypercall with the struct of its name, and returns that as Xen left it.
+    /// Makes the hypercall with the struct of its name, and returns it as Xen wrote it.
     fn event_channel_op<T: EvtchnOp>(&self, argument: T) -> Result<T, Errno> {
         let buffer = match &self.buffers {
             Some(device) => Mapping::of(device.as_fd())?,
             None => Mapping::locked()?,
         };
         let place = buffer.start().cast::<T>();
-        // SAFETY: a page is aligned for the struct and longer, and nobody else knows this one.
+        // SAFETY: a page is aligned for the struct and longer, and nothing else refers to this one.
         unsafe { place.write_volatile(argument) };
         let mut request = Hypercall {
             op: hypercall::EVENT_CHANNEL_OP,
@@ -122,7 +122,7 @@ mod tests {
     use crate::linux::sys::dm_op::{CreateServer, MapRange, NrVcpus, SetIsaIrqLevel};
 
     #[test]
-    fn a_request_is_as_long_as_xen_wants_it_and_within_a_page() {
+    fn a_request_has_the_size_that_xen_expects_and_fits_a_page() {
         assert_eq!(Request::<CreateServer>::SIZE, 14);
         assert_eq!(Request::<MapRange>::SIZE, 32);
         assert_eq!(Request::<NrVcpus>::SIZE, 12);
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_names_who_is_bound() {
+    fn a_status_names_the_bound_domain() {
         let of = |status| {
             let (remote_dom, remote_port) = (3, 9);
             binding_of(&EvtchnStatus { status, remote_dom, remote_port, ..Default::default() })

@@ -1,7 +1,7 @@
-//! `/dev/xen/eventfd` by the ABI of the kernel patch: one guest's part of an open file.
+//! `/dev/xen/eventfd` through the privcmd ABI: one guest's part of an open file.
 //!
-//! `docs/privcmd-abi.md` is its reference. A guest's [`PrivcmdFile`] is a file of its own, so that closing
-//! it lets go of that guest, and its fdinfo tells of no other.
+//! `docs/privcmd-abi.md` is its reference. A guest's [`PrivcmdFile`] is an open file of its own, so that closing
+//! it releases that guest, and its fdinfo shows no other.
 
 use super::door::{ioctl, open};
 use super::eventfd::DEVICE;
@@ -19,26 +19,26 @@ use xen_eventfd_core::{DomId, Width};
 /// device at `base` that have the queue's number in their low 16 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Queue {
-    /// Where the device's registers begin. The notify register is 0x50 further on.
+    /// The address of the device's registers. The notify register is at offset 0x50.
     pub base: u64,
-    /// How wide the write must be.
+    /// The width of the write.
     pub width: Width,
     /// The queue's number.
     pub number: u16,
 }
 
-/// What a server is known by: memory that the module finds readable, and does nothing else with.
-/// The patch wants the ioreq page there, and the event channels of its vCPUs.
+/// The key of a server: memory that the module checks for readability only.
+/// Linux's privcmd ioeventfd patch expects the ioreq page there, and the event channels of its vCPUs.
 #[derive(Debug)]
 struct Key {
     slot: Box<[u8; 32]>,
     ports: Box<[u32]>,
 }
 
-/// A guest whose doorbells and interrupts are assigned by the requests of the patch. Dropping it
-/// ends all of them.
+/// A guest whose doorbells and interrupts are assigned by the requests of the privcmd ABI. Dropping it
+/// removes all of them.
 ///
-/// Whatever assigns something fails with [`Errno::NODEV`] once the guest is dead
+/// Every assignment fails with [`Errno::NODEV`] once the guest is dead
 /// ([`HostError::is_gone`]).
 #[derive(Debug)]
 pub struct PrivcmdFile {
@@ -49,8 +49,8 @@ pub struct PrivcmdFile {
 }
 
 impl PrivcmdFile {
-    /// Opens the device for a guest with so many vCPUs. Nothing is assigned yet, and the guest is
-    /// still anybody's.
+    /// Opens the device for a guest with this many vCPUs. Nothing is assigned yet, and the guest is
+    /// not taken yet.
     ///
     /// # Errors
     /// [`Call::Open`], as [`Control::open`](super::eventfd::Control::open).
@@ -68,8 +68,8 @@ impl PrivcmdFile {
     /// Signals an eventfd for the kicks of a queue.
     ///
     /// # Errors
-    /// [`Errno::BUSY`] if the eventfd has a queue of this guest already, or the guest is somebody
-    /// else's; [`Errno::EXIST`] if the queue has an eventfd; [`Errno::NOSPC`] beyond
+    /// [`Errno::BUSY`] if the eventfd has a queue of this guest already, or another process holds the guest
+    /// alone; [`Errno::EXIST`] if the queue has an eventfd; [`Errno::NOSPC`] beyond
     /// [`Info::max_doorbells`](super::eventfd::Info::max_doorbells); [`Errno::NOMEM`] if Xen has no
     /// room for one more range.
     pub fn assign(&self, queue: &Queue, eventfd: BorrowedFd<'_>) -> Result<()> {
@@ -80,7 +80,7 @@ impl PrivcmdFile {
         self.change_queue(argument)
     }
 
-    /// Takes that back. When this returns, the eventfd is not signalled again.
+    /// Removes a queue. When this returns, the eventfd is not signalled again.
     ///
     /// # Errors
     /// [`Errno::NODEV`] if it has no queue.
@@ -104,18 +104,18 @@ impl PrivcmdFile {
     }
 
     fn change_queue(&self, mut argument: sys::IoEventFd) -> Result<()> {
-        // SAFETY: the request goes with this struct, and only reads what it points to: the key,
-        // which is ours for longer than the call and has as many ports as the struct says vCPUs.
+        // SAFETY: the request takes this struct, and only reads what it points to: the key,
+        // which outlives the call and has a port for each of the struct's vCPUs.
         let answer = unsafe { ioctl(self.device.as_fd(), sys::IOEVENTFD, &mut argument) };
         self.answer(answer, Call::Assign(self.dom))
     }
 
-    /// Has Xen carry out an operation whenever an eventfd is signalled; what it counted before has
-    /// it carried out once, at once.
+    /// Makes Xen carry out an operation whenever an eventfd is signalled; a counter that is not 0
+    /// causes it once, at once.
     ///
     /// # Errors
-    /// [`Errno::BUSY`] if the eventfd has an operation, of whatever guest, or the guest is somebody
-    /// else's; [`Errno::INVAL`] if the interrupt cannot be; [`Errno::NOSPC`] beyond
+    /// [`Errno::BUSY`] if the eventfd has an operation, of any guest, or another process holds the guest
+    /// alone; [`Errno::INVAL`] if the interrupt is invalid; [`Errno::NOSPC`] beyond
     /// [`Info::max_irqs`](super::eventfd::Info::max_irqs).
     pub fn assign_irq(&self, operation: Operation, eventfd: BorrowedFd<'_>) -> Result<()> {
         match operation {
@@ -152,8 +152,8 @@ impl PrivcmdFile {
         self.change_irq(sys::IrqFd { dm_op, size, ..self.irqfd(eventfd) }, call)
     }
 
-    /// Takes that back. When this returns, the operation is not carried out again. It is no mistake
-    /// if the eventfd has none.
+    /// Removes the operation. When this returns, it is not carried out again. Returns `Ok` if the
+    /// eventfd has none.
     ///
     /// # Errors
     /// None that a caller can cause.
@@ -174,8 +174,8 @@ impl PrivcmdFile {
     }
 
     fn change_irq(&self, mut argument: sys::IrqFd, call: Call) -> Result<()> {
-        // SAFETY: the request goes with this struct, and only reads what it points to: nothing to
-        // deassign, else an operation that its caller keeps, and as many bytes of it as there are.
+        // SAFETY: the request takes this struct, and only reads what it points to: nothing to
+        // deassign, else an operation that the caller keeps, with the length that the struct says.
         let answer = unsafe { ioctl(self.device.as_fd(), sys::IRQFD, &mut argument) };
         self.answer(answer, call)
     }
@@ -184,17 +184,17 @@ impl PrivcmdFile {
         answer.map(drop).map_err(|errno| HostError::new(call, errno))
     }
 
-    /// What the module shows of this file and its guest, as text: there is no request that asks.
+    /// The module's fdinfo of this file and its guest, as text: the ABI has no request to query.
     ///
     /// # Errors
-    /// [`Call::Ask`] if /proc is not mounted.
+    /// [`Call::Query`] if /proc is not mounted.
     pub fn shown(&self) -> Result<String> {
         let path = format!("/proc/self/fdinfo/{}", self.device.as_raw_fd());
         let bytes = std::fs::read(path).map_err(|error| {
             let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-            HostError::new(Call::Ask(self.dom), errno)
+            HostError::new(Call::Query(self.dom), errno)
         })?;
-        // The name of a process may be cut within a letter.
+        // The name of a process may be cut within a UTF-8 sequence.
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 }
@@ -204,15 +204,15 @@ mod tests {
     use super::*;
     use rustix::event::{EventfdFlags, eventfd};
 
-    /// A file that is none of the module's: every request is refused.
-    fn nobodys() -> PrivcmdFile {
+    /// A file that is /dev/null: every request is refused.
+    fn dev_null() -> PrivcmdFile {
         let null = open("/dev/null", OFlags::RDWR).unwrap();
         PrivcmdFile::on(null, DomId(5), 2)
     }
 
     #[test]
-    fn refusals_name_what_was_asked() {
-        let (file, eventfd) = (nobodys(), eventfd(0, EventfdFlags::empty()).unwrap());
+    fn errors_name_the_call() {
+        let (file, eventfd) = (dev_null(), eventfd(0, EventfdFlags::empty()).unwrap());
         let refused = |call, result: Result<()>| {
             assert_eq!(result, Err(HostError::new(call, Errno::NOTTY)));
         };
@@ -231,13 +231,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_shows_what_the_kernel_says_of_it() {
-        assert!(nobodys().shown().unwrap().contains("pos:"));
+    fn a_file_shows_its_fdinfo() {
+        assert!(dev_null().shown().unwrap().contains("pos:"));
     }
 
     #[test]
     fn there_is_a_port_for_each_vcpu() {
-        let (file, eventfd) = (nobodys(), eventfd(0, EventfdFlags::empty()).unwrap());
+        let (file, eventfd) = (dev_null(), eventfd(0, EventfdFlags::empty()).unwrap());
         let argument = file.ioeventfd(eventfd.as_fd());
         assert_eq!((argument.vcpus as usize, file.key.ports.len()), (2, 2));
     }

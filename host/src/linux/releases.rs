@@ -1,4 +1,4 @@
-//! The news that domains went: xenstore's `@releaseDomain`, on a connection of its own.
+//! A watch on the end of domains: xenstore's `@releaseDomain`, on a connection of its own.
 
 use super::xenstore::{Connection, Watch};
 use crate::{Releases, Result};
@@ -8,7 +8,7 @@ const RELEASE: &str = "@releaseDomain";
 
 /// The watch.
 ///
-/// A domain that goes while the watch is being set may go unreported: look after opening it.
+/// The end of a domain while the watch is being set may go unreported: check after opening it.
 #[derive(Debug)]
 pub(super) struct ReleaseWatch(Watch);
 
@@ -39,7 +39,7 @@ mod tests {
     use crate::{Call, Errno, HostError};
 
     #[test]
-    fn the_first_event_is_no_news_and_each_later_one_is_told_once() {
+    fn the_initial_event_is_not_reported_and_each_later_one_once() {
         let daemon = Daemon::new(&[]);
         let mut releases = ReleaseWatch::over(daemon.connect()).unwrap();
         assert_eq!(releases.drain(), Ok(false));
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_watch_is_no_news() {
+    fn events_of_other_watches_are_not_reported() {
         let daemon = Daemon::new(&[]);
         let mut releases = ReleaseWatch::over(daemon.connect()).unwrap();
         daemon.fire("/local/domain/1", "other");

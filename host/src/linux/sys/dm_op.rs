@@ -6,7 +6,7 @@ use core::mem::offset_of;
 ///
 /// # Safety
 /// The type is the struct that Xen names for [`Operation::NUMBER`]: `repr(C)`, without pointers and
-/// without padding of the compiler's, and any bytes that Xen writes into it are a value of it.
+/// without compiler padding, and any bytes that Xen writes into it are a value of it.
 pub(in crate::linux) unsafe trait Operation {
     /// `XEN_DMOP_*`.
     const NUMBER: u32;
@@ -21,7 +21,7 @@ pub(in crate::linux) struct Request<P> {
 }
 
 impl<P: Operation> Request<P> {
-    /// What Xen wants to see of it: it compares with the size of the very operation.
+    /// The size that Xen expects: it compares it with the size of the operation.
     pub(in crate::linux) const SIZE: usize = offset_of!(Self, payload) + size_of::<P>();
 }
 
@@ -34,7 +34,7 @@ macro_rules! operation {
             $(pub(in crate::linux) $field: $type),*
         }
 
-        // SAFETY: repr(C), integers only, and they fill it: the sizes are compared here.
+        // SAFETY: repr(C), integers only, without padding: the sizes are compared here.
         unsafe impl Operation for $name {
             const NUMBER: u32 = $number;
         }
@@ -73,7 +73,7 @@ operation!(20, 4, /// `XEN_DMOP_nr_vcpus`; Xen writes `vcpus`.
 
 /// `HVM_IOREQSRV_BUFIOREQ_OFF` of `public/hvm/hvm_op.h`.
 pub(in crate::linux) const BUFIOREQ_OFF: u8 = 0;
-/// `XEN_DMOP_no_gfns`: the server's pages are not put into the guest's memory.
+/// `XEN_DMOP_no_gfns`: the server's pages are not mapped into the guest's memory.
 pub(in crate::linux) const NO_GFNS: u16 = 1;
 /// `XEN_DMOP_IO_RANGE_PORT`.
 pub(in crate::linux) const RANGE_PORT: u32 = 0;

@@ -1,4 +1,4 @@
-//! `/dev/xen/eventfd`: our own `kernel/uapi/xen-eventfd.h`.
+//! `/dev/xen/eventfd`: this project's `kernel/uapi/xen-eventfd.h`.
 
 use core::marker::PhantomData;
 use rustix::ioctl::{Opcode, opcode};
@@ -6,11 +6,11 @@ use rustix::ioctl::{Opcode, opcode};
 /// A struct that a request takes.
 ///
 /// # Safety
-/// The type is a struct of the header: `repr(C)`, integers only, without padding of the compiler's,
+/// The type is a struct of the header: `repr(C)`, integers only, without compiler padding,
 /// so that any bytes are a value of it. It begins with its size.
 pub(in crate::linux) unsafe trait Argument: Default {}
 
-/// A request, and the struct that goes with it.
+/// A request, and its struct.
 pub(in crate::linux) struct Request<A>(pub(in crate::linux) Opcode, PhantomData<A>);
 
 macro_rules! arguments {
@@ -24,7 +24,7 @@ macro_rules! arguments {
                 $(pub(in crate::linux) $field: $type),*
             }
 
-            // SAFETY: repr(C), integers only, and they fill it: the sizes are compared here.
+            // SAFETY: repr(C), integers only, without padding: the sizes are compared here.
             unsafe impl Argument for $name {}
 
             const _: () = {
@@ -39,7 +39,7 @@ macro_rules! arguments {
             }
         )*
 
-        /// The struct's name in the header, its size, and where each field is.
+        /// The struct's name in the header, its size, and the offset of each field.
         #[cfg(test)]
         const LAYOUTS: &[(&str, usize, &[(&str, usize)])] = &[$((
             stringify!($c),
@@ -171,9 +171,9 @@ mod tests {
     use std::io::Write as _;
     use std::process::{Command, Stdio};
 
-    /// Has the C compiler hold everything here against the header itself.
+    /// The C compiler compares everything here with the header.
     #[test]
-    fn the_header_says_the_same() {
+    fn the_layouts_match_the_header() {
         let mut c = "#include <stddef.h>\n#include \"xen-eventfd.h\"\n".to_owned();
         let mut same = |what: &str, value: u64| {
             writeln!(c, "_Static_assert(({what}) == {value}ULL, \"{what}\");").unwrap();

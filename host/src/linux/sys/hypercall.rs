@@ -1,4 +1,4 @@
-//! The one hypercall that has no ioctl of its own: Xen's `public/event_channel.h`.
+//! The one hypercall without an ioctl of its own: Xen's `public/event_channel.h`.
 
 use core::mem::offset_of;
 
@@ -21,7 +21,7 @@ unsafe impl EvtchnOp for EvtchnSend {
     const NUMBER: u64 = EVTCHNOP_SEND;
 }
 
-// SAFETY: integers only, whose places are compared below.
+// SAFETY: integers only, whose offsets are compared below.
 unsafe impl EvtchnOp for EvtchnStatus {
     const NUMBER: u64 = EVTCHNOP_STATUS;
 }

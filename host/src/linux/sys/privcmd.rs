@@ -51,7 +51,7 @@ const _: () = {
 
 pub(in crate::linux) const HYPERCALL: Opcode = number::<Hypercall>(b'P', 0);
 pub(in crate::linux) const DM_OP: Opcode = number::<DmOp>(b'P', 5);
-/// Its argument is a domain's number.
+/// Its argument is a domain id.
 pub(in crate::linux) const RESTRICT: Opcode = number::<u16>(b'P', 6);
 pub(in crate::linux) const MMAP_RESOURCE: Opcode = number::<MmapResource>(b'P', 7);
 

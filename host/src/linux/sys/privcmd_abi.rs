@@ -1,4 +1,4 @@
-//! The requests of the kernel patch: Linux's `include/uapi/xen/privcmd.h`, since 6.8.
+//! The requests of the privcmd ABI: Linux's `include/uapi/xen/privcmd.h`, since 6.8.
 
 use core::ffi::c_void;
 use core::mem::offset_of;

@@ -20,7 +20,7 @@ pub(in crate::linux) const ERROR: u32 = 16;
 /// `XS_DIRECTORY_PART`.
 pub(in crate::linux) const DIRECTORY_PART: u32 = 22;
 
-/// `xsd_errors`: errors travel by name.
+/// `xsd_errors`: errors are sent by name.
 pub(in crate::linux) const ERRORS: [(&str, Errno); 16] = [
     ("EINVAL", Errno::INVAL),
     ("EACCES", Errno::ACCESS),
@@ -40,8 +40,8 @@ pub(in crate::linux) const ERRORS: [(&str, Errno); 16] = [
     ("EPERM", Errno::PERM),
 ];
 
-/// Where the daemon listens, the usual place first.
+/// The paths of the daemon's socket, the usual one first.
 pub(in crate::linux) const SOCKETS: [&str; 2] =
     ["/run/xenstored/socket", "/var/run/xenstored/socket"];
-/// The kernel's way to it, for a domain in which no daemon runs.
+/// The kernel's device for xenstore, for a domain in which no daemon runs.
 pub(in crate::linux) const DEVICE: &str = "/dev/xen/xenbus";

@@ -1,4 +1,4 @@
-//! One connection to the daemon: requests with a deadline, and watch events in between.
+//! One connection to the daemon: requests with a deadline, and watch events.
 
 use super::wire::{self, Message};
 use crate::linux::sys::xenstore::{DEVICE, HEADER, PAYLOAD_MAX, SOCKETS, WATCH_EVENT};
@@ -12,21 +12,21 @@ use rustix::net::{
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// How long the daemon may take. It answers within a millisecond unless it is stuck.
+/// The time limit of an answer. The daemon answers within a millisecond unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a socket may be there before the daemon listens: it has just been started.
+/// How long to wait for a daemon that has created its socket and does not listen yet.
 const PATIENCE_FOR_LISTENER: Duration = Duration::from_millis(300);
-/// How long after a refused connection the next one is tried.
+/// The delay before the next attempt after a refused connection.
 const PAUSE: Duration = Duration::from_millis(10);
-/// How often one look for events reads.
+/// The most reads of one check for events.
 const READS: usize = 16;
 
-/// Why a request has no answer.
+/// Why a request failed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// The daemon said no.
+    /// The daemon returned an error.
     Refused(Errno),
-    /// The connection is of no more use.
+    /// The connection is unusable.
     Broken(Errno),
 }
 
@@ -38,7 +38,7 @@ impl Failure {
     }
 }
 
-/// A connection, and what has come over it but has not been looked at.
+/// A connection, with the bytes that were received and not parsed yet.
 ///
 /// # Invariants
 /// `received` is read into only while it holds no whole message: it stays below two messages.
@@ -57,9 +57,9 @@ enum Link {
 }
 
 impl Connection {
-    /// Connects to the daemon's socket or, where there is none, through the kernel.
+    /// Connects to the daemon's socket or, if there is none, through the kernel.
     ///
-    /// A daemon that has a socket and refuses is not asked through the kernel, which would wait for
+    /// If the daemon has a socket and refuses, the kernel's device is not tried: it would wait for
     /// the same daemon.
     pub(in crate::linux) fn open() -> crate::Result<Self> {
         Self::open_at(SOCKETS, DEVICE)
@@ -79,7 +79,7 @@ impl Connection {
 
     /// Connects for a watch, which is only set over a socket: through the kernel's device Linux waits
     /// for the answer uninterruptibly, when a watch is set and when the device is closed
-    /// (`read_reply` in `drivers/xen/xenbus/xenbus_xs.c`). If xenstored dies meanwhile, the process
+    /// (`read_reply` in `drivers/xen/xenbus/xenbus_xs.c`). If xenstored died meanwhile, the process
     /// could not even be killed.
     ///
     /// # Errors
@@ -93,7 +93,7 @@ impl Connection {
         Self::to_sockets(sockets)?.ok_or(none)
     }
 
-    /// Connects to the first of these that is there.
+    /// Connects to the first of these sockets that exists.
     fn to_sockets(sockets: [&'static str; 2]) -> crate::Result<Option<Self>> {
         for path in sockets {
             match Self::to_socket(path) {
@@ -105,8 +105,8 @@ impl Connection {
         Ok(None)
     }
 
-    /// Connects to a socket. One whose short queue of connections is full, or that is about to
-    /// listen, is tried again for a moment.
+    /// Connects to a socket. If its short queue of connections is full or it does not
+    /// listen yet, the connection is tried again for a moment.
     fn to_socket(path: &str) -> Result<Self, Errno> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let address = SocketAddrUnix::new(path)?;
@@ -120,7 +120,7 @@ impl Connection {
                 Err(errno) => return Err(errno),
             };
             if since.elapsed() >= patience {
-                // A queue that stays full is a daemon that does not answer.
+                // If the queue stays full, the daemon does not answer.
                 return retry_on_intr(|| connect(&socket, &address))
                     .map(|()| Self::over(Link::Socket(socket)))
                     .map_err(|errno| if errno == Errno::AGAIN { Errno::TIMEDOUT } else { errno });
@@ -133,14 +133,14 @@ impl Connection {
         Self { link, received: Vec::new(), last_request: 0, patience: PATIENCE }
     }
 
-    /// Readable when something has come that has not been taken from the kernel.
+    /// Readable when bytes have arrived that were not read yet.
     pub(in crate::linux) fn fd(&self) -> BorrowedFd<'_> {
         match &self.link {
             Link::Socket(fd) | Link::Device(fd) => fd.as_fd(),
         }
     }
 
-    /// Asks, and waits for the answer. What watches say meanwhile goes to `event`.
+    /// Makes a request and waits for the answer. Watch events that arrive meanwhile go to `event`.
     pub(super) fn request(
         &mut self,
         kind: u32,
@@ -182,31 +182,31 @@ impl Connection {
                     return Ok(found);
                 }
             }
-            // Also a daemon that talks all the time, of something else, is waited for no longer.
+            // The deadline also holds against a daemon that keeps sending other messages.
             if !self.receive()? || Instant::now() >= deadline {
                 self.wait(PollFlags::IN, deadline)?;
             }
         }
     }
 
-    /// Looks at the events that have come. Never waits, and leaves in the kernel what comes faster
+    /// Reads the events that have arrived. Never waits, and leaves events in the kernel that arrive faster
     /// than it reads.
     pub(super) fn events(&mut self, mut event: impl FnMut(&[u8])) -> Result<(), Errno> {
         for _ in 0..READS {
-            let heard = self.receive()?;
+            let received = self.receive()?;
             while let Some(()) = self.take(|message| {
                 if message.kind == WATCH_EVENT {
                     event(message.payload);
                 }
             })? {}
-            if !heard {
+            if !received {
                 break;
             }
         }
         Ok(())
     }
 
-    /// Shows the first whole message that has come, and drops it.
+    /// Passes the first whole message to `look` and removes it.
     fn take<T>(&mut self, look: impl FnOnce(&Message<'_>) -> T) -> Result<Option<T>, Errno> {
         let Some((message, rest)) = wire::split(&self.received)? else {
             return Ok(None);
@@ -216,7 +216,7 @@ impl Connection {
         Ok(Some(looked))
     }
 
-    /// Reads what is there. `false`: nothing.
+    /// Reads what has arrived. `false`: nothing.
     fn receive(&mut self) -> Result<bool, Errno> {
         let mut bytes = [0; HEADER + PAYLOAD_MAX];
         match retry_on_intr(|| rustix::io::read(self.fd(), &mut bytes)) {
@@ -239,7 +239,7 @@ impl Connection {
             match sent {
                 Ok(length) => bytes = &bytes[length..],
                 Err(Errno::AGAIN) => self.wait(PollFlags::OUT, deadline)?,
-                // A hang-up has one name, whether it is found by writing or by reading.
+                // A hang-up is the same error, whether writing or reading finds it.
                 Err(Errno::PIPE) => return Err(Errno::CONNRESET),
                 Err(errno) => return Err(errno),
             }
@@ -262,7 +262,7 @@ impl Connection {
 
 #[cfg(test)]
 impl Connection {
-    /// A connection to a daemon of the test's own.
+    /// A connection to a test's daemon.
     pub(in crate::linux) fn to(daemon: std::os::unix::net::UnixStream) -> Self {
         daemon.set_nonblocking(true).unwrap();
         Self::over(Link::Socket(daemon.into()))
@@ -273,12 +273,12 @@ impl Connection {
         self
     }
 
-    /// A connection to a daemon that listens there.
+    /// A connection to a daemon that listens at this path.
     pub(super) fn at(path: &str) -> Result<Self, Errno> {
         Self::to_socket(path)
     }
 
-    /// As [`Self::open`] does it, at these paths.
+    /// As [`Self::open`], at these paths.
     pub(super) fn open_there(
         sockets: [&'static str; 2],
         device: &'static str,
@@ -286,7 +286,7 @@ impl Connection {
         Self::open_at(sockets, device)
     }
 
-    /// As [`Self::open_for_watch`] does it, at these paths.
+    /// As [`Self::open_for_watch`], at these paths.
     pub(super) fn open_for_watch_there(sockets: [&'static str; 2]) -> crate::Result<Self> {
         Self::open_for_watch_at(sockets)
     }

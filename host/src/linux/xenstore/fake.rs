@@ -1,4 +1,4 @@
-//! A xenstored of the tests' own, as strange as they want it.
+//! A xenstored for tests, with configurable misbehaviour.
 
 use super::Connection;
 use super::wire::{self, Message};
@@ -21,7 +21,7 @@ struct State {
     restless: bool,
     chatty: AtomicBool,
     generation: AtomicUsize,
-    /// Our ends of the connections.
+    /// The daemon's ends of the connections.
     streams: Mutex<Vec<UnixStream>>,
 }
 
@@ -30,7 +30,7 @@ impl Daemon {
         Self::with(nodes, false)
     }
 
-    /// One whose directories change all the time.
+    /// A daemon whose directories change all the time.
     pub(super) fn restless(nodes: &[(&str, &str)]) -> Self {
         Self::with(nodes, true)
     }
@@ -53,7 +53,7 @@ impl Daemon {
         Connection::to(theirs)
     }
 
-    /// From now on, events and answers to nobody come before each answer, in pieces.
+    /// From now on, events and answers to other requests precede each answer, in pieces.
     pub(super) fn chatter(&self) {
         self.0.chatty.store(true, Ordering::Relaxed);
     }
@@ -64,7 +64,7 @@ impl Daemon {
         }
     }
 
-    /// Sends an event to everybody, whether they watch or not.
+    /// Sends an event to every connection, with a watch or without.
     pub(in crate::linux) fn fire(&self, path: &str, token: &str) {
         for stream in self.0.streams.lock().unwrap().iter_mut() {
             stream.write_all(&event(path, token)).unwrap();
@@ -135,7 +135,7 @@ impl State {
                 }
                 reply(DIRECTORY_PART, message.request, &payload)
             }
-            // The first event comes before the answer, as it may.
+            // The first event precedes the answer, as the protocol allows.
             WATCH => {
                 let token = parts.next().unwrap();
                 [event(path, token), reply(WATCH, message.request, b"OK\0")].concat()

@@ -1,4 +1,4 @@
-//! A small client of xenstore: who the domains are, and when they go.
+//! A small client of xenstore: the list of domains, and a watch on their end.
 
 mod connection;
 #[cfg(test)]
@@ -19,15 +19,15 @@ use std::sync::{Mutex, PoisonError};
 use xen_eventfd_core::DomId;
 
 const DOMAINS: &str = "/local/domain";
-/// How often a long directory may change while it is read, before we give up.
+/// How often a long directory may change while it is read, before the read fails.
 const ATTEMPTS: usize = 8;
 
-/// Questions to xenstore, from any thread. A connection that broke is made anew by the next one.
+/// Requests to xenstore, from any thread. After a connection broke, the next request opens a new one.
 #[derive(Debug)]
 pub(super) struct Store {
     connection: Mutex<Option<Connection>>,
     connect: fn() -> Result<Connection>,
-    /// A forked child shares the connection: its questions would get the parent's answers.
+    /// A forked child shares the connection: its requests would get the parent's answers.
     process: ProcessTag,
 }
 
@@ -38,7 +38,7 @@ impl Store {
         Ok(Self { connection, connect, process: ProcessTag::current() })
     }
 
-    /// All domains, in the order of their numbers.
+    /// All domains, in the order of their ids.
     pub(super) fn domains(&self) -> Result<Vec<Domain>> {
         let names = self.directory(DOMAINS)?;
         let mut ids: Vec<DomId> = names.iter().filter_map(|name| id_of(name)).collect();
@@ -47,7 +47,7 @@ impl Store {
         for id in ids {
             match self.domain(id) {
                 Ok(domain) => domains.push(domain),
-                // One that is gone was just there.
+                // A domain may be gone since the directory was read.
                 Err(error) if error.errno == Errno::NOENT => {}
                 Err(error) => return Err(error),
             }
@@ -55,7 +55,7 @@ impl Store {
         Ok(domains)
     }
 
-    /// One domain; of a dying one, what is left of it.
+    /// One domain; of a dying one, the nodes that are left.
     pub(super) fn domain(&self, id: DomId) -> Result<Domain> {
         let home = format!("{DOMAINS}/{}", id.0);
         self.read(&home)?;
@@ -64,8 +64,8 @@ impl Store {
         Ok(Domain { id, name, uuid: uuid.as_deref().and_then(uuid_of).map(str::to_owned) })
     }
 
-    /// Whether a domain has interrupt controllers: what toolstacks write of an HVM guest, where the
-    /// guest cannot. That is its type, or, where no libxl made it, the settings of its firmware.
+    /// Whether a domain has interrupt controllers: from what toolstacks write for an HVM guest, where the
+    /// guest cannot write. That is its type, or, if it was not created by libxl, the settings of its firmware.
     pub(super) fn has_lines(&self, id: DomId) -> Result<bool> {
         if let Some(kind) = present(self.read(&format!("/libxl/{}/type", id.0)))? {
             return Ok(kind == "hvm");
@@ -86,8 +86,8 @@ impl Store {
         }
     }
 
-    /// A directory that does not fit a message, in parts that belong together only while its
-    /// generation stays the same. The end is a part without names.
+    /// A directory that does not fit a message, in parts that are consistent only while its
+    /// generation stays the same. A part without names is the end.
     fn long_directory(&self, path: &str) -> Result<Vec<String>> {
         for _ in 0..ATTEMPTS {
             let (mut names, mut offset, mut generation) = (Vec::new(), 0, None);
@@ -111,9 +111,9 @@ impl Store {
         Err(failed(path, Errno::AGAIN))
     }
 
-    /// Whether the daemon answers at all, be it by a refusal.
+    /// Whether the daemon answers at all, even with an error.
     pub(super) fn answers(&self) -> Result<()> {
-        match self.ask(READ, &["domid"])? {
+        match self.exchange(READ, &["domid"])? {
             Ok(_) | Err(Failure::Refused(_)) => Ok(()),
             Err(Failure::Broken(errno)) => Err(failed("domid", errno)),
         }
@@ -121,14 +121,18 @@ impl Store {
 
     fn request(&self, kind: u32, parts: &[&str]) -> Result<Vec<u8>> {
         let path = parts.first().copied().unwrap_or_default();
-        self.ask(kind, parts)?.map_err(|failure| failed(path, failure.errno()))
+        self.exchange(kind, parts)?.map_err(|failure| failed(path, failure.errno()))
     }
 
-    fn ask(&self, kind: u32, parts: &[&str]) -> Result<core::result::Result<Vec<u8>, Failure>> {
+    fn exchange(
+        &self,
+        kind: u32,
+        parts: &[&str],
+    ) -> Result<core::result::Result<Vec<u8>, Failure>> {
         if !self.process.is_current() {
             return Ok(Err(Failure::Refused(Errno::STALE)));
         }
-        // A thread that unwound in here left a connection that is whole, or none.
+        // After a panic in here the connection is usable, or there is none.
         let mut slot = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let mut connection = match slot.take() {
             Some(connection) => connection,
@@ -146,7 +150,7 @@ fn failed(path: &str, errno: Errno) -> HostError {
     HostError::new(Call::Xenstore(path.to_owned()), errno)
 }
 
-/// What is not there is no error.
+/// Turns ENOENT into `None`.
 fn present(value: Result<String>) -> Result<Option<String>> {
     match value {
         Ok(value) => Ok(Some(value)),
@@ -155,7 +159,7 @@ fn present(value: Result<String>) -> Result<Option<String>> {
     }
 }
 
-/// A domain's number as xenstore writes it; `05` and `+5` are no domain's.
+/// A domain id as xenstore writes it; `05` and `+5` are not.
 fn id_of(name: &str) -> Option<DomId> {
     let id: u16 = name.parse().ok()?;
     (id.to_string() == name).then_some(DomId(id))
@@ -179,7 +183,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Sets a watch and waits for the event that every new watch has, which is no news.
+    /// Sets a watch and waits for the initial event that every new watch has, which is not reported.
     pub(super) fn set(mut connection: Connection, path: &'static str) -> Result<Self> {
         let mut fired = false;
         connection
@@ -197,7 +201,7 @@ impl Watch {
         &self.connection
     }
 
-    /// Takes all events that have come. Never waits.
+    /// Takes all events that have arrived. Never waits.
     pub(super) fn drain(&mut self) -> Result<bool> {
         let mut fired = false;
         let path = self.path;
@@ -258,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_guest_that_is_known_to_be_hvm_has_lines() {
+    fn only_a_known_hvm_guest_has_lines() {
         let daemon = Daemon::new(&[
             ("/libxl/1/type", "hvm"),
             ("/libxl/2/type", "pvh"),
@@ -290,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn events_between_question_and_answer_disturb_nobody() {
+    fn events_between_request_and_answer_are_skipped() {
         let daemon = Daemon::new(&[("/local/domain/9/name", "nine")]);
         let store = store(&daemon);
         daemon.chatter();
@@ -300,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hang_up_is_an_error_and_the_next_question_connects_again() {
+    fn a_hang_up_is_an_error_and_the_next_request_reconnects() {
         let daemon = Daemon::new(&[]);
         let store = store(&daemon);
         daemon.hang_up();
@@ -310,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_an_answer_and_silence_is_none() {
+    fn an_error_is_an_answer_and_silence_is_not() {
         let daemon = Daemon::new(&[]);
         assert_eq!(store(&daemon).read("domid").unwrap_err().errno, Errno::NOENT);
         assert_eq!(store(&daemon).answers(), Ok(()));
@@ -321,19 +325,19 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_that_is_silent_or_speaks_of_something_else_is_not_waited_for_forever() {
+    fn a_request_times_out_on_a_silent_daemon_and_on_one_that_sends_other_messages() {
         let brief = Duration::from_millis(30);
         let (_silent, theirs) = UnixStream::pair().unwrap();
         let mut connection = Connection::to(theirs).patient_for(brief);
-        let asked = connection.request(READ, &["/"], |_| {});
-        assert_eq!(asked, Err(Failure::Broken(Errno::TIMEDOUT)));
+        let answer = connection.request(READ, &["/"], |_| {});
+        assert_eq!(answer, Err(Failure::Broken(Errno::TIMEDOUT)));
 
         let (mut talker, theirs) = UnixStream::pair().unwrap();
         let mut connection = Connection::to(theirs).patient_for(brief);
         let event = wire::encode(WATCH_EVENT, 0, &["/a", "b"]).unwrap();
         let talk = std::thread::spawn(move || while talker.write_all(&event).is_ok() {});
-        let asked = connection.request(READ, &["/"], |_| {});
-        assert_eq!(asked, Err(Failure::Broken(Errno::TIMEDOUT)));
+        let answer = connection.request(READ, &["/"], |_| {});
+        assert_eq!(answer, Err(Failure::Broken(Errno::TIMEDOUT)));
         connection.events(|_| {}).unwrap();
         drop(connection);
         talk.join().unwrap();
@@ -351,7 +355,7 @@ mod tests {
         assert_eq!(Connection::at(path).unwrap_err(), Errno::CONNREFUSED);
     }
 
-    /// Of a file in a folder.
+    /// The path of a file in a folder.
     fn path_in(place: &tempfile::TempDir, name: &str) -> &'static str {
         Box::leak(place.path().join(name).to_str().unwrap().to_owned().into_boxed_str())
     }
@@ -362,13 +366,13 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let (missing, device) = (path_in(&place, "socket"), path_in(&place, "xenbus"));
         std::fs::write(device, "").unwrap();
-        assert!(Connection::open_there([missing, missing], device).is_ok(), "questions may");
+        assert!(Connection::open_there([missing, missing], device).is_ok(), "requests may use it");
         let refused = Connection::open_for_watch_there([missing, missing]).unwrap_err();
         assert_eq!(refused, HostError::new(Call::Open(missing), Errno::OPNOTSUPP));
     }
 
     #[test]
-    fn a_daemon_that_refuses_is_not_asked_through_the_kernel() {
+    fn after_a_refused_connection_the_kernels_device_is_not_tried() {
         let place = tempfile::tempdir().unwrap();
         let (socket, device) = (path_in(&place, "socket"), path_in(&place, "xenbus"));
         std::fs::write(device, "").unwrap();
@@ -381,7 +385,7 @@ mod tests {
 
     /// xenstored's backlog is one connection.
     #[test]
-    fn a_daemon_whose_queue_is_full_is_tried_again() {
+    fn a_full_connection_queue_is_retried() {
         use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
         let place = tempfile::tempdir().unwrap();
         let path = path_in(&place, "socket");
@@ -401,9 +405,9 @@ mod tests {
         drop(first);
     }
 
-    /// It has made its socket, and does not listen yet.
+    /// It has created its socket, and does not listen yet.
     #[test]
-    fn a_daemon_that_is_about_to_listen_is_waited_for() {
+    fn a_daemon_that_does_not_listen_yet_is_retried() {
         use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
         let place = tempfile::tempdir().unwrap();
         let path = path_in(&place, "socket");
@@ -420,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn a_uuid_has_its_shape() {
+    fn a_uuid_has_the_usual_format() {
         assert_eq!(uuid_of(&format!("/vm/{UUID}")), Some(UUID));
         assert_eq!(uuid_of(&format!("/vm/{UUID}-1")), Some(UUID));
         for odd in

@@ -1,10 +1,10 @@
-//! Xenstore's messages as bytes. Nothing here waits, and no bytes make it panic.
+//! Xenstore's messages as bytes. Nothing here waits, and no input causes a panic.
 
 use crate::linux::sys::xenstore::{ERROR, ERRORS, HEADER, PAYLOAD_MAX};
 use core::str;
 use rustix::io::Errno;
 
-/// One message, its payload still in the buffer it came in.
+/// One message, its payload still in the receive buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Message<'a> {
     pub(super) kind: u32,
@@ -12,11 +12,11 @@ pub(super) struct Message<'a> {
     pub(super) payload: &'a [u8],
 }
 
-/// A request outside of any transaction, each part of its payload ended by a NUL.
+/// A request outside of any transaction, each part of its payload terminated by a NUL.
 ///
 /// # Errors
-/// [`Errno::INVAL`] if a part has a NUL inside; [`Errno::TOOBIG`] if the payload is longer than the
-/// daemon suffers: it would hang up.
+/// [`Errno::INVAL`] if a part contains a NUL; [`Errno::TOOBIG`] if the payload is longer than the
+/// daemon accepts: it would hang up.
 pub(super) fn encode(kind: u32, request: u32, parts: &[&str]) -> Result<Vec<u8>, Errno> {
     if parts.iter().any(|part| part.contains('\0')) {
         return Err(Errno::INVAL);
@@ -34,10 +34,10 @@ pub(super) fn encode(kind: u32, request: u32, parts: &[&str]) -> Result<Vec<u8>,
     Ok(bytes)
 }
 
-/// The first message of what has come so far, and the bytes after it. `None`: it is not yet whole.
+/// The first message of the received bytes, and the bytes after it. `None`: it is not complete.
 ///
 /// # Errors
-/// [`Errno::PROTO`] if it is longer than a message can be; what follows cannot be made out.
+/// [`Errno::PROTO`] if it is longer than a message can be; the messages after it cannot be found.
 pub(super) fn split(bytes: &[u8]) -> Result<Option<(Message<'_>, &[u8])>, Errno> {
     let Some((header, rest)) = bytes.split_first_chunk::<HEADER>() else {
         return Ok(None);
@@ -53,10 +53,10 @@ pub(super) fn split(bytes: &[u8]) -> Result<Option<(Message<'_>, &[u8])>, Errno>
         .map(|(payload, rest)| (Message { kind: word(0), request: word(1), payload }, rest)))
 }
 
-/// What a reply says to a request of `kind`.
+/// The payload of a reply to a request of `kind`.
 ///
 /// # Errors
-/// What the daemon answered; [`Errno::PROTO`] for an answer to something else, or an unknown error.
+/// The daemon's error; [`Errno::PROTO`] for a reply to another request, or an unknown error.
 pub(super) fn answer<'a>(reply: &Message<'a>, kind: u32) -> Result<&'a [u8], Errno> {
     match reply.kind {
         ERROR => Err(strings(reply.payload)
@@ -68,7 +68,7 @@ pub(super) fn answer<'a>(reply: &Message<'a>, kind: u32) -> Result<&'a [u8], Err
     }
 }
 
-/// The strings of a payload, each ended by a NUL; what is not UTF-8 or not ended is left out.
+/// The strings of a payload, each terminated by a NUL; strings that are not UTF-8 or not terminated are left out.
 pub(super) fn strings(payload: &[u8]) -> impl Iterator<Item = &str> {
     let ended = payload.iter().rposition(|byte| *byte == 0).map_or(0, |last| last + 1);
     payload[..ended]
@@ -76,12 +76,12 @@ pub(super) fn strings(payload: &[u8]) -> impl Iterator<Item = &str> {
         .filter_map(|part| str::from_utf8(part.strip_suffix(&[0])?).ok())
 }
 
-/// Whether an event is one of the watch that was set with `token`.
+/// Whether an event belongs to the watch that was set with `token`.
 pub(super) fn is_event_of(payload: &[u8], token: &str) -> bool {
     strings(payload).nth(1) == Some(token)
 }
 
-/// What a daemon may send: messages are cut where they say, and no bytes make anything panic.
+/// For the fuzzer: messages are split at their lengths, and no input causes a panic.
 #[cfg(fuzzing)]
 pub fn fuzz(bytes: &[u8]) {
     let mut left = bytes;
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_encoded_is_split_again() {
+    fn an_encoded_message_can_be_split() {
         let bytes = encode(READ, 7, &["/local/domain/1", "x"]).unwrap();
         let (found, rest) = split(&bytes).unwrap().unwrap();
         assert_eq!((found.kind, found.request), (READ, 7));
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_not_there_before_its_last_byte() {
+    fn a_message_is_incomplete_before_its_last_byte() {
         let bytes = encode(READ, 7, &["/a"]).unwrap();
         assert!((0..bytes.len()).all(|length| split(&bytes[..length]) == Ok(None)));
         let two = [&bytes[..], &bytes[..3]].concat();
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_known_by_name() {
+    fn errors_are_parsed_by_name() {
         assert_eq!(answer(&message(ERROR, b"ENOENT\0"), READ), Err(Errno::NOENT));
         for odd in [&b"ENOENT"[..], b"", b"\0", b"EWHAT\0", b"\xFF\0"] {
             assert_eq!(answer(&message(ERROR, odd), READ), Err(Errno::PROTO));
@@ -144,13 +144,13 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_to_what_was_asked() {
+    fn an_answer_must_match_the_request() {
         assert_eq!(answer(&message(READ, b"value"), READ), Ok(&b"value"[..]));
         assert_eq!(answer(&message(WATCH_EVENT, b"a\0b\0"), READ), Err(Errno::PROTO));
     }
 
     #[test]
-    fn strings_without_an_end_are_left_out() {
+    fn unterminated_strings_are_left_out() {
         assert!(strings(b"0\x001\0\xFF\0tail").eq(["0", "1"]));
         assert!(strings(b"").eq([""; 0]) && strings(b"tail").eq([""; 0]));
         assert!(strings(b"\0\0").eq(["", ""]));
@@ -164,13 +164,13 @@ mod tests {
         assert!(!is_event_of(b"", "token"));
     }
 
-    /// Every short run of a few telling bytes is taken without a panic, and never past its end.
+    /// Every short sequence of a few significant bytes is parsed without a panic, and never past its end.
     #[test]
-    fn no_bytes_are_trusted() {
-        const TELLING: [u8; 4] = [0, 1, 4, 0xFF];
+    fn no_short_input_causes_a_panic() {
+        const SIGNIFICANT: [u8; 4] = [0, 1, 4, 0xFF];
         let header = encode(READ, 1, &[]).unwrap();
         for run in 0..4_usize.pow(6) {
-            let tail: Vec<u8> = (0..6).map(|at| TELLING[(run >> (2 * at)) & 3]).collect();
+            let tail: Vec<u8> = (0..6).map(|at| SIGNIFICANT[(run >> (2 * at)) & 3]).collect();
             let bytes = [&header[..12], &tail].concat();
             if let Ok(Some((found, rest))) = split(&bytes) {
                 assert_eq!(HEADER + found.payload.len() + rest.len(), bytes.len());

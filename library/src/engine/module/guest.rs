@@ -485,7 +485,7 @@ mod tests {
     #[test]
     fn a_guest_that_turns_out_to_be_dead_is_dropped_once() {
         let (dom, held, mut deaths) = (DomId(5), Mutex::new(Some(())), 0);
-        let gone = HostError::new(Call::Ask(dom), Errno::NODEV);
+        let gone = HostError::new(Call::Query(dom), Errno::NODEV);
         for _ in 0..2 {
             let asked: Result<()> =
                 with(dom, &held, || deaths += 1, |()| Err(Error::Host(gone.clone())));
@@ -502,7 +502,7 @@ mod tests {
     }
 
     fn broken() -> HostError {
-        HostError::new(Call::Ask(DomId(1)), Errno::INTR)
+        HostError::new(Call::Query(DomId(1)), Errno::INTR)
     }
 
     impl Interface for Deaf {
@@ -589,7 +589,7 @@ mod tests {
         assert_eq!(open.held(&two).unwrap(), [left]);
         assert_eq!((lock(&one).clone(), lock(&two).clone()), (Some(broken()), Some(broken())));
 
-        let gone = HostError::new(Call::Ask(DomId(1)), Errno::NODEV);
+        let gone = HostError::new(Call::Query(DomId(1)), Errno::NODEV);
         assert_eq!(told::<()>(Err(gone.clone()), &one), Err(gone));
         assert_eq!(lock(&one).clone(), Some(broken()), "a guest's end is no failure");
     }

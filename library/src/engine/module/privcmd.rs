@@ -80,7 +80,7 @@ pub(crate) struct Privcmd {
 impl Privcmd {
     /// What the module shows of the guest: alive, or else NODEV.
     fn shown(&self) -> host::Result<(module_status::Guest, module_status::Served)> {
-        let answer = |errno| HostError::new(Call::Ask(self.dom), errno);
+        let answer = |errno| HostError::new(Call::Query(self.dom), errno);
         match self.file.shown()?.parse::<module_status::Guest>() {
             Ok(mut guest) => match guest.served.take() {
                 Some(served) => Ok((guest, served)),
