@@ -1,4 +1,4 @@
-//! Single accesses of an exact width: what the device model is to see.
+//! Single accesses of an exact width, as the device model must see them.
 
 use core::arch::asm;
 
@@ -7,7 +7,7 @@ use xen_eventfd_guest_script::{MAX_REP_BYTES, Place, Width};
 const SOURCE: usize = 4096;
 const _: () = assert!(SOURCE as u64 == MAX_REP_BYTES);
 
-/// A page full of one value: what `rep outs` reads.
+/// A page filled with one value: the source of `rep outs`.
 #[repr(C, align(8))]
 pub(crate) struct Source([u8; SOURCE]);
 
@@ -35,11 +35,11 @@ impl Source {
 ///
 /// # Safety
 ///
-/// An MMIO place is no memory of this program.
+/// An MMIO place is not memory of this program.
 pub(crate) unsafe fn write(place: Place, width: Width, value: u64) {
     macro_rules! one {
         ($instruction:literal, $($operand:tt)*) => {
-            // SAFETY: the caller's promise; a port is no memory at all.
+            // SAFETY: by the caller's contract; a port is not memory.
             unsafe { asm!($instruction, $($operand)*, options(nostack, preserves_flags)) }
         };
     }
@@ -66,12 +66,12 @@ pub(crate) unsafe fn write(place: Place, width: Width, value: u64) {
 ///
 /// # Safety
 ///
-/// An MMIO place is no memory that another vCPU writes.
+/// An MMIO place is not memory that another vCPU writes.
 pub(crate) unsafe fn read(place: Place, width: Width) -> u64 {
     let value: u64;
     macro_rules! one {
         ($instruction:literal, $($operand:tt)*) => {
-            // SAFETY: the caller's promise; a port is no memory at all.
+            // SAFETY: by the caller's contract; a port is not memory.
             unsafe { asm!($instruction, $($operand)*, options(nostack, preserves_flags)) }
         };
     }
@@ -92,7 +92,7 @@ pub(crate) unsafe fn read(place: Place, width: Width) -> u64 {
         (Place::Pio(port), Width::Two) => one!("in ax, dx", in("dx") port, out("rax") value),
         (Place::Pio(port), _) => one!("in eax, dx", in("dx") port, out("rax") value),
     }
-    // A narrow access leaves the rest of its register as it was.
+    // A narrow access leaves the rest of its register unchanged.
     width.truncate(value)
 }
 
@@ -100,12 +100,12 @@ pub(crate) unsafe fn read(place: Place, width: Width) -> u64 {
 ///
 /// # Safety
 ///
-/// An MMIO place, to the last of `count` elements, is no memory of this program; and they are no
+/// An MMIO place, to the last of `count` elements, is not memory of this program; and they are no
 /// more than [`MAX_REP_BYTES`].
 pub(crate) unsafe fn rep(source: &mut Source, place: Place, width: Width, value: u64, count: u64) {
     macro_rules! store {
         ($instruction:literal, $at:ident) => {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the caller's contract.
             unsafe {
                 asm!(
                     $instruction,
@@ -139,7 +139,7 @@ pub(crate) unsafe fn rep(source: &mut Source, place: Place, width: Width, value:
     }
 }
 
-/// The time stamp counter, after everything before it.
+/// The time stamp counter, ordered after all earlier instructions.
 pub(crate) fn ticks() -> u64 {
     let (low, high): (u32, u32);
     // SAFETY: reads a counter; RDTSCP may be missing, hence the fence.

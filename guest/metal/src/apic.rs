@@ -1,4 +1,4 @@
-//! The local APIC, in x2APIC mode: interrupts that wake, and sleeping until one does.
+//! The local APIC, in x2APIC mode: interrupts that wake, and sleeping until one arrives.
 
 use core::arch::asm;
 
@@ -9,10 +9,10 @@ const END_OF_INTERRUPT: u32 = 0x80b;
 const SPURIOUS: u32 = 0x80f;
 const COMMAND: u32 = 0x830;
 
-/// Sent from vCPU to vCPU: there is news, look again.
+/// The vector that vCPUs send each other to wake.
 const WAKE: u64 = 0xfe;
 
-/// Switches this vCPU's APIC on. Its interrupts find their handlers, so they may be enabled.
+/// Enables this vCPU's APIC. The interrupt handlers are installed, so interrupts may be enabled.
 pub(crate) fn enable() {
     // SAFETY: every x86-64 processor has this register.
     let base = unsafe { msr::read(APIC_BASE) };
@@ -24,9 +24,9 @@ pub(crate) fn enable() {
     unsafe { asm!("sti", options(nostack)) };
 }
 
-/// Ends the interrupt that this vCPU has in service, the most urgent one.
+/// Ends the interrupt that this vCPU has in service.
 pub(crate) fn end_of_interrupt() {
-    // SAFETY: exists in x2APIC mode; nothing is lost, as whoever takes an interrupt has counted it.
+    // SAFETY: exists in x2APIC mode; no interrupt is lost, as the handler has counted it.
     unsafe { msr::write(END_OF_INTERRUPT, 0) };
 }
 
@@ -38,14 +38,14 @@ pub(crate) fn wake_others(vcpus: usize) {
     }
 }
 
-/// Sleeps from interrupt to interrupt until `so`.
+/// Sleeps from interrupt to interrupt until `so` holds.
 pub(crate) fn sleep_until(so: impl Fn() -> bool) {
     loop {
         // SAFETY: an interrupt that comes between check and sleep must end the sleep.
         unsafe { asm!("cli", options(nostack)) };
         let over = so();
         if over {
-            // SAFETY: as they were before.
+            // SAFETY: restores the previous state.
             unsafe { asm!("sti", options(nostack)) };
             return;
         }
@@ -57,7 +57,7 @@ pub(crate) fn sleep_until(so: impl Fn() -> bool) {
 /// Stops this vCPU for good.
 pub(crate) fn stop() -> ! {
     loop {
-        // SAFETY: nothing wakes it, and nothing is to.
+        // SAFETY: nothing wakes it, as intended.
         unsafe { asm!("cli", "hlt", options(nostack)) };
     }
 }

@@ -1,4 +1,4 @@
-//! Pages that are there to be given back to Xen.
+//! Pages to return to Xen.
 
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -33,7 +33,7 @@ unsafe impl Operation for Reservation<'_> {
     const COMMAND: u64 = 1;
 }
 
-/// Gives one page back, each but once.
+/// Returns one page, each page only once.
 pub(crate) fn give() -> Result<(), &'static str> {
     let page = GIVEN.fetch_add(1, Ordering::Relaxed);
     if page >= PAGES {
@@ -42,7 +42,7 @@ pub(crate) fn give() -> Result<(), &'static str> {
     let frame = (STOCK.0.get() as u64 >> 12) + page as u64;
     let mut reservation =
         Reservation { extents: &frame, count: 1, order: 0, flags: 0, domid: xen::SELF };
-    // SAFETY: a page of the stock, in which nothing lives.
+    // SAFETY: a page of the stock, which nothing uses.
     match unsafe { hypercall::perform(&mut reservation) } {
         Ok(1) => Ok(()),
         _ => Err("balloon: Xen does not take the page"),

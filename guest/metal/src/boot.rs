@@ -8,10 +8,10 @@ use core::cell::UnsafeCell;
 
 use xen_eventfd_guest_script::MAX_VCPUS;
 
-/// Room for parsed script, measurements and calls.
+/// Room for the parsed script, measurements and calls.
 pub(crate) const STACK_SIZE: usize = 128 * 1024;
 
-/// PAE, and SSE with its exceptions: Rust's code uses it.
+/// PAE, and SSE with its exceptions, which Rust code uses.
 pub(crate) const CR4: u64 = 1 << 5 | 1 << 9 | 1 << 10;
 /// Protected mode, paging, write protection, and a floating point unit that faults as such.
 pub(crate) const CR0: u64 = 1 | 1 << 1 | 1 << 4 | 1 << 5 | 1 << 16 | 1 << 31;
@@ -27,7 +27,7 @@ unsafe impl Sync for Stacks {}
 
 static STACKS: Stacks = Stacks(UnsafeCell::new([[0; STACK_SIZE]; MAX_VCPUS]));
 
-/// Where the stack of `vcpu`, which is less than [`MAX_VCPUS`], begins.
+/// The top of the stack of `vcpu`, which is less than [`MAX_VCPUS`].
 pub(crate) fn stack_top(vcpu: usize) -> u64 {
     (STACKS.0.get() as usize + (vcpu + 1) * STACK_SIZE) as u64
 }

@@ -1,4 +1,4 @@
-//! The console: Xen's ring for whole lines, port 0xE9 where there is none.
+//! The console: Xen's ring for whole lines, port 0xE9 before it is connected.
 
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
@@ -44,7 +44,7 @@ impl Console {
         let port = xen::parameter(Parameter::ConsolePort)?;
         if let (1..0x10_0000, Ok(port @ 1..)) = (frame, u32::try_from(port)) {
             let page = (frame << 12) as *const Ring;
-            // SAFETY: Xen's tools put the ring there, below 4 GiB, for as long as the guest
+            // SAFETY: Xen's tools placed the ring there, below 4 GiB, for as long as the guest
             // lives; it is shared with the console daemon, hence all of it is atomic.
             let ring = unsafe { &*page };
             self.wire.set(Wire { ring, port, events });
@@ -74,7 +74,7 @@ impl Console {
         wire.notify();
     }
 
-    /// Waits until all has been read, or nobody seems to read.
+    /// Waits until all output has been read, or no reader makes progress.
     pub(crate) fn drain(&self) {
         let Some(wire) = self.wire.get() else { return };
         for _ in 0..100_000 {
@@ -117,18 +117,18 @@ impl Write for Wire {
     }
 }
 
-/// Writes a line that needs neither ring nor hypercalls.
+/// Writes a line without the ring and without hypercalls.
 pub(crate) fn debug(line: fmt::Arguments<'_>) {
     let _ = writeln!(Port, "{line}");
 }
 
-/// Xen's own debug port: lines show up on Xen's console.
+/// Xen's debug port: lines appear on Xen's console.
 struct Port;
 
 impl Write for Port {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for byte in text.bytes() {
-            // SAFETY: a port is no memory.
+            // SAFETY: a port is not memory.
             unsafe { access::write(Place::Pio(0xe9), Width::One, u64::from(byte)) };
         }
         Ok(())

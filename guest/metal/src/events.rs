@@ -1,21 +1,21 @@
-//! Event channels as Xen shows them: pending bits in the page that it shares with the guest. Its
+//! Event channels: pending bits in the page that Xen shares with the guest. Its
 //! clock is there as well.
 //!
-//! There are no upcalls: a vCPU that waits polls, and Xen wakes pollers whatever the masks say.
+//! There are no upcalls: a vCPU that waits polls, and Xen wakes it whatever the mask bits are.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::hypercall::{self, Operation, Refused};
 use crate::xen;
 
-/// Where the shared page goes: a hole, beside the pages that Xen's tools put there.
+/// The frame of the shared page: a hole, beside the pages that Xen's tools use.
 const FRAME: u64 = 0xfefe0;
 
-/// `struct vcpu_info`, of which only the clock is looked at.
+/// `struct vcpu_info`, of which only the clock is used.
 #[repr(C)]
 struct VcpuInfo {
     events: [u64; 4],
-    /// Odd while the two below are changed; its upper half is padding.
+    /// Odd while the two fields below change; its upper half is padding.
     version: AtomicU64,
     ticks: AtomicU64,
     time: AtomicU64,
@@ -52,14 +52,14 @@ impl Events {
     pub(crate) fn map() -> Result<Self, Refused> {
         // Space 0, index 0: the shared page.
         let mut add = AddToPhysmap { domid: xen::SELF, size: 0, space: 0, index: 0, frame: FRAME };
-        // SAFETY: nothing of ours is at that frame.
+        // SAFETY: nothing of this program is at that frame.
         unsafe { hypercall::perform(&mut add) }?;
         let page = (FRAME << 12) as *const SharedInfo;
-        // SAFETY: mapped from now on; what is looked at of it is shared with Xen, hence atomics.
+        // SAFETY: mapped from now on; the fields in use are shared with Xen, hence atomics.
         Ok(Self(unsafe { &*page }))
     }
 
-    /// A moment, in ticks of that vCPU's counter and in nanoseconds since Xen's start.
+    /// One reading of that vCPU's counter, in ticks, and of Xen's clock, in nanoseconds since its start.
     pub(crate) fn clock(self, vcpu: usize) -> (u64, u64) {
         let Some(info) = self.0.vcpus.get(vcpu) else { return (0, 0) };
         loop {
@@ -75,7 +75,7 @@ impl Events {
     pub(crate) fn take(self, port: u32) -> bool {
         let bit = 1 << (port % 64);
         let word = usize::try_from(port / 64).ok().and_then(|word| self.0.pending.get(word));
-        // A plain load first: this is asked in loops.
+        // A plain load first: this runs in loops.
         word.is_some_and(|word| {
             word.load(Ordering::Relaxed) & bit != 0
                 && word.fetch_and(!bit, Ordering::AcqRel) & bit != 0

@@ -1,4 +1,4 @@
-//! The door to Xen: the hypercall page and the call into it.
+//! The hypercall page and the call into it.
 
 use core::arch::asm;
 use core::arch::x86_64::__cpuid;
@@ -15,7 +15,7 @@ unsafe impl Sync for Page {}
 
 static PAGE: Page = Page(UnsafeCell::new([0; 4096]));
 
-/// Has Xen fill the page, on the first vCPU, before anything is called.
+/// Makes Xen fill the page, on the first vCPU, before the first hypercall.
 pub(crate) fn install() -> Result<(), &'static str> {
     // Leaves move up by 0x100 each where Xen offers another hypervisor's interface as well.
     let base = (0x4000_0000..0x4001_0000).step_by(0x100).find(|leaf| {
@@ -29,7 +29,7 @@ pub(crate) fn install() -> Result<(), &'static str> {
     Ok(())
 }
 
-/// What Xen answered instead of success: a negative errno.
+/// Xen's error: a negative errno.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Refused(i64);
 
@@ -52,14 +52,14 @@ pub(crate) unsafe trait Operation {
     const COMMAND: u64;
 }
 
-/// Has Xen carry out `operation`.
+/// Makes Xen carry out `operation`.
 ///
 /// # Safety
 ///
-/// The page is installed, and what the operation does takes away no memory that is in use.
+/// The page is installed, and the operation frees no memory that is in use.
 pub(crate) unsafe fn perform<T: Operation>(operation: &mut T) -> Result<u64, Refused> {
     let operand = (&raw mut *operation) as u64;
-    // SAFETY: layout by the trait's contract, effects by the caller's promise.
+    // SAFETY: layout by the trait's contract, effects by the caller's contract.
     unsafe { call(T::NUMBER, T::COMMAND, operand, 0) }
 }
 
@@ -67,8 +67,8 @@ pub(crate) unsafe fn perform<T: Operation>(operation: &mut T) -> Result<u64, Ref
 ///
 /// # Safety
 ///
-/// The page is installed; the operands are what hypercall `number` takes, and its effects leave
-/// intact what the program uses.
+/// The page is installed; the operands are what hypercall `number` takes, and its effects do not touch
+/// memory that the program uses.
 pub(crate) unsafe fn call(number: u64, a: u64, b: u64, c: u64) -> Result<u64, Refused> {
     let entry = PAGE.0.get() as u64 + number * 32;
     let answer: i64;

@@ -1,12 +1,12 @@
-//! Script that are in the image itself: where Xen's tools load it as firmware, they pass no command
-//! line.
+//! The script in the image itself: firmware gets no command
+//! line from Xen's tools.
 
 use core::arch::global_asm;
 use core::ffi::CStr;
 
 use xen_eventfd_guest_script::image::{MARK, ROOM};
 
-// In assembly, so that the compiler does not know what is there when it builds the image.
+// In assembly, so that the compiler does not know the contents when it builds the image.
 global_asm!(
     ".pushsection .data.script, \"aw\", @progbits",
     ".global script_mark",
@@ -21,7 +21,7 @@ global_asm!(
     room = const ROOM,
 );
 
-/// What somebody wrote there, empty if nobody did.
+/// The script in the image; empty if there is none.
 pub(crate) fn script() -> Result<&'static str, &'static str> {
     unsafe extern "C" {
         static script_room: [u8; ROOM];
@@ -29,6 +29,6 @@ pub(crate) fn script() -> Result<&'static str, &'static str> {
     // SAFETY: nothing writes there once the guest runs.
     let room = unsafe { &script_room };
     let text =
-        CStr::from_bytes_until_nul(room).map_err(|_| "the script in the image have no end")?;
-    text.to_str().map_err(|_| "the script in the image are not UTF-8")
+        CStr::from_bytes_until_nul(room).map_err(|_| "the script in the image has no end")?;
+    text.to_str().map_err(|_| "the script in the image is not UTF-8")
 }

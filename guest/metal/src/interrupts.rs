@@ -1,4 +1,4 @@
-//! Descriptor tables, faults, and interrupts that are counted.
+//! Descriptor tables, faults, and the counting of interrupts.
 //!
 //! Handlers run on stacks of their own (IST): `core` was compiled with a red zone.
 
@@ -15,20 +15,20 @@ const CODE: u16 = 8;
 const TASKS: u16 = 24;
 const GS_BASE: u32 = 0xc000_0101;
 
-/// How often each vector has been received, on whichever vCPU.
+/// How often each vector was received, on any vCPU.
 static RECEIVED: [AtomicU64; 256] = [const { AtomicU64::new(0) }; 256];
-/// How many of them have been taken.
+/// How many of them were taken.
 static TAKEN: [AtomicU64; 256] = [const { AtomicU64::new(0) }; 256];
-/// The vCPUs that sleep until an interrupt is received, a bit each. The handler wakes them.
+/// The vCPUs that sleep until an interrupt is received, one bit each. The handler wakes them.
 static WAITING: AtomicU32 = AtomicU32::new(0);
 
-/// Forgets what was received on `vector`.
+/// Discards what was received on `vector`.
 pub(crate) fn start_counting(vector: u8) {
     let vector = usize::from(vector);
     TAKEN[vector].store(RECEIVED[vector].load(Ordering::Acquire), Ordering::Release);
 }
 
-/// Takes one interrupt on `vector`, if there is one.
+/// Takes one interrupt on `vector`, if one was received.
 pub(crate) fn take(vector: u8) -> bool {
     let (level, vector) = (LEVELS.contains(&vector), usize::from(vector));
     let next = |taken: u64| (taken < RECEIVED[vector].load(Ordering::Acquire)).then_some(taken + 1);
@@ -46,7 +46,7 @@ pub(crate) fn wait(vcpu: usize, vector: u8) {
     WAITING.fetch_and(!(1 << vcpu), Ordering::SeqCst);
 }
 
-/// The task state segment, of which only the stacks matter.
+/// The task state segment, of which only the stacks are used.
 #[repr(C, packed(4))]
 #[derive(Clone, Copy)]
 struct Task {
@@ -64,7 +64,7 @@ const _: () = assert!(size_of::<Task>() == TASK_SIZE as usize);
 
 const HANDLER_STACK: usize = 16 * 1024;
 
-/// What one vCPU's processor reads by address.
+/// The data that one vCPU's processor reads by address.
 #[repr(C, align(16))]
 struct Private {
     interrupt_stack: [u8; HANDLER_STACK],
@@ -72,7 +72,7 @@ struct Private {
     task: Task,
     /// Null, code, data, and the task in two halves.
     segments: [u64; 5],
-    /// This vCPU's bit in `WAITING`, found through GS by the handler.
+    /// This vCPU's bit in `WAITING`, which the handler reads through GS.
     bit: u32,
 }
 
@@ -136,7 +136,7 @@ pub(crate) unsafe fn load(vcpu: usize) {
     let all = PRIVATE.0.get().cast::<Private>();
     // SAFETY: the caller's number is less than MAX_VCPUS.
     let own = unsafe { all.add(vcpu) };
-    // SAFETY: nobody else's, by the caller's promise.
+    // SAFETY: no other vCPU's, by the caller's contract.
     let private = unsafe { &mut *own };
     private.bit = 1 << vcpu;
     private.task.stacks[0] = private.interrupt_stack.as_ptr_range().end as u64;
@@ -154,7 +154,7 @@ pub(crate) unsafe fn load(vcpu: usize) {
         task >> 32,
     ];
     let (segments, gates) = (pointer(&raw const private.segments), pointer(gates));
-    // SAFETY: the selectors are those of the table that is loaded, which is as flat as the former.
+    // SAFETY: the selectors are those of the table that is loaded, which is as flat as the previous one.
     unsafe {
         asm!(
             "lgdt [{segments}]",
@@ -205,7 +205,7 @@ global_asm!(
     ".set vector, 0",
     ".rept 256",
     ".balign 16",
-    // These bring an error code, the others get a zero.
+    // These vectors push an error code, the others get a zero.
     ".if !(vector == 8 || (vector >= 10 && vector <= 14) || vector == 17 || vector == 21 \
         || vector == 29 || vector == 30)",
     "push 0",
@@ -233,8 +233,8 @@ global_asm!(
     "push rdx",
     "mov eax, [rsp + 24]",
     "lock inc qword ptr [{received} + 8 * rax]",
-    // End of interrupt. A level's has to wait until it is taken: the line is up, so the next would
-    // come before anything else was done.
+    // End of interrupt. That of a level-triggered line has to wait until it is taken: the line is up, so the
+    // next interrupt would be raised at once.
     "sub eax, {first_level}",
     "cmp eax, {levels}",
     "jb 3f",
@@ -243,7 +243,7 @@ global_asm!(
     "mov ecx, 0x80b",
     "wrmsr",
     "3:",
-    // Waiting vCPUs are woken, all but this one, unless this is what woke it.
+    // Wakes the waiting vCPUs, except this one, unless this is the wake vector itself.
     "cmp dword ptr [rsp + 24], 0xfe",
     "je 2f",
     "mov eax, gs:[0]",

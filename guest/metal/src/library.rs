@@ -1,4 +1,4 @@
-//! The few functions of a C library that the compiler calls. In assembly: in Rust the compiler
+//! The C library functions that the compiler calls. In assembly: in Rust the compiler
 //! would turn their loops into calls of themselves.
 
 use core::arch::global_asm;

@@ -1,5 +1,5 @@
 //! The test guest: a PVH guest without an operating system that carries out the script on its
-//! command line. Xen enters at [`boot`]; what follows is [`main`], then [`vcpu::Guest::run`] on
+//! command line. Xen enters at [`boot`]; then [`main`] runs, and [`vcpu::Guest::run`] on
 //! every vCPU that has a section.
 #![no_std]
 #![no_main]
@@ -46,7 +46,7 @@ extern "sysv64" fn main(start_info: u32) -> ! {
     if let Err(why) = CONSOLE.connect(events) {
         give_up(format_args!("console: {why}"));
     }
-    // SAFETY: what Xen passed; it lies outside of our image, which is all that we write to.
+    // SAFETY: Xen passed it; it lies outside of this program's image, and the program writes to nothing else.
     let script = unsafe { start_info::command_line(start_info) }
         .and_then(|line| if line.is_empty() { image::script() } else { Ok(line) })
         .unwrap_or_else(|why| give_up(format_args!("{why}")));
@@ -56,7 +56,9 @@ extern "sysv64" fn main(start_info: u32) -> ! {
     for vcpu in 1..vcpus {
         // SAFETY: started here only, and the parser allows no more than MAX_VCPUS.
         if let Err(why) = unsafe { processors::start(vcpu, second) } {
-            give_up(format_args!("v{vcpu} does not start, has the guest so many vCPUs? {why}"));
+            give_up(format_args!(
+                "v{vcpu} does not start; does the guest have that many vCPUs? {why}"
+            ));
         }
     }
     run(0)
@@ -80,12 +82,12 @@ fn run(vcpu: usize) -> ! {
 /// Set by the first vCPU that faults.
 static FAULTED: AtomicBool = AtomicBool::new(false);
 
-/// A processor exception: nothing here expects one.
+/// A processor exception, none of which is expected.
 extern "sysv64" fn fault(vector: u64, error: u64, rip: u64, address: u64) -> ! {
     let vector = u8::try_from(vector).unwrap_or(u8::MAX);
     let report = Report::Fault { vector, rip, error, address };
     if FAULTED.swap(true, Ordering::Relaxed) {
-        // The report of the first fault may be what faults: say so without Xen's help, and stay.
+        // The report of the first fault may have faulted: report without hypercalls, and stay.
         console::debug(format_args!("{report}"));
         apic::stop();
     }

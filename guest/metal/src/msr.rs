@@ -9,7 +9,7 @@ use core::arch::asm;
 /// The register exists.
 pub(crate) unsafe fn read(register: u32) -> u64 {
     let (low, high): (u32, u32);
-    // SAFETY: the caller's promise; reading has no other effect.
+    // SAFETY: by the caller's contract; reading has no other effect.
     unsafe {
         asm!(
             "rdmsr",
@@ -24,11 +24,11 @@ pub(crate) unsafe fn read(register: u32) -> u64 {
 ///
 /// # Safety
 ///
-/// The register exists, and what this value changes is what the program expects.
+/// The register exists, and the program expects what this value changes.
 #[expect(clippy::cast_possible_truncation, reason = "the instruction takes two halves")]
 pub(crate) unsafe fn write(register: u32, value: u64) {
     let (low, high) = (value as u32, (value >> 32) as u32);
-    // SAFETY: the caller's promise.
+    // SAFETY: by the caller's contract.
     unsafe {
         asm!(
             "wrmsr",

@@ -1,4 +1,4 @@
-//! The other vCPUs: started in long mode, with the first one's page tables and their own stack.
+//! The other vCPUs: started in long mode, with the first one's page tables and a stack of their own.
 
 use crate::boot;
 use crate::hypercall::{self, Refused};
@@ -31,11 +31,11 @@ struct Context {
     rest: [u64; 4],
 }
 
-/// Starts `vcpu` at `entry`, which gets the number.
+/// Starts `vcpu` at `entry`, which gets its number.
 ///
 /// # Safety
 ///
-/// `vcpu` is less than `MAX_VCPUS`, is not started yet, and everything it will use is ready.
+/// `vcpu` is less than `MAX_VCPUS`, is not started yet, and everything that it uses is ready.
 pub(crate) unsafe fn start(
     vcpu: usize,
     entry: extern "sysv64" fn(usize) -> !,
@@ -56,7 +56,7 @@ pub(crate) unsafe fn start(
     let context = (&raw const context) as u64;
     // SAFETY: Xen copies the context, which is what this command takes.
     unsafe { hypercall::call(VCPU_OP, INITIALISE, vcpu as u64, context) }?;
-    // SAFETY: initialised, by the caller's promise with all it needs.
+    // SAFETY: initialised; everything that it uses is ready by the caller's contract.
     unsafe { hypercall::call(VCPU_OP, UP, vcpu as u64, 0) }?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What Xen's tools tell a guest at its start: here, the command line.
+//! The start info that Xen's tools pass: here, the command line.
 
 use core::ffi::{CStr, c_char};
 
@@ -19,10 +19,10 @@ const MAGIC: u32 = 0x336e_c578;
 ///
 /// # Safety
 ///
-/// `address` is what Xen passed at the entry, and nothing writes there afterwards.
+/// `address` is the one that Xen passed at the entry, and nothing writes there afterwards.
 pub(crate) unsafe fn command_line(address: u32) -> Result<&'static str, &'static str> {
     let info = address as *const StartInfo;
-    // SAFETY: the caller's promise; the structure lies below 4 GiB, which is mapped.
+    // SAFETY: by the caller's contract; the structure lies below 4 GiB, which is mapped.
     let info = unsafe { &*info };
     if info.magic != MAGIC {
         return Err("start_info has no magic");
@@ -31,7 +31,7 @@ pub(crate) unsafe fn command_line(address: u32) -> Result<&'static str, &'static
         return Ok("");
     }
     let text = info.command_line as *const c_char;
-    // SAFETY: Xen's tools put a terminated string there, below 4 GiB, outside of our image.
+    // SAFETY: Xen's tools placed a terminated string there, below 4 GiB, outside of this program's image.
     let text = unsafe { CStr::from_ptr(text) };
     text.to_str().map_err(|_| "the command line is not UTF-8")
 }

@@ -1,4 +1,4 @@
-//! What vCPUs share: a value set once, a lock, a barrier.
+//! Shared by vCPUs: a value set once, a lock, a barrier.
 
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
@@ -6,15 +6,15 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::{apic, xen};
 
-/// A value that the first vCPU sets and everybody reads.
+/// A value that the first vCPU sets and all vCPUs read.
 pub(crate) struct Once<T> {
     claimed: AtomicBool,
     ready: AtomicBool,
     value: UnsafeCell<MaybeUninit<T>>,
 }
 
-// SAFETY: the value is written by the one that claimed it, before `ready` is released, and only
-// shared afterwards; hence `Send` for the way in and `Sync` for the way out.
+// SAFETY: the vCPU that claimed the value writes it before `ready` is released, and it is only
+// shared afterwards; hence `Send` to move it in and `Sync` to share it.
 unsafe impl<T: Send + Sync> Sync for Once<T> {}
 
 impl<T> Once<T> {
@@ -26,13 +26,13 @@ impl<T> Once<T> {
         }
     }
 
-    /// The first value stays.
+    /// Sets the value. Later calls have no effect.
     pub(crate) fn set(&self, value: T) {
         if self.claimed.swap(true, Ordering::Relaxed) {
             return;
         }
         let slot = self.value.get();
-        // SAFETY: claimed by us alone, and nobody reads before `ready`.
+        // SAFETY: claimed by this vCPU alone, and no vCPU reads before `ready`.
         let slot = unsafe { &mut *slot };
         slot.write(value);
         self.ready.store(true, Ordering::Release);
@@ -43,7 +43,7 @@ impl<T> Once<T> {
             return None;
         }
         let slot = self.value.get();
-        // SAFETY: ready, so nobody writes any more.
+        // SAFETY: ready, so no vCPU writes any more.
         let value = unsafe { &*slot };
         // SAFETY: ready, hence written.
         Some(unsafe { value.assume_init_ref() })
@@ -67,7 +67,7 @@ impl Lock {
         result
     }
 
-    /// For one who may have interrupted the owner: tries for a while, then goes without.
+    /// For code that may have interrupted the owner: tries for a while, then runs without the lock.
     pub(crate) fn with_or_without<R>(&self, work: impl FnOnce() -> R) -> R {
         for _ in 0..1000 {
             if !self.0.swap(true, Ordering::Acquire) {
@@ -81,7 +81,7 @@ impl Lock {
     }
 }
 
-/// Where all vCPUs wait for each other, again and again.
+/// A barrier for all vCPUs, reusable.
 pub(crate) struct Barrier {
     arrived: AtomicUsize,
     meetings: AtomicUsize,

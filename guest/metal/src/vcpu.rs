@@ -1,4 +1,4 @@
-//! One vCPU as the machine that carries script out.
+//! One vCPU as the machine that carries out its section of the script.
 
 use core::convert::Infallible;
 use core::fmt;
@@ -14,12 +14,12 @@ use crate::events::Events;
 use crate::sync::Barrier;
 use crate::{access, apic, balloon, interrupts, ioapic, xen};
 
-/// What all vCPUs share.
+/// The state that all vCPUs share.
 pub(crate) struct Guest {
     pub(crate) program: Program<'static>,
     events: Events,
     barrier: Barrier,
-    /// For each name 0 until its `listen`, then the port, or 1 for a vector.
+    /// For each name 0 before its `listen`, then the port, or 1 for a vector.
     listening: [AtomicU32; MAX_LISTENERS],
     finished: AtomicUsize,
 }
@@ -73,7 +73,7 @@ impl Vcpu<'_> {
         apic::wake_others(self.guest.program.vcpus());
     }
 
-    /// The port, or 1 for a vector, once somebody listens.
+    /// Waits until the name is listened to; returns the port, or 1 for a vector.
     fn listening(&self, id: ListenerId) -> u32 {
         let slot = &self.guest.listening[id.index()];
         if slot.load(Ordering::Acquire) == 0 {
@@ -91,7 +91,7 @@ impl Machine for Vcpu<'_> {
     type Stop = Infallible;
 
     fn write(&mut self, place: Place, width: Width, value: u64) -> Result<(), Infallible> {
-        // SAFETY: the tests choose places where there is no RAM; that is what they are about.
+        // SAFETY: the tests choose places without RAM; that is what they test.
         unsafe { access::write(place, width, value) };
         Ok(())
     }

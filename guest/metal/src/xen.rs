@@ -1,4 +1,4 @@
-//! The hypercalls that cannot hurt: event channels, waiting, parameters, the end.
+//! The hypercalls without effects on memory: event channels, waiting, parameters, shutdown.
 
 use crate::hypercall::{self, Operation, Refused};
 
@@ -21,7 +21,7 @@ pub(crate) enum Parameter {
 /// Why a guest shuts down (public/sched.h).
 #[derive(Clone, Copy)]
 pub(crate) enum Reason {
-    /// In good order.
+    /// Cleanly.
     Poweroff = 0,
     /// As crashed.
     Crash = 3,
@@ -93,7 +93,7 @@ unsafe impl Operation for HvmParam {
 }
 
 fn harmless<T: Operation>(mut operation: T) -> Result<T, Refused> {
-    // SAFETY: `main` installs the page first of all, and the operations of this file touch no
+    // SAFETY: `main` installs the page before anything else, and the operations of this file touch no
     // memory but their operand.
     unsafe { hypercall::perform(&mut operation) }?;
     Ok(operation)
@@ -109,9 +109,9 @@ pub(crate) fn send(port: u32) -> Result<(), Refused> {
     harmless(Send { port }).map(drop)
 }
 
-/// Sleeps until the event channel is pending, or an interrupt came.
+/// Sleeps until the event channel is pending, or an interrupt arrives.
 pub(crate) fn poll(port: u32) {
-    // Refused only for a port that does not exist, and then the caller's loop spins.
+    // Refused only for a port that does not exist; then the caller's loop spins.
     let _ = harmless(Poll { ports: &port, count: 1, timeout: 0 });
 }
 

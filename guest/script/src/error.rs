@@ -1,22 +1,22 @@
-//! What can be wrong with script.
+//! Errors of a script.
 
 use core::error::Error;
 use core::fmt;
 
 use crate::{MAX_LISTENERS, MAX_NESTING, MAX_REP_BYTES, MAX_SAMPLES, MAX_STATEMENTS, MAX_VCPUS};
 
-/// Why script were refused, with the statement that is to blame.
+/// Why a script was refused, with the statement that is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScriptError<'a> {
     /// The section, hence the vCPU.
     pub vcpu: usize,
-    /// The statement as it was written; empty where a section as a whole is wrong.
+    /// The statement as written; empty if a section as a whole is wrong.
     pub statement: &'a str,
-    /// What is wrong with it.
+    /// The error.
     pub reason: Reason,
 }
 
-/// What is wrong with a statement.
+/// The error in a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {
@@ -32,9 +32,9 @@ pub enum Reason {
     Missing,
     /// More operands than the statement has.
     Excess,
-    /// Not a number, or one that is out of the operand's range.
+    /// Not a number, or out of the operand's range.
     Number,
-    /// Not a width, or not one for this place.
+    /// Not a width, or not allowed for this place.
     Width,
     /// Not a place, or the access leaves its space.
     Place,
@@ -42,21 +42,21 @@ pub enum Reason {
     Value,
     /// `i` outside a loop.
     Counter,
-    /// Not a name: a letter, then letters, digits, `-` and `_`; `i` is none.
+    /// Not a name: a letter, then letters, digits, `-` and `_`; `i` is reserved.
     Name,
-    /// Nobody listens to this name, or this vCPU only does so later.
+    /// There is no `listen` for this name, or this vCPU's own `listen` comes later.
     Unknown,
-    /// Name or vector are listened to already.
+    /// The name or the vector is listened to already.
     Twice,
     /// `listen` inside a loop.
     Listen,
-    /// `send` on a listener that is no event channel.
+    /// `send` on a listener that is not an event channel.
     Send,
     /// A vector outside 0x20 to 0xbf.
     Vector,
-    /// No such line.
+    /// A line that does not exist.
     Line,
-    /// A PCI line's interrupt ends on the vCPU that it came to.
+    /// A PCI line's interrupt must be taken by the vCPU that listens to it.
     Elsewhere,
     /// More bytes than [`MAX_REP_BYTES`], or none.
     Rep,
@@ -68,7 +68,7 @@ pub enum Reason {
     End,
     /// A loop without its `end`.
     Open,
-    /// `meet` inside `until`: nobody knows how often.
+    /// `meet` inside `until`, whose number of rounds is not known.
     Meet,
     /// The sections do not meet equally often.
     Meets,
@@ -85,11 +85,11 @@ impl fmt::Display for Reason {
             Self::Excess => "too many operands",
             Self::Number => "not a number in range",
             Self::Width => "not a width for this place",
-            Self::Place => "not a place, or the access leaves it",
+            Self::Place => "not a place, or the access leaves its space",
             Self::Value => "the value is wider than the access",
             Self::Counter => "i outside a loop",
             Self::Name => "not a name",
-            Self::Unknown => "nobody listens to this name yet",
+            Self::Unknown => "this name is not listened to yet",
             Self::Twice => "listened to already",
             Self::Listen => "listen inside a loop",
             Self::Send => "send needs an event channel",

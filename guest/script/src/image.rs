@@ -1,18 +1,18 @@
-//! Script in the guest's image. As firmware it gets no command line, so they are written into a copy
-//! of it, behind a mark.
+//! The script in the guest's image. Firmware gets no command line, so the script is written into a copy
+//! of the image, behind a mark.
 
-/// What stands before the room, as two numbers in little-endian order.
+/// The mark in front of the room, two numbers in little-endian order.
 pub const MARK: [u64; 2] = [u64::from_le_bytes(*b"script o"), u64::from_le_bytes(*b"f guest:")];
 
-/// Room for script and a zero.
+/// Room for the script and a NUL.
 pub const ROOM: usize = 4096;
 
-/// Why script cannot be written into an image.
+/// Why a script cannot be written into an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoRoom {
-    /// It is not the guest's, or has the mark twice.
+    /// The image is not the guest's, or contains the mark twice.
     Image,
-    /// They are too long, or have a zero.
+    /// The script is too long, or contains a NUL.
     Script,
 }
 
@@ -20,17 +20,17 @@ impl core::fmt::Display for NoRoom {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
             Self::Image => "not an image of the test guest",
-            Self::Script => "script that are too long for the image, or have a zero",
+            Self::Script => "a script that is too long for the image, or contains a NUL",
         })
     }
 }
 
 impl core::error::Error for NoRoom {}
 
-/// Writes script into an image.
+/// Writes a script into an image.
 ///
 /// # Errors
-/// [`NoRoom`]; the image is then as before.
+/// [`NoRoom`]; the image is unchanged then.
 pub fn write(image: &mut [u8], script: &str) -> Result<(), NoRoom> {
     if script.len() >= ROOM || script.contains('\0') {
         return Err(NoRoom::Script);
@@ -46,8 +46,8 @@ pub fn write(image: &mut [u8], script: &str) -> Result<(), NoRoom> {
     let room = image.get_mut(at + mark.len()..).and_then(|rest| rest.get_mut(..ROOM));
     let room = room.ok_or(NoRoom::Image)?;
     room.fill(0);
-    for (byte, order) in room.iter_mut().zip(script.bytes()) {
-        *byte = order;
+    for (byte, written) in room.iter_mut().zip(script.bytes()) {
+        *byte = written;
     }
     Ok(())
 }
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn script_stand_behind_the_mark_and_end_with_a_zero() {
+    fn the_script_follows_the_mark_and_ends_with_a_nul() {
         let mut image = image();
         write(&mut image, "say a longer one").unwrap();
         write(&mut image, "say b").unwrap();
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_changes_nothing() {
+    fn a_script_that_does_not_fit_leaves_the_image_unchanged() {
         let before = image();
         let mut same = before.clone();
         let long: std::string::String = core::iter::repeat_n('x', ROOM).collect();

@@ -1,9 +1,9 @@
-//! What the test guest is told to do, and what it reports.
+//! The script of the test guest, and its reports.
 //!
-//! A test writes its *script* as text: the guest's command line. [`Program::parse`] checks all of
-//! them before anything runs, and [`Program::run`] carries out one vCPU's share on a [`Machine`].
+//! A test writes its *script* as text: the guest's command line. [`Program::parse`] checks the whole
+//! script before anything runs, and [`Program::run`] carries out one vCPU's section on a [`Machine`].
 //! The bare-metal guest on real Xen is one machine, threads on the in-process model are another, so
-//! one text drives both. What the guest says comes back as lines that [`Report::parse`] reads.
+//! one text drives both. The guest's reports are lines that [`Report::parse`] parses.
 //!
 //! # Grammar
 //!
@@ -16,7 +16,7 @@
 //! |---|---|
 //! | `write PLACE WIDTH VALUE` | one store or `out` |
 //! | `read PLACE WIDTH` | one load or `in`; reports `v0 read PLACE WIDTH = 0x..` |
-//! | `peek PLACE WIDTH` | the same, and reports nothing |
+//! | `peek PLACE WIDTH` | the same without a report |
 //! | `rep PLACE WIDTH VALUE COUNT` | one `rep stos` or `rep outs` of COUNT elements |
 //! | `repeat N` … `end` | the body N times; loops nest up to [`MAX_NESTING`] |
 //! | `until NAME` … `end` | the body until an event on NAME, which is consumed; reports `v0 rounds NAME = ..` |
@@ -25,20 +25,20 @@
 //! | `listen evtchn NAME` | an unbound event channel for domain 0; reports `v0 port NAME = ..` |
 //! | `listen msi VECTOR NAME` | count the interrupts on VECTOR; reports `v0 vector NAME = 0x..` |
 //! | `listen isa IRQ NAME` | count the interrupts of an ISA line of an HVM guest; reports as before |
-//! | `listen intx DEVICE PIN NAME` | those of a PCI device's pin, 0 for INTA; this vCPU takes them |
-//! | `wait NAME [N]` | sleep until N more events on NAME have come |
+//! | `listen intx DEVICE PIN NAME` | count the interrupts of a PCI device's pin, 0 for INTA; only this vCPU takes them |
+//! | `wait NAME [N]` | sleep until N more events on NAME have been taken |
 //! | `send NAME [N]` | notify the other end of event channel NAME, N times |
-//! | `balloon N` | give N pages back to Xen, one hypercall each |
+//! | `balloon N` | return N pages to Xen, one hypercall each |
 //! | `time write PLACE WIDTH VALUE N` | N timed writes; reports `v0 ticks min = .. median = .. p99 = .. max = .. n = ..` |
-//! | `stamp write PLACE WIDTH VALUE N` | N writes; puts the time down before and after each |
-//! | `stamp wait NAME N` | takes N events on NAME; puts the time down after each |
-//! | `stamps` | reports what this vCPU put down last: `v0 stamps 0x.. 0x.. ..`, in several lines |
+//! | `stamp write PLACE WIDTH VALUE N` | N writes; records the time before and after each |
+//! | `stamp wait NAME N` | takes N events on NAME; records the time after each |
+//! | `stamps` | reports the times that this vCPU recorded last: `v0 stamps 0x.. 0x.. ..`, in several lines |
 //! | `say WORDS` | reports `v0 say WORDS` |
 //! | `poweroff`, `crash` | the whole guest ends |
 //!
 //! A name belongs to one `listen`, outside any loop, on any vCPU; every vCPU may use it, and one
-//! that comes too early waits until the `listen` has happened. An event is consumed once, by one
-//! taker; events that merged on an event channel before they were taken count as one. All sections
+//! that is early waits until the `listen` has run. An event is consumed once, by one
+//! vCPU; events that merged on an event channel before they were taken count as one. All sections
 //! `meet` equally often, never inside `until`.
 #![no_std]
 #![forbid(unsafe_code)]

@@ -1,22 +1,22 @@
-//! What carries script out.
+//! The machine that carries out a script.
 
 use crate::{Line, ListenerId, MAX_SAMPLES, Place, Report, Width};
 
 /// One vCPU of a guest, on real Xen or simulated.
 ///
 /// The vCPUs of a guest are separate values of a machine, each run on a thread or processor of its
-/// own; what they share (listeners, the barrier, the console) is behind them.
+/// own; the state that they share (listeners, the barrier, the console) is behind them.
 ///
 /// # Invariants
 ///
 /// - An access is *one* access of exactly that width: a doorbell is matched by width.
-/// - Whatever waits (`take_event`, `meet`) sleeps, or lets others run: the load of a waiting vCPU
+/// - A waiting vCPU (`take_event`, `meet`) sleeps, or lets others run: the load of a waiting vCPU
 ///   must not be part of what a test measures.
-/// - `place`, `width`, `value` and listeners are those that [`crate::Program::parse`] let pass.
+/// - `place`, `width`, `value` and listeners have passed [`crate::Program::parse`].
 pub trait Machine {
-    /// Why a vCPU stops before the end of its script: a simulated domain was destroyed, say.
+    /// Why a vCPU stops before the end of its script, for example because a simulated domain was destroyed.
     ///
-    /// A machine that cannot survive its domain says [`core::convert::Infallible`].
+    /// A machine that cannot survive its domain uses [`core::convert::Infallible`].
     type Stop;
 
     /// Writes `value`, which fits `width`.
@@ -25,7 +25,7 @@ pub trait Machine {
     /// The domain ended.
     fn write(&mut self, place: Place, width: Width, value: u64) -> Result<(), Self::Stop>;
 
-    /// Reads; the upper bits of the answer are zero.
+    /// Reads; the upper bits of the result are zero.
     ///
     /// # Errors
     /// The domain ended.
@@ -45,7 +45,7 @@ pub trait Machine {
     /// The domain ended.
     fn listen_evtchn(&mut self, listener: ListenerId) -> Result<u32, Self::Stop>;
 
-    /// Counts the interrupts on `vector`, on whichever vCPU they arrive, from now on.
+    /// Counts the interrupts on `vector`, on any vCPU, from now on.
     ///
     /// # Errors
     /// The domain ended.
@@ -63,19 +63,19 @@ pub trait Machine {
     /// The domain ended.
     fn take_event(&mut self, listener: ListenerId) -> Result<(), Self::Stop>;
 
-    /// Takes one event if there is one. A listener that is not there yet has none.
+    /// Takes one event if one is pending. A listener that does not exist yet has none.
     ///
     /// # Errors
     /// The domain ended.
     fn poll_event(&mut self, listener: ListenerId) -> Result<bool, Self::Stop>;
 
-    /// Notifies the other end of an event channel, after waiting for its `listen` if need be.
+    /// Notifies the other end of an event channel; waits for its `listen` first.
     ///
     /// # Errors
     /// The domain ended.
     fn send(&mut self, listener: ListenerId) -> Result<(), Self::Stop>;
 
-    /// Gives one page, never given before, back to Xen.
+    /// Returns one page to Xen, a new one for each call.
     ///
     /// # Errors
     /// The domain ended.
@@ -93,22 +93,22 @@ pub trait Machine {
     /// The domain ended.
     fn pause(&mut self, count: u64) -> Result<(), Self::Stop>;
 
-    /// The time, in ticks that only make sense to this machine.
+    /// The time, in ticks of this machine.
     fn now(&mut self) -> u64;
 
-    /// One moment, by [`Machine::now`] and in nanoseconds since Xen's start.
+    /// One reading of both clocks: [`Machine::now`], and nanoseconds since Xen's start.
     fn clock(&mut self) -> (u64, u64);
 
     /// Room for this vCPU's measurements.
     fn samples(&mut self) -> &mut [u64; MAX_SAMPLES];
 
-    /// Tells the test.
+    /// Reports to the test.
     ///
     /// # Errors
     /// The domain ended.
     fn report(&mut self, report: Report<'_>) -> Result<(), Self::Stop>;
 
-    /// Ends the guest in good order.
+    /// Ends the guest cleanly.
     fn poweroff(&mut self) -> Self::Stop;
 
     /// Ends the guest as crashed.

@@ -1,4 +1,4 @@
-//! Text into script: everything that can be wrong is found here.
+//! Parses and checks a script.
 
 use crate::place::number;
 use crate::statement::{MESSAGES, Statement, Value};
@@ -8,10 +8,10 @@ use crate::{
 };
 
 impl<'a> Program<'a> {
-    /// Reads the script of all vCPUs.
+    /// Parses the script of all vCPUs.
     ///
     /// # Errors
-    /// The first statement that is wrong, and why.
+    /// The first statement that is wrong, with the reason.
     pub fn parse(text: &'a str) -> Result<Self, ScriptError<'a>> {
         let mut program = Self::empty();
         for (vcpu, statement) in statements(text) {
@@ -27,7 +27,7 @@ impl<'a> Program<'a> {
         Ok(program)
     }
 
-    /// Takes note of a name, so that any section may use it, whoever listens.
+    /// Registers the name of a `listen`, so that any section may use it.
     fn declare(&mut self, vcpu: usize, statement: &'a str) -> Result<(), Reason> {
         let mut tokens = Tokens::of(statement);
         if tokens.verb != "listen" {
@@ -54,14 +54,14 @@ impl<'a> Program<'a> {
     }
 }
 
-/// All statements that are not empty, with their vCPU.
+/// All non-empty statements, with their vCPU.
 fn statements(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.split('|').enumerate().flat_map(|(vcpu, section)| {
         section.split(';').map(str::trim).filter(|text| !text.is_empty()).map(move |s| (vcpu, s))
     })
 }
 
-/// One vCPU's share while it is read.
+/// One vCPU's section while it is parsed.
 struct Section<'p, 'a> {
     program: &'p mut Program<'a>,
     vcpu: usize,
@@ -75,7 +75,7 @@ struct Section<'p, 'a> {
 #[derive(Clone, Copy)]
 struct Open<'a> {
     statement: &'a str,
-    /// `None` for `until`, whose rounds nobody knows.
+    /// `None` for `until`, whose number of rounds is not known.
     rounds: Option<u64>,
 }
 
@@ -105,12 +105,12 @@ impl<'p, 'a> Section<'p, 'a> {
 
     fn statement(&mut self, statement: &'a str) -> Result<(), Reason> {
         let mut tokens = Tokens::of(statement);
-        let order = self.order(statement, &mut tokens)?;
+        let parsed = self.build(statement, &mut tokens)?;
         tokens.finish()?;
-        if self.program.push(order) { Ok(()) } else { Err(Reason::Statements) }
+        if self.program.push(parsed) { Ok(()) } else { Err(Reason::Statements) }
     }
 
-    fn order(
+    fn build(
         &mut self,
         statement: &'a str,
         tokens: &mut Tokens<'a>,
@@ -232,7 +232,7 @@ impl<'p, 'a> Section<'p, 'a> {
         Ok(())
     }
 
-    /// `declare` has seen this statement: only its position is left to check.
+    /// `declare` has checked this statement except for its position.
     fn listen(&mut self, tokens: &mut Tokens<'a>) -> Result<ListenerId, Reason> {
         if self.depth > 0 {
             return Err(Reason::Listen);
@@ -284,12 +284,12 @@ impl<'a> Tokens<'a> {
         number(self.next()?).ok_or(Reason::Number)
     }
 
-    /// A count that is 1 unless it is said.
+    /// A count; the default is 1.
     fn count(&mut self) -> Result<u64, Reason> {
         self.optional().map_or(Ok(1), |token| number(token).ok_or(Reason::Number))
     }
 
-    /// How many samples: at least 1 and at most `most`.
+    /// A number of samples: at least 1 and at most `most`.
     fn samples(&mut self, most: usize) -> Result<usize, Reason> {
         let count = usize::try_from(self.number()?).map_err(|_| Reason::Samples)?;
         if (1..=most).contains(&count) { Ok(count) } else { Err(Reason::Samples) }
@@ -339,7 +339,7 @@ impl<'a> Tokens<'a> {
     }
 }
 
-/// The first word and what follows it, without the blanks around either.
+/// The first word and the rest, without the blanks around either.
 fn split(text: &str) -> (&str, &str) {
     let text = text.trim();
     text.split_once(char::is_whitespace).map_or((text, ""), |(word, rest)| (word, rest.trim()))

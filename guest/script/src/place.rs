@@ -1,20 +1,20 @@
-//! Where an access goes, and how wide it is.
+//! The place and the width of an access.
 
 use core::fmt;
 
 use crate::Reason;
 
-/// A number as the language writes it: decimal, or hexadecimal after `0x`.
+/// A number in the language: decimal, or hexadecimal after `0x`.
 pub(crate) fn number(token: &str) -> Option<u64> {
     let (digits, radix) = token.strip_prefix("0x").map_or((token, 10), |hex| (hex, 16));
-    // `from_str_radix` would take a sign.
+    // `from_str_radix` accepts a sign.
     if !digits.starts_with(|c: char| c.is_ascii_hexdigit()) {
         return None;
     }
     u64::from_str_radix(digits, radix).ok()
 }
 
-/// How many bytes an access moves.
+/// The number of bytes of an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Width {
     /// 1 byte.
@@ -39,7 +39,7 @@ impl Width {
         }
     }
 
-    /// The largest value of this width: what a read that nobody answers returns.
+    /// The largest value of this width, which an unclaimed read returns.
     #[must_use]
     pub const fn all_ones(self) -> u64 {
         u64::MAX >> (64 - 8 * self.bytes())
@@ -51,7 +51,7 @@ impl Width {
         value & self.all_ones()
     }
 
-    /// The width of so many bytes.
+    /// The width of this many bytes.
     #[must_use]
     pub const fn from_bytes(bytes: u64) -> Option<Self> {
         match bytes {
@@ -77,7 +77,7 @@ impl fmt::Display for Width {
 /// The first byte of an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
-    /// A guest physical address below 4 GiB, which is what the guest maps.
+    /// A guest physical address below 4 GiB, the range that the guest maps.
     Mmio(u32),
     /// An I/O port.
     Pio(u16),
@@ -94,12 +94,12 @@ impl Place {
         }
     }
 
-    /// Whether `bytes` from here on, in elements of `width`, can be accessed at all.
+    /// Whether `bytes` from here on, in elements of `width`, can be accessed.
     pub(crate) fn check(self, width: Width, bytes: u64) -> Result<(), Reason> {
         match self {
             Self::Mmio(address) if u64::from(address) + bytes > 1 << 32 => Err(Reason::Place),
             Self::Pio(_) if width == Width::Eight => Err(Reason::Width),
-            // A string instruction writes to one port over and over.
+            // A string instruction writes to the same port each time.
             Self::Pio(port) if u64::from(port) + width.bytes() > 1 << 16 => Err(Reason::Place),
             _ => Ok(()),
         }

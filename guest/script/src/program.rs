@@ -1,4 +1,4 @@
-//! Parsed script, and how one vCPU carries out its share.
+//! A parsed script, and its interpreter for one vCPU.
 
 use crate::statement::{Statement, Value};
 use crate::{
@@ -6,17 +6,17 @@ use crate::{
     Report, Source, Stamps, Ticks,
 };
 
-/// Script that have been checked.
+/// A script that has been checked.
 ///
 /// # Invariants
 ///
 /// Loops are closed and nest at most [`MAX_NESTING`] deep within their section; a [`ListenerId`] in
-/// an order is one of `listeners`; `i` stands only inside loops.
+/// a statement is one of `listeners`; `i` is used only inside loops.
 #[derive(Clone, Debug)]
 pub struct Program<'a> {
     script: [Statement<'a>; MAX_STATEMENTS],
     used: usize,
-    /// Where each section ends in `script`; the next one begins there.
+    /// The end of each section in `script`; the next one begins there.
     ends: [usize; MAX_VCPUS],
     vcpus: usize,
     listeners: [Listener<'a>; MAX_LISTENERS],
@@ -38,10 +38,10 @@ impl<'a> Program<'a> {
         }
     }
 
-    /// Whether there was room.
-    pub(crate) fn push(&mut self, order: Statement<'a>) -> bool {
+    /// Returns whether there was room.
+    pub(crate) fn push(&mut self, statement: Statement<'a>) -> bool {
         let Some(slot) = self.script.get_mut(self.used) else { return false };
-        *slot = order;
+        *slot = statement;
         self.used += 1;
         true
     }
@@ -64,19 +64,19 @@ impl<'a> Program<'a> {
         Ok(())
     }
 
-    /// How many sections there are, at least 1 and at most [`MAX_VCPUS`].
+    /// The number of sections, at least 1 and at most [`MAX_VCPUS`].
     #[must_use]
     pub fn vcpus(&self) -> usize {
         self.vcpus
     }
 
-    /// What the names stand for, by [`ListenerId::index`].
+    /// The listeners, by [`ListenerId::index`].
     #[must_use]
     pub fn listeners(&self) -> &[Listener<'a>] {
         self.listeners.get(..self.names).unwrap_or(&[])
     }
 
-    /// Whether a name stands for a line: only an HVM guest has any.
+    /// Whether a listener is a line: only an HVM guest has lines.
     #[must_use]
     pub fn needs_lines(&self) -> bool {
         self.listeners().iter().any(|listener| matches!(listener.source, Source::Line(_)))
@@ -96,18 +96,18 @@ impl<'a> Program<'a> {
         self.script.get(before.unwrap_or(0)..end).unwrap_or(&[])
     }
 
-    /// Carries out the section of `vcpu`, to the report that it is done. A vCPU without a section
+    /// Carries out the section of `vcpu`, up to its `done` report. A vCPU without a section
     /// is done at once.
     ///
     /// # Errors
-    /// Whatever stopped the machine.
+    /// The machine's reason to stop.
     pub fn run<M: Machine>(&self, vcpu: usize, machine: &mut M) -> Result<(), M::Stop> {
         let mut run =
             Run { program: self, vcpu, machine, loops: Loops::default(), next: 0, stamped: 0 };
         let section = self.section(vcpu);
-        while let Some(order) = section.get(run.next) {
+        while let Some(statement) = section.get(run.next) {
             run.next += 1;
-            run.step(section, order)?;
+            run.step(section, statement)?;
         }
         machine.report(Report::Done { vcpu })
     }
@@ -123,7 +123,7 @@ struct Run<'r, 'a, M> {
     stamped: usize,
 }
 
-/// The loops that run, innermost last.
+/// The running loops, innermost last.
 #[derive(Default)]
 struct Loops {
     stack: [Loop; MAX_NESTING],
@@ -135,7 +135,7 @@ struct Loops {
 struct Loop {
     body: usize,
     round: u64,
-    /// What ends it; `None` for `repeat`, which knows its rounds.
+    /// The listener that ends it; `None` for `repeat`, which counts its rounds.
     until: Option<ListenerId>,
     rounds: u64,
 }
@@ -154,9 +154,13 @@ impl Loops {
 }
 
 impl<M: Machine> Run<'_, '_, M> {
-    fn step(&mut self, section: &[Statement<'_>], order: &Statement<'_>) -> Result<(), M::Stop> {
+    fn step(
+        &mut self,
+        section: &[Statement<'_>],
+        statement: &Statement<'_>,
+    ) -> Result<(), M::Stop> {
         let vcpu = self.vcpu;
-        match *order {
+        match *statement {
             Statement::Write { place, width, value } => {
                 let value = width.truncate(self.value(value));
                 self.machine.write(place, width, value)
@@ -281,7 +285,7 @@ impl<M: Machine> Run<'_, '_, M> {
         self.machine.report(report)
     }
 
-    /// Another round of the innermost loop, or what follows it.
+    /// Starts the next round of the innermost loop, or continues after it.
     fn turn(&mut self, section: &[Statement<'_>]) -> Result<(), M::Stop> {
         let Some(&mut Loop { body, round, until, rounds }) = self.loops.innermost() else {
             return Ok(());
@@ -302,13 +306,13 @@ impl<M: Machine> Run<'_, '_, M> {
     }
 }
 
-/// The order after the `end` of the loop whose body starts at `body`.
+/// The statement after the `end` of the loop whose body starts at `body`.
 fn after(section: &[Statement<'_>], body: usize) -> usize {
     let mut open = 1_usize;
     let mut next = body;
-    while let Some(order) = section.get(next) {
+    while let Some(statement) = section.get(next) {
         next += 1;
-        match order {
+        match statement {
             Statement::Repeat { .. } | Statement::Until { .. } => open += 1,
             Statement::End => open -= 1,
             _ => {}

@@ -1,4 +1,4 @@
-//! What the guest tells the test, as lines and as values.
+//! The guest's reports to the test, as lines and as values.
 
 use core::error::Error;
 use core::fmt;
@@ -14,11 +14,11 @@ pub enum Report<'a> {
     Read {
         /// The vCPU that read.
         vcpu: usize,
-        /// Where it read.
+        /// The place.
         place: Place,
-        /// How many bytes.
+        /// The width.
         width: Width,
-        /// The answer.
+        /// The result.
         value: u64,
     },
     /// `v0 port NAME = 5`
@@ -36,7 +36,7 @@ pub enum Report<'a> {
         vcpu: usize,
         /// The listener's name.
         name: &'a str,
-        /// The vector it counts.
+        /// The vector that it counts.
         vector: u8,
     },
     /// `v0 rounds NAME = 1234`
@@ -52,49 +52,49 @@ pub enum Report<'a> {
     Ticks {
         /// The vCPU that measured.
         vcpu: usize,
-        /// What it measured.
+        /// The measurement.
         ticks: Ticks,
     },
-    /// `v0 clock 0x10 = 20`: one moment, by both clocks.
+    /// `v0 clock 0x10 = 20`: one reading of both clocks.
     Clock {
-        /// The vCPU that asked.
+        /// The vCPU that reports it.
         vcpu: usize,
         /// In ticks, as stamps are.
         ticks: u64,
         /// In nanoseconds since Xen's start.
         time: u64,
     },
-    /// `v0 stamps 0x10 0x20 …`: points in time, in the order in which they were put down.
+    /// `v0 stamps 0x10 0x20 …`: points in time, in the order in which they were recorded.
     Stamps {
-        /// The vCPU that put them down.
+        /// The vCPU that recorded them.
         vcpu: usize,
-        /// Some of them, after those of the lines before.
+        /// Some of them, after those of the previous lines.
         stamps: Stamps,
     },
     /// `v0 say WORDS`
     Say {
-        /// The vCPU that speaks.
+        /// The vCPU that reports.
         vcpu: usize,
-        /// What it was told to say.
+        /// The words of the statement.
         words: &'a str,
     },
     /// `v0 done`: the end of a section.
     Done {
-        /// The vCPU whose section it was.
+        /// The vCPU of the section.
         vcpu: usize,
     },
     /// `guest done`: the end of all sections. The guest idles until it is destroyed.
     GuestDone,
-    /// `guest error: WHAT`: script that are malformed, or that could not be carried out.
+    /// `guest error: WHAT`: a script that is malformed, or that could not be carried out.
     Error {
-        /// What went wrong.
+        /// The error.
         what: &'a str,
     },
     /// `guest fault: vector 14 rip 0x100000 error 0x2 address 0xdead`
     Fault {
         /// The exception.
         vector: u8,
-        /// Where it happened.
+        /// The instruction's address.
         rip: u64,
         /// The error code, 0 for exceptions without one.
         error: u64,
@@ -114,7 +114,7 @@ pub struct Ticks {
     pub p99: u64,
     /// The largest sample.
     pub max: u64,
-    /// How many samples.
+    /// The number of samples.
     pub n: u64,
 }
 
@@ -139,10 +139,10 @@ pub struct Stamps {
 }
 
 impl Stamps {
-    /// How many fit.
+    /// The most stamps of one line.
     pub const MOST: usize = 8;
 
-    /// These, if they fit.
+    /// These stamps, if they fit.
     pub fn of(stamps: &[u64]) -> Option<Self> {
         let mut line = Self::default();
         stamps.iter().try_for_each(|stamp| line.push(*stamp))?;
@@ -155,14 +155,14 @@ impl Stamps {
         Some(())
     }
 
-    /// What they are, in ticks.
+    /// The stamps, in ticks.
     #[must_use]
     pub fn values(&self) -> &[u64] {
         self.values.get(..self.used).unwrap_or_default()
     }
 }
 
-/// A line that is no report.
+/// A line that is not a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotAReport;
 
@@ -175,19 +175,19 @@ impl fmt::Display for NotAReport {
 impl Error for NotAReport {}
 
 impl<'a> Report<'a> {
-    /// Reads a line as a report.
+    /// Parses a line as a report.
     ///
-    /// A line end is ignored, and so is what Xen's own console puts before a guest's early output,
+    /// A line end is ignored, and so is the prefix of Xen's own console before a guest's early output,
     /// up to `(d1) `.
     ///
     /// # Errors
-    /// The line is something else.
+    /// The line is not a report.
     pub fn parse(line: &'a str) -> Result<Self, NotAReport> {
         read(after_domain(line.trim())).ok_or(NotAReport)
     }
 }
 
-/// What follows `(dN) ` where the line begins with a prefix of Xen's.
+/// The part after `(dN) ` if the line begins with a prefix of Xen's.
 fn after_domain(line: &str) -> &str {
     if !line.starts_with('(') {
         return line;

@@ -1,38 +1,38 @@
-//! Script after parsing: a flat list that the interpreter walks.
+//! A parsed script: a flat list of statements for the interpreter.
 
 use core::ops::RangeInclusive;
 
 use crate::{Place, Width};
 
-/// One of a program's names, by its place in [`crate::Program::listeners`].
+/// A listener, by its index in [`crate::Program::listeners`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ListenerId(u8);
 
 impl ListenerId {
-    /// The id of the `index`th listener, if a program can have so many.
+    /// The id of the `index`th listener, if a program can have that many.
     pub(crate) fn new(index: usize) -> Option<Self> {
         if index < crate::MAX_LISTENERS { u8::try_from(index).ok().map(Self) } else { None }
     }
 
-    /// The place in [`crate::Program::listeners`]: less than [`crate::MAX_LISTENERS`].
+    /// The index in [`crate::Program::listeners`]: less than [`crate::MAX_LISTENERS`].
     #[must_use]
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
 }
 
-/// What a name stands for.
+/// A name with its source of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listener<'a> {
     /// The name, as in the script and in the reports.
     pub name: &'a str,
-    /// What rings it.
+    /// The source of its events.
     pub source: Source,
     /// The vCPU that listens to it.
     pub vcpu: usize,
 }
 
-/// What rings a listener.
+/// The source of a listener's events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// An event channel that domain 0 may bind.
@@ -44,7 +44,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// The vector whose interrupts it counts, if it is no event channel.
+    /// The vector whose interrupts it counts, unless it is an event channel.
     pub(crate) fn vector(self) -> Option<u8> {
         match self {
             Self::Evtchn => None,
@@ -54,20 +54,20 @@ impl Source {
     }
 }
 
-/// The vectors from here on are those of lines.
+/// The first vector of lines.
 const FIRST_LINE: u8 = 0xc0;
-/// Those of lines that interrupt as long as they are up: the I/O APIC's inputs from 16 on.
+/// The vectors of level-triggered lines: the I/O APIC's inputs from 16 on.
 pub const LEVELS: RangeInclusive<u8> = FIRST_LINE + 16..=0xef;
-/// The vectors that a message may have.
+/// The vectors that an MSI may have.
 pub(crate) const MESSAGES: RangeInclusive<u8> = 0x20..=FIRST_LINE - 1;
 
-/// A wire to the I/O APIC that Xen emulates for an HVM guest. Others have none.
+/// A line to the I/O APIC that Xen emulates for an HVM guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Line {
-    /// An ISA interrupt, 0 to 15. It interrupts when it rises.
+    /// An ISA interrupt, 0 to 15. It is edge-triggered.
     Isa(u8),
-    /// A pin, 0 to 3, of a PCI device, 0 to 31. It interrupts as long as it is up, anew when its
-    /// interrupt was taken.
+    /// A pin, 0 to 3, of a PCI device, 0 to 31. It is level-triggered: another interrupt is pending after
+    /// each one is taken, while the line is up.
     Intx {
         /// The device on the guest's bus.
         device: u8,
@@ -77,36 +77,36 @@ pub enum Line {
 }
 
 impl Line {
-    /// The I/O APIC's input that Xen has wired it to, below 48 (`hvm_isa_irq_to_gsi` and
+    /// The I/O APIC input to which Xen connects it, below 48 (`hvm_isa_irq_to_gsi` and
     /// `hvm_pci_intx_gsi` in Xen's `asm/hvm/irq.h`).
     #[must_use]
     pub const fn input(self) -> u8 {
         match self {
-            // The timer's is where a PC's second interrupt controller hangs on the first.
+            // On a PC the timer uses input 2, because the second interrupt controller cascades into it.
             Self::Isa(0) => 2,
             Self::Isa(irq) => irq,
             Self::Intx { device, pin } => 16 + ((device * 4 + device / 8 + pin) & 31),
         }
     }
 
-    /// Whether it interrupts as long as it is up, or else when it rises.
+    /// Whether it is level-triggered.
     #[must_use]
     pub const fn is_level(self) -> bool {
         matches!(self, Self::Intx { .. })
     }
 
-    /// The vector that the guest gives its input.
+    /// The vector that the guest assigns to its input.
     #[must_use]
     pub const fn vector(self) -> u8 {
         FIRST_LINE + self.input()
     }
 }
 
-/// What a write carries.
+/// The value of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
     Number(u64),
-    /// The innermost loop's counter and what is added to it.
+    /// The innermost loop's counter plus this constant.
     Counter(u64),
 }
 

@@ -1,4 +1,4 @@
-//! What is refused, and which statement is named.
+//! Which scripts are refused, and which statement the error names.
 
 use xen_eventfd_guest_script::{Line, Listener, Program, Reason, Source};
 
@@ -8,7 +8,7 @@ fn refused(text: &str) -> (usize, String, Reason) {
 }
 
 #[test]
-fn every_statement_is_understood() {
+fn every_statement_is_parsed() {
     let text = "listen evtchn bell; listen msi 0x41 call; listen isa 5 isa; listen intx 3 1 pci | \
         write mmio:0xfe000050 4 1; write pio:0x3f8 1 255; write mmio:0xfffffff8 8 0xffffffffffffffff; \
         read pio:0xffff 1; peek pio:0xffff 1; rep mmio:0xfe000000 4 7 1024; rep pio:0x10 2 0xffff 1; \
@@ -33,7 +33,7 @@ fn every_statement_is_understood() {
 }
 
 #[test]
-fn a_pci_line_is_taken_where_it_interrupts() {
+fn a_pci_line_is_taken_by_the_vcpu_that_listens() {
     assert_eq!(
         refused("listen intx 3 1 a; wait a | wait a"),
         (1, "wait a".into(), Reason::Elsewhere)
@@ -42,13 +42,13 @@ fn a_pci_line_is_taken_where_it_interrupts() {
 }
 
 #[test]
-fn only_lines_need_a_guest_that_has_them() {
+fn only_lines_need_an_hvm_guest() {
     assert!(!Program::parse("listen evtchn a; listen msi 0x41 b").unwrap().needs_lines());
     assert!(Program::parse("say hello | listen evtchn a; listen isa 5 b").unwrap().needs_lines());
 }
 
 #[test]
-fn no_script_are_script_for_one_vcpu() {
+fn an_empty_script_is_a_script_for_one_vcpu() {
     assert_eq!(Program::parse("").unwrap().vcpus(), 1);
     assert_eq!(Program::parse(" ; ;|").unwrap().vcpus(), 2);
 }
@@ -60,10 +60,10 @@ fn the_error_names_the_statement() {
 }
 
 #[test]
-fn each_mistake_has_its_reason() {
+fn each_error_has_its_reason() {
     for (statement, reason) in [
         ("jump", Reason::Verb),
-        ("listen irq bell", Reason::Verb),
+        ("listen irq call", Reason::Verb),
         ("time read mmio:0x0 4 1 1", Reason::Verb),
         ("write mmio:0xfe000050 4", Reason::Missing),
         ("read", Reason::Missing),
@@ -90,8 +90,8 @@ fn each_mistake_has_its_reason() {
         ("listen evtchn i", Reason::Name),
         ("listen evtchn 5", Reason::Name),
         ("listen evtchn a.b", Reason::Name),
-        ("wait nobody", Reason::Unknown),
-        ("until nobody", Reason::Unknown),
+        ("wait unknown", Reason::Unknown),
+        ("until unknown", Reason::Unknown),
         ("listen msi 0x1f call", Reason::Vector),
         ("listen msi 0xc0 call", Reason::Vector),
         ("listen isa 16 line", Reason::Line),
@@ -117,23 +117,23 @@ fn each_mistake_has_its_reason() {
 fn a_name_is_listened_to_once() {
     assert_eq!(refused("listen evtchn a | listen evtchn a").2, Reason::Twice);
     assert_eq!(refused("listen msi 0x40 a; listen msi 64 b").2, Reason::Twice);
-    // Two wires to one input.
+    // Two lines to one input.
     assert_eq!(refused("listen intx 0 1 a; listen intx 8 0 b").2, Reason::Twice);
 }
 
 #[test]
-fn a_vcpu_listens_before_it_uses_and_others_need_not() {
+fn a_vcpu_listens_before_it_uses_a_name_and_others_may_use_it_earlier() {
     assert_eq!(refused("wait a; listen evtchn a").2, Reason::Unknown);
     assert!(Program::parse("wait a | listen evtchn a").is_ok());
 }
 
 #[test]
-fn only_event_channels_are_sent_to() {
+fn only_event_channels_can_be_notified() {
     assert_eq!(refused("listen msi 0x40 a; send a").2, Reason::Send);
 }
 
 #[test]
-fn listen_and_meet_keep_out_of_loops_that_break_them() {
+fn listen_is_refused_in_loops_and_meet_in_until() {
     assert_eq!(refused("repeat 2; listen evtchn a; end").2, Reason::Listen);
     assert_eq!(refused("listen evtchn a; until a; meet; end").2, Reason::Meet);
 }

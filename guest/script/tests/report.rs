@@ -1,4 +1,4 @@
-//! What is written can be read.
+//! Every report that is written can be parsed.
 
 use xen_eventfd_guest_script::{NotAReport, Place, Report, Stamps, Ticks, Width};
 
@@ -16,7 +16,7 @@ fn every_report_survives_its_line() {
             Report::Read { vcpu: 3, place: Place::Pio(0xcf8), width: Width::One, value: 0 },
             "v3 read pio:0xcf8 1 = 0x0",
         ),
-        (Report::Port { vcpu: 1, name: "bell", port: 5 }, "v1 port bell = 5"),
+        (Report::Port { vcpu: 1, name: "call", port: 5 }, "v1 port call = 5"),
         (Report::Vector { vcpu: 0, name: "call", vector: 0x41 }, "v0 vector call = 0x41"),
         (Report::Rounds { vcpu: 0, name: "stop", rounds: 1234 }, "v0 rounds stop = 1234"),
         (Report::Ticks { vcpu: 0, ticks }, "v0 ticks min = 1 median = 2 p99 = 3 max = 4 n = 5"),
@@ -47,7 +47,7 @@ fn line_ends_and_xens_prefix_are_ignored() {
 }
 
 #[test]
-fn other_lines_are_no_reports() {
+fn other_lines_are_not_reports() {
     for line in [
         "",
         "v0",

@@ -1,4 +1,4 @@
-//! What a machine is asked to do, in which order.
+//! The calls that the interpreter makes on a machine, in order.
 
 use std::collections::VecDeque;
 
@@ -6,14 +6,14 @@ use xen_eventfd_guest_script::{
     Line, ListenerId, MAX_SAMPLES, Machine, Place, Program, Report, Ticks, Width,
 };
 
-/// Writes down what it is asked, and has the events it was given.
+/// Records the calls, and has the events that a test gives it.
 struct Recorder {
     log: Vec<String>,
-    /// For each poll, whether there is an event; none once it is empty.
+    /// For each poll, whether an event is pending; none once it is empty.
     events: VecDeque<bool>,
     clock: u64,
     samples: Box<[u64; MAX_SAMPLES]>,
-    /// Stop after so many log lines.
+    /// Stops after this many log lines.
     patience: usize,
 }
 
@@ -178,7 +178,7 @@ fn the_counter_is_the_innermost_loops() {
 }
 
 #[test]
-fn a_loop_of_no_rounds_is_skipped_whole() {
+fn a_loop_of_zero_rounds_is_skipped() {
     assert_eq!(
         run("repeat 0; repeat 5; say no; end; say no; end; say yes", 0),
         ["v0 say yes", "v0 done"]
@@ -226,7 +226,7 @@ fn listeners_are_shared_and_events_are_taken_one_by_one() {
 }
 
 #[test]
-fn a_line_is_told_by_its_input_and_its_vector() {
+fn a_line_is_reported_with_its_vector() {
     assert_eq!(
         run("listen isa 0 a; listen isa 15 b; listen intx 31 3 c", 0),
         [
@@ -249,7 +249,7 @@ fn time_reports_the_distribution() {
 }
 
 #[test]
-fn stamps_are_told_in_the_order_in_which_they_were_put_down() {
+fn stamps_are_reported_in_the_order_in_which_they_were_recorded() {
     let log = run("stamp write pio:1 1 7 5; stamps", 0);
     assert_eq!(log[..5], ["write pio:0x1 1 0x7"; 5]);
     // The n-th write takes n ticks.
@@ -262,7 +262,7 @@ fn stamps_are_told_in_the_order_in_which_they_were_put_down() {
 }
 
 #[test]
-fn a_stop_ends_the_run_wherever_it_is() {
+fn a_stop_ends_the_run_at_any_statement() {
     let mut recorder = Recorder::new();
     recorder.patience = 10;
     let endless = Program::parse("listen evtchn a; until a; write pio:1 1 1; end").unwrap();
