@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * /dev/xen/eventfd-floor, for measurements alone.
+ * /dev/xen/eventfd-floor, for measurements only.
  *
- * Writing `DOM ADDRESS EVENTFD` (decimal, hexadecimal, decimal; -1: none) to an open file has it
- * serve that doorbell until it is closed. Reading tells in nanoseconds of Xen's time how long this
- * domain's first vCPU has run, Xen's work for it included; and one moment, in ticks of its time stamp
+ * Writing `DOM ADDRESS EVENTFD` (decimal, hexadecimal, decimal; -1: none) to an open file makes it
+ * serve that doorbell until it is closed. Reading returns, in nanoseconds of Xen's time, how long this
+ * domain's first vCPU has run, including Xen's work for it; and one moment, in ticks of its time stamp
  * counter and in nanoseconds since Xen's start.
  */
 
@@ -74,13 +74,13 @@ static ssize_t floor_write(struct file *file, const char __user *from, size_t si
 }
 
 /*
- * Where Xen puts the time on demand. Linux keeps no such area of its own unless all counters of the
- * machine agree, which QEMU's do not claim.
+ * The area to which Xen writes the time on request. Linux registers none of its own unless all TSCs of the
+ * machine are synchronised, which QEMU does not claim.
  */
 static struct pvclock_vcpu_time_info clock;
 static DEFINE_MUTEX(clock_lock);
 
-static int look_at_the_clock(u64 *ticks, u64 *time)
+static int read_clock(u64 *ticks, u64 *time)
 {
 	struct vcpu_register_time_memory_area area = { .addr.v = &clock };
 	int error;
@@ -106,7 +106,7 @@ static ssize_t floor_read(struct file *file, char __user *to, size_t size, loff_
 
 	error = HYPERVISOR_vcpu_op(VCPUOP_get_runstate_info, 0, &runstate);
 	if (!error)
-		error = look_at_the_clock(&ticks, &time);
+		error = read_clock(&ticks, &time);
 	if (error)
 		return error;
 	length = scnprintf(words, sizeof(words), "%llu %llu %llu\n",
@@ -141,5 +141,5 @@ static struct miscdevice device = {
 };
 
 module_misc_device(device);
-MODULE_DESCRIPTION("The least that an ioeventfd can cost under Xen");
+MODULE_DESCRIPTION("The minimal cost of an ioeventfd under Xen");
 MODULE_LICENSE("GPL");

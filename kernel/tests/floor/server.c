@@ -9,7 +9,7 @@
 #include <xen/interface/hvm/dm_op.h>
 #include <xen/interface/memory.h>
 
-/* Xen's public/hvm/dm_op.h, as far as it is needed. */
+/* Xen's public/hvm/dm_op.h, as far as it is used. */
 #define DMOP_CREATE 1
 #define DMOP_MAP_RANGE 3
 #define DMOP_SET_STATE 5
@@ -120,7 +120,7 @@ static int map_pvh(struct server *server)
 	return server->page ? 0 : -ENOMEM;
 }
 
-/* What cannot be undone stays: rather lost than handed on while it still is the guest's. */
+/* If it fails, the page is leaked: it must not be reused while the guest has access. */
 static void unmap(struct server *server)
 {
 	struct xen_remove_from_physmap remove = { .domid = DOMID_SELF, .gpfn = server->frame };
@@ -183,7 +183,7 @@ static int enable(struct server *server, u64 doorbell)
 	error = error ?: map_range(server, doorbell);
 	error = error ?: dm_op(server->dom, &op, sizeof(op.nr_vcpus));
 	error = error ?: op.nr_vcpus.vcpus > MAX_VCPUS ? -E2BIG : 0;
-	/* Xen says which ports only when it is enabled. */
+	/* Xen writes the ports only when the server is enabled. */
 	error = error ?: set_state(server, true);
 	for (unsigned int index = 0; !error && index < op.nr_vcpus.vcpus; index++)
 		error = bind(server, index);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * An ioreq server over one doorbell of 4 bytes. Its handler answers whatever comes, tells the vCPU
- * and ends the event; it looks at nothing. No ioeventfd does less.
+ * An ioreq server over one doorbell of 4 bytes. Its handler answers every request, notifies the vCPU
+ * and ends the event; it decodes nothing. No ioeventfd does less.
  */
 
 #ifndef FLOOR_SERVER_H
@@ -13,16 +13,16 @@
 #include <xen/interface/xen.h>
 #include <xen/interface/event_channel.h>
 
-/* More vCPUs than a measurement's guest has. */
+/* More vCPUs than the guest of a measurement has. */
 #define MAX_VCPUS 8
 
 struct server;
 
-/* What an interrupt is told. */
+/* The context of an interrupt handler. */
 struct vcpu {
 	struct server *server;
 	struct ioreq *slot;
-	evtchn_port_t port;	/* our end */
+	evtchn_port_t port;	/* the local end */
 	int irq;
 };
 
@@ -33,15 +33,15 @@ struct server {
 	struct ioreq *page;
 	struct page *place;		/* the frame number that the page is mapped at */
 	xen_pfn_t frame;
-	u64 entry;			/* PV: the page table entry as it was */
+	u64 entry;			/* PV: the previous page table entry */
 	unsigned int bound;
 	struct vcpu vcpus[MAX_VCPUS];
 };
 
-/* 0 or a negative errno. The eventfd is the server's from then on; if it fails, still the caller's. */
+/* Returns 0 or a negative errno. On success the server owns the eventfd; on failure the caller does. */
 int server_begin(struct server *server, domid_t dom, u64 doorbell, struct eventfd_ctx *eventfd);
 
-/* Answers what waits, and undoes all of it. */
+/* Answers pending requests, and releases everything. */
 void server_end(struct server *server);
 
 #endif

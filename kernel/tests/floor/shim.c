@@ -1,3 +1,3 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Hypercalls and mappings, as the module under test has them. */
+/* Hypercalls and mappings, the same as the module's. */
 #include "../../shim.c"

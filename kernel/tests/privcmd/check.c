@@ -17,7 +17,7 @@ static unsigned int failures;
 void begin(const char *test)
 {
 	subject = test;
-	/* A line must not be said again by a child. */
+	/* A child must not print a buffered line again. */
 	setlinebuf(stdout);
 }
 
@@ -80,7 +80,7 @@ void holds(const char *what, bool true_or_not)
 	if (true_or_not)
 		good(what);
 	else
-		bad(what, "it does not hold");
+		bad(what, "it is false");
 }
 
 int must(const char *what, int result)

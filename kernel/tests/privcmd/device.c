@@ -95,7 +95,7 @@ void device_open(struct device *device, domid_t dom, uint64_t base, uint64_t siz
 	map_page(device);
 	map_range(device, base, size);
 	must("enabling an ioreq server", enable(device, true));
-	/* Xen says which ports only now. */
+	/* Xen has written the ports now. */
 	bind_ports(device);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * A device model as the patch's users are one: it has an ioreq server over its registers, maps the
- * server's page through /dev/xen/privcmd and binds its ports through /dev/xen/evtchn.
+ * A device model like those that use Linux's privcmd ioeventfd patch: it has an ioreq server over its
+ * registers, maps the server's page through /dev/xen/privcmd and binds its ports through /dev/xen/evtchn.
  */
 
 #ifndef DEVICE_H
@@ -32,7 +32,7 @@ struct device {
 	int evtchn;
 	uint16_t server;
 	struct ioreq *page;
-	uint32_t ports[SLOTS];	/* our ends */
+	uint32_t ports[SLOTS];	/* the local ends */
 };
 
 /* An access that Xen asks the device model to carry out. */
@@ -46,11 +46,11 @@ struct access {
 /* A device with registers in these bytes of the guest's memory. */
 void device_open(struct device *device, domid_t dom, uint64_t base, uint64_t size);
 
-/* Answers whatever is on its way, and goes. */
+/* Answers the requests in flight, and removes the device. */
 void device_close(struct device *device);
 
 /*
- * Waits for an event. If a request comes with it, has `carry_out` do it, and answers. Returns
+ * Waits for an event. If a request comes with it, calls `carry_out` for it and answers. Returns
  * whether there was one.
  */
 bool device_serve(struct device *device, void (*carry_out)(struct access *access));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-/* Where docs/privcmd-abi.md says that we differ from the patch, as far as no kick is needed. */
+/* The differences from Linux's patch that docs/privcmd-abi.md lists, as far as no kick is needed. */
 
 #include "check.h"
 #include "privcmd.h"
@@ -50,7 +50,7 @@ static void numbers(const struct guest *guest)
 
 	for (size_t nth = 0; nth < COUNT(wrapping); nth++) {
 		call.addr = wrapping[nth];
-		ended("addr + 0x50 + addr_len wraps, before the eventfd is looked at", EINVAL,
+		ended("addr + 0x50 + addr_len wraps, before the eventfd is checked", EINVAL,
 		      assign(node, &call));
 	}
 	call.addr = BASE;
@@ -76,7 +76,7 @@ static void guests(const struct guest *guest)
 	call.dom = 0x7000;
 	ended("a domain that does not exist", ENODEV, assign(node, &call));
 	call.ports = (uintptr_t)nowhere();
-	ended("its ports come first", EFAULT, assign(node, &call));
+	ended("its ports are checked first", EFAULT, assign(node, &call));
 	call = registration(guest, nowhere(), BASE, 0, call.event_fd);
 	ended("an ioreq page that cannot be read", EFAULT, assign(node, &call));
 	call = registration(guest, kernel_address(), BASE, 0, call.event_fd);
@@ -85,8 +85,8 @@ static void guests(const struct guest *guest)
 }
 
 /*
- * A key is the file's. One server cannot have two numbers of vCPUs, so a number that is taken says
- * that there is another.
+ * A key belongs to its file. One server cannot have two numbers of vCPUs, so a number that is accepted means
+ * that there is another server.
  */
 static void files(const struct guest *guest)
 {
@@ -98,24 +98,24 @@ static void files(const struct guest *guest)
 
 	second.vcpus = 1;
 	ended("a key", 0, assign(node, &first));
-	ended("is known in its file", EINVAL, assign(node, &second));
-	ended("is another one in another file", 0, assign(other, &second));
-	ended("which has it alone", 0, deassign(other, &second));
+	ended("a key is known in its file", EINVAL, assign(node, &second));
+	ended("it is another key in another file", 0, assign(other, &second));
+	ended("only that file has its registration", 0, deassign(other, &second));
 
 	child = fork();
 	must("fork", child);
 	if (child == 0) {
 		int own = open_node();
 
-		ended("is known to a child, in the same file", EINVAL, assign(node, &second));
-		ended("is another one in a child's own file", 0, assign(own, &second));
-		ended("which does not have the other's", ENODEV, deassign(own, &first));
-		ended("but its own", 0, deassign(own, &second));
+		ended("a child knows the key in the inherited file", EINVAL, assign(node, &second));
+		ended("it is another key in a child's own file", 0, assign(own, &second));
+		ended("that file does not have the other's registration", ENODEV, deassign(own, &first));
+		ended("but has its own", 0, deassign(own, &second));
 		_exit(status());
 	}
 	must("the child's end", waitpid(child, &ending, 0));
-	holds("the child ended well", WIFEXITED(ending) && WEXITSTATUS(ending) == 0);
-	ended("the first one is still there", 0, deassign(node, &first));
+	holds("the child exited with 0", WIFEXITED(ending) && WEXITSTATUS(ending) == 0);
+	ended("the first registration is still there", 0, deassign(node, &first));
 	close(node);
 	close(other);
 }
@@ -131,7 +131,7 @@ static bool is_interrupt(uint32_t op)
 	       op == XEN_DMOP_inject_msi || op == XEN_DMOP_set_irq_level;
 }
 
-/* The last size that is looked at. */
+/* The last size that is accepted. */
 #define MAX_SIZE 256
 
 #define MSI(address, ...) { \
@@ -142,7 +142,7 @@ static bool is_interrupt(uint32_t op)
 #define INTX(...) { .op = XEN_DMOP_set_pci_intx_level, .intx = { __VA_ARGS__ } }
 #define SPI(...) { .op = XEN_DMOP_set_irq_level, .spi = { __VA_ARGS__ } }
 
-/* Each with what can be beside what cannot. The guest is a PVH guest on x86, which has no lines and no SPIs. */
+/* Valid operations beside invalid ones. The guest is a PVH guest on x86, which has no lines and no SPIs. */
 static const struct {
 	const char *what;
 	int error;
@@ -187,7 +187,7 @@ static const struct {
 	{ "an SPI", EOPNOTSUPP, DM_OP_SIZE(spi), SPI(.irq = 33) },
 };
 
-/* Assigns it, and takes back what was taken. */
+/* Assigns it, and deassigns it if that succeeded. */
 static void try_irqfd(const char *what, int error, int node, const struct privcmd_irqfd *call)
 {
 	struct privcmd_irqfd end = *call;
@@ -219,11 +219,11 @@ static void operations(const struct guest *guest)
 		if (is_interrupt(op))
 			continue;
 		buffer.op.op = op;
-		snprintf(line, sizeof(line), "dm_op %u is no interrupt", op);
+		snprintf(line, sizeof(line), "dm_op %u is not an interrupt", op);
 		ended(line, EINVAL, assign_irqfd(node, &call));
 	}
 	buffer.op.op = ~0U;
-	ended("dm_op ~0 is no interrupt", EINVAL, assign_irqfd(node, &call));
+	ended("dm_op ~0 is not an interrupt", EINVAL, assign_irqfd(node, &call));
 
 	for (size_t nth = 0; nth < COUNT(interrupts); nth++) {
 		buffer.op = interrupts[nth].op;
@@ -236,7 +236,7 @@ static void operations(const struct guest *guest)
 				 call.size);
 			ended(line, EINVAL, assign_irqfd(node, &call));
 		}
-		snprintf(line, sizeof(line), "%s that is whole", sizes[nth].what);
+		snprintf(line, sizeof(line), "%s that is complete", sizes[nth].what);
 		try_irqfd(line, sizes[nth].error, node, &call);
 	}
 
@@ -292,13 +292,13 @@ static void no_such_line(struct call *call)
 	call->irqfd.dm_op = (uintptr_t)&there.line;
 }
 
-/* Ours among those of the table. */
+/* The module's rows among those of the patch. */
 static const struct row of_irqfd[] = {
 	{ "a dm_op that is oversized, before it is read", EINVAL, oversized },
 	{ "no dm_op", EFAULT, dm_op_nowhere },
 	{ "no open file", EBADF, not_open },
-	{ "an eventfd that raises one", EBUSY, assigned_eventfd },
-	{ "no interrupt", EINVAL, no_interrupt },
+	{ "an eventfd that raises an interrupt already", EBUSY, assigned_eventfd },
+	{ "not an interrupt", EINVAL, no_interrupt },
 	{ "a domain that does not exist", ENODEV, no_domain },
 	{ "a line of a guest that has none", EOPNOTSUPP, no_such_line },
 };
@@ -344,10 +344,10 @@ static void irqfds(const struct guest *guest)
 	ended("an irqfd", 0, assign_irqfd(node, &call));
 	end = call;
 	end.flags = PRIVCMD_IRQFD_FLAG_DEASSIGN;
-	ended("its end through another file", 0, assign_irqfd(other, &end));
-	ended("that was none: it is still there", EBUSY, assign_irqfd(node, &call));
+	ended("deassign through another file", 0, assign_irqfd(other, &end));
+	ended("it has no effect: the irqfd is still there", EBUSY, assign_irqfd(node, &call));
 	close(node);
-	ended("close is one", 0, assign_irqfd(other, &call));
+	ended("close deassigns it", 0, assign_irqfd(other, &call));
 	close(other);
 }
 

@@ -50,6 +50,6 @@ void guest_meet(struct guest *guest, char *words[2])
 		return;
 	guest->go = must("the guest's event channel",
 			 ioctl(guest->evtchn, IOCTL_EVTCHN_BIND_INTERDOMAIN, &bind));
-	/* Xen makes one event of it, as one may have been lost before. */
+	/* Xen sends one event at binding, as an earlier one may have been lost. */
 	guest_await(guest);
 }

@@ -11,9 +11,9 @@
 
 #define COUNT(rows) (sizeof(rows) / sizeof(*(rows)))
 
-/* What mistakes are made of. */
+/* What the rows need for their errors. */
 static struct {
-	int restricted;		/* a node's file for another domain */
+	int restricted;		/* a file restricted to another domain */
 	int assigned;		/* an eventfd that has a registration */
 } there;
 
@@ -164,7 +164,7 @@ static const struct row known_key[] = {
 	THE_EVENTFD,
 	{ "another domain", EINVAL, other_domain },
 	{ "another number of vCPUs", EINVAL, fewer_vcpus },
-	{ "an eventfd that it has", EBUSY, assigned_eventfd },
+	{ "an eventfd that is registered already", EBUSY, assigned_eventfd },
 };
 
 static const struct row not_assigned[] = {
@@ -209,14 +209,14 @@ void test_ioeventfd(const struct guest *guest)
 	call.ioeventfd.vq = 1;
 	rows("assign, known key", &call, known_key, COUNT(known_key));
 	ports_nowhere(&call);
-	ended("assign, known key: its ports are not looked at again", 0, make_call(&call));
+	ended("assign, known key: its ports are not read again", 0, make_call(&call));
 
 	rows("deassign", &end, not_assigned, COUNT(not_assigned));
 	address_wraps(&end);
 	length_3(&end);
 	ports_nowhere(&end);
 	end.ioeventfd.vq = 7;
-	ended("deassign looks at key, domain, vCPUs and eventfd alone", 0, make_call(&end));
+	ended("deassign compares key, domain, vCPUs and eventfd alone", 0, make_call(&end));
 	ended("deassign again", ENODEV, make_call(&end));
 	end.ioeventfd.event_fd = call.ioeventfd.event_fd;
 	ended("deassign the other", 0, make_call(&end));

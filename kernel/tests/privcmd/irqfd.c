@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-/* The error table of IOCTL_PRIVCMD_IRQFD, and that it interrupts the guest. */
+/* The error table of IOCTL_PRIVCMD_IRQFD, and its interrupt in the guest. */
 
 #include "check.h"
 #include "privcmd.h"
@@ -17,7 +17,7 @@
 #define MSI_VECTOR 0x41
 
 static struct {
-	int restricted;		/* a node's file for another domain */
+	int restricted;		/* a file restricted to another domain */
 	int assigned;		/* an eventfd that raises an interrupt */
 } there;
 
@@ -104,7 +104,7 @@ static const struct row to_assign[] = {
 	{ "a dm_op in the kernel", EFAULT, dm_op_in_kernel },
 	{ "a dm_op cut off", EFAULT, dm_op_cut_off },
 	THE_EVENTFD,
-	{ "an eventfd that raises one", EBUSY, assigned_eventfd },
+	{ "an eventfd that raises an interrupt already", EBUSY, assigned_eventfd },
 };
 
 static const struct row to_deassign[] = {
@@ -153,7 +153,7 @@ void test_irqfd(const struct guest *guest)
 
 	rows("deassign", &end, to_deassign, COUNT(to_deassign));
 	dm_op_nowhere(&end);
-	ended("deassign looks at the eventfd alone", 0, make_call(&end));
+	ended("deassign compares the eventfd alone", 0, make_call(&end));
 	ended("deassign again", 0, make_call(&end));
 	end.irqfd.fd = call.irqfd.fd;
 	ended("deassign the other", 0, make_call(&end));
@@ -170,25 +170,25 @@ void test_interrupt(const struct guest *guest)
 
 	signal_eventfd(eventfd);
 	ended("assign", 0, make_call(&call));
-	/* The kernel has its own. */
+	/* The kernel has its own copy. */
 	memset(&op, 0xff, sizeof(op));
 	guest_await(guest);
-	counted("a signal from before raises one at once, and is consumed", 0, eventfd);
+	counted("an earlier signal raises an interrupt at once, and is consumed", 0, eventfd);
 
 	signal_eventfd(eventfd);
 	guest_await(guest);
-	counted("a signal raises one, and is consumed", 0, eventfd);
+	counted("a signal raises an interrupt, and is consumed", 0, eventfd);
 
 	call.irqfd.flags = PRIVCMD_IRQFD_FLAG_DEASSIGN;
 	ended("deassign", 0, make_call(&call));
 	signal_eventfd(eventfd);
-	counted("after deassign a signal stays", 1, eventfd);
+	counted("after deassign a signal stays in the counter", 1, eventfd);
 
 	call = interrupt(guest, &op, eventfd);
 	ended("assign again", 0, make_call(&call));
 	signal_eventfd(eventfd);
 	guest_await(guest);
-	counted("and a signal raises one again", 0, eventfd);
+	counted("and a signal raises an interrupt again", 0, eventfd);
 	close(eventfd);
 	close(call.fd);
 }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * Tests of the requests of <xen/privcmd.h> that make eventfds of doorbells and interrupts of
- * eventfds, on any node that has them.
+ * Tests of the privcmd ABI: the requests of <xen/privcmd.h> that assign eventfds to doorbells and
+ * interrupts to eventfds, on any node that implements them.
  *
  *	privcmd list all			the tests
- *	privcmd list rules			those that hold for the patch itself
- *	privcmd list races			those that are worth several CPUs
- *	privcmd NODE TEST script		what its guest is to do
+ *	privcmd list rules			those that also hold for Linux's privcmd ioeventfd patch
+ *	privcmd list races			the concurrent ones
+ *	privcmd NODE TEST script		prints the script of its guest
  *	privcmd NODE TEST DOM PORT		runs it; see guest.h
  */
 
@@ -24,9 +24,9 @@
 #define COUNT(array) (sizeof(array) / sizeof(*(array)))
 
 enum kind {
-	RULE,		/* the patch's own rule, which holds for it as well */
+	RULE,		/* a rule of Linux's patch, which also holds there */
 	OURS,
-	RACE,		/* ours, and about things that happen at once */
+	RACE,		/* a rule of the module, and concurrent */
 };
 
 struct test {
@@ -45,9 +45,9 @@ static const struct test tests[] = {
 	{ "privcmd_kicks", SCRIPT_KICKS, test_kicks, OURS },
 	{ "privcmd_two_files", SCRIPT_KICKS, test_two_files, OURS },
 	{ "privcmd_native", SCRIPT_NONE, test_native, OURS },
-	{ "privcmd_close", SCRIPT_RINGING, test_close, RACE },
-	{ "privcmd_killed", SCRIPT_RINGING, test_killed, RACE },
-	{ "privcmd_death", SCRIPT_RINGING, test_death, RACE },
+	{ "privcmd_close", SCRIPT_KICKING, test_close, RACE },
+	{ "privcmd_killed", SCRIPT_KICKING, test_killed, RACE },
+	{ "privcmd_death", SCRIPT_KICKING, test_death, RACE },
 };
 
 static const char *node;
@@ -68,7 +68,7 @@ int open_restricted(domid_t dom)
 struct privcmd_ioeventfd registration(const struct guest *guest, void *page, uint64_t base,
 				      uint32_t vq, int eventfd)
 {
-	/* Looked at for readability alone. */
+	/* Checked for readability only. */
 	static uint32_t ports[4096];
 	static unsigned int vcpus;
 
@@ -121,7 +121,7 @@ static const struct test *find(const char *name)
 		if (!strcmp(tests[nth].name, name))
 			return &tests[nth];
 	}
-	fprintf(stderr, "privcmd: there is no test %s; try: privcmd list all\n", name);
+	fprintf(stderr, "privcmd: no test is named %s; try: privcmd list all\n", name);
 	exit(EXIT_FAILURE);
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* /dev/xen/privcmd: operations of a device model, and struct xen_dm_op of Xen's public/hvm/dm_op.h. */
+/* /dev/xen/privcmd: device model operations, and struct xen_dm_op of Xen's public/hvm/dm_op.h. */
 
 #ifndef PRIVCMD_H
 #define PRIVCMD_H
@@ -70,15 +70,15 @@ struct dm_op {
 	};
 };
 
-/* The size that Xen wants to see of an operation. */
+/* The size that Xen expects of an operation. */
 #define DM_OP_SIZE(member) (offsetof(struct dm_op, member) + sizeof(((struct dm_op *)0)->member))
 
 int privcmd_open(void);
 
-/* Has Xen carry out an operation on a guest. */
+/* Makes Xen carry out an operation on a guest. */
 int privcmd_dm_op(int privcmd, domid_t dom, struct dm_op *op, size_t size);
 
-/* How many vCPUs a guest has. */
+/* The number of vCPUs of a guest. */
 unsigned int privcmd_vcpus(int privcmd, domid_t dom);
 
 #endif

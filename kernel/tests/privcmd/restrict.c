@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-/* IOCTL_PRIVCMD_RESTRICT. That other domains are EPERM then is in the tables of the others. */
+/* IOCTL_PRIVCMD_RESTRICT. The tables of the other tests check EPERM for other domains. */
 
 #include "check.h"
 #include "rows.h"
@@ -22,6 +22,6 @@ void test_restrict(const struct guest *guest)
 	ended("to the same again", 0, ioctl(node, IOCTL_PRIVCMD_RESTRICT, &own));
 	close(node);
 	node = open_node();
-	ended("another file is as free as before", 0, ioctl(node, IOCTL_PRIVCMD_RESTRICT, &other));
+	ended("another file is not restricted", 0, ioctl(node, IOCTL_PRIVCMD_RESTRICT, &other));
 	close(node);
 }

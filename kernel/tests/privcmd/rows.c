@@ -27,10 +27,10 @@ void rows(const char *what, const struct call *good, const struct row *rows, siz
 		char line[160];
 
 		rows[nth].make(&alone);
-		/* Where two mistakes are in one field, the earlier one stands. */
+		/* Where two errors are in one field, the earlier one wins. */
 		for (size_t later = count; later-- > nth;)
 			rows[later].make(&many);
-		snprintf(line, sizeof(line), "%s, %s", what, rows[nth].mistake);
+		snprintf(line, sizeof(line), "%s, %s", what, rows[nth].name);
 		refused(line, rows[nth].error, error_of(&alone), error_of(&many));
 	}
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * Error tables. A row is a mistake and its errno. Each is made alone, and together with all mistakes
- * that come after it in the table: of several, the first counts.
+ * Error tables. A row is an error and its errno. Each error is made alone, and together with all
+ * later ones of the table: the first one determines the errno.
  */
 
 #ifndef ROWS_H
@@ -22,17 +22,17 @@ struct call {
 };
 
 struct row {
-	const char *mistake;
+	const char *name;
 	int error;
 	void (*make)(struct call *call);
 };
 
 int make_call(struct call *call);
 
-/* Makes all rows' mistakes in a call that is good; `what` is the call. */
+/* Makes the errors of all rows in a valid call; `what` names the call. */
 void rows(const char *what, const struct call *good, const struct row *rows, size_t count);
 
-/* Each of these cannot be read, not even its first byte, or not beyond that. */
+/* Addresses that cannot be read, either not at all or only for the first byte. */
 void *nowhere(void);
 void *kernel_address(void);
 void *end_of_page(void);

@@ -14,10 +14,10 @@
 
 struct task {
 	uint64_t switches;
-	bool user;		/* it has memory of its own */
+	bool user;		/* it is not a kernel thread */
 };
 
-/* A task may end while it is looked at: it counts nothing then. */
+/* A task may end while it is read: it counts nothing then. */
 static struct task task_status(const char *path)
 {
 	struct task task = { 0 };

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Who was woken: the kernel's own count of context switches that somebody made to wait. */
+/* Wakeups: the kernel's count of voluntary context switches. */
 
 #ifndef SWITCHES_H
 #define SWITCHES_H
@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* voluntary_ctxt_switches of /proc/PID/task/TID/status, summed up. */
+/* The sum of voluntary_ctxt_switches in /proc/PID/task/TID/status. */
 struct switches {
 	uint64_t vmm;
 	uint64_t backend;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* The tests, each with the script of the guest that it is about; see guest.h. */
+/* The tests, each with the script of its guest; see guest.h. */
 
 #ifndef TESTS_H
 #define TESTS_H
@@ -13,10 +13,10 @@
 /* The device's registers in the guest's memory, and its doorbell. */
 #define BASE 0xfe000000ULL
 #define DOORBELL (BASE + 0x50)
-/* Another device's. */
+/* Another device's doorbell. */
 #define OTHER_BASE (BASE + 0x1000)
 
-/* Opens the node that is tested. */
+/* Opens the node under test. */
 int open_node(void);
 
 /* The same, restricted to one domain. */
@@ -24,7 +24,7 @@ int open_restricted(domid_t dom);
 
 /*
  * A call that registers an eventfd for queue `vq` of the device at `base`, 4 bytes wide, with this
- * page as its `ioreq`, and one that ends that.
+ * page as its `ioreq`; and the call that deassigns it.
  */
 struct privcmd_ioeventfd registration(const struct guest *guest, void *page, uint64_t base,
 				      uint32_t vq, int eventfd);
@@ -41,7 +41,7 @@ void test_interrupt(const struct guest *guest);
 
 void test_differences(const struct guest *guest);
 
-/* Two widths, two queues, and a queue number with something above it. */
+/* Two widths, two queues, and a queue number with bits above it. */
 #define SCRIPT_KICKS \
 	"listen evtchn go; repeat 8; wait go; write mmio:0xfe000050 4 3; " \
 	"write mmio:0xfe000050 4 0xbeef0003; write mmio:0xfe000050 2 3; " \
@@ -50,8 +50,8 @@ void test_kicks(const struct guest *guest);
 void test_two_files(const struct guest *guest);
 void test_native(const struct guest *guest);
 
-/* Kicks without a pause, until told to stop. */
-#define SCRIPT_RINGING \
+/* Kicks without a pause, until stopped. */
+#define SCRIPT_KICKING \
 	"listen evtchn go; until go; write mmio:0xfe000050 4 0; end; send go | say up"
 void test_close(const struct guest *guest);
 void test_killed(const struct guest *guest);

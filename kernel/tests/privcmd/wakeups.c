@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * Who is woken when a guest rings 1,000 times.
+ * Counts which processes are woken when a guest kicks 1,000 times.
  *
- *	wakeups WAY NODE script		what the guest is to do
- *	wakeups WAY NODE DOM PORT	one line of names and numbers; see guest.h
+ *	wakeups WAY NODE script		prints the guest's script
+ *	wakeups WAY NODE DOM PORT	prints one line of names and numbers; see guest.h
  *
- * Two processes beside this one: a VMM, which reads its event channels as users of the patch do and
- * trusts the kernel with the kicks, and a backend, which reads the eventfd.
+ * Two processes beside this one: a VMM, which reads its event channels as users of Linux's privcmd ioeventfd
+ * patch do and leaves the kicks to the kernel, and a backend, which reads the eventfd.
  */
 
 #include "check.h"
@@ -28,18 +28,18 @@
 #define BASE 0xfe000000ULL
 #define DOORBELL (BASE + 0x50)
 #define KICKS 1000
-/* It does not come to its end, which it would tell xenconsoled. */
+/* It does not reach its end, which it would report to xenconsoled. */
 #define ORDERS \
 	"listen evtchn go; wait go; repeat 1000; write mmio:0xfe000050 4 0; end; send go; wait go"
 
-/* Signalled to the backend when all is over. */
+/* Signalled to the backend at the end. */
 #define OVER (1ULL << 32)
 
-/* What the processes know of each other. */
+/* Shared by the processes. */
 struct shared {
 	bool ready;		/* the VMM serves */
-	uint64_t delivered;	/* kicks that the backend had */
-	uint64_t reached;	/* kicks that the VMM had */
+	uint64_t delivered;	/* kicks that the backend received */
+	uint64_t reached;	/* kicks that the VMM received */
 };
 
 static struct shared *shared;
@@ -80,7 +80,7 @@ static void be_backend(void)
 	exit(EXIT_SUCCESS);
 }
 
-/* A child that ends with us. */
+/* A child that ends with this process. */
 static pid_t child(void)
 {
 	pid_t pid = must("fork", fork());
@@ -90,7 +90,7 @@ static pid_t child(void)
 	return pid;
 }
 
-/* Whoever still has something to do does it. */
+/* Lets other processes finish what they are doing. */
 static void settle(void)
 {
 	usleep(100000);

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-/* As a user of the patch does it. Neither file is closed before the end: that would undo it. */
+/* As users of Linux's patch do it. Neither file is closed before the end: that would deassign it. */
 static void privcmd(const char *node, const struct device *device, uint64_t base, int eventfd)
 {
 	struct privcmd_ioeventfd call = {

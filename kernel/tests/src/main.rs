@@ -24,24 +24,24 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs all tests, or those whose name contains one of NAMES; the module is loaded.
+    /// Runs all tests, or those whose name contains one of NAMES; the module must be loaded.
     Run {
         /// Parts of names.
         names: Vec<String>,
         /// The test guest's ELF file.
         #[arg(long, default_value = "/lab/guest")]
         guest: PathBuf,
-        /// Only those about things that happen at once.
+        /// Only the concurrent tests.
         #[arg(long, conflicts_with = "calm")]
         races: bool,
         /// Only the others.
         #[arg(long)]
         calm: bool,
     },
-    /// Plays another process of a test; the link to it is standard input.
+    /// Runs another process of a test; the link to it is standard input.
     #[command(hide = true)]
     Helper {
-        /// Where the library's engines would keep locks and records.
+        /// The directory in which the library's engines keep locks and records.
         run_dir: PathBuf,
     },
     /// Serves two queues of a guest until it is killed.
@@ -56,15 +56,15 @@ enum Command {
         /// The guest.
         dom: u16,
     },
-    /// Asks for an interrupt line through a guest's file, which is standard input.
+    /// Assigns an interrupt line through a guest's file, which is standard input.
     #[command(hide = true)]
     Line,
-    /// Keeps a guest's file, which comes over standard input, until the other end is closed.
+    /// Keeps a guest's file, which it receives over standard input, until the other end is closed.
     #[command(hide = true)]
     Hold,
 }
 
-/// What looks at what is left of all others.
+/// The test that checks the kernel log of all others.
 const LAST: &str = "kernel_log::clean";
 
 fn main() -> Result<ExitCode> {
@@ -90,7 +90,7 @@ fn main() -> Result<ExitCode> {
                 }
             }
             if passed + failed == 0 {
-                bail!("no test is called anything like {names:?}");
+                bail!("no test has a name that contains one of {names:?}");
             }
             println!("{passed} passed, {failed} failed");
             Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-/* xen-eventfd.h stands alone, in C and in C++, and its structs have no hidden padding. */
+/* xen-eventfd.h is self-contained, in C and in C++, and its structs have no hidden padding. */
 
 #include "xen-eventfd.h"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-/* The ABI that programs for the patch were built with, in numbers. */
+/* The privcmd ABI in numbers, as programs were built with it. */
 
 #include <assert.h>
 #include <stddef.h>

@@ -1,9 +1,9 @@
-//! `with-guest PROGRAM ARGUMENT...`: runs a program of domain 0 that is about a guest, and makes the
+//! `with-guest PROGRAM ARGUMENT...`: runs a program of domain 0 that tests a guest, and creates the
 //! guest for it.
 //!
-//! The program says what the guest is to do when the word `script` follows its arguments. Then it
-//! runs with two more words in that place: the domain's number, and the guest's port of the event
-//! channel that the script call `go`, or 0.
+//! The program prints its guest's script when the word `script` follows its arguments. Then it
+//! runs with two words in place of `script`: the domain id, and the guest's port of the event
+//! channel that the script names `go`, or 0.
 
 use anyhow::{Context, Result, ensure};
 use std::env::args_os;
@@ -17,7 +17,7 @@ const GUEST: &str = "/lab/guest";
 fn main() -> Result<ExitCode> {
     let scenario = Scenario {
         name: "with-guest",
-        about: "a program ends well, and leaves nothing of its guest",
+        about: "a program exits with 0, and leaves nothing of its guest",
         race: false,
         body: with_guest,
     };

@@ -1,6 +1,6 @@
-//! `/dev/xen/eventfd` as `uapi/xen-eventfd.h` has it, byte by byte: a test may also say what no
-//! program should. Nothing here is shared with the library's own door to the module, so that the
-//! two cannot agree on a mistake.
+//! `/dev/xen/eventfd` as `uapi/xen-eventfd.h` defines it, byte by byte, so that a test can also make
+//! invalid requests. It shares no code with the library, so that the
+//! two cannot have the same error.
 
 pub(crate) mod edge;
 pub(crate) mod request;
@@ -42,9 +42,9 @@ impl AsFd for GuestFile {
     }
 }
 
-/// Makes a request on a file with these bytes, behind which there are zeros. Returns the guest's
+/// Makes a request on a file with these bytes, followed by zeros. Returns the guest's
 /// file that [`CREATE`] makes.
-pub(crate) fn ask(
+pub(crate) fn issue(
     file: impl AsFd,
     request: u32,
     bytes: &mut [u8],
@@ -52,35 +52,35 @@ pub(crate) fn ask(
     let mut arena = vec![0; ARENA.max(bytes.len())];
     let (front, _) = arena.split_at_mut(bytes.len());
     front.copy_from_slice(bytes);
-    let answer = ask_at(file, request, arena.as_mut_ptr().expose_provenance());
+    let answer = issue_at(file, request, arena.as_mut_ptr().expose_provenance());
     bytes.copy_from_slice(&arena[..bytes.len()]);
     answer
 }
 
-/// The same with whatever is at an address.
-pub(crate) fn ask_at(
+/// The same with the memory at an address.
+pub(crate) fn issue_at(
     file: impl AsFd,
     request: u32,
     address: usize,
 ) -> Result<Option<GuestFile>, Errno> {
     let call = Call { request, address };
     // SAFETY: the module touches the argument by copying from and to user memory, which fails where
-    // there is none, and at most `ARENA` bytes from there on. Callers pass an address of nobody, of
-    // an arena, or of memory that was mapped for this.
+    // there is none, and at most `ARENA` bytes from there on. Callers pass an unmapped address, that of
+    // an arena, or that of memory that was mapped for this.
     let fd = unsafe { rustix::ioctl::ioctl(file.as_fd(), call) }?;
     if request != CREATE {
         return Ok(None);
     }
-    // SAFETY: the module has just made it, and nobody else knows of it.
+    // SAFETY: the module has just created it, and nothing else uses it.
     Ok(Some(GuestFile(unsafe { OwnedFd::from_raw_fd(fd) })))
 }
 
-/// Makes a request on whatever file has this number now: another thread may be closing it.
-pub(crate) fn ask_number(number: RawFd, request: u32, bytes: &mut [u8]) -> Result<(), Errno> {
-    // SAFETY: at worst nothing is open there, which the kernel answers. No memory of this process
+/// Makes a request on the file that has this number now: another thread may be closing it.
+pub(crate) fn issue_number(number: RawFd, request: u32, bytes: &mut [u8]) -> Result<(), Errno> {
+    // SAFETY: at worst no file is open there, which the kernel reports. No memory of this process
     // depends on which file it is.
     let file = unsafe { BorrowedFd::borrow_raw(number) };
-    ask(file, request, bytes).map(drop)
+    issue(file, request, bytes).map(drop)
 }
 
 struct Call {
@@ -88,7 +88,7 @@ struct Call {
     address: usize,
 }
 
-// SAFETY: nothing is read through the pointer here; what the module does with it is for the caller.
+// SAFETY: nothing is read through the pointer here; the caller is responsible for what the module does with it.
 unsafe impl Ioctl for Call {
     type Output = RawFd;
 
@@ -119,30 +119,30 @@ impl Control {
 
     pub(crate) fn query(&self) -> Result<Query, Errno> {
         let mut bytes = Query::empty();
-        ask(self, request::QUERY, &mut bytes)?;
+        issue(self, request::QUERY, &mut bytes)?;
         Ok(Query::from_bytes(&bytes))
     }
 
     /// Takes a guest.
     pub(crate) fn create(&self, create: &Create) -> Result<GuestFile, Errno> {
-        let file = ask(self, CREATE, &mut create.bytes())?;
+        let file = issue(self, CREATE, &mut create.bytes())?;
         Ok(file.expect("a creation that succeeds makes a file"))
     }
 
     pub(crate) fn owner(&self, dom: DomId) -> Result<Owner, Errno> {
         let mut bytes = Owner::of(dom);
-        ask(self, request::OWNER, &mut bytes)?;
+        issue(self, request::OWNER, &mut bytes)?;
         Ok(Owner::from_bytes(&bytes))
     }
 
-    /// Assigns a doorbell or takes it back, by the request of privcmd.
+    /// Assigns a doorbell or deassigns it, through the privcmd ABI.
     pub(crate) fn ioeventfd(&self, request: &PrivcmdIoEventFd) -> Result<(), Errno> {
-        ask(self, request::PRIVCMD_IOEVENTFD, &mut request.bytes()).map(drop)
+        issue(self, request::PRIVCMD_IOEVENTFD, &mut request.bytes()).map(drop)
     }
 
-    /// Confines the file to one guest, by the request of privcmd.
+    /// Confines the file to one guest, through the privcmd ABI.
     pub(crate) fn restrict(&self, dom: DomId) -> Result<(), Errno> {
-        ask(self, request::RESTRICT, &mut dom.0.to_ne_bytes()).map(drop)
+        issue(self, request::RESTRICT, &mut dom.0.to_ne_bytes()).map(drop)
     }
 }
 
@@ -152,7 +152,7 @@ impl GuestFile {
         Control::open()?.create(&Create::of(dom))
     }
 
-    /// As it came from another process.
+    /// A file that was received from another process.
     pub(crate) fn from_fd(fd: OwnedFd) -> Self {
         Self(fd)
     }
@@ -162,25 +162,25 @@ impl GuestFile {
     }
 
     pub(crate) fn assign(&self, doorbell: &Doorbell) -> Result<(), Errno> {
-        ask(self, request::ASSIGN, &mut doorbell.bytes()).map(drop)
+        issue(self, request::ASSIGN, &mut doorbell.bytes()).map(drop)
     }
 
     pub(crate) fn deassign(&self, doorbell: &Doorbell) -> Result<(), Errno> {
-        ask(self, request::DEASSIGN, &mut doorbell.bytes()).map(drop)
+        issue(self, request::DEASSIGN, &mut doorbell.bytes()).map(drop)
     }
 
     pub(crate) fn stats(&self) -> Result<Stats, Errno> {
         let mut bytes = Stats::empty();
-        ask(self, request::STATS, &mut bytes)?;
+        issue(self, request::STATS, &mut bytes)?;
         Ok(Stats::from_bytes(&bytes))
     }
 
-    /// Everything in one of the lists.
+    /// All entries of one of the lists.
     pub(crate) fn list(&self, what: u32) -> Result<Vec<Entry>, Errno> {
         let mut entries = Vec::new();
         for index in 0.. {
             let mut bytes = Entry::at(what, index);
-            match ask(self, request::LIST, &mut bytes) {
+            match issue(self, request::LIST, &mut bytes) {
                 Ok(_) => entries.push(Entry::from_bytes(&bytes)),
                 Err(Errno::NOENT) => break,
                 Err(errno) => return Err(errno),
@@ -192,56 +192,56 @@ impl GuestFile {
     /// Takes one kick from a fallback.
     pub(crate) fn missed(&self, fallback: &Doorbell) -> Result<Missed, Errno> {
         let mut bytes = Missed::of(fallback);
-        ask(self, request::MISSED, &mut bytes)?;
+        issue(self, request::MISSED, &mut bytes)?;
         Ok(Missed::from_bytes(&bytes))
     }
 
     pub(crate) fn assign_irq(&self, irq: &Irq) -> Result<(), Errno> {
-        ask(self, request::ASSIGN_IRQ, &mut irq.bytes()).map(drop)
+        issue(self, request::ASSIGN_IRQ, &mut irq.bytes()).map(drop)
     }
 
     pub(crate) fn deassign_irq(&self, irq: &Irq) -> Result<(), Errno> {
-        ask(self, request::DEASSIGN_IRQ, &mut irq.bytes()).map(drop)
+        issue(self, request::DEASSIGN_IRQ, &mut irq.bytes()).map(drop)
     }
 
-    /// Interrupts raised, and refused by Xen.
+    /// Interrupts that were raised, and that Xen refused.
     pub(crate) fn irq_stats(&self, irq: &Irq) -> Result<(u64, u64), Errno> {
         let mut bytes = irq.bytes();
-        ask(self, request::IRQ_STATS, &mut bytes)?;
+        issue(self, request::IRQ_STATS, &mut bytes)?;
         Ok(Irq::counts(&bytes))
     }
 
     pub(crate) fn lower(&self, irq: &Irq) -> Result<(), Errno> {
-        ask(self, request::LOWER, &mut irq.bytes()).map(drop)
+        issue(self, request::LOWER, &mut irq.bytes()).map(drop)
     }
 
-    /// Another interrupt for the same eventfd.
+    /// Assigns another interrupt to the same eventfd.
     pub(crate) fn set_irq(&self, irq: &Irq, new: &Irq) -> Result<(), Errno> {
-        ask(self, request::SET_IRQ, &mut irq.change(new)).map(drop)
+        issue(self, request::SET_IRQ, &mut irq.change(new)).map(drop)
     }
 
     pub(crate) fn mask_irq(&self, irq: &Irq) -> Result<(), Errno> {
-        ask(self, request::MASK_IRQ, &mut irq.bytes()).map(drop)
+        issue(self, request::MASK_IRQ, &mut irq.bytes()).map(drop)
     }
 
     pub(crate) fn unmask_irq(&self, irq: &Irq) -> Result<(), Errno> {
-        ask(self, request::UNMASK_IRQ, &mut irq.bytes()).map(drop)
+        issue(self, request::UNMASK_IRQ, &mut irq.bytes()).map(drop)
     }
 
     /// Whether it is masked, and whether it is pending.
     pub(crate) fn irq_state(&self, irq: &Irq) -> Result<(bool, bool), Errno> {
         let mut bytes = irq.state();
-        ask(self, request::IRQ_STATE, &mut bytes)?;
-        let (masked, pending) = Irq::stands(&bytes);
+        issue(self, request::IRQ_STATE, &mut bytes)?;
+        let (masked, pending) = Irq::state_of(&bytes);
         assert!(masked <= 1 && pending <= 1, "{masked} {pending}");
         Ok((masked == 1, pending == 1))
     }
 
     pub(crate) fn assign_channel(&self, channel: &Channel) -> Result<(), Errno> {
-        ask(self, request::ASSIGN_CHANNEL, &mut channel.bytes()).map(drop)
+        issue(self, request::ASSIGN_CHANNEL, &mut channel.bytes()).map(drop)
     }
 
     pub(crate) fn deassign_channel(&self, channel: &Channel) -> Result<(), Errno> {
-        ask(self, request::DEASSIGN_CHANNEL, &mut channel.bytes()).map(drop)
+        issue(self, request::DEASSIGN_CHANNEL, &mut channel.bytes()).map(drop)
     }
 }

@@ -1,4 +1,4 @@
-//! The numbers of requests, and of what is in them.
+//! Request numbers, and the constants of their structs.
 
 pub(crate) const QUERY: u32 = 0xEF00;
 pub(crate) const CREATE: u32 = 0xEF01;
@@ -19,9 +19,9 @@ pub(crate) const IRQ_STATE: u32 = 0xEF27;
 pub(crate) const ASSIGN_CHANNEL: u32 = 0xEF30;
 pub(crate) const DEASSIGN_CHANNEL: u32 = 0xEF31;
 
-/// Those of a control file.
+/// The requests of a control file.
 pub(crate) const OF_CONTROL: [u32; 3] = [QUERY, CREATE, OWNER];
-/// Those of a guest's file.
+/// The requests of a guest's file.
 pub(crate) const OF_GUEST: [u32; 15] = [
     ASSIGN,
     DEASSIGN,

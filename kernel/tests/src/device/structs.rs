@@ -1,4 +1,4 @@
-//! The structs as bytes, in the order of the header.
+//! The structs as bytes, in the field order of the header.
 
 use super::request::{
     FALLBACK, IRQ_CHANNEL, IRQ_INTX, IRQ_ISA, IRQ_MSI, IRQ_SPI, LEVEL, MMIO, PIO, PULSE, VALUE,
@@ -6,7 +6,7 @@ use super::request::{
 use std::os::fd::{AsRawFd, OwnedFd};
 use xen_eventfd::{DomId, Port};
 
-/// A struct on its way in.
+/// An input struct.
 #[derive(Debug, Default)]
 struct Bytes(Vec<u8>);
 
@@ -31,14 +31,14 @@ impl Bytes {
         self
     }
 
-    /// With room for the out-fields.
+    /// Fills up with zeros, for the out-fields.
     fn up_to(mut self, size: u32) -> Vec<u8> {
         self.0.resize(size as usize, 0);
         self.0
     }
 }
 
-/// A struct on its way out.
+/// An output struct.
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
@@ -61,7 +61,7 @@ impl Fields<'_> {
     }
 }
 
-/// `struct xen_eventfd_query`, as it is answered.
+/// `struct xen_eventfd_query`, as the module returns it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Query {
     pub(crate) abi: u32,
@@ -108,8 +108,8 @@ impl Create {
         Self { flags: 0, dom: dom.0, gone: -1 }
     }
 
-    /// And tell when it is gone.
-    pub(crate) fn tell(self, gone: &OwnedFd) -> Self {
+    /// Signal this eventfd when the guest is gone.
+    pub(crate) fn notify_gone(self, gone: &OwnedFd) -> Self {
         Self { gone: gone.as_raw_fd(), ..self }
     }
 
@@ -127,11 +127,11 @@ pub(crate) struct PrivcmdIoEventFd {
     value: u32,
     eventfd: i32,
     deassign: bool,
-    /// Where a port for each vCPU would be, and how many vCPUs there are.
+    /// The address of the ports, one for each vCPU, and the number of vCPUs.
     ports: (u64, u32),
 }
 
-/// What such a struct's addresses point at: it is readable.
+/// The memory that the addresses of such a struct point at: it is readable.
 static KEY: [u64; 8] = [0; 8];
 
 impl PrivcmdIoEventFd {
@@ -140,13 +140,13 @@ impl PrivcmdIoEventFd {
         Self { dom, base, value, eventfd: eventfd.as_raw_fd(), deassign: false, ports }
     }
 
-    /// Of so many vCPUs, whose ports would be at this address.
+    /// With this many vCPUs, whose ports are at this address.
     pub(crate) fn with_ports(self, address: u64, vcpus: u32) -> Self {
         Self { ports: (address, vcpus), ..self }
     }
 
-    /// Taken back.
-    pub(crate) fn undone(self) -> Self {
+    /// The deassign request.
+    pub(crate) fn deassign(self) -> Self {
         Self { deassign: true, ..self }
     }
 
@@ -158,7 +158,7 @@ impl PrivcmdIoEventFd {
     }
 }
 
-/// `struct xen_eventfd_owner`, as it is answered.
+/// `struct xen_eventfd_owner`, as the module returns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Owner {
     pub(crate) pid: u32,
@@ -197,7 +197,7 @@ pub(crate) struct Doorbell {
 impl Doorbell {
     pub(crate) const SIZE: u32 = 48;
 
-    /// A write of `len` bytes of this value.
+    /// A write of `len` bytes with this value.
     pub(crate) fn value(addr: u64, len: u32, datamatch: u64, eventfd: &OwnedFd) -> Self {
         let datamask = u64::MAX >> (64 - 8 * len);
         let eventfd = eventfd.as_raw_fd();
@@ -209,7 +209,7 @@ impl Doorbell {
         Self { kind, datamask: 0, ..Self::value(addr, len, 0, eventfd) }
     }
 
-    /// What no other takes.
+    /// The writes that no other doorbell matches.
     pub(crate) fn fallback(addr: u64, span: u32, eventfd: &OwnedFd) -> Self {
         Self::wildcard(addr, FALLBACK, span, eventfd)
     }
@@ -239,7 +239,7 @@ impl Doorbell {
     }
 }
 
-/// `struct xen_eventfd_stats`, as it is answered.
+/// `struct xen_eventfd_stats`, as the module returns it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stats {
     pub(crate) server: u16,
@@ -278,7 +278,7 @@ impl Stats {
     }
 }
 
-/// `struct xen_eventfd_entry`, as it is answered.
+/// `struct xen_eventfd_entry`, as the module returns it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) space: u32,
@@ -313,7 +313,7 @@ impl Entry {
     }
 }
 
-/// `struct xen_eventfd_missed`, as it is answered.
+/// `struct xen_eventfd_missed`, as the module returns it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Missed {
     pub(crate) width: u32,
@@ -369,7 +369,7 @@ impl Irq {
         Self::new(IRQ_CHANNEL, port.0, eventfd)
     }
 
-    /// A message to the first vCPU.
+    /// An MSI to the first vCPU.
     pub(crate) fn msi(vector: u32, eventfd: &OwnedFd) -> Self {
         Self { msi_addr: 0xFEE0_0000, msi_data: vector, ..Self::new(IRQ_MSI, 0, eventfd) }
     }
@@ -389,12 +389,12 @@ impl Irq {
         Self { pin, ..Self::new(IRQ_INTX, device, eventfd) }
     }
 
-    /// A line that stays up.
+    /// Level-triggered.
     pub(crate) fn level(self) -> Self {
         Self { trigger: LEVEL, ..self }
     }
 
-    /// What names an assignment, in a struct of this size.
+    /// The fields that identify an assignment, in a struct of this size.
     fn named(&self, size: u32) -> Bytes {
         Bytes::default()
             .u32(size)
@@ -431,7 +431,7 @@ impl Irq {
     }
 
     /// `masked` and `pending`.
-    pub(crate) fn stands(bytes: &[u8]) -> (u32, u32) {
+    pub(crate) fn state_of(bytes: &[u8]) -> (u32, u32) {
         let mut fields = Fields(&bytes[40..]);
         (fields.u32(), fields.u32())
     }

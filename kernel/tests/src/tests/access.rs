@@ -1,4 +1,4 @@
-//! Which access a doorbell takes, and that every other is answered as well.
+//! Which access a doorbell matches, and that every other access is answered as well.
 
 use super::common::{DOORBELL, refused};
 use crate::device::GuestFile;
@@ -64,7 +64,7 @@ pub(super) fn wildcards(test: &mut TestContext<'_>) -> Result<()> {
     guest.finish()?;
     let found = (take_count(&one)?, take_count(&rest)?, take_count(&any)?);
     ensure!(found == (1, 4, 2), "{found:?}");
-    // The half word matched nothing; the long word was never ours.
+    // The 2-byte write matched nothing; the 8-byte write is wider than the claimed range.
     ensure!(file.stats()?.held == 1, "{:?}", file.stats());
     Ok(())
 }
@@ -95,9 +95,9 @@ pub(super) fn reads(test: &mut TestContext<'_>) -> Result<()> {
     guest.start()?;
     guest.finish()?;
     guest.trace_reports(test);
-    let told = test.trace.to_string();
-    let zeros = told.lines().filter(|line| line.contains("read") && line.ends_with("= 0x0"));
-    ensure!(zeros.count() == 2, "{told}");
+    let reports = test.trace.to_string();
+    let zeros = reports.lines().filter(|line| line.contains("read") && line.ends_with("= 0x0"));
+    ensure!(zeros.count() == 2, "{reports}");
     ensure!(take_count(&kick)? == 0 && file.stats()?.reads == 2);
     Ok(())
 }

@@ -1,11 +1,11 @@
-//! Every mistake has its errno.
+//! Every invalid argument has its errno.
 
 use super::calls::{self, Setting};
 use super::common::{DOORBELL, IDLE, refused};
 use crate::device::edge::Edge;
 use crate::device::request::{ANY, CREATE, LIST, OF_GUEST, OWNER, QUERY, STATS, WIDTH};
 use crate::device::structs::Doorbell;
-use crate::device::{Control, GuestFile, ask};
+use crate::device::{Control, GuestFile, issue};
 use anyhow::{Context, Result, ensure};
 use rustix::event::epoll;
 use rustix::fs::{Mode, OFlags, open};
@@ -18,10 +18,10 @@ pub(super) fn sizes(test: &mut TestContext<'_>) -> Result<()> {
     let setting = Setting::new(test)?;
     for call in calls::each(&setting) {
         let known = u32::try_from(call.good.len())?;
-        let sized = |said: u32| {
+        let sized = |size: u32| {
             let mut bytes = call.good.clone();
             bytes.resize(4096, 0);
-            bytes[..4].copy_from_slice(&said.to_ne_bytes());
+            bytes[..4].copy_from_slice(&size.to_ne_bytes());
             bytes
         };
         let check = |bytes: &[u8], verdict, what: &str| -> Result<()> {
@@ -29,29 +29,29 @@ pub(super) fn sizes(test: &mut TestContext<'_>) -> Result<()> {
             ensure!(found == verdict, "{} with {what}: {found:?}, not {verdict:?}", call.name);
             Ok(())
         };
-        for said in [0, 1, 3, 4, known / 2, known - 1] {
-            check(&sized(said), Err(Errno::INVAL), &format!("a size of {said}"))?;
+        for size in [0, 1, 3, 4, known / 2, known - 1] {
+            check(&sized(size), Err(Errno::INVAL), &format!("a size of {size}"))?;
         }
-        for said in [4097, 0xFFFF, 1 << 31, (1 << 31) + known, u32::MAX - 1, u32::MAX] {
-            check(&sized(said), Err(Errno::TOOBIG), &format!("a size of {said}"))?;
+        for size in [4097, 0xFFFF, 1 << 31, (1 << 31) + known, u32::MAX - 1, u32::MAX] {
+            check(&sized(size), Err(Errno::TOOBIG), &format!("a size of {size}"))?;
         }
-        for said in [known, known + 1, known + 63, known + 64, known + 65, 4095, 4096] {
-            check(&sized(said), call.verdict, &format!("a size of {said}"))?;
-            for dirty in known..said.min(known + 3) {
-                let mut bytes = sized(said);
+        for size in [known, known + 1, known + 63, known + 64, known + 65, 4095, 4096] {
+            check(&sized(size), call.verdict, &format!("a size of {size}"))?;
+            for dirty in known..size.min(known + 3) {
+                let mut bytes = sized(size);
                 bytes[dirty as usize] = 1;
-                check(&bytes, Err(Errno::TOOBIG), "something right behind it")?;
+                check(&bytes, Err(Errno::TOOBIG), "a byte right behind it")?;
             }
-            if said > known {
-                let mut bytes = sized(said);
-                bytes[said as usize - 1] = 0x80;
-                check(&bytes, Err(Errno::TOOBIG), &format!("something at the end of {said}"))?;
+            if size > known {
+                let mut bytes = sized(size);
+                bytes[size as usize - 1] = 0x80;
+                check(&bytes, Err(Errno::TOOBIG), &format!("a byte at the end of {size}"))?;
             }
         }
-        // What comes after the struct is nobody's.
+        // The module does not read beyond the struct.
         let mut bytes = sized(known);
         bytes[known as usize..].fill(0xFF);
-        check(&bytes, call.verdict, "others behind it")?;
+        check(&bytes, call.verdict, "other bytes behind it")?;
     }
     Ok(())
 }
@@ -69,11 +69,11 @@ pub(super) fn pointers(test: &mut TestContext<'_>) -> Result<()> {
             0,
             1,
             0x1000,
-            // The last page of users, and where their half ends.
+            // The last page of user addresses, and the end of their range.
             0x7FFF_FFFF_F000,
             0x8000_0000_0000,
             1 << 63,
-            // The kernel's memory, and its text.
+            // Kernel memory, and kernel text.
             0xFFFF_8880_0000_0000,
             0xFFFF_FFFF_8100_0000,
             usize::MAX - 63,
@@ -88,22 +88,22 @@ pub(super) fn pointers(test: &mut TestContext<'_>) -> Result<()> {
         }
         let mut longer = good.clone();
         longer[..4].copy_from_slice(&u32::try_from(good.len() + 1)?.to_ne_bytes());
-        fault(edge.put(&longer), "the end of a page, a byte longer than that")?;
+        fault(edge.put(&longer), "the end of a page, one byte longer")?;
         longer.extend([0; 100]);
         longer[..4].copy_from_slice(&4096_u32.to_ne_bytes());
         fault(edge.put(&longer), "the end of a page, as long as a page")?;
         let found = call.make_at(&setting, edge.put(good), good)?;
         ensure!(found == call.verdict, "{} at the end of a page: {found:?}", call.name);
 
-        // An answer, if there is one, has to be written.
+        // If there is an answer, it must be written.
         let listed = call.request == LIST;
         if listed {
             setting.file.assign(&doorbell)?;
         }
         let answers = [QUERY, OWNER, STATS, LIST].contains(&call.request);
-        let found = call.make_at(&setting, edge.put_for_good(good)?, good)?;
+        let found = call.make_at(&setting, edge.put_read_only(good)?, good)?;
         let verdict = if answers { Err(Errno::FAULT) } else { call.verdict };
-        ensure!(found == verdict, "{} in memory that is only read: {found:?}", call.name);
+        ensure!(found == verdict, "{} in read-only memory: {found:?}", call.name);
         if listed {
             setting.file.deassign(&doorbell)?;
         }
@@ -126,11 +126,14 @@ pub(super) fn fields(test: &mut TestContext<'_>) -> Result<()> {
                     mistakes.push(format!("{}: {found:?}, not {verdict:?}", what(value)));
                 }
             }
-            // The first and the last say which of a field's values are meant.
+            // The first and the last value identify the values of a field.
             let (count, last) = (mistakes.len(), mistakes.pop());
             let first = mistakes.into_iter().next();
             if let Some(last) = last {
-                wrong.push(format!("{count} of a field, {} … {last}", first.unwrap_or_default()));
+                wrong.push(format!(
+                    "{count} values of a field, {} … {last}",
+                    first.unwrap_or_default()
+                ));
             }
         }
     }
@@ -146,7 +149,7 @@ pub(super) fn descriptors(test: &mut TestContext<'_>) -> Result<()> {
     let null = open("/dev/null", OFlags::RDWR, Mode::empty())?;
     let (reader, writer) = rustix::pipe::pipe()?;
     let waiter = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    // Nobody else opens files meanwhile.
+    // No other thread opens files meanwhile.
     let closed = new_eventfd()?.as_raw_fd();
     let not_open = [i32::MIN, -2, -1, closed, 1 << 20, i32::MAX, path.as_raw_fd()];
     let no_eventfd = [
@@ -167,7 +170,7 @@ pub(super) fn descriptors(test: &mut TestContext<'_>) -> Result<()> {
             Ok(())
         };
         for descriptor in not_open {
-            // -1 says that nothing is to be signalled.
+            // -1 means that nothing is to be signalled.
             if (call.request, descriptor) != (CREATE, -1) {
                 check(descriptor, Errno::BADF)?;
             }
@@ -184,7 +187,7 @@ pub(super) fn doorbells(test: &mut TestContext<'_>) -> Result<()> {
     let file = GuestFile::of(guest.dom())?;
     let (kick, other) = (new_eventfd()?, new_eventfd()?);
     let good = Doorbell::value(DOORBELL, 4, 1, &kick);
-    refused(file.deassign(&good), Errno::NOENT, "what is not there")?;
+    refused(file.deassign(&good), Errno::NOENT, "not assigned")?;
     file.assign(&good)?;
     refused(file.assign(&good), Errno::EXIST, "the same again")?;
     let twin = Doorbell { eventfd: other.as_raw_fd(), ..good };
@@ -204,10 +207,10 @@ pub(super) fn doorbells(test: &mut TestContext<'_>) -> Result<()> {
     }
     let stats = file.stats()?;
     ensure!(stats.doorbells == 1 && stats.delivered == 0, "{stats:?}");
-    // Another descriptor of the same eventfd is as good.
+    // Another descriptor of the same eventfd is equivalent.
     let again = kick.try_clone()?;
     file.deassign(&Doorbell { eventfd: again.as_raw_fd(), ..good })?;
-    refused(file.deassign(&good), Errno::NOENT, "what is gone")?;
+    refused(file.deassign(&good), Errno::NOENT, "not assigned any more")?;
     ensure!(file.stats()?.doorbells == 0);
 
     let fallback = Doorbell::fallback(DOORBELL, 4, &kick);
@@ -222,15 +225,15 @@ pub(super) fn doorbells(test: &mut TestContext<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Only to be used by tests whose guest is dead, or kept for others.
+/// Only for tests whose guest is dead or reserved.
 pub(super) fn all_refused(setting: &Setting, file: &GuestFile, errno: Errno) -> Result<()> {
     for call in calls::all(setting) {
         if OF_GUEST.contains(&call.request) {
-            refused(ask(file, call.request, &mut call.good.clone()), errno, &call.name)?;
+            refused(issue(file, call.request, &mut call.good.clone()), errno, &call.name)?;
         }
     }
-    // What is no request at all is looked at first.
-    refused(ask(file, CREATE, &mut [0; 64]), Errno::NOTTY, "a request of control files")?;
+    // An unknown request is checked first.
+    refused(issue(file, CREATE, &mut [0; 64]), Errno::NOTTY, "a request of control files")?;
     drop(Control::open()?);
     Ok(())
 }

@@ -1,16 +1,16 @@
-//! Callers who pass anything.
+//! Callers with random arguments.
 
 use super::calls::{self, Call, Setting};
 use super::common::{BASE, DOORBELL, IDLE, Notifier};
-use super::kernel_log::Told;
-use super::left::Before;
+use super::kernel_log::LogLength;
+use super::leftovers::Before;
 use super::random::{self, ERRNOS, Random};
 use crate::device::request::{
     ASSIGN_IRQ, CREATE, IRQ_MSI, OF_CONTROL, OF_GUEST, PRIVCMD_IOEVENTFD, PRIVCMD_IRQFD, RESTRICT,
     SET_IRQ,
 };
 use crate::device::structs::Doorbell;
-use crate::device::{Control, GuestFile, ask, ask_at};
+use crate::device::{Control, GuestFile, issue, issue_at};
 use anyhow::{Result, bail, ensure};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
@@ -21,11 +21,11 @@ use xen_eventfd_scenarios::test_context::{await_count, new_eventfd};
 
 const CALLS: u32 = 100_000;
 
-/// Of so many, one is of the patch's ABI.
-const PATCH: usize = 3;
+/// One call in this many uses the privcmd ABI.
+const PRIVCMD: usize = 3;
 
-/// What comes to him who calls by the patch's ABI, beside success.
-const OF_PATCH: [Errno; 8] = [
+/// The errnos of the privcmd ABI.
+const PRIVCMD_ERRNOS: [Errno; 8] = [
     Errno::BADF,
     Errno::BUSY,
     Errno::EXIST,
@@ -36,7 +36,7 @@ const OF_PATCH: [Errno; 8] = [
     Errno::PERM,
 ];
 
-/// A caller and what it has to call with.
+/// A caller with its arguments.
 struct Caller<'a> {
     random: Random,
     setting: &'a Setting,
@@ -44,20 +44,20 @@ struct Caller<'a> {
     eventfds: Vec<i32>,
     /// Eventfds, other files, and numbers that are not open.
     descriptors: Vec<i32>,
-    /// Whom the patch's ABI is to serve.
+    /// The guest that the privcmd ABI serves.
     shared: DomId,
-    /// What its pointers point to, if anything.
+    /// The memory that its pointers point to, if to any.
     memory: Box<[u8; 512]>,
-    /// To ask through instead of the setting's: it may be confined.
+    /// Used instead of the setting's control file, as it may be confined.
     control: Control,
-    /// Of the guest that is nobody's, now and then.
+    /// The file of the free guest, now and then.
     second: Option<GuestFile>,
-    /// How often each errno came, by our ABI and by the patch's; 0 is success.
+    /// The number of results by errno, of the native ABI and of the privcmd ABI; 0 is success.
     answers: [BTreeMap<i32, u32>; 2],
 }
 
-/// `struct xen_dm_op` of what can be, of what a guest without lines has not, and of no interrupt:
-/// an operation, padding, and what it is about.
+/// `struct xen_dm_op` of valid interrupts, of lines that the guest lacks, and of other operations:
+/// operation, padding, and arguments.
 const OPERATIONS: [[u32; 6]; 8] = [
     INJECT_MSI,
     INJECT_MSI,
@@ -71,7 +71,7 @@ const OPERATIONS: [[u32; 6]; 8] = [
 const INJECT_MSI: [u32; 6] = [14, 0, 0x41, 0, 0xFEE0_0000, 0];
 
 impl Caller<'_> {
-    /// A struct that is like a good one.
+    /// A struct that is similar to a valid one.
     fn bytes(&mut self, call: usize) -> Vec<u8> {
         let Self { random, calls, descriptors, .. } = self;
         let call = &calls[call];
@@ -97,12 +97,12 @@ impl Caller<'_> {
             let size = *random.one_of(&[0, 1, 8, 64, 100, 4096, 4097, u32::MAX]);
             bytes[..4].copy_from_slice(&size.to_ne_bytes());
         }
-        // For requests that take more than this one.
+        // For requests that are longer than this one.
         bytes.resize(bytes.len().max(72), 0);
         bytes
     }
 
-    /// A guest that runs is to get through it: it can take any vector from 0x20 on, and no NMI.
+    /// Keeps the running guest alive: it can take any vector from 0x20 on, and no NMI.
     fn tame(request: u32, bytes: &mut [u8]) {
         if request == ASSIGN_IRQ && bytes[8..12] == IRQ_MSI.to_ne_bytes() {
             bytes[28..32].copy_from_slice(&0x41_u32.to_ne_bytes());
@@ -123,7 +123,7 @@ impl Caller<'_> {
         }
     }
 
-    /// One call, of whatever kind.
+    /// One call of a random kind.
     fn call(&mut self) -> Result<()> {
         if self.random.once_in(400) {
             self.control = Control::open()?;
@@ -131,23 +131,23 @@ impl Caller<'_> {
         if self.random.once_in(200) {
             self.second = None;
         }
-        let patch = self.random.once_in(PATCH);
-        let answer = if patch { self.privcmd() } else { self.native() };
+        let privcmd = self.random.once_in(PRIVCMD);
+        let answer = if privcmd { self.privcmd() } else { self.native() };
         let errno = match answer {
             Ok(file) => {
                 self.second = file.or_else(|| self.second.take());
                 0
             }
             Err(errno) if ERRNOS.contains(&errno) => errno.raw_os_error(),
-            Err(errno) => bail!("an errno that nothing speaks of: {errno:?}"),
+            Err(errno) => bail!("an undocumented errno: {errno:?}"),
         };
-        *self.answers[usize::from(patch)].entry(errno).or_default() += 1;
+        *self.answers[usize::from(privcmd)].entry(errno).or_default() += 1;
         Ok(())
     }
 
     fn native(&mut self) -> Result<Option<GuestFile>, Errno> {
         let mut chosen = self.random.below(self.calls.len());
-        // To take a guest is a hundred times the work of anything else.
+        // Taking a guest takes a hundred times as long as any other call.
         if self.calls[chosen].request == CREATE && !self.random.once_in(5) {
             chosen = self.random.below(self.calls.len());
         }
@@ -158,7 +158,7 @@ impl Caller<'_> {
         Self::tame(request, &mut bytes);
         let anywhere = self.random.once_in(50).then(|| {
             let address = self.random.next() << self.random.below(64);
-            // Not into memory of ours.
+            // Not into memory of this process.
             usize::try_from(address | 1 << 63).unwrap_or(usize::MAX)
         });
         let (other, to_second) = (self.random.once_in(20), self.random.once_in(3));
@@ -168,12 +168,12 @@ impl Caller<'_> {
             _ => self.setting.file.as_fd(),
         };
         match anywhere {
-            Some(address) => ask_at(file, request, address),
-            None => ask(file, request, &mut bytes),
+            Some(address) => issue_at(file, request, address),
+            None => issue(file, request, &mut bytes),
         }
     }
 
-    /// A request of privcmd that is like a good one: of a guest, of one that is somebody's, of none.
+    /// A request of the privcmd ABI that is similar to a valid one: on a guest, on a reserved one, on none.
     fn privcmd(&mut self) -> Result<Option<GuestFile>, Errno> {
         let dom = match self.random.below(30) {
             0 => self.setting.guest.dom().0,
@@ -182,17 +182,17 @@ impl Caller<'_> {
             _ => self.shared.0,
         };
         if self.random.once_in(300) {
-            return ask(&self.control, RESTRICT, &mut dom.to_ne_bytes());
+            return issue(&self.control, RESTRICT, &mut dom.to_ne_bytes());
         }
         let request = *self.random.one_of(&[PRIVCMD_IOEVENTFD, PRIVCMD_IOEVENTFD, PRIVCMD_IRQFD]);
         let mut bytes = if request == PRIVCMD_IRQFD { self.irqfd() } else { self.ioeventfd() };
         bytes.extend(self.random.word(&[0, 0, 0, 0, 1, 1, 1, 1, 2, u32::MAX]));
         bytes.extend(dom.to_ne_bytes());
         bytes.extend([0, 0]);
-        ask(&self.control, request, &mut bytes)
+        issue(&self.control, request, &mut bytes)
     }
 
-    /// Where this is in memory of ours, or anywhere.
+    /// A pointer to this offset in the caller's memory, or anywhere.
     fn pointer(&mut self, offset: usize) -> [u8; 8] {
         let place = self.memory.as_ptr().expose_provenance() + offset;
         let pointer = if self.random.once_in(20) { self.random.next() } else { place as u64 };
@@ -223,14 +223,14 @@ impl Caller<'_> {
         .concat()
     }
 
-    /// `struct privcmd_irqfd`, up to its flags. A guest that hears of it can take that vector.
+    /// `struct privcmd_irqfd`, up to its flags. The guest can take the vector if the interrupt is raised.
     fn irqfd(&mut self) -> Vec<u8> {
         let operation = *self.random.one_of(&OPERATIONS);
         for (place, word) in self.memory.chunks_exact_mut(4).zip(operation) {
             place.copy_from_slice(&word.to_ne_bytes());
         }
         if self.random.once_in(10) {
-            // Another operation, or padding that is none.
+            // Another operation, or invalid padding.
             self.memory[self.random.below(8)] = self.random.byte();
         }
         let dm_op = self.pointer(0);
@@ -240,13 +240,13 @@ impl Caller<'_> {
 }
 
 pub(super) fn random(test: &mut TestContext<'_>) -> Result<()> {
-    let rings = format!(
+    let writes = format!(
         "repeat 4; write mmio:{DOORBELL:#x} 4 i; end; write pio:0xc050 2 1; \
          write mmio:{DOORBELL:#x} 2 1; read mmio:{DOORBELL:#x} 4; pause 5000"
     );
     let mut guest = test.guest(&format!(
-        "listen evtchn call; listen evtchn stop; meet; until stop; {rings}; end | \
-         listen evtchn halt; meet; until halt; {rings}; end"
+        "listen evtchn call; listen evtchn stop; meet; until stop; {writes}; end | \
+         listen evtchn halt; meet; until halt; {writes}; end"
     ))?;
     let (free, shared) = (test.guest(IDLE)?, test.guest(IDLE)?);
     guest.start()?;
@@ -258,7 +258,7 @@ pub(super) fn random(test: &mut TestContext<'_>) -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     let setting = Setting::of(guest, free)?;
     let seed = random::seed()?;
-    let told = Told::look()?;
+    let log = LogLength::now()?;
     let eventfds = (0..8).map(|_| new_eventfd()).collect::<Result<Vec<OwnedFd>>>()?;
     let (reader, writer) = rustix::pipe::pipe()?;
     let numbers: Vec<i32> = eventfds.iter().map(AsRawFd::as_raw_fd).collect();
@@ -283,22 +283,22 @@ pub(super) fn random(test: &mut TestContext<'_>) -> Result<()> {
         }
     }
     let Caller { answers, control, second, .. } = caller;
-    let [ours, patch] = &answers;
-    let [calls, of_patch] = [ours, patch].map(|answers| answers.values().sum::<u32>());
-    println!("{calls} calls by our ABI, by errno: {ours:?}");
-    println!("{of_patch} calls by the patch's, by errno: {patch:?}");
+    let [native, privcmd] = &answers;
+    let [calls, privcmd_calls] = [native, privcmd].map(|answers| answers.values().sum::<u32>());
+    println!("{calls} calls by the native ABI, by errno: {native:?}");
+    println!("{privcmd_calls} calls by the privcmd ABI, by errno: {privcmd:?}");
     let often = |answers: &BTreeMap<i32, u32>, wanted: &[Errno], times| {
         let wanted = wanted.iter().map(|errno| errno.raw_os_error());
         wanted.chain([0]).all(|errno| answers.get(&errno).is_some_and(|count| *count > times))
     };
-    ensure!(often(ours, &[Errno::INVAL, Errno::NOENT], 1000), "too much alike: {ours:?}");
-    ensure!(often(patch, &OF_PATCH, 100), "too much alike: {patch:?}");
-    ensure!(calls + of_patch == CALLS && of_patch > CALLS / 4);
+    ensure!(often(native, &[Errno::INVAL, Errno::NOENT], 1000), "too little variety: {native:?}");
+    ensure!(often(privcmd, &PRIVCMD_ERRNOS, 100), "too little variety: {privcmd:?}");
+    ensure!(calls + privcmd_calls == CALLS && privcmd_calls > CALLS / 4);
     let Setting { control: first, file, mut guest, free: _free, .. } = setting;
     drop((control, second, first, file, eventfds));
     before.iter().try_for_each(|before| before.nothing_is_left(test))?;
-    told.stayed_short()?;
-    // The guest is served as ever.
+    log.stayed_short()?;
+    // The guest is still served.
     let (file, kick) = (GuestFile::of(guest.dom())?, new_eventfd()?);
     file.assign(&Doorbell::value(DOORBELL, 4, 3, &kick))?;
     await_count(&kick, 20)?;

@@ -1,4 +1,4 @@
-//! Every request, with a struct that has no mistake, and what the header says of each field.
+//! Every request, with a valid struct, and the expected result for each field.
 
 use crate::device::request::{
     ANY, ASSIGN, ASSIGN_CHANNEL, ASSIGN_IRQ, CREATE, DEASSIGN, DEASSIGN_CHANNEL, DEASSIGN_IRQ,
@@ -7,7 +7,7 @@ use crate::device::request::{
     WIDTH,
 };
 use crate::device::structs::{Channel, Create, Doorbell, Entry, Irq, Missed, Owner, Query, Stats};
-use crate::device::{Control, GuestFile, ask, ask_at};
+use crate::device::{Control, GuestFile, issue, issue_at};
 use crate::tests::common::{DOORBELL, IDLE};
 use anyhow::{Context, Result};
 use rustix::io::Errno;
@@ -17,23 +17,23 @@ use xen_eventfd::{DomId, Port};
 use xen_eventfd_scenarios::TestContext;
 use xen_eventfd_scenarios::test_context::{Guest, new_eventfd};
 
-/// What a request gets.
+/// The expected result of a request.
 pub(super) type Verdict = Result<(), Errno>;
 
-/// What the calls are about.
+/// The guests and files of the calls.
 pub(super) struct Setting {
     pub(super) control: Control,
-    /// Of a guest that runs and does nothing.
+    /// The file of a guest that runs and does nothing.
     pub(super) file: GuestFile,
     pub(super) guest: Guest,
-    /// One that nobody has taken.
+    /// A guest that is not taken.
     pub(super) free: Guest,
     pub(super) eventfd: OwnedFd,
-    /// An event channel of `guest` that is allocated for us, and not bound.
+    /// An event channel of `guest` that is allocated for this domain, and not bound.
     pub(super) port: Port,
 }
 
-/// One field, and the verdict on each of its values.
+/// One field, and the expected result for each of its values.
 pub(super) struct Field {
     pub(super) name: &'static str,
     pub(super) at: usize,
@@ -46,11 +46,11 @@ pub(super) struct Call {
     pub(super) name: String,
     pub(super) request: u32,
     pub(super) good: Vec<u8>,
-    /// What it gets.
+    /// The expected result.
     pub(super) verdict: Verdict,
-    /// The request that takes it back if it succeeds.
+    /// The request that undoes it if it succeeds.
     undo: Option<u32>,
-    /// Where it wants an eventfd.
+    /// The offset of its eventfd.
     pub(super) eventfd: Option<usize>,
     pub(super) fields: Vec<Field>,
 }
@@ -69,35 +69,34 @@ impl Setting {
         Ok(Self { control, file, guest, free, eventfd: new_eventfd()?, port })
     }
 
-    /// The file that a request is for.
+    /// The file that a request belongs to.
     pub(super) fn place(&self, request: u32) -> BorrowedFd<'_> {
         if OF_CONTROL.contains(&request) { self.control.as_fd() } else { self.file.as_fd() }
     }
 }
 
 impl Call {
-    /// Makes the call with these bytes, and takes it back.
+    /// Makes the call with these bytes, and undoes it.
     pub(super) fn make(&self, setting: &Setting, bytes: &[u8]) -> Result<Verdict> {
-        let made = ask(setting.place(self.request), self.request, &mut bytes.to_vec()).map(drop);
-        self.take_back(setting, bytes, made)
+        let made = issue(setting.place(self.request), self.request, &mut bytes.to_vec()).map(drop);
+        self.undo(setting, bytes, made)
     }
 
-    /// The same with what is at an address, and is taken back by these bytes.
+    /// The same with the memory at an address; undone by these bytes.
     pub(super) fn make_at(&self, setting: &Setting, at: usize, bytes: &[u8]) -> Result<Verdict> {
-        let made = ask_at(setting.place(self.request), self.request, at).map(drop);
-        self.take_back(setting, bytes, made)
+        let made = issue_at(setting.place(self.request), self.request, at).map(drop);
+        self.undo(setting, bytes, made)
     }
 
-    fn take_back(&self, setting: &Setting, bytes: &[u8], made: Verdict) -> Result<Verdict> {
+    fn undo(&self, setting: &Setting, bytes: &[u8], made: Verdict) -> Result<Verdict> {
         if let (Ok(()), Some(undo)) = (made, self.undo) {
-            ask(&setting.file, undo, &mut bytes.to_vec()).with_context(|| {
-                format!("{}: what was assigned cannot be taken back", self.name)
-            })?;
+            issue(&setting.file, undo, &mut bytes.to_vec())
+                .with_context(|| format!("{}: cannot be undone", self.name))?;
         }
         Ok(made)
     }
 
-    /// The good struct with another value in one field.
+    /// The valid struct with another value in one field.
     pub(super) fn with(&self, at: usize, width: usize, value: u64) -> Vec<u8> {
         let mut bytes = self.good.clone();
         bytes[at..at + width].copy_from_slice(&value.to_le_bytes()[..width]);
@@ -106,8 +105,8 @@ impl Call {
 }
 
 impl Field {
-    /// The values at which a mistake would show: around 0, around the end, each bit, and around
-    /// what is there.
+    /// The values at which an error is likely: around 0, around the end, each bit, and around
+    /// the valid value.
     pub(super) fn edges(&self, good: &[u8]) -> BTreeSet<u64> {
         let mut there = [0; 8];
         there[..self.width].copy_from_slice(&good[self.at..self.at + self.width]);
@@ -129,7 +128,7 @@ fn field(
     Field { name, at, width, rule: Box::new(rule) }
 }
 
-/// A field of which only some values can be.
+/// A field of which only some values are valid.
 fn only(
     name: &'static str,
     at: usize,
@@ -144,7 +143,7 @@ fn zero(name: &'static str, at: usize, width: usize, verdict: Verdict) -> Field 
     only(name, at, width, verdict, |value| value == 0)
 }
 
-/// All requests; those with several kinds of struct once for each kind.
+/// All requests; those with several kinds of struct, once for each kind.
 pub(super) fn all(setting: &Setting) -> Vec<Call> {
     let mut calls = of_control(setting);
     calls.extend(of_doorbells(setting));
@@ -283,7 +282,7 @@ fn doorbell_fields(doorbell: Doorbell, verdict: Verdict) -> Vec<Field> {
     let wildcard = move |value| kind == VALUE || value == 0;
     vec![
         zero("flags", 4, 4, verdict),
-        // A port's number is an address as well.
+        // A port's number is checked as an address as well.
         only("space", 8, 4, verdict, move |space| space == 0 || port && space == 1),
         only("kind", 12, 4, verdict, move |other| {
             if kind == VALUE { other == 0 } else { (1..=3).contains(&other) }
@@ -339,11 +338,11 @@ fn of_irqs(setting: &Setting) -> Vec<Call> {
             });
         }
     }
-    // There is no assignment to be changed, but both interrupts can be.
+    // There is no assignment to change, but both interrupts are valid.
     for (was, (kind, is)) in irqs.iter().map(|(_, was)| was).zip(irqs.iter().cycle().skip(1)) {
         let mut fields = irq_fields(*was, setting.port, none, false);
         let new = irq_fields(*is, setting.port, none, false).into_iter().skip(1);
-        // The same fields, behind the eventfd's, which there is one of.
+        // The same fields, after those of the eventfd, of which there is one.
         let places = [40, 44, 48, 52, 56, 64];
         fields.extend(new.zip(places).map(|(field, at)| Field { at, ..field }));
         fields.push(zero("pad", 60, 4, none));
@@ -360,8 +359,8 @@ fn of_irqs(setting: &Setting) -> Vec<Call> {
     calls
 }
 
-/// What an assignment gets that would succeed: the guest is no HVM guest and has no lines, and no Arm
-/// guest.
+/// The result of an assignment that is otherwise valid: the guest is not an HVM guest and has no lines, and
+/// is not an Arm guest.
 fn of_kind(kind: u32, verdict: Verdict) -> Verdict {
     match kind {
         IRQ_ISA | IRQ_INTX | IRQ_SPI if verdict.is_ok() => Err(Errno::OPNOTSUPP),
@@ -372,7 +371,7 @@ fn of_kind(kind: u32, verdict: Verdict) -> Verdict {
 fn irq_fields(irq: Irq, port: Port, verdict: Verdict, assigning: bool) -> Vec<Field> {
     let Irq { kind, number, pin, .. } = irq;
     let is_line = kind >= IRQ_ISA;
-    // Whether an event channel can be of this number: to assign, it is looked for in Xen.
+    // Whether an event channel can have this number: an assignment looks for it in Xen.
     let channel = move |number| if assigning { number == u64::from(port.0) } else { number != 0 };
     vec![
         zero("flags", 4, 4, verdict),

@@ -1,7 +1,7 @@
 //! Event channels that signal eventfds.
 
 use super::common::{DOORBELL, refused};
-use super::left;
+use super::leftovers;
 use super::module::with_parameter;
 use crate::device::GuestFile;
 use crate::device::structs::{Channel, Doorbell, Irq};
@@ -11,28 +11,28 @@ use xen_eventfd::Port;
 use xen_eventfd_scenarios::TestContext;
 use xen_eventfd_scenarios::test_context::{await_count, new_eventfd, signal, take_count};
 
-pub(super) fn heard(test: &mut TestContext<'_>) -> Result<()> {
+pub(super) fn received(test: &mut TestContext<'_>) -> Result<()> {
     const TIMES: u64 = 200;
     let mut guest = test.guest(&format!(
         "listen evtchn both; wait both; repeat {TIMES}; send both; wait both; end"
     ))?;
     let file = GuestFile::of(guest.dom())?;
-    let (rung, ring) = (new_eventfd()?, new_eventfd()?);
+    let (received, call) = (new_eventfd()?, new_eventfd()?);
     guest.start()?;
     let port = guest.port("both")?;
-    file.assign_channel(&Channel::new(port, &rung))?;
-    // Xen rings every channel that is newly bound.
-    ensure!(await_count(&rung, 1)? == 1);
-    file.assign_irq(&Irq::channel(port, &ring))?;
-    signal(&ring)?;
+    file.assign_channel(&Channel::new(port, &received))?;
+    // Xen notifies every newly bound channel.
+    ensure!(await_count(&received, 1)? == 1);
+    file.assign_irq(&Irq::channel(port, &call))?;
+    signal(&call)?;
     let mut count = 0;
     for _ in 0..TIMES {
-        count += await_count(&rung, 1)?;
-        signal(&ring)?;
+        count += await_count(&received, 1)?;
+        signal(&call)?;
     }
     guest.finish()?;
-    count += take_count(&rung)?;
-    ensure!(count == TIMES, "{count} of {TIMES} rings");
+    count += take_count(&received)?;
+    ensure!(count == TIMES, "{count} of {TIMES} notifications");
     Ok(())
 }
 
@@ -40,56 +40,56 @@ pub(super) fn one_each(test: &mut TestContext<'_>) -> Result<()> {
     let mut guest = test.guest("listen evtchn call; wait call")?;
     let file = GuestFile::of(guest.dom())?;
     guest.start()?;
-    let (port, bound) = (guest.port("call")?, left::interrupts()?);
-    let (heard, other, call) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
-    let channel = Channel::new(port, &heard);
-    refused(file.deassign_channel(&channel), Errno::NOENT, "what is not there")?;
+    let (port, bound) = (guest.port("call")?, leftovers::interrupts()?);
+    let (received, other, call) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
+    let channel = Channel::new(port, &received);
+    refused(file.deassign_channel(&channel), Errno::NOENT, "not assigned")?;
     file.assign_channel(&channel)?;
     refused(file.assign_channel(&channel), Errno::BUSY, "the same again")?;
     let others = Channel::new(port, &other);
     refused(file.assign_channel(&others), Errno::BUSY, "for another eventfd")?;
     refused(file.deassign_channel(&others), Errno::NOENT, "another eventfd")?;
-    let elsewhere = Channel::new(Port(port.0 + 1), &heard);
+    let elsewhere = Channel::new(Port(port.0 + 1), &received);
     refused(file.deassign_channel(&elsewhere), Errno::NOENT, "another port")?;
-    // The port rings as well, on the one binding, whichever of the two goes first.
+    // The port has an irqfd as well, on the one binding, whichever of the two ends first.
     let irq = Irq::channel(port, &call);
     file.assign_irq(&irq)?;
-    ensure!(left::interrupts()? == bound + 1);
+    ensure!(leftovers::interrupts()? == bound + 1);
     file.deassign_channel(&channel)?;
-    refused(file.deassign_channel(&channel), Errno::NOENT, "what is gone")?;
-    ensure!(left::interrupts()? == bound + 1);
+    refused(file.deassign_channel(&channel), Errno::NOENT, "not assigned any more")?;
+    ensure!(leftovers::interrupts()? == bound + 1);
     file.assign_channel(&others)?;
     file.deassign_irq(&irq)?;
-    ensure!(left::interrupts()? == bound + 1);
+    ensure!(leftovers::interrupts()? == bound + 1);
     file.deassign_channel(&others)?;
-    ensure!(left::interrupts()? == bound);
+    ensure!(leftovers::interrupts()? == bound);
     file.assign_irq(&irq)?;
     signal(&call)?;
     guest.finish()
 }
 
-pub(super) fn missed(test: &mut TestContext<'_>) -> Result<()> {
+pub(super) fn pending(test: &mut TestContext<'_>) -> Result<()> {
     let mut guest = test.guest(
         "listen evtchn both; wait both; send both; say sent; wait both; send both; wait both; \
          send both",
     )?;
     let file = GuestFile::of(guest.dom())?;
-    let (heard, ring) = (new_eventfd()?, new_eventfd()?);
+    let (received, call) = (new_eventfd()?, new_eventfd()?);
     guest.start()?;
     let port = guest.port("both")?;
-    file.assign_irq(&Irq::channel(port, &ring))?;
-    signal(&ring)?;
+    file.assign_irq(&Irq::channel(port, &call))?;
+    signal(&call)?;
     guest.await_message(0, "sent")?;
-    let channel = Channel::new(port, &heard);
+    let channel = Channel::new(port, &received);
     file.assign_channel(&channel)?;
-    await_count(&heard, 1)?;
-    signal(&ring)?;
-    await_count(&heard, 1)?;
+    await_count(&received, 1)?;
+    signal(&call)?;
+    await_count(&received, 1)?;
     file.deassign_channel(&channel)?;
-    signal(&ring)?;
-    // It has rung once more by then.
+    signal(&call)?;
+    // The guest has sent once more by then.
     guest.finish()?;
-    ensure!(take_count(&heard)? == 0, "signalled after deassign returned");
+    ensure!(take_count(&received)? == 0, "signalled after deassign returned");
     Ok(())
 }
 
@@ -111,18 +111,22 @@ pub(super) fn limit(test: &mut TestContext<'_>) -> Result<()> {
         let channel = Channel::new(one, &kicks[0]);
         file.assign_channel(&channel)?;
         file.assign_channel(&Channel::new(two, &kicks[1]))?;
-        let bound = left::interrupts()?;
+        let bound = leftovers::interrupts()?;
         let more = Channel::new(third, &kicks[2]);
-        refused(other.assign_channel(&more), Errno::NOSPC, "one more than all guests may have")?;
-        refused(other.assign_irq(&Irq::channel(third, &call)), Errno::NOSPC, "to ring it")?;
-        ensure!(left::interrupts()? == bound, "what was refused is bound");
-        // Both directions of a port are one channel.
+        refused(
+            other.assign_channel(&more),
+            Errno::NOSPC,
+            "one more than the limit of all guests",
+        )?;
+        refused(other.assign_irq(&Irq::channel(third, &call)), Errno::NOSPC, "as an irqfd")?;
+        ensure!(leftovers::interrupts()? == bound, "a refused port is bound");
+        // Both directions of a port use one channel.
         file.assign_irq(&Irq::channel(one, &call))?;
         file.deassign_channel(&channel)?;
-        refused(other.assign_channel(&more), Errno::NOSPC, "while the port rings")?;
+        refused(other.assign_channel(&more), Errno::NOSPC, "while the port has an irqfd")?;
         file.deassign_irq(&Irq::channel(one, &call))?;
         other.assign_channel(&more)?;
-        refused(file.assign_channel(&channel), Errno::NOSPC, "the place is taken")?;
+        refused(file.assign_channel(&channel), Errno::NOSPC, "the limit is reached")?;
         drop(other);
         Ok(file.assign_channel(&channel)?)
     })
@@ -147,7 +151,7 @@ pub(super) fn flood(test: &mut TestContext<'_>) -> Result<()> {
     }
     let channel = Channel::new(flooding.port("flood")?, &flood);
     flooded.assign_channel(&channel)?;
-    // Unread from here on.
+    // Not read from here on.
     await_count(&flood, 2)?;
     kicking.start()?;
     kicking.finish()?;
@@ -155,7 +159,7 @@ pub(super) fn flood(test: &mut TestContext<'_>) -> Result<()> {
     flooded.deassign_channel(&channel)?;
     take_count(&flood)?;
     stops.iter().try_for_each(signal)?;
-    // Once they are told to stop, both ring once more.
+    // Once they are stopped, both kick once more.
     flooding.finish()?;
     ensure!(take_count(&flood)? == 0, "signalled after deassign returned");
     Ok(())

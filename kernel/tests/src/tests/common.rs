@@ -1,4 +1,4 @@
-//! What most tests begin with.
+//! The setup of most tests.
 
 use crate::device::GuestFile;
 use crate::device::structs::Doorbell;
@@ -17,13 +17,13 @@ pub(super) const BASE: u64 = 0xFE00_0000;
 /// Its doorbell.
 pub(super) const DOORBELL: u64 = BASE + 0x50;
 
-/// Another device's doorbell, for what a guest is to ring between two kicks.
+/// Another device's doorbell, which a guest kicks between two kicks.
 pub(super) const BEAT: u64 = DOORBELL + 0x1000;
 
-/// A guest that waits, for tests that want none to do anything.
+/// A guest that does nothing.
 pub(super) const IDLE: &str = "say never";
 
-/// What is refused, and with which errno.
+/// Checks that a request is refused with this errno.
 pub(super) fn refused<T: Debug>(
     result: Result<T, Errno>,
     errno: Errno,
@@ -35,11 +35,11 @@ pub(super) fn refused<T: Debug>(
     }
 }
 
-/// Waits until something holds.
+/// Waits until a condition holds.
 pub(super) fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
     let since = Instant::now();
     while !holds()? {
-        ensure!(since.elapsed() < PATIENCE, "it never came to it that {what}");
+        ensure!(since.elapsed() < PATIENCE, "timeout: waited until {what}");
         std::thread::yield_now();
     }
     Ok(())
@@ -73,18 +73,18 @@ pub(super) fn two_queues(file: &GuestFile) -> Result<[OwnedFd; 2]> {
     Ok(queues)
 }
 
-/// A guest that rings these two, each from a vCPU of its own, until it is told to stop.
-pub(super) struct Ringing {
+/// A guest that kicks these two queues, each from a vCPU of its own, until it is stopped.
+pub(super) struct Kicking {
     pub(super) guest: Guest,
     notifiers: [Notifier; 2],
 }
 
-impl Ringing {
+impl Kicking {
     pub(super) fn start(test: &TestContext<'_>) -> Result<Self> {
         Self::doing(test, ["", ""])
     }
 
-    /// After each ring it rings [`BEAT`], with the queue's number.
+    /// After each kick it kicks [`BEAT`], with the queue's number.
     pub(super) fn with_beats(test: &TestContext<'_>) -> Result<Self> {
         let beat = |value| format!("; write mmio:{BEAT:#x} 4 {value}");
         Self::doing(test, [&beat(0), &beat(1)])
@@ -102,7 +102,7 @@ impl Ringing {
         Ok(Self { guest, notifiers })
     }
 
-    /// Waits until both have come to their end: neither vCPU hangs.
+    /// Waits until both vCPUs are done: neither hangs.
     pub(super) fn stop(mut self) -> Result<()> {
         self.notifiers.iter().try_for_each(Notifier::notify)?;
         self.guest.finish()

@@ -1,9 +1,9 @@
-//! A caller whose file is confined to one guest, and who means another. Meanwhile his guest is taken by
-//! others, let go of, and dies.
+//! A caller whose file is confined to one guest makes requests on other guests, while other processes take
+//! and release its own guest, which is then destroyed.
 
 use super::common::{BASE, DOORBELL, Notifier, two_queues};
-use super::kernel_log::Told;
-use super::left::{self, Before};
+use super::kernel_log::LogLength;
+use super::leftovers::{self, Before};
 use super::random::{self, ERRNOS, Random};
 use crate::device::request::{
     ASSIGN, ASSIGN_CHANNEL, ASSIGN_IRQ, CREATE, CREATE_RESERVE, CREATE_SHARE, DEASSIGN,
@@ -11,7 +11,7 @@ use crate::device::request::{
     RESTRICT,
 };
 use crate::device::structs::{Channel, Create, Doorbell, Irq, Owner};
-use crate::device::{Control, GuestFile, ask};
+use crate::device::{Control, GuestFile, issue};
 use anyhow::{Context, Result, anyhow, ensure};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
@@ -25,34 +25,34 @@ use xen_eventfd_scenarios::{PATIENCE, TestContext};
 
 /// In all.
 const CALLS: u32 = 50_000;
-/// Kicks of each vCPU, more than there is time for.
+/// Kicks of each vCPU, more than the test has time for.
 const MANY: u64 = 1_000_000_000;
-/// Guests that he is confined to, one after the other.
+/// Guests that the caller is confined to, one after the other.
 const GUESTS: u32 = 8;
 
-/// `struct xen_dm_op` of an MSI, as the other guest would hear it: operation 14, data, address.
+/// `struct xen_dm_op` of an MSI that the other guest would count: operation 14, data, address.
 const INJECT_MSI: [u64; 3] = [14, 0x41, 0xFEE0_0000];
 
 /// The caller.
 struct Caller<'a> {
     random: Random,
     control: &'a Control,
-    /// The guest that he may serve.
+    /// The guest that it may serve.
     own: DomId,
-    /// One that he may not, which is there.
+    /// Another guest, which it may not serve.
     other: DomId,
-    /// Of his own guest, when he has taken it.
+    /// The file of its own guest, while it holds the guest.
     file: Option<GuestFile>,
     eventfds: Vec<OwnedFd>,
-    /// How often each errno came; 0 is success.
+    /// The number of results by errno; 0 is success.
     answers: BTreeMap<i32, u32>,
 }
 
 impl Caller<'_> {
-    /// His own as often as any other; but to take it is a hundred times the work of being refused.
+    /// Its own guest as often as any other; but taking it takes a hundred times as long as being refused.
     fn dom(&mut self, takes: bool) -> u16 {
         let (own, other) = (self.own.0, self.other.0);
-        // This domain, by its number and as "myself"; Xen's own; what no domain has.
+        // This domain, by its id and as DOMID_SELF; Xen's own; an unused id.
         let any = u16::from_le_bytes([self.random.byte(), self.random.byte()]);
         let own = if takes && !self.random.once_in(20) { other } else { own };
         *self.random.one_of(&[own, own, own, own, other, other, 0, 0x7FF0, 0x7FF2, any])
@@ -63,12 +63,12 @@ impl Caller<'_> {
         if self.random.once_in(20) { *self.random.one_of(&[-1, 0, i32::MAX]) } else { one }
     }
 
-    /// A struct that is as it should be but for whom it names, and sometimes for a byte.
+    /// A valid struct, except for the domain, and sometimes for a byte.
     fn request(&mut self) -> (u32, Vec<u8>) {
         let takes = [CREATE, CREATE, PRIVCMD_IOEVENTFD, PRIVCMD_IOEVENTFD, PRIVCMD_IRQFD];
-        let asks = [QUERY, OWNER, OWNER, RESTRICT];
+        let queries = [QUERY, OWNER, OWNER, RESTRICT];
         let takes = self.random.once_in(2).then(|| *self.random.one_of(&takes));
-        let request = takes.unwrap_or_else(|| *self.random.one_of(&asks));
+        let request = takes.unwrap_or_else(|| *self.random.one_of(&queries));
         let dom = self.dom(takes.is_some());
         let mut bytes = match request {
             CREATE => {
@@ -117,7 +117,7 @@ impl Caller<'_> {
         bytes
     }
 
-    /// Something about his own guest, through its file.
+    /// A request on its own guest, through the guest's file.
     fn of_guest(&mut self) -> (u32, Vec<u8>) {
         let kinds =
             [ASSIGN, DEASSIGN, ASSIGN_IRQ, DEASSIGN_IRQ, LOWER, ASSIGN_CHANNEL, DEASSIGN_CHANNEL];
@@ -138,14 +138,14 @@ impl Caller<'_> {
         if self.random.once_in(300) {
             self.file = None;
         }
-        // What is signalled is raised, if it is an interrupt's.
+        // Signals an eventfd: raises an interrupt if it has one.
         signal(self.random.one_of(&self.eventfds)).ok();
         let through_guest = self.file.is_some() && self.random.once_in(2);
         let (request, mut bytes) = if through_guest { self.of_guest() } else { self.request() };
         let named = named(request, &bytes);
         let answer = match &self.file {
-            Some(file) if through_guest => ask(file.as_fd(), request, &mut bytes),
-            _ => ask(self.control, request, &mut bytes),
+            Some(file) if through_guest => issue(file.as_fd(), request, &mut bytes),
+            _ => issue(self.control, request, &mut bytes),
         };
         let errno = match answer {
             Ok(file) => {
@@ -158,7 +158,7 @@ impl Caller<'_> {
                 0
             }
             Err(errno) => {
-                ensure!(ERRNOS.contains(&errno), "an errno that nothing speaks of: {errno:?}");
+                ensure!(ERRNOS.contains(&errno), "an undocumented errno: {errno:?}");
                 errno.raw_os_error()
             }
         };
@@ -167,7 +167,7 @@ impl Caller<'_> {
     }
 }
 
-/// Whom a request on a control file is about.
+/// The domain that a request on a control file names.
 fn named(request: u32, bytes: &[u8]) -> Option<DomId> {
     let at = match request {
         CREATE => 8,
@@ -188,12 +188,12 @@ pub(super) fn caller(test: &mut TestContext<'_>) -> Result<()> {
          listen msi 0x41 touched; wait touched; say touched"
     ))?;
     let before = Before::look(test, other.dom())?;
-    let told = Told::look()?;
+    let log = LogLength::now()?;
     let (file, kick) = (GuestFile::of(other.dom())?, new_eventfd()?);
     file.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
     other.start()?;
     let stop = Notifier::to(test, &mut other, "stop")?;
-    let bound = left::interrupts()?;
+    let bound = leftovers::interrupts()?;
     let mut answers = BTreeMap::new();
     for nth in 0..GUESTS {
         let seed = seed.wrapping_add(nth.into());
@@ -203,13 +203,13 @@ pub(super) fn caller(test: &mut TestContext<'_>) -> Result<()> {
             *answers.entry(errno).or_insert(0) += count;
         }
         test.no_zombies()?;
-        ensure!(left::interrupts()? == bound, "interrupts of a guest that is gone are left");
+        ensure!(leftovers::interrupts()? == bound, "interrupts of a destroyed guest are left");
     }
     println!("{CALLS} calls while {GUESTS} guests died, by errno: {answers:?}");
     ensure!(answers.values().sum::<u32>() == CALLS);
     let many = |errno: i32| answers.get(&errno).is_some_and(|count| *count > CALLS / 50);
-    ensure!(many(0) && many(Errno::PERM.raw_os_error()), "too much alike: {answers:?}");
-    // The other guest's file, its doorbell and its interrupts are as they were.
+    ensure!(many(0) && many(Errno::PERM.raw_os_error()), "too little variety: {answers:?}");
+    // The other guest's file, its doorbell and its interrupts are unchanged.
     ensure!(file.stats()?.doorbells == 1);
     ensure!(!other.has_message(1, "touched")?, "the other guest was interrupted");
     let call = new_eventfd()?;
@@ -222,14 +222,14 @@ pub(super) fn caller(test: &mut TestContext<'_>) -> Result<()> {
     ensure!(count == rounds && rounds > 0, "{count} of {rounds} kicks of the other guest");
     drop((file, stop));
     before.nothing_is_left(test)?;
-    told.stayed_short()
+    log.stayed_short()
 }
 
-/// The calls of one who is confined to a new guest, which others take and let go of meanwhile, and
-/// which is destroyed half-way. How often each errno came.
+/// The calls of one caller that is confined to a new guest, which other threads take and release meanwhile, and
+/// which is destroyed half-way. Returns the number of results by errno.
 fn attack(test: &TestContext<'_>, other: DomId, seed: u64) -> Result<BTreeMap<i32, u32>> {
     const EACH: u32 = CALLS / GUESTS;
-    // For ever, and not until it is told to stop: the caller may ring any of its event channels.
+    // Endless, and not until it is stopped: the caller may notify any of its event channels.
     let mut guest = test.guest(&format!(
         "meet; repeat {MANY}; write mmio:{DOORBELL:#x} 4 0; end | \
          meet; repeat {MANY}; write mmio:{DOORBELL:#x} 4 1; end"
@@ -253,21 +253,21 @@ fn attack(test: &TestContext<'_>, other: DomId, seed: u64) -> Result<BTreeMap<i3
         });
         let (since, mut served) = (Instant::now(), 0);
         while made.load(Ordering::Relaxed) < EACH / 2 && !calls.is_finished() {
-            ensure!(since.elapsed() < PATIENCE, "the calls do not come to an end");
+            ensure!(since.elapsed() < PATIENCE, "the calls do not end");
             match free.create(&Create::of(own)) {
                 Ok(file) => {
                     let queues = two_queues(&file)?;
                     queues.iter().try_for_each(|queue| await_count(queue, 1).map(drop))?;
                     served += 1;
                 }
-                // He has it himself.
+                // The caller holds it.
                 Err(Errno::BUSY) => thread::yield_now(),
                 Err(errno) => return Err(errno).context("taking the guest"),
             }
         }
         guest.destroy()?;
         let answers = calls.join().map_err(|_| anyhow!("the caller panicked"))??;
-        ensure!(served > 0 || answers.contains_key(&0), "nobody had the guest");
+        ensure!(served > 0 || answers.contains_key(&0), "the guest was never taken");
         Ok(answers)
     })
 }

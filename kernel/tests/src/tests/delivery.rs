@@ -1,4 +1,4 @@
-//! Kicks reach their eventfd, however many there are, and none is lost.
+//! Kicks reach their eventfd, and none is lost.
 
 use super::common::{BASE, DOORBELL, Notifier, refused};
 use crate::device::GuestFile;
@@ -95,12 +95,12 @@ pub(super) fn held(test: &mut TestContext<'_>) -> Result<()> {
     file.assign(&queue(7, &seven))?;
     let found = [take_count(&one)?, take_count(&nine)?, take_count(&seven)?];
     ensure!(found == [0, 1, 0] && file.stats()?.redelivered == 1, "{found:?}");
-    // More distinct kicks than there is room for: from then on every newcomer is signalled once.
+    // More distinct kicks than there is room for: from then on every new registration is signalled once.
     Notifier::to(test, &mut guest, "go")?.notify()?;
     guest.finish()?;
     let late = new_eventfd()?;
     file.assign(&queue(199, &late))?;
-    ensure!(take_count(&late)? == 1, "an overflow is no reason to lose a kick");
+    ensure!(take_count(&late)? == 1, "a kick was lost in the overflow");
     Ok(())
 }
 
@@ -122,7 +122,7 @@ pub(super) fn limit(test: &mut TestContext<'_>) -> Result<()> {
         file.deassign(&queue(value)).with_context(|| format!("the {value}th"))?;
     }
     ensure!(file.stats()?.doorbells == 4096 - 1366, "{:?}", file.stats());
-    // 256 ranges of a kind are all that Xen has; bytes apart from each other are one each.
+    // Xen has 256 ranges of a type; separate bytes take one each.
     let apart = |nth: u64| Doorbell::value(BASE + 0x1000 + 16 * nth, 4, 0, &kick);
     let refused_at = (0..300).find(|nth| file.assign(&apart(*nth)) == Err(Errno::NOMEM));
     ensure!(refused_at == Some(255), "refused at {refused_at:?}");

@@ -1,4 +1,4 @@
-//! What fallbacks are told, and what the lists say.
+//! The entries of fallbacks, and the lists of doorbells and held kicks.
 
 use super::common::{DOORBELL, Notifier};
 use crate::device::GuestFile;
@@ -8,14 +8,14 @@ use anyhow::{Result, ensure};
 use xen_eventfd_scenarios::TestContext;
 use xen_eventfd_scenarios::test_context::{new_eventfd, take_count};
 
-/// All that a fallback has to tell, up to the answer that says that nothing is left.
+/// All entries of a fallback, up to and with the empty one that ends the list.
 fn all_missed(file: &GuestFile, fallback: &Doorbell) -> Result<Vec<Missed>> {
-    let mut told = Vec::new();
+    let mut entries = Vec::new();
     loop {
         let missed = file.missed(fallback)?;
-        told.push(missed);
+        entries.push(missed);
         if missed.kicks == 0 {
-            return Ok(told);
+            return Ok(entries);
         }
     }
 }
@@ -42,14 +42,14 @@ pub(super) fn missed(test: &mut TestContext<'_>) -> Result<()> {
     ensure!(all_missed(&file, &fallback)? == [nothing(0)]);
     guest.start()?;
     guest.await_message(0, "first")?;
-    // The long word is wider than what was claimed.
+    // The 8-byte write is wider than the claimed range.
     ensure!(take_count(&queue)? == 1 && take_count(&rest)? == 5, "{:?}", file.stats());
-    let told = all_missed(&file, &fallback)?;
-    ensure!(told == [kick(2, 7, 1), kick(4, 5, 1), kick(4, 7, 3), nothing(0)], "{told:?}");
+    let entries = all_missed(&file, &fallback)?;
+    ensure!(entries == [kick(2, 7, 1), kick(4, 5, 1), kick(4, 7, 3), nothing(0)], "{entries:?}");
     Notifier::to(test, &mut guest, "go")?.notify()?;
     guest.finish()?;
-    let told = all_missed(&file, &fallback)?;
-    ensure!(told == [kick(4, 7, 1), nothing(0)], "{told:?}");
+    let entries = all_missed(&file, &fallback)?;
+    ensure!(entries == [kick(4, 7, 1), nothing(0)], "{entries:?}");
     let stats = file.stats()?;
     ensure!((stats.delivered, stats.held) == (7, 0), "{stats:?}");
     Ok(())
@@ -66,12 +66,12 @@ pub(super) fn overflow(test: &mut TestContext<'_>) -> Result<()> {
     guest.start()?;
     guest.finish()?;
     ensure!(take_count(&rest)? == 41);
-    let told = all_missed(&file, &fallback)?;
+    let entries = all_missed(&file, &fallback)?;
     let mut wanted: Vec<Missed> = (0..32).map(|value| kick(4, value, 1)).collect();
     wanted[0].kicks = 2;
     wanted.push(nothing(8));
-    ensure!(told == wanted, "{told:?}");
-    ensure!(all_missed(&file, &fallback)? == [nothing(0)], "it is told once");
+    ensure!(entries == wanted, "{entries:?}");
+    ensure!(all_missed(&file, &fallback)? == [nothing(0)], "the overflow is reported once");
     Ok(())
 }
 
@@ -87,9 +87,9 @@ pub(super) fn after_held(test: &mut TestContext<'_>) -> Result<()> {
     let fallback = Doorbell::fallback(DOORBELL, 4, &rest);
     file.assign(&fallback)?;
     ensure!(take_count(&rest)? == 1 && take_count(&one)? == 0);
-    // What is held is which kicks came, not how often.
-    let told = all_missed(&file, &fallback)?;
-    ensure!(told == [kick(4, 7, 1), kick(4, 8, 1), nothing(0)], "{told:?}");
+    // The held list keeps which kicks came, not how often.
+    let entries = all_missed(&file, &fallback)?;
+    ensure!(entries == [kick(4, 7, 1), kick(4, 8, 1), nothing(0)], "{entries:?}");
     ensure!(file.list(LIST_HELD)?.is_empty());
     Ok(())
 }
@@ -128,7 +128,7 @@ pub(super) fn lists(test: &mut TestContext<'_>) -> Result<()> {
     let value = |datamatch| Entry { datamatch, datamask: 0xFFFF, ..entry(VALUE, 4, DOORBELL) };
     let found = file.list(LIST_DOORBELLS)?;
     let wanted = [
-        // What nobody took at an address is shown with the first doorbell there.
+        // Unmatched kicks at an address are listed with the first doorbell there.
         Entry { held: 3, ..value(2) },
         Entry { kicks: 5, ..value(3) },
         entry(WIDTH, 8, DOORBELL + 0x100),

@@ -1,7 +1,7 @@
 //! Eventfds that raise interrupts.
 
 use super::common::{DOORBELL, IDLE, Notifier, refused};
-use super::left;
+use super::leftovers;
 use crate::device::GuestFile;
 use crate::device::structs::{Doorbell, Irq};
 use anyhow::{Context, Result, ensure};
@@ -14,7 +14,7 @@ use std::thread;
 use xen_eventfd_scenarios::TestContext;
 use xen_eventfd_scenarios::test_context::{await_count, new_eventfd, signal, take_count};
 
-/// The guest waits for `times` interrupts, and rings its doorbell after each.
+/// The guest waits for `times` interrupts, and kicks its doorbell after each.
 fn ping_pong(test: &mut TestContext<'_>, listen: &str, vector: Option<u32>) -> Result<()> {
     const TIMES: u64 = 500;
     let mut guest = test.guest(&format!(
@@ -33,17 +33,17 @@ fn ping_pong(test: &mut TestContext<'_>, listen: &str, vector: Option<u32>) -> R
     file.assign_irq(&irq)?;
     for round in 1..=TIMES {
         signal(&call)?;
-        // In the wake-up of the write, not later.
+        // In the wakeup of the write, not later.
         let counts = file.irq_stats(&irq)?;
         ensure!(counts == (round, 0), "{counts:?} after {round} signals");
         await_count(&kick, 1)?;
     }
     guest.finish()?;
     ensure!(take_count(&call)? == 0, "a signal that is passed on is consumed");
-    refused(file.lower(&Irq::isa(5, &call)), Errno::NOENT, "lower what is not assigned")?;
+    refused(file.lower(&Irq::isa(5, &call)), Errno::NOENT, "lower without an assignment")?;
     file.lower(&irq)?;
     file.deassign_irq(&irq)?;
-    refused(file.irq_stats(&irq), Errno::NOENT, "stats of what is gone")?;
+    refused(file.irq_stats(&irq), Errno::NOENT, "stats after deassign")?;
     Ok(())
 }
 
@@ -94,10 +94,14 @@ pub(super) fn one_each(test: &mut TestContext<'_>) -> Result<()> {
     let irq = Irq::msi(0x41, &call);
     file.assign_irq(&irq)?;
     refused(file.assign_irq(&irq), Errno::BUSY, "the same again")?;
-    refused(file.assign_irq(&Irq::msi(0x42, &call)), Errno::BUSY, "another of the guest's")?;
+    refused(
+        file.assign_irq(&Irq::msi(0x42, &call)),
+        Errno::BUSY,
+        "another interrupt of the guest",
+    )?;
     let again = call.try_clone()?;
     refused(file.assign_irq(&Irq::msi(0x42, &again)), Errno::BUSY, "by another descriptor")?;
-    refused(others.assign_irq(&irq), Errno::BUSY, "another guest's")?;
+    refused(others.assign_irq(&irq), Errno::BUSY, "an interrupt of another guest")?;
     refused(others.deassign_irq(&irq), Errno::NOENT, "from another guest")?;
     // An interrupt may have many eventfds.
     file.assign_irq(&Irq::msi(0x41, &second))?;
@@ -108,7 +112,7 @@ pub(super) fn one_each(test: &mut TestContext<'_>) -> Result<()> {
         ("eventfd", Irq { eventfd: new_eventfd()?.as_raw_fd(), ..irq }),
     ];
     for (what, irq) in not_quite {
-        // The last descriptor is closed by now: another eventfd is open at its number.
+        // The last descriptor is closed by now: another eventfd has its number.
         let third = new_eventfd()?;
         ensure!(what != "eventfd" || irq.eventfd == third.as_raw_fd());
         refused(file.deassign_irq(&irq), Errno::NOENT, what)?;
@@ -116,10 +120,10 @@ pub(super) fn one_each(test: &mut TestContext<'_>) -> Result<()> {
         refused(file.lower(&irq), Errno::NOENT, what)?;
     }
     file.deassign_irq(&Irq::msi(0x41, &again))?;
-    refused(file.deassign_irq(&irq), Errno::NOENT, "what is gone")?;
+    refused(file.deassign_irq(&irq), Errno::NOENT, "not assigned any more")?;
     others.assign_irq(&irq)?;
     drop(others);
-    // The other guest's file took its assignments along.
+    // Closing the other guest's file removed its assignments.
     file.assign_irq(&irq)?;
     Ok(())
 }
@@ -133,13 +137,13 @@ pub(super) fn deassigned(test: &mut TestContext<'_>) -> Result<()> {
     let irq = Irq::msi(0x41, &call);
     file.assign_irq(&irq)?;
     signal(&call)?;
-    // What is pending already is not raised twice.
+    // A signal that is pending already is not raised twice.
     guest.await_message(0, "called")?;
     file.deassign_irq(&irq)?;
     (0..5).try_for_each(|_| signal(&call))?;
-    ensure!(take_count(&call)? == 5, "the eventfd counts as any other");
+    ensure!(take_count(&call)? == 5, "the eventfd counts signals again");
     file.assign_irq(&irq)?;
-    ensure!(file.irq_stats(&irq)? == (0, 0), "nothing was left to be raised");
+    ensure!(file.irq_stats(&irq)? == (0, 0), "no interrupt was pending");
     signal(&call)?;
     guest.finish()
 }
@@ -149,23 +153,23 @@ pub(super) fn closed(test: &mut TestContext<'_>) -> Result<()> {
     let file = GuestFile::of(guest.dom())?;
     guest.start()?;
     let port = guest.port("call")?;
-    let bound = left::interrupts()?;
+    let bound = leftovers::interrupts()?;
     let call = new_eventfd()?;
     let again = call.try_clone()?;
     file.assign_irq(&Irq::channel(port, &call))?;
-    ensure!(left::interrupts()? == bound + 1);
+    ensure!(leftovers::interrupts()? == bound + 1);
     drop(call);
     // It is still open.
     signal(&again)?;
     guest.await_message(0, "called")?;
     ensure!(file.irq_stats(&Irq::channel(port, &again))? == (1, 0));
     drop(again);
-    // Whoever asks finds it gone, with its port: another eventfd may have it.
+    // The next request finds it gone, with its port: another eventfd may have it.
     file.stats()?;
-    ensure!(left::interrupts()? == bound, "the port of an eventfd that was closed is kept");
+    ensure!(leftovers::interrupts()? == bound, "the port of a closed eventfd is still bound");
     let other = new_eventfd()?;
     let irq = Irq::channel(port, &other);
-    refused(file.irq_stats(&irq), Errno::NOENT, "an eventfd that is new")?;
+    refused(file.irq_stats(&irq), Errno::NOENT, "a new eventfd")?;
     file.assign_irq(&irq)?;
     signal(&other)?;
     guest.finish()
@@ -178,15 +182,15 @@ pub(super) fn lines(test: &mut TestContext<'_>) -> Result<()> {
     let of_hvm = [Irq::isa(5, &call), Irq::intx(3, 1, &call)];
     for line in of_hvm.into_iter().flat_map(|line| [line, line.level()]) {
         refused(file.assign_irq(&line), Errno::OPNOTSUPP, "a line of a guest without lines")?;
-        refused(file.lower(&line), Errno::NOENT, "what is not assigned")?;
+        refused(file.lower(&line), Errno::NOENT, "without an assignment")?;
     }
     let (spi, msi) = (Irq::spi(33, &call), Irq::msi(0x41, &call));
-    refused(file.assign_irq(&spi), Errno::OPNOTSUPP, "what another architecture has")?;
+    refused(file.assign_irq(&spi), Errno::OPNOTSUPP, "a line of another architecture")?;
     file.assign_irq(&msi)?;
     for irq in of_hvm.into_iter().chain([spi, spi.level()]) {
-        refused(file.set_irq(&msi, &irq), Errno::OPNOTSUPP, "to change to one")?;
+        refused(file.set_irq(&msi, &irq), Errno::OPNOTSUPP, "a change to a line")?;
     }
-    // What Xen refuses is counted: no such delivery mode.
+    // Interrupts that Xen refuses are counted: this delivery mode does not exist.
     let odd = Irq { msi_data: 0x341, ..msi };
     file.set_irq(&msi, &odd)?;
     (0..4).try_for_each(|_| signal(&call))?;
@@ -196,7 +200,7 @@ pub(super) fn lines(test: &mut TestContext<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn of_a_kick(test: &mut TestContext<'_>) -> Result<()> {
+pub(super) fn from_a_kick(test: &mut TestContext<'_>) -> Result<()> {
     let mut guest = test.guest(&format!(
         "listen msi 0x41 call; say ready; listen evtchn go; wait go; repeat 100; \
          write mmio:{DOORBELL:#x} 4 0; wait call; end"
@@ -226,7 +230,7 @@ pub(super) fn limit(test: &mut TestContext<'_>) -> Result<()> {
     let one_more = new_eventfd()?;
     let irq = Irq::msi(0x41, &one_more);
     refused(file.assign_irq(&irq), Errno::NOSPC, "one too many")?;
-    // Nothing of what was refused is left.
+    // A refused assignment leaves nothing.
     signal(&one_more)?;
     ensure!(take_count(&one_more)? == 1);
     drop(calls);
@@ -246,22 +250,22 @@ pub(super) fn semaphore(test: &mut TestContext<'_>) -> Result<()> {
         Ok(())
     };
     file.assign_irq(&irq)?;
-    // What it had counted is one.
+    // Its counter before the assignment raises one interrupt.
     raised(1)?;
     add(1000)?;
     raised(2)?;
-    // As much as the counter takes beside the 2 and the 999 that are there.
+    // As much as the counter can take beside the 2 and the 999 that it holds.
     add(u64::MAX - 1 - 1001)?;
     raised(3)?;
     add(1)?;
     raised(4)?;
     file.mask_irq(&irq)?;
-    ensure!(file.irq_state(&irq)? == (true, false), "the rest in the counter is no signal");
+    ensure!(file.irq_state(&irq)? == (true, false), "the rest of the counter is not a signal");
     add(1)?;
     ensure!(file.irq_state(&irq)? == (true, true));
     file.unmask_irq(&irq)?;
     raised(5)?;
-    // Nor does the end of the assignment take any of it.
+    // The end of the assignment does not clear it either.
     let left = u64::MAX - 2;
     file.deassign_irq(&irq)?;
     let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", call.as_raw_fd()))?;
@@ -277,37 +281,37 @@ pub(super) fn changed(test: &mut TestContext<'_>) -> Result<()> {
     let (file, call) = (GuestFile::of(guest.dom())?, new_eventfd()?);
     guest.start()?;
     guest.await_message(0, "ready")?;
-    let (port, bound) = (guest.port("call")?, left::interrupts()?);
+    let (port, bound) = (guest.port("call")?, leftovers::interrupts()?);
     let (one, other) = (Irq::msi(0x41, &call), Irq::msi(0x42, &call));
     let channel = Irq::channel(port, &call);
-    refused(file.set_irq(&one, &other), Errno::NOENT, "to change what is not assigned")?;
+    refused(file.set_irq(&one, &other), Errno::NOENT, "a change without an assignment")?;
     file.assign_irq(&one)?;
     signal(&call)?;
     guest.await_message(0, "one")?;
     file.set_irq(&one, &other)?;
-    refused(file.irq_stats(&one), Errno::NOENT, "what it was")?;
+    refused(file.irq_stats(&one), Errno::NOENT, "the old interrupt")?;
     signal(&call)?;
     guest.await_message(0, "other")?;
-    // What is refused changes nothing.
+    // A refused change changes nothing.
     let refusals = [
         (Irq::channel(xen_eventfd::Port(port.0 + 100), &call), Errno::INVAL, "no such port"),
         (Irq::isa(5, &call), Errno::OPNOTSUPP, "a line of a guest without lines"),
-        (Irq::msi(0x42, &call).level(), Errno::INVAL, "what cannot be"),
+        (Irq::msi(0x42, &call).level(), Errno::INVAL, "a level-triggered MSI"),
     ];
     for (new, errno, what) in refusals {
         refused(file.set_irq(&other, &new), errno, what)?;
         ensure!(file.irq_stats(&other)? == (2, 0), "{what}");
     }
-    ensure!(left::interrupts()? == bound);
+    ensure!(leftovers::interrupts()? == bound);
     file.set_irq(&other, &channel)?;
-    ensure!(left::interrupts()? == bound + 1);
+    ensure!(leftovers::interrupts()? == bound + 1);
     signal(&call)?;
     guest.await_message(0, "call")?;
-    // To itself, and away: the port is bound no longer.
+    // To the same port, and then to another interrupt: the port is not bound any more.
     file.set_irq(&channel, &channel)?;
-    ensure!(left::interrupts()? == bound + 1);
+    ensure!(leftovers::interrupts()? == bound + 1);
     file.set_irq(&channel, &one)?;
-    ensure!(left::interrupts()? == bound, "the port of an interrupt that was left is kept");
+    ensure!(leftovers::interrupts()? == bound, "the port of the old interrupt is still bound");
     signal(&call)?;
     guest.finish()?;
     ensure!(file.irq_stats(&one)? == (4, 0), "counts go on");
@@ -323,7 +327,7 @@ pub(super) fn masked(test: &mut TestContext<'_>) -> Result<()> {
     guest.await_message(0, "ready")?;
     let (one, other) = (Irq::msi(0x41, &call), Irq::msi(0x42, &call));
     for request in [GuestFile::mask_irq, GuestFile::unmask_irq] {
-        refused(request(&file, &one), Errno::NOENT, "what is not assigned")?;
+        refused(request(&file, &one), Errno::NOENT, "without an assignment")?;
     }
     file.assign_irq(&one)?;
     ensure!(file.irq_state(&one)? == (false, false));
@@ -333,16 +337,16 @@ pub(super) fn masked(test: &mut TestContext<'_>) -> Result<()> {
     ensure!(file.irq_state(&one)? == (true, false));
     (0..3).try_for_each(|_| signal(&call))?;
     ensure!(file.irq_state(&one)? == (true, true) && file.irq_stats(&one)? == (0, 0));
-    ensure!(take_count(&call)? == 0, "a signal that is pending is not the eventfd's any more");
+    ensure!(take_count(&call)? == 0, "a pending signal is not in the eventfd's counter");
     // As a guest does with a vector: mask, change, unmask.
     file.set_irq(&one, &other)?;
     ensure!(file.irq_state(&other)? == (true, true) && file.irq_stats(&other)? == (0, 0));
     file.mask_irq(&other)?;
-    ensure!(file.irq_state(&other)? == (true, true), "to mask it again forgets nothing");
+    ensure!(file.irq_state(&other)? == (true, true), "masking it again loses no signal");
     file.unmask_irq(&other)?;
     ensure!(file.irq_state(&other)? == (false, false) && file.irq_stats(&other)? == (1, 0));
     guest.await_message(0, "other")?;
-    // What is pending at the end goes back to the eventfd, for who assigns it next.
+    // A signal that is pending at the end returns to the eventfd's counter, for the next assignment.
     file.mask_irq(&other)?;
     (0..3).try_for_each(|_| signal(&call))?;
     file.deassign_irq(&other)?;
@@ -351,7 +355,7 @@ pub(super) fn masked(test: &mut TestContext<'_>) -> Result<()> {
     guest.finish()
 }
 
-/// The signals of one thread, and what another does to the assignment meanwhile.
+/// One thread signals while another changes the assignment.
 pub(super) fn moved(test: &mut TestContext<'_>) -> Result<()> {
     const SIGNALS: u64 = 20_000;
     let mut guest = test.guest(
@@ -359,7 +363,7 @@ pub(super) fn moved(test: &mut TestContext<'_>) -> Result<()> {
     )?;
     let file = GuestFile::of(guest.dom())?;
     guest.start()?;
-    let (call, bound) = (new_eventfd()?, left::interrupts()?);
+    let (call, bound) = (new_eventfd()?, leftovers::interrupts()?);
     let turns = [
         Irq::channel(guest.port("one")?, &call),
         Irq::msi(0x41, &call),
@@ -390,8 +394,8 @@ pub(super) fn moved(test: &mut TestContext<'_>) -> Result<()> {
             Ok(moves)
         })?;
         let (raised, failed) = file.irq_stats(&turns[0])?;
-        ensure!(failed == 0, "{failed} went to a port that was left");
-        // Signals that come while it is masked are one.
+        ensure!(failed == 0, "{failed} went to the old port");
+        // Signals that arrive while it is masked are merged.
         let all = raised - before;
         let expected = if masks { 1..=SIGNALS } else { SIGNALS..=SIGNALS };
         ensure!(expected.contains(&all), "{all} of {SIGNALS}, masks: {masks}");
@@ -399,7 +403,7 @@ pub(super) fn moved(test: &mut TestContext<'_>) -> Result<()> {
     }
     ensure!(take_count(&call)? == 0);
     file.deassign_irq(&turns[0])?;
-    ensure!(left::interrupts()? == bound, "a port that was left is kept");
+    ensure!(leftovers::interrupts()? == bound, "an old port is still bound");
     Notifier::to(test, &mut guest, "stop")?.notify()?;
     guest.finish()
 }
@@ -412,13 +416,13 @@ pub(super) fn races(test: &mut TestContext<'_>) -> Result<()> {
     guest.start()?;
     let port = guest.port("call")?;
     let stop = Notifier::to(test, &mut guest, "stop")?;
-    let bound = left::interrupts()?;
-    // What the two other threads are to close in this round.
+    let bound = leftovers::interrupts()?;
+    // The eventfds that the two other threads close and signal in this round.
     let (mut closers, mut writers) = (Vec::new(), Vec::new());
     let mut irqs = Vec::new();
     let (gate, end) = (Barrier::new(3), Barrier::new(3));
     let (mut deassigned, mut gone) = (0, 0);
-    // In lots, so that the descriptors of all rounds need not be open at once.
+    // In batches, so that the descriptors of all rounds are not open at once.
     for lot in 0..ROUNDS / 100 {
         for round in 0..100 {
             let call = new_eventfd()?;
@@ -452,7 +456,7 @@ pub(super) fn races(test: &mut TestContext<'_>) -> Result<()> {
                 end.wait();
                 match (assigned, result) {
                     (Ok(()), Ok(())) => deassigned += 1,
-                    // Its descriptor is closed, or the assignment went with it.
+                    // Its descriptor is closed, or the assignment ended with it.
                     (Ok(()), Err(Errno::BADF | Errno::NOENT)) => gone += 1,
                     other => failure = failure.or(Some(other)),
                 }
@@ -462,12 +466,15 @@ pub(super) fn races(test: &mut TestContext<'_>) -> Result<()> {
             ensure!(failure.is_none(), "{failure:?}");
             Ok(())
         });
-        result.with_context(|| format!("in lot {lot}"))?;
+        result.with_context(|| format!("in batch {lot}"))?;
     }
     file.stats()?;
-    ensure!(left::interrupts()? == bound, "a port of an assignment that is gone is kept");
+    ensure!(
+        leftovers::interrupts()? == bound,
+        "a port of an assignment that has ended is still bound"
+    );
     println!("{deassigned} deassigned, {gone} closed before");
-    ensure!(deassigned > 0 && gone > 0, "one of them was always the first: there was no race");
+    ensure!(deassigned > 0 && gone > 0, "one of them was always first: there was no race");
     stop.notify()?;
     guest.finish()?;
     Ok(())

@@ -1,11 +1,11 @@
-//! Files, processes and guests that come and go amid kicks. After each, nothing is left.
+//! Registrations, files, processes and guests that come and go during kicks, and must leave nothing behind.
 
-use super::common::{BEAT, DOORBELL, Notifier, Ringing, refused, two_queues};
-use super::left::{self, Before};
-use super::processes::{heir_of, holder_of, owner_of};
+use super::common::{BEAT, DOORBELL, Kicking, Notifier, refused, two_queues};
+use super::leftovers::{self, Before};
+use super::processes::{holder_of, inheritor_of, owner_of};
 use crate::device::request::{ASSIGN, DEASSIGN};
 use crate::device::structs::{Create, Doorbell};
-use crate::device::{Control, GuestFile, ask_number};
+use crate::device::{Control, GuestFile, issue_number};
 use anyhow::{Context, Result, anyhow, ensure};
 use rustix::io::Errno;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -32,7 +32,7 @@ pub(super) fn assign_under_load(test: &mut TestContext<'_>) -> Result<()> {
         await_count(&transient, 1)?;
         file.deassign(&queue)?;
         take_count(&transient)?;
-        // The guest rings both in turn: from now on, three of one are two of the other at least.
+        // The guest kicks both in turn: from now on, three kicks of one are at least two of the other.
         count += take_count(&steady)?;
         count += await_count(&steady, 3)?;
         ensure!(take_count(&transient)? == 0, "signalled after deassign returned");
@@ -77,10 +77,10 @@ pub(super) fn claim_under_load(test: &mut TestContext<'_>) -> Result<()> {
 }
 
 pub(super) fn close_under_load(test: &mut TestContext<'_>) -> Result<()> {
-    let ringing = Ringing::start(test)?;
-    let before = Before::look(test, ringing.guest.dom())?;
+    let kicking = Kicking::start(test)?;
+    let before = Before::look(test, kicking.guest.dom())?;
     for _ in 0..20 {
-        let file = GuestFile::of(ringing.guest.dom())?;
+        let file = GuestFile::of(kicking.guest.dom())?;
         let queues = two_queues(&file)?;
         queues.iter().try_for_each(|queue| await_count(queue, 2).map(drop))?;
         drop(file);
@@ -91,16 +91,16 @@ pub(super) fn close_under_load(test: &mut TestContext<'_>) -> Result<()> {
         }
     }
     before.nothing_is_left(test)?;
-    ringing.stop()
+    kicking.stop()
 }
 
 pub(super) fn churn(test: &mut TestContext<'_>) -> Result<()> {
     /// Of each of the two threads.
     const ROUNDS: u32 = 5000;
-    /// Rounds from one in which the guest is waited for to the next: that takes longer than all else.
+    /// Every so many rounds a thread waits for the guest, which takes longer than everything else.
     const WAITS: u32 = 25;
-    let ringing = Ringing::with_beats(test)?;
-    let dom = ringing.guest.dom();
+    let kicking = Kicking::with_beats(test)?;
+    let dom = kicking.guest.dom();
     let before = Before::look(test, dom)?;
     let control = Control::open()?;
     let file = control.create(&Create::of(dom))?;
@@ -114,10 +114,10 @@ pub(super) fn churn(test: &mut TestContext<'_>) -> Result<()> {
         })
     };
     let done = AtomicBool::new(false);
-    // Kicks that came between an assignment and its end; what the other thread asked of no file, or
-    // of one that did not know what it meant.
+    // Kicks between an assignment and its end; requests of the other thread on a closed file, or
+    // on a new one without the assignment.
     let (met, missed) = ([AtomicU64::new(0), AtomicU64::new(0)], AtomicU64::new(0));
-    // After a deassign: whether the guest is given the time to ring again or not.
+    // After a deassign: whether the guest gets the time to kick again.
     let quiet = |value: usize, round: u32| -> Result<()> {
         met[value].fetch_add(take_count(&kicks[value])?, Ordering::Relaxed);
         if round.is_multiple_of(WAITS) {
@@ -131,15 +131,15 @@ pub(super) fn churn(test: &mut TestContext<'_>) -> Result<()> {
         let other = scope.spawn(|| -> Result<u32> {
             let mut rounds = 0;
             while rounds < ROUNDS || !done.load(Ordering::Relaxed) {
-                let ask = |request| ask_number(number, request, &mut queue(0).bytes());
-                match ask(ASSIGN) {
+                let issue = |request| issue_number(number, request, &mut queue(0).bytes());
+                match issue(ASSIGN) {
                     Ok(()) => rounds += 1,
                     Err(Errno::BADF) => {
                         missed.fetch_add(1, Ordering::Relaxed);
                     }
                     Err(errno) => return Err(errno).context("assign by the other thread"),
                 }
-                match ask(DEASSIGN) {
+                match issue(DEASSIGN) {
                     Ok(()) => quiet(0, rounds)?,
                     // The file is closed, or a new one.
                     Err(Errno::BADF | Errno::NOENT) => {
@@ -166,23 +166,23 @@ pub(super) fn churn(test: &mut TestContext<'_>) -> Result<()> {
         let ours = beating(&file).and_then(|()| rounds(file));
         done.store(true, Ordering::Relaxed);
         let others = other.join().map_err(|_| anyhow!("the other thread panicked"))?;
-        // First what may be why the other waited in vain.
+        // This error first: it may be the reason why the other thread timed out.
         let file = ours?;
         ensure!(others? >= ROUNDS);
         Ok(file)
     })?;
     let (met, missed) = (met.map(AtomicU64::into_inner), missed.into_inner());
     println!(
-        "closed {closed} times; {missed} requests of the other thread came too late; {met:?} kicks"
+        "closed {closed} times; {missed} requests of the other thread found no assignment; {met:?} kicks"
     );
-    // If one of these never happened, nothing has met what it was to meet.
-    ensure!(missed > 0 && met.iter().all(|kicks| *kicks > 0), "it was too calm");
-    // A fresh registration is served as ever.
+    // If one of these is 0, the threads never raced.
+    ensure!(missed > 0 && met.iter().all(|kicks| *kicks > 0), "there was no race");
+    // A new registration is served as before.
     let fresh = two_queues(&file)?;
     fresh.iter().try_for_each(|kick| await_count(kick, 2).map(drop))?;
     drop((control, file));
     before.nothing_is_left(test)?;
-    ringing.stop()
+    kicking.stop()
 }
 
 /// Closes a guest's file and takes the guest again, so that the descriptor has the same number: it
@@ -193,24 +193,24 @@ fn reopened(control: &Control, file: GuestFile, dom: DomId) -> Result<GuestFile>
     loop {
         match control.create(&Create::of(dom)) {
             Ok(file) => {
-                ensure!(file.number() == number, "somebody else opens files");
+                ensure!(file.number() == number, "another thread opens files");
                 return Ok(file);
             }
-            // A request of the other thread keeps the file open while it lasts.
-            Err(Errno::BUSY) => ensure!(since.elapsed() < PATIENCE, "the guest is not let go of"),
+            // A request of the other thread in progress keeps the file open.
+            Err(Errno::BUSY) => ensure!(since.elapsed() < PATIENCE, "the guest is not released"),
             Err(errno) => return Err(errno).context("taking the guest again"),
         }
     }
 }
 
 pub(super) fn owner_killed(test: &mut TestContext<'_>) -> Result<()> {
-    let ringing = Ringing::start(test)?;
-    let before = Before::look(test, ringing.guest.dom())?;
+    let kicking = Kicking::start(test)?;
+    let before = Before::look(test, kicking.guest.dom())?;
     for _ in 0..10 {
-        owner_of(ringing.guest.dom())?.kill()?;
+        owner_of(kicking.guest.dom())?.kill()?;
         before.nothing_is_left(test)?;
     }
-    ringing.stop()
+    kicking.stop()
 }
 
 pub(super) fn guest_destroyed(test: &mut TestContext<'_>) -> Result<()> {
@@ -221,7 +221,7 @@ pub(super) fn guest_destroyed(test: &mut TestContext<'_>) -> Result<()> {
     let kicks = [new_eventfd()?, new_eventfd()?, new_eventfd()?];
     let before = Before::look(test, other.dom())?;
     let others = GuestFile::of(other.dom())?;
-    let bound = left::interrupts()?;
+    let bound = leftovers::interrupts()?;
     let file = GuestFile::of(doomed.dom())?;
     let queue = |value, kick| Doorbell::value(DOORBELL, 4, value, kick);
     file.assign(&queue(0, &kicks[0]))?;
@@ -240,11 +240,11 @@ pub(super) fn guest_destroyed(test: &mut TestContext<'_>) -> Result<()> {
     refused(file.assign(&queue(7, &kicks[0])), Errno::NODEV, "assign to a dead guest")?;
     refused(file.deassign(&queue(0, &kicks[0])), Errno::NODEV, "deassign from a dead guest")?;
     refused(GuestFile::of(doomed.dom()), Errno::NODEV, "create of a dead guest")?;
-    let interrupts = left::interrupts()?;
-    ensure!(interrupts == bound, "{interrupts} interrupts, and {bound} before the dead guest's");
-    left::nothing_of_the_dead(test, doomed.dom())?;
+    let interrupts = leftovers::interrupts()?;
+    ensure!(interrupts == bound, "{interrupts} interrupts instead of {bound}");
+    leftovers::nothing_of_the_dead(test, doomed.dom())?;
     drop(file);
-    // The others are served as before.
+    // The other guest is served as before.
     other.start()?;
     other.finish()?;
     ensure!(take_count(&kicks[2])? == 200);
@@ -253,21 +253,21 @@ pub(super) fn guest_destroyed(test: &mut TestContext<'_>) -> Result<()> {
 }
 
 pub(super) fn handed_over(test: &mut TestContext<'_>) -> Result<()> {
-    let ringing = Ringing::start(test)?;
-    let before = Before::look(test, ringing.guest.dom())?;
-    let file = GuestFile::of(ringing.guest.dom())?;
+    let kicking = Kicking::start(test)?;
+    let before = Before::look(test, kicking.guest.dom())?;
+    let file = GuestFile::of(kicking.guest.dom())?;
     let queues = two_queues(&file)?;
     let served = || queues.iter().try_for_each(|queue| await_count(queue, 100).map(drop));
     served()?;
-    let mut heir = heir_of(&file)?;
+    let mut heir = inheritor_of(&file)?;
     let (mut holder, link) = holder_of(&file)?;
     drop(file);
-    served().context("once it is others' alone")?;
-    refused(GuestFile::of(ringing.guest.dom()), Errno::BUSY, "a guest that others hold")?;
+    served().context("after this process has closed it")?;
+    refused(GuestFile::of(kicking.guest.dom()), Errno::BUSY, "a guest that others hold")?;
     heir.kill()?;
-    served().context("once its heir is killed")?;
+    served().context("after the inheriting process is killed")?;
     drop(link);
     holder.kill()?;
     before.nothing_is_left(test)?;
-    ringing.stop()
+    kicking.stop()
 }

@@ -1,11 +1,11 @@
-//! The device node, and what it says of itself.
+//! The device node, and its QUERY.
 
 use super::common::{IDLE, refused};
 use crate::device::request::{
     OF_CONTROL, OF_GUEST, PRIVCMD_IOEVENTFD, PRIVCMD_IRQFD, QUERY, RESTRICT,
 };
 use crate::device::structs::Query;
-use crate::device::{Control, GuestFile, NODE, ask};
+use crate::device::{Control, GuestFile, NODE, issue};
 use anyhow::{Result, ensure};
 use rustix::io::Errno;
 use std::os::fd::AsFd;
@@ -24,10 +24,10 @@ pub(super) fn query(_play: &mut TestContext<'_>) -> Result<()> {
     ensure!(found.abi == 1 && found.features == 0b11_1111, "{found:?}");
     let limits = (found.max_doorbells, found.max_held, found.max_missed, found.max_irqs);
     ensure!(limits == (4096, 64, 32, 1024), "{found:?}");
-    // A later version's struct: the tail is zero, and stays so.
+    // A later version's struct: the tail is zero, and stays zero.
     let mut longer = vec![0; 4096];
     longer[..4].copy_from_slice(&4096_u32.to_ne_bytes());
-    ask(&control, QUERY, &mut longer)?;
+    issue(&control, QUERY, &mut longer)?;
     let (known, tail) = longer.split_at(Query::SIZE as usize);
     ensure!(Query::from_bytes(known) == found && tail.iter().all(|byte| *byte == 0));
     ensure!(known[..4] == 4096_u32.to_ne_bytes(), "the size is the caller's");
@@ -37,26 +37,30 @@ pub(super) fn query(_play: &mut TestContext<'_>) -> Result<()> {
 pub(super) fn requests(test: &mut TestContext<'_>) -> Result<()> {
     let guest = test.guest(IDLE)?;
     let (control, file) = (Control::open()?, GuestFile::of(guest.dom())?);
-    let nobodys = |file: &dyn Fn(u32) -> Result<(), Errno>, own: &[u32]| -> Result<()> {
+    let others_are_refused = |file: &dyn Fn(u32) -> Result<(), Errno>, own: &[u32]| -> Result<()> {
         let numbers = 0xEF00..=0xEFFF;
         for request in numbers.filter(|request| !own.contains(request)) {
             refused(file(request), Errno::NOTTY, format!("{request:#x}"))?;
         }
-        // The size of a struct is in the struct: a request that has one, or a direction, is another.
+        // A request number with a size or a direction is another request.
         let more = [1 << 30, 2 << 30, 3 << 30, 8 << 16];
         for request in own.iter().flat_map(|own| more.map(|bits| own | bits)) {
             refused(file(request), Errno::NOTTY, format!("{request:#x}"))?;
         }
         Ok(())
     };
-    nobodys(&|request| ask(&control, request, &mut [0; 128]).map(drop), &OF_CONTROL)?;
-    nobodys(&|request| ask(&file, request, &mut [0; 128]).map(drop), &OF_GUEST)?;
+    others_are_refused(&|request| issue(&control, request, &mut [0; 128]).map(drop), &OF_CONTROL)?;
+    others_are_refused(&|request| issue(&file, request, &mut [0; 128]).map(drop), &OF_GUEST)?;
     for request in [RESTRICT, PRIVCMD_IRQFD, PRIVCMD_IOEVENTFD] {
-        refused(ask(&file, request, &mut [0; 64]), Errno::NOTTY, "a request of privcmd")?;
+        refused(issue(&file, request, &mut [0; 64]), Errno::NOTTY, "a request of the privcmd ABI")?;
     }
-    // privcmd's others, IOCTL_PRIVCMD_HYPERCALL and IOCTL_PRIVCMD_DM_OP among them, are not here.
+    // The other requests of /dev/xen/privcmd, such as IOCTL_PRIVCMD_HYPERCALL and IOCTL_PRIVCMD_DM_OP, do not exist here.
     for request in (0x5000..=0x50FF).chain([0x0030_5000, 0x0010_5005]) {
-        refused(ask(&control, request, &mut [0; 64]), Errno::NOTTY, "another of privcmd")?;
+        refused(
+            issue(&control, request, &mut [0; 64]),
+            Errno::NOTTY,
+            "another request of /dev/xen/privcmd",
+        )?;
     }
     for file in [control.as_fd(), file.as_fd()] {
         refused(rustix::io::read(file, &mut [0_u8; 8][..]), Errno::INVAL, "read")?;

@@ -1,14 +1,14 @@
-//! Who may serve a guest, with which server, and who is told so.
+//! Which process may serve a guest, with which server, and how it is notified of the guest's end.
 
 use super::arguments::all_refused;
 use super::calls::Setting;
 use super::common::{DOORBELL, IDLE, refused, until};
-use super::left::{self, Before};
+use super::leftovers::{self, Before};
 use crate::device::request::{
     CREATE_RESERVE, OF_CONTROL, PRIVCMD_IOEVENTFD, PRIVCMD_IRQFD, QUERY, RESTRICT,
 };
 use crate::device::structs::{Create, Doorbell, Irq};
-use crate::device::{Control, GuestFile, ask, ask_at};
+use crate::device::{Control, GuestFile, issue, issue_at};
 use anyhow::{Result, ensure};
 use rustix::io::Errno;
 use xen_eventfd::{DomId, IoServerId};
@@ -22,7 +22,7 @@ pub(super) fn one_owner(test: &mut TestContext<'_>) -> Result<()> {
     let file = control.create(&Create::of(guest.dom()))?;
     refused(control.create(&Create::of(guest.dom())), Errno::BUSY, "a second file")?;
     refused(second.create(&Create::of(guest.dom())), Errno::BUSY, "through another file")?;
-    // A control file has as many guests as it likes, and they outlive it.
+    // A control file can take any number of guests, and they outlive it.
     let others = control.create(&Create::of(other.dom()))?;
     drop(control);
     ensure!(file.stats()?.doorbells == 0 && others.stats()?.doorbells == 0);
@@ -40,15 +40,15 @@ pub(super) fn one_owner(test: &mut TestContext<'_>) -> Result<()> {
 pub(super) fn owner(test: &mut TestContext<'_>) -> Result<()> {
     let guest = test.guest(IDLE)?;
     let control = Control::open()?;
-    refused(control.owner(guest.dom()), Errno::NOENT, "nobody's")?;
+    refused(control.owner(guest.dom()), Errno::NOENT, "not taken")?;
     let file = control.create(&Create::of(guest.dom()))?;
     let name = std::fs::read_to_string("/proc/self/comm")?;
-    for asked in [&control, &Control::open()?] {
-        let owner = asked.owner(guest.dom())?;
+    for asking in [&control, &Control::open()?] {
+        let owner = asking.owner(guest.dom())?;
         ensure!(owner.pid == std::process::id() && owner.name == name.trim(), "{owner:?}");
     }
     drop(file);
-    refused(control.owner(guest.dom()), Errno::NOENT, "nobody's again")?;
+    refused(control.owner(guest.dom()), Errno::NOENT, "not taken any more")?;
     Ok(())
 }
 
@@ -57,22 +57,22 @@ pub(super) fn reserve(test: &mut TestContext<'_>) -> Result<()> {
     let dom = setting.free.dom();
     let gone = new_eventfd()?;
     let before = Before::look(test, dom)?;
-    let kept = Create { flags: CREATE_RESERVE, ..Create::of(dom).tell(&gone) };
+    let kept = Create { flags: CREATE_RESERVE, ..Create::of(dom).notify_gone(&gone) };
     let file = setting.control.create(&kept)?;
-    // Nothing was set up in it.
-    let (servers, ports) = (test.environment().servers(dom)?, left::ports(dom)?);
+    // No server was created in it.
+    let (servers, ports) = (test.environment().servers(dom)?, leftovers::ports(dom)?);
     ensure!(servers.is_empty(), "{servers:?}");
     ensure!(setting.control.owner(dom)?.pid == std::process::id());
     for create in [kept, Create::of(dom)] {
-        refused(setting.control.create(&create), Errno::BUSY, "what is kept")?;
+        refused(setting.control.create(&create), Errno::BUSY, "a reserved guest")?;
     }
     all_refused(&setting, &file, Errno::OPNOTSUPP)?;
     drop(file);
-    ensure!(take_count(&gone)? == 0, "it lives");
+    ensure!(take_count(&gone)? == 0, "it is alive");
     let Setting { file, .. } = setting;
     drop(file);
     before.nothing_is_left(test)?;
-    ensure!(left::ports(dom)? == ports);
+    ensure!(leftovers::ports(dom)? == ports);
     GuestFile::of(dom)?;
     Ok(())
 }
@@ -81,7 +81,7 @@ pub(super) fn restrict(test: &mut TestContext<'_>) -> Result<()> {
     let (ours, other) = (test.guest(IDLE)?, test.guest(IDLE)?);
     let control = Control::open()?;
     for address in [0, 0x1000, usize::MAX - 1] {
-        refused(ask_at(&control, RESTRICT, address), Errno::FAULT, "no domain")?;
+        refused(issue_at(&control, RESTRICT, address), Errno::FAULT, "no domain")?;
     }
     let before = control.create(&Create::of(other.dom()))?;
     control.restrict(ours.dom())?;
@@ -90,21 +90,21 @@ pub(super) fn restrict(test: &mut TestContext<'_>) -> Result<()> {
         refused(control.restrict(dom), Errno::INVAL, "to another")?;
     }
     refused(control.create(&Create::of(other.dom())), Errno::PERM, "create")?;
-    refused(control.create(&Create::of(DomId(0))), Errno::PERM, "create of ours")?;
-    refused(control.create(&Create::of(DomId(0x7000))), Errno::PERM, "create of nobody")?;
+    refused(control.create(&Create::of(DomId(0))), Errno::PERM, "create of this domain")?;
+    refused(control.create(&Create::of(DomId(0x7000))), Errno::PERM, "create of an unused id")?;
     let kept = Create { flags: CREATE_RESERVE, ..Create::of(other.dom()) };
     refused(control.create(&kept), Errno::PERM, "reserve")?;
     let closed = Create { gone: 9999, ..Create::of(other.dom()) };
-    refused(control.create(&closed), Errno::PERM, "create, before its eventfd is looked at")?;
+    refused(control.create(&closed), Errno::PERM, "create, before its eventfd is checked")?;
     refused(control.owner(other.dom()), Errno::PERM, "owner")?;
     // struct privcmd_ioeventfd and struct privcmd_irqfd, of the other guest.
     let mut ioeventfd = vec![0; 48];
     ioeventfd[44..46].copy_from_slice(&other.dom().0.to_ne_bytes());
-    refused(ask(&control, PRIVCMD_IOEVENTFD, &mut ioeventfd), Errno::PERM, "ioeventfd")?;
+    refused(issue(&control, PRIVCMD_IOEVENTFD, &mut ioeventfd), Errno::PERM, "ioeventfd")?;
     let mut irqfd = vec![0; 24];
     irqfd[20..22].copy_from_slice(&other.dom().0.to_ne_bytes());
-    refused(ask(&control, PRIVCMD_IRQFD, &mut irqfd), Errno::PERM, "irqfd")?;
-    // What was made before goes on, and so does what is not about a guest.
+    refused(issue(&control, PRIVCMD_IRQFD, &mut irqfd), Errno::PERM, "irqfd")?;
+    // Earlier guests are still served, and so are requests that name no guest.
     before.stats()?;
     control.query()?;
     let file = control.create(&Create::of(ours.dom()))?;
@@ -113,7 +113,7 @@ pub(super) fn restrict(test: &mut TestContext<'_>) -> Result<()> {
     file.assign(&Doorbell::value(DOORBELL, 4, 0, &call))?;
     file.assign_irq(&Irq::msi(0x41, &call))?;
     for request in OF_CONTROL.into_iter().filter(|request| *request != QUERY) {
-        refused(ask(&control, request, &mut [0; 64]), Errno::INVAL, "a struct of no size")?;
+        refused(issue(&control, request, &mut [0; 64]), Errno::INVAL, "a struct of no size")?;
     }
     // Another open file is not confined.
     drop(before);
@@ -143,20 +143,23 @@ pub(super) fn reset(test: &mut TestContext<'_>) -> Result<()> {
     let (guest, kept) = (test.guest(IDLE)?, test.guest(IDLE)?);
     let control = Control::open()?;
     let (gone, other) = (new_eventfd()?, new_eventfd()?);
-    let file = control.create(&Create::of(guest.dom()).tell(&gone))?;
-    let beside = control.create(&Create::of(kept.dom()).tell(&other))?;
+    let file = control.create(&Create::of(guest.dom()).notify_gone(&gone))?;
+    let beside = control.create(&Create::of(kept.dom()).notify_gone(&other))?;
     let kick = new_eventfd()?;
     file.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
-    // What a soft reset does to it: the domain stays, and nothing tells of it.
+    // What a soft reset does to it: the domain stays, and xenstore reports nothing.
     let server = IoServerId(file.stats()?.server);
     test.environment().host().destroy_server(guest.dom(), server)?;
     ensure!(await_count(&gone, 1)? == 1);
     refused(file.stats(), Errno::NODEV, "a guest that was reset")?;
-    // It lives, and whoever wants it takes it again.
+    // It is alive, and can be taken again.
     let again = GuestFile::of(guest.dom())?;
     again.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
     beside.stats()?;
-    ensure!(take_count(&gone)? == 0 && take_count(&other)? == 0, "told twice, or of another");
+    ensure!(
+        take_count(&gone)? == 0 && take_count(&other)? == 0,
+        "signalled twice, or for another guest"
+    );
     Ok(())
 }
 
@@ -166,9 +169,9 @@ pub(super) fn gone(test: &mut TestContext<'_>) -> Result<()> {
     let control = Control::open()?;
     let mut doomed = test.guest(IDLE)?;
     let mut reserved = test.guest(IDLE)?;
-    let file = control.create(&Create::of(doomed.dom()).tell(&gone))?;
-    let other = control.create(&Create::of(setting.free.dom()).tell(&others))?;
-    let keep = Create { flags: CREATE_RESERVE, ..Create::of(reserved.dom()).tell(&kept) };
+    let file = control.create(&Create::of(doomed.dom()).notify_gone(&gone))?;
+    let other = control.create(&Create::of(setting.free.dom()).notify_gone(&others))?;
+    let keep = Create { flags: CREATE_RESERVE, ..Create::of(reserved.dom()).notify_gone(&kept) };
     let keeping = control.create(&keep)?;
     file.assign(&Doorbell::value(DOORBELL, 4, 0, &setting.eventfd))?;
     doomed.destroy()?;
@@ -177,19 +180,19 @@ pub(super) fn gone(test: &mut TestContext<'_>) -> Result<()> {
     test.no_zombies()?;
     all_refused(&setting, &file, Errno::NODEV)?;
     refused(control.create(&Create::of(doomed.dom())), Errno::NODEV, "create")?;
-    refused(control.owner(doomed.dom()), Errno::NOENT, "a dead guest is nobody's")?;
+    refused(control.owner(doomed.dom()), Errno::NOENT, "a dead guest has no owner")?;
     reserved.destroy()?;
     ensure!(await_count(&kept, 1)? == 1);
     all_refused(&setting, &keeping, Errno::NODEV)?;
-    // Another death is told to nobody else.
+    // Another death is not reported to these.
     setting.free.destroy()?;
     ensure!(await_count(&others, 1)? == 1);
-    until("it is told", || Ok(other.stats() == Err(Errno::NODEV)))?;
-    ensure!(take_count(&gone)? == 0 && take_count(&kept)? == 0, "told twice");
+    until("the end is reported", || Ok(other.stats() == Err(Errno::NODEV)))?;
+    ensure!(take_count(&gone)? == 0 && take_count(&kept)? == 0, "signalled twice");
     drop((file, other, keeping));
     ensure!(
         take_count(&gone)? == 0 && take_count(&kept)? == 0 && take_count(&others)? == 0,
-        "told at the end"
+        "signalled at the end"
     );
     Ok(())
 }

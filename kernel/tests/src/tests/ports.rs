@@ -1,4 +1,4 @@
-//! How guests share the processors of dom0: the ports of their doorbells, and when an event ends.
+//! How guests share the CPUs of dom0: the ports of their doorbells, and when an event ends.
 
 use super::common::{DOORBELL, Notifier};
 use super::trace::{self, On, traced};
@@ -12,7 +12,7 @@ use xen_eventfd_scenarios::test_context::{Guest, await_count, new_eventfd, take_
 /// Kicks of the neighbour in each measurement.
 const KICKS: u64 = 200;
 
-/// Has one CPU of dom0 handle all of the module's events.
+/// Makes one CPU of dom0 handle all of the module's events.
 fn on_one_cpu() -> Result<()> {
     for line in fs::read_to_string("/proc/interrupts")?.lines() {
         if let Some((irq, _)) = line.split_once(':').filter(|_| line.ends_with("xen-eventfd")) {
@@ -22,7 +22,7 @@ fn on_one_cpu() -> Result<()> {
     Ok(())
 }
 
-/// Has the neighbour kick, and returns how often Linux deferred the end of an event meanwhile.
+/// Makes the neighbour kick, and returns how often Linux deferred the end of an event meanwhile.
 fn deferred(neighbour: &mut Guest, go: &Notifier, when: &str) -> Result<usize> {
     let on = On::switch(&["workqueue/workqueue_execute_start"])?;
     go.notify()?;

@@ -1,4 +1,4 @@
-//! The requests of `<xen/privcmd.h>`, where C programs cannot look: `kernel/tests/privcmd` has the rest.
+//! Checks of the privcmd ABI that C programs cannot make: `kernel/tests/privcmd` has the rest.
 
 use super::common::{BASE, IDLE};
 use crate::device::Control;
@@ -12,11 +12,11 @@ use xen_eventfd_scenarios::test_context::new_eventfd;
 
 const PAGE: usize = 4096;
 
-/// Memory of which no page has been touched but perhaps the first and the last.
+/// Memory of which no page has been touched, except possibly the first and the last.
 struct Untouched(Vec<u8>);
 
 impl Untouched {
-    /// How many pages are looked at.
+    /// How many pages are checked.
     const PAGES: usize = 256;
     /// More than an allocator takes from memory that it has: the largest threshold of glibc is 32 MiB.
     const SIZE: usize = 33 << 20;
@@ -35,7 +35,7 @@ impl Untouched {
         let mut entries = vec![0; Self::PAGES * 8];
         let first = u64::try_from(self.address() / PAGE)?;
         File::open("/proc/self/pagemap")?.read_exact_at(&mut entries, first * 8)?;
-        // The highest bit of an entry says that a page is there.
+        // The highest bit of an entry is set if a page is present.
         Ok(entries.chunks_exact(8).filter(|entry| entry[7] & 0x80 != 0).count())
     }
 }
@@ -48,11 +48,11 @@ pub(super) fn reads_ports(test: &mut TestContext<'_>) -> Result<()> {
         ensure!(ports.touched()? == 0, "memory that is touched already");
         let request = PrivcmdIoEventFd::of(guest.dom(), BASE, 0, &eventfd)
             .with_ports(ports.address() as u64, vcpus);
-        let answer = control.ioeventfd(&if deassign { request.undone() } else { request });
+        let answer = control.ioeventfd(&if deassign { request.deassign() } else { request });
         ensure!(answer == Err(verdict), "{vcpus} vCPUs, deassign {deassign}: {answer:?}");
         ports.touched()
     };
-    // As many as the patch accepts: 4 bytes for each. A huge page may come at the first touch.
+    // The most that Linux's patch accepts: 4 bytes for each. The first touch may map a huge page.
     ensure!(ports_read(4096, false, Errno::INVAL)? >= 4096 * 4 / PAGE);
     for vcpus in [0, 4097, 1 << 16, u32::MAX] {
         let pages = ports_read(vcpus, false, Errno::INVAL)?;
@@ -60,7 +60,7 @@ pub(super) fn reads_ports(test: &mut TestContext<'_>) -> Result<()> {
     }
     for vcpus in [1, 4096, 4097, u32::MAX] {
         let pages = ports_read(vcpus, true, Errno::NODEV)?;
-        ensure!(pages == 0, "{pages} pages are read to take back a doorbell of {vcpus} vCPUs");
+        ensure!(pages == 0, "{pages} pages are read to deassign a doorbell of {vcpus} vCPUs");
     }
     Ok(())
 }

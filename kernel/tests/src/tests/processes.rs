@@ -16,7 +16,7 @@ use xen_eventfd_scenarios::test_context::await_count;
 pub(super) struct Process(Child);
 
 impl Process {
-    /// SIGKILL. When this returns, the kernel has closed what it had open.
+    /// Sends SIGKILL. When this returns, the kernel has closed its files.
     pub(super) fn kill(&mut self) -> Result<()> {
         self.0.kill()?;
         self.0.wait()?;
@@ -35,7 +35,7 @@ impl Process {
         self.0.id()
     }
 
-    /// SIGKILL, without waiting for what comes of it.
+    /// Sends SIGKILL, without waiting for the end.
     pub(super) fn signal_kill(&mut self) -> Result<()> {
         Ok(self.0.kill()?)
     }
@@ -58,15 +58,15 @@ pub(super) fn owner_of(dom: DomId) -> Result<Process> {
         .args(["own", &dom.0.to_string()])
         .stdout(Stdio::piped())
         .spawn()?;
-    let said = owner.stdout.take().context("a pipe")?;
+    let stdout = owner.stdout.take().context("a pipe")?;
     let owner = Process(owner);
     let mut line = String::new();
-    BufReader::new(said).read_line(&mut line)?;
-    ensure!(line.trim() == "serving", "the owner says {line:?}");
+    BufReader::new(stdout).read_line(&mut line)?;
+    ensure!(line.trim() == "serving", "the owner prints {line:?}");
     Ok(owner)
 }
 
-/// What that process does.
+/// The code of that process.
 pub(crate) fn own(dom: DomId) -> Result<()> {
     let file = GuestFile::of(dom)?;
     let queues = two_queues(&file)?;
@@ -77,28 +77,28 @@ pub(crate) fn own(dom: DomId) -> Result<()> {
     }
 }
 
-/// Starts a process that inherits a file and knows nothing of it.
-pub(super) fn heir_of(file: impl AsFd) -> Result<Process> {
+/// Starts a process that inherits a file and does not use it.
+pub(super) fn inheritor_of(file: impl AsFd) -> Result<Process> {
     fcntl_setfd(&file, FdFlags::empty())?;
     let heir = Command::new("sleep").arg("1000").spawn();
     fcntl_setfd(&file, FdFlags::CLOEXEC)?;
     Ok(Process(heir?))
 }
 
-/// Takes a guest in a process of its own, which gives its file away and ends.
-pub(super) fn given_by_one_who_ends(dom: DomId) -> Result<GuestFile> {
+/// Takes a guest in a process of its own, which sends its file and ends.
+pub(super) fn received_from_a_process_that_ends(dom: DomId) -> Result<GuestFile> {
     let (ours, theirs) = Link::pair()?;
     let mut giver = Command::new("/proc/self/exe")
         .args(["give", &dom.0.to_string()])
         .stdin(Stdio::from(theirs.into_fd()))
         .spawn()?;
-    let (_, fds) = ours.receive::<()>(PATIENCE)?.context("the giver is gone")?;
-    let fd = fds.into_iter().next().context("nothing came along")?;
+    let (_, fds) = ours.receive::<()>(PATIENCE)?.context("the process is gone")?;
+    let fd = fds.into_iter().next().context("no descriptor arrived")?;
     ensure!(giver.wait()?.success());
     Ok(GuestFile::from_fd(fd))
 }
 
-/// What that process does.
+/// The code of that process.
 pub(crate) fn give(dom: DomId) -> Result<()> {
     let link = Link::from_fd(std::io::stdin().as_fd().try_clone_to_owned()?);
     link.send(&(), &[GuestFile::of(dom)?.as_fd()])?;
@@ -113,15 +113,15 @@ pub(super) fn holder_of(file: &GuestFile) -> Result<(Process, Link)> {
     let holder = Process(holder);
     ours.send(&(), &[file.as_fd()])?;
     let doorbells = ours.receive::<u16>(PATIENCE)?.context("the other process is gone")?.0;
-    ensure!(doorbells == 2, "the other process sees {doorbells} doorbells");
+    ensure!(doorbells == 2, "the other process has {doorbells} doorbells");
     Ok((holder, ours))
 }
 
-/// What that process does.
+/// The code of that process.
 pub(crate) fn hold() -> Result<()> {
     let link = Link::from_fd(std::io::stdin().as_fd().try_clone_to_owned()?);
     let (_, fds) = link.receive::<()>(PATIENCE)?.context("the test is gone")?;
-    let fd = fds.into_iter().next().context("nothing came along")?;
+    let fd = fds.into_iter().next().context("no descriptor arrived")?;
     let file = GuestFile::from_fd(fd);
     link.send(&file.stats()?.doorbells, &[])?;
     link.receive::<()>(PATIENCE)?;

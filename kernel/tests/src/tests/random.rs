@@ -1,10 +1,10 @@
-//! Random numbers that can be had again.
+//! Reproducible random numbers.
 
 use anyhow::Result;
 use rustix::io::Errno;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The seed of this run, which it prints: `KERNEL_TEST_SEED`, or another one each time.
+/// The seed of this run, which it prints: `KERNEL_TEST_SEED`, or a new one each time.
 pub(super) fn seed() -> Result<u64> {
     let seed = match std::env::var("KERNEL_TEST_SEED") {
         Ok(seed) => seed.parse()?,
@@ -17,7 +17,7 @@ pub(super) fn seed() -> Result<u64> {
     Ok(seed)
 }
 
-/// What the header, and the kernel before it comes to that, may answer.
+/// The errnos that the header documents, and those of the kernel's ioctl path.
 pub(super) const ERRNOS: [Errno; 14] = [
     Errno::BADF,
     Errno::BUSY,
@@ -39,7 +39,7 @@ pub(super) const ERRNOS: [Errno; 14] = [
 pub(super) struct Random(u64);
 
 impl Random {
-    /// Beginning here; at 0 it would stay.
+    /// Starts at this seed; 0 would be a fixed point.
     pub(super) fn new(seed: u64) -> Self {
         Self(seed.max(1))
     }

@@ -1,7 +1,7 @@
 //! The module's tracepoints.
 
 use super::common::{DOORBELL, Notifier};
-use super::shown::mounted;
+use super::fdinfo::mounted;
 use crate::device::GuestFile;
 use crate::device::structs::{Doorbell, Irq};
 use anyhow::{Result, ensure};
@@ -16,12 +16,12 @@ const TRACING: &str = "/sys/kernel/tracing";
 pub(super) fn is_there() -> bool {
     let there = mounted("tracefs", TRACING).is_ok() && Path::new(TRACING).join("events").exists();
     if !there {
-        println!("this kernel has no tracing: its tracepoints were not looked at");
+        println!("this kernel has no tracing: its tracepoints were not tested");
     }
     there
 }
 
-/// Tracepoints that are on for as long as this.
+/// Tracepoints that are enabled while this exists.
 pub(super) struct On(Vec<String>);
 
 impl On {
@@ -43,7 +43,7 @@ impl Drop for On {
     }
 }
 
-/// Has events traced for one thread alone, for as long as this.
+/// Traces events of one thread alone, while this exists.
 pub(super) struct ForThread;
 
 impl ForThread {
@@ -60,7 +60,7 @@ impl Drop for ForThread {
     }
 }
 
-/// What came of one event, in order, without when and where.
+/// The occurrences of one event, in order, without CPU and time.
 pub(super) fn traced(event: &str) -> Result<Vec<String>> {
     let text = fs::read_to_string(format!("{TRACING}/trace"))?;
     let mark = format!(" {event}: ");

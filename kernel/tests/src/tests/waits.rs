@@ -1,8 +1,8 @@
-//! Who waits for whom: the end of a guest for nobody on another one, and nobody for xenstore in a way
-//! that a signal does not end.
+//! Which caller waits for what: the end of a guest does not wait for callers on other guests, and a wait for
+//! xenstore can be interrupted by a signal.
 
 use super::common::{DOORBELL, IDLE, until};
-use super::module::{comes, goes};
+use super::module::{load, unload};
 use super::processes::Process;
 use crate::device::structs::{Create, Doorbell, Irq};
 use crate::device::{Control, GuestFile};
@@ -19,10 +19,10 @@ use std::time::Duration;
 use xen_eventfd_scenarios::test_context::{new_eventfd, readable};
 use xen_eventfd_scenarios::{PATIENCE, TestContext};
 
-/// A line for which xenstore has to be asked.
+/// A line for which the module has to read xenstore.
 const LINE: u32 = 4;
 
-/// xenstored stands still for as long as this, or until all patience is at an end.
+/// Stops xenstored while this exists, at most for a time limit.
 struct Silence {
     xenstored: Pid,
     over: Option<Sender<()>>,
@@ -53,7 +53,7 @@ impl Silence {
     fn end(mut self) -> Result<()> {
         self.over.take().map(|over| over.send(()).ok());
         let in_time = self.watchdog.take().and_then(|watchdog| watchdog.join().ok());
-        ensure!(in_time == Some(true), "somebody waited for xenstored");
+        ensure!(in_time == Some(true), "the time limit ended first: a caller waited for xenstored");
         Ok(())
     }
 }
@@ -72,31 +72,31 @@ fn state(folder: &str) -> Result<char> {
     rest.chars().next().context("a state")
 }
 
-/// Waits until a process waits in the module.
-fn waits_in_the_module(process: &Process) -> Result<()> {
+/// Waits until a process sleeps in the module.
+fn sleeps_in_the_module(process: &Process) -> Result<()> {
     let stack = format!("/proc/{}/stack", process.id());
-    until("it waits in the module", || Ok(fs::read_to_string(&stack)?.contains("[xen_eventfd]")))
+    until("it sleeps in the module", || Ok(fs::read_to_string(&stack)?.contains("[xen_eventfd]")))
 }
 
-/// SIGKILL, which is to end it, whatever it waits for.
-fn dies(mut process: Process) -> Result<()> {
+/// Sends SIGKILL, which must end the process.
+fn is_killable(mut process: Process) -> Result<()> {
     process.signal_kill()?;
     until("SIGKILL ends it", || process.has_ended())
 }
 
-pub(super) fn xenstored_at_the_first(test: &mut TestContext<'_>) -> Result<()> {
+pub(super) fn xenstored_at_the_first_open(test: &mut TestContext<'_>) -> Result<()> {
     let guest = test.guest(IDLE)?;
-    ensure!(goes()?, "the module does not go");
+    ensure!(unload()?, "the module does not unload");
     let silence = Silence::begin()?;
-    comes()?;
+    load()?;
     let owner = Command::new("/proc/self/exe")
         .args(["own", &guest.dom().0.to_string()])
         .stdout(Stdio::null())
         .spawn()?;
     let owner = Process::from(owner);
-    waits_in_the_module(&owner)?;
-    dies(owner)?;
-    // To open the node and to ask what it is needs no word of xenstore's.
+    sleeps_in_the_module(&owner)?;
+    is_killable(owner)?;
+    // Opening the node and QUERY need nothing from xenstore.
     let control = Control::open()?;
     control.query()?;
     let shown = fs::read_to_string(format!("/proc/self/fdinfo/{}", control.number()))?;
@@ -106,7 +106,7 @@ pub(super) fn xenstored_at_the_first(test: &mut TestContext<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn xenstored_amid_a_request(test: &mut TestContext<'_>) -> Result<()> {
+pub(super) fn xenstored_during_a_request(test: &mut TestContext<'_>) -> Result<()> {
     let guest = test.guest(IDLE)?;
     let (file, kick) = (GuestFile::of(guest.dom())?, new_eventfd()?);
     let silence = Silence::begin()?;
@@ -115,17 +115,17 @@ pub(super) fn xenstored_amid_a_request(test: &mut TestContext<'_>) -> Result<()>
         .stdin(Stdio::from(file.as_fd().try_clone_to_owned()?))
         .spawn()?;
     let caller = Process::from(caller);
-    waits_in_the_module(&caller)?;
-    // It has no lock meanwhile.
+    sleeps_in_the_module(&caller)?;
+    // It holds no lock meanwhile.
     file.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
     ensure!(file.stats()?.doorbells == 1);
-    dies(caller)?;
+    is_killable(caller)?;
     silence.end()?;
     file.stats()?;
     Ok(())
 }
 
-/// What the caller does: it asks for a line, through the guest's file that is its standard input.
+/// The code of the caller: it assigns a line, through the guest's file that is its standard input.
 pub(crate) fn assign_line() -> Result<()> {
     let file = GuestFile::from_fd(std::io::stdin().as_fd().try_clone_to_owned()?);
     let call = new_eventfd()?;
@@ -133,7 +133,7 @@ pub(crate) fn assign_line() -> Result<()> {
     Ok(())
 }
 
-/// Runs this thread on one CPU alone, and as nice as that.
+/// Runs this thread on one CPU alone, with this nice value.
 fn settle(cpu: usize, nice: i32) -> Result<()> {
     let mut cpus = CpuSet::new();
     cpus.set(cpu);
@@ -142,12 +142,12 @@ fn settle(cpu: usize, nice: i32) -> Result<()> {
     Ok(())
 }
 
-/// A caller that changes one guest all the time, on a CPU of which it gets next to nothing once others
-/// want it; so it is often stopped with all the guest's locks in its hands.
+/// A caller that changes one guest all the time, on a CPU of which it gets almost nothing when other threads
+/// run; so it is often preempted while it holds the guest's locks.
 struct Caller<'a> {
     file: &'a GuestFile,
     calls: AtomicU64,
-    crowd: AtomicBool,
+    busy: AtomicBool,
     over: AtomicBool,
 }
 
@@ -165,10 +165,10 @@ impl Caller<'_> {
         Ok(())
     }
 
-    fn crowd(&self) -> Result<()> {
+    fn busy(&self) -> Result<()> {
         settle(1, -20)?;
         while !self.over.load(Ordering::Relaxed) {
-            if self.crowd.load(Ordering::Relaxed) {
+            if self.busy.load(Ordering::Relaxed) {
                 std::hint::spin_loop();
             } else {
                 thread::sleep(Duration::from_millis(1));
@@ -181,32 +181,32 @@ impl Caller<'_> {
         self.calls.load(Ordering::SeqCst)
     }
 
-    /// Has the crowd come until the caller is stopped with the guest's lock in its hands, which is so
-    /// once `other` waits for it. How often it had called until then.
+    /// Runs the other threads until the caller is preempted while it holds the guest's lock, which is the case
+    /// once `other` waits for the lock. Returns the number of its calls until then.
     fn stopped<'scope>(&'scope self, scope: &'scope thread::Scope<'scope, '_>) -> Result<u64> {
         for _ in 0..200 {
-            self.crowd.store(false, Ordering::SeqCst);
+            self.busy.store(false, Ordering::SeqCst);
             let before = self.calls();
             until("it calls", || Ok(self.calls() > before + 1))?;
-            self.crowd.store(true, Ordering::SeqCst);
+            self.busy.store(true, Ordering::SeqCst);
             thread::sleep(Duration::from_millis(5));
-            let (told, heard) = channel();
+            let (sender, receiver) = channel();
             let other = scope.spawn(move || {
-                told.send(gettid()).ok();
+                sender.send(gettid()).ok();
                 self.file.stats().is_ok()
             });
-            let other_is = format!("/proc/self/task/{}", heard.recv()?.as_raw_nonzero());
+            let other_is = format!("/proc/self/task/{}", receiver.recv()?.as_raw_nonzero());
             while !other.is_finished() {
                 if state(&other_is).is_ok_and(|state| state == 'D') {
                     return Ok(self.calls());
                 }
             }
         }
-        bail!("the caller is never stopped with a lock")
+        bail!("the caller is never preempted with a lock")
     }
 }
 
-/// What xenstore's watches run in, as the kernel shows where it is.
+/// The stack of the kernel thread that runs xenstore's watches.
 fn xenwatch() -> Result<String> {
     for process in fs::read_dir("/proc")? {
         let folder = process?.path();
@@ -219,34 +219,34 @@ fn xenwatch() -> Result<String> {
 
 pub(super) fn end_of_another(test: &mut TestContext<'_>) -> Result<()> {
     if thread::available_parallelism()?.get() < 2 {
-        println!("on one CPU nobody could be stopped beside others");
+        println!("on one CPU no caller can be preempted beside others");
         return Ok(());
     }
     let (guest, control) = (test.guest(IDLE)?, Control::open()?);
     let file = control.create(&Create::of(guest.dom()))?;
     let off = || AtomicBool::new(false);
-    let caller = Caller { file: &file, calls: AtomicU64::new(0), crowd: off(), over: off() };
+    let caller = Caller { file: &file, calls: AtomicU64::new(0), busy: off(), over: off() };
     let before = sched_getaffinity(None)?;
-    let told = thread::scope(|scope| {
+    let result = thread::scope(|scope| {
         let calls = scope.spawn(|| caller.call());
         for _ in 0..4 {
-            scope.spawn(|| caller.crowd());
+            scope.spawn(|| caller.busy());
         }
         let destroys = || -> Result<()> {
-            // Not where the crowd is, and neither is what is started from here.
+            // Not on the CPU of the busy threads, and neither are the processes started from here.
             settle(0, 0)?;
             for _ in 0..5 {
                 let (mut doomed, gone) = (test.guest(IDLE)?, new_eventfd()?);
-                let doomeds = control.create(&Create::of(doomed.dom()).tell(&gone))?;
+                let file = control.create(&Create::of(doomed.dom()).notify_gone(&gone))?;
                 let stopped = caller.stopped(scope)?;
                 doomed.destroy()?;
-                let told = readable(&gone, PATIENCE / 4)?;
+                let notified = readable(&gone, PATIENCE / 4)?;
                 let went_on = caller.calls() != stopped;
                 let watches = xenwatch()?;
-                caller.crowd.store(false, Ordering::SeqCst);
-                drop(doomeds);
+                caller.busy.store(false, Ordering::SeqCst);
+                drop(file);
                 ensure!(
-                    told,
+                    notified,
                     "its end waits for a caller on another guest; xenwatch is in\n{watches}"
                 );
                 ensure!(!watches.contains("[xen_eventfd]"), "xenwatch is in\n{watches}");
@@ -254,14 +254,14 @@ pub(super) fn end_of_another(test: &mut TestContext<'_>) -> Result<()> {
                     return Ok(());
                 }
             }
-            bail!("the caller was never stopped for long enough")
+            bail!("the caller was never preempted for long enough")
         };
-        let told = destroys();
-        caller.crowd.store(false, Ordering::SeqCst);
+        let result = destroys();
+        caller.busy.store(false, Ordering::SeqCst);
         caller.over.store(true, Ordering::SeqCst);
         let called = calls.join().map_err(|_| anyhow!("the caller panicked"))?;
-        told.and(called)
+        result.and(called)
     });
     sched_setaffinity(None, &before)?;
-    told
+    result
 }

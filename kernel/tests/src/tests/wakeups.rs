@@ -1,4 +1,4 @@
-//! Whom the kicks wake: nobody, counted by the kernel's own figures.
+//! Kicks wake no process, by the kernel's own counts.
 
 use super::common::{BASE, DOORBELL, Notifier, until};
 use crate::device::GuestFile;
@@ -10,12 +10,12 @@ use xen_eventfd_scenarios::TestContext;
 use xen_eventfd_scenarios::roles::vmm::Place;
 use xen_eventfd_scenarios::test_context::{new_eventfd, take_count};
 
-/// The lab's watch over what it runs.
+/// The lab's watchdog over what it runs.
 const WATCH: &str = "timeout";
 
-/// How often each thread of each process but this has been switched to, by its name and number.
-/// Kernel threads are no processes: they have no memory of their own. Nor does the lab's own watch over
-/// this test count, which looks at the clock every second.
+/// The number of context switches of each thread of each other process, by its name and number.
+/// Kernel threads are left out: they have no memory of their own. The lab's watchdog over
+/// this test is left out too, as it wakes every second.
 fn switches() -> Result<BTreeMap<String, u64>> {
     let own = std::process::id().to_string();
     let mut found = BTreeMap::new();
@@ -25,7 +25,7 @@ fn switches() -> Result<BTreeMap<String, u64>> {
         if number == own || !number.bytes().all(|byte| byte.is_ascii_digit()) {
             continue;
         }
-        // Whatever ends meanwhile is not counted.
+        // A process that ends meanwhile is not counted.
         let Ok(threads) = fs::read_dir(process.path().join("task")) else { continue };
         for thread in threads.flatten() {
             let Ok(status) = fs::read_to_string(thread.path().join("status")) else { continue };
@@ -37,7 +37,7 @@ fn switches() -> Result<BTreeMap<String, u64>> {
     Ok(found)
 }
 
-/// The name of a thread of a process, and how often it was switched to.
+/// The name of a thread of a process, and its number of context switches.
 fn counted(status: &str) -> Option<(&str, u64)> {
     let value = |key| Some(status.lines().find_map(|line| line.strip_prefix(key))?.trim());
     value("VmSize:")?;
@@ -48,7 +48,7 @@ fn counted(status: &str) -> Option<(&str, u64)> {
 }
 
 pub(super) fn none(test: &mut TestContext<'_>) -> Result<()> {
-    // Between the two handshakes the guest says nothing, as its console would wake others.
+    // Between the two handshakes the guest reports nothing, as its console would wake other processes.
     let mut guest = test.guest(&format!(
         "listen evtchn go; listen evtchn on; wait go; \
          repeat 1000; write mmio:{DOORBELL:#x} 4 0; end; wait on; read mmio:{BASE:#x} 4"
@@ -62,7 +62,7 @@ pub(super) fn none(test: &mut TestContext<'_>) -> Result<()> {
     quiet()?;
     let before = switches()?;
     go.notify()?;
-    until("all kicks are there", || {
+    until("all kicks have arrived", || {
         std::thread::sleep(std::time::Duration::from_millis(10));
         Ok(file.stats()?.delivered == 1000)
     })?;
@@ -78,20 +78,20 @@ pub(super) fn none(test: &mut TestContext<'_>) -> Result<()> {
         .collect();
     let woken: u64 = after.values().sum::<u64>() - before.values().sum::<u64>();
     println!("wakeups: {woken} of other processes for 1000 kicks");
-    ensure!(moved.is_empty(), "woken for kicks that nobody reads: {moved:?}");
-    ensure!(before.len() >= 3, "these are too few: {before:?}");
+    ensure!(moved.is_empty(), "woken by kicks that no process reads: {moved:?}");
+    ensure!(before.len() >= 3, "too few threads: {before:?}");
     let (kicks, seen) = (take_count(&kick)?, vmm.seen()?);
     ensure!(kicks == 1000, "{kicks} kicks");
     ensure!(seen.writes_to(DOORBELL) == 0 && seen.wakeups == 1, "{seen:?}");
     vmm.stop()
 }
 
-/// Waits until those who have heard the guest's last words are done with them.
+/// Waits until the processes that read the guest's console are idle.
 fn quiet() -> Result<()> {
     let mut last = switches()?;
-    until("the others are quiet", || {
+    until("the other processes are idle", || {
         std::thread::sleep(std::time::Duration::from_millis(200));
-        let next = switches().context("looking at processes")?;
+        let next = switches().context("reading the processes")?;
         Ok(std::mem::replace(&mut last, next.clone()) == next)
     })
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * <xen/privcmd.h> and <xen/evtchn.h> take types from a header of Xen that Linux does not export.
+ * <xen/privcmd.h> and <xen/evtchn.h> use types of a Xen header that Linux does not export.
  */
 
 #ifndef PRIVCMD_XEN_INTERFACE_XEN_H

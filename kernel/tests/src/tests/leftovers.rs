@@ -1,4 +1,4 @@
-//! What must not be left behind, by the kernel's and by Xen's own lists.
+//! Resources that must not be left behind, in the kernel's and in Xen's own lists.
 
 use super::common::until;
 use anyhow::{Result, ensure};
@@ -6,25 +6,25 @@ use xen_eventfd::DomId;
 use xen_eventfd_scenarios::TestContext;
 use xen_eventfd_scenarios::lists::{self, Lists};
 
-/// Event channels that the module has bound.
+/// The event channels that the module has bound.
 pub(super) fn interrupts() -> Result<usize> {
     lists::module_interrupts()
 }
 
-/// The ports of this domain that Xen has connected to a guest's.
+/// The ports of this domain that are connected to the guest.
 pub(super) fn ports(dom: DomId) -> Result<usize> {
     Ok(Lists::look()?.channels_to.get(&dom).copied().unwrap_or(0))
 }
 
-/// Waits until nothing of this domain leads to a guest that is dead, and nobody serves it: those
-/// who serve every guest let go of it a little later than the module.
+/// Waits until no port of this domain is connected to a dead guest and the guest has no server. Daemons
+/// that serve every guest release it a little later than the module does.
 pub(super) fn nothing_of_the_dead(test: &TestContext<'_>, dom: DomId) -> Result<()> {
     let servers = test.environment().servers(dom)?;
     ensure!(servers.is_empty(), "servers {servers:?} of a dead guest are left");
-    until("no port leads to a dead guest", || Ok(ports(dom)? == 0))
+    until("no port is connected to a dead guest", || Ok(ports(dom)? == 0))
 }
 
-/// What a guest has of others before the module takes it.
+/// The resources of a guest before the module takes it.
 #[derive(Debug)]
 pub(super) struct Before {
     dom: DomId,
@@ -37,14 +37,14 @@ impl Before {
         Ok(Self { dom, servers: test.environment().servers(dom)?, ports: ports(dom)? })
     }
 
-    /// Whether the module, of which no file is open, has left the guest as it was.
+    /// Checks that the module, of which no file is open, has left the guest as it was.
     pub(super) fn nothing_is_left(&self, test: &TestContext<'_>) -> Result<()> {
         let servers = test.environment().servers(self.dom)?;
-        ensure!(servers == self.servers, "servers {servers:?}, and before {:?}", self.servers);
+        ensure!(servers == self.servers, "servers {servers:?} instead of {:?}", self.servers);
         let interrupts = interrupts()?;
         ensure!(interrupts == 0, "{interrupts} of the module's interrupts are left");
         let ports = ports(self.dom)?;
-        ensure!(ports == self.ports, "{ports} ports to the guest, and before {}", self.ports);
+        ensure!(ports == self.ports, "{ports} ports to the guest instead of {}", self.ports);
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
-//! What fdinfo and debugfs show of a guest.
+//! The text of a guest in fdinfo and debugfs.
 
 use super::common::{DOORBELL, IDLE, until};
-use super::processes::given_by_one_who_ends;
+use super::processes::received_from_a_process_that_ends;
 use crate::device::request::{ANY, CREATE_RESERVE, WIDTH};
 use crate::device::structs::{Channel, Create, Doorbell, Irq};
 use crate::device::{Control, GuestFile};
@@ -15,7 +15,7 @@ use xen_eventfd::DomId;
 use xen_eventfd_scenarios::TestContext;
 use xen_eventfd_scenarios::test_context::{await_count, new_eventfd, signal};
 
-/// Mounts one of the kernel's file systems for people who look, unless it is.
+/// Mounts one of the kernel's virtual file systems, unless it is mounted.
 pub(super) fn mounted(kind: &str, place: &str) -> Result<()> {
     match mount(kind, place, kind, MountFlags::empty(), None) {
         Ok(()) | Err(Errno::BUSY) => Ok(()),
@@ -23,13 +23,13 @@ pub(super) fn mounted(kind: &str, place: &str) -> Result<()> {
     }
 }
 
-/// debugfs's file of a guest.
+/// The debugfs file of a guest.
 pub(super) fn in_debugfs(dom: DomId) -> Result<PathBuf> {
     mounted("debugfs", "/sys/kernel/debug")?;
     Ok(PathBuf::from(format!("/sys/kernel/debug/xen-eventfd/{}", dom.0)))
 }
 
-/// What the module has to say in the fdinfo of a guest's file.
+/// The module's lines in the fdinfo of a guest's file.
 fn fdinfo(file: &GuestFile) -> Result<String> {
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.number()))?;
     let kernels = ["pos:", "flags:", "mnt_id:", "ino:"];
@@ -50,7 +50,7 @@ pub(super) fn files(test: &mut TestContext<'_>) -> Result<()> {
          send call 1; say sent; wait call | listen evtchn other; pause 1"
     ))?;
     let (file, eventfd) = (GuestFile::of(guest.dom())?, new_eventfd()?);
-    let (heard, call, msi, second) =
+    let (received, call, msi, second) =
         (new_eventfd()?, new_eventfd()?, new_eventfd()?, new_eventfd()?);
     let shown = in_debugfs(guest.dom())?;
     for doorbell in [
@@ -63,14 +63,14 @@ pub(super) fn files(test: &mut TestContext<'_>) -> Result<()> {
     }
     guest.start()?;
     let port = guest.port("call")?;
-    file.assign_channel(&Channel::new(port, &heard))?;
-    await_count(&heard, 1)?;
+    file.assign_channel(&Channel::new(port, &received))?;
+    await_count(&received, 1)?;
     file.assign_irq(&Irq::channel(port, &call))?;
     file.assign_irq(&Irq::msi(0x41, &msi))?;
     file.assign_irq(&Irq::msi(0x42, &second))?;
     signal(&call)?;
     guest.await_message(0, "sent")?;
-    await_count(&heard, 1)?;
+    await_count(&received, 1)?;
     let stats = file.stats()?;
     let wanted = format!(
         "dom:\t{dom}\ninterface:\tnative\n{owner}server:\t{server}\nvcpus:\t2\ndelivered:\t6\n\
@@ -96,7 +96,7 @@ pub(super) fn files(test: &mut TestContext<'_>) -> Result<()> {
     ensure!(from_debugfs == wanted, "debugfs shows\n{from_debugfs}and not\n{wanted}");
     signal(&call)?;
     guest.finish()?;
-    // As many lines as there may be: neither is cut off.
+    // As many lines as possible: neither text is truncated.
     for value in 0..1000 {
         file.assign(&Doorbell::value(DOORBELL + 0x400, 4, value, &eventfd))?;
     }
@@ -140,19 +140,19 @@ pub(super) fn owner_ended(test: &mut TestContext<'_>) -> Result<()> {
         let text = shown_to_others(&file)?;
         ensure!(text.contains(&format!("owner:\t0 {name}\nserver:")), "{text}");
     }
-    let file = given_by_one_who_ends(guest.dom())?;
+    let file = received_from_a_process_that_ends(guest.dom())?;
     for text in [fdinfo(&file)?, shown_to_others(&file)?] {
         let ended = "\nowner-state:\tended\n";
         ensure!(text.contains("owner:\t0 ") && text.contains(ended), "{text}");
     }
-    ensure!(Control::open()?.owner(guest.dom())?.pid == 0, "who has ended is not told");
+    ensure!(Control::open()?.owner(guest.dom())?.pid == 0, "an owner that has ended is reported");
     Ok(())
 }
 
 pub(super) fn dead(test: &mut TestContext<'_>) -> Result<()> {
     let mut guest = test.guest(IDLE)?;
     let gone = new_eventfd()?;
-    let file = Control::open()?.create(&Create::of(guest.dom()).tell(&gone))?;
+    let file = Control::open()?.create(&Create::of(guest.dom()).notify_gone(&gone))?;
     let shown = in_debugfs(guest.dom())?;
     ensure!(shown.exists());
     guest.destroy()?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-/* Ends amid kicks: the file is closed, its process is killed, the guest dies. */
+/* Ends during kicks: the file is closed, its process is killed, the guest is destroyed. */
 
 #include "check.h"
 #include "privcmd.h"
@@ -18,7 +18,7 @@
 
 static char key[4096] __attribute__((aligned(4096)));
 
-/* What comes in the next while to an eventfd that has no registration any more. */
+/* Signals that arrive for a while at an eventfd without a registration. */
 static uint64_t strays(int eventfd)
 {
 	struct pollfd fd = { .fd = eventfd, .events = POLLIN };
@@ -42,9 +42,9 @@ void test_close(const struct guest *guest)
 		close(node);
 		stray += strays(eventfd);
 	}
-	/* It rings on all the while, or it would not come back. */
+	/* It keeps kicking, or it would not report back. */
 	guest_round(guest);
-	holds("nothing comes after close, and the guest rings on", stray == 0);
+	holds("no signal after close, and the guest keeps kicking", stray == 0);
 }
 
 /* A frontend that serves until it is killed. */
@@ -76,7 +76,7 @@ void test_killed(const struct guest *guest)
 		stray += strays(eventfd);
 	}
 	guest_round(guest);
-	holds("nothing comes after SIGKILL, and the guest rings on", stray == 0);
+	holds("no signal after SIGKILL, and the guest keeps kicking", stray == 0);
 }
 
 void test_death(const struct guest *guest)
@@ -99,17 +99,17 @@ void test_death(const struct guest *guest)
 	await_count(2, eventfd);
 	snprintf(command, sizeof(command), "xl destroy %u", guest->dom);
 	must(command, system(command) == 0 ? 0 : -1);
-	/* The module hears of it from xenstore. */
+	/* The module learns it from xenstore. */
 	while (assign(node, &later) == 0 && waited++ < PATIENCE) {
 		must("deassign", deassign(node, &later));
 		usleep(1000);
 	}
 	ended("assign for a guest that died", ENODEV, assign(node, &later));
-	ended("deassign of what died with it", ENODEV, deassign(node, &call));
+	ended("deassign of a registration that ended with it", ENODEV, deassign(node, &call));
 	signal_eventfd(irq.fd);
-	counted("its interrupt ended: a signal stays", 1, irq.fd);
+	counted("its interrupt ended: a signal stays in the counter", 1, irq.fd);
 	ended("an interrupt for a guest that died", ENODEV, ioctl(node, IOCTL_PRIVCMD_IRQFD, &irq));
 	irq.flags = PRIVCMD_IRQFD_FLAG_DEASSIGN;
-	ended("deassign of one is no mistake", 0, ioctl(node, IOCTL_PRIVCMD_IRQFD, &irq));
+	ended("deassign of an irqfd returns 0", 0, ioctl(node, IOCTL_PRIVCMD_IRQFD, &irq));
 	close(node);
 }

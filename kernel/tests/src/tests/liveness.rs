@@ -1,8 +1,8 @@
-//! What the module asks of Xen to learn whether its guests live: nothing that would pause one, or
-//! make an ioreq server.
+//! The calls to Xen by which the module finds out whether its guests are alive: none may pause a guest or
+//! create an ioreq server.
 
 use super::common::{IDLE, until};
-use super::shown::mounted;
+use super::fdinfo::mounted;
 use crate::device::request::CREATE_RESERVE;
 use crate::device::structs::Create;
 use crate::device::{Control, GuestFile};
@@ -15,19 +15,19 @@ use xen_eventfd_scenarios::TestContext;
 use xen_eventfd_scenarios::test_context::{await_count, new_eventfd};
 
 const TRACING: &str = "/sys/kernel/tracing";
-const EVENT: &str = "events/kprobes/asked";
-/// `XEN_DMOP_get_ioreq_server_info`, and `XEN_DMOP_track_dirty_vram` with no room for its answer.
+const EVENT: &str = "events/kprobes/dm_op_of";
+/// `XEN_DMOP_get_ioreq_server_info`, and `XEN_DMOP_track_dirty_vram` with no room for its result.
 const HARMLESS: [u32; 2] = [2, 7];
 
-/// A probe on each device model operation of the module, for as long as this.
+/// A probe on each device model operation of the module, while this exists.
 struct Probe;
 
 impl Probe {
     fn set() -> Result<Self> {
         fs::write(format!("{TRACING}/trace"), "")?;
-        // The function's arguments: a domain, and a list of buffers of which the first begins with the
+        // The function's arguments: a domain, and a list of buffers, the first of which begins with the
         // operation's number.
-        let probe = "p:kprobes/asked xen_eventfd:shim_dm_op dom=%di:u16 op=+0(+0(%dx)):u32\n";
+        let probe = "p:kprobes/dm_op_of xen_eventfd:shim_dm_op dom=%di:u16 op=+0(+0(%dx)):u32\n";
         let mut probes =
             fs::OpenOptions::new().append(true).open(format!("{TRACING}/kprobe_events"))?;
         probes.write_all(probe.as_bytes()).context("a probe")?;
@@ -35,8 +35,8 @@ impl Probe {
         Ok(Self)
     }
 
-    /// What was asked about a domain so far.
-    fn asked(&self, dom: DomId) -> Result<BTreeSet<u32>> {
+    /// The operations on a domain so far.
+    fn operations(&self, dom: DomId) -> Result<BTreeSet<u32>> {
         let text = fs::read_to_string(format!("{TRACING}/trace"))?;
         let about = format!(" dom={} op=", dom.0);
         let numbers =
@@ -52,7 +52,7 @@ impl Drop for Probe {
     }
 }
 
-pub(super) fn lives(test: &mut TestContext<'_>) -> Result<()> {
+pub(super) fn alive(test: &mut TestContext<'_>) -> Result<()> {
     mounted("tracefs", TRACING)?;
     let (served, kept) = (test.guest(IDLE)?, test.guest(IDLE)?);
     let mut doomed = test.guest(IDLE)?;
@@ -63,9 +63,12 @@ pub(super) fn lives(test: &mut TestContext<'_>) -> Result<()> {
     let probe = Probe::set()?;
     doomed.destroy()?;
     for guest in [&served, &kept] {
-        until("it is asked about", || Ok(!probe.asked(guest.dom())?.is_empty()))?;
-        let asked = probe.asked(guest.dom())?;
-        ensure!(asked.iter().all(|op| HARMLESS.contains(op)), "{asked:?} of a guest that lives");
+        until("the module checks it", || Ok(!probe.operations(guest.dom())?.is_empty()))?;
+        let operations = probe.operations(guest.dom())?;
+        ensure!(
+            operations.iter().all(|op| HARMLESS.contains(op)),
+            "{operations:?} on a guest that is alive"
+        );
     }
     file.stats()?;
     drop((file, keeping));
@@ -75,10 +78,10 @@ pub(super) fn lives(test: &mut TestContext<'_>) -> Result<()> {
 pub(super) fn dead_and_findable(test: &mut TestContext<'_>) -> Result<()> {
     let (mut kept, gone) = (test.guest(IDLE)?, new_eventfd()?);
     let host = test.environment().host();
-    // As another engine has it: its mapping keeps the dead guest findable.
+    // As another engine does: its mapping keeps the domain in Xen after the guest's death.
     let server = host.create_server(kept.dom())?;
     let page = host.map_page(kept.dom(), server)?;
-    let keeps = Create { flags: CREATE_RESERVE, ..Create::of(kept.dom()).tell(&gone) };
+    let keeps = Create { flags: CREATE_RESERVE, ..Create::of(kept.dom()).notify_gone(&gone) };
     let keeping = Control::open()?.create(&keeps)?;
     kept.destroy()?;
     ensure!(await_count(&gone, 1)? == 1);
