@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A plugin for QEMU: counts, between two marks, how often each block of instructions is executed.
+ * A QEMU plugin: counts, between two marks, how often each block of instructions is executed.
  *
- * A mark is a long no-operation with a number that no compiler makes. At the second one, a line for
- * each block that was executed goes to the file that `out=` names: which pair of marks it was, the
- * block's address, its instructions, and how often.
+ * A mark is a multi-byte no-operation with a number that no compiler emits. At the second one, a line for
+ * each executed block is written to the file that `out=` names: the number of the pair of marks, the
+ * block's address, its number of instructions, and its number of executions.
  */
 
 #include <inttypes.h>
@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Of QEMU's plugin interface, what is needed; no package brings its header. */
+/* The part of QEMU's plugin interface that is used; no package contains its header. */
 typedef uint64_t qemu_plugin_id_t;
 struct qemu_plugin_tb;
 struct qemu_plugin_insn;

@@ -1,5 +1,5 @@
-//! Who waits on the eventfd: a process that reads it, again and again, and notes when it had
-//! something.
+//! The backend: a process that reads the eventfd in a loop and records when it had
+//! a count.
 
 use crate::ticks;
 use anyhow::{Context, Result};
@@ -7,19 +7,19 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 
-/// Added to the eventfd to have the backend tell what it saw and end.
+/// Added to the eventfd to make the backend print its records and end.
 const OVER: u64 = 1 << 32;
-/// More than there are kicks.
+/// More than the number of kicks.
 const ROOM: usize = 8192;
 
 /// A backend in a process of its own.
 #[derive(Debug)]
 pub(crate) struct Backend {
     child: Child,
-    told: BufReader<std::process::ChildStdout>,
+    stdout: BufReader<std::process::ChildStdout>,
 }
 
-/// Something that it found in the eventfd: when, and how much.
+/// One read of the eventfd: when, and the count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) at: u64,
@@ -27,7 +27,7 @@ pub(crate) struct Found {
 }
 
 impl Backend {
-    /// Has it wait in read() of a blocking eventfd.
+    /// Starts it; it waits in read() of a blocking eventfd.
     pub(crate) fn start(eventfd: &OwnedFd) -> Result<Self> {
         let mut child = Command::new("/proc/self/exe")
             .arg("backend")
@@ -35,20 +35,20 @@ impl Backend {
             .stdout(Stdio::piped())
             .spawn()
             .context("starting a backend")?;
-        let mut told = BufReader::new(child.stdout.take().context("a pipe was asked for")?);
-        told.read_line(&mut String::new())?;
-        Ok(Self { child, told })
+        let mut stdout = BufReader::new(child.stdout.take().context("stdout is a pipe")?);
+        stdout.read_line(&mut String::new())?;
+        Ok(Self { child, stdout })
     }
 
     pub(crate) fn process(&self) -> u32 {
         self.child.id()
     }
 
-    /// Ends it; returns what it found.
+    /// Ends it; returns its records.
     pub(crate) fn end(mut self, eventfd: &OwnedFd) -> Result<Vec<Found>> {
         rustix::io::write(eventfd, &OVER.to_ne_bytes())?;
         let mut all = Vec::new();
-        for line in self.told.lines() {
+        for line in self.stdout.lines() {
             let line = line?;
             let (at, count) = line.split_once(' ').context("two numbers")?;
             all.push(Found { at: at.parse()?, count: count.parse()? });
@@ -58,7 +58,7 @@ impl Backend {
     }
 }
 
-/// Plays it; standard input is the eventfd.
+/// The code of that process; standard input is the eventfd.
 pub(crate) fn run() -> Result<()> {
     let eventfd = std::io::stdin();
     let mut all = vec![Found { at: 0, count: 0 }; ROOM];

@@ -3,7 +3,7 @@
 use crate::device::Device;
 use crate::floor::Floor;
 use crate::guest::Guest;
-use crate::switches::{Processes, Switches, Whose};
+use crate::switches::{Processes, Role, Switches};
 use crate::ticks;
 use crate::way::Program;
 use anyhow::{Context, Result, ensure};
@@ -21,11 +21,11 @@ use xen_eventfd_scenarios::TestContext;
 
 /// Calls that are measured.
 const CALLS: usize = 1000;
-/// Calls before.
+/// Calls that warm up.
 const WARM_UP: usize = 16;
-/// From one call to the next: longer than any takes.
+/// The delay between two calls: longer than any call takes.
 const PAUSE: Duration = Duration::from_millis(1);
-/// The vector of the message, and the address of the first vCPU's interrupt controller.
+/// The vector of the MSI, and the address of the first vCPU's local APIC.
 const VECTOR: u32 = 0x41;
 const MSI: u64 = 0xFEE0_0000;
 
@@ -40,9 +40,9 @@ fn script(interrupt: Interrupt) -> String {
 
 /// How the calls are made.
 enum Caller {
-    /// The eventfd is written, and somebody raises the interrupt.
+    /// The eventfd is written, and the module, an engine or a VMM raises the interrupt.
     Eventfd(OwnedFd),
-    /// Without an eventfd: the backend raises it itself.
+    /// Without an eventfd: the bench raises it itself.
     Direct(Raiser),
 }
 
@@ -81,9 +81,9 @@ pub(crate) fn measure(test: &TestContext<'_>, calls: &Calls) -> Result<Figures> 
         Interrupt::Msi => None,
     };
     let dom = guest.dom();
-    // The module and upstream's code wait in the kernel, the others read it.
+    // The module and upstream's code wait in the kernel, the other ways read it.
     let call = eventfd(0, EventfdFlags::CLOEXEC)?;
-    let mut processes = vec![(std::process::id(), Whose::Ours)];
+    let mut processes = vec![(std::process::id(), Role::Bench)];
     let mut program = None;
     let mut device = None;
     let words = [dom.0.to_string(), port.map_or(0, |port| port.0).to_string()];
@@ -102,26 +102,26 @@ pub(crate) fn measure(test: &TestContext<'_>, calls: &Calls) -> Result<Figures> 
         }
         Way::Vmm => {
             let command = &mut Command::new("/proc/self/exe");
-            program = Some(Program::start(command.arg("raiser").args(words), Whose::Vmm, &call)?);
+            program = Some(Program::start(command.arg("raiser").args(words), Role::Vmm, &call)?);
             Caller::Eventfd(call)
         }
         Way::Engine => {
             let command = &mut Command::new("/proc/self/exe");
             command.arg("caller").arg(test.environment().run_dir()).args(words);
-            program = Some(Program::start(command, Whose::Engine, &call)?);
+            program = Some(Program::start(command, Role::Engine, &call)?);
             Caller::Eventfd(call)
         }
         Way::Upstream => {
-            ensure!(port.is_none(), "upstream's irqfd raises messages and lines alone");
+            ensure!(port.is_none(), "upstream's irqfd raises MSIs and lines only");
             let command = &mut Command::new("bench-vmm");
-            program = Some(Program::start(command.arg("irqfd").arg(&words[0]), Whose::Vmm, &call)?);
+            program = Some(Program::start(command.arg("irqfd").arg(&words[0]), Role::Vmm, &call)?);
             Caller::Eventfd(call)
         }
     };
     processes.extend(program.as_ref().map(Program::process));
     let processes = Processes(processes);
 
-    guest.tell()?;
+    guest.resume()?;
     let mut called = Vec::with_capacity(CALLS + WARM_UP);
     let mut before = Switches::now()?;
     for call in 0..CALLS + WARM_UP {
@@ -139,25 +139,25 @@ pub(crate) fn measure(test: &TestContext<'_>, calls: &Calls) -> Result<Figures> 
     }
     guest.come_back()?;
     let after = Switches::now()?;
-    guest.tell()?;
+    guest.resume()?;
     let stamps = guest.finish()?;
     let (ours, guests) = (Floor::open()?.clock()?, guest.clock()?);
     drop((device, program));
-    let heard = stamps.get(&0).context("the guest put nothing down")?;
-    ensure!(heard.len() == called.len(), "{} of {} calls came", heard.len(), called.len());
+    let handled = stamps.get(&0).context("the guest recorded nothing")?;
+    ensure!(handled.len() == called.len(), "{} of {} calls arrived", handled.len(), called.len());
     let across: Option<Vec<u64>> = called
         .iter()
-        .zip(heard)
+        .zip(handled)
         .skip(WARM_UP)
-        .map(|(called, heard)| ours.translate(guests, *heard).checked_sub(*called))
+        .map(|(called, handled)| ours.translate(guests, *handled).checked_sub(*called))
         .collect();
-    let across = across.context("a call came before it was made: the clocks do not agree")?;
+    let across = across.context("a call arrived before it was made: the clocks do not agree")?;
     Ok(Figures {
         samples: CALLS as u64,
         ticks: None,
         across: Spread::of(across),
         found: 0,
-        delivered: heard.len().saturating_sub(WARM_UP) as u64,
+        delivered: handled.len().saturating_sub(WARM_UP) as u64,
         dom0: 0,
         wakeups: before.until(&after, &processes),
     })
@@ -167,7 +167,7 @@ fn port(number: u32) -> Option<Port> {
     (number > 0).then_some(Port(number))
 }
 
-/// A device model that reads the eventfd, which is standard input, and raises the interrupt.
+/// The code of a device model that reads the eventfd, which is standard input, and raises the interrupt.
 pub(crate) fn run_raiser(dom: DomId, number: u32) -> Result<()> {
     let raiser = Raiser::new(Arc::new(LinuxHost::open()?), dom, port(number))?;
     let call = std::io::stdin();
@@ -178,7 +178,7 @@ pub(crate) fn run_raiser(dom: DomId, number: u32) -> Result<()> {
     }
 }
 
-/// The userspace engine with one irqfd; the eventfd is standard input.
+/// The code of the userspace engine with one irqfd; the eventfd is standard input.
 pub(crate) fn run_caller(run_dir: &Path, dom: DomId, number: u32) -> Result<()> {
     let host = Arc::new(LinuxHost::open()?);
     let xen = Xen::builder().run_dir(run_dir).guardian(Guardian::None).open_on(host)?;

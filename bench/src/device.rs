@@ -1,4 +1,4 @@
-//! `/dev/xen/eventfd`, as `kernel/uapi/xen-eventfd.h` has it.
+//! `/dev/xen/eventfd`, as `kernel/uapi/xen-eventfd.h` defines it.
 
 use anyhow::{Context, Result};
 use core::ffi::c_void;
@@ -74,8 +74,8 @@ impl Device {
         let control = open(NODE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .with_context(|| format!("{NODE}: is the module loaded?"))?;
         let mut create = Create { size: size::<Create>(), flags: 0, dom: dom.0, pad: 0, gone: -1 };
-        let guest = ask(&control, CREATE, &mut create).context("XEN_EVENTFD_CREATE")?;
-        // SAFETY: the module has just opened it for us.
+        let guest = issue(&control, CREATE, &mut create).context("XEN_EVENTFD_CREATE")?;
+        // SAFETY: the module has just created it, and nothing else uses it.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(guest) }))
     }
 
@@ -103,15 +103,15 @@ impl Device {
             datamatch: u64::from(value) & datamask,
             datamask,
         };
-        ask(&self.0, ASSIGN, &mut doorbell).context("XEN_EVENTFD_ASSIGN").map(drop)
+        issue(&self.0, ASSIGN, &mut doorbell).context("XEN_EVENTFD_ASSIGN").map(drop)
     }
 
-    /// Has an eventfd ring an event channel of the guest.
+    /// Makes an eventfd notify an event channel of the guest.
     pub(crate) fn assign_channel(&self, eventfd: &OwnedFd, port: u32) -> Result<()> {
         self.assign_irq(Irq { number: port, ..Irq::default() }, eventfd)
     }
 
-    /// Has an eventfd send a message.
+    /// Makes an eventfd raise an MSI.
     pub(crate) fn assign_msi(&self, eventfd: &OwnedFd, addr: u64, data: u32) -> Result<()> {
         self.assign_irq(Irq { kind: 1, msi_addr: addr, msi_data: data, ..Irq::default() }, eventfd)
     }
@@ -119,12 +119,12 @@ impl Device {
     fn assign_irq(&self, mut irq: Irq, eventfd: &OwnedFd) -> Result<()> {
         irq.size = size::<Irq>();
         irq.eventfd = eventfd.as_raw_fd();
-        ask(&self.0, ASSIGN_IRQ, &mut irq).context("XEN_EVENTFD_ASSIGN_IRQ").map(drop)
+        issue(&self.0, ASSIGN_IRQ, &mut irq).context("XEN_EVENTFD_ASSIGN_IRQ").map(drop)
     }
 }
 
-fn ask<T>(file: &OwnedFd, request: Opcode, argument: &mut T) -> rustix::io::Result<i32> {
-    // SAFETY: each request above goes with the struct of its name, whose size it carries; the module
+fn issue<T>(file: &OwnedFd, request: Opcode, argument: &mut T) -> rustix::io::Result<i32> {
+    // SAFETY: each request above takes the struct of its name, which contains its size; the module
     // reads and writes no more than that, and any bytes are a value of it.
     unsafe { rustix::ioctl::ioctl(file, Call { request, argument }) }
 }
@@ -134,7 +134,7 @@ struct Call<'a, T> {
     argument: &'a mut T,
 }
 
-// SAFETY: the opcode and the argument are those that `ask` was given.
+// SAFETY: the opcode and the argument are those of `issue`.
 unsafe impl<T> Ioctl for Call<'_, T> {
     type Output = i32;
 

@@ -1,4 +1,4 @@
-//! The module `kernel/tests/floor`: the least that an ioeventfd can cost, and dom0's clocks.
+//! The module `kernel/tests/floor`: the minimal cost of an ioeventfd, and dom0's clocks.
 
 use crate::ticks::Clock;
 use anyhow::{Context, Result};
@@ -9,14 +9,14 @@ use xen_eventfd::DomId;
 
 const NODE: &str = "/dev/xen/eventfd-floor";
 
-/// An open file of it; whatever it serves ends when it is dropped.
+/// An open file of it; dropping it ends what it serves.
 #[derive(Debug)]
 pub(crate) struct Floor(File);
 
 impl Floor {
     pub(crate) fn open() -> Result<Self> {
         let file = OpenOptions::new().read(true).write(true).open(NODE);
-        Ok(Self(file.with_context(|| format!("{NODE}: is the floor's module loaded?"))?))
+        Ok(Self(file.with_context(|| format!("{NODE}: is the floor module loaded?"))?))
     }
 
     /// Serves a doorbell of 4 bytes.
@@ -26,17 +26,17 @@ impl Floor {
         self.0.write_all(words.as_bytes()).context("the floor's server")
     }
 
-    /// How long dom0's vCPU has run, with what Xen did for it, in nanoseconds of Xen's time.
+    /// How long dom0's vCPU has run, including Xen's work for it, in nanoseconds of Xen's time.
     pub(crate) fn running(&mut self) -> Result<u64> {
-        self.told().map(|[running, ..]| running)
+        self.read().map(|[running, ..]| running)
     }
 
-    /// One moment by dom0's time stamp counter and by Xen's clock.
+    /// One reading of dom0's time stamp counter and of Xen's clock.
     pub(crate) fn clock(&mut self) -> Result<Clock> {
-        self.told().map(|[_, ticks, time]| Clock { ticks, time })
+        self.read().map(|[_, ticks, time]| Clock { ticks, time })
     }
 
-    fn told(&mut self) -> Result<[u64; 3]> {
+    fn read(&mut self) -> Result<[u64; 3]> {
         let mut bytes = [0; 64];
         let length = self.0.read(&mut bytes)?;
         let text = String::from_utf8_lossy(bytes.get(..length).unwrap_or_default());
@@ -44,6 +44,6 @@ impl Floor {
             text.split_whitespace().map(|word| word.parse().ok()).collect();
         numbers
             .and_then(|numbers| numbers.try_into().ok())
-            .with_context(|| format!("{NODE} says {text:?}, which is not three numbers"))
+            .with_context(|| format!("{NODE}: {text:?} is not three numbers"))
     }
 }

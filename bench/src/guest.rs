@@ -1,4 +1,4 @@
-//! A guest that waits for its turn, and an event channel, `go`, by which it is told and tells.
+//! A guest that waits for its turn, and an event channel, `go`, by which the bench resumes it and it reports back.
 
 use crate::ticks::Clock;
 use anyhow::{Context, Result, bail, ensure};
@@ -10,7 +10,7 @@ use xen_eventfd_host::{EventChannels, LocalPort};
 use xen_eventfd_scenarios::PATIENCE;
 use xen_eventfd_scenarios::environment::{Environment, EnvironmentGuest};
 
-/// A guest whose script have `listen evtchn go`.
+/// A guest whose script has `listen evtchn go`.
 pub(crate) struct Guest {
     source: Box<dyn EnvironmentGuest>,
     events: Box<dyn EventChannels>,
@@ -38,17 +38,17 @@ impl Guest {
         self.source.dom()
     }
 
-    /// Lets it run until it waits for its turn.
+    /// Starts it, until it waits for its turn.
     pub(crate) fn start(&mut self) -> Result<()> {
         self.source.start()?;
         let port = self.port("go")?;
         let go = self.events.bind(self.dom(), port)?;
         self.go = Some(go);
-        // Xen makes one event of a binding.
-        self.hear(go)
+        // Xen sends one event at binding.
+        self.await_event(go)
     }
 
-    /// The port of a channel that it listens to.
+    /// The port of one of its event channels.
     pub(crate) fn port(&mut self, name: &str) -> Result<Port> {
         loop {
             if let Some(port) = self.ports.get(name) {
@@ -59,32 +59,32 @@ impl Guest {
         }
     }
 
-    /// Tells it to go on.
-    pub(crate) fn tell(&self) -> Result<()> {
+    /// Resumes it.
+    pub(crate) fn resume(&self) -> Result<()> {
         Ok(self.events.notify(self.go.context("the guest has not started")?)?)
     }
 
-    /// Sleeps until it comes back.
+    /// Sleeps until it waits for its turn again.
     pub(crate) fn come_back(&self) -> Result<()> {
-        self.hear(self.go.context("the guest has not started")?)
+        self.await_event(self.go.context("the guest has not started")?)
     }
 
-    /// Tells it to go on, and sleeps until it comes back.
+    /// Resumes it, and sleeps until it waits for its turn again.
     pub(crate) fn round(&self) -> Result<()> {
-        self.tell()?;
+        self.resume()?;
         self.come_back()
     }
 
-    fn hear(&self, port: LocalPort) -> Result<()> {
-        let mut heard = Vec::new();
-        while !heard.contains(&port) {
+    fn await_event(&self, port: LocalPort) -> Result<()> {
+        let mut ports = Vec::new();
+        while !ports.contains(&port) {
             poll(&mut [PollFd::from_borrowed_fd(self.events.fd(), PollFlags::IN)], None)?;
-            self.events.pending(&mut heard)?;
+            self.events.pending(&mut ports)?;
         }
-        heard.into_iter().try_for_each(|port| Ok(self.events.eoi(port)?))
+        ports.into_iter().try_for_each(|port| Ok(self.events.eoi(port)?))
     }
 
-    /// Waits until it is done; returns what each vCPU has put down.
+    /// Waits until it is done; returns the times that each vCPU has recorded.
     pub(crate) fn finish(&mut self) -> Result<BTreeMap<usize, Vec<u64>>> {
         while !self.done {
             self.line()?;
@@ -92,25 +92,25 @@ impl Guest {
         Ok(std::mem::take(&mut self.stamps))
     }
 
-    /// One moment by its counter and by Xen's clock; it has told when it has finished.
+    /// One reading of its counter and of Xen's clock; it reports this before it is done.
     pub(crate) fn clock(&self) -> Result<Clock> {
-        self.clock.context("the guest did not tell its clock")
+        self.clock.context("the guest did not report its clock")
     }
 
     fn line(&mut self) -> Result<()> {
-        let line = self.source.line(PATIENCE)?.context("the guest fell silent")?;
+        let line = self.source.line(PATIENCE)?.context("the guest's console is silent")?;
         match Report::parse(&line) {
             Ok(Report::Port { name, port, .. }) => {
                 self.ports.insert(name.to_owned(), Port(port));
             }
-            // Its vCPUs' counters agree.
+            // The counters of its vCPUs are the same.
             Ok(Report::Clock { ticks, time, .. }) => self.clock = Some(Clock { ticks, time }),
             Ok(Report::Stamps { vcpu, stamps }) => {
                 self.stamps.entry(vcpu).or_default().extend(stamps.values());
             }
             Ok(Report::GuestDone) => self.done = true,
             Ok(Report::Error { .. } | Report::Fault { .. }) => bail!("{line}"),
-            Err(_) => bail!("the guest says {line:?}"),
+            Err(_) => bail!("unexpected line of the guest: {line:?}"),
             _ => {}
         }
         Ok(())

@@ -3,7 +3,7 @@
 use crate::backend::{Backend, Found};
 use crate::floor::Floor;
 use crate::guest::Guest;
-use crate::switches::{Processes, Switches, Whose};
+use crate::switches::{Processes, Role, Switches};
 use crate::{ticks, way};
 use anyhow::{Context, Result, ensure};
 use rustix::event::{EventfdFlags, eventfd};
@@ -16,27 +16,27 @@ use xen_eventfd_scenarios::TestContext;
 
 /// Kicks of each vCPU that are measured.
 const KICKS: u64 = 1000;
-/// Kicks before: what happens once has happened then.
+/// Kicks that warm up.
 const WARM_UP: u64 = 16;
 
-/// What each vCPU is to do. They ring in two rounds: to warm up, and to be measured.
+/// The script of each vCPU. They kick in two rounds: to warm up, and to be measured.
 fn script(kicks: &Kicks) -> String {
     let place = match kicks.space {
         Space::Mmio => "mmio",
         Space::Pio => "pio",
     };
     let write = format!("write {place}:{:#x} 4 {}", way::doorbell(kicks.space), way::value(kicks));
-    let ring = format!("repeat {WARM_UP}; {write}; end");
+    let warm_up = format!("repeat {WARM_UP}; {write}; end");
     let first = format!(
-        "listen evtchn go; wait go; {ring}; meet; send go; wait go; meet; stamp {write} {KICKS}; \
+        "listen evtchn go; wait go; {warm_up}; meet; send go; wait go; meet; stamp {write} {KICKS}; \
          meet; send go; wait go; meet; stamps"
     );
-    let other = format!("{ring}; meet; meet; stamp {write} {KICKS}; meet; meet; stamps");
+    let other = format!("{warm_up}; meet; meet; stamp {write} {KICKS}; meet; meet; stamps");
     let others = (1..kicks.vcpus).map(|_| other.clone());
     std::iter::once(first).chain(others).collect::<Vec<_>>().join(" | ")
 }
 
-/// Whoever has something to do yet does it.
+/// Lets other processes finish what they are doing.
 fn settle() {
     std::thread::sleep(Duration::from_millis(50));
 }
@@ -47,10 +47,10 @@ pub(crate) fn measure(test: &TestContext<'_>, kicks: &Kicks) -> Result<Figures> 
     let backend = kicks.backend.then(|| Backend::start(&kick)).transpose()?;
     let vmm = way::vmm(test, guest.dom(), kicks.way)?;
     let serving = way::serve(kicks, guest.dom(), &test.environment().run_dir(), &kick)?;
-    let mut processes = vec![(std::process::id(), Whose::Ours)];
-    processes.extend(backend.as_ref().map(|backend| (backend.process(), Whose::Backend)));
+    let mut processes = vec![(std::process::id(), Role::Bench)];
+    processes.extend(backend.as_ref().map(|backend| (backend.process(), Role::Backend)));
     processes.extend(serving.process());
-    processes.extend(vmm.as_ref().map(|vmm| (vmm.pid(), Whose::Vmm)));
+    processes.extend(vmm.as_ref().map(|vmm| (vmm.pid(), Role::Vmm)));
     let processes = Processes(processes);
     let mut clock = Floor::open()?;
 
@@ -66,7 +66,7 @@ pub(crate) fn measure(test: &TestContext<'_>, kicks: &Kicks) -> Result<Figures> 
     settle();
     let after = Switches::now()?;
 
-    guest.tell()?;
+    guest.resume()?;
     let stamps = guest.finish()?;
     let (ours, guests) = (clock.clock()?, guest.clock()?);
     let found = match backend {
@@ -77,18 +77,18 @@ pub(crate) fn measure(test: &TestContext<'_>, kicks: &Kicks) -> Result<Figures> 
     if let Some(vmm) = vmm {
         vmm.stop()?;
     }
-    let (mut took, mut rang) = (Vec::new(), Vec::new());
+    let (mut took, mut kicked) = (Vec::new(), Vec::new());
     for stamps in stamps.values() {
         ensure!(stamps.is_sorted(), "a guest's time went backwards");
         let (pairs, _) = stamps.as_chunks();
         took.extend(pairs.iter().map(|[before, after]| after - before));
-        rang.extend(pairs.iter().map(|[before, _]| ours.translate(guests, *before)));
+        kicked.extend(pairs.iter().map(|[before, _]| ours.translate(guests, *before)));
     }
     let samples = KICKS * u64::from(kicks.vcpus);
     ensure!(took.len() as u64 == samples, "{} of {samples} kicks were timed", took.len());
-    rang.sort_unstable();
+    kicked.sort_unstable();
     let warm = WARM_UP * u64::from(kicks.vcpus);
-    let (woken, delivered, across) = across(&found, warm, &rang)?;
+    let (woken, delivered, across) = across(&found, warm, &kicked)?;
     if kicks.way.signals() && kicks.filter != Filter::None {
         ensure!(delivered == samples, "{delivered} of {samples} kicks were delivered");
     }
@@ -103,7 +103,7 @@ pub(crate) fn measure(test: &TestContext<'_>, kicks: &Kicks) -> Result<Figures> 
     })
 }
 
-/// What nobody waited for.
+/// The count that no backend has read.
 fn left_in(kick: &OwnedFd) -> Result<Vec<Found>> {
     let mut bytes = [0; 8];
     fcntl_setfl(kick, OFlags::NONBLOCK)?;
@@ -114,9 +114,9 @@ fn left_in(kick: &OwnedFd) -> Result<Vec<Found>> {
     }
 }
 
-/// How often the backend found something after the first `warm` kicks, how many kicks that were, and
-/// how long each had been under way.
-fn across(found: &[Found], warm: u64, rang: &[u64]) -> Result<(u64, u64, Vec<u64>)> {
+/// The number of reads with a count after the first `warm` kicks, the number of kicks in them, and
+/// how long each kick took.
+fn across(found: &[Found], warm: u64, kicked: &[u64]) -> Result<(u64, u64, Vec<u64>)> {
     let (mut before, mut woken, mut took) = (0, 0, Vec::new());
     for Found { at, count } in found {
         let (first, last) = (before, before + count);
@@ -126,11 +126,11 @@ fn across(found: &[Found], warm: u64, rang: &[u64]) -> Result<(u64, u64, Vec<u64
         }
         woken += 1;
         for kick in first.max(warm)..last {
-            let rang = usize::try_from(kick - warm).ok().and_then(|kick| rang.get(kick));
-            let Some(rang) = rang else { continue };
-            let late = "a kick came before it was made: the clocks do not agree";
-            // Nobody notes when it was if nobody waited.
-            took.push(if *at == 0 { 0 } else { at.checked_sub(*rang).context(late)? });
+            let kicked = usize::try_from(kick - warm).ok().and_then(|kick| kicked.get(kick));
+            let Some(kicked) = kicked else { continue };
+            let late = "a kick arrived before it was made: the clocks do not agree";
+            // Without a backend there is no time of arrival.
+            took.push(if *at == 0 { 0 } else { at.checked_sub(*kicked).context(late)? });
         }
     }
     Ok((woken, before.saturating_sub(warm), took))
@@ -160,6 +160,6 @@ mod tests {
         // The third of the warm-up's and the first one that counts came together.
         assert_eq!(across(&found, 2, &[90, 150, 160]).unwrap(), (2, 3, vec![10, 50, 40]));
         assert_eq!(across(&found, 4, &[150]).unwrap(), (1, 1, vec![50]));
-        assert!(across(&found, 4, &[250]).is_err(), "before it was made");
+        assert!(across(&found, 4, &[250]).is_err(), "a kick that arrives before it was made");
     }
 }

@@ -1,18 +1,18 @@
-//! What is measured, and the figures: what the program in dom0 prints, one line of JSON for each
-//! measurement, and `cargo xtask bench` reads.
+//! The cases and the figures: the program in dom0 prints one line of JSON for each
+//! measurement, and `cargo xtask bench` reads it.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// How a kick gets to the backend's eventfd, or a backend's call to the guest.
+/// How a kick reaches the backend's eventfd, or a backend's call the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Way {
     /// A device model in C that decodes the access and writes the eventfd.
     Vmm,
-    /// Linux's own ioeventfd, and a device model that reads its event channels as its users do.
+    /// Linux's own ioeventfd, and a device model that reads its event channels as users of that ioeventfd do.
     Upstream,
-    /// The library's thread.
+    /// The userspace engine.
     Engine,
     /// The module.
     Module,
@@ -23,7 +23,7 @@ pub enum Way {
 }
 
 impl Way {
-    /// What tables call it.
+    /// Its name in tables.
     pub fn title(self) -> &'static str {
         match self {
             Self::Vmm => "VMM only",
@@ -41,17 +41,17 @@ impl Way {
     }
 }
 
-/// Where a doorbell is.
+/// The space of a doorbell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Space {
     /// In memory.
     Mmio,
-    /// Among the I/O ports.
+    /// I/O ports.
     Pio,
 }
 
-/// Which writes ring.
+/// Which writes match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Filter {
@@ -68,13 +68,13 @@ pub enum Filter {
 pub struct Kicks {
     /// The way.
     pub way: Way,
-    /// How many doorbells are registered. The one that is rung is the last.
+    /// The number of registered doorbells. The guest kicks the last one.
     pub registrations: u32,
-    /// How many vCPUs ring, each back to back.
+    /// The number of vCPUs that kick, each back to back.
     pub vcpus: u32,
-    /// Where.
+    /// The space.
     pub space: Space,
-    /// Which writes.
+    /// Which writes match.
     pub filter: Filter,
     /// Whether a backend waits on the eventfd.
     pub backend: bool,
@@ -95,11 +95,11 @@ pub enum Interrupt {
 pub struct Calls {
     /// The way.
     pub way: Way,
-    /// What arrives.
+    /// The interrupt.
     pub interrupt: Interrupt,
 }
 
-/// What was measured.
+/// The case of a measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Case {
@@ -114,7 +114,7 @@ pub enum Case {
 pub struct Spread(Vec<u64>);
 
 impl Spread {
-    /// Of these samples; `None` if there are none.
+    /// From these samples; `None` if there are none.
     pub fn of(mut samples: Vec<u64>) -> Option<Self> {
         samples.sort_unstable();
         let last = samples.len().checked_sub(1)?;
@@ -127,17 +127,17 @@ impl Spread {
         self.0.get(percent).or(self.0.last()).copied().unwrap_or_default()
     }
 
-    /// The smallest.
+    /// The minimum.
     pub fn min(&self) -> u64 {
         self.at(0)
     }
 
-    /// The one in the middle.
+    /// The median.
     pub fn median(&self) -> u64 {
         self.at(50)
     }
 
-    /// 99 of 100 are not above it.
+    /// The 99th percentile.
     pub fn p99(&self) -> u64 {
         self.at(99)
     }
@@ -148,14 +148,14 @@ impl Spread {
     }
 }
 
-/// How often processes were woken: voluntary context switches, by whose they are.
+/// The number of wakeups: voluntary context switches, by process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wakeups {
     /// The device model.
     pub vmm: u64,
     /// The process of the userspace engine.
     pub engine: u64,
-    /// Who waits on the eventfd.
+    /// The backend.
     pub backend: u64,
     /// Any other process.
     pub others: u64,
@@ -167,33 +167,33 @@ pub struct Wakeups {
 /// instructions on a machine whose clock counts them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Figures {
-    /// How many kicks or calls there were.
+    /// The number of kicks or calls.
     pub samples: u64,
-    /// Kicks: in the guest, from before its write to after it.
+    /// Kicks: the time in the guest, from before its write to after it.
     pub ticks: Option<Spread>,
-    /// To the other side: from before the guest's write until the backend has read the eventfd, or
+    /// The time to the other side: from before the guest's write until the backend has read the eventfd, or
     /// from before the backend's write until the guest's handler has run.
     pub across: Option<Spread>,
-    /// How often the backend found something; fewer than kicks if some came together.
+    /// The number of the backend's reads with a count; fewer than kicks if some were merged.
     pub found: u64,
-    /// Kicks that the backend was told of.
+    /// The number of kicks in the eventfd's counts.
     pub delivered: u64,
-    /// How long dom0 has run in all, with Xen's work for it, in nanoseconds of Xen's time.
+    /// How long dom0 has run in all, including Xen's work for it, in nanoseconds of Xen's time.
     pub dom0: u64,
-    /// Who was woken in all.
+    /// All wakeups.
     pub wakeups: Wakeups,
 }
 
 /// A measurement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Measured {
-    /// Of what.
+    /// The case.
     pub case: Case,
-    /// What came out.
+    /// The figures.
     pub figures: Figures,
 }
 
-/// What a line of JSON begins with, as other things are said on the same console.
+/// The prefix of a line, as the console has other output too.
 pub const MARK: &str = "bench: ";
 
 impl fmt::Display for Measured {
@@ -204,7 +204,7 @@ impl fmt::Display for Measured {
 }
 
 impl Measured {
-    /// Reads a line; `None` if it is something else.
+    /// Parses a line; `None` if it is something else.
     pub fn parse(line: &str) -> Option<Self> {
         serde_json::from_str(line.strip_prefix(MARK)?).ok()
     }

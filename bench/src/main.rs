@@ -1,4 +1,4 @@
-//! `bench`: measures, in domain 0 of real Xen, what a kick and a call cost in each way.
+//! `bench`: measures the cost of a kick and of a call in each way, in domain 0 of real Xen.
 
 mod backend;
 mod calls;
@@ -39,41 +39,41 @@ enum Command {
         #[arg(long, default_value = "/lab/guest")]
         guest: PathBuf,
     },
-    /// Plays a device model; the link to the bench is standard input.
+    /// Runs a device model; the link to the bench is standard input.
     #[command(hide = true)]
     Helper {
-        /// Where locks and records are.
+        /// The directory of locks and records.
         run_dir: PathBuf,
     },
-    /// Plays a backend; its eventfd is standard input.
+    /// Runs a backend; its eventfd is standard input.
     #[command(hide = true)]
     Backend,
-    /// Plays the userspace engine; the eventfd is standard input.
+    /// Runs the userspace engine; the eventfd is standard input.
     #[command(hide = true)]
     Engine {
-        /// Where locks and records are.
+        /// The directory of locks and records.
         run_dir: PathBuf,
         /// The case, in JSON.
         kicks: String,
         /// The guest.
         dom: u16,
     },
-    /// Plays the userspace engine with an irqfd; the eventfd is standard input.
+    /// Runs the userspace engine with an irqfd; the eventfd is standard input.
     #[command(hide = true)]
     Caller {
-        /// Where locks and records are.
+        /// The directory of locks and records.
         run_dir: PathBuf,
         /// The guest.
         dom: u16,
-        /// Its port; 0 for a message.
+        /// Its port; 0 for an MSI.
         port: u32,
     },
-    /// Plays a device model that raises interrupts; the eventfd is standard input.
+    /// Runs a device model that raises interrupts; the eventfd is standard input.
     #[command(hide = true)]
     Raiser {
         /// The guest.
         dom: u16,
-        /// Its port; 0 for a message.
+        /// Its port; 0 for an MSI.
         port: u32,
     },
 }
@@ -95,7 +95,7 @@ fn main() -> Result<()> {
             let environment = XenEnvironment::new(guest)?;
             let mut failed = 0;
             for case in cases {
-                // An emulator without hardware support breaks a program of dom0 now and then.
+                // An emulator without hardware support crashes a program of dom0 now and then.
                 let figures = measure(&environment, &case).or_else(|why| {
                     println!("AGAIN   {case:?}: {why:#}");
                     measure(&environment, &case)

@@ -1,37 +1,37 @@
-//! Who is woken: the kernel's own count of voluntary context switches, of every task.
+//! Wakeups: the kernel's count of voluntary context switches, of every task.
 
 use anyhow::Result;
 use std::collections::BTreeMap;
 use std::fs;
 use xen_eventfd_bench::Wakeups;
 
-/// Whose a process is; a process that is not named here is another's.
+/// The role of a process; a process without a role counts as another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Whose {
+pub(crate) enum Role {
     Vmm,
     Engine,
     Backend,
-    /// The measurement's own.
-    Ours,
+    /// The bench itself.
+    Bench,
 }
 
-/// The processes that are known.
+/// The processes with a role.
 #[derive(Debug, Default)]
-pub(crate) struct Processes(pub(crate) Vec<(u32, Whose)>);
+pub(crate) struct Processes(pub(crate) Vec<(u32, Role)>);
 
-/// The count of each task, and whose it is.
+/// The count of each task, and whether it is a task of a process.
 #[derive(Debug)]
 pub(crate) struct Switches(BTreeMap<(u32, u32), (u64, bool)>);
 
 impl Switches {
-    /// As it is now. A task that ends meanwhile counts nothing.
+    /// The current counts. A task that ends meanwhile counts nothing.
     pub(crate) fn now() -> Result<Self> {
         let mut tasks = BTreeMap::new();
         for process in numbers("/proc")? {
             for thread in numbers(&format!("/proc/{process}/task")).unwrap_or_default() {
                 let path = format!("/proc/{process}/task/{thread}/status");
                 let Ok(status) = fs::read_to_string(path) else { continue };
-                // A thread of the kernel has no memory of its own.
+                // A kernel thread has no memory of its own.
                 let user = status.contains("\nVmSize:");
                 if let Some(count) = field(&status, "voluntary_ctxt_switches:") {
                     tasks.insert((process, thread), (count, user));
@@ -41,17 +41,17 @@ impl Switches {
         Ok(Self(tasks))
     }
 
-    /// What came since.
+    /// The increase since then.
     pub(crate) fn until(&self, later: &Self, processes: &Processes) -> Wakeups {
         let mut wakeups = Wakeups::default();
         for ((process, thread), (after, user)) in &later.0 {
             let before = self.0.get(&(*process, *thread)).map_or(0, |(count, _)| *count);
-            let whose = processes.0.iter().find(|(pid, _)| pid == process).map(|(_, whose)| *whose);
-            let count = match whose {
-                Some(Whose::Ours) => continue,
-                Some(Whose::Vmm) => &mut wakeups.vmm,
-                Some(Whose::Engine) => &mut wakeups.engine,
-                Some(Whose::Backend) => &mut wakeups.backend,
+            let role = processes.0.iter().find(|(pid, _)| pid == process).map(|(_, role)| *role);
+            let count = match role {
+                Some(Role::Bench) => continue,
+                Some(Role::Vmm) => &mut wakeups.vmm,
+                Some(Role::Engine) => &mut wakeups.engine,
+                Some(Role::Backend) => &mut wakeups.backend,
                 None if *user => &mut wakeups.others,
                 None => &mut wakeups.kernel,
             };
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_task_that_sleeps_has_switched() {
-        let processes = Processes(vec![(std::process::id(), Whose::Backend)]);
+        let processes = Processes(vec![(std::process::id(), Role::Backend)]);
         let before = Switches::now().unwrap();
         std::thread::sleep(std::time::Duration::from_millis(1));
         let wakeups = before.until(&Switches::now().unwrap(), &processes);

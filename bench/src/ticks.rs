@@ -1,4 +1,4 @@
-//! The time stamp counter, and where the guest's stands against ours.
+//! The time stamp counter, and its relation to the guest's.
 
 /// Now, in ticks.
 pub(crate) fn now() -> u64 {
@@ -6,21 +6,21 @@ pub(crate) fn now() -> u64 {
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
-/// Tells a profiler that follows the emulator that it may begin to count.
+/// Makes a profiler that runs in the emulator begin to count.
 pub(crate) fn begin_mark() {
-    // SAFETY: a no-operation; the number in it is what the profiler looks for.
+    // SAFETY: a no-operation; the profiler looks for the number in it.
     unsafe { core::arch::asm!("nop dword ptr [rax + 0x58464501]", options(nomem, nostack)) };
 }
 
-/// Tells it that it is over.
+/// Makes it stop.
 pub(crate) fn end_mark() {
     // SAFETY: as above.
     unsafe { core::arch::asm!("nop dword ptr [rax + 0x58464502]", options(nomem, nostack)) };
 }
 
-/// One moment, by a domain's time stamp counter and by Xen's clock, whose nanosecond is one tick here.
+/// One reading of a domain's time stamp counter and of Xen's clock, whose nanosecond is one tick here.
 ///
-/// Each domain's counter begins at a place of its own, and Xen may emulate it; its clock is the same
+/// Each domain's counter has an offset of its own, and Xen may emulate it; Xen's clock is the same
 /// for all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Clock {
@@ -29,7 +29,7 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// What this domain's counter shows when another's shows `ticks`.
+    /// The value of this domain's counter when another's is `ticks`.
     pub(crate) fn translate(self, other: Self, ticks: u64) -> u64 {
         let time = ticks.wrapping_sub(other.ticks).wrapping_add(other.time);
         time.wrapping_sub(self.time).wrapping_add(self.ticks)
@@ -46,7 +46,7 @@ mod tests {
         let guests = Clock { ticks: 1100, time: 100 };
         assert_eq!(ours.translate(guests, 1150), 550);
         assert_eq!(guests.translate(ours, 550), 1150);
-        // A counter that began before Xen's clock did, or that a guest has set back.
+        // A counter that began before Xen's clock, or that a guest has set back.
         let early = Clock { ticks: u64::MAX, time: 150 };
         assert_eq!(ours.translate(early, 1), 552);
     }

@@ -1,8 +1,8 @@
-//! The ways, set up for one guest.
+//! Sets the ways up for one guest.
 
 use crate::device::Device;
 use crate::floor::Floor;
-use crate::switches::Whose;
+use crate::switches::Role;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, setrlimit};
@@ -21,11 +21,11 @@ use xen_eventfd_scenarios::test_context::Vmm;
 /// The device's registers.
 const BASE: u64 = 0xFE00_0000;
 const SIZE: u64 = 0x1000;
-/// The same among ports.
+/// The same in I/O space.
 const PORTS: u64 = 0xC000;
 const NOTIFY: u64 = 0x50;
 
-/// Where the doorbell is.
+/// The address of the doorbell.
 pub(crate) fn doorbell(space: Space) -> u64 {
     match space {
         Space::Mmio => BASE + NOTIFY,
@@ -33,12 +33,12 @@ pub(crate) fn doorbell(space: Space) -> u64 {
     }
 }
 
-/// What the guest writes: the value of the last registration.
+/// The value that the guest writes: that of the last registration.
 pub(crate) fn value(kicks: &Kicks) -> u32 {
     kicks.registrations.saturating_sub(1)
 }
 
-/// A way that serves, until it is dropped.
+/// A way that is set up, until it is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Serving {
     program: Option<Program>,
@@ -47,39 +47,39 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
-    /// Whose wakeups those of its process are, if it has one.
-    pub(crate) fn process(&self) -> Option<(u32, Whose)> {
+    /// Its process with its role, if it has one.
+    pub(crate) fn process(&self) -> Option<(u32, Role)> {
         self.program.as_ref().map(Program::process)
     }
 }
 
-/// A process that says `ready`, and leaves in good order when it is told to end.
+/// A process that prints `ready`, and ends cleanly on SIGTERM.
 #[derive(Debug)]
 pub(crate) struct Program {
     child: Child,
-    whose: Whose,
+    role: Role,
 }
 
 impl Program {
     /// Standard input is the eventfd.
-    pub(crate) fn start(command: &mut Command, whose: Whose, eventfd: &OwnedFd) -> Result<Self> {
+    pub(crate) fn start(command: &mut Command, role: Role, eventfd: &OwnedFd) -> Result<Self> {
         let name = command.get_program().to_owned();
         let mut child = command
             .stdin(Stdio::from(eventfd.try_clone()?))
             .stdout(Stdio::piped())
             .spawn()
             .with_context(|| format!("{}: cannot be started", name.display()))?;
-        let stdout = child.stdout.take().context("a pipe was asked for")?;
-        let program = Self { child, whose };
+        let stdout = child.stdout.take().context("stdout is a pipe")?;
+        let program = Self { child, role };
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
-        ensure!(line.trim() == "ready", "{} says {line:?}", name.display());
+        ensure!(line.trim() == "ready", "{} prints {line:?}", name.display());
         Ok(program)
     }
 
-    /// Whose wakeups those of its process are.
-    pub(crate) fn process(&self) -> (u32, Whose) {
-        (self.child.id(), self.whose)
+    /// Its process with its role.
+    pub(crate) fn process(&self) -> (u32, Role) {
+        (self.child.id(), self.role)
     }
 }
 
@@ -90,7 +90,7 @@ impl Drop for Program {
     }
 }
 
-/// A device model that sleeps beside the way: its registers hold the doorbell, and nobody is to wake
+/// A device model that sleeps beside the way: its registers contain the doorbell, and no kick must wake
 /// it.
 pub(crate) fn vmm(test: &TestContext<'_>, dom: DomId, way: Way) -> Result<Option<Vmm>> {
     match way {
@@ -102,25 +102,25 @@ pub(crate) fn vmm(test: &TestContext<'_>, dom: DomId, way: Way) -> Result<Option
 /// Sets a way up, so that the last registration signals `kick`.
 pub(crate) fn serve(kicks: &Kicks, dom: DomId, run_dir: &Path, kick: &OwnedFd) -> Result<Serving> {
     let at = doorbell(kicks.space);
-    let program = |command: &mut Command, whose| -> Result<_> {
-        let program = Some(Program::start(command, whose, kick)?);
+    let program = |command: &mut Command, role| -> Result<_> {
+        let program = Some(Program::start(command, role, kick)?);
         Ok(Serving { program, ..Serving::default() })
     };
     match kicks.way {
         _ if kicks.filter == Filter::None => Ok(Serving::default()),
         Way::Vmm => {
             let mut command = Command::new("bench-vmm");
-            program(command.arg("alone").arg(dom.0.to_string()), Whose::Vmm)
+            program(command.arg("alone").arg(dom.0.to_string()), Role::Vmm)
         }
         Way::Upstream => {
             let mut command = Command::new("bench-vmm");
             command.args(["upstream", &dom.0.to_string(), &kicks.registrations.to_string()]);
-            program(&mut command, Whose::Vmm)
+            program(&mut command, Role::Vmm)
         }
         Way::Engine => {
             let mut command = Command::new("/proc/self/exe");
             command.arg("engine").arg(run_dir).arg(serde_json::to_string(kicks)?);
-            program(command.arg(dom.0.to_string()), Whose::Engine)
+            program(command.arg(dom.0.to_string()), Role::Engine)
         }
         Way::Module => {
             let device = Device::of(dom)?;
@@ -132,7 +132,7 @@ pub(crate) fn serve(kicks: &Kicks, dom: DomId, run_dir: &Path, kick: &OwnedFd) -
             Ok(Serving { _module: Some(device), ..Serving::default() })
         }
         Way::Floor | Way::FloorSilent => {
-            ensure!(kicks.space == Space::Mmio, "the floor has a doorbell in memory alone");
+            ensure!(kicks.space == Space::Mmio, "the floor supports doorbells in memory only");
             let mut floor = Floor::open()?;
             floor.serve(dom, at, kicks.way.signals().then_some(kick))?;
             Ok(Serving { _floor: Some(floor), ..Serving::default() })
@@ -140,7 +140,7 @@ pub(crate) fn serve(kicks: &Kicks, dom: DomId, run_dir: &Path, kick: &OwnedFd) -
     }
 }
 
-/// The userspace engine in a process of its own; standard input is the eventfd.
+/// The code of the userspace engine in a process of its own; standard input is the eventfd.
 pub(crate) fn run_engine(run_dir: &Path, kicks: &Kicks, dom: DomId) -> Result<()> {
     // The library keeps a descriptor for each registration.
     let most = u64::from(kicks.registrations) + 64;
@@ -166,7 +166,7 @@ pub(crate) fn run_engine(run_dir: &Path, kicks: &Kicks, dom: DomId) -> Result<()
         Filter::Wildcard => {
             registered.push(guest.register_ioevent(&kick, &addr, NoDatamatch(4))?)
         }
-        Filter::None => bail!("there is nothing to register"),
+        Filter::None => bail!("there is no filter to register"),
     }
     println!("ready");
     loop {

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A device model of one device, as small as it can be in C.
+ * A minimal device model of one device, in C.
  *
  *	bench-vmm alone DOM			decodes kicks and writes the eventfd itself
- *	bench-vmm upstream DOM REGISTRATIONS	has Linux's own ioeventfd do it, for the last queue of
- *						so many
- *	bench-vmm irqfd DOM			has Linux's own irqfd send a message
+ *	bench-vmm upstream DOM REGISTRATIONS	uses Linux's own ioeventfd, for the last queue of
+ *						that many
+ *	bench-vmm irqfd DOM			uses Linux's own irqfd to raise an MSI
  *
- * Standard input is the eventfd. Says `ready`, and leaves in good order upon SIGTERM.
+ * Standard input is the eventfd. Prints `ready`, and ends cleanly on SIGTERM.
  */
 
 #include "check.h"
@@ -76,7 +76,7 @@ static void register_all(void)
 	}
 }
 
-/* The loop sleeps in read() when this comes: the guest is at rest. */
+/* When this signal arrives the guest is idle and the loop sleeps in read(). */
 static void leave(int signal)
 {
 	(void)signal;

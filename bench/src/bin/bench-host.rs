@@ -1,7 +1,7 @@
-//! `bench-host WHAT ROUNDS`: one thing, so many times, for a tool that counts instructions.
+//! `bench-host WHAT ROUNDS`: does one thing ROUNDS times, for a tool that counts instructions.
 //!
-//! The same with other rounds has the same costs beside it, so the difference of two runs is that of
-//! the rounds alone.
+//! Every run has the same setup cost, so the difference of two runs with different numbers of rounds is the
+//! cost of the rounds alone.
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::event::{EventfdFlags, eventfd};
@@ -25,7 +25,7 @@ fn main() -> Result<()> {
     }
 }
 
-/// Looks the last one of so many registrations up.
+/// Looks up the last one of `size` registrations.
 fn matches(size: u32, rounds: u32) -> Result<()> {
     let width = Width::Four;
     let doorbell = |value: u32| {
@@ -35,12 +35,12 @@ fn matches(size: u32, rounds: u32) -> Result<()> {
     let table = (0..size).map(doorbell).collect::<Result<Vec<_>, _>>()?;
     let kick = Kick::new(Space::Mmio, ADDR, width, (size - 1).into());
     for _ in 0..rounds {
-        ensure!(table::find(black_box(&table), black_box(&kick)).is_some(), "it is there");
+        ensure!(table::find(black_box(&table), black_box(&kick)).is_some(), "the kick matches");
     }
     Ok(())
 }
 
-/// A guest of the model rings the last one of so many doorbells; the eventfd is read each time.
+/// A guest of the model kicks the last one of `size` doorbells; the eventfd is read each time.
 fn kicks(size: u32, rounds: u32) -> Result<()> {
     let model = Model::new();
     let dom = model.domain(Config::new("bench"));
@@ -64,7 +64,7 @@ fn kicks(size: u32, rounds: u32) -> Result<()> {
     Ok(())
 }
 
-/// A bare eventfd, written and read.
+/// Writes and reads an eventfd, without an engine.
 fn writes(rounds: u32) -> Result<()> {
     let kick = new_eventfd()?;
     for _ in 0..rounds {
