@@ -1,4 +1,4 @@
-//! What a guest, or a Xen gone mad, leaves in a slot: decoded, served and collected.
+//! The contents of a slot, as a guest or a faulty Xen leaves them: decoded, served and collected.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

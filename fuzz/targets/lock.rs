@@ -1,4 +1,4 @@
-//! What a lock in the run directory says, and the names that processes and files may have.
+//! The contents of a lock file in the run directory, and the names of processes and files.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| xen_eventfd::fuzzing::lock(bytes));

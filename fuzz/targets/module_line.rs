@@ -1,5 +1,5 @@
-//! One line of what the kernel module shows of a guest: refused, passed over, or a value that is
-//! written as it was read.
+//! One line of the kernel module's text for a guest: it is refused, skipped, or a value whose text equals the
+//! parsed one.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! What the kernel module shows of a guest: one reading, or two with `|` between them.
+//! The kernel module's text for a guest: one version, or two with `|` between them.
 //!
 //! A seed is one line, so `;` ends a line as well.
 #![no_main]

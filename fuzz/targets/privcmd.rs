@@ -1,4 +1,4 @@
-//! The structs of the patch's ABI, as any caller may fill them.
+//! The structs of the privcmd ABI, with any contents.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! What the test guest writes on its console, and what noise there is around it.
+//! The test guest's console output, mixed with other output.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! The test guest's script: any text is a program or refused by name.
+//! The test guest's script: any text is a program or is refused with an error.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

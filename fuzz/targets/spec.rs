@@ -1,4 +1,4 @@
-//! What a user writes for doorbells and interrupts: any words, and what is taken means what it says.
+//! The command line's words for doorbells and interrupts: any words, and an accepted word is printed unchanged.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -18,7 +18,7 @@ fuzz_target!(|text: &str| {
             assert_eq!(call.irq.check(), Ok(()));
         }
     }
-    // Twice the same is refused, whatever it is.
+    // The same kick twice is refused.
     let twice: Vec<Kick> = kicks.iter().chain(kicks.first()).cloned().collect();
     assert!(kicks.is_empty() || check_together(&twice).is_err());
 });

@@ -1,4 +1,4 @@
-//! Registrations and kicks, against a list that is looked through from one end to the other.
+//! Registrations and kicks, compared with a linear search.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -10,7 +10,7 @@ fuzz_target!(|bytes: &[u8]| {
         let space = if step[0] & 1 == 0 { Space::Mmio } else { Space::Pio };
         let width =
             [Width::One, Width::Two, Width::Four, Width::Eight][usize::from(step[0] >> 1 & 3)];
-        // Near the ends, where arithmetic goes wrong.
+        // Near both ends of the space, where arithmetic can overflow.
         let addr = match step[1] {
             near @ 0..0xF0 => u64::from(near & 7),
             far => space.last() - u64::from(!far),
@@ -53,8 +53,8 @@ fn check(sorted: &[Doorbell], kick: &Kick) {
         Filter::Any { .. } => 2,
         Filter::Fallback { .. } => 3,
     };
-    let takers = sorted.iter().filter(|doorbell| doorbell.takes(kick));
-    let expected = takers.min_by_key(|doorbell| rank(doorbell));
+    let matching = sorted.iter().filter(|doorbell| doorbell.takes(kick));
+    let expected = matching.min_by_key(|doorbell| rank(doorbell));
     assert_eq!(table::find(sorted, kick).map(|index| &sorted[index]), expected);
     let first = sorted.iter().position(|doorbell| {
         let bytes = doorbell.bytes();

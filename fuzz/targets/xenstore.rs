@@ -1,4 +1,4 @@
-//! What a xenstore daemon may send.
+//! The messages of a xenstore daemon.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| xen_eventfd_host::fuzzing::xenstore(bytes));

@@ -33,7 +33,7 @@ struct Arguments {
 enum Command {
     /// How much of the code the tests reach, against floors
     Coverage,
-    /// Bytes that no person would write, for everything that is parsed
+    /// Fuzz every parser
     Fuzz(attacks::Fuzz),
     /// What a kick and a call cost, on real Xen, counted in instructions
     Bench(bench::Arguments),

@@ -40,7 +40,7 @@ enum Stage {
     Coverage,
     /// The engine's threads, in every order in which they can meet
     Loom,
-    /// Some seconds of bytes that no person would write, for everything that is parsed
+    /// Every fuzz target, for some seconds
     Fuzz,
     /// The documentation builds without a warning
     Docs,
