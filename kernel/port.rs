@@ -128,6 +128,11 @@ impl<H: Handler> Port<H> {
         unsafe { bindings::shim_is_bound(self.irq, self.local.0) }
     }
 
+    /// Whether it still leads to this port of a guest, who has lost that if not.
+    pub(crate) fn is_bound_to(&self, dom: DomId, remote: protocol::Port) -> bool {
+        xen::is_bound_to(self.local, dom, remote)
+    }
+
     /// Ends an event that the handler has not ended.
     pub(crate) fn end(&self) {
         // SAFETY: The interrupt is bound as long as `self` lives.

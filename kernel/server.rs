@@ -156,11 +156,18 @@ impl Server {
         self.ports.first().is_some_and(|port| !port.is_bound())
     }
 
+    /// Whether a server of the guest with this id would be another engine's: after ours was destroyed, its id
+    /// is free. Ours is there as long as the event channels that came with it lead to our ends.
+    fn is_foreign(&self, dom: DomId) -> bool {
+        let channel = self.ports.first().zip(self.remotes.first());
+        channel.is_some_and(|(port, remote)| !port.is_bound_to(dom, *remote))
+    }
+
     /// Whether the guest still has this server: one that died, or was reset, has lost it, however long
     /// somebody's mapping keeps it findable.
     pub(crate) fn is_alive(&self, dom: DomId) -> bool {
         let gone = || xen::server_exists(dom, self.id).map_err(dead_or) == Err(ENODEV);
-        !(self.is_lost() || gone())
+        !(self.is_lost() || self.is_foreign(dom) || gone())
     }
 
     /// Takes the server away from a guest that may be running, in the one order that leaves no vCPU
@@ -168,7 +175,7 @@ impl Server {
     /// that. Returns whether the guest still had the server.
     pub(crate) fn tear_down(self, guest: &Guest) -> bool {
         let dom = guest.dom();
-        if self.is_lost() {
+        if self.is_lost() || self.is_foreign(dom) {
             drop(guest.take_page(true));
             return false;
         }

@@ -259,18 +259,23 @@ pub(crate) fn send(port: Port) -> Result {
     event_channel_op(bindings::EVTCHNOP_send, &mut argument)
 }
 
-/// Closes a port of ours, unless it is somebody else's by now.
-pub(crate) fn close_if_bound_to(port: Port, dom: DomId, remote: Port) {
+/// Whether a port of ours is one end of the channel whose other end is this guest's port.
+pub(crate) fn is_bound_to(port: Port, dom: DomId, remote: Port) -> bool {
     let mut status =
         bindings::evtchn_status { dom: DomId::SELF.0, port: port.0, ..Default::default() };
     if event_channel_op(bindings::EVTCHNOP_status, &mut status).is_err()
         || status.status != STATUS_INTERDOMAIN
     {
-        return;
+        return false;
     }
     // SAFETY: The status says that this is the member which Xen wrote.
     let other = unsafe { status.u.interdomain };
-    if (other.dom, other.port) == (dom.0, remote.0) {
+    (other.dom, other.port) == (dom.0, remote.0)
+}
+
+/// Closes a port of ours, unless it is somebody else's by now.
+pub(crate) fn close_if_bound_to(port: Port, dom: DomId, remote: Port) {
+    if is_bound_to(port, dom, remote) {
         let mut argument = bindings::evtchn_close { port: port.0 };
         let _ = event_channel_op(bindings::EVTCHNOP_close, &mut argument);
     }

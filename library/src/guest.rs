@@ -398,9 +398,10 @@ assert!(!guest.is_served());
     /// An eventfd that is readable once the guest is gone, or the engine has stopped and let go of
     /// it; to be watched beside others. Do not read it: every holder of the guest shares it.
     ///
-    /// A guest is gone when it dies, and when it is reset and keeps its number (Xen's soft reset, as
-    /// by `kexec` in the guest, destroys its ioreq servers); it can then be taken again. xenstore
-    /// tells of the first alone, and in domain 0 alone: otherwise it is noticed within seconds.
+    /// A guest is gone when it dies, and when it lives and has lost the engine's ioreq server: another
+    /// process destroyed it, or Xen did at a soft reset (up to Xen 4.13; later ones keep it). It can
+    /// then be taken again. xenstore reports the first alone, and in domain 0 alone: otherwise it is
+    /// noticed within seconds.
     ///
     /// With [`crate::EngineKind::Privcmd`] only once a call has found the guest dead.
     ///

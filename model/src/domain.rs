@@ -120,6 +120,8 @@ pub(crate) struct Domain {
     pub(crate) uuid: String,
     pub(crate) kind: Kind,
     pub(crate) life: Life,
+    /// Its vCPUs have shut it down, or are about to, and it will run on.
+    pub(crate) is_shut_down: bool,
     pub(crate) vcpus: Vec<VcpuState>,
     pub(crate) servers: [Option<Server>; MAX_SERVERS],
     /// Its event channels, by port.
@@ -173,6 +175,7 @@ impl World {
             uuid,
             kind: config.kind,
             life: Life::Alive,
+            is_shut_down: false,
             vcpus: (0..config.vcpus).map(|_| VcpuState::default()).collect(),
             servers: Default::default(),
             ports: BTreeMap::new(),
@@ -198,14 +201,22 @@ impl World {
         }
     }
 
-    /// Removes servers and event channels; id and memory stay (`domain_soft_reset`).
+    /// Closes the domain's own event channels (`domain_soft_reset`). Everything else stays, ioreq servers
+    /// with their channels included, as in Xen from 4.14 on.
     pub(crate) fn soft_reset(&mut self, dom: DomId) -> bool {
         let Some(domain) = self.domains.get_mut(&dom).filter(|d| d.life != Life::Zombie) else {
             return false;
         };
-        domain.servers = Default::default();
-        let ports = core::mem::take(&mut domain.ports);
-        for port in ports.into_keys() {
+        let of_servers: Vec<Port> =
+            domain.servers.iter().flatten().flat_map(|server| server.ports.clone()).collect();
+        let (kept, closed): (BTreeMap<_, _>, BTreeMap<_, _>) = core::mem::take(&mut domain.ports)
+            .into_iter()
+            .partition(|(port, _)| of_servers.contains(&Port(*port)));
+        domain.ports = kept;
+        // The toolstack allocates its own anew.
+        domain.ports.insert(1, Channel::toolstack());
+        domain.ports.insert(2, Channel::toolstack());
+        for port in closed.into_keys() {
             self.forget_remote(dom, Port(port));
         }
         true

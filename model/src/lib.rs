@@ -138,9 +138,9 @@ impl Model {
         self.shared.lock().destroy(dom)
     }
 
-    /// Resets a guest as `XEN_DOMCTL_soft_reset` does (`kexec` in a guest): it keeps its id and its
-    /// memory and loses its servers and event channels, and xenstore reports nothing. None of its vCPUs
-    /// waits: it has shut down before. Returns `false` if there is no such guest or it is a zombie.
+    /// Resets a guest as `XEN_DOMCTL_soft_reset` does (`kexec` in a guest): it loses its event channels
+    /// and keeps its id, its memory and its ioreq servers. None of its vCPUs waits: it has shut down
+    /// before. Returns `false` if there is no such guest or it is a zombie.
     pub fn soft_reset(&self, dom: DomId) -> bool {
         self.shared.lock().soft_reset(dom)
     }

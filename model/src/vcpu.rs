@@ -170,6 +170,37 @@ impl Vcpu {
         Ok(())
     }
 
+    /// Shuts the domain down for a soft reset (`SHUTDOWN_soft_reset`), has the toolstack make it, and
+    /// returns when the domain runs on. As in Xen, requests that are under way are answered first, and
+    /// no vCPU begins another one (`vcpu_start_shutdown_deferral`).
+    ///
+    /// # Errors
+    /// As [`Vcpu::write`].
+    pub fn soft_reset(&self) -> Result<(), Stopped> {
+        let mut world = self.model.shared.lock();
+        let first = !std::mem::replace(&mut world.running(self.key)?.is_shut_down, true);
+        loop {
+            let domain = world.running(self.key)?;
+            let waits_for = if first {
+                domain.vcpus.iter().find(|vcpu| vcpu.busy)
+            } else {
+                // Another vCPU shut it down.
+                domain.vcpus.get(self.id.0 as usize).filter(|_| domain.is_shut_down)
+            };
+            let Some(woken) = waits_for.map(|vcpu| Arc::clone(&vcpu.woken)) else { break };
+            world.wait(&woken);
+        }
+        if first {
+            // Xenstored hears of the shutdown.
+            world.announce_release();
+            world.soft_reset(self.key.id);
+            let domain = world.running(self.key)?;
+            domain.is_shut_down = false;
+            domain.wake_all_vcpus();
+        }
+        Ok(())
+    }
+
     /// Whether it is parked on an ioreq and no event has arrived for it.
     pub fn is_parked(&self) -> bool {
         let mut world = self.model.shared.peek();
@@ -228,7 +259,7 @@ impl Vcpu {
         begin: impl FnOnce(&mut World) -> Result<(), Stopped>,
     ) -> Result<u64, Stopped> {
         let mut world = self.model.shared.lock();
-        while self.state(&mut world)?.busy {
+        while self.state(&mut world)?.busy || world.running(self.key)?.is_shut_down {
             let woken = Arc::clone(&self.state(&mut world)?.woken);
             world.wait(&woken);
         }

@@ -85,6 +85,13 @@ impl Bench {
         kick(&self.vcpu(vcpu), value).unwrap();
     }
 
+    /// Has another process destroy the one server that the guest has.
+    pub(crate) fn destroy_server(&self) -> xen_eventfd::IoServerId {
+        let server = self.model.servers(self.dom)[0].id;
+        self.model.client("another").destroy_server(self.dom, server).unwrap();
+        server
+    }
+
     /// Sweeps up in another process, and returns what became of the guest's record.
     pub(crate) fn reap(&self, run_dir: &Path) -> Option<Result<Reaped>> {
         let reaper = self.model.client("reaper");

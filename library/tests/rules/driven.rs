@@ -124,12 +124,12 @@ fn a_guest_that_dies_is_noticed_in_a_turn() {
 }
 
 #[test]
-fn a_guest_that_is_reset_is_gone() {
+fn a_guest_that_lost_its_server_is_gone() {
     let bench = Bench::new();
     let (_xen, mut driver, guest) = driven(&bench);
     settle(&mut driver);
-    assert!(bench.model.soft_reset(bench.dom));
-    until("its reset is noticed", || {
+    bench.destroy_server();
+    until("its loss is noticed", || {
         settle(&mut driver);
         !guest.is_served()
     });

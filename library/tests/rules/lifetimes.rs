@@ -4,8 +4,9 @@ use crate::bench::{AT, Bench, config, count, event, kick, pause, signal, until, 
 use rustix::io::Errno;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use xen_eventfd::{Error, Irq};
-use xen_eventfd_model::{CallKind, Verdict};
+use xen_eventfd::host::{EventChannels, Host, IoreqPage};
+use xen_eventfd::{Error, IoServerId, Irq};
+use xen_eventfd_model::{CallKind, Client, ServerInfo, Verdict};
 
 const MSI: Irq = Irq::Msi { addr: 0xFEE0_0000, data: 0x41 };
 
@@ -118,20 +119,96 @@ fn a_watch_that_breaks_is_set_up_again() {
     bench.assert_let_go();
 }
 
-/// Its number stays, xenstore does not tell, and the watch is in order.
+/// `kexec` in the guest: Xen keeps the ioreq servers.
 #[test]
-fn a_guest_that_is_reset_is_gone_and_can_be_taken_again() {
+fn a_guest_that_is_reset_is_served_on() {
+    let bench = Bench::new();
+    let guest = bench.attach();
+    let (queue, call) = (event(), event());
+    let _queue = guest.register_ioevent(&queue, &AT, 1_u32).unwrap();
+    let old = bench.vcpu(0).alloc_unbound().unwrap();
+    let stale = guest.register_irqfd(&call, Irq::EventChannel(old)).unwrap();
+    bench.kick(0, 1);
+    let looks = Arc::new(AtomicU64::new(0));
+    bench.backend.on_call(Box::new({
+        let looks = Arc::clone(&looks);
+        move |site| {
+            looks.fetch_add(u64::from(site.kind == CallKind::ServerAlive), SeqCst);
+            Verdict::Proceed
+        }
+    }));
+    bench.vcpu(0).soft_reset().unwrap();
+    until("the engine has looked after the guest", || looks.load(SeqCst) > 1);
+    assert!(guest.is_served());
+    bench.kick(0, 1);
+    assert_eq!(count(&queue), 2);
+    drop(stale);
+    // Most likely by the same number.
+    let new = bench.vcpu(0).alloc_unbound().unwrap();
+    let _irqfd = guest.register_irqfd(&call, Irq::EventChannel(new)).unwrap();
+    signal(&call);
+    bench.vcpu(0).wait(new).unwrap();
+}
+
+/// Another process of the domain destroys the server: xenstore reports nothing.
+#[test]
+fn a_guest_that_lost_its_server_is_gone_and_can_be_taken_again() {
     let bench = Bench::new();
     let guest = bench.attach();
     let queue = event();
     let registered = guest.register_ioevent(&queue, &AT, 1_u32).unwrap();
     bench.kick(0, 1);
-    assert!(bench.model.soft_reset(bench.dom));
-    until_readable(guest.gone(), "the reset is noticed");
+    bench.destroy_server();
+    until_readable(guest.gone(), "the loss is noticed");
     assert!(!guest.is_served());
     drop((registered, guest));
     bench.assert_let_go();
     bench.assert_usable();
+}
+
+/// Another process's server with the id that ours had.
+struct Foreign {
+    found: Vec<ServerInfo>,
+    _held: (Arc<Client>, Box<dyn IoreqPage>, Box<dyn EventChannels>),
+}
+
+impl Foreign {
+    /// Destroys our server and creates the other one, which gets the guest's ports that ours had.
+    fn begin(bench: &Bench) -> Self {
+        let ours = bench.destroy_server();
+        let host = bench.model.client("another engine");
+        while host.create_server(bench.dom).unwrap() != ours {}
+        (0..ours.0).for_each(|id| host.destroy_server(bench.dom, IoServerId(id)).unwrap());
+        let page = host.map_page(bench.dom, ours).unwrap();
+        host.set_server_state(bench.dom, ours, true).unwrap();
+        let events = host.event_channels().unwrap();
+        events.bind(bench.dom, page.slots()[0].vp_eport()).unwrap();
+        Self { found: bench.model.servers(bench.dom), _held: (host, page, events) }
+    }
+}
+
+#[test]
+fn a_server_of_another_that_has_the_id_of_ours_is_not_ours() {
+    let bench = Bench::new();
+    let guest = bench.attach();
+    let queue = event();
+    let registered = guest.register_ioevent(&queue, &AT, 1_u32).unwrap();
+    let theirs = Foreign::begin(&bench);
+    until_readable(guest.gone(), "the loss is noticed");
+    let refused = guest.register_ioevent(&queue, &AT, 2_u32);
+    assert!(matches!(refused, Err(Error::GuestDied(_))), "{refused:?}");
+    drop((registered, guest));
+    assert_eq!(bench.model.servers(bench.dom), theirs.found);
+}
+
+#[test]
+fn a_server_of_another_that_has_the_id_of_ours_outlives_us() {
+    let bench = Bench::new();
+    let guest = bench.attach();
+    let theirs = Foreign::begin(&bench);
+    // At once, before the engine looks after its guests.
+    guest.close().unwrap();
+    assert_eq!(bench.model.servers(bench.dom), theirs.found);
 }
 
 /// As when xenstored is started again: for a while there is nobody to set a watch with.

@@ -2,7 +2,7 @@
 
 use crate::bench::{Bench, DOORBELL, Server, doorbell, errno, pending, readable};
 use xen_eventfd_core::slot::State;
-use xen_eventfd_core::{DomId, IoServerId, Space, Width};
+use xen_eventfd_core::{DomId, IoServerId, Space, VcpuId, Width};
 use xen_eventfd_host::{Binding, Errno, Host};
 use xen_eventfd_model::{Config, Stopped};
 
@@ -88,6 +88,27 @@ fn a_dead_guest_is_a_zombie_while_its_page_is_mapped() {
     assert_eq!(errno(host.vcpus(dom)), Errno::SRCH);
     assert_eq!(errno(host.set_server_state(dom, IoServerId(0), false)), Errno::SRCH);
     assert_eq!(host.server_alive(dom, IoServerId(0)), Ok(false));
+}
+
+/// As observed on Xen 4.20: `evtchn_reset` leaves out the channels that Xen itself uses.
+#[test]
+fn a_soft_reset_closes_the_guests_channels_and_keeps_servers() {
+    let bench = Bench::new();
+    let (host, dom) = (&bench.host, bench.dom);
+    let server = bench.server(doorbell());
+    let vcpu = bench.model.vcpu(dom, VcpuId(0));
+    let old = vcpu.alloc_unbound().unwrap();
+    let local = server.channels.bind(dom, old).unwrap();
+    let (servers, uuid) = (bench.model.servers(dom), host.domain(dom).unwrap().uuid);
+    vcpu.soft_reset().unwrap();
+    assert_eq!(bench.model.servers(dom), servers);
+    assert_eq!(host.domain(dom).unwrap().uuid, uuid);
+    assert_eq!(host.binding(dom, old), Ok(Binding::Other));
+    assert_eq!(server.channels.notify(local), Ok(()), "lost, without an error");
+    let ours = server.ports[0];
+    let remote = server.page.slots()[0].vp_eport();
+    assert!(matches!(host.binding(dom, remote), Ok(Binding::Bound { port, .. }) if port == ours));
+    assert_eq!(vcpu.alloc_unbound(), Ok(old), "the number is free again");
 }
 
 /// `ioreq_server_get_info` looks for the server, and not at its state.

@@ -97,7 +97,7 @@ tests! {
     ownership::reserve, false, "a guest can be reserved for another engine";
     ownership::restrict, false, "a confined control file reaches no other guest";
     ownership::highest_id, false, "the server has the highest id";
-    ownership::reset, false, "a guest that keeps its id and loses its servers is reported as gone";
+    ownership::reset, false, "a guest that loses its server is reported as gone, and another engine's server stays";
     ownership::gone, false, "the end of a guest is signalled once, and every request then is ENODEV";
     shared::interrupts_beside, false, "interrupts and channels beside doorbells of the privcmd ABI";
     shared::any_order, false, "files share a guest in any order, each with its own assignments";

@@ -147,14 +147,33 @@ pub(super) fn reset(test: &mut TestContext<'_>) -> Result<()> {
     let beside = control.create(&Create::of(kept.dom()).notify_gone(&other))?;
     let kick = new_eventfd()?;
     file.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
-    // What a soft reset does to it: the domain stays, and xenstore reports nothing.
+    // Another process destroys the server: the domain stays, and xenstore reports nothing.
     let server = IoServerId(file.stats()?.server);
     test.environment().host().destroy_server(guest.dom(), server)?;
     ensure!(await_count(&gone, 1)? == 1);
-    refused(file.stats(), Errno::NODEV, "a guest that was reset")?;
+    refused(file.stats(), Errno::NODEV, "a guest that lost its server")?;
     // It is alive, and can be taken again.
     let again = GuestFile::of(guest.dom())?;
     again.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
+    // The same, but another engine has a server with that id before the module looks.
+    drop(again);
+    let host = test.environment().host();
+    let (dom, signalled) = (guest.dom(), new_eventfd()?);
+    for notices in [true, false] {
+        let file = control.create(&Create::of(dom).notify_gone(&signalled))?;
+        let ours = IoServerId(file.stats()?.server);
+        host.destroy_server(dom, ours)?;
+        while host.create_server(dom)? != ours {}
+        if notices {
+            ensure!(await_count(&signalled, 1)? == 1);
+            refused(file.stats(), Errno::NODEV, "a guest whose server is another's")?;
+        }
+        drop(file);
+        ensure!(host.server_alive(dom, ours)?, "another engine's server is gone");
+        for id in (0..=ours.0).map(IoServerId) {
+            host.destroy_server(dom, id)?;
+        }
+    }
     beside.stats()?;
     ensure!(
         take_count(&gone)? == 0 && take_count(&other)? == 0,

@@ -3,7 +3,7 @@
 //! All that can wake the engine is in one epoll set, whose descriptor the caller watches. A turn takes
 //! what is ready and waits for nothing: events by [`EventChannels::pending`], eventfds as the thread
 //! for interrupts does, and news of domains that went. xenstore is asked only when the engine starts.
-//! Xen is asked about the guests every other second, as xenstore does not tell of one that is reset, and
+//! Xen is asked about the guests every other second, as xenstore does not tell of one that loses its server, and
 //! once a second if the watch breaks.
 //!
 //! [`EventChannels::pending`]: xen_eventfd_host::EventChannels::pending

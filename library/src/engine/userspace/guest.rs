@@ -15,7 +15,7 @@ use std::sync::Arc;
 use xen_eventfd_core::doorbell::Bytes;
 use xen_eventfd_core::irq::Irq;
 use xen_eventfd_core::{Counters, DomId, Doorbell, IoServerId, Kick, Port, Space};
-use xen_eventfd_host::{Call, Errno, HostError, LocalPort};
+use xen_eventfd_host::{Binding, Call, Errno, HostError, LocalPort};
 
 /// What the handler of a kick needs. Whoever holds its lock may rely on no handler running.
 #[derive(Debug)]
@@ -53,6 +53,8 @@ enum Life {
 pub(crate) struct GuestCore {
     pub(crate) dom: DomId,
     pub(crate) server: IoServerId,
+    /// The event channel of the server's first vCPU: the guest's end and ours. It ends with the server.
+    channel: Option<(Port, LocalPort)>,
     /// Held by whoever changes what is registered, across the host calls that this takes.
     changes: Mutex<Life>,
     dispatch: Mutex<DispatchState>,
@@ -93,6 +95,7 @@ impl UserspaceGuest {
         let core = Arc::new(GuestCore {
             dom,
             server: server.id,
+            channel: server.channel(),
             changes: Mutex::new(Life::Served),
             dispatch: Mutex::new(DispatchState { server: Some(server), doorbells }),
             channels: Mutex::default(),
@@ -468,7 +471,11 @@ impl GuestCore {
         }
         *life = Life::LetGo;
         self.drop_irqs(shared);
-        let disabled = shared.host.set_server_state(self.dom, self.server, false);
+        let disabled = match self.is_dead(shared) {
+            // Another engine's server may have the id.
+            true => Err(HostError::new(Call::SetServerState(self.dom, self.server), Errno::NOENT)),
+            false => shared.host.set_server_state(self.dom, self.server, false),
+        };
         // With this lock no handler runs, and without a server none starts.
         let server = lock(&self.dispatch).take_server(shared, Server::is_gone(&disabled));
         self.forget_ports(shared);
@@ -570,7 +577,19 @@ impl GuestCore {
     }
 
     /// Whether the guest has lost our server. One of which Xen does not say so is alive.
+    ///
+    /// A server with its id may be another engine's: once ours was destroyed, its id is free. Ours is there
+    /// as long as the event channel that came with it leads to our end. An engine that is confined to its
+    /// guest may not ask for that.
     fn is_dead(&self, shared: &Shared) -> bool {
-        matches!(shared.host.server_alive(self.dom, self.server), Ok(false))
+        let host = &*shared.host;
+        let is_foreign = |(remote, local)| {
+            host.binding(self.dom, remote).is_ok_and(|binding| match binding {
+                Binding::Bound { port, .. } => port != local,
+                Binding::Unbound { .. } | Binding::Other => true,
+            })
+        };
+        matches!(host.server_alive(self.dom, self.server), Ok(false))
+            || self.channel.is_some_and(is_foreign)
     }
 }

@@ -154,6 +154,11 @@ impl Server {
         }
     }
 
+    /// The event channel of the first vCPU: the guest's end and ours.
+    pub(crate) fn channel(&self) -> Option<(Port, LocalPort)> {
+        self.remotes.first().copied().zip(self.ports.first().copied())
+    }
+
     fn bind(&mut self, events: &dyn EventChannels, dom: DomId) -> Result<()> {
         for remote in &self.remotes {
             self.ports.push(events.bind(dom, *remote)?);

@@ -7,8 +7,8 @@
 //!
 //! If xenstored goes, the watch is set again as soon as there is a daemon to set it with. As long as
 //! there is no watch, Xen itself is asked about the guests, which costs a hypercall for each. That is
-//! done beside a watch too, less often: a guest that is reset (Xen's soft reset) keeps its number and
-//! loses its ioreq servers, and xenstore tells nobody.
+//! done beside a watch too, less often: another process may destroy the server of a guest that lives, and
+//! so does Xen up to 4.13 at a soft reset, of which xenstore reports nothing.
 
 use super::Shared;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
