@@ -30,9 +30,11 @@ pub(crate) struct Console {
 #[derive(Clone, Copy)]
 struct Wire {
     ring: &'static Ring,
-    port: u32,
     events: Events,
 }
+
+/// The console's event channel, another one after a soft reset.
+static PORT: AtomicU32 = AtomicU32::new(0);
 
 /// The one console.
 pub(crate) static CONSOLE: Console = Console { lock: Lock::new(), wire: Once::new() };
@@ -47,8 +49,16 @@ impl Console {
             // SAFETY: Xen's tools placed the ring there, below 4 GiB, for as long as the guest
             // lives; it is shared with the console daemon, hence all of it is atomic.
             let ring = unsafe { &*page };
-            self.wire.set(Wire { ring, port, events });
+            PORT.store(port, Ordering::Relaxed);
+            self.wire.set(Wire { ring, events });
         }
+        Ok(())
+    }
+
+    /// Finds the event channel anew; the ring stays where it is.
+    pub(crate) fn reconnect(&self) -> Result<(), Refused> {
+        let port = xen::parameter(Parameter::ConsolePort)?;
+        PORT.store(u32::try_from(port).unwrap_or(0), Ordering::Relaxed);
         Ok(())
     }
 
@@ -87,21 +97,25 @@ impl Console {
 }
 
 impl Wire {
+    fn port(&self) -> u32 {
+        PORT.load(Ordering::Relaxed)
+    }
+
     fn used(&self) -> u32 {
         let produced = self.ring.output_produced.load(Ordering::Relaxed);
         produced.wrapping_sub(self.ring.output_consumed.load(Ordering::Acquire))
     }
 
     fn notify(&self) {
-        let _ = xen::send(self.port);
+        let _ = xen::send(self.port());
     }
 
     fn push(&self, byte: u8) {
         while self.used() >= 2048 {
             self.notify();
-            self.events.take(self.port);
+            self.events.take(self.port());
             if self.used() >= 2048 {
-                xen::poll(self.port);
+                xen::poll(self.port());
             }
         }
         let at = self.ring.output_produced.load(Ordering::Relaxed);

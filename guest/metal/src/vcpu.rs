@@ -193,6 +193,15 @@ impl Machine for Vcpu<'_> {
         Ok(())
     }
 
+    fn soft_reset(&mut self) -> Result<(), Infallible> {
+        CONSOLE.drain();
+        let reset = xen::soft_reset().and_then(|()| Events::map()).and_then(|_| CONSOLE.reconnect());
+        if let Err(refused) = reset {
+            self.refused(format_args!("soft-reset: {refused}"));
+        }
+        Ok(())
+    }
+
     fn poweroff(&mut self) -> Infallible {
         CONSOLE.drain();
         xen::shutdown(xen::Reason::Poweroff)

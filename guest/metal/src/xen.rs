@@ -25,6 +25,8 @@ pub(crate) enum Reason {
     Poweroff = 0,
     /// As crashed.
     Crash = 3,
+    /// To be reset, with its number and its memory kept.
+    SoftReset = 5,
 }
 
 #[repr(C)]
@@ -124,6 +126,11 @@ pub(crate) fn yield_now() {
 pub(crate) fn parameter(parameter: Parameter) -> Result<u64, Refused> {
     harmless(HvmParam { domid: SELF, pad: 0, index: parameter as u32, value: 0 })
         .map(|answer| answer.value)
+}
+
+/// Shuts the guest down to be reset, and returns once it has been.
+pub(crate) fn soft_reset() -> Result<(), Refused> {
+    harmless(Shutdown { reason: Reason::SoftReset as u32 }).map(drop)
 }
 
 /// Ends the guest.

@@ -108,6 +108,13 @@ pub trait Machine {
     /// The domain ended.
     fn report(&mut self, report: Report<'_>) -> Result<(), Self::Stop>;
 
+    /// Shuts the whole guest down for a soft reset, and returns when it runs again: with its memory, and
+    /// without the event channels that it had.
+    ///
+    /// # Errors
+    /// The domain ended.
+    fn soft_reset(&mut self) -> Result<(), Self::Stop>;
+
     /// Ends the guest cleanly.
     fn poweroff(&mut self) -> Self::Stop;
 

@@ -189,6 +189,7 @@ impl<'p, 'a> Section<'p, 'a> {
             },
             "stamps" => Statement::Stamps,
             "say" => Statement::Say { words: tokens.rest() },
+            "soft-reset" => Statement::SoftReset,
             "poweroff" => Statement::Poweroff,
             "crash" => Statement::Crash,
             _ => return Err(Reason::Verb),

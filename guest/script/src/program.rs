@@ -82,6 +82,12 @@ impl<'a> Program<'a> {
         self.listeners().iter().any(|listener| matches!(listener.source, Source::Line(_)))
     }
 
+    /// Whether a section shuts the guest down for a soft reset: Xen's tools make one for an HVM guest only.
+    #[must_use]
+    pub fn needs_soft_reset(&self) -> bool {
+        (0..self.vcpus).any(|vcpu| self.section(vcpu).contains(&Statement::SoftReset))
+    }
+
     fn listener(&self, id: ListenerId) -> Listener<'a> {
         self.listeners.get(id.index()).copied().unwrap_or(Listener {
             name: "?",
@@ -236,6 +242,7 @@ impl<M: Machine> Run<'_, '_, M> {
             }
             Statement::Stamps => self.report_stamps(),
             Statement::Say { words } => self.machine.report(Report::Say { vcpu, words }),
+            Statement::SoftReset => self.machine.soft_reset(),
             Statement::Poweroff => Err(self.machine.poweroff()),
             Statement::Crash => Err(self.machine.crash()),
         }

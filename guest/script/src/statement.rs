@@ -131,6 +131,7 @@ pub(crate) enum Statement<'a> {
     StampWait { listener: ListenerId, count: usize },
     Stamps,
     Say { words: &'a str },
+    SoftReset,
     Poweroff,
     Crash,
 }

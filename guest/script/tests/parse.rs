@@ -14,7 +14,7 @@ fn every_statement_is_parsed() {
         read pio:0xffff 1; peek pio:0xffff 1; rep mmio:0xfe000000 4 7 1024; rep pio:0x10 2 0xffff 1; \
         repeat 3; until bell; write mmio:0xfe000050 4 i+0x10; end; end; \
         pause 10; wait bell; wait call 5; send bell 2; balloon 3; \
-        time write mmio:0xfe000050 4 0 4096; say all is  well; poweroff; crash;";
+        time write mmio:0xfe000050 4 0 4096; say all is  well; soft-reset; poweroff; crash;";
     let program = Program::parse(text).unwrap();
     assert_eq!(program.vcpus(), 2);
     assert_eq!(
@@ -45,6 +45,12 @@ fn a_pci_line_is_taken_by_the_vcpu_that_listens() {
 fn only_lines_need_an_hvm_guest() {
     assert!(!Program::parse("listen evtchn a; listen msi 0x41 b").unwrap().needs_lines());
     assert!(Program::parse("say hello | listen evtchn a; listen isa 5 b").unwrap().needs_lines());
+}
+
+#[test]
+fn only_a_guest_that_asks_for_it_needs_a_soft_reset() {
+    assert!(!Program::parse("say soft-reset; poweroff | crash").unwrap().needs_soft_reset());
+    assert!(Program::parse("poweroff | say hello; soft-reset").unwrap().needs_soft_reset());
 }
 
 #[test]

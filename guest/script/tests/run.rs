@@ -112,6 +112,10 @@ impl Machine for Recorder {
         self.note(report.to_string())
     }
 
+    fn soft_reset(&mut self) -> Result<(), Stop> {
+        self.note("soft-reset".to_owned())
+    }
+
     fn poweroff(&mut self) -> Stop {
         Stop::Poweroff
     }
@@ -267,6 +271,7 @@ fn a_stop_ends_the_run_at_any_statement() {
     recorder.patience = 10;
     let endless = Program::parse("listen evtchn a; until a; write pio:1 1 1; end").unwrap();
     assert_eq!(endless.run(0, &mut recorder), Err(Stop::Impatient));
+    assert_eq!(run("soft-reset; say again", 0), ["soft-reset", "v0 say again", "v0 done"]);
     let off = Program::parse("poweroff; say never").unwrap();
     assert_eq!(off.run(0, &mut Recorder::new()), Err(Stop::Poweroff));
     let crash = Program::parse("crash; say never").unwrap();

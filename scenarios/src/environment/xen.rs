@@ -21,10 +21,18 @@ use xen_eventfd_host::linux::LinuxHost;
 const CONSOLES: &str = "/var/log/xen/console";
 /// SIGKILL as [`ExitStatusExt::signal`] returns it.
 const SIGKILL: i32 = rustix::process::Signal::KILL.as_raw();
-/// A device model that does nothing: libxl starts it with `-d DOMAIN ...` and kills it.
+/// A device model that does nothing: libxl starts it with `-d DOMAIN ...` and kills it. Before a soft
+/// reset, libxl asks it to save its state.
 const DEVICE_MODEL: &str = "#!/bin/sh
-xenstore-write \"/local/domain/0/device-model/$2/state\" running
-exec sleep 1000000
+node=/local/domain/0/device-model/$2
+xenstore-write $node/state running
+while usleep 100000; do
+	if [ \"$(xenstore-read $node/command 2>/dev/null)\" = save ]; then
+		xenstore-rm $node/command
+		: >/var/lib/xen/qemu-save.$2
+		xenstore-write $node/state paused
+	fi
+done
 ";
 /// The interval at which a file is read again.
 const TICK: Duration = Duration::from_millis(5);
@@ -117,18 +125,22 @@ impl Environment for XenEnvironment {
         let number = self.guests.fetch_add(1, Ordering::Relaxed);
         let name = format!("guest-{}-{number}", std::process::id());
         let config = dir.join(format!("{name}.cfg"));
-        let kind = if program.needs_lines() { self.hvm(&name, script)? } else { self.pvh(script) };
+        // Of a PVH guest, libxl refuses a soft reset, and xl destroys it then.
+        let reset = program.needs_soft_reset();
+        let is_hvm = program.needs_lines() || reset;
+        let kind = if is_hvm { self.hvm(&name, script)? } else { self.pvh(script) };
         // A TSC that Xen emulates would include Xen's work in what the guest measures.
         std::fs::write(
             &config,
             format!(
                 "name = \"{name}\"\n{kind}memory = 16\nvcpus = {vcpus}\ntsc_mode = \"native\"\n\
-                 on_poweroff = \"preserve\"\non_crash = \"preserve\"\n"
+                 on_poweroff = \"preserve\"\non_crash = \"preserve\"\non_soft_reset = \"soft-reset\"\n"
             ),
         )?;
         let path = config.to_str().context("the directory has a plain name")?;
-        // No `xl` daemon that waits for its death: the test does.
-        xl(&["create", "-q", "-p", "-e", path])?;
+        // An `xl` daemon is needed only to make a soft reset; else the test waits for the guest's end.
+        let alone: &[&str] = if reset { &[] } else { &["-e"] };
+        xl(&[&["create", "-q", "-p"], alone, &[path]].concat())?;
         let dom = DomId(xl(&["domid", &name])?.trim().parse()?);
         let console = PathBuf::from(format!("{CONSOLES}/guest-{name}.log"));
         let (file, rest, destroyed) = (None, Vec::new(), false);

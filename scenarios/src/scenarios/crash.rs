@@ -7,8 +7,9 @@ use crate::roles::vmm::Place;
 use crate::test_context;
 use crate::test_context::{await_count, new_eventfd};
 use anyhow::{Result, ensure};
-use xen_eventfd::Error;
+use std::time::Duration;
 use xen_eventfd::IoEventAddress::Mmio;
+use xen_eventfd::{Error, Irq};
 
 /// Kicks of each vCPU.
 const KICKS: u32 = 20;
@@ -123,4 +124,55 @@ pub(super) fn guest_destroyed(test: &mut TestContext<'_>) -> Result<()> {
     other.trace_reports(test);
     test.note("other", format!("{} kicks", test_context::take_count(&kicks[1])?));
     Ok(())
+}
+
+/// `SHUTDOWN_soft_reset`, as by `kexec` in the guest. Xen keeps the ioreq servers, so the guest is served
+/// on; its event channels are closed, and it allocates others.
+pub(super) fn soft_reset(test: &mut TestContext<'_>) -> Result<()> {
+    let mut guest = test.guest(&format!(
+        "listen msi 0x41 go; listen evtchn old; wait old; \
+         repeat {KICKS}; write mmio:{DOORBELL:#x} 4 0; end; soft-reset; say again; \
+         wait go; listen evtchn new; wait new; repeat {KICKS}; write mmio:{DOORBELL:#x} 4 0; end | \
+         listen msi 0x42 stop; until stop; write mmio:{DOORBELL:#x} 4 1; end"
+    ))?;
+    let dom = guest.dom();
+    let (kicks, beside, call) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
+    let xen = test.xen()?;
+    let ours = xen.guest(dom)?;
+    ours.register_ioevent(&kicks, &Mmio(DOORBELL), 0_u32)?.keep();
+    ours.register_ioevent(&beside, &Mmio(DOORBELL), 1_u32)?.keep();
+    let servers = test.environment().servers(dom)?;
+    guest.start()?;
+    let old = ours.register_irqfd(&call, Irq::EventChannel(guest.port("old")?))?;
+    // The other vCPU kicks all the time, also while the guest shuts down.
+    await_count(&beside, 1)?;
+    test_context::signal(&call)?;
+    await_count(&kicks, KICKS.into())?;
+    guest.await_message(0, "again")?;
+    // Longer than the engine takes to look after its guests.
+    ensure!(!test_context::readable(ours.gone(), Duration::from_secs(6))?, "the guest is gone");
+    ensure!(ours.is_served());
+    ensure!(test.environment().servers(dom)? == servers);
+    test_context::take_count(&beside)?;
+    await_count(&beside, 1)?;
+    // Its channel was closed; the number of the next one may be the same.
+    drop(old);
+    let raise = |irq: Irq| -> Result<()> {
+        let call = new_eventfd()?;
+        test_context::signal(&call)?;
+        ours.register_irqfd(&call, irq)?.keep();
+        Ok(())
+    };
+    raise(msi(0, 0x41))?;
+    raise(Irq::EventChannel(guest.port("new")?))?;
+    await_count(&kicks, KICKS.into())?;
+    raise(msi(1, 0x42))?;
+    guest.finish()?;
+    guest.trace_reports(test);
+    ensure!(ours.is_served());
+    ours.close()?;
+    // xenstore has the guest again, under the same number.
+    let again = xen.guest(dom)?;
+    drop(again);
+    guest.destroy()
 }

@@ -76,7 +76,8 @@ impl ModelGuest {
     pub(super) fn new(model: &Model, script: &str) -> Result<Self> {
         let program = Program::parse(script).map_err(|error| anyhow!("bad script: {error}"))?;
         let vcpus = program.vcpus();
-        let kind = if program.needs_lines() { Kind::Hvm } else { Kind::Pvh };
+        let kind =
+            if program.needs_lines() || program.needs_soft_reset() { Kind::Hvm } else { Kind::Pvh };
         let dom = model.domain(Config::new("guest").kind(kind).vcpus(u32::try_from(vcpus)?));
         let model = model.clone();
         let common = Arc::default();
@@ -303,6 +304,10 @@ impl Machine for Simulated {
         // The test may have dropped the receiver.
         let _ = self.console.send(report.to_string());
         Ok(())
+    }
+
+    fn soft_reset(&mut self) -> Result<(), Stopped> {
+        self.vcpu.soft_reset()
     }
 
     fn poweroff(&mut self) -> Stopped {
