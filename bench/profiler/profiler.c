@@ -2,9 +2,9 @@
 /*
  * A QEMU plugin: counts, between two marks, how often each block of instructions is executed.
  *
- * A mark is a multi-byte no-operation with a number that no compiler emits. At the second one, a line for
- * each executed block is written to the file that `out=` names: the number of the pair of marks, the
- * block's address, its number of instructions, and its number of executions.
+ * A mark is a multi-byte no-operation with a number that no compiler emits. At the second one, a
+ * line for each executed block is written to the file that `out=` names: the number of the pair of
+ * marks, the block's address, its number of instructions, and its number of executions.
  */
 
 #include <inttypes.h>

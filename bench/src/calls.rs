@@ -141,7 +141,7 @@ pub(crate) fn measure(test: &TestContext<'_>, calls: &Calls) -> Result<Figures> 
     let after = Switches::now()?;
     guest.resume()?;
     let stamps = guest.finish()?;
-    let (ours, guests) = (Floor::open()?.clock()?, guest.clock()?);
+    let (dom0, in_guest) = (Floor::open()?.clock()?, guest.clock()?);
     drop((device, program));
     let handled = stamps.get(&0).context("the guest recorded nothing")?;
     ensure!(handled.len() == called.len(), "{} of {} calls arrived", handled.len(), called.len());
@@ -149,7 +149,7 @@ pub(crate) fn measure(test: &TestContext<'_>, calls: &Calls) -> Result<Figures> 
         .iter()
         .zip(handled)
         .skip(WARM_UP)
-        .map(|(called, handled)| ours.translate(guests, *handled).checked_sub(*called))
+        .map(|(called, handled)| dom0.translate(in_guest, *handled).checked_sub(*called))
         .collect();
     let across = across.context("a call arrived before it was made: the clocks do not agree")?;
     Ok(Figures {

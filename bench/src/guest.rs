@@ -1,4 +1,5 @@
-//! A guest that waits for its turn, and an event channel, `go`, by which the bench resumes it and it reports back.
+//! A guest that waits for its turn, and an event channel, `go`, by which the bench resumes it and it
+//! reports back.
 
 use crate::ticks::Clock;
 use anyhow::{Context, Result, bail, ensure};

@@ -68,7 +68,7 @@ pub(crate) fn measure(test: &TestContext<'_>, kicks: &Kicks) -> Result<Figures> 
 
     guest.resume()?;
     let stamps = guest.finish()?;
-    let (ours, guests) = (clock.clock()?, guest.clock()?);
+    let (dom0, in_guest) = (clock.clock()?, guest.clock()?);
     let found = match backend {
         Some(backend) => backend.end(&kick)?,
         None => left_in(&kick)?,
@@ -82,7 +82,7 @@ pub(crate) fn measure(test: &TestContext<'_>, kicks: &Kicks) -> Result<Figures> 
         ensure!(stamps.is_sorted(), "a guest's time went backwards");
         let (pairs, _) = stamps.as_chunks();
         took.extend(pairs.iter().map(|[before, after]| after - before));
-        kicked.extend(pairs.iter().map(|[before, _]| ours.translate(guests, *before)));
+        kicked.extend(pairs.iter().map(|[before, _]| dom0.translate(in_guest, *before)));
     }
     let samples = KICKS * u64::from(kicks.vcpus);
     ensure!(took.len() as u64 == samples, "{} of {samples} kicks were timed", took.len());

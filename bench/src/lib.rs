@@ -10,7 +10,8 @@ use std::fmt;
 pub enum Way {
     /// A device model in C that decodes the access and writes the eventfd.
     Vmm,
-    /// Linux's own ioeventfd, and a device model that reads its event channels as users of that ioeventfd do.
+    /// Linux's own ioeventfd, and a device model that reads its event channels as users of that
+    /// ioeventfd do.
     Upstream,
     /// The userspace engine.
     Engine,
@@ -28,8 +29,8 @@ impl Way {
         match self {
             Self::Vmm => "VMM only",
             Self::Upstream => "upstream C",
-            Self::Engine => "ours, userspace engine",
-            Self::Module => "ours, module",
+            Self::Engine => "userspace engine",
+            Self::Module => "module",
             Self::FloorSilent => "floor, no eventfd",
             Self::Floor => "floor",
         }

@@ -42,12 +42,12 @@ mod tests {
 
     #[test]
     fn a_moment_is_the_same_by_all_counters() {
-        let ours = Clock { ticks: 550, time: 150 };
+        let dom0 = Clock { ticks: 550, time: 150 };
         let guests = Clock { ticks: 1100, time: 100 };
-        assert_eq!(ours.translate(guests, 1150), 550);
-        assert_eq!(guests.translate(ours, 550), 1150);
+        assert_eq!(dom0.translate(guests, 1150), 550);
+        assert_eq!(guests.translate(dom0, 550), 1150);
         // A counter that began before Xen's clock, or that a guest has set back.
         let early = Clock { ticks: u64::MAX, time: 150 };
-        assert_eq!(ours.translate(early, 1), 552);
+        assert_eq!(dom0.translate(early, 1), 552);
     }
 }

@@ -1,5 +1,5 @@
-//! One line of the kernel module's text for a guest: it is refused, skipped, or a value whose text equals the
-//! parsed one.
+//! One line of the kernel module's text for a guest: it is refused, skipped, or a value whose text
+//! equals the parsed one.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,5 @@
-//! The command line's words for doorbells and interrupts: any words, and an accepted word is printed unchanged.
+//! The command line's words for doorbells and interrupts: any words, and an accepted word is printed
+//! unchanged.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -172,8 +172,8 @@ fn serve(host: &dyn Host, dom: DomId, bytes: Bytes, kicks: u64) -> Outcome {
             println!("nothing happened for {PATIENCE:?}");
             break;
         }
-        let (rung, released) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
-        if rung {
+        let (notified, released) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
+        if notified {
             server.answer(&mut count)?;
         }
         if released && releases.drain()? {
@@ -198,8 +198,8 @@ fn death(host: &dyn Host, dom: DomId, bytes: Bytes) -> Outcome {
         if poll(&mut fds, Some(&Timespec::try_from(PATIENCE)?))? == 0 {
             return Err("the guest is still alive".into());
         }
-        let (rung, released) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
-        if rung {
+        let (notified, released) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
+        if notified {
             server.answer(&mut count)?;
         }
         if released && releases.drain()? {

@@ -129,7 +129,7 @@ mod sys {
     pub(super) fn submit(id: c_ulong, block: &ControlBlock) -> Result<(), Errno> {
         let blocks = [core::ptr::from_ref(block)];
         // SAFETY: one pointer to one control block, which the kernel copies before it returns; the
-        // operation reads 0 bytes, so it touches no memory of ours afterwards.
+        // operation reads 0 bytes, so it touches no memory of this process afterwards.
         let returned = unsafe { libc::syscall(libc::SYS_io_submit, id, 1_usize, blocks.as_ptr()) };
         answer(returned).map(|_| ())
     }
@@ -147,7 +147,7 @@ mod sys {
     }
 
     pub(super) fn destroy(id: c_ulong) {
-        // SAFETY: the context is ours and is not used again; nothing is in flight that could write.
+        // SAFETY: the context is owned and is not used again; nothing is in flight that could write.
         unsafe { libc::syscall(libc::SYS_io_destroy, id) };
     }
 }

@@ -127,7 +127,7 @@ impl HostError {
                 "a descriptor that was handed over serves one engine; hand over another one"
             }
             (Call::Confine(..), E::INVAL | E::ACCESS) => {
-                "it is confined already, or no guest has that number; open it anew"
+                "it is confined already, or no guest has that id; open it again"
             }
             (Call::UnknownGuest(_), _) => "this process was handed devices for other guests",
             (Call::Binding(..), E::PERM) => {
@@ -149,7 +149,7 @@ impl HostError {
                 "this is another version of the module; install the one that belongs to this program"
             }
             (Call::Open(_), E::NOENT | E::NODEV | E::NXIO | E::CONNREFUSED) => {
-                "is this a Xen domain with its devices and xenstore up? `xen-eventfd doctor` tells"
+                "is this a Xen domain with its devices and xenstore up? see `xen-eventfd doctor`"
             }
             (Call::Open(_), E::TIMEDOUT) => {
                 "the driver may be waiting for xenstore; is xenstored alive?"

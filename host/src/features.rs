@@ -15,7 +15,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Feature {
-    /// The id of each eventfd in `/proc/self/fdinfo`, by which two descriptors of one eventfd are recognised.
+    /// The id of each eventfd in `/proc/self/fdinfo`, by which two descriptors of one eventfd are
+    /// recognised.
     EventFdId,
     /// `RWF_NOWAIT` for a read of an eventfd, whatever O_NONBLOCK is.
     ReadWithoutWaiting,

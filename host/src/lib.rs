@@ -1,8 +1,8 @@
 //! The host trait, through which an engine uses Xen, and its implementation on Linux.
 //!
-//! [`Host`] is Xen as a backend domain sees it: guests, ioreq servers, event channels, interrupts,
-//! and a watch on the end of guests. [`linux`] implements it over `/dev/xen/privcmd`,
-//! `/dev/xen/evtchn` and xenstore; the model implements it in one process. Everything above works on either.
+//! [`Host`] is Xen as a backend domain sees it: guests, ioreq servers, event channels, interrupts, and
+//! a watch on the end of guests. [`linux`] implements it over `/dev/xen/privcmd`, `/dev/xen/evtchn` and
+//! xenstore; the model implements it in one process. Everything above works on either.
 
 pub mod aio;
 mod error;
@@ -140,14 +140,15 @@ pub trait Host: Send + Sync + fmt::Debug {
     /// (`EVTCHNOP_send`). The process that has bound it calls [`EventChannels::notify`].
     fn notify_port(&self, port: LocalPort) -> Result<()>;
 
-    /// Watches for the end of domains (`@releaseDomain`). The end of a domain while the watch is being set may
-    /// go unreported: check a guest once the watch is set.
+    /// Watches for the end of domains (`@releaseDomain`). The end of a domain while the watch is being
+    /// set may go unreported: check a guest once the watch is set.
     ///
     /// This call may wait for xenstored, for seconds. [`Errno::OPNOTSUPP`]: this host has no watch;
     /// call [`Host::server_alive`] periodically.
     fn releases(&self) -> Result<Box<dyn Releases>>;
 
-    /// A way to signal eventfds that never waits. The default is the kernel's asynchronous I/O, on any Linux.
+    /// A way to signal eventfds that never waits. The default is the kernel's asynchronous I/O, on any
+    /// Linux.
     fn signaller(&self) -> Result<Box<dyn Signaller>> {
         Ok(Box::new(aio::Context::new()?))
     }

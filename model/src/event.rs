@@ -89,13 +89,13 @@ impl World {
 
     /// Moves a set to a process that has nothing else. Returns its new number.
     pub(crate) fn inherit_set(&mut self, set: Serial) -> Serial {
-        let heir = self.serial();
+        let owner = self.serial();
         if let Some(mut kept) = self.sets.remove(&set) {
-            kept.client = heir;
-            self.sets.insert(heir, kept);
+            kept.client = owner;
+            self.sets.insert(owner, kept);
         }
-        self.ports.values_mut().filter(|end| end.set == set).for_each(|end| end.set = heir);
-        heir
+        self.ports.values_mut().filter(|end| end.set == set).for_each(|end| end.set = owner);
+        owner
     }
 
     /// Closes a set as the close of its last file descriptor does: all its ports are unbound.
@@ -249,8 +249,8 @@ impl World {
         queued.filter(|port| self.ports.get(port).is_some_and(|end| end.set == serial)).collect()
     }
 
-    /// Ends an event. As a write to `/dev/xen/evtchn` does, it ignores ports of other sets and ports that are
-    /// not masked.
+    /// Ends an event. As a write to `/dev/xen/evtchn` does, it ignores ports of other sets and ports
+    /// that are not masked.
     pub(crate) fn end_event(&mut self, set: Serial, local: u32) {
         if let Ok(end) = self.owned(set, local) {
             end.masked = false;

@@ -162,7 +162,7 @@ impl Drop for ReleaseWatch {
     }
 }
 
-/// The kernel's signal to an eventfd, for as long as the client lives.
+/// The kernel's signal to an eventfd, while the client is not killed.
 #[derive(Debug)]
 pub(crate) struct Signals {
     pub(crate) process: Arc<Process>,

@@ -81,8 +81,8 @@ impl Vcpu {
         Ok(world.running(self.key)?.interrupts.pending.remove(&vector))
     }
 
-    /// Waits for the interrupt of a line and takes it. The interrupt of a PCI line is pending again as long as
-    /// the line is up.
+    /// Waits for the interrupt of a line and takes it. The interrupt of a PCI line is pending again as
+    /// long as the line is up.
     ///
     /// # Errors
     /// [`Stopped`].

@@ -114,8 +114,9 @@ impl Domain {
         }
     }
 
-    /// Takes the interrupt of a line, if one is pending. A PCI line is level-triggered: its interrupt is pending
-    /// again while the line is up. An ISA line is edge-triggered, as a PC sets up its I/O APIC.
+    /// Takes the interrupt of a line, if one is pending. A PCI line is level-triggered: its interrupt
+    /// is pending again while the line is up. An ISA line is edge-triggered, as a PC sets up its I/O
+    /// APIC.
     pub(crate) fn take_line(&mut self, line: Line) -> bool {
         let wire = name(line).and_then(|name| self.interrupts.lines.get_mut(&name));
         wire.is_some_and(|wire| {

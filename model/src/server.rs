@@ -78,8 +78,8 @@ impl World {
         server.and_then(Option::as_mut).ok_or(Errno::NOENT)
     }
 
-    /// The first free id; ENOSPC if there is none, or no port for one of the vCPUs. In a dying
-    /// domain, which gets no ports, Xen's EINVAL becomes ESRCH, as in every implementation of the host trait.
+    /// The first free id; ENOSPC if there is none, or no port for one of the vCPUs. In a dying domain,
+    /// which gets no ports, Xen's EINVAL becomes ESRCH, as in every implementation of the host trait.
     pub(crate) fn create_server(&mut self, dom: DomId, by: Serial) -> Result<IoServerId, Errno> {
         self.target(dom)?;
         let wanted = self.forced_ids.pop_front();

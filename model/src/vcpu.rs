@@ -151,8 +151,8 @@ impl Vcpu {
         Ok(())
     }
 
-    /// Returns memory to Xen in one hypercall, however many pages: Xen sends one INVALIDATE to every enabled
-    /// server, and the vCPU waits for all of them.
+    /// Returns memory to Xen in one hypercall, however many pages: Xen sends one INVALIDATE to every
+    /// enabled server, and the vCPU waits for all of them.
     ///
     /// # Errors
     /// As [`Vcpu::write`]; a server whose slot is in use is left out, as in Xen.

@@ -1,8 +1,8 @@
 //! The scenarios that must hold on the model and on real Xen.
 //!
-//! A scenario is a function that takes a [`TestContext`]: it creates guests with scripts, opens Xen through
-//! the library, checks its conditions, and records in the [`Trace`] what must be equal in every environment.
-//! [`ALL`] lists them. To add one, write such a function beside the others and list it.
+//! A scenario is a function that takes a [`TestContext`]: it creates guests with scripts, opens Xen
+//! through the library, checks its conditions, and records in the [`Trace`] what must be equal in every
+//! environment. [`ALL`] lists them. To add one, write such a function beside the others and list it.
 
 pub mod environment;
 pub mod link;

@@ -1,5 +1,5 @@
-//! Lists of resources from Xen and from the kernel: servers, domains, event channels, and the interrupts that
-//! the kernel binds to them.
+//! Lists of resources from Xen and from the kernel: servers, domains, event channels, and the
+//! interrupts that the kernel binds to them.
 //!
 //! For domain 0 of real Xen. Xen prints its lists on its console when a debug key is pressed.
 

@@ -207,14 +207,14 @@ pub fn await_count(fd: &OwnedFd, wanted: u64) -> Result<u64> {
     Ok(count)
 }
 
-/// Waits until a vCPU that kicks a doorbell and then its beat, in turn, has kicked the doorbell from now on.
-/// If the doorbell's eventfd were to be signalled, it has been when this returns.
+/// Waits until a vCPU that kicks a doorbell and then its beat, in turn, has kicked the doorbell from
+/// now on. If the doorbell's eventfd were to be signalled, it has been when this returns.
 ///
 /// # Errors
 /// The beat does not come.
 pub fn await_next_beat(beat: &OwnedFd) -> Result<()> {
     take_count(beat)?;
-    // Between two beats it rings the other once, and each kick is answered before the next.
+    // Between two beats it kicks the other doorbell once, and each kick is answered before the next.
     await_count(beat, 2).map(drop)
 }
 
@@ -388,13 +388,13 @@ impl Process {
     }
 
     fn receive(&self) -> Result<Option<HelperReply>> {
-        Ok(self.link().receive(PATIENCE)?.map(|(said, _)| said))
+        Ok(self.link().receive(PATIENCE)?.map(|(reply, _)| reply))
     }
 
     fn stop(&mut self) -> Result<()> {
         self.link().send(&HelperCommand::Stop, &[])?;
-        while let Some(said) = self.receive()? {
-            if let HelperReply::Failed { why, .. } = said {
+        while let Some(reply) = self.receive()? {
+            if let HelperReply::Failed { why, .. } = reply {
                 bail!("a process failed: {why}");
             }
         }
@@ -468,7 +468,7 @@ impl Engine {
     pub fn died(mut self) -> Result<()> {
         match self.process.receive()? {
             None => self.process.ended(End::Killed),
-            Some(said) => bail!("the engine sent {said:?} instead of dying"),
+            Some(reply) => bail!("the engine sent {reply:?} instead of dying"),
         }
     }
 
@@ -479,7 +479,7 @@ impl Engine {
     pub fn left(mut self) -> Result<()> {
         match self.process.receive()? {
             None => self.process.ended(End::Left),
-            Some(said) => bail!("the engine sent {said:?} instead of ending"),
+            Some(reply) => bail!("the engine sent {reply:?} instead of ending"),
         }
     }
 

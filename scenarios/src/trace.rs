@@ -19,11 +19,10 @@ impl Trace {
         let whos = self.0.keys().chain(other.0.keys());
         whos.into_iter().find_map(|who| {
             let lines = |trace: &Self| trace.0.get(who).cloned().unwrap_or_default();
-            let (ours, theirs) = (lines(self), lines(other));
-            let at =
-                (0..ours.len().max(theirs.len())).find(|at| ours.get(*at) != theirs.get(*at))?;
+            let (left, right) = (lines(self), lines(other));
+            let at = (0..left.len().max(right.len())).find(|at| left.get(*at) != right.get(*at))?;
             let show = |lines: &[String]| lines.get(at).cloned().unwrap_or("nothing".to_owned());
-            Some(format!("{who}, line {}: {} / {}", at + 1, show(&ours), show(&theirs)))
+            Some(format!("{who}, line {}: {} / {}", at + 1, show(&left), show(&right)))
         })
     }
 }

@@ -233,8 +233,8 @@ global_asm!(
     "push rdx",
     "mov eax, [rsp + 24]",
     "lock inc qword ptr [{received} + 8 * rax]",
-    // End of interrupt. That of a level-triggered line has to wait until it is taken: the line is up, so the
-    // next interrupt would be raised at once.
+    // End of interrupt. That of a level-triggered line has to wait until it is taken: the line is up,
+    // so the next interrupt would be raised at once.
     "sub eax, {first_level}",
     "cmp eax, {levels}",
     "jb 3f",

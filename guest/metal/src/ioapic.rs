@@ -22,9 +22,9 @@ pub(crate) fn connect(line: Line, vcpu: usize) {
     let register = FIRST_INPUT + 2 * u64::from(line.input());
     let how = u64::from(line.vector()) | if line.is_level() { LEVEL } else { 0 };
     // An APIC's id is twice its vCPU's number.
-    let whom = (2 * vcpu as u64) << 24;
+    let destination = (2 * vcpu as u64) << 24;
     REGISTERS.with(|| {
-        write(register + 1, whom);
+        write(register + 1, destination);
         write(register, how);
     });
 }

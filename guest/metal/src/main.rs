@@ -46,7 +46,8 @@ extern "sysv64" fn main(start_info: u32) -> ! {
     if let Err(why) = CONSOLE.connect(events) {
         give_up(format_args!("console: {why}"));
     }
-    // SAFETY: Xen passed it; it lies outside of this program's image, and the program writes to nothing else.
+    // SAFETY: Xen passed it; it lies outside of this program's image, and the program writes to nothing
+    // else.
     let script = unsafe { start_info::command_line(start_info) }
         .and_then(|line| if line.is_empty() { image::script() } else { Ok(line) })
         .unwrap_or_else(|why| give_up(format_args!("{why}")));

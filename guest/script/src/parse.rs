@@ -249,11 +249,11 @@ impl<'p, 'a> Section<'p, 'a> {
     fn known(&self, tokens: &mut Tokens<'a>) -> Result<ListenerId, Reason> {
         let id = self.program.find(tokens.name()?)?;
         let listener = self.program.listeners().get(id.index()).ok_or(Reason::Unknown)?;
-        let ours = listener.vcpu == self.vcpu;
+        let own = listener.vcpu == self.vcpu;
         let listening = self.listening.get(id.index()).copied().unwrap_or(false);
         match listener.source {
-            _ if ours && !listening => Err(Reason::Unknown),
-            Source::Line(line) if line.is_level() && !ours => Err(Reason::Elsewhere),
+            _ if own && !listening => Err(Reason::Unknown),
+            Source::Line(line) if line.is_level() && !own => Err(Reason::Elsewhere),
             _ => Ok(id),
         }
     }

@@ -1,4 +1,5 @@
-//! Devices that a launcher opens, confines to a guest, and passes to a process that may not open them itself.
+//! Devices that a launcher opens, confines to a guest, and passes to a process that may not open them
+//! itself.
 
 use super::door::{ioctl, open};
 use super::sys::{evtchn, privcmd};

@@ -1,8 +1,8 @@
 //! The one place that calls the drivers: an ioctl on one struct.
 //!
 //! A driver may wait interruptibly, and then returns EINTR if a signal handler without SA_RESTART runs
-//! in a thread of the caller. The driver has done nothing then, so the call is repeated, as Linux itself does
-//! where the handler has SA_RESTART.
+//! in a thread of the caller. The driver has done nothing then, so the call is repeated, as Linux
+//! itself does where the handler has SA_RESTART.
 
 use core::ffi::c_void;
 use rustix::fs::{Mode, OFlags};

@@ -278,8 +278,8 @@ impl GuestFile {
     /// once.
     ///
     /// # Errors
-    /// [`Errno::BUSY`] if the eventfd raises an interrupt already; [`Errno::INVAL`] if the interrupt is invalid,
-    /// or the guest has not allocated the port for this domain; [`Errno::NOSPC`] beyond
+    /// [`Errno::BUSY`] if the eventfd raises an interrupt already; [`Errno::INVAL`] if the interrupt is
+    /// invalid, or the guest has not allocated the port for this domain; [`Errno::NOSPC`] beyond
     /// [`Info::max_irqs`].
     pub fn assign_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<()> {
         self.change(&sys::ASSIGN_IRQ, irq_argument(irq, eventfd), self.call_of(irq))

@@ -158,9 +158,10 @@ impl Evtchn {
 
     /// Binds a channel from this domain to itself. Its event arrives at once, as that of any new channel.
     fn bind_wake_port(&self) -> core::result::Result<LocalPort, Errno> {
-        let mut ours = BindUnboundPort { remote_domain: u32::from(DomId::SELF.0) };
+        let mut argument = BindUnboundPort { remote_domain: u32::from(DomId::SELF.0) };
         // SAFETY: the request reads one such struct.
-        let wake_port = unsafe { ioctl(self.device.as_fd(), sys::BIND_UNBOUND_PORT, &mut ours) }?;
+        let wake_port =
+            unsafe { ioctl(self.device.as_fd(), sys::BIND_UNBOUND_PORT, &mut argument) }?;
         if let Err(errno) = self.bind_port(DomId::SELF, Port(wake_port)) {
             // If this fails, the port is closed with the device.
             let _ = self.unbind(LocalPort(wake_port));

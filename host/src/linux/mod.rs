@@ -1,10 +1,10 @@
 //! Xen through Linux: `/dev/xen/privcmd`, `/dev/xen/evtchn` and xenstore.
 //!
-//! Only stable interfaces are used: device model operations, acquiring a
-//! resource, event channels and xenstore. `sys` holds their layouts, `door` calls the
-//! drivers, `page` maps shared memory; everything else is safe code. [`eventfd`] is the kernel
-//! module of this project, which is optional; [`privcmd_abi`] is the same module through the privcmd ABI. [`Devices`]
-//! are the descriptors that are passed to a process that may not open devices.
+//! Only stable interfaces are used: device model operations, acquiring a resource, event channels and
+//! xenstore. `sys` holds their layouts, `door` calls the drivers, `page` maps shared memory; everything
+//! else is safe code. [`eventfd`] is the kernel module of this project, which is optional;
+//! [`privcmd_abi`] is the same module through the privcmd ABI. [`Devices`] are the descriptors that are
+//! passed to a process that may not open devices.
 
 mod devices;
 mod door;
@@ -43,9 +43,9 @@ use xenstore::Store;
 /// # What Xen answers
 ///
 /// Observed with Xen 4.20 and Linux 7.3, the same from a PV and a PVH domain 0; `examples/probe.rs`
-/// repeats it. *Gone*: no such domain. *Dying*: destroyed, but its memory is still mapped, for example by
-/// an [`IoreqPage`] of this process. To all but event channels and xenstore, Xen answers INVAL for a PV guest
-/// and PERM for this domain.
+/// repeats it. *Gone*: no such domain. *Dying*: destroyed, but its memory is still mapped, for example
+/// by an [`IoreqPage`] of this process. To all but event channels and xenstore, Xen answers INVAL for a
+/// PV guest and PERM for this domain.
 ///
 /// | call | gone | dying | no such server | otherwise |
 /// |---|---|---|---|---|
@@ -93,8 +93,8 @@ impl LinuxHost {
     }
 
     /// Devices that were handed over, for these guests. Nothing is opened, and xenstore is not read. A
-    /// confined device cannot query the binding of a port ([`Host::binding`]), there is no watch on the end of
-    /// domains ([`Host::releases`]), and there is one set of event channels.
+    /// confined device cannot query the binding of a port ([`Host::binding`]), there is no watch on the
+    /// end of domains ([`Host::releases`]), and there is one set of event channels.
     pub fn handed(
         privcmd: OwnedFd,
         evtchn: OwnedFd,

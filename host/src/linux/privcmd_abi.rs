@@ -1,7 +1,7 @@
 //! `/dev/xen/eventfd` through the privcmd ABI: one guest's part of an open file.
 //!
-//! `docs/privcmd-abi.md` is its reference. A guest's [`PrivcmdFile`] is an open file of its own, so that closing
-//! it releases that guest, and its fdinfo shows no other.
+//! `docs/privcmd-abi.md` is its reference. A guest's [`PrivcmdFile`] is an open file of its own, so
+//! that closing it releases that guest, and its fdinfo shows no other.
 
 use super::door::{ioctl, open};
 use super::eventfd::DEVICE;

@@ -3,9 +3,9 @@
  * /dev/xen/eventfd-floor, for measurements only.
  *
  * Writing `DOM ADDRESS EVENTFD` (decimal, hexadecimal, decimal; -1: none) to an open file makes it
- * serve that doorbell until it is closed. Reading returns, in nanoseconds of Xen's time, how long this
- * domain's first vCPU has run, including Xen's work for it; and one moment, in ticks of its time stamp
- * counter and in nanoseconds since Xen's start.
+ * serve that doorbell until it is closed. Reading returns, in nanoseconds of Xen's time, how long
+ * this domain's first vCPU has run, including Xen's work for it; and one moment, in ticks of its
+ * time stamp counter and in nanoseconds since Xen's start.
  */
 
 #include "server.h"
@@ -74,8 +74,8 @@ static ssize_t floor_write(struct file *file, const char __user *from, size_t si
 }
 
 /*
- * The area to which Xen writes the time on request. Linux registers none of its own unless all TSCs of the
- * machine are synchronised, which QEMU does not claim.
+ * The area to which Xen writes the time on request. Linux registers none of its own unless all
+ * TSCs of the machine are synchronised, which QEMU does not claim.
  */
 static struct pvclock_vcpu_time_info clock;
 static DEFINE_MUTEX(clock_lock);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * An ioreq server over one doorbell of 4 bytes. Its handler answers every request, notifies the vCPU
- * and ends the event; it decodes nothing. No ioeventfd does less.
+ * An ioreq server over one doorbell of 4 bytes. Its handler answers every request, notifies the
+ * vCPU and ends the event; it decodes nothing. No ioeventfd does less.
  */
 
 #ifndef FLOOR_SERVER_H
@@ -38,7 +38,10 @@ struct server {
 	struct vcpu vcpus[MAX_VCPUS];
 };
 
-/* Returns 0 or a negative errno. On success the server owns the eventfd; on failure the caller does. */
+/*
+ * Returns 0 or a negative errno. On success the server owns the eventfd; on failure the caller
+ * does.
+ */
 int server_begin(struct server *server, domid_t dom, u64 doorbell, struct eventfd_ctx *eventfd);
 
 /* Answers pending requests, and releases everything. */

@@ -13,7 +13,9 @@ void begin(const char *test);
 /* The exit status: whether any check failed. */
 int status(void);
 
-/* Checks that a system call with this result failed with `wanted`, or succeeded if `wanted` is 0. */
+/*
+ * Checks that a system call with this result failed with `wanted`, or succeeded if `wanted` is 0.
+ */
 void ended(const char *what, int wanted, int result);
 
 /* Checks the errno of an error when it is the only one, and when others come with it. */

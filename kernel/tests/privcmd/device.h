@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * A device model like those that use Linux's privcmd ioeventfd patch: it has an ioreq server over its
- * registers, maps the server's page through /dev/xen/privcmd and binds its ports through /dev/xen/evtchn.
+ * A device model like those that use Linux's privcmd ioeventfd patch: it has an ioreq server over
+ * its registers, maps the server's page through /dev/xen/privcmd and binds its ports through
+ * /dev/xen/evtchn.
  */
 
 #ifndef DEVICE_H

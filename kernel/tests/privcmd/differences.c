@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-/* The differences from Linux's patch that docs/privcmd-abi.md lists, as far as no kick is needed. */
+/*
+ * The differences from Linux's patch that docs/privcmd-abi.md lists, as far as no kick is needed.
+ */
 
 #include "check.h"
 #include "privcmd.h"
@@ -85,8 +87,8 @@ static void guests(const struct guest *guest)
 }
 
 /*
- * A key belongs to its file. One server cannot have two numbers of vCPUs, so a number that is accepted means
- * that there is another server.
+ * A key belongs to its file. One server cannot have two numbers of vCPUs, so a number that is
+ * accepted means that there is another server.
  */
 static void files(const struct guest *guest)
 {
@@ -142,7 +144,10 @@ static bool is_interrupt(uint32_t op)
 #define INTX(...) { .op = XEN_DMOP_set_pci_intx_level, .intx = { __VA_ARGS__ } }
 #define SPI(...) { .op = XEN_DMOP_set_irq_level, .spi = { __VA_ARGS__ } }
 
-/* Valid operations beside invalid ones. The guest is a PVH guest on x86, which has no lines and no SPIs. */
+/*
+ * Valid operations beside invalid ones. The guest is a PVH guest on x86, which has no lines and no
+ * SPIs.
+ */
 static const struct {
 	const char *what;
 	int error;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
  * A guest that carries out a script (guest/README.md), controlled by dom0 through one event
- * channel, which the script names `go`. The program that runs this one creates the guest and passes its id and port.
+ * channel, which the script names `go`. The program that runs this one creates the guest and
+ * passes its id and port.
  */
 
 #ifndef GUEST_H

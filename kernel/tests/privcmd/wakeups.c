@@ -5,8 +5,8 @@
  *	wakeups WAY NODE script		prints the guest's script
  *	wakeups WAY NODE DOM PORT	prints one line of names and numbers; see guest.h
  *
- * Two processes beside this one: a VMM, which reads its event channels as users of Linux's privcmd ioeventfd
- * patch do and leaves the kicks to the kernel, and a backend, which reads the eventfd.
+ * Two processes beside this one: a VMM, which reads its event channels as users of Linux's privcmd
+ * ioeventfd patch do and leaves the kicks to the kernel, and a backend, which reads the eventfd.
  */
 
 #include "check.h"

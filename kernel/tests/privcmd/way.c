@@ -8,7 +8,9 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-/* As users of Linux's patch do it. Neither file is closed before the end: that would deassign it. */
+/*
+ * As users of Linux's patch do it. Neither file is closed before the end: that would deassign it.
+ */
 static void privcmd(const char *node, const struct device *device, uint64_t base, int eventfd)
 {
 	struct privcmd_ioeventfd call = {

@@ -8,7 +8,10 @@
 
 struct way {
 	const char *name;
-	/* Makes the kernel signal the eventfd for every kick of queue 0; NULL: the VMM does it itself. */
+	/*
+	 * Makes the kernel signal the eventfd for every kick of queue 0; NULL: the VMM does it
+	 * itself.
+	 */
 	void (*set_up)(const char *node, const struct device *device, uint64_t base, int eventfd);
 };
 

@@ -22,10 +22,10 @@ fn a_killed_client_leaves_its_server_enabled_and_its_ports_unbound() {
     assert_eq!((left.ports, left.pages, left.sets), (vec![], 0, 0));
 
     // The next engine adopts it.
-    let heir = bench.model.client("heir");
-    assert_eq!(heir.binding(bench.dom, port), Ok(Binding::Unbound { by: DomId(0) }));
-    let page = heir.map_page(bench.dom, server.id).unwrap();
-    let channels = heir.event_channels().unwrap();
+    let successor = bench.model.client("successor");
+    assert_eq!(successor.binding(bench.dom, port), Ok(Binding::Unbound { by: DomId(0) }));
+    let page = successor.map_page(bench.dom, server.id).unwrap();
+    let channels = successor.event_channels().unwrap();
     let local = channels.bind(bench.dom, port).unwrap();
     assert!(page.slots()[0].sweep().is_some());
     channels.notify(local).unwrap();

@@ -73,9 +73,9 @@ impl Environment for ModelEnvironment {
     }
 
     fn process(&self) -> Result<Box<dyn EnvironmentProcess>> {
-        let (ours, theirs) = Link::pair()?;
+        let (local, remote) = Link::pair()?;
         let client = self.model.client("process");
-        let (hang_up, ended) = (theirs.again()?, theirs.again()?);
+        let (hang_up, ended) = (remote.again()?, remote.again()?);
         let die = Die::new({
             let client = Arc::clone(&client);
             move || {
@@ -89,7 +89,7 @@ impl Environment for ModelEnvironment {
         });
         let helper = Helper {
             host: Arc::clone(&client) as Arc<dyn Host>,
-            link: theirs,
+            link: remote,
             run_dir: self.run_dir(),
             guardian: Guardian::None,
             die: die.clone(),
@@ -99,7 +99,7 @@ impl Environment for ModelEnvironment {
             ended.hang_up();
             played
         }));
-        Ok(Box::new(ModelProcess { link: ours, client, die, thread }))
+        Ok(Box::new(ModelProcess { link: local, client, die, thread }))
     }
 
     fn after_death(&self) -> Result<()> {

@@ -70,7 +70,7 @@ impl XenEnvironment {
     /// firmware; its device model only reports that it runs.
     fn hvm(&self, name: &str, script: &str) -> Result<String> {
         let dir = self.run_dir.path();
-        let (firmware, device_model) = (dir.join(format!("{name}.elf")), dir.join("nobody"));
+        let (firmware, device_model) = (dir.join(format!("{name}.elf")), dir.join("device-model"));
         let mut image = std::fs::read(&self.kernel)?;
         image::write(&mut image, script)?;
         std::fs::write(&firmware, image)?;
@@ -148,14 +148,14 @@ impl Environment for XenEnvironment {
     }
 
     fn process(&self) -> Result<Box<dyn EnvironmentProcess>> {
-        let (ours, theirs) = Link::pair()?;
+        let (local, remote) = Link::pair()?;
         let child = Command::new("/proc/self/exe")
             .arg("helper")
             .arg(self.run_dir())
-            .stdin(Stdio::from(theirs.into_fd()))
+            .stdin(Stdio::from(remote.into_fd()))
             .spawn()
             .context("starting a process of the scenario")?;
-        Ok(Box::new(XenProcess { link: ours, child }))
+        Ok(Box::new(XenProcess { link: local, child }))
     }
 
     fn after_death(&self) -> Result<()> {

@@ -60,8 +60,8 @@ pub(super) fn run(helper: Helper, spec: &Spec, fds: &[OwnedFd]) -> Result<()> {
     Ok(())
 }
 
-/// Dies once a number of kicks have been delivered, unless the test sends a message first. The module serves
-/// a kick in the kernel whatever happens to its owner, so there is no step to choose.
+/// Dies once a number of kicks have been delivered, unless the test sends a message first. The module
+/// serves a kick in the kernel whatever happens to its owner, so there is no step to choose.
 fn die_amid_kicks(guest: &Guest, kill: Kill, die: &Die, link: &Link) -> Result<()> {
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
     while poll(&mut [PollFd::new(link, PollFlags::IN)], Some(&at_once))? == 0 {

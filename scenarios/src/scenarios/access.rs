@@ -15,13 +15,13 @@ pub(super) fn widths(test: &mut TestContext<'_>) -> Result<()> {
         .collect();
     let mut guest = test.guest(writes.trim_end_matches("; "))?;
     let xen = test.xen()?;
-    let ours = xen.guest(guest.dom())?;
+    let served = xen.guest(guest.dom())?;
     let kicks = [new_eventfd()?, new_eventfd()?, new_eventfd()?, new_eventfd()?];
     let at = Mmio(DOORBELL);
-    let _byte = ours.register_ioevent(&kicks[0], &at, 1_u8)?;
-    let _half = ours.register_ioevent(&kicks[1], &at, 1_u16)?;
-    let _word = ours.register_ioevent(&kicks[2], &at, 1_u32)?;
-    let _long = ours.register_ioevent(&kicks[3], &at, 1_u64)?;
+    let _byte = served.register_ioevent(&kicks[0], &at, 1_u8)?;
+    let _half = served.register_ioevent(&kicks[1], &at, 1_u16)?;
+    let _word = served.register_ioevent(&kicks[2], &at, 1_u32)?;
+    let _long = served.register_ioevent(&kicks[3], &at, 1_u64)?;
     guest.start()?;
     guest.finish()?;
     guest.trace_reports(test);
@@ -37,11 +37,11 @@ pub(super) fn notification_data(test: &mut TestContext<'_>) -> Result<()> {
          write mmio:{DOORBELL:#x} 4 0x30004"
     ))?;
     let xen = test.xen()?;
-    let ours = xen.guest(guest.dom())?;
+    let served = xen.guest(guest.dom())?;
     let (three, four) = (new_eventfd()?, new_eventfd()?);
     let queue = |value| Masked { width: Width::Four, value, mask: 0xFFFF };
-    let _three = ours.register_ioevent(&three, &Mmio(DOORBELL), queue(3))?;
-    let _four = ours.register_ioevent(&four, &Mmio(DOORBELL), queue(4))?;
+    let _three = served.register_ioevent(&three, &Mmio(DOORBELL), queue(3))?;
+    let _four = served.register_ioevent(&four, &Mmio(DOORBELL), queue(4))?;
     guest.start()?;
     guest.finish()?;
     guest.trace_reports(test);
@@ -54,13 +54,13 @@ pub(super) fn doorbell_read(test: &mut TestContext<'_>) -> Result<()> {
         "read mmio:{DOORBELL:#x} 4; read mmio:{DOORBELL:#x} 2; write mmio:{DOORBELL:#x} 4 0"
     ))?;
     let xen = test.xen()?;
-    let ours = xen.guest(guest.dom())?;
+    let served = xen.guest(guest.dom())?;
     let kick = new_eventfd()?;
-    let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
+    let _queue = served.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
     guest.start()?;
     guest.finish()?;
     guest.trace_reports(test);
-    test.note("queue", format!("{} kicks, {} reads", take_count(&kick)?, ours.counters().reads));
+    test.note("queue", format!("{} kicks, {} reads", take_count(&kick)?, served.counters().reads));
     Ok(())
 }
 
@@ -69,11 +69,11 @@ pub(super) fn wildcard_beside(test: &mut TestContext<'_>) -> Result<()> {
         "repeat 5; write mmio:{DOORBELL:#x} 4 i; end; write mmio:{DOORBELL:#x} 2 1"
     ))?;
     let xen = test.xen()?;
-    let ours = xen.guest(guest.dom())?;
+    let served = xen.guest(guest.dom())?;
     let (one, rest, other) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
-    let _one = ours.register_ioevent(&one, &Mmio(DOORBELL), 1_u32)?;
-    let _rest = ours.register_ioevent(&rest, &Mmio(DOORBELL), AnyValue(Width::Four))?;
-    let _other = ours.register_ioevent(&other, &Mmio(DOORBELL), AnyValue(Width::Two))?;
+    let _one = served.register_ioevent(&one, &Mmio(DOORBELL), 1_u32)?;
+    let _rest = served.register_ioevent(&rest, &Mmio(DOORBELL), AnyValue(Width::Four))?;
+    let _other = served.register_ioevent(&other, &Mmio(DOORBELL), AnyValue(Width::Two))?;
     guest.start()?;
     guest.finish()?;
     guest.trace_reports(test);
@@ -94,10 +94,10 @@ pub(super) fn fallback(test: &mut TestContext<'_>) -> Result<()> {
         DOORBELL + 2
     ))?;
     let xen = test.xen()?;
-    let ours = xen.guest(guest.dom())?;
+    let served = xen.guest(guest.dom())?;
     let (one, rest) = (new_eventfd()?, new_eventfd()?);
-    let _one = ours.register_ioevent(&one, &Mmio(DOORBELL), 1_u32)?;
-    let missed = ours.register_fallback(&rest, &Mmio(DOORBELL), 4)?;
+    let _one = served.register_ioevent(&one, &Mmio(DOORBELL), 1_u32)?;
+    let missed = served.register_fallback(&rest, &Mmio(DOORBELL), 4)?;
     guest.start()?;
     guest.finish()?;
     guest.trace_reports(test);
@@ -108,7 +108,7 @@ pub(super) fn fallback(test: &mut TestContext<'_>) -> Result<()> {
         test.note("missed", format!("{} as {width} bytes, {count} times", kick.value));
     }
     // A write that begins inside the doorbell, not at it, has no other receiver.
-    test.note("held", format!("{}", ours.counters().held));
+    test.note("held", format!("{}", served.counters().held));
     ensure!(missed.overflowed == 0);
     Ok(())
 }
@@ -118,24 +118,24 @@ pub(super) fn held(test: &mut TestContext<'_>) -> Result<()> {
         "repeat 5; write mmio:{DOORBELL:#x} 4 9; end; write mmio:{DOORBELL:#x} 4 8"
     ))?;
     let xen = test.xen()?;
-    let ours = xen.guest(guest.dom())?;
+    let served = xen.guest(guest.dom())?;
     let (one, nine, seven) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
-    let _one = ours.register_ioevent(&one, &Mmio(DOORBELL), 1_u32)?;
+    let _one = served.register_ioevent(&one, &Mmio(DOORBELL), 1_u32)?;
     guest.start()?;
     guest.finish()?;
     guest.trace_reports(test);
-    let values: Vec<u64> = ours.held().iter().map(|kick| kick.value).collect();
+    let values: Vec<u64> = served.held().iter().map(|kick| kick.value).collect();
     test.note("held", format!("{values:?}"));
-    let _nine = ours.register_ioevent(&nine, &Mmio(DOORBELL), 9_u32)?;
-    let _seven = ours.register_ioevent(&seven, &Mmio(DOORBELL), 7_u32)?;
+    let _nine = served.register_ioevent(&nine, &Mmio(DOORBELL), 9_u32)?;
+    let _seven = served.register_ioevent(&seven, &Mmio(DOORBELL), 7_u32)?;
     let rest = new_eventfd()?;
-    let fallback = ours.register_fallback(&rest, &Mmio(DOORBELL), 4)?;
+    let fallback = served.register_fallback(&rest, &Mmio(DOORBELL), 4)?;
     let values: Vec<u64> = fallback.take().kicks.iter().map(|(kick, _)| kick.value).collect();
     test.note("fallback", format!("{values:?}, {} signals", take_count(&rest)?));
     let counts =
         format!("1: {}, 9: {}, 7: {}", take_count(&one)?, take_count(&nine)?, take_count(&seven)?);
     test.note("queues", counts);
-    let values: Vec<u64> = ours.held().iter().map(|kick| kick.value).collect();
+    let values: Vec<u64> = served.held().iter().map(|kick| kick.value).collect();
     test.note("held", format!("{values:?}"));
     Ok(())
 }
@@ -147,13 +147,13 @@ pub(super) fn before_the_claim(test: &mut TestContext<'_>) -> Result<()> {
     ))?;
     let vmm = test.vmm(guest.dom(), &[(Place::Mmio, BASE, 0x200)])?;
     let xen = test.xen()?;
-    let ours = xen.guest(guest.dom())?;
+    let served = xen.guest(guest.dom())?;
     let (kick, go) = (new_eventfd()?, new_eventfd()?);
     guest.start()?;
-    let _go = ours.register_irqfd(&go, msi(0, 0x41))?;
+    let _go = served.register_irqfd(&go, msi(0, 0x41))?;
     guest.await_message(0, "early")?;
     test.note("vmm", format!("{} kicks before", vmm.seen()?.writes_to(DOORBELL)));
-    let queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
+    let queue = served.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
     signal(&go)?;
     guest.await_message(0, "served")?;
     test.note("queue", format!("{} kicks", await_count(&kick, 1)?));
@@ -174,14 +174,14 @@ pub(super) fn string_writes(test: &mut TestContext<'_>) -> Result<()> {
          rep pio:{port:#x} 2 3 8; rep pio:{port:#x} 4 3 1; say ports; write mmio:{DOORBELL:#x} 4 7"
     ))?;
     let xen = test.xen()?;
-    let ours = xen.guest(guest.dom())?;
+    let served = xen.guest(guest.dom())?;
     let (memory, ports) = (new_eventfd()?, new_eventfd()?);
-    let _memory = ours.register_ioevent(&memory, &Mmio(DOORBELL), NoDatamatch(4))?;
-    let _ports = ours.register_ioevent(&ports, &Pio(port), NoDatamatch(4))?;
+    let _memory = served.register_ioevent(&memory, &Mmio(DOORBELL), NoDatamatch(4))?;
+    let _ports = served.register_ioevent(&ports, &Pio(port), NoDatamatch(4))?;
     guest.start()?;
     guest.finish()?;
     guest.trace_reports(test);
-    let Counters { delivered, odd, held, late, .. } = ours.counters();
+    let Counters { delivered, odd, held, late, .. } = served.counters();
     test.note("engine", format!("{delivered} delivered, {odd} odd, {held} held, {late} late"));
     test.note(
         "queues",
@@ -197,11 +197,11 @@ pub(super) fn ports(test: &mut TestContext<'_>) -> Result<()> {
          write pio:{port:#x} 1 1; read pio:{port:#x} 2"
     ))?;
     let xen = test.xen()?;
-    let ours = xen.guest(guest.dom())?;
+    let served = xen.guest(guest.dom())?;
     let (half, word, byte) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
-    let _half = ours.register_ioevent(&half, &Pio(port), 1_u16)?;
-    let _word = ours.register_ioevent(&word, &Pio(port), 1_u32)?;
-    let _byte = ours.register_ioevent(&byte, &Pio(port), 1_u8)?;
+    let _half = served.register_ioevent(&half, &Pio(port), 1_u16)?;
+    let _word = served.register_ioevent(&word, &Pio(port), 1_u32)?;
+    let _byte = served.register_ioevent(&byte, &Pio(port), 1_u8)?;
     guest.start()?;
     guest.finish()?;
     guest.trace_reports(test);
@@ -217,14 +217,14 @@ pub(super) fn memory_given_back(test: &mut TestContext<'_>) -> Result<()> {
     ))?;
     let vmm = test.vmm(guest.dom(), &[(Place::Mmio, BASE, 0x200)])?;
     let xen = test.xen()?;
-    let ours = xen.guest(guest.dom())?;
+    let served = xen.guest(guest.dom())?;
     let kick = new_eventfd()?;
-    let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
+    let _queue = served.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
     guest.start()?;
     guest.finish()?;
     guest.trace_reports(test);
     test.note("queue", format!("{} kicks", take_count(&kick)?));
-    test.note("engine", format!("{} broadcasts", ours.counters().broadcasts));
+    test.note("engine", format!("{} broadcasts", served.counters().broadcasts));
     test.note("vmm", format!("{} broadcasts", vmm.seen()?.broadcasts));
     vmm.stop()
 }

@@ -18,14 +18,14 @@ pub(super) fn assign_under_load(test: &mut TestContext<'_>) -> Result<()> {
          write mmio:{DOORBELL:#x} 4 1; end"
     ))?;
     let xen = test.xen()?;
-    let ours = xen.guest(guest.dom())?;
+    let served = xen.guest(guest.dom())?;
     let (steady, transient, stop) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
-    let _steady = ours.register_ioevent(&steady, &Mmio(DOORBELL), 0_u32)?;
+    let _steady = served.register_ioevent(&steady, &Mmio(DOORBELL), 0_u32)?;
     guest.start()?;
-    let _stop = ours.register_irqfd(&stop, msi(0, 0x41))?;
+    let _stop = served.register_irqfd(&stop, msi(0, 0x41))?;
     let mut steady_count = 0;
     for _ in 0..ROUNDS {
-        let registered = ours.register_ioevent(&transient, &Mmio(DOORBELL), 1_u32)?;
+        let registered = served.register_ioevent(&transient, &Mmio(DOORBELL), 1_u32)?;
         await_count(&transient, 1)?;
         registered.end()?;
         take_count(&transient)?;
@@ -40,7 +40,7 @@ pub(super) fn assign_under_load(test: &mut TestContext<'_>) -> Result<()> {
     steady_count += take_count(&steady)?;
     let rounds = guest.rounds("stop");
     ensure!(steady_count == rounds, "{steady_count} of {rounds} kicks on the steady queue");
-    let counters = ours.counters();
+    let counters = served.counters();
     ensure!(counters.late == 0, "{counters:?}");
     ensure!(counters.delivered + counters.held == 2 * rounds, "{counters:?} for {rounds} rounds");
     test.note("queues", "every kick delivered or held");
@@ -48,8 +48,8 @@ pub(super) fn assign_under_load(test: &mut TestContext<'_>) -> Result<()> {
 }
 
 /// Two doorbells: one stays, the other's bytes are claimed and released. Without a VMM its kicks are
-/// dropped in between; the steady one's never are. The vCPU that kicks the transient doorbell kicks a third one
-/// after it, so that the test sees that it kicked.
+/// dropped in between; the steady one's never are. The vCPU that kicks the transient doorbell kicks a
+/// third one after it, so that the test sees that it kicked.
 pub(super) fn claim_under_load(test: &mut TestContext<'_>) -> Result<()> {
     let (other, third) = (DOORBELL + 0x1000, DOORBELL + 0x2000);
     let mut guest = test.guest(&format!(
@@ -58,16 +58,16 @@ pub(super) fn claim_under_load(test: &mut TestContext<'_>) -> Result<()> {
          write mmio:{third:#x} 4 0; end; meet"
     ))?;
     let xen = test.xen()?;
-    let ours = xen.guest(guest.dom())?;
+    let served = xen.guest(guest.dom())?;
     let (steady, transient, beat) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
     let (stop, halt) = (new_eventfd()?, new_eventfd()?);
-    let _steady = ours.register_ioevent(&steady, &Mmio(DOORBELL), 0_u32)?;
-    let _beat = ours.register_ioevent(&beat, &Mmio(third), 0_u32)?;
+    let _steady = served.register_ioevent(&steady, &Mmio(DOORBELL), 0_u32)?;
+    let _beat = served.register_ioevent(&beat, &Mmio(third), 0_u32)?;
     guest.start()?;
-    let _stop = ours.register_irqfd(&stop, msi(0, 0x41))?;
-    let _halt = ours.register_irqfd(&halt, msi(1, 0x42))?;
+    let _stop = served.register_irqfd(&stop, msi(0, 0x41))?;
+    let _halt = served.register_irqfd(&halt, msi(1, 0x42))?;
     for _ in 0..ROUNDS {
-        let registered = ours.register_ioevent(&transient, &Mmio(other), 0_u32)?;
+        let registered = served.register_ioevent(&transient, &Mmio(other), 0_u32)?;
         await_count(&transient, 1)?;
         registered.end()?;
         take_count(&transient)?;
@@ -91,13 +91,13 @@ pub(super) fn hand_over(test: &mut TestContext<'_>) -> Result<()> {
         .guest(&format!("listen msi 0x41 stop; until stop; write mmio:{DOORBELL:#x} 4 0; end"))?;
     let vmm = test.vmm(guest.dom(), &[(Place::Mmio, BASE, 0x200)])?;
     let xen = test.xen()?;
-    let ours = xen.guest(guest.dom())?;
+    let served = xen.guest(guest.dom())?;
     let (kick, stop) = (new_eventfd()?, new_eventfd()?);
     guest.start()?;
-    let _stop = ours.register_irqfd(&stop, msi(0, 0x41))?;
+    let _stop = served.register_irqfd(&stop, msi(0, 0x41))?;
     let mut count = 0;
     for _ in 0..ROUNDS / 4 {
-        let registered = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
+        let registered = served.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
         count += await_count(&kick, 1)?;
         registered.end()?;
         count += take_count(&kick)?;
@@ -107,7 +107,7 @@ pub(super) fn hand_over(test: &mut TestContext<'_>) -> Result<()> {
     signal(&stop)?;
     guest.finish()?;
     guest.trace_reports(test);
-    let (rounds, counters) = (guest.rounds("stop"), ours.counters());
+    let (rounds, counters) = (guest.rounds("stop"), served.counters());
     let by_vmm = vmm.seen()?.writes_to(DOORBELL);
     let answered = by_vmm + counters.delivered + counters.held + counters.late;
     ensure!(answered == rounds, "{rounds} kicks, {by_vmm} by the VMM, {counters:?}");
@@ -129,20 +129,20 @@ pub(super) fn close_under_load(test: &mut TestContext<'_>) -> Result<()> {
     let mut count = 0;
     guest.start()?;
     for _ in 0..ROUNDS / 4 {
-        let ours = xen.guest(guest.dom())?;
-        ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?.keep();
+        let served = xen.guest(guest.dom())?;
+        served.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?.keep();
         count += await_count(&kick, 3)?;
-        ours.close()?;
+        served.close()?;
         count += take_count(&kick)?;
         let before = vmm.seen()?.writes_to(DOORBELL);
         while vmm.seen()?.writes_to(DOORBELL) == before {}
         ensure!(take_count(&kick)? == 0, "signalled after close returned");
     }
-    let ours = xen.guest(guest.dom())?;
+    let served = xen.guest(guest.dom())?;
     for irq in [msi(0, 0x41), msi(1, 0x42)] {
         let stop = new_eventfd()?;
         signal(&stop)?;
-        ours.register_irqfd(&stop, irq)?.keep();
+        served.register_irqfd(&stop, irq)?.keep();
     }
     guest.finish()?;
     guest.trace_reports(test);

@@ -34,8 +34,8 @@ fn kill_at_step(test: &mut TestContext<'_>, step: Step, restart: bool) -> Result
     guest.start()?;
     engine.died()?;
     test.environment().after_death()?;
-    let heir = if restart { Some(test.engine(dom, &doorbells, None)?) } else { None };
-    if heir.is_none() {
+    let successor = if restart { Some(test.engine(dom, &doorbells, None)?) } else { None };
+    if successor.is_none() {
         test.environment().guarded(dom)?;
     }
     guest.finish()?;
@@ -44,8 +44,8 @@ fn kill_at_step(test: &mut TestContext<'_>, step: Step, restart: bool) -> Result
     // one more may be missing.
     let counted = test_context::take_count(&queues[0])? + test_context::take_count(&queues[1])?;
     ensure!(counted >= 4, "{step:?}: only {counted} kicks were delivered");
-    if let Some(heir) = heir {
-        heir.stop()?;
+    if let Some(successor) = successor {
+        successor.stop()?;
     }
     let servers = test.environment().servers(dom)?;
     ensure!(servers == [vmm.server], "{step:?}: servers {servers:?} are left");
@@ -83,11 +83,11 @@ pub(super) fn killed_while_serving(test: &mut TestContext<'_>) -> Result<()> {
         ensure!(servers.is_empty(), "servers {servers:?} are left");
     }
     let xen = test.xen()?;
-    let ours = xen.guest(dom)?;
+    let served = xen.guest(dom)?;
     for irq in [msi(0, 0x41), msi(1, 0x42)] {
         let stop = new_eventfd()?;
         test_context::signal(&stop)?;
-        ours.register_irqfd(&stop, irq)?.keep();
+        served.register_irqfd(&stop, irq)?.keep();
     }
     guest.finish()?;
     guest.trace_reports(test);
@@ -101,22 +101,22 @@ pub(super) fn guest_destroyed(test: &mut TestContext<'_>) -> Result<()> {
     let mut other = test.guest(&format!("repeat 200; write mmio:{DOORBELL:#x} 4 0; end"))?;
     let kicks = [new_eventfd()?, new_eventfd()?];
     let xen = test.xen()?;
-    let ours = xen.guest(destroyed.dom())?;
-    let theirs = xen.guest(other.dom())?;
-    let queue = ours.register_ioevent(&kicks[0], &Mmio(DOORBELL), 0_u32)?;
-    ours.register_ioevent(&new_eventfd()?, &Mmio(DOORBELL), 1_u32)?.keep();
-    let _other = theirs.register_ioevent(&kicks[1], &Mmio(DOORBELL), 0_u32)?;
+    let served = xen.guest(destroyed.dom())?;
+    let other_served = xen.guest(other.dom())?;
+    let queue = served.register_ioevent(&kicks[0], &Mmio(DOORBELL), 0_u32)?;
+    served.register_ioevent(&new_eventfd()?, &Mmio(DOORBELL), 1_u32)?.keep();
+    let _other = other_served.register_ioevent(&kicks[1], &Mmio(DOORBELL), 0_u32)?;
     destroyed.start()?;
     await_count(&kicks[0], 10)?;
     destroyed.destroy()?;
-    ensure!(test.notices_death(&ours)?, "the engine did not notice that the guest died");
+    ensure!(test.notices_death(&served)?, "the engine did not notice that the guest died");
     // While the test still has everything open.
     test.no_zombies()?;
-    let refused = ours.register_ioevent(&kicks[0], &Mmio(DOORBELL), 7_u32);
+    let refused = served.register_ioevent(&kicks[0], &Mmio(DOORBELL), 7_u32);
     ensure!(matches!(refused, Err(Error::GuestDied(_))), "{refused:?}");
-    ensure!(!ours.is_served());
+    ensure!(!served.is_served());
     drop(queue);
-    ours.close()?;
+    served.close()?;
     ensure!(matches!(xen.guest(destroyed.dom()), Err(Error::UnknownDomain(_))));
     // The other guest is served as before.
     other.start()?;

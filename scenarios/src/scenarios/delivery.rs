@@ -13,13 +13,13 @@ pub(super) fn one_queue(test: &mut TestContext<'_>) -> Result<()> {
     let mut guest = test.guest(&format!("repeat 1000; write mmio:{DOORBELL:#x} 4 0; end"))?;
     let kick = new_eventfd()?;
     let xen = test.xen()?;
-    let ours = xen.guest(guest.dom())?;
-    let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
+    let served = xen.guest(guest.dom())?;
+    let _queue = served.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
     guest.start()?;
     guest.finish()?;
     guest.trace_reports(test);
     test.note("queue", format!("{} kicks", take_count(&kick)?));
-    let counters = ours.counters();
+    let counters = served.counters();
     ensure!(counters.delivered == 1000 && counters.held == 0 && counters.late == 0, "{counters:?}");
     Ok(())
 }
@@ -37,11 +37,11 @@ pub(super) fn many_queues(test: &mut TestContext<'_>) -> Result<()> {
     let script = format!("meet; repeat {ROUNDS}; {there}end | meet; repeat {ROUNDS}; {back}end");
     let mut guest = test.guest(&script)?;
     let xen = test.xen()?;
-    let ours = xen.guest(guest.dom())?;
+    let served = xen.guest(guest.dom())?;
     let mut queues = Vec::new();
     for (addr, queue) in &doorbells {
         let kick = new_eventfd()?;
-        let registered = ours.register_ioevent(&kick, &Mmio(*addr), *queue)?;
+        let registered = served.register_ioevent(&kick, &Mmio(*addr), *queue)?;
         queues.push((kick, registered));
     }
     guest.start()?;
@@ -50,7 +50,7 @@ pub(super) fn many_queues(test: &mut TestContext<'_>) -> Result<()> {
     for ((addr, queue), (kick, _)) in doorbells.iter().zip(&queues) {
         test.note("queues", format!("{addr:#x} {queue}: {} kicks", take_count(kick)?));
     }
-    let delivered = ours.counters().delivered;
+    let delivered = served.counters().delivered;
     ensure!(delivered == 2 * u64::from(ROUNDS) * doorbells.len() as u64, "{delivered} delivered");
     Ok(())
 }
@@ -66,8 +66,8 @@ pub(super) fn vmm_beside(test: &mut TestContext<'_>) -> Result<()> {
     let vmm = test.vmm(guest.dom(), &[(Place::Mmio, BASE, 0x200)])?;
     let kick = new_eventfd()?;
     let xen = test.xen()?;
-    let ours = xen.guest(guest.dom())?;
-    let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 1_u32)?;
+    let served = xen.guest(guest.dom())?;
+    let _queue = served.register_ioevent(&kick, &Mmio(DOORBELL), 1_u32)?;
     guest.start()?;
     guest.finish()?;
     guest.trace_reports(test);
@@ -91,9 +91,9 @@ pub(super) fn full_eventfd(test: &mut TestContext<'_>) -> Result<()> {
     rustix::io::write(&hostile, &(u64::MAX - 1).to_ne_bytes())?;
     let kick = new_eventfd()?;
     let xen = test.xen()?;
-    let ours = xen.guest(guest.dom())?;
-    let _full = ours.register_ioevent(&hostile, &Mmio(DOORBELL), 0_u32)?;
-    let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 1_u32)?;
+    let served = xen.guest(guest.dom())?;
+    let _full = served.register_ioevent(&hostile, &Mmio(DOORBELL), 0_u32)?;
+    let _queue = served.register_ioevent(&kick, &Mmio(DOORBELL), 1_u32)?;
     guest.start()?;
     guest.finish()?;
     guest.trace_reports(test);
@@ -101,8 +101,8 @@ pub(super) fn full_eventfd(test: &mut TestContext<'_>) -> Result<()> {
     Ok(())
 }
 
-/// A guest and threads of domain 0 compete for the CPU, and the guest uses vector registers
-/// too: a string instruction of 16 bits fills its source with them. The engine's thread or interrupt handler,
+/// A guest and threads of domain 0 compete for the CPU, and the guest uses vector registers too: a
+/// string instruction of 16 bits fills its source with them. The engine's thread or interrupt handler,
 /// Xen and the kernel must preserve the registers of an interrupted thread.
 pub(super) fn vector_registers(test: &mut TestContext<'_>) -> Result<()> {
     const THREADS: usize = 3;
@@ -115,10 +115,10 @@ pub(super) fn vector_registers(test: &mut TestContext<'_>) -> Result<()> {
     let mut guest = test.guest(&script)?;
     let (kick, stop, halt) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
     let xen = test.xen()?;
-    let ours = xen.guest(guest.dom())?;
-    let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
-    let _stop = ours.register_irqfd(&stop, msi(0, 0x41))?;
-    let _halt = ours.register_irqfd(&halt, msi(1, 0x42))?;
+    let served = xen.guest(guest.dom())?;
+    let _queue = served.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
+    let _stop = served.register_irqfd(&stop, msi(0, 0x41))?;
+    let _halt = served.register_irqfd(&halt, msi(1, 0x42))?;
     guest.start()?;
     await_count(&kick, 1)?;
     let mut sums = std::thread::scope(|scope| {

@@ -110,15 +110,15 @@ pub(super) fn hostile_guest(test: &mut TestContext<'_>) -> Result<()> {
     let mut guest = test.guest(&script)?;
     let vmm = test.vmm(guest.dom(), &DEVICES)?;
     let xen = test.xen()?;
-    let ours = xen.guest(guest.dom())?;
+    let served = xen.guest(guest.dom())?;
     let queues = [new_eventfd()?, new_eventfd()?, new_eventfd()?, new_eventfd()?];
     let crossing = new_eventfd()?;
     let _registered = [
-        Some(ours.register_ioevent(&queues[0], &Mmio(DOORBELL), 0_u32)?),
-        Some(ours.register_ioevent(&queues[1], &Mmio(DOORBELL), 1_u32)?),
-        ports.then(|| ours.register_ioevent(&queues[2], &Pio(PORT), 0_u16)).transpose()?,
-        ports.then(|| ours.register_ioevent(&queues[3], &Pio(PORT), 1_u16)).transpose()?,
-        Some(ours.register_ioevent(&crossing, &Mmio(CROSSING), 0_u32)?),
+        Some(served.register_ioevent(&queues[0], &Mmio(DOORBELL), 0_u32)?),
+        Some(served.register_ioevent(&queues[1], &Mmio(DOORBELL), 1_u32)?),
+        ports.then(|| served.register_ioevent(&queues[2], &Pio(PORT), 0_u16)).transpose()?,
+        ports.then(|| served.register_ioevent(&queues[3], &Pio(PORT), 1_u16)).transpose()?,
+        Some(served.register_ioevent(&crossing, &Mmio(CROSSING), 0_u32)?),
     ];
     let mut neighbour = Kicker::new(test, &xen)?;
     neighbour.measure(test, "alone")?;
@@ -127,21 +127,21 @@ pub(super) fn hostile_guest(test: &mut TestContext<'_>) -> Result<()> {
     let engines = |of: Expected| !matches!(of, VmmWrite | VmmRead | VmmOdd);
     let round = doings.iter().flatten().filter(|(_, _, of)| engines(*of)).map(|(_, n, _)| n).sum();
     guest.start()?;
-    let stops = stops_of(&ours)?;
+    let stops = stops_of(&served)?;
     let torn_down = AtomicBool::new(false);
     let transient = thread::scope(|scope| {
-        let teardown = scope.spawn(|| register_and_remove(&ours, round, &torn_down));
-        let mut served = || -> Result<()> {
-            answered(&ours, 1)?;
+        let teardown = scope.spawn(|| register_and_remove(&served, round, &torn_down));
+        let mut attack = || -> Result<()> {
+            answered(&served, 1)?;
             neighbour.measure(test, "beside a hostile guest")?;
-            answered(&ours, wanted)?;
+            answered(&served, wanted)?;
             stops.iter().try_for_each(|(stop, _)| signal(stop))?;
             guest.finish()
         };
-        let served = served();
+        let attacked = attack();
         torn_down.store(true, Ordering::Relaxed);
         let transient = teardown.join().map_err(|_| anyhow!("the teardown panicked"))?;
-        served?;
+        attacked?;
         transient
     })?;
     guest.trace_reports(test);
@@ -151,14 +151,14 @@ pub(super) fn hostile_guest(test: &mut TestContext<'_>) -> Result<()> {
     let made = |of: Expected| -> u64 {
         let each = doings.iter().zip(&rounds).map(|(doing, rounds)| {
             let one: u64 =
-                doing.iter().filter(|(_, _, whose)| *whose == of).map(|(_, n, _)| n).sum();
+                doing.iter().filter(|(_, _, expected)| *expected == of).map(|(_, n, _)| n).sum();
             one * rounds
         });
         each.sum()
     };
     let all: u64 = doings.iter().zip(&rounds).map(|(one, rounds)| one.len() as u64 * rounds).sum();
     ensure!(all >= wanted, "only {all} of {wanted} accesses");
-    let (counters, seen) = (ours.counters(), vmm.seen()?);
+    let (counters, seen) = (served.counters(), vmm.seen()?);
     let shown = format!("{all} accesses: {counters:?}, {seen:?}, transient {transient:?}");
     let signalled = queues.iter().map(take_count).sum::<Result<u64>>()?;
     ensure!(signalled == made(Queue), "{signalled} of {} kicks arrived: {shown}", made(Queue));
@@ -213,19 +213,19 @@ struct TransientCounts {
 /// Registers the device's doorbell and removes it, until `over`. At least one of `round` requests is a kick
 /// of it.
 fn register_and_remove(
-    ours: &xen_eventfd::Guest,
+    served: &xen_eventfd::Guest,
     round: u64,
     over: &AtomicBool,
 ) -> Result<TransientCounts> {
     let kick = new_eventfd()?;
     let mut counts = TransientCounts { times: 0, signals: 0 };
     while !over.load(Ordering::Relaxed) {
-        let registered = ours.register_ioevent(&kick, &Mmio(TRANSIENT), 0_u32)?;
+        let registered = served.register_ioevent(&kick, &Mmio(TRANSIENT), 0_u32)?;
         thread::sleep(Duration::from_millis(1));
         registered.end()?;
         counts.signals += take_count(&kick)?;
-        let wanted = requests(ours) + round;
-        while requests(ours) < wanted && !over.load(Ordering::Relaxed) {
+        let wanted = requests(served) + round;
+        while requests(served) < wanted && !over.load(Ordering::Relaxed) {
             thread::sleep(Duration::from_millis(1));
         }
         ensure!(take_count(&kick)? == 0, "signalled after deassign returned");
@@ -235,16 +235,16 @@ fn register_and_remove(
 }
 
 /// The requests of this guest that the engine has answered.
-fn requests(ours: &xen_eventfd::Guest) -> u64 {
-    let Counters { delivered, held, late, reads, odd, .. } = ours.counters();
+fn requests(served: &xen_eventfd::Guest) -> u64 {
+    let Counters { delivered, held, late, reads, odd, .. } = served.counters();
     delivered + held + late + reads + odd
 }
 
 /// Waits until the engine has answered this many requests of this guest.
-fn answered(ours: &xen_eventfd::Guest, wanted: u64) -> Result<()> {
+fn answered(served: &xen_eventfd::Guest, wanted: u64) -> Result<()> {
     let (mut last, mut since) = (0, Instant::now());
     loop {
-        let now = requests(ours);
+        let now = requests(served);
         if now >= wanted {
             return Ok(());
         }
@@ -257,12 +257,12 @@ fn answered(ours: &xen_eventfd::Guest, wanted: u64) -> Result<()> {
 }
 
 /// The eventfds that stop an attacker's vCPUs.
-fn stops_of(ours: &xen_eventfd::Guest) -> Result<Vec<(OwnedFd, xen_eventfd::IrqFd)>> {
+fn stops_of(served: &xen_eventfd::Guest) -> Result<Vec<(OwnedFd, xen_eventfd::IrqFd)>> {
     (0..)
         .zip(VECTORS)
         .map(|(vcpu, vector)| {
             let stop = new_eventfd()?;
-            let irqfd = ours.register_irqfd(&stop, msi(vcpu, vector))?;
+            let irqfd = served.register_irqfd(&stop, msi(vcpu, vector))?;
             Ok((stop, irqfd))
         })
         .collect()
@@ -274,11 +274,11 @@ pub(super) fn hostile_channel(test: &mut TestContext<'_>) -> Result<()> {
          listen evtchn halt; meet; until halt; send flood 10; end; send flood 10",
     )?;
     let xen = test.xen()?;
-    let ours = xen.guest(guest.dom())?;
+    let served = xen.guest(guest.dom())?;
     let flood = new_eventfd()?;
     // Before the neighbour is measured: not every engine supports this.
     guest.start()?;
-    let flooded = ours.register_channel(&flood, guest.port("flood")?)?;
+    let flooded = served.register_channel(&flood, guest.port("flood")?)?;
     let mut neighbour = Kicker::new(test, &xen)?;
     // Not read from here on.
     await_count(&flood, 2)?;
@@ -288,7 +288,7 @@ pub(super) fn hostile_channel(test: &mut TestContext<'_>) -> Result<()> {
     for name in STOPS {
         let stop = new_eventfd()?;
         signal(&stop)?;
-        ours.register_irqfd(&stop, Irq::EventChannel(guest.port(name)?))?.keep();
+        served.register_irqfd(&stop, Irq::EventChannel(guest.port(name)?))?.keep();
     }
     guest.finish()?;
     guest.trace_reports(test);
@@ -302,27 +302,27 @@ pub(super) fn hostile_backend(test: &mut TestContext<'_>) -> Result<()> {
     let script = format!("{} | {}", until_stopped(0, &kick(0)), until_stopped(1, &kick(1)));
     let mut guest = test.guest(&script)?;
     let xen = test.xen()?;
-    let ours = xen.guest(guest.dom())?;
+    let served = xen.guest(guest.dom())?;
     // Blocking, and as full as a writer can make it: a plain write would sleep here.
     let full = [eventfd(0, EventfdFlags::CLOEXEC)?, eventfd(0, EventfdFlags::CLOEXEC)?];
     for eventfd in &full {
         rustix::io::write(eventfd, &(u64::MAX - 1).to_ne_bytes())?;
     }
     let _queues = [
-        ours.register_ioevent(&full[0], &Mmio(DOORBELL), 0_u32)?,
-        ours.register_ioevent(&full[1], &Mmio(DOORBELL), 1_u32)?,
+        served.register_ioevent(&full[0], &Mmio(DOORBELL), 0_u32)?,
+        served.register_ioevent(&full[1], &Mmio(DOORBELL), 1_u32)?,
     ];
     let mut neighbour = Kicker::new(test, &xen)?;
     neighbour.measure(test, "alone")?;
     guest.start()?;
-    let stops = stops_of(&ours)?;
-    answered(&ours, 2)?;
+    let stops = stops_of(&served)?;
+    answered(&served, 2)?;
     neighbour.measure(test, "beside a full, blocking eventfd")?;
     stops.iter().try_for_each(|(stop, _)| signal(stop))?;
     guest.finish()?;
     guest.trace_reports(test);
     neighbour.finish(test)?;
-    let (rounds, counters) = (guest.rounds("stop") + guest.rounds("halt"), ours.counters());
+    let (rounds, counters) = (guest.rounds("stop") + guest.rounds("halt"), served.counters());
     ensure!(counters.delivered + counters.failed == rounds, "{rounds} kicks, {counters:?}");
     for eventfd in &full {
         ensure!(take_count(eventfd)? >= u64::MAX - 1, "the counter was changed");
@@ -347,10 +347,10 @@ impl Kicker {
     fn new(test: &TestContext<'_>, xen: &Xen) -> Result<Self> {
         let once = format!("wait go; time write mmio:{DOORBELL:#x} 4 0 {}", Self::KICKS);
         let mut guest = test.guest(&format!("listen msi 0x41 go; say ready; {once}; {once}"))?;
-        let ours = xen.guest(guest.dom())?;
+        let served = xen.guest(guest.dom())?;
         let (kick, go) = (new_eventfd()?, new_eventfd()?);
-        let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
-        let _go = ours.register_irqfd(&go, msi(0, 0x41))?;
+        let _queue = served.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
+        let _go = served.register_irqfd(&go, msi(0, 0x41))?;
         guest.start()?;
         guest.await_message(0, "ready")?;
         Ok(Self { guest, kick, go, _queue, _go })

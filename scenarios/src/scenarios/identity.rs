@@ -27,9 +27,9 @@ pub(super) fn vmm_first(test: &mut TestContext<'_>) -> Result<()> {
     let mut guest = guest(test)?;
     let vmm = test.vmm(guest.dom(), &PAGE)?;
     let (xen, kick) = (test.xen()?, new_eventfd()?);
-    let ours = xen.guest(guest.dom())?;
-    let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
-    test.note("ids", format!("vmm {}, engine {}", vmm.server, ours.server().0));
+    let served = xen.guest(guest.dom())?;
+    let _queue = served.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
+    test.note("ids", format!("vmm {}, engine {}", vmm.server, served.server().0));
     count(test, &mut guest, &kick)?;
     test.note("vmm", format!("{} kicks", vmm.seen()?.writes_to(DOORBELL)));
     vmm.stop()
@@ -38,11 +38,11 @@ pub(super) fn vmm_first(test: &mut TestContext<'_>) -> Result<()> {
 pub(super) fn vmm_after(test: &mut TestContext<'_>) -> Result<()> {
     let mut guest = guest(test)?;
     let (xen, kick) = (test.xen()?, new_eventfd()?);
-    let ours = xen.guest(guest.dom())?;
-    let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
+    let served = xen.guest(guest.dom())?;
+    let _queue = served.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
     test.vmm(guest.dom(), &PAGE)?.stop()?;
     let vmm = test.vmm(guest.dom(), &PAGE)?;
-    test.note("ids", format!("vmm {}, engine {}", vmm.server, ours.server().0));
+    test.note("ids", format!("vmm {}, engine {}", vmm.server, served.server().0));
     count(test, &mut guest, &kick)?;
     test.note("vmm", format!("{} kicks", vmm.seen()?.writes_to(DOORBELL)));
     vmm.stop()
@@ -56,12 +56,12 @@ pub(super) fn hole_in_the_ids(test: &mut TestContext<'_>) -> Result<()> {
     let third = test.vmm(guest.dom(), &beside(3))?;
     second.stop()?;
     let (xen, kick) = (test.xen()?, new_eventfd()?);
-    let ours = xen.guest(guest.dom())?;
-    let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
+    let served = xen.guest(guest.dom())?;
+    let _queue = served.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
     // This server gets the hole, and would rank above an engine that had taken the next free id.
     let vmm = test.vmm(guest.dom(), &PAGE)?;
     let ids = format!("vmms {}, {}, {}", first.server, vmm.server, third.server);
-    test.note("ids", format!("{ids}, engine {}", ours.server().0));
+    test.note("ids", format!("{ids}, engine {}", served.server().0));
     test.note("servers", format!("{:?}", test.environment().servers(guest.dom())?));
     count(test, &mut guest, &kick)?;
     [first, third, vmm].into_iter().try_for_each(crate::test_context::Vmm::stop)
@@ -76,16 +76,16 @@ pub(super) fn all_taken(test: &mut TestContext<'_>) -> Result<()> {
     let refused = xen.guest(guest.dom()).err().map(|error| error.errno());
     test.note("engine", format!("{refused:?}"));
     vmms.into_iter().try_for_each(crate::test_context::Vmm::stop)?;
-    let ours = xen.guest(guest.dom())?;
-    test.note("ids", format!("engine {}", ours.server().0));
+    let served = xen.guest(guest.dom())?;
+    test.note("ids", format!("engine {}", served.server().0));
     Ok(())
 }
 
 pub(super) fn second_engine(test: &mut TestContext<'_>) -> Result<()> {
     let mut guest = guest(test)?;
     let (xen, kick) = (test.xen()?, new_eventfd()?);
-    let ours = xen.guest(guest.dom())?;
-    let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
+    let served = xen.guest(guest.dom())?;
+    let _queue = served.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
     let refused = xen.guest(guest.dom());
     ensure!(matches!(refused, Err(Error::InUse { .. })), "{refused:?}");
     let refused = test.engine(guest.dom(), &[], None).err().map(|error| error.to_string());
@@ -94,7 +94,7 @@ pub(super) fn second_engine(test: &mut TestContext<'_>) -> Result<()> {
     ensure!(named, "the second engine fails with {refused:?}, which does not name {holder}");
     count(test, &mut guest, &kick)?;
     drop(_queue);
-    ours.close()?;
+    served.close()?;
     test.engine(guest.dom(), &[], None)?.stop()?;
     test.note("engine", "another engine serves it afterwards");
     Ok(())

@@ -26,13 +26,13 @@ fn ping_pong(test: &mut TestContext<'_>, listen: &str, times: u32, irq: Option<I
         "listen {listen} call; say ready; repeat {times}; wait call; write mmio:{DOORBELL:#x} 4 0; end"
     ))?;
     let xen = test.xen()?;
-    let ours = xen.guest(guest.dom())?;
+    let served = xen.guest(guest.dom())?;
     let (call, kick) = (new_eventfd()?, new_eventfd()?);
-    let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
+    let _queue = served.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
     guest.start()?;
     guest.await_message(0, "ready")?;
     let irq = call_of(&mut guest, irq)?;
-    let irqfd = ours.register_irqfd(&call, irq)?;
+    let irqfd = served.register_irqfd(&call, irq)?;
     for _ in 0..times {
         signal(&call)?;
         await_count(&kick, 1)?;
@@ -65,16 +65,16 @@ pub(super) fn pci_line(test: &mut TestContext<'_>) -> Result<()> {
          wait call 3; write mmio:{DOORBELL:#x} 4 0; wait lowered; write mmio:{DOORBELL:#x} 4 1; end"
     ))?;
     let xen = test.xen()?;
-    let ours = xen.guest(guest.dom())?;
+    let served = xen.guest(guest.dom())?;
     let (call, kick) = (new_eventfd()?, new_eventfd()?);
     let (lowered, seen) = (new_eventfd()?, new_eventfd()?);
-    let _kick = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
-    let _seen = ours.register_ioevent(&seen, &Mmio(DOORBELL), 1_u32)?;
+    let _kick = served.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
+    let _seen = served.register_ioevent(&seen, &Mmio(DOORBELL), 1_u32)?;
     guest.start()?;
     guest.await_message(0, "ready")?;
     let line = Irq::Line(Line::PciIntx { device: 3, pin: 1 }, Trigger::Level);
-    let irqfd = ours.register_irqfd(&call, line)?;
-    let _lowered = ours.register_irqfd(&lowered, Irq::EventChannel(guest.port("lowered")?))?;
+    let irqfd = served.register_irqfd(&call, line)?;
+    let _lowered = served.register_irqfd(&lowered, Irq::EventChannel(guest.port("lowered")?))?;
     for _ in 0..TIMES {
         // The guest would wait shorter if it were interrupted.
         std::thread::sleep(Duration::from_millis(5));
@@ -111,13 +111,13 @@ pub(super) fn pending_msi(test: &mut TestContext<'_>) -> Result<()> {
 fn pending(test: &mut TestContext<'_>, listen: &str, irq: Option<Irq>) -> Result<()> {
     let mut guest = test.guest(&format!("listen {listen} call; say ready; wait call"))?;
     let xen = test.xen()?;
-    let ours = xen.guest(guest.dom())?;
+    let served = xen.guest(guest.dom())?;
     let call = new_eventfd()?;
     (0..3).try_for_each(|_| signal(&call))?;
     guest.start()?;
     guest.await_message(0, "ready")?;
     let irq = call_of(&mut guest, irq)?;
-    let irqfd = ours.register_irqfd(&call, irq)?;
+    let irqfd = served.register_irqfd(&call, irq)?;
     guest.finish()?;
     guest.trace_reports(test);
     settled(&irqfd, 1)?;
@@ -139,14 +139,14 @@ fn last(test: &mut TestContext<'_>, listen: &str, irq: Option<Irq>) -> Result<()
         "listen {listen} call; say ready; repeat {TIMES}; wait call; write mmio:{DOORBELL:#x} 4 0; end"
     ))?;
     let xen = test.xen()?;
-    let ours = xen.guest(guest.dom())?;
+    let served = xen.guest(guest.dom())?;
     let (call, kick) = (new_eventfd()?, new_eventfd()?);
-    let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
+    let _queue = served.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
     guest.start()?;
     guest.await_message(0, "ready")?;
     let irq = call_of(&mut guest, irq)?;
     for _ in 0..TIMES {
-        let irqfd = ours.register_irqfd(&call, irq)?;
+        let irqfd = served.register_irqfd(&call, irq)?;
         signal(&call)?;
         drop(irqfd);
         await_count(&kick, 1)?;
@@ -166,18 +166,18 @@ pub(super) fn moved_vector(test: &mut TestContext<'_>) -> Result<()> {
          write mmio:{DOORBELL:#x} 4 1; end; say stopped"
     ))?;
     let xen = test.xen()?;
-    let ours = xen.guest(guest.dom())?;
+    let served = xen.guest(guest.dom())?;
     let (call, kicks) = (new_eventfd()?, [new_eventfd()?, new_eventfd()?]);
-    let _one = ours.register_ioevent(&kicks[0], &Mmio(DOORBELL), 0_u32)?;
-    let _other = ours.register_ioevent(&kicks[1], &Mmio(DOORBELL), 1_u32)?;
+    let _one = served.register_ioevent(&kicks[0], &Mmio(DOORBELL), 0_u32)?;
+    let _other = served.register_ioevent(&kicks[1], &Mmio(DOORBELL), 1_u32)?;
     let (stop, halt) = (new_eventfd()?, new_eventfd()?);
     guest.start()?;
     guest.await_message(0, "ready")?;
     guest.await_message(1, "ready")?;
-    let stopping = ours.register_irqfd(&stop, Irq::EventChannel(guest.port("stop")?))?;
-    let halting = ours.register_irqfd(&halt, Irq::EventChannel(guest.port("halt")?))?;
+    let stopping = served.register_irqfd(&stop, Irq::EventChannel(guest.port("stop")?))?;
+    let halting = served.register_irqfd(&halt, Irq::EventChannel(guest.port("halt")?))?;
     let vectors = [super::msi(0, 0x41), super::msi(1, 0x42)];
-    let irqfd = ours.register_irqfd(&call, vectors[0])?;
+    let irqfd = served.register_irqfd(&call, vectors[0])?;
 
     // Each vector in turn, with a signal while it is masked.
     for turn in 0..20 {
@@ -260,14 +260,14 @@ pub(super) fn channel_to_eventfd(test: &mut TestContext<'_>) -> Result<()> {
         "listen evtchn both; wait both; repeat {TIMES}; send both; wait both; end"
     ))?;
     let xen = test.xen()?;
-    let ours = xen.guest(guest.dom())?;
+    let served = xen.guest(guest.dom())?;
     let (received, call) = (new_eventfd()?, new_eventfd()?);
     guest.start()?;
     let port = guest.port("both")?;
-    let _channel = ours.register_channel(&received, port)?;
+    let _channel = served.register_channel(&received, port)?;
     // Xen notifies every newly bound channel.
     test.note("channel", format!("{} at the beginning", await_count(&received, 1)?));
-    let _call = ours.register_irqfd(&call, Irq::EventChannel(port))?;
+    let _call = served.register_irqfd(&call, Irq::EventChannel(port))?;
     signal(&call)?;
     let mut count = 0;
     for _ in 0..TIMES {
@@ -287,14 +287,14 @@ pub(super) fn channel_flood(test: &mut TestContext<'_>) -> Result<()> {
          listen evtchn go; meet; wait go; repeat 300; write mmio:{DOORBELL:#x} 4 0; end; say kicked"
     ))?;
     let xen = test.xen()?;
-    let ours = xen.guest(guest.dom())?;
+    let served = xen.guest(guest.dom())?;
     let (kick, flood) = (new_eventfd()?, new_eventfd()?);
     let (stop, go) = (new_eventfd()?, new_eventfd()?);
-    let _queue = ours.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
+    let _queue = served.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
     guest.start()?;
-    let _stop = ours.register_irqfd(&stop, Irq::EventChannel(guest.port("stop")?))?;
-    let _go = ours.register_irqfd(&go, Irq::EventChannel(guest.port("go")?))?;
-    let flooded = ours.register_channel(&flood, guest.port("flood")?)?;
+    let _stop = served.register_irqfd(&stop, Irq::EventChannel(guest.port("stop")?))?;
+    let _go = served.register_irqfd(&go, Irq::EventChannel(guest.port("go")?))?;
+    let flooded = served.register_channel(&flood, guest.port("flood")?)?;
     await_count(&flood, 2)?;
     signal(&go)?;
     guest.await_message(1, "kicked")?;

@@ -54,7 +54,7 @@ scenarios! {
     access::ports, false, "doorbells in I/O space";
     access::memory_given_back, false, "Xen's broadcasts between kicks are answered";
     churn::assign_under_load, true, "nothing is signalled after deassign returns";
-    churn::claim_under_load, true, "bytes are claimed and given back under load, no kick is lost";
+    churn::claim_under_load, true, "ranges are claimed and released under load, no kick is lost";
     churn::hand_over, true, "a queue goes to the VMM and back and loses nothing";
     churn::close_under_load, true, "a guest is closed with kicks in flight, and no kick is lost";
     crash::killed, true, "SIGKILL at every step, no restart: all vCPUs of the guest go on";
@@ -76,7 +76,7 @@ scenarios! {
     identity::vmm_first, true, "a VMM that starts before the engine";
     identity::vmm_after, true, "a VMM that starts after the engine, and again";
     identity::hole_in_the_ids, true, "the engine takes the highest id, not the lowest free one";
-    identity::all_taken, false, "no server is left for the engine: an error that says so";
+    identity::all_taken, false, "no server is left for the engine: the error says so";
     identity::second_engine, true, "another engine for the same guest is refused, and the error names the holder";
     confined::confined, false, "an engine without privileges serves the one guest to which its devices are confined";
     confined::confined_loop, false, "the same with the engine driven by the program's own loop";

@@ -94,12 +94,12 @@ pub(super) fn run(test: &TestContext<'_>, nth: u64) -> Result<Done> {
         stop(&xen, &mut guest)?;
         guest.destroy()?;
     } else {
-        let ours = xen.guest(dom)?;
+        let served = xen.guest(dom)?;
         let queues = queues()?;
-        let _zero = ours.register_ioevent(&queues[0], &Mmio(DOORBELL), 0_u32)?;
+        let _zero = served.register_ioevent(&queues[0], &Mmio(DOORBELL), 0_u32)?;
         await_count(&queues[0], KICKS)?;
         guest.destroy()?;
-        ensure!(test.notices_death(&ours)?, "the engine did not notice that the guest died");
+        ensure!(test.notices_death(&served)?, "the engine did not notice that the guest died");
         done += Done { engines: 1, registrations: 1, kicks: KICKS, ..Done::default() };
     }
     Ok(done)
@@ -111,24 +111,24 @@ fn queues() -> Result<[OwnedFd; 2]> {
 
 /// Creates and removes an engine, its doorbells and its interrupts during kicks.
 fn serve(xen: &Xen, dom: DomId) -> Result<Done> {
-    let ours = xen.guest(dom)?;
+    let served = xen.guest(dom)?;
     let (queues, transient) = (queues()?, new_eventfd()?);
-    let _zero = ours.register_ioevent(&queues[0], &Mmio(DOORBELL), 0_u32)?;
-    let _one = ours.register_ioevent(&queues[1], &Mmio(DOORBELL), 1_u32)?;
+    let _zero = served.register_ioevent(&queues[0], &Mmio(DOORBELL), 0_u32)?;
+    let _one = served.register_ioevent(&queues[1], &Mmio(DOORBELL), 1_u32)?;
     for nth in 0..REGISTRATIONS {
         // Beside the others, and at bytes of its own.
         let addr = DOORBELL + 0x1000 * (nth % 8);
-        ours.register_ioevent(&transient, &Mmio(addr), 7_u32)?.end()?;
+        served.register_ioevent(&transient, &Mmio(addr), 7_u32)?.end()?;
     }
     for _ in 0..IRQFDS {
         let call = new_eventfd()?;
-        let irqfd = ours.register_irqfd(&call, CALL)?;
+        let irqfd = served.register_irqfd(&call, CALL)?;
         signal(&call)?;
         drop(irqfd);
     }
     queues.iter().try_for_each(|queue| await_count(queue, KICKS).map(drop))?;
-    let kicks = ours.counters().delivered;
-    ours.close()?;
+    let kicks = served.counters().delivered;
+    served.close()?;
     Ok(Done {
         engines: 1,
         registrations: 2 + REGISTRATIONS,
@@ -160,14 +160,14 @@ fn emulate(test: &TestContext<'_>, dom: DomId) -> Result<()> {
 }
 
 fn stop(xen: &Xen, guest: &mut Guest) -> Result<()> {
-    let ours = xen.guest(guest.dom())?;
+    let served = xen.guest(guest.dom())?;
     for irq in STOPS {
         let stop = new_eventfd()?;
         signal(&stop)?;
-        ours.register_irqfd(&stop, irq)?.keep();
+        served.register_irqfd(&stop, irq)?.keep();
     }
     guest.finish()?;
-    ours.close()?;
+    served.close()?;
     Ok(())
 }
 

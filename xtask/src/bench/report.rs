@@ -469,7 +469,7 @@ mod tests {
     fn a_page_has_its_figures_and_says_that_they_came_again() {
         let page = page(&[known(false)], None);
         assert!(page.contains("the same to the last instruction"), "{page}");
-        assert!(page.contains("| ours, module | 23,000 | 23,000 | 23,010 |"), "{page}");
+        assert!(page.contains("| module | 23,000 | 23,000 | 23,010 |"), "{page}");
         assert!(page.contains("| 1.000 | 1.001 | 0.000 | 0.000 | 0.000 |"), "{page}");
         assert!(page.contains("23,000 of 22,000: 1.045 | kept"), "{page}");
         assert!(page.contains("1,001 in 1,000 kicks | **missed**"), "{page}");

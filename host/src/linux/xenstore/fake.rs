@@ -46,11 +46,11 @@ impl Daemon {
     }
 
     pub(in crate::linux) fn connect(&self) -> Connection {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        self.0.streams.lock().unwrap().push(ours.try_clone().unwrap());
+        let (server, client) = UnixStream::pair().unwrap();
+        self.0.streams.lock().unwrap().push(server.try_clone().unwrap());
         let state = Arc::clone(&self.0);
-        thread::spawn(move || state.serve(ours));
-        Connection::to(theirs)
+        thread::spawn(move || state.serve(server));
+        Connection::to(client)
     }
 
     /// From now on, events and answers to other requests precede each answer, in pieces.

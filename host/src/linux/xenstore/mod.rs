@@ -64,8 +64,9 @@ impl Store {
         Ok(Domain { id, name, uuid: uuid.as_deref().and_then(uuid_of).map(str::to_owned) })
     }
 
-    /// Whether a domain has interrupt controllers: from what toolstacks write for an HVM guest, where the
-    /// guest cannot write. That is its type, or, if it was not created by libxl, the settings of its firmware.
+    /// Whether a domain has interrupt controllers: from what toolstacks write for an HVM guest, where
+    /// the guest cannot write. That is its type, or, if it was not created by libxl, the settings of
+    /// its firmware.
     pub(super) fn has_lines(&self, id: DomId) -> Result<bool> {
         if let Some(kind) = present(self.read(&format!("/libxl/{}/type", id.0)))? {
             return Ok(kind == "hvm");
@@ -318,8 +319,8 @@ mod tests {
         let daemon = Daemon::new(&[]);
         assert_eq!(store(&daemon).read("domid").unwrap_err().errno, Errno::NOENT);
         assert_eq!(store(&daemon).answers(), Ok(()));
-        let (_silent, theirs) = UnixStream::pair().unwrap();
-        let silent = Connection::to(theirs).patient_for(Duration::from_millis(30));
+        let (_silent, client) = UnixStream::pair().unwrap();
+        let silent = Connection::to(client).patient_for(Duration::from_millis(30));
         let silent = Store { connection: Mutex::new(Some(silent)), ..store(&daemon) };
         assert_eq!(silent.answers(), Err(failed("domid", Errno::TIMEDOUT)));
     }
@@ -327,13 +328,13 @@ mod tests {
     #[test]
     fn a_request_times_out_on_a_silent_daemon_and_on_one_that_sends_other_messages() {
         let brief = Duration::from_millis(30);
-        let (_silent, theirs) = UnixStream::pair().unwrap();
-        let mut connection = Connection::to(theirs).patient_for(brief);
+        let (_silent, client) = UnixStream::pair().unwrap();
+        let mut connection = Connection::to(client).patient_for(brief);
         let answer = connection.request(READ, &["/"], |_| {});
         assert_eq!(answer, Err(Failure::Broken(Errno::TIMEDOUT)));
 
-        let (mut talker, theirs) = UnixStream::pair().unwrap();
-        let mut connection = Connection::to(theirs).patient_for(brief);
+        let (mut talker, client) = UnixStream::pair().unwrap();
+        let mut connection = Connection::to(client).patient_for(brief);
         let event = wire::encode(WATCH_EVENT, 0, &["/a", "b"]).unwrap();
         let talk = std::thread::spawn(move || while talker.write_all(&event).is_ok() {});
         let answer = connection.request(READ, &["/"], |_| {});

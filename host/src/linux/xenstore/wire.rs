@@ -68,7 +68,8 @@ pub(super) fn answer<'a>(reply: &Message<'a>, kind: u32) -> Result<&'a [u8], Err
     }
 }
 
-/// The strings of a payload, each terminated by a NUL; strings that are not UTF-8 or not terminated are left out.
+/// The strings of a payload, each terminated by a NUL; strings that are not UTF-8 or not terminated are
+/// left out.
 pub(super) fn strings(payload: &[u8]) -> impl Iterator<Item = &str> {
     let ended = payload.iter().rposition(|byte| *byte == 0).map_or(0, |last| last + 1);
     payload[..ended]

@@ -88,7 +88,8 @@ struct Call {
     address: usize,
 }
 
-// SAFETY: nothing is read through the pointer here; the caller is responsible for what the module does with it.
+// SAFETY: nothing is read through the pointer here; the caller is responsible for what the module does
+// with it.
 unsafe impl Ioctl for Call {
     type Output = RawFd;
 

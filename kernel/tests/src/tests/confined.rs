@@ -225,8 +225,8 @@ pub(super) fn caller(test: &mut TestContext<'_>) -> Result<()> {
     log.stayed_short()
 }
 
-/// The calls of one caller that is confined to a new guest, which other threads take and release meanwhile, and
-/// which is destroyed half-way. Returns the number of results by errno.
+/// The calls of one caller that is confined to a new guest, which other threads take and release
+/// meanwhile, and which is destroyed half-way. Returns the number of results by errno.
 fn attack(test: &TestContext<'_>, other: DomId, seed: u64) -> Result<BTreeMap<i32, u32>> {
     const EACH: u32 = CALLS / GUESTS;
     // Endless, and not until it is stopped: the caller may notify any of its event channels.

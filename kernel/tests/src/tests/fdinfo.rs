@@ -33,8 +33,8 @@ pub(super) fn in_debugfs(dom: DomId) -> Result<PathBuf> {
 fn fdinfo(file: &GuestFile) -> Result<String> {
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.number()))?;
     let kernels = ["pos:", "flags:", "mnt_id:", "ino:"];
-    let ours = text.split_inclusive('\n');
-    Ok(ours.skip_while(|line| kernels.iter().any(|key| line.starts_with(key))).collect())
+    let lines = text.split_inclusive('\n');
+    Ok(lines.skip_while(|line| kernels.iter().any(|key| line.starts_with(key))).collect())
 }
 
 fn owner() -> Result<String> {

@@ -163,11 +163,11 @@ pub(super) fn churn(test: &mut TestContext<'_>) -> Result<()> {
             }
             Ok(file)
         };
-        let ours = beating(&file).and_then(|()| rounds(file));
+        let own = beating(&file).and_then(|()| rounds(file));
         done.store(true, Ordering::Relaxed);
         let others = other.join().map_err(|_| anyhow!("the other thread panicked"))?;
         // This error first: it may be the reason why the other thread timed out.
-        let file = ours?;
+        let file = own?;
         ensure!(others? >= ROUNDS);
         Ok(file)
     })?;
@@ -259,12 +259,12 @@ pub(super) fn handed_over(test: &mut TestContext<'_>) -> Result<()> {
     let queues = two_queues(&file)?;
     let served = || queues.iter().try_for_each(|queue| await_count(queue, 100).map(drop));
     served()?;
-    let mut heir = inheritor_of(&file)?;
+    let mut inheritor = inheritor_of(&file)?;
     let (mut holder, link) = holder_of(&file)?;
     drop(file);
     served().context("after this process has closed it")?;
     refused(GuestFile::of(kicking.guest.dom()), Errno::BUSY, "a guest that others hold")?;
-    heir.kill()?;
+    inheritor.kill()?;
     served().context("after the inheriting process is killed")?;
     drop(link);
     holder.kill()?;

@@ -52,13 +52,13 @@ pub(super) fn pinned(test: &mut TestContext<'_>) -> Result<()> {
     ensure!(!unload()?, "the module unloaded while a guest's file was open");
     drop(control);
     ensure!(!unload()?, "the module unloaded while a guest's file alone was open");
-    let mut heir = inheritor_of(&file)?;
+    let mut inheritor = inheritor_of(&file)?;
     drop(file);
     ensure!(!unload()?, "the module unloaded while a child had a guest's file");
-    heir.kill()?;
-    let mut heir = inheritor_of(Control::open()?)?;
+    inheritor.kill()?;
+    let mut inheritor = inheritor_of(Control::open()?)?;
     ensure!(!unload()?, "the module unloaded while a child had a control file");
-    heir.kill()?;
+    inheritor.kill()?;
     let file = GuestFile::of(guest.dom())?;
     let shown = File::open(in_debugfs(guest.dom())?)?;
     drop(file);
@@ -79,7 +79,8 @@ struct Unloads {
     succeeded: AtomicU32,
 }
 
-/// Takes a guest during its kicks, serves it and releases it, whenever the module is loaded. Returns how often.
+/// Takes a guest during its kicks, serves it and releases it, whenever the module is loaded. Returns
+/// how often.
 fn serve_until(dom: DomId, unloads: &Unloads, over: &AtomicBool) -> Result<u32> {
     let mut served: u32 = 0;
     while !over.load(Ordering::Relaxed) {
@@ -101,7 +102,8 @@ fn serve_until(dom: DomId, unloads: &Unloads, over: &AtomicBool) -> Result<u32> 
                 ensure!(goes == went, "the module unloaded while a guest's file was open");
                 served += 1;
             }
-            // It is unloaded or unloading; or the child that becomes rmmod has not closed the last file yet.
+            // It is unloaded or unloading; or the child that becomes rmmod has not closed the last file
+            // yet.
             Err(Errno::NOENT | Errno::NODEV | Errno::NXIO | Errno::BUSY) => {}
             Err(errno) => return Err(errno).context("taking the guest"),
         }

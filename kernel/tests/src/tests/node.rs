@@ -54,7 +54,8 @@ pub(super) fn requests(test: &mut TestContext<'_>) -> Result<()> {
     for request in [RESTRICT, PRIVCMD_IRQFD, PRIVCMD_IOEVENTFD] {
         refused(issue(&file, request, &mut [0; 64]), Errno::NOTTY, "a request of the privcmd ABI")?;
     }
-    // The other requests of /dev/xen/privcmd, such as IOCTL_PRIVCMD_HYPERCALL and IOCTL_PRIVCMD_DM_OP, do not exist here.
+    // The other requests of /dev/xen/privcmd, such as IOCTL_PRIVCMD_HYPERCALL and IOCTL_PRIVCMD_DM_OP,
+    // do not exist here.
     for request in (0x5000..=0x50FF).chain([0x0030_5000, 0x0010_5005]) {
         refused(
             issue(&control, request, &mut [0; 64]),

@@ -78,14 +78,14 @@ pub(super) fn reserve(test: &mut TestContext<'_>) -> Result<()> {
 }
 
 pub(super) fn restrict(test: &mut TestContext<'_>) -> Result<()> {
-    let (ours, other) = (test.guest(IDLE)?, test.guest(IDLE)?);
+    let (own, other) = (test.guest(IDLE)?, test.guest(IDLE)?);
     let control = Control::open()?;
     for address in [0, 0x1000, usize::MAX - 1] {
         refused(issue_at(&control, RESTRICT, address), Errno::FAULT, "no domain")?;
     }
     let before = control.create(&Create::of(other.dom()))?;
-    control.restrict(ours.dom())?;
-    control.restrict(ours.dom())?;
+    control.restrict(own.dom())?;
+    control.restrict(own.dom())?;
     for dom in [other.dom(), DomId(0), DomId(0x7FF0), DomId(u16::MAX)] {
         refused(control.restrict(dom), Errno::INVAL, "to another")?;
     }
@@ -107,8 +107,8 @@ pub(super) fn restrict(test: &mut TestContext<'_>) -> Result<()> {
     // Earlier guests are still served, and so are requests that name no guest.
     before.stats()?;
     control.query()?;
-    let file = control.create(&Create::of(ours.dom()))?;
-    ensure!(control.owner(ours.dom())?.pid == std::process::id());
+    let file = control.create(&Create::of(own.dom()))?;
+    ensure!(control.owner(own.dom())?.pid == std::process::id());
     let call = new_eventfd()?;
     file.assign(&Doorbell::value(DOORBELL, 4, 0, &call))?;
     file.assign_irq(&Irq::msi(0x41, &call))?;

@@ -80,19 +80,19 @@ pub(crate) fn own(dom: DomId) -> Result<()> {
 /// Starts a process that inherits a file and does not use it.
 pub(super) fn inheritor_of(file: impl AsFd) -> Result<Process> {
     fcntl_setfd(&file, FdFlags::empty())?;
-    let heir = Command::new("sleep").arg("1000").spawn();
+    let inheritor = Command::new("sleep").arg("1000").spawn();
     fcntl_setfd(&file, FdFlags::CLOEXEC)?;
-    Ok(Process(heir?))
+    Ok(Process(inheritor?))
 }
 
 /// Takes a guest in a process of its own, which sends its file and ends.
 pub(super) fn received_from_a_process_that_ends(dom: DomId) -> Result<GuestFile> {
-    let (ours, theirs) = Link::pair()?;
+    let (local, remote) = Link::pair()?;
     let mut giver = Command::new("/proc/self/exe")
         .args(["give", &dom.0.to_string()])
-        .stdin(Stdio::from(theirs.into_fd()))
+        .stdin(Stdio::from(remote.into_fd()))
         .spawn()?;
-    let (_, fds) = ours.receive::<()>(PATIENCE)?.context("the process is gone")?;
+    let (_, fds) = local.receive::<()>(PATIENCE)?.context("the process is gone")?;
     let fd = fds.into_iter().next().context("no descriptor arrived")?;
     ensure!(giver.wait()?.success());
     Ok(GuestFile::from_fd(fd))
@@ -107,14 +107,14 @@ pub(crate) fn give(dom: DomId) -> Result<()> {
 
 /// Sends a guest's file to a new process, which keeps it until the link is closed.
 pub(super) fn holder_of(file: &GuestFile) -> Result<(Process, Link)> {
-    let (ours, theirs) = Link::pair()?;
+    let (local, remote) = Link::pair()?;
     let holder =
-        Command::new("/proc/self/exe").arg("hold").stdin(Stdio::from(theirs.into_fd())).spawn()?;
+        Command::new("/proc/self/exe").arg("hold").stdin(Stdio::from(remote.into_fd())).spawn()?;
     let holder = Process(holder);
-    ours.send(&(), &[file.as_fd()])?;
-    let doorbells = ours.receive::<u16>(PATIENCE)?.context("the other process is gone")?.0;
+    local.send(&(), &[file.as_fd()])?;
+    let doorbells = local.receive::<u16>(PATIENCE)?.context("the other process is gone")?.0;
     ensure!(doorbells == 2, "the other process has {doorbells} doorbells");
-    Ok((holder, ours))
+    Ok((holder, local))
 }
 
 /// The code of that process.

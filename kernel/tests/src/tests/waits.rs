@@ -1,5 +1,5 @@
-//! Which caller waits for what: the end of a guest does not wait for callers on other guests, and a wait for
-//! xenstore can be interrupted by a signal.
+//! Which caller waits for what: the end of a guest does not wait for callers on other guests, and a
+//! wait for xenstore can be interrupted by a signal.
 
 use super::common::{DOORBELL, IDLE, until};
 use super::module::{load, unload};
@@ -41,11 +41,11 @@ impl Silence {
             in_time
         });
         let silence = Self { xenstored, over: Some(over), watchdog: Some(watchdog) };
-        until("xenstored stands still", || silence.is_kept())?;
+        until("xenstored is stopped", || silence.is_stopped())?;
         Ok(silence)
     }
 
-    fn is_kept(&self) -> Result<bool> {
+    fn is_stopped(&self) -> Result<bool> {
         Ok(state(&format!("/proc/{}", self.xenstored.as_raw_nonzero()))? == 'T')
     }
 
@@ -142,8 +142,8 @@ fn settle(cpu: usize, nice: i32) -> Result<()> {
     Ok(())
 }
 
-/// A caller that changes one guest all the time, on a CPU of which it gets almost nothing when other threads
-/// run; so it is often preempted while it holds the guest's locks.
+/// A caller that changes one guest all the time, on a CPU of which it gets almost nothing when other
+/// threads run; so it is often preempted while it holds the guest's locks.
 struct Caller<'a> {
     file: &'a GuestFile,
     calls: AtomicU64,
@@ -181,8 +181,8 @@ impl Caller<'_> {
         self.calls.load(Ordering::SeqCst)
     }
 
-    /// Runs the other threads until the caller is preempted while it holds the guest's lock, which is the case
-    /// once `other` waits for the lock. Returns the number of its calls until then.
+    /// Runs the other threads until the caller is preempted while it holds the guest's lock, which is
+    /// the case once `other` waits for the lock. Returns the number of its calls until then.
     fn stopped<'scope>(&'scope self, scope: &'scope thread::Scope<'scope, '_>) -> Result<u64> {
         for _ in 0..200 {
             self.busy.store(false, Ordering::SeqCst);
