@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_is_the_same_by_all_counters() {
+    fn the_counters_of_two_domains_translate_both_ways() {
         let dom0 = Clock { ticks: 550, time: 150 };
         let guests = Clock { ticks: 1100, time: 100 };
         assert_eq!(dom0.translate(guests, 1150), 550);

@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_told_can_be_read() {
+    fn report_lines_can_be_parsed() {
         let kick = Neighbour { when: "beside a flood".to_owned(), min: 1, median: 22, max: 333 };
         assert_eq!(Neighbour::parse(&format!("        {kick}")), Some(kick));
         let ends = vec![("kicks".to_owned(), 7), ("reads of the VMM's".to_owned(), 0)];

@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_engine_cannot_do_is_no_failure() {
+    fn an_unsupported_operation_is_skipped() {
         let outcome = outcome(|_| {
             let error = Error::Unsupported { what: "pulses", engine: EngineKind::Privcmd };
             Err(error).context("in the scenario")

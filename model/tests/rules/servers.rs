@@ -281,7 +281,7 @@ fn a_single_repetition_of_outs_is_a_plain_write() {
 }
 
 #[test]
-fn an_access_across_pages_is_split_there() {
+fn an_access_across_pages_is_split_at_the_page_end() {
     let bench = Bench::new();
     let server = bench.server(mmio(0xFE00_0000, 0xFE00_1FFF));
     let read = bench.vcpu(0).run(|v| v.read(Space::Mmio, 0xFE00_0FFD, Width::Four));

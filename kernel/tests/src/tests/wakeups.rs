@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn threads_of_the_kernel_are_no_processes() {
+    fn kernel_threads_are_not_counted() {
         let process = "Name:\txenstored\nVmSize:\t  1234 kB\nvoluntary_ctxt_switches:\t7\n\
                        nonvoluntary_ctxt_switches:\t2\n";
         assert_eq!(counted(process), Some(("xenstored", 9)));
