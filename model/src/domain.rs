@@ -120,7 +120,7 @@ pub(crate) struct Domain {
     pub(crate) uuid: String,
     pub(crate) kind: Kind,
     pub(crate) life: Life,
-    /// Its vCPUs have shut it down, or are about to, and it will run on.
+    /// Its vCPUs have shut it down, or are about to, and it will run again.
     pub(crate) is_shut_down: bool,
     pub(crate) vcpus: Vec<VcpuState>,
     pub(crate) servers: [Option<Server>; MAX_SERVERS],
@@ -213,7 +213,7 @@ impl World {
             .into_iter()
             .partition(|(port, _)| of_servers.contains(&Port(*port)));
         domain.ports = kept;
-        // The toolstack allocates its own anew.
+        // The toolstack allocates its own channels again.
         domain.ports.insert(1, Channel::toolstack());
         domain.ports.insert(2, Channel::toolstack());
         for port in closed.into_keys() {

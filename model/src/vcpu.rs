@@ -170,8 +170,8 @@ impl Vcpu {
         Ok(())
     }
 
-    /// Shuts the domain down for a soft reset (`SHUTDOWN_soft_reset`), has the toolstack make it, and
-    /// returns when the domain runs on. As in Xen, requests that are under way are answered first, and
+    /// Shuts the domain down for a soft reset (`SHUTDOWN_soft_reset`), lets the toolstack carry it out, and
+    /// returns when the domain runs again. As in Xen, requests in flight are answered first, and
     /// no vCPU begins another one (`vcpu_start_shutdown_deferral`).
     ///
     /// # Errors
@@ -191,7 +191,7 @@ impl Vcpu {
             world.wait(&woken);
         }
         if first {
-            // Xenstored hears of the shutdown.
+            // Xenstored is notified of the shutdown.
             world.announce_release();
             world.soft_reset(self.key.id);
             let domain = world.running(self.key)?;

@@ -55,7 +55,7 @@ impl Console {
         Ok(())
     }
 
-    /// Finds the event channel anew; the ring stays where it is.
+    /// Reads the event channel again; the ring stays in its place.
     pub(crate) fn reconnect(&self) -> Result<(), Refused> {
         let port = xen::parameter(Parameter::ConsolePort)?;
         PORT.store(u32::try_from(port).unwrap_or(0), Ordering::Relaxed);

@@ -195,7 +195,8 @@ impl Machine for Vcpu<'_> {
 
     fn soft_reset(&mut self) -> Result<(), Infallible> {
         CONSOLE.drain();
-        let reset = xen::soft_reset().and_then(|()| Events::map()).and_then(|_| CONSOLE.reconnect());
+        let reset =
+            xen::soft_reset().and_then(|()| Events::map()).and_then(|_| CONSOLE.reconnect());
         if let Err(refused) = reset {
             self.refused(format_args!("soft-reset: {refused}"));
         }

@@ -25,7 +25,7 @@ pub(crate) enum Reason {
     Poweroff = 0,
     /// As crashed.
     Crash = 3,
-    /// To be reset, with its number and its memory kept.
+    /// For a soft reset: its id and its memory are kept.
     SoftReset = 5,
 }
 
@@ -128,7 +128,7 @@ pub(crate) fn parameter(parameter: Parameter) -> Result<u64, Refused> {
         .map(|answer| answer.value)
 }
 
-/// Shuts the guest down to be reset, and returns once it has been.
+/// Shuts the guest down for a soft reset, and returns after it.
 pub(crate) fn soft_reset() -> Result<(), Refused> {
     harmless(Shutdown { reason: Reason::SoftReset as u32 }).map(drop)
 }

@@ -34,7 +34,7 @@
 //! | `stamp wait NAME N` | takes N events on NAME; records the time after each |
 //! | `stamps` | reports the times that this vCPU recorded last: `v0 stamps 0x.. 0x.. ..`, in several lines |
 //! | `say WORDS` | reports `v0 say WORDS` |
-//! | `soft-reset` | the whole guest shuts down, and goes on once Xen has reset it |
+//! | `soft-reset` | the whole guest shuts down, and runs again once Xen has reset it |
 //! | `poweroff`, `crash` | the whole guest ends |
 //!
 //! A name belongs to one `listen`, outside any loop, on any vCPU; every vCPU may use it, and one

@@ -125,7 +125,7 @@ impl Environment for XenEnvironment {
         let number = self.guests.fetch_add(1, Ordering::Relaxed);
         let name = format!("guest-{}-{number}", std::process::id());
         let config = dir.join(format!("{name}.cfg"));
-        // Of a PVH guest, libxl refuses a soft reset, and xl destroys it then.
+        // libxl refuses a soft reset of a PVH guest, and xl destroys the guest then.
         let reset = program.needs_soft_reset();
         let is_hvm = program.needs_lines() || reset;
         let kind = if is_hvm { self.hvm(&name, script)? } else { self.pvh(script) };

@@ -126,8 +126,8 @@ pub(super) fn guest_destroyed(test: &mut TestContext<'_>) -> Result<()> {
     Ok(())
 }
 
-/// `SHUTDOWN_soft_reset`, as by `kexec` in the guest. Xen keeps the ioreq servers, so the guest is served
-/// on; its event channels are closed, and it allocates others.
+/// `SHUTDOWN_soft_reset`, as by `kexec` in the guest. Xen keeps the ioreq servers, so the engine keeps
+/// serving the guest; its event channels are closed, and it allocates others.
 pub(super) fn soft_reset(test: &mut TestContext<'_>) -> Result<()> {
     let mut guest = test.guest(&format!(
         "listen msi 0x41 go; listen evtchn old; wait old; \
@@ -138,29 +138,29 @@ pub(super) fn soft_reset(test: &mut TestContext<'_>) -> Result<()> {
     let dom = guest.dom();
     let (kicks, beside, call) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
     let xen = test.xen()?;
-    let ours = xen.guest(dom)?;
-    ours.register_ioevent(&kicks, &Mmio(DOORBELL), 0_u32)?.keep();
-    ours.register_ioevent(&beside, &Mmio(DOORBELL), 1_u32)?.keep();
+    let served = xen.guest(dom)?;
+    served.register_ioevent(&kicks, &Mmio(DOORBELL), 0_u32)?.keep();
+    served.register_ioevent(&beside, &Mmio(DOORBELL), 1_u32)?.keep();
     let servers = test.environment().servers(dom)?;
     guest.start()?;
-    let old = ours.register_irqfd(&call, Irq::EventChannel(guest.port("old")?))?;
+    let old = served.register_irqfd(&call, Irq::EventChannel(guest.port("old")?))?;
     // The other vCPU kicks all the time, also while the guest shuts down.
     await_count(&beside, 1)?;
     test_context::signal(&call)?;
     await_count(&kicks, KICKS.into())?;
     guest.await_message(0, "again")?;
-    // Longer than the engine takes to look after its guests.
-    ensure!(!test_context::readable(ours.gone(), Duration::from_secs(6))?, "the guest is gone");
-    ensure!(ours.is_served());
+    // Longer than the engine's interval between two checks of its guests.
+    ensure!(!test_context::readable(served.gone(), Duration::from_secs(6))?, "the guest is gone");
+    ensure!(served.is_served());
     ensure!(test.environment().servers(dom)? == servers);
     test_context::take_count(&beside)?;
     await_count(&beside, 1)?;
-    // Its channel was closed; the number of the next one may be the same.
+    // Its channel was closed; the next one may have the same number.
     drop(old);
     let raise = |irq: Irq| -> Result<()> {
         let call = new_eventfd()?;
         test_context::signal(&call)?;
-        ours.register_irqfd(&call, irq)?.keep();
+        served.register_irqfd(&call, irq)?.keep();
         Ok(())
     };
     raise(msi(0, 0x41))?;
@@ -169,9 +169,9 @@ pub(super) fn soft_reset(test: &mut TestContext<'_>) -> Result<()> {
     raise(msi(1, 0x42))?;
     guest.finish()?;
     guest.trace_reports(test);
-    ensure!(ours.is_served());
-    ours.close()?;
-    // xenstore has the guest again, under the same number.
+    ensure!(served.is_served());
+    served.close()?;
+    // xenstore lists the guest again, with the same id.
     let again = xen.guest(dom)?;
     drop(again);
     guest.destroy()

@@ -61,7 +61,7 @@ scenarios! {
     crash::killed_and_restarted, true, "SIGKILL at every step, then another engine: the guest goes on";
     crash::killed_while_serving, true, "SIGKILL at any moment: the guest goes on";
     crash::guest_destroyed, true, "the guest is destroyed with kicks in flight: no zombie is left";
-    crash::soft_reset, true, "a guest that makes a soft reset is served on";
+    crash::soft_reset, true, "a guest is still served after a soft reset";
     interrupt::event_channel, false, "eventfd to guest by event channel, 1,000 times";
     interrupt::msi, false, "eventfd to guest by MSI, 1,000 times";
     interrupt::pending_at_assign, false, "signals before the irqfd was assigned count";

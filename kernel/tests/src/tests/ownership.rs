@@ -155,22 +155,22 @@ pub(super) fn reset(test: &mut TestContext<'_>) -> Result<()> {
     // It is alive, and can be taken again.
     let again = GuestFile::of(guest.dom())?;
     again.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
-    // The same, but another engine has a server with that id before the module looks.
+    // The same, but another engine has a server with that id before the module checks.
     drop(again);
     let host = test.environment().host();
     let (dom, signalled) = (guest.dom(), new_eventfd()?);
     for notices in [true, false] {
         let file = control.create(&Create::of(dom).notify_gone(&signalled))?;
-        let ours = IoServerId(file.stats()?.server);
-        host.destroy_server(dom, ours)?;
-        while host.create_server(dom)? != ours {}
+        let own = IoServerId(file.stats()?.server);
+        host.destroy_server(dom, own)?;
+        while host.create_server(dom)? != own {}
         if notices {
             ensure!(await_count(&signalled, 1)? == 1);
-            refused(file.stats(), Errno::NODEV, "a guest whose server is another's")?;
+            refused(file.stats(), Errno::NODEV, "a guest whose server belongs to another engine")?;
         }
         drop(file);
-        ensure!(host.server_alive(dom, ours)?, "another engine's server is gone");
-        for id in (0..=ours.0).map(IoServerId) {
+        ensure!(host.server_alive(dom, own)?, "another engine's server is gone");
+        for id in (0..=own.0).map(IoServerId) {
             host.destroy_server(dom, id)?;
         }
     }
