@@ -170,7 +170,18 @@ impl HostError {
                  adjacent, addresses; or memory has run out, perhaps that of this process's control \
                  group: raise its memory.max"
             }
-            (Call::MapRange(..) | Call::Assign(_), E::NOMEM | E::NOSPC) => {
+            (Call::Interrupt(_) | Call::Bind(..) | Call::Take(_), E::NOMEM) => {
+                "memory has run out, perhaps that of this process's control group: raise its memory.max"
+            }
+            (Call::Bind(..), E::NOSPC) => {
+                "too many event channels are bound: unregister some. The kernel module binds 256 of a \
+                 guest, and of all guests as many as its parameter max_channels says; the userspace \
+                 engine as many as this domain has free ports"
+            }
+            (Call::Assign(_), E::NOSPC) => {
+                "the kernel module has as many doorbells of the guest as it keeps; unregister some"
+            }
+            (Call::MapRange(..), E::NOMEM | E::NOSPC) => {
                 "a server has at most 256 separate ranges; register fewer, or adjacent, addresses"
             }
             (_, E::PERM) => "this domain may not control that guest",
@@ -199,5 +210,18 @@ mod tests {
         let why = error(Errno::NOMEM);
         assert!(why.contains("256 separate ranges") && why.contains("memory.max"), "{why}");
         assert!(!error(Errno::NOSPC).contains("memory.max"));
+    }
+
+    #[test]
+    fn what_the_module_has_no_room_for_is_named() {
+        let dom = DomId(3);
+        let error = |call, errno| HostError::new(call, errno).to_string();
+        assert!(error(Call::Bind(dom, Port(7)), Errno::NOSPC).contains("max_channels"));
+        // More ranges than a server may have are ENOMEM there.
+        assert!(!error(Call::Assign(dom), Errno::NOSPC).contains("256"));
+        for call in [Call::Interrupt(dom), Call::Bind(dom, Port(7)), Call::Take(dom)] {
+            let why = error(call, Errno::NOMEM);
+            assert!(why.contains("memory.max") && !why.contains("ranges"), "{why}");
+        }
     }
 }

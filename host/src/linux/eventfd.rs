@@ -278,9 +278,9 @@ impl GuestFile {
     /// once.
     ///
     /// # Errors
-    /// [`Errno::BUSY`] if the eventfd raises an interrupt already; [`Errno::INVAL`] if the interrupt is
-    /// invalid, or the guest has not allocated the port for this domain; [`Errno::NOSPC`] beyond
-    /// [`Info::max_irqs`].
+    /// [`Errno::BUSY`] if the eventfd raises an interrupt already; [`Errno::INVAL`] if the interrupt is invalid,
+    /// or the guest has not allocated the port for this domain; [`Errno::NOSPC`] beyond
+    /// [`Info::max_irqs`], or if too many event channels are bound ([`GuestFile::assign_channel`]).
     pub fn assign_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<()> {
         self.change(&sys::ASSIGN_IRQ, irq_argument(irq, eventfd), self.call_of(irq))
     }
@@ -357,7 +357,8 @@ impl GuestFile {
     ///
     /// # Errors
     /// [`Errno::BUSY`] if the port has an eventfd; [`Errno::INVAL`] if the guest has not allocated
-    /// it for this domain; [`Errno::NOSPC`] beyond [`Info::max_irqs`].
+    /// it for this domain; [`Errno::NOSPC`] if 256 channels of the guest are bound, or of all guests
+    /// as many as the module's parameter `max_channels` says.
     pub fn assign_channel(&self, port: Port, eventfd: BorrowedFd<'_>) -> Result<()> {
         let call = Call::Bind(self.dom, port);
         self.change(&sys::ASSIGN_CHANNEL, channel_argument(port, eventfd), call)

@@ -22,7 +22,7 @@ use doorbells::{Registered, Unmatched};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use xen_eventfd_core::irq::{Irq, Owner};
+use xen_eventfd_core::irq::{Arch, Irq, Owner};
 use xen_eventfd_core::{Counters, DomId, Doorbell, IoServerId, Kick, Port, Space};
 use xen_eventfd_host::{Host, HostError};
 
@@ -142,7 +142,10 @@ pub(crate) fn check_irq(host: &dyn Host, dom: DomId, irq: &Irq) -> Result<()> {
         Some(Owner::GuestsWithLines) if host.has_lines(dom)? => Ok(()),
         Some(Owner::GuestsWithLines) => Err(Error::NoLines(dom)),
         None => {
-            let advice = "use an event channel";
+            let advice = match arch {
+                Arch::X86 => "use an MSI or an event channel",
+                Arch::Arm => "use an SPI or an event channel",
+            };
             Err(Error::OtherArch { what: irq.to_string(), arch, advice })
         }
     }

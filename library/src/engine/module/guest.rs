@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use xen_eventfd_core::irq::{Irq, Trigger};
 use xen_eventfd_core::{Counters, DomId, Doorbell, IoServerId, Kick, Port, Space};
-use xen_eventfd_host::{self as host, Errno, HostError};
+use xen_eventfd_host::{self as host, Call, Errno, HostError};
 
 /// A guest that the module serves for us.
 #[derive(Debug)]
@@ -174,22 +174,31 @@ impl<I: Interface> ModuleGuest<I> {
         with(self.dom, &self.open, died, what)
     }
 
-    /// What the module's refusal to keep something more means, `limit` being how many it keeps.
-    fn refused(&self, error: Error, limit: u32) -> Error {
-        match error {
-            Error::Host(error) if error.errno == Errno::NOSPC => {
-                Error::TooMany { dom: self.dom, limit: limit as usize }
-            }
-            other => other,
-        }
+    /// What a refusal of the module means that has `have` of a kind and keeps `limit` of it.
+    fn refused(&self, error: Error, have: usize, limit: u32) -> Error {
+        too_many(self.dom, error, have, limit as usize)
     }
+}
 
-    /// The same for an interrupt or an event channel.
-    fn irq_refused(&self, error: Error, what: impl FnOnce() -> String) -> Error {
-        match error {
-            Error::Host(error) if error.errno == Errno::BUSY => Error::Busy { what: what() },
-            other => self.refused(other, self.engine.control.info().max_irqs),
+/// What a refusal means where there may be `limit` registrations and are `have`. That too many event
+/// channels are bound is an error of its own, with another limit: it stays as the host names it.
+fn too_many(dom: DomId, error: Error, have: usize, limit: usize) -> Error {
+    match error {
+        Error::Host(HostError { call: Call::Bind(..), errno: Errno::NOSPC, .. })
+            if have < limit =>
+        {
+            error
         }
+        Error::Host(error) if error.errno == Errno::NOSPC => Error::TooMany { dom, limit },
+        other => other,
+    }
+}
+
+/// That the eventfd raises an interrupt, or the port has an eventfd.
+fn busy(error: Error, what: impl FnOnce() -> String) -> Error {
+    match error {
+        Error::Host(error) if error.errno == Errno::BUSY => Error::Busy { what: what() },
+        other => other,
     }
 }
 
@@ -218,9 +227,10 @@ impl<I: Interface> Attachment for ModuleGuest<I> {
                 [] => None,
                 _ => Some(self.engine.host.signaller()?),
             };
-            open.interface
-                .assign(&doorbell, eventfd.as_fd())
-                .map_err(|error| self.refused(error, self.engine.control.info().max_doorbells))?;
+            open.interface.assign(&doorbell, eventfd.as_fd()).map_err(|error| {
+                let have = open.doorbells.table().len();
+                self.refused(error, have, self.engine.control.info().max_doorbells)
+            })?;
             let serial = self.serial();
             let eventfd = Arc::new(eventfd);
             let new = Registration { doorbell, eventfd, serial, unmatched, kicks: 0 };
@@ -285,7 +295,8 @@ impl<I: Interface> Attachment for ModuleGuest<I> {
         self.with(|open| {
             let claim = eventfd.claim()?;
             open.interface.assign_irq(&irq, eventfd.as_fd()).map_err(|error| {
-                self.irq_refused(error, || "an interrupt for this eventfd".to_owned())
+                let error = busy(error, || "an interrupt for this eventfd".to_owned());
+                self.refused(error, open.irqs.len(), self.engine.control.info().max_irqs)
             })?;
             let (serial, counts) = (self.serial(), Arc::new(IrqCounts::default()));
             let irqfd = IrqFd { claim, irq, eventfd, counts: Arc::clone(&counts) };
@@ -308,9 +319,8 @@ impl<I: Interface> Attachment for ModuleGuest<I> {
         check_irq(&*self.engine.host, self.dom, &irq)?;
         self.with(|open| {
             let irqfd = open.irqs.get_mut(&serial).ok_or_else(ended)?;
-            open.interface
-                .set_irq(&irqfd.irq, irqfd.eventfd.as_fd(), &irq)
-                .map_err(|error| self.refused(error, self.engine.control.info().max_irqs))?;
+            // It has its place among the interrupts.
+            open.interface.set_irq(&irqfd.irq, irqfd.eventfd.as_fd(), &irq)?;
             irqfd.irq = irq;
             Ok(())
         })
@@ -365,7 +375,7 @@ impl<I: Interface> Attachment for ModuleGuest<I> {
         self.with(|open| {
             open.interface
                 .assign_channel(port, eventfd.as_fd())
-                .map_err(|error| self.irq_refused(error, || format!("an eventfd for {port}")))?;
+                .map_err(|error| busy(error, || format!("an eventfd for {port}")))?;
             let serial = self.serial();
             open.channels.insert(port, (serial, eventfd));
             Ok(serial)
@@ -480,7 +490,6 @@ mod tests {
     use crate::engine::doorbells::Registration;
     use crate::eventfd;
     use xen_eventfd_core::{Access, Filter, Width};
-    use xen_eventfd_host::Call;
 
     #[test]
     fn a_guest_that_turns_out_to_be_dead_is_dropped_once() {
@@ -492,6 +501,22 @@ mod tests {
             assert!(matches!(asked, Err(Error::GuestDied(DomId(5)))), "{asked:?}");
         }
         assert_eq!((deaths, lock(&held).is_some()), (1, false));
+    }
+
+    #[test]
+    fn too_many_event_channels_are_not_too_many_interrupts() {
+        let dom = DomId(5);
+        let refused = |call, have| {
+            let error = Error::Host(HostError::new(call, Errno::NOSPC));
+            let error = too_many(dom, error, have, 1024);
+            assert_eq!(error.errno(), Errno::NOSPC);
+            error.to_string()
+        };
+        let channels = refused(Call::Bind(dom, Port(3)), 1023);
+        assert!(channels.contains("max_channels") && !channels.contains("1024"), "{channels}");
+        for call in [Call::Bind(dom, Port(3)), Call::Interrupt(dom)] {
+            assert!(refused(call, 1024).contains("has 1024 registrations already"));
+        }
     }
 
     /// A module that answers no question about an irqfd, and ends one unless it `refuses`.
