@@ -220,17 +220,20 @@ fn watch(script: &str) -> OnModel {
     watch
 }
 
+/// Signals that end a program which does nothing about them, and `watch` in order.
+const ENDS: [Signal; 7] = [
+    Signal::HUP,
+    Signal::INT,
+    Signal::QUIT,
+    Signal::TERM,
+    Signal::USR1,
+    Signal::USR2,
+    Signal::ALARM,
+];
+
 #[test]
 fn a_signal_ends_watch_in_order() {
-    for signal in [
-        Signal::HUP,
-        Signal::INT,
-        Signal::QUIT,
-        Signal::TERM,
-        Signal::USR1,
-        Signal::USR2,
-        Signal::ALARM,
-    ] {
+    for signal in ENDS {
         let mut watch = watch(PLAIN);
         let out = BufReader::new(watch.child().stdout.take().unwrap());
         watch.signal(signal);
@@ -279,19 +282,8 @@ fn no_signal_ends_or_stops_the_guardian() {
     });
     let usr1 = 1 << (Signal::USR1.as_raw() - 1);
     assert!(mask(&status(), "SigBlk:") & usr1 != 0, "{}", status());
-    for signal in [
-        Signal::HUP,
-        Signal::INT,
-        Signal::QUIT,
-        Signal::TERM,
-        Signal::USR1,
-        Signal::USR2,
-        Signal::ALARM,
-        Signal::PIPE,
-        Signal::TSTP,
-        Signal::TTIN,
-        Signal::TTOU,
-    ] {
+    let others = [Signal::PIPE, Signal::TSTP, Signal::TTIN, Signal::TTOU];
+    for signal in ENDS.into_iter().chain(others) {
         kill_process(pid, signal).unwrap();
     }
     engine.kill().unwrap();

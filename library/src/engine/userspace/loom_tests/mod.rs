@@ -31,6 +31,8 @@ use xen_eventfd_host::Host;
 /// faults need more than two.
 const PREEMPTIONS: usize = 2;
 
+const MSI: Irq = Irq::Msi { addr: 0xFEE0_0000, data: 0x41 };
+
 /// Runs `scene` under every order, each of which says what came of it. Returns all that came.
 fn explore<T: Ord + Send + 'static>(
     preemptions: usize,
@@ -316,7 +318,6 @@ fn a_guest_may_die_at_any_moment() {
 /// nothing after it.
 #[test]
 fn a_signal_is_raised_once_and_not_after_deassign() {
-    const MSI: Irq = Irq::Msi { addr: 0xFEE0_0000, data: 0x41 };
     for signals_before in [0, 1] {
         let (_folder, run_dir) = run_dir();
         let seen = explore(PREEMPTIONS, move || {
@@ -345,10 +346,9 @@ fn a_signal_amid_a_change_is_raised_once_and_not_by_what_was() {
     let seen = explore(PREEMPTIONS, move || {
         let mut scene = Scene::new(&run_dir, 1, 2);
         let call = Arc::new(Queue::new());
-        let msi = |data| Irq::Msi { addr: 0xFEE0_0000, data };
-        let (serial, _) = scene.guest.register_irq(call.reference(), msi(0x41)).unwrap();
+        let (serial, _) = scene.guest.register_irq(call.reference(), MSI).unwrap();
         scene.caller(&call, serial);
-        scene.guest.set_irq(serial, msi(0x42)).unwrap();
+        scene.guest.set_irq(serial, Irq::Msi { addr: 0xFEE0_0000, data: 0x42 }).unwrap();
         let before = scene.xen.msis();
         scene.join();
         let raised = scene.xen.msis();
@@ -361,7 +361,6 @@ fn a_signal_amid_a_change_is_raised_once_and_not_by_what_was() {
 /// A signal amid a mask is raised before the mask returns, or pending and raised by the unmask.
 #[test]
 fn a_signal_amid_a_mask_is_raised_once() {
-    const MSI: Irq = Irq::Msi { addr: 0xFEE0_0000, data: 0x41 };
     let (_folder, run_dir) = run_dir();
     let seen = explore(PREEMPTIONS, move || {
         let mut scene = Scene::new(&run_dir, 1, 2);
@@ -387,7 +386,6 @@ fn a_signal_amid_a_mask_is_raised_once() {
 /// And amid an unmask: the thread and the caller do not both raise it.
 #[test]
 fn a_signal_amid_an_unmask_is_raised_once() {
-    const MSI: Irq = Irq::Msi { addr: 0xFEE0_0000, data: 0x41 };
     let (_folder, run_dir) = run_dir();
     let seen = explore(PREEMPTIONS, move || {
         let mut scene = Scene::new(&run_dir, 1, 2);
