@@ -451,7 +451,8 @@ impl Guest {
         let mut changes = self.changes.lock();
         let irqfd = &changes.served().ok()?.irqs.get(index)?.irqfd;
         let (raised, failed) = irqfd.counts();
-        Some(IrqStatus { irq: irqfd.irq(), raised, failed })
+        let (masked, pending) = irqfd.is_masked();
+        Some(IrqStatus { irq: irqfd.irq(), raised, failed, masked, pending })
     }
 
     /// Has a guest's event channel signal an eventfd.

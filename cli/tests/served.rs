@@ -21,6 +21,7 @@ odd:\t4
 doorbell:\tmmio 0xfe000050 len 4 value 0x3 mask 0xffffffff kicks 1000 held 1 odd 3
 waiting:\tmmio 0xfe000050 len 4 value 0x9
 irq:\tmsi 0xfee00000 0x41 raised 3 failed 0
+irq:\tmsi 0xfee00000 0x42 raised 0 failed 0 masked 1 pending 1
 channel:\t7 signals 3
 ";
 const RESERVED: &str = "dom:\t5\ninterface:\treserved\nowner:\t500 qemu\n";
@@ -132,7 +133,8 @@ fn show_tells_everything_of_one_guest() {
         "delivered    1000",
         "mmio 0xfe000050 len 4 value 0x3 mask 0xffffffff   1000     1    3",
         "mmio 0xfe000050 len 4 value 0x9",
-        "msi 0xfee00000 0x41       3       0",
+        "msi 0xfee00000 0x41       3       0  no",
+        "msi 0xfee00000 0x42       0       0  yes, pending",
         "7                    3",
     ] {
         assert!(text.contains(word), "no {word:?} in\n{text}");
@@ -142,6 +144,10 @@ fn show_tells_everything_of_one_guest() {
         (&guest["doorbells"][0]["value"], &guest["doorbells"][0]["odd"]),
         (&"0x3".into(), &3.into())
     );
+    for (irq, masked) in [(0, false), (1, true)] {
+        let irq = &guest["irqs"][irq];
+        assert_eq!((&irq["masked"], &irq["pending"]), (&masked.into(), &masked.into()));
+    }
     assert_eq!(guest["counters"]["odd"], 4);
 }
 

@@ -143,9 +143,20 @@ fn waiting(guest: &module_status::Guest) -> String {
 }
 
 fn irqs(guest: &module_status::Guest) -> String {
-    let heads = [("INTERRUPT", Side::Left), ("RAISED", Side::Right), ("FAILED", Side::Right)];
-    let row = |IrqStatus { irq, raised, failed }: &IrqStatus| {
-        vec![IrqWords(irq).to_string(), raised.to_string(), failed.to_string()]
+    let heads = [
+        ("INTERRUPT", Side::Left),
+        ("RAISED", Side::Right),
+        ("FAILED", Side::Right),
+        ("MASKED", Side::Left),
+    ];
+    let row = |status: &IrqStatus| {
+        let IrqStatus { irq, raised, failed, masked, pending } = status;
+        let masked = match (masked, pending) {
+            (false, _) => "no",
+            (true, false) => "yes",
+            (true, true) => "yes, pending",
+        };
+        vec![IrqWords(irq).to_string(), raised.to_string(), failed.to_string(), masked.to_owned()]
     };
     section(&heads, &guest.irqs, row)
 }

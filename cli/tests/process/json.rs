@@ -144,7 +144,7 @@ fn host() -> (tempfile::TempDir, fs::File) {
          doorbell:\tmmio 0xfffffffffffffff0 len 8 value {max:#x} mask {max:#x} kicks {max} held 1 odd 3\n\
          doorbell:\tpio 0x50 span 4 any kicks 1 held 0 odd 0\n\
          waiting:\tmmio 0xfe000050 len 4 value 0x9\n\
-         irq:\tmsi 0xfee00000 0x41 raised 3 failed 0\nirq:\tisa 5 pulse raised 0 failed 0\n\
+         irq:\tmsi 0xfee00000 0x41 raised 3 failed 0\nirq:\tisa 5 pulse raised 0 failed 0 masked 1 pending 1\n\
          irq:\tintx 3.1 level raised 0 failed 0\nirq:\tchannel 5 raised 10 failed 0\n\
          channel:\t7 signals {max}\n"
     );

@@ -104,6 +104,10 @@ pub struct IrqStatus {
     pub raised: u64,
     /// How often Xen refused.
     pub failed: u64,
+    /// It is not raised until it is unmasked.
+    pub masked: bool,
+    /// It was signalled since it was masked.
+    pub pending: bool,
 }
 
 /// An event channel that signals an eventfd.
@@ -122,6 +126,8 @@ pub enum Field {
     Number(u64),
     /// One of a few words.
     Word(&'static str),
+    /// Yes or no.
+    Flag(bool),
 }
 
 /// A value with named fields, for formats like JSON.
@@ -282,7 +288,13 @@ impl Fields for IrqStatus {
         each: &mut impl FnMut(&'static str, Field) -> Result<(), E>,
     ) -> Result<(), E> {
         self.irq.fields(each)?;
-        each!(each, "raised": number(self.raised), "failed": number(self.failed))
+        each!(
+            each,
+            "raised": number(self.raised),
+            "failed": number(self.failed),
+            "masked": Field::Flag(self.masked),
+            "pending": Field::Flag(self.pending),
+        )
     }
 }
 

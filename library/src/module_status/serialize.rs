@@ -69,6 +69,7 @@ fn entries<T: Fields, M: SerializeMap>(value: &T, map: &mut M) -> Result<(), M::
     value.fields(&mut |name, field| match field {
         Field::Number(number) => map.serialize_entry(name, &number),
         Field::Word(word) => map.serialize_entry(name, word),
+        Field::Flag(flag) => map.serialize_entry(name, &flag),
     })
 }
 

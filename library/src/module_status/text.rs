@@ -164,7 +164,7 @@ mod tests {
         waiting:\tmmio 0xfe000050 len 4 value 0x9\n\
         irq:\tchannel 5 raised 10 failed 0\n\
         irq:\tmsi 0xfee00000 0x41 raised 3 failed 0\n\
-        irq:\tisa 5 pulse raised 0 failed 0\n\
+        irq:\tisa 5 pulse raised 0 failed 0 masked 1 pending 1\n\
         irq:\tintx 3.1 level raised 0 failed 0\n\
         irq:\tspi 33 pulse raised 0 failed 0\n\
         channel:\t7 signals 3\n";

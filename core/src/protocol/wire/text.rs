@@ -124,7 +124,9 @@ impl<'a> Line<'a> {
             "irq" => {
                 let irq = irq(&mut words)?;
                 let (raised, failed) = (words.pair("raised")?, words.pair("failed")?);
-                Self::Irq(IrqStatus { irq, raised, failed })
+                let masked = words.flag("masked")?;
+                let pending = masked && words.flag("pending")?;
+                Self::Irq(IrqStatus { irq, raised, failed, masked, pending })
             }
             "channel" => {
                 let port = Port(words.number("port")?);
@@ -155,8 +157,12 @@ impl fmt::Display for Line<'_> {
                 write!(f, "doorbell:\t{doorbell} kicks {kicks} held {held} odd {odd}")
             }
             Self::Waiting(kick) => write!(f, "waiting:\t{}", KickWords(&kick)),
-            Self::Irq(IrqStatus { irq, raised, failed }) => {
-                write!(f, "irq:\t{} raised {raised} failed {failed}", IrqWords(&irq))
+            Self::Irq(IrqStatus { irq, raised, failed, masked, pending }) => {
+                write!(f, "irq:\t{} raised {raised} failed {failed}", IrqWords(&irq))?;
+                if masked {
+                    write!(f, " masked 1 pending {}", u8::from(pending))?;
+                }
+                Ok(())
             }
             Self::Channel(ChannelStatus { port, signals }) => {
                 write!(f, "channel:\t{} signals {signals}", port.0)
@@ -352,6 +358,16 @@ impl<'a> Words<'a> {
         }
         rest.number(name)
     }
+
+    /// Whether the number after `name` is not 0, which goes without saying.
+    #[inline]
+    fn flag(&self, name: &'static str) -> Result<bool, Wrong<'a>> {
+        match self.pair::<u8>(name) {
+            Ok(number) => Ok(number != 0),
+            Err(Wrong::Missing(_)) => Ok(false),
+            Err(wrong) => Err(wrong),
+        }
+    }
 }
 
 /// A number that a line may hold.
@@ -374,7 +390,7 @@ mod tests {
     use std::format;
 
     /// A line of each kind.
-    const LINES: [&str; 22] = [
+    const LINES: [&str; 24] = [
         "dom:\t3",
         "interface:\tnative",
         "interface:\tprivcmd",
@@ -393,7 +409,9 @@ mod tests {
         "waiting:\tmmio 0xfe000050 len 4 value 0x9",
         "irq:\tchannel 5 raised 10 failed 0",
         "irq:\tmsi 0xfee00000 0x41 raised 3 failed 0",
-        "irq:\tisa 5 pulse raised 0 failed 0",
+        "irq:\tisa 5 pulse raised 0 failed 0 masked 1 pending 0",
+        "irq:\tisa 6 pulse raised 0 failed 0 masked 1 pending 1",
+        "irq:\tisa 7 pulse raised 0 failed 0",
         "irq:\tintx 3.1 level raised 0 failed 0",
         "irq:\tspi 33 pulse raised 0 failed 0",
         "channel:\t7 signals 3",

@@ -67,7 +67,11 @@ pub(super) fn files(test: &mut TestContext<'_>) -> Result<()> {
     await_count(&received, 1)?;
     file.assign_irq(&Irq::channel(port, &call))?;
     file.assign_irq(&Irq::msi(0x41, &msi))?;
-    file.assign_irq(&Irq::msi(0x42, &second))?;
+    let pending = Irq::msi(0x42, &second);
+    file.assign_irq(&pending)?;
+    file.mask_irq(&Irq::msi(0x41, &msi))?;
+    file.mask_irq(&pending)?;
+    signal(&second)?;
     signal(&call)?;
     guest.await_message(0, "sent")?;
     await_count(&received, 1)?;
@@ -82,8 +86,8 @@ pub(super) fn files(test: &mut TestContext<'_>) -> Result<()> {
          doorbell:\tpio 0xc050 span 4 any kicks 1 held 0 odd 1\n\
          waiting:\tmmio 0xfe000050 len 4 value 0x9\n\
          irq:\tchannel {port} raised 1 failed 0\n\
-         irq:\tmsi 0xfee00000 0x41 raised 0 failed 0\n\
-         irq:\tmsi 0xfee00000 0x42 raised 0 failed 0\n\
+         irq:\tmsi 0xfee00000 0x41 raised 0 failed 0 masked 1 pending 0\n\
+         irq:\tmsi 0xfee00000 0x42 raised 0 failed 0 masked 1 pending 1\n\
          channel:\t{port} signals 2\n",
         dom = guest.dom().0,
         owner = owner()?,
