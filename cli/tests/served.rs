@@ -70,11 +70,11 @@ fn list_tells_who_serves_whom() {
     let text = prose(host.path(), &["list"]);
     let rows: Vec<Vec<&str>> =
         text.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(rows[0], ["3", "-", "kernel", "412", "my", "backend", "7", "3", "1000"]);
+    assert_eq!(rows[0], ["3", "-", "kernel", "412", "my", "backend", "7", "4", "1000"]);
     assert_eq!(rows[1], ["5", "-", "userspace", "500", "qemu", "-", "-", "-"]);
     let guests = &json(host.path(), &["list"])["guests"];
     let delivered = &guests[0]["counters"]["delivered"];
-    assert_eq!((&guests[0]["registrations"], delivered), (&3.into(), &1000.into()));
+    assert_eq!((&guests[0]["registrations"], delivered), (&4.into(), &1000.into()));
     assert_eq!((&guests[1]["engine"], &guests[1]["counters"]), (&"userspace".into(), &Value::Null));
 }
 
