@@ -72,7 +72,7 @@ impl MiscDevice for Control {
             privcmd::IRQFD => {
                 let request = privcmd::irqfd(arg)?;
                 device.may(request.dom)?;
-                let dm_op = privcmd::DmOp::copy(&request)?;
+                let dm_op = privcmd::DmOpBytes::copy(&request)?;
                 crate::privcmd::irqfd(&device.assigned, &request, dm_op)?;
             }
             _ => return Err(ENOTTY),

@@ -21,8 +21,8 @@ use crate::interrupt::Interrupt;
 use crate::irqfd::{Attached, IrqFd};
 use crate::page::IoreqPage;
 use crate::protocol::irq::{Arch, Irq, Line, Owner};
-use crate::protocol::privcmd::Operation;
 use crate::protocol::status::{DoorbellStatus, IrqStatus};
+use crate::protocol::wire::dm_op::IrqOp;
 use crate::protocol::{Counters, DomId, Doorbell, IoServerId, Kick, Port};
 use crate::server::{self, dead_or, is_dying, Server};
 use crate::{task, xen, xenstore};
@@ -401,7 +401,7 @@ impl Guest {
     pub(crate) fn assign_operation(
         &self,
         by: MemberId,
-        operation: Operation,
+        operation: IrqOp,
         eventfd: &OpenEventFd,
     ) -> Result {
         self.check_irq(operation.irq())?;

@@ -4,7 +4,7 @@
 
 use crate::channel::Channel;
 use crate::protocol::irq::{Irq, Line, Trigger};
-use crate::protocol::privcmd::Operation;
+use crate::protocol::wire::dm_op::IrqOp;
 use crate::protocol::DomId;
 use crate::{trace, xen};
 use kernel::prelude::*;
@@ -48,10 +48,10 @@ impl Interrupt {
     }
 
     /// What the privcmd ABI does.
-    pub(crate) fn privcmd(dom: DomId, operation: Operation) -> Self {
+    pub(crate) fn privcmd(dom: DomId, operation: IrqOp) -> Self {
         let action = match operation {
-            Operation::Msi { addr, data } => Action::Msi { addr, data },
-            Operation::Set { line, up } => Action::Set { line, up },
+            IrqOp::Msi { addr, data } => Action::Msi { addr, data },
+            IrqOp::Set { line, up } => Action::Set { line, up },
         };
         Self { dom, irq: operation.irq(), action }
     }

@@ -6,12 +6,13 @@
 //! done with them. The server is the module's own, one for each guest, and files that assign for
 //! the same guest share it.
 
-use crate::abi::privcmd::{Assignment, DmOp};
+use crate::abi::privcmd::{Assignment, DmOpBytes};
 use crate::eventfd::{EventFd, OpenEventFd};
 use crate::guest::MemberId;
 use crate::guests;
-use crate::protocol::privcmd::{IoEventFd, IrqFd, Operation};
 use crate::protocol::status::Interface;
+use crate::protocol::wire::dm_op::IrqOp;
+use crate::protocol::wire::privcmd::{IoEventFd, IrqFd};
 use crate::protocol::{DomId, Doorbell};
 use crate::show;
 use crate::taken::{Member, Taken};
@@ -69,7 +70,7 @@ pub(crate) fn ioeventfd(
 }
 
 /// `IOCTL_PRIVCMD_IRQFD`. Without an operation it takes back.
-pub(crate) fn irqfd(assigned: &Mutex<Assigned>, request: &IrqFd, dm_op: Option<DmOp>) -> Result {
+pub(crate) fn irqfd(assigned: &Mutex<Assigned>, request: &IrqFd, dm_op: Option<DmOpBytes>) -> Result {
     let Some(dm_op) = dm_op else {
         return assigned.lock().deassign_irqfd(request);
     };
@@ -167,7 +168,7 @@ impl Assigned {
     fn assign_call(
         &mut self,
         request: &IrqFd,
-        operation: Operation,
+        operation: IrqOp,
         eventfd: &OpenEventFd,
     ) -> Result {
         let assigned = self.try_assign_call(request, operation, eventfd);
@@ -178,7 +179,7 @@ impl Assigned {
     fn try_assign_call(
         &mut self,
         request: &IrqFd,
-        operation: Operation,
+        operation: IrqOp,
         eventfd: &OpenEventFd,
     ) -> Result {
         let ours = eventfd.another_reference()?;

@@ -8,8 +8,8 @@
 use crate::bindings;
 use crate::protocol::doorbell::Bytes;
 use crate::protocol::irq::Line;
-use crate::protocol::{DomId, IoServerId, Port, Space};
-use core::mem::offset_of;
+use crate::protocol::wire::dm_op::{Buffer, DmOp, IrqOp};
+use crate::protocol::{DomId, IoServerId, Port};
 use kernel::error::to_result;
 use kernel::prelude::*;
 
@@ -17,8 +17,6 @@ use kernel::prelude::*;
 const RESOURCE_IOREQ_SERVER: u16 = 0;
 /// `XENMEM_resource_ioreq_server_frame_ioreq(0)`.
 const FRAME_IOREQ: u64 = 1;
-/// `XEN_DMOP_no_gfns`.
-const NO_GFNS: u16 = 1;
 /// `EVTCHNSTAT_interdomain`.
 const STATUS_INTERDOMAIN: u32 = 2;
 
@@ -43,164 +41,80 @@ pub(crate) fn is_pv_domain() -> bool {
     unsafe { bindings::shim_xen_pv_domain() }
 }
 
-/// The payload of one device model operation.
-///
-/// # Safety
-/// The type is the struct that Xen names for [`Operation::NUMBER`]: `repr(C)`, of integers and
-/// without padding of the compiler's.
-unsafe trait Operation {
-    /// `XEN_DMOP_*`.
-    const NUMBER: u32;
-}
-
-/// `struct xen_dm_op` with one member of its union.
-#[repr(C, align(32))]
-struct Request<P> {
-    op: u32,
-    pad: u32,
-    payload: P,
-}
-
-macro_rules! operation {
-    ($number:literal, $size:literal, $(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),* }) => {
-        $(#[$doc])*
-        #[repr(C)]
-        #[derive(Default)]
-        struct $name {
-            $($field: $type),*
-        }
-
-        // SAFETY: repr(C), integers only, and they fill it: the sizes are compared here.
-        unsafe impl Operation for $name {
-            const NUMBER: u32 = $number;
-        }
-
-        const _: () = {
-            assert!(size_of::<$name>() == $size);
-            assert!($size == 0 $(+ size_of::<$type>())*);
-            assert!(offset_of!(Request<$name>, payload) == 8);
-        };
-    };
-}
-
-operation!(1, 6, /// `XEN_DMOP_create_ioreq_server`; Xen writes `id`.
-    CreateServer { handle_bufioreq: u8, pad: [u8; 3], id: u16 });
-operation!(2, 24, /// `XEN_DMOP_get_ioreq_server_info`; Xen writes what the flags do not leave out.
-    GetServerInfo { id: u16, flags: u16, bufioreq_port: u32, ioreq_gfn: u64, bufioreq_gfn: u64 });
-operation!(3, 24, /// `XEN_DMOP_map_io_range_to_ioreq_server`; `end` is inside.
-    MapRange { id: u16, pad: u16, kind: u32, start: u64, end: u64 });
-operation!(4, 24, /// `XEN_DMOP_unmap_io_range_from_ioreq_server`; `end` is inside.
-    UnmapRange { id: u16, pad: u16, kind: u32, start: u64, end: u64 });
-operation!(5, 4, /// `XEN_DMOP_set_ioreq_server_state`.
-    SetServerState { id: u16, enabled: u8, pad: u8 });
-operation!(6, 4, /// `XEN_DMOP_destroy_ioreq_server`.
-    DestroyServer { id: u16, pad: u16 });
-operation!(7, 16, /// `XEN_DMOP_track_dirty_vram`, with a second buffer.
-    TrackDirtyVram { nr: u32, pad: u32, first_pfn: u64 });
-operation!(8, 6, /// `XEN_DMOP_set_pci_intx_level`.
-    SetPciIntxLevel { segment: u16, bus: u8, device: u8, intx: u8, level: u8 });
-operation!(9, 2, /// `XEN_DMOP_set_isa_irq_level`.
-    SetIsaIrqLevel { isa_irq: u8, level: u8 });
-operation!(14, 16, /// `XEN_DMOP_inject_msi`.
-    InjectMsi { data: u32, pad: u32, addr: u64 });
-operation!(19, 8, /// `XEN_DMOP_set_irq_level` (Arm).
-    SetIrqLevel { irq: u32, level: u8, pad: [u8; 3] });
-operation!(20, 4, /// `XEN_DMOP_nr_vcpus`; Xen writes `vcpus`.
-    NrVcpus { vcpus: u32 });
-
-/// Does one operation on a guest and returns its payload as Xen left it.
-fn dm_op<P: Operation>(dom: DomId, payload: P) -> Result<P> {
-    dm_op_with::<P, 1>(dom, payload)
+/// Does one operation on a guest and returns it as Xen left it.
+#[inline(always)]
+fn dm_op(dom: DomId, operation: DmOp) -> Result<Buffer> {
+    dm_op_with::<1>(dom, operation)
 }
 
 /// The same with so many buffers, 1 or 2, of which the second is empty.
-fn dm_op_with<P: Operation, const BUFFERS: u32>(dom: DomId, payload: P) -> Result<P> {
+#[inline(always)]
+fn dm_op_with<const BUFFERS: u32>(dom: DomId, operation: DmOp) -> Result<Buffer> {
     const { assert!(BUFFERS == 1 || BUFFERS == 2) };
-    let mut request = Request { op: P::NUMBER, pad: 0, payload };
-    let size = offset_of!(Request<P>, payload) + size_of::<P>();
+    let (mut request, size) = operation.emit();
     let first = bindings::xen_dm_op_buf {
         h: core::ptr::from_mut(&mut request).cast(),
         size: size as bindings::xen_ulong_t,
     };
     let mut buffers = [first, bindings::xen_dm_op_buf { h: core::ptr::null_mut(), size: 0 }];
     // SAFETY: At most two buffers, which outlive the call and are at least as long as they say; Xen
-    // writes only into the payload, for which any bytes are a value (`Operation`).
+    // writes bytes into the first.
     to_result(unsafe { bindings::shim_dm_op(dom.0, BUFFERS, buffers.as_mut_ptr()) })?;
-    Ok(request.payload)
+    Ok(request)
 }
 
 /// How many vCPUs a guest has.
 pub(crate) fn vcpus(dom: DomId) -> Result<u32> {
-    dm_op(dom, NrVcpus::default()).map(|answer| answer.vcpus)
+    dm_op(dom, DmOp::NrVcpus).map(|answer| answer.vcpus())
 }
 
 /// Creates a server without a buffered ring; it gets the lowest free id.
 pub(crate) fn create_server(dom: DomId) -> Result<IoServerId> {
-    dm_op(dom, CreateServer::default()).map(|answer| IoServerId(answer.id))
+    dm_op(dom, DmOp::CreateServer).map(|answer| answer.created_server())
 }
 
 /// Whether a guest has this server, or why that cannot be told. It changes nothing, and unlike
 /// [`set_server_state`] does not pause the guest.
 pub(crate) fn server_exists(dom: DomId, server: IoServerId) -> Result {
-    let payload = GetServerInfo { id: server.0, flags: NO_GFNS, ..Default::default() };
-    dm_op(dom, payload).map(|_| ())
+    dm_op(dom, DmOp::GetServerInfo(server)).map(|_| ())
 }
 
 /// An operation that Xen refuses in whichever way, and changes nothing: it would write more than the
 /// buffer for it takes. Xen first looks whether the domain is dying, which is `ESRCH`; this does not
 /// pause it. x86 alone has the operation.
 pub(crate) fn refused_unless_dying(dom: DomId) -> Error {
-    let payload = TrackDirtyVram { nr: 1, pad: 0, first_pfn: 0 };
-    dm_op_with::<_, 2>(dom, payload).map_or_else(|error| error, |_| EINVAL)
+    let operation = DmOp::TrackDirtyVram { pages: 1 };
+    dm_op_with::<2>(dom, operation).map_or_else(|error| error, |_| EINVAL)
 }
 
 /// Destroys a server.
 pub(crate) fn destroy_server(dom: DomId, server: IoServerId) -> Result {
-    dm_op(dom, DestroyServer { id: server.0, pad: 0 }).map(|_| ())
+    dm_op(dom, DmOp::DestroyServer(server)).map(|_| ())
 }
 
 /// Enables or disables a server.
 pub(crate) fn set_server_state(dom: DomId, server: IoServerId, enabled: bool) -> Result {
-    let payload = SetServerState { id: server.0, enabled: u8::from(enabled), pad: 0 };
-    dm_op(dom, payload).map(|_| ())
+    dm_op(dom, DmOp::SetServerState { server, enabled }).map(|_| ())
 }
 
 /// Routes bytes to a server.
 pub(crate) fn map_range(dom: DomId, server: IoServerId, bytes: Bytes) -> Result {
-    let (kind, start, end) = range(bytes);
-    dm_op(dom, MapRange { id: server.0, pad: 0, kind, start, end }).map(|_| ())
+    dm_op(dom, DmOp::MapRange(server, bytes)).map(|_| ())
 }
 
 /// Routes bytes to a server no longer.
 pub(crate) fn unmap_range(dom: DomId, server: IoServerId, bytes: Bytes) -> Result {
-    let (kind, start, end) = range(bytes);
-    dm_op(dom, UnmapRange { id: server.0, pad: 0, kind, start, end }).map(|_| ())
+    dm_op(dom, DmOp::UnmapRange(server, bytes)).map(|_| ())
 }
 
 /// Raises a message-signalled interrupt (x86). May be called from an interrupt, as the next.
 pub(crate) fn inject_msi(dom: DomId, addr: u64, data: u32) -> Result {
-    dm_op(dom, InjectMsi { data, pad: 0, addr }).map(|_| ())
+    dm_op(dom, DmOp::Irq(IrqOp::Msi { addr, data })).map(|_| ())
 }
 
 /// Raises or lowers a line, of a guest that has lines. May be called from an interrupt.
 pub(crate) fn set_line(dom: DomId, line: Line, up: bool) -> Result {
-    let level = u8::from(up);
-    match line {
-        Line::Isa(isa_irq) => dm_op(dom, SetIsaIrqLevel { isa_irq, level }).map(|_| ()),
-        Line::PciIntx { device, pin } => {
-            let payload = SetPciIntxLevel { segment: 0, bus: 0, device, intx: pin, level };
-            dm_op(dom, payload).map(|_| ())
-        }
-        Line::Spi(irq) => dm_op(dom, SetIrqLevel { irq, level, pad: [0; 3] }).map(|_| ()),
-    }
-}
-
-fn range(bytes: Bytes) -> (u32, u64, u64) {
-    let kind = match bytes.space() {
-        Space::Pio => 0,
-        Space::Mmio => 1,
-    };
-    (kind, bytes.first(), bytes.last())
+    dm_op(dom, DmOp::Irq(IrqOp::Set { line, up })).map(|_| ())
 }
 
 /// Acquires the ioreq page of a server. On PV the result is its machine frame. On PVH it is put at

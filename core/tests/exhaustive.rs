@@ -8,8 +8,10 @@ use xen_eventfd_core::ioreq::{
 };
 use xen_eventfd_core::irq::{Irq, Line, Trigger};
 use xen_eventfd_core::missed::Missed;
-use xen_eventfd_core::privcmd::{self, IoEventFd, IrqFd, Operation};
 use xen_eventfd_core::slot::{Slot, State};
+use xen_eventfd_core::wire::dm_op::IrqOp;
+use xen_eventfd_core::wire::privcmd::{IoEventFd, IrqFd};
+use xen_eventfd_core::wire::Invalid;
 use xen_eventfd_core::{table, Doorbell, Filter, Kick, Odd, Port, Request, Space, Width};
 
 const WIDTHS: [Width; 4] = [Width::One, Width::Two, Width::Four, Width::Eight];
@@ -303,7 +305,7 @@ fn every_request_of_the_patch_is_taken_or_refused_as_the_reference_says() {
             [0, 1, 4096, 4097, u32::MAX].into_iter().flat_map(|n| queues.map(|vq| (n, vq)))
         {
             for flags in [0, 1, 2, 3, u32::MAX] {
-                let request = IoEventFd::read(&ioeventfd(addr, len, vcpus, vq, flags));
+                let request = IoEventFd::parse(&ioeventfd(addr, len, vcpus, vq, flags));
                 assert_eq!(request.is_ok(), flags <= 1);
                 let Ok(request) = request else { continue };
                 assert_eq!((request.deassign, request.vcpus), (flags == 1, vcpus));
@@ -324,7 +326,7 @@ fn every_request_of_the_patch_is_taken_or_refused_as_the_reference_says() {
         let mut bytes = [0; IrqFd::SIZE];
         bytes[16..20].copy_from_slice(&flags.to_ne_bytes());
         assert_eq!(
-            IrqFd::read(&bytes).map(|r| r.deassign).ok(),
+            IrqFd::parse(&bytes).map(|r| r.deassign).ok(),
             [Some(false), Some(true)].get(flags as usize).copied().flatten()
         );
     }
@@ -350,9 +352,9 @@ fn every_operation_but_four_is_refused() {
                     19 => (8, &[][..]),
                     _ => (usize::MAX, &[][..]),
                 };
-                let read = Operation::read(&bytes);
+                let read = IrqOp::parse(&bytes);
                 if len < 8_usize.saturating_add(payload) {
-                    assert_eq!(read, Err(privcmd::Invalid));
+                    assert_eq!(read, Err(Invalid));
                 } else if payload != usize::MAX {
                     let limit = match (op, at) {
                         (8, 11) => 32,

@@ -3,7 +3,8 @@
 //! The requests of `<xen/privcmd.h>` that we take. What may be in them is the core's.
 
 use super::copy;
-use crate::protocol::privcmd::{IoEventFd, IrqFd, Operation, MAX_DM_OP};
+use crate::protocol::wire::dm_op::IrqOp;
+use crate::protocol::wire::privcmd::{IoEventFd, IrqFd, MAX_DM_OP};
 use crate::protocol::{DomId, Doorbell};
 use kernel::prelude::*;
 use kernel::uaccess::{UserPtr, UserSlice};
@@ -22,11 +23,11 @@ pub(crate) fn restrict(arg: UserPtr) -> Result<DomId> {
 }
 
 pub(crate) fn ioeventfd(arg: UserPtr) -> Result<IoEventFd> {
-    IoEventFd::read(&copy(arg)?).map_err(|_| EINVAL)
+    IoEventFd::parse(&copy(arg)?).map_err(|_| EINVAL)
 }
 
 pub(crate) fn irqfd(arg: UserPtr) -> Result<IrqFd> {
-    IrqFd::read(&copy(arg)?).map_err(|_| EINVAL)
+    IrqFd::parse(&copy(arg)?).map_err(|_| EINVAL)
 }
 
 /// What a request assigns.
@@ -63,12 +64,12 @@ fn check_key(request: &IoEventFd) -> Result {
 }
 
 /// The operation that a request carries, as bytes.
-pub(crate) struct DmOp {
+pub(crate) struct DmOpBytes {
     bytes: [u8; MAX_DM_OP],
     len: usize,
 }
 
-impl DmOp {
+impl DmOpBytes {
     /// Copies it. A request that takes something back has none: the patch does not look at it there.
     pub(crate) fn copy(request: &IrqFd) -> Result<Option<Self>> {
         if request.deassign {
@@ -82,8 +83,8 @@ impl DmOp {
         Ok(Some(Self { bytes, len }))
     }
 
-    pub(crate) fn operation(&self) -> Result<Operation> {
+    pub(crate) fn operation(&self) -> Result<IrqOp> {
         let bytes = self.bytes.get(..self.len).unwrap_or_default();
-        Operation::read(bytes).map_err(|_| EINVAL)
+        IrqOp::parse(bytes).map_err(|_| EINVAL)
     }
 }

@@ -45,6 +45,12 @@ impl Bytes {
     }
 }
 
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:#x}-{:#x}", self.space.name(), self.first, self.last)
+    }
+}
+
 /// Which writes to its address a doorbell takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Filter {

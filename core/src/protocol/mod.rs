@@ -7,7 +7,6 @@ pub mod id;
 pub mod ioreq;
 pub mod irq;
 pub mod missed;
-pub mod privcmd;
 pub mod slot;
 pub mod status;
 mod sync;

@@ -32,10 +32,10 @@ use rustix::io::Errno;
 
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
-use sys::dm_op;
 use xen_eventfd_core::doorbell::Bytes;
 use xen_eventfd_core::irq::Line;
-use xen_eventfd_core::{DomId, IoServerId, Port, Space};
+use xen_eventfd_core::wire::dm_op::{DmOp, IrqOp};
+use xen_eventfd_core::{DomId, IoServerId, Port};
 use xenstore::Store;
 
 /// This machine's Xen.
@@ -133,15 +133,13 @@ impl Host for LinuxHost {
     }
 
     fn vcpus(&self, dom: DomId) -> Result<u32> {
-        let answer = self.privcmd.dm_op(dom, dm_op::NrVcpus::default());
-        answer.map(|answer| answer.vcpus).map_err(|errno| HostError::new(Call::Vcpus(dom), errno))
+        let answer = self.privcmd.dm_op(dom, DmOp::NrVcpus);
+        answer.map(|answer| answer.vcpus()).map_err(|errno| HostError::new(Call::Vcpus(dom), errno))
     }
 
     fn create_server(&self, dom: DomId) -> Result<IoServerId> {
-        let payload =
-            dm_op::CreateServer { handle_bufioreq: dm_op::BUFIOREQ_OFF, ..Default::default() };
-        match self.privcmd.dm_op(dom, payload) {
-            Ok(answer) => Ok(IoServerId(answer.id)),
+        match self.privcmd.dm_op(dom, DmOp::CreateServer) {
+            Ok(answer) => Ok(answer.created_server()),
             // A PV guest and a dying one get the same error, but only for the latter does
             // Xen return a vCPU count.
             Err(Errno::INVAL) if self.vcpus(dom).is_ok() => {
@@ -152,19 +150,16 @@ impl Host for LinuxHost {
     }
 
     fn destroy_server(&self, dom: DomId, server: IoServerId) -> Result<()> {
-        let payload = dm_op::DestroyServer { id: server.0, pad: 0 };
-        self.operate(dom, payload, || Call::DestroyServer(dom, server))
+        self.operate(dom, DmOp::DestroyServer(server), || Call::DestroyServer(dom, server))
     }
 
     fn set_server_state(&self, dom: DomId, server: IoServerId, enabled: bool) -> Result<()> {
-        let payload = dm_op::SetServerState { id: server.0, enabled: u8::from(enabled), pad: 0 };
-        self.operate(dom, payload, || Call::SetServerState(dom, server))
+        let operation = DmOp::SetServerState { server, enabled };
+        self.operate(dom, operation, || Call::SetServerState(dom, server))
     }
 
     fn server_alive(&self, dom: DomId, server: IoServerId) -> Result<bool> {
-        let payload =
-            dm_op::GetServerInfo { id: server.0, flags: dm_op::NO_GFNS, ..Default::default() };
-        match self.privcmd.dm_op(dom, payload) {
+        match self.privcmd.dm_op(dom, DmOp::GetServerInfo(server)) {
             Ok(_) => Ok(true),
             Err(Errno::SRCH | Errno::NOENT) => Ok(false),
             Err(errno) => Err(HostError::new(Call::ServerAlive(dom, server), errno)),
@@ -179,20 +174,15 @@ impl Host for LinuxHost {
     }
 
     fn map_range(&self, dom: DomId, server: IoServerId, bytes: Bytes) -> Result<()> {
-        let (kind, start, end) = range(bytes);
-        let payload = dm_op::MapRange { id: server.0, pad: 0, kind, start, end };
-        self.operate(dom, payload, || Call::MapRange(dom, server, bytes))
+        self.operate(dom, DmOp::MapRange(server, bytes), || Call::MapRange(dom, server, bytes))
     }
 
     fn unmap_range(&self, dom: DomId, server: IoServerId, bytes: Bytes) -> Result<()> {
-        let (kind, start, end) = range(bytes);
-        let payload = dm_op::UnmapRange { id: server.0, pad: 0, kind, start, end };
-        self.operate(dom, payload, || Call::UnmapRange(dom, server, bytes))
+        self.operate(dom, DmOp::UnmapRange(server, bytes), || Call::UnmapRange(dom, server, bytes))
     }
 
     fn inject_msi(&self, dom: DomId, addr: u64, data: u32) -> Result<()> {
-        let payload = dm_op::InjectMsi { data, pad: 0, addr };
-        self.operate(dom, payload, || Call::Interrupt(dom))
+        self.operate(dom, DmOp::Irq(IrqOp::Msi { addr, data }), || Call::Interrupt(dom))
     }
 
     fn has_lines(&self, dom: DomId) -> Result<bool> {
@@ -203,18 +193,7 @@ impl Host for LinuxHost {
     }
 
     fn set_line(&self, dom: DomId, line: Line, up: bool) -> Result<()> {
-        let (level, call) = (u8::from(up), || Call::Interrupt(dom));
-        match line {
-            Line::Isa(isa_irq) => self.operate(dom, dm_op::SetIsaIrqLevel { isa_irq, level }, call),
-            Line::PciIntx { device, pin } => {
-                let payload =
-                    dm_op::SetPciIntxLevel { segment: 0, bus: 0, device, intx: pin, level };
-                self.operate(dom, payload, call)
-            }
-            Line::Spi(irq) => {
-                self.operate(dom, dm_op::SetIrqLevel { irq, level, pad: [0; 3] }, call)
-            }
-        }
+        self.operate(dom, DmOp::Irq(IrqOp::Set { line, up }), || Call::Interrupt(dom))
     }
 
     fn event_channels(&self) -> Result<Box<dyn EventChannels>> {
@@ -253,25 +232,13 @@ fn known(guests: &[KnownGuest], dom: DomId) -> Result<&KnownGuest> {
 
 impl LinuxHost {
     /// An operation without a result.
-    fn operate<P: dm_op::Operation>(
-        &self,
-        dom: DomId,
-        payload: P,
-        call: impl FnOnce() -> Call,
-    ) -> Result<()> {
-        match self.privcmd.dm_op(dom, payload) {
+    #[inline]
+    fn operate(&self, dom: DomId, operation: DmOp, call: impl FnOnce() -> Call) -> Result<()> {
+        match self.privcmd.dm_op(dom, operation) {
             Ok(_) => Ok(()),
             Err(errno) => Err(HostError::new(call(), errno)),
         }
     }
-}
-
-fn range(bytes: Bytes) -> (u32, u64, u64) {
-    let kind = match bytes.space() {
-        Space::Mmio => dm_op::RANGE_MEMORY,
-        Space::Pio => dm_op::RANGE_PORT,
-    };
-    (kind, bytes.first(), bytes.last())
 }
 
 #[cfg(test)]
@@ -308,13 +275,5 @@ mod tests {
         let second = host.event_channels().unwrap_err();
         assert_eq!(second.errno, Errno::BUSY, "{second}");
         assert!(second.to_string().contains("one engine"), "{second}");
-    }
-
-    #[test]
-    fn ranges_are_passed_to_xen_with_inclusive_ends() {
-        let mmio = Bytes::new(Space::Mmio, 0xFE00_0050, 0xFE00_0053).unwrap();
-        assert_eq!(range(mmio), (1, 0xFE00_0050, 0xFE00_0053));
-        let pio = Bytes::new(Space::Pio, 0xC050, 0xC050).unwrap();
-        assert_eq!(range(pio), (0, 0xC050, 0xC050));
     }
 }

@@ -2,13 +2,13 @@
 
 use super::door::{ioctl, open};
 use super::page::{Mapping, Page};
-use super::sys::dm_op::{Operation, Request};
 use super::sys::hypercall::{self, EvtchnOp, EvtchnSend, EvtchnStatus};
-use super::sys::privcmd::{self as sys, DmOp, DmOpBuffer, Hypercall, MmapResource};
+use super::sys::privcmd::{self as sys, DmOpBuffer, DmOpRequest, Hypercall, MmapResource};
 use crate::{Binding, Call, HostError, LocalPort};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
+use xen_eventfd_core::wire::dm_op::{Buffer, DmOp};
 use xen_eventfd_core::{DomId, IoServerId, Port};
 
 pub(super) const DEVICE: &str = "/dev/xen/privcmd";
@@ -39,16 +39,16 @@ impl Privcmd {
         Self { device, buffers: open(BUFFERS, OFlags::RDWR).ok() }
     }
 
-    /// Does one operation on a guest and returns its payload as Xen wrote it.
-    pub(super) fn dm_op<P: Operation>(&self, dom: DomId, payload: P) -> Result<P, Errno> {
-        let mut request = Request { op: P::NUMBER, pad: 0, payload };
-        let start = core::ptr::from_mut(&mut request).cast();
-        let buffer = DmOpBuffer { start, size: Request::<P>::SIZE };
-        let mut argument = DmOp { dom: dom.0, buffers: 1, first: &raw const buffer };
-        // SAFETY: one buffer, which outlives the call and is as long as it says; Xen writes only
-        // into the payload, for which any bytes are a value (`Operation`).
+    /// Does one operation on a guest and returns it as Xen wrote it.
+    #[inline]
+    pub(super) fn dm_op(&self, dom: DomId, operation: DmOp) -> Result<Buffer, Errno> {
+        let (mut request, size) = operation.emit();
+        let buffer = DmOpBuffer { start: core::ptr::from_mut(&mut request).cast(), size };
+        let mut argument = DmOpRequest { dom: dom.0, buffers: 1, first: &raw const buffer };
+        // SAFETY: one buffer, which outlives the call and is at least as long as it says; Xen writes
+        // bytes into it.
         unsafe { ioctl(self.device.as_fd(), sys::DM_OP, &mut argument) }?;
-        Ok(request.payload)
+        Ok(request)
     }
 
     /// Acquires the ioreq page of a server and maps it.
@@ -119,16 +119,6 @@ fn binding_of(status: &EvtchnStatus) -> Binding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::linux::sys::dm_op::{CreateServer, MapRange, NrVcpus, SetIsaIrqLevel};
-
-    #[test]
-    fn a_request_has_the_size_that_xen_expects_and_fits_a_page() {
-        assert_eq!(Request::<CreateServer>::SIZE, 14);
-        assert_eq!(Request::<MapRange>::SIZE, 32);
-        assert_eq!(Request::<NrVcpus>::SIZE, 12);
-        assert_eq!(Request::<SetIsaIrqLevel>::SIZE, 10);
-        assert_eq!(align_of::<Request<NrVcpus>>(), 32);
-    }
 
     #[test]
     fn a_status_names_the_bound_domain() {

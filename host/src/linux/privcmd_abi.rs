@@ -5,14 +5,13 @@
 
 use super::door::{ioctl, open};
 use super::eventfd::DEVICE;
-use super::sys::dm_op;
-use super::sys::privcmd_abi::{self as sys, DEASSIGN};
+use super::sys::privcmd_abi as sys;
 use crate::{Call, HostError, Result};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use xen_eventfd_core::irq::Line;
-use xen_eventfd_core::privcmd::Operation;
+use xen_eventfd_core::wire::dm_op::{DmOp, IrqOp};
+use xen_eventfd_core::wire::privcmd::{IoEventFd, IrqFd};
 use xen_eventfd_core::{DomId, Width};
 
 /// The writes for which an eventfd is signalled: those of this width to the notify register of the
@@ -73,11 +72,12 @@ impl PrivcmdFile {
     /// [`Info::max_doorbells`](super::eventfd::Info::max_doorbells); [`Errno::NOMEM`] if Xen has no
     /// room for one more range.
     pub fn assign(&self, queue: &Queue, eventfd: BorrowedFd<'_>) -> Result<()> {
-        let mut argument = self.ioeventfd(eventfd);
-        argument.addr = queue.base;
-        argument.addr_len = queue.width.bytes().into();
-        argument.vq = queue.number.into();
-        self.change_queue(argument)
+        self.change_queue(IoEventFd {
+            addr: queue.base,
+            addr_len: queue.width.bytes().into(),
+            vq: queue.number.into(),
+            ..self.ioeventfd(eventfd)
+        })
     }
 
     /// Removes a queue. When this returns, the eventfd is not signalled again.
@@ -85,28 +85,27 @@ impl PrivcmdFile {
     /// # Errors
     /// [`Errno::NODEV`] if it has no queue.
     pub fn deassign(&self, eventfd: BorrowedFd<'_>) -> Result<()> {
-        self.change_queue(sys::IoEventFd { flags: DEASSIGN, ..self.ioeventfd(eventfd) })
+        self.change_queue(IoEventFd { deassign: true, ..self.ioeventfd(eventfd) })
     }
 
-    fn ioeventfd(&self, eventfd: BorrowedFd<'_>) -> sys::IoEventFd {
-        sys::IoEventFd {
-            ioreq: self.key.slot.as_ptr().cast(),
-            ports: self.key.ports.as_ptr(),
+    fn ioeventfd(&self, eventfd: BorrowedFd<'_>) -> IoEventFd {
+        IoEventFd {
+            ioreq: self.key.slot.as_ptr().expose_provenance() as u64,
+            ports: self.key.ports.as_ptr().expose_provenance() as u64,
             addr: 0,
             addr_len: 0,
             event_fd: eventfd.as_raw_fd(),
             vcpus: self.vcpus,
             vq: 0,
-            flags: 0,
-            dom: self.dom.0,
-            pad: [0; 2],
+            deassign: false,
+            dom: self.dom,
         }
     }
 
-    fn change_queue(&self, mut argument: sys::IoEventFd) -> Result<()> {
+    fn change_queue(&self, request: IoEventFd) -> Result<()> {
         // SAFETY: the request takes this struct, and only reads what it points to: the key,
         // which outlives the call and has a port for each of the struct's vCPUs.
-        let answer = unsafe { ioctl(self.device.as_fd(), sys::IOEVENTFD, &mut argument) };
+        let answer = unsafe { ioctl(self.device.as_fd(), sys::IOEVENTFD, &mut request.emit()) };
         self.answer(answer, Call::Assign(self.dom))
     }
 
@@ -117,39 +116,12 @@ impl PrivcmdFile {
     /// [`Errno::BUSY`] if the eventfd has an operation, of any guest, or another process holds the guest
     /// alone; [`Errno::INVAL`] if the interrupt is invalid; [`Errno::NOSPC`] beyond
     /// [`Info::max_irqs`](super::eventfd::Info::max_irqs).
-    pub fn assign_irq(&self, operation: Operation, eventfd: BorrowedFd<'_>) -> Result<()> {
-        match operation {
-            Operation::Msi { addr, data } => {
-                self.operate(dm_op::InjectMsi { data, pad: 0, addr }, eventfd)
-            }
-            Operation::Set { line, up } => {
-                let level = up.into();
-                match line {
-                    Line::Isa(isa_irq) => {
-                        self.operate(dm_op::SetIsaIrqLevel { isa_irq, level }, eventfd)
-                    }
-                    Line::PciIntx { device, pin } => {
-                        let intx =
-                            dm_op::SetPciIntxLevel { segment: 0, bus: 0, device, intx: pin, level };
-                        self.operate(intx, eventfd)
-                    }
-                    Line::Spi(irq) => {
-                        let spi = dm_op::SetIrqLevel { irq, level, pad: [0; 3] };
-                        self.operate(spi, eventfd)
-                    }
-                }
-            }
-        }
-    }
-
-    fn operate<P: dm_op::Operation>(&self, payload: P, eventfd: BorrowedFd<'_>) -> Result<()> {
-        let request = dm_op::Request { op: P::NUMBER, pad: 0, payload };
+    pub fn assign_irq(&self, operation: IrqOp, eventfd: BorrowedFd<'_>) -> Result<()> {
         let call = Call::Interrupt(self.dom);
-        let Ok(size) = u32::try_from(dm_op::Request::<P>::SIZE) else {
-            return Err(HostError::new(call, Errno::INVAL));
-        };
-        let dm_op = (&raw const request).cast();
-        self.change_irq(sys::IrqFd { dm_op, size, ..self.irqfd(eventfd) }, call)
+        let (dm_op, size) = DmOp::Irq(operation).emit();
+        let Ok(size) = u32::try_from(size) else { return Err(HostError::new(call, Errno::INVAL)) };
+        let dm_op = (&raw const dm_op).expose_provenance() as u64;
+        self.change_irq(IrqFd { dm_op, size, ..self.irqfd(eventfd) }, call)
     }
 
     /// Removes the operation. When this returns, it is not carried out again. Returns `Ok` if the
@@ -158,25 +130,18 @@ impl PrivcmdFile {
     /// # Errors
     /// None that a caller can cause.
     pub fn deassign_irq(&self, eventfd: BorrowedFd<'_>) -> Result<()> {
-        let argument = sys::IrqFd { flags: DEASSIGN, ..self.irqfd(eventfd) };
+        let argument = IrqFd { deassign: true, ..self.irqfd(eventfd) };
         self.change_irq(argument, Call::Assign(self.dom))
     }
 
-    fn irqfd(&self, eventfd: BorrowedFd<'_>) -> sys::IrqFd {
-        sys::IrqFd {
-            dm_op: core::ptr::null(),
-            size: 0,
-            fd: eventfd.as_raw_fd(),
-            flags: 0,
-            dom: self.dom.0,
-            pad: [0; 2],
-        }
+    fn irqfd(&self, eventfd: BorrowedFd<'_>) -> IrqFd {
+        IrqFd { dm_op: 0, size: 0, fd: eventfd.as_raw_fd(), deassign: false, dom: self.dom }
     }
 
-    fn change_irq(&self, mut argument: sys::IrqFd, call: Call) -> Result<()> {
+    fn change_irq(&self, request: IrqFd, call: Call) -> Result<()> {
         // SAFETY: the request takes this struct, and only reads what it points to: nothing to
         // deassign, else an operation that the caller keeps, with the length that the struct says.
-        let answer = unsafe { ioctl(self.device.as_fd(), sys::IRQFD, &mut argument) };
+        let answer = unsafe { ioctl(self.device.as_fd(), sys::IRQFD, &mut request.emit()) };
         self.answer(answer, call)
     }
 
@@ -203,6 +168,7 @@ impl PrivcmdFile {
 mod tests {
     use super::*;
     use rustix::event::{EventfdFlags, eventfd};
+    use xen_eventfd_core::irq::Line;
 
     /// A file that is /dev/null: every request is refused.
     fn dev_null() -> PrivcmdFile {
@@ -222,10 +188,8 @@ mod tests {
         refused(Call::Assign(dom), file.deassign(fd));
         refused(Call::Assign(dom), file.deassign_irq(fd));
         let lines = [Line::Isa(5), Line::PciIntx { device: 3, pin: 1 }, Line::Spi(33)];
-        let msi = Operation::Msi { addr: 0xFEE0_0000, data: 0x41 };
-        for operation in
-            lines.map(|line| Operation::Set { line, up: true }).into_iter().chain([msi])
-        {
+        let msi = IrqOp::Msi { addr: 0xFEE0_0000, data: 0x41 };
+        for operation in lines.map(|line| IrqOp::Set { line, up: true }).into_iter().chain([msi]) {
             refused(Call::Interrupt(dom), file.assign_irq(operation, fd));
         }
     }

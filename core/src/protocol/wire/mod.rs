@@ -4,4 +4,21 @@
 //! Nothing here allocates, and nothing is trusted: any bytes and any text are a value or an error.
 //! What an engine does not use of it is not in its object code: the functions are `inline`.
 
+mod bytes;
+pub mod dm_op;
+pub mod privcmd;
 pub mod text;
+
+use core::fmt;
+
+/// The bytes are no value of the format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Invalid;
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the bytes are no value of the format")
+    }
+}
+
+impl core::error::Error for Invalid {}

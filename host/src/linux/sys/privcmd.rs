@@ -21,7 +21,7 @@ pub(in crate::linux) struct DmOpBuffer {
 
 /// `struct privcmd_dm_op`.
 #[repr(C)]
-pub(in crate::linux) struct DmOp {
+pub(in crate::linux) struct DmOpRequest {
     pub(in crate::linux) dom: u16,
     pub(in crate::linux) buffers: u16,
     pub(in crate::linux) first: *const DmOpBuffer,
@@ -41,8 +41,8 @@ pub(in crate::linux) struct MmapResource {
 const _: () = {
     assert!(size_of::<Hypercall>() == 48 && offset_of!(Hypercall, arg) == 8);
     assert!(size_of::<DmOpBuffer>() == 16 && offset_of!(DmOpBuffer, size) == 8);
-    assert!(size_of::<DmOp>() == 16);
-    assert!(offset_of!(DmOp, buffers) == 2 && offset_of!(DmOp, first) == 8);
+    assert!(size_of::<DmOpRequest>() == 16);
+    assert!(offset_of!(DmOpRequest, buffers) == 2 && offset_of!(DmOpRequest, first) == 8);
     assert!(size_of::<MmapResource>() == 32);
     assert!(offset_of!(MmapResource, kind) == 4 && offset_of!(MmapResource, id) == 8);
     assert!(offset_of!(MmapResource, first_frame) == 12);
@@ -50,7 +50,7 @@ const _: () = {
 };
 
 pub(in crate::linux) const HYPERCALL: Opcode = number::<Hypercall>(b'P', 0);
-pub(in crate::linux) const DM_OP: Opcode = number::<DmOp>(b'P', 5);
+pub(in crate::linux) const DM_OP: Opcode = number::<DmOpRequest>(b'P', 5);
 /// Its argument is a domain id.
 pub(in crate::linux) const RESTRICT: Opcode = number::<u16>(b'P', 6);
 pub(in crate::linux) const MMAP_RESOURCE: Opcode = number::<MmapResource>(b'P', 7);

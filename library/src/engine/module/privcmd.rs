@@ -15,16 +15,13 @@ use crate::module_status;
 use crate::{EngineKind, Error, Result};
 use std::os::fd::{AsFd, BorrowedFd};
 use xen_eventfd_core::irq::{Irq, Trigger};
-use xen_eventfd_core::privcmd::Operation;
+use xen_eventfd_core::wire::dm_op::IrqOp;
+use xen_eventfd_core::wire::privcmd::{QUEUE_MASK, QUEUE_NOTIFY};
 use xen_eventfd_core::{Counters, DomId, Doorbell, Filter, IoServerId, Kick, Port, Space};
 use xen_eventfd_host::linux::eventfd::Missed;
 use xen_eventfd_host::linux::privcmd_abi::{PrivcmdFile, Queue};
 use xen_eventfd_host::{self as host, Call, Errno, HostError};
 
-/// Where the notify register of a virtio-mmio device is.
-const NOTIFY: u64 = 0x50;
-/// The bits of a write that are compared.
-const COMPARED: u64 = 0xFFFF;
 /// What keeps the guest: an interrupt that is never raised.
 const ANCHOR: Irq = Irq::Msi { addr: 0xFEE0_0000, data: 0 };
 fn unsupported(what: &'static str) -> Error {
@@ -41,7 +38,7 @@ fn queue(doorbell: &Doorbell) -> Result<(Queue, Doorbell)> {
         Filter::Width(_) | Filter::Any { .. } => return Err(unsupported("wildcards")),
         Filter::Fallback { .. } => return Err(unsupported("fallbacks")),
     };
-    let compared = COMPARED & width.mask();
+    let compared = QUEUE_MASK & width.mask();
     if mask != compared && mask != width.mask() {
         return Err(unsupported("masks of other bits than the low 16"));
     }
@@ -49,7 +46,7 @@ fn queue(doorbell: &Doorbell) -> Result<(Queue, Doorbell)> {
         return Err(unsupported("values of more than 16 bits"));
     };
     let addr = doorbell.bytes().first();
-    let Some(base) = addr.checked_sub(NOTIFY) else {
+    let Some(base) = addr.checked_sub(QUEUE_NOTIFY) else {
         return Err(unsupported("doorbells below 0x50"));
     };
     let taken = Doorbell::new(Space::Mmio, addr, Filter::Value { width, value, mask: compared })
@@ -58,11 +55,11 @@ fn queue(doorbell: &Doorbell) -> Result<(Queue, Doorbell)> {
 }
 
 /// An interrupt as a device model operation.
-fn operation(irq: &Irq) -> Result<Operation> {
+fn operation(irq: &Irq) -> Result<IrqOp> {
     irq.check()?;
     match *irq {
-        Irq::Msi { addr, data } => Ok(Operation::Msi { addr, data }),
-        Irq::Line(line, Trigger::Level) => Ok(Operation::Set { line, up: true }),
+        Irq::Msi { addr, data } => Ok(IrqOp::Msi { addr, data }),
+        Irq::Line(line, Trigger::Level) => Ok(IrqOp::Set { line, up: true }),
         Irq::Line(_, Trigger::Pulse) => Err(unsupported("pulses")),
         Irq::EventChannel(_) => Err(unsupported("interrupts by event channel")),
     }
@@ -219,7 +216,7 @@ mod tests {
             let masked = at(0xFE00_0050, Filter::Value { width, value: 0xFFFF, mask: 0xFFFF });
             assert_eq!(masked.unwrap(), (queue, taken));
         }
-        let (queue, taken) = at(NOTIFY, exactly(Width::One, 0xFF)).unwrap();
+        let (queue, taken) = at(QUEUE_NOTIFY, exactly(Width::One, 0xFF)).unwrap();
         assert_eq!(queue, Queue { base: 0, width: Width::One, number: 0xFF });
         assert_eq!(taken.filter(), exactly(Width::One, 0xFF));
     }
@@ -230,12 +227,12 @@ mod tests {
         let pio = Doorbell::new(Space::Pio, 0xC050, exactly(four, 1)).unwrap();
         for (refused, what) in [
             (queue(&pio), "I/O ports"),
-            (at(NOTIFY - 1, exactly(four, 1)), "below 0x50"),
-            (at(NOTIFY, exactly(four, 0x1_0000)), "16 bits"),
-            (at(NOTIFY, Filter::Value { width: four, value: 1, mask: 0xFF }), "masks"),
-            (at(NOTIFY, Filter::Width(four)), "wildcards"),
-            (at(NOTIFY, Filter::Any { span: 4 }), "wildcards"),
-            (at(NOTIFY, Filter::Fallback { span: 4 }), "fallbacks"),
+            (at(QUEUE_NOTIFY - 1, exactly(four, 1)), "below 0x50"),
+            (at(QUEUE_NOTIFY, exactly(four, 0x1_0000)), "16 bits"),
+            (at(QUEUE_NOTIFY, Filter::Value { width: four, value: 1, mask: 0xFF }), "masks"),
+            (at(QUEUE_NOTIFY, Filter::Width(four)), "wildcards"),
+            (at(QUEUE_NOTIFY, Filter::Any { span: 4 }), "wildcards"),
+            (at(QUEUE_NOTIFY, Filter::Fallback { span: 4 }), "fallbacks"),
         ] {
             let refused = refused.unwrap_err();
             assert_eq!(refused.errno(), Errno::OPNOTSUPP);
@@ -249,7 +246,7 @@ mod tests {
         let msi = Irq::Msi { addr: 0xFEE0_0000, data: 0x41 };
         assert_eq!(operation(&msi).unwrap().irq(), msi);
         let line = Irq::Line(Line::Isa(5), Trigger::Level);
-        let raise = Operation::Set { line: Line::Isa(5), up: true };
+        let raise = IrqOp::Set { line: Line::Isa(5), up: true };
         assert_eq!(operation(&line).unwrap(), raise);
         for irq in [Irq::Line(Line::Isa(5), Trigger::Pulse), Irq::EventChannel(Port(3))] {
             let refused = operation(&irq).unwrap_err();

@@ -1,0 +1,232 @@
+//! The requests of the kernel patch that this project starts from (`IOCTL_PRIVCMD_IOEVENTFD` and
+//! `IOCTL_PRIVCMD_IRQFD`), as values: the structs of Linux's `include/uapi/xen/privcmd.h` and what
+//! may be in them.
+//!
+//! The order of the checks is the patch's own (`drivers/xen/privcmd.c`); a caller can tell them
+//! apart by it.
+
+use super::super::doorbell::{Doorbell, Filter};
+use super::super::id::DomId;
+use super::super::ioreq::{Space, Width};
+use super::bytes::{Reader, Writer};
+use super::Invalid;
+
+/// `PRIVCMD_IOEVENTFD_FLAG_DEASSIGN` and `PRIVCMD_IRQFD_FLAG_DEASSIGN`.
+const DEASSIGN: u32 = 1;
+/// virtio-mmio's QueueNotify, which the patch adds to every address.
+pub const QUEUE_NOTIFY: u64 = 0x50;
+/// The bits of a write that name the queue (`QUEUE_NOTIFY_VQ_MASK`).
+pub const QUEUE_MASK: u64 = 0xFFFF;
+/// vCPUs that the patch accepts.
+const MAX_VCPUS: u32 = 4096;
+/// Bytes of a `dm_op` that are looked at; Xen's own `struct xen_dm_op` is smaller.
+pub const MAX_DM_OP: usize = 256;
+
+fn deassign(flags: u32) -> Result<bool, Invalid> {
+    match flags {
+        0 => Ok(false),
+        DEASSIGN => Ok(true),
+        _ => Err(Invalid),
+    }
+}
+
+/// `struct privcmd_ioeventfd`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IoEventFd {
+    /// The user's address of the ioreq page: here, the name of a server.
+    pub ioreq: u64,
+    /// The user's address of one port for each vCPU.
+    pub ports: u64,
+    /// Where the device's registers begin.
+    pub addr: u64,
+    /// How wide a write to its notify register must be, in bytes.
+    pub addr_len: u32,
+    /// The eventfd's descriptor.
+    pub event_fd: i32,
+    /// How many vCPUs the caller says that the guest has.
+    pub vcpus: u32,
+    /// The queue's number.
+    pub vq: u32,
+    /// Whether it takes an assignment back.
+    pub deassign: bool,
+    /// The guest.
+    pub dom: DomId,
+}
+
+impl IoEventFd {
+    /// `sizeof`.
+    pub const SIZE: usize = 48;
+
+    /// Reads a struct.
+    ///
+    /// # Errors
+    /// [`Invalid`] if a flag is unknown.
+    #[inline]
+    pub fn parse(bytes: &[u8; Self::SIZE]) -> Result<Self, Invalid> {
+        let mut fields = Reader(bytes);
+        Ok(Self {
+            ioreq: fields.u64()?,
+            ports: fields.u64()?,
+            addr: fields.u64()?,
+            addr_len: fields.u32()?,
+            event_fd: fields.i32()?,
+            vcpus: fields.u32()?,
+            vq: fields.u32()?,
+            deassign: deassign(fields.u32()?)?,
+            dom: DomId(fields.u16()?),
+        })
+    }
+
+    /// Writes it.
+    #[inline]
+    pub fn emit(&self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        let mut to = Writer(&mut bytes);
+        to.u64(self.ioreq).u64(self.ports).u64(self.addr).u32(self.addr_len);
+        to.i32(self.event_fd).u32(self.vcpus).u32(self.vq);
+        to.u32(self.deassign.into()).u16(self.dom.0);
+        bytes
+    }
+
+    /// What is to be assigned: a write of `addr_len` bytes to the queue's notify register whose low
+    /// half is the queue's number.
+    ///
+    /// # Errors
+    /// [`Invalid`] if the bytes wrap, `addr_len` is no width, `vcpus` is 0 or above 4096, or no
+    /// write of this width can name the queue.
+    pub fn doorbell(&self) -> Result<Doorbell, Invalid> {
+        self.addr.checked_add(u64::from(self.addr_len)).ok_or(Invalid)?;
+        let width = Width::new(self.addr_len).ok_or(Invalid)?;
+        if self.vcpus == 0 || self.vcpus > MAX_VCPUS {
+            return Err(Invalid);
+        }
+        let addr = self.addr.checked_add(QUEUE_NOTIFY).ok_or(Invalid)?;
+        let mask = QUEUE_MASK & width.mask();
+        let filter = Filter::Value { width, value: u64::from(self.vq), mask };
+        Doorbell::new(Space::Mmio, addr, filter).map_err(|_| Invalid)
+    }
+}
+
+/// `struct privcmd_irqfd`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IrqFd {
+    /// The user's address of a `struct xen_dm_op`.
+    pub dm_op: u64,
+    /// Its length in bytes.
+    pub size: u32,
+    /// The eventfd's descriptor.
+    pub fd: i32,
+    /// Whether it takes an assignment back.
+    pub deassign: bool,
+    /// The guest.
+    pub dom: DomId,
+}
+
+impl IrqFd {
+    /// `sizeof`.
+    pub const SIZE: usize = 24;
+
+    /// Reads a struct.
+    ///
+    /// # Errors
+    /// [`Invalid`] if a flag is unknown.
+    #[inline]
+    pub fn parse(bytes: &[u8; Self::SIZE]) -> Result<Self, Invalid> {
+        let mut fields = Reader(bytes);
+        Ok(Self {
+            dm_op: fields.u64()?,
+            size: fields.u32()?,
+            fd: fields.i32()?,
+            deassign: deassign(fields.u32()?)?,
+            dom: DomId(fields.u16()?),
+        })
+    }
+
+    /// Writes it.
+    #[inline]
+    pub fn emit(&self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        let mut to = Writer(&mut bytes);
+        to.u64(self.dm_op).u32(self.size).i32(self.fd);
+        to.u32(self.deassign.into()).u16(self.dom.0);
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::ioreq::Kick;
+    use super::*;
+
+    fn ioeventfd() -> [u8; IoEventFd::SIZE] {
+        let mut bytes = [0; IoEventFd::SIZE];
+        bytes[0..8].copy_from_slice(&0x7000_u64.to_ne_bytes());
+        bytes[16..24].copy_from_slice(&0xFE00_0000_u64.to_ne_bytes());
+        bytes[24..28].copy_from_slice(&4_u32.to_ne_bytes());
+        bytes[32..36].copy_from_slice(&2_u32.to_ne_bytes());
+        bytes[36..40].copy_from_slice(&3_u32.to_ne_bytes());
+        bytes[44..46].copy_from_slice(&7_u16.to_ne_bytes());
+        bytes
+    }
+
+    fn with(at: usize, field: &[u8]) -> Result<IoEventFd, Invalid> {
+        let mut bytes = ioeventfd();
+        bytes[at..at + field.len()].copy_from_slice(field);
+        IoEventFd::parse(&bytes)
+    }
+
+    #[test]
+    fn a_doorbell_is_the_notify_register_and_the_low_half_of_what_is_written() {
+        let request = with(0, &[]).unwrap();
+        assert_eq!((request.dom, request.vcpus, request.deassign), (DomId(7), 2, false));
+        let doorbell = request.doorbell().unwrap();
+        let kick = |value| Kick::new(Space::Mmio, 0xFE00_0050, Width::Four, value);
+        assert!(doorbell.takes(&kick(3)) && doorbell.takes(&kick(0x8001_0003)));
+        assert!(!doorbell.takes(&kick(0x3_0000)));
+    }
+
+    #[test]
+    fn what_is_written_is_what_was_read() {
+        let bytes = ioeventfd();
+        assert_eq!(IoEventFd::parse(&bytes).unwrap().emit(), bytes);
+        let mut bytes = [0x5A; IrqFd::SIZE];
+        bytes[16..20].copy_from_slice(&1_u32.to_ne_bytes());
+        bytes[22..].fill(0);
+        assert_eq!(IrqFd::parse(&bytes).unwrap().emit(), bytes);
+    }
+
+    #[test]
+    fn flags_are_none_or_deassign() {
+        assert!(with(40, &1_u32.to_ne_bytes()).unwrap().deassign);
+        for flags in [2_u32, 3, 1 << 31] {
+            assert_eq!(with(40, &flags.to_ne_bytes()), Err(Invalid));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_assigned() {
+        let refused = |at, field: &[u8]| with(at, field).unwrap().doorbell() == Err(Invalid);
+        for addr in [u64::MAX, u64::MAX - 3, u64::MAX - 0x50, u64::MAX - 0x52] {
+            assert!(refused(16, &addr.to_ne_bytes()), "{addr:#x}");
+        }
+        assert!(!refused(16, &(u64::MAX - 0x53).to_ne_bytes()));
+        for len in [0_u32, 3, 5, 16, u32::MAX] {
+            assert!(refused(24, &len.to_ne_bytes()), "{len} bytes");
+        }
+        for vcpus in [0_u32, 4097, u32::MAX] {
+            assert!(refused(32, &vcpus.to_ne_bytes()), "{vcpus} vCPUs");
+        }
+        assert!(!refused(32, &4096_u32.to_ne_bytes()));
+        assert!(refused(36, &0x1_0000_u32.to_ne_bytes()), "a queue that no write names");
+    }
+
+    #[test]
+    fn one_byte_names_256_queues() {
+        let mut bytes = ioeventfd();
+        bytes[24] = 1;
+        bytes[36..40].copy_from_slice(&0xFF_u32.to_ne_bytes());
+        assert!(IoEventFd::parse(&bytes).unwrap().doorbell().is_ok());
+        bytes[36..40].copy_from_slice(&0x100_u32.to_ne_bytes());
+        assert_eq!(IoEventFd::parse(&bytes).unwrap().doorbell(), Err(Invalid));
+    }
+}
