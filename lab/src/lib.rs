@@ -2,7 +2,7 @@
 //!
 //! ```no_run
 //! use std::time::Duration;
-//! use xen_eventfd_lab::{Boot, Dom0, Lab};
+//! use xen_eventfd_lab::{Boot, Lab, Platform};
 //!
 //! # fn main() -> anyhow::Result<()> {
 //! let lab = Lab::prepare()?;

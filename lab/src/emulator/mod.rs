@@ -1,15 +1,6 @@
 //! The emulator: Debian's QEMU, of the version that the lab's firmware belongs to, built from
 //! Debian's source with two mistakes mended, by both of which programs of dom0 broke off at random.
-//!
-//! A hypervisor injects an interrupt into its guest with VMRUN, and QEMU without KVM delivers it.
-//! Where another thread asks the emulated CPU to stop at that moment, QEMU delivers it once more, as
-//! if it were an exception, whatever the guest does by then. A PVH dom0 gets all its interrupts that
-//! way.
-//!
-//! A hypervisor leaves the vector registers of one guest where they are until another wants them: it
-//! sets CR0.TS, and the first instruction that touches them raises an exception, upon which it loads
-//! that other's. In QEMU without KVM, XSAVE and XRSTOR raise none. A kernel that leaves a process with
-//! XSAVE then keeps, as that process's registers, those of a guest that ran in between.
+//! `patches` has the mends, each with the report of its mistake.
 //!
 //! `packages` says what it is built from, `source` how.
 

@@ -6,7 +6,7 @@ use std::{
     thread,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::{arch::Arch, manifest::Manifest, tree::Tree};
 
@@ -15,31 +15,10 @@ pub(super) const ARCHIVES: &str = "/archives";
 /// Where it is unpacked and built, inside the tree.
 pub(super) const BUILD: &str = "/build";
 
-/// A statement that is missing in QEMU's source.
-struct SourcePatch {
-    file: &'static str,
-    /// What it has to follow. It is there once.
-    after: &'static str,
-    statement: &'static str,
-    /// What to look for where QEMU does it in another way.
-    whether: &'static str,
-}
-
-const PATCHES: [SourcePatch; 2] = [
-    // Nothing is left to deliver when the emulated CPU stops next.
-    SourcePatch {
-        file: "target/i386/tcg/system/svm_helper.c",
-        after: "do_interrupt_x86_hardirq(env, vector, 1);",
-        statement: " cs->exception_index = -1;",
-        whether: "delivers the interrupt of a VMRUN twice when a CPU is asked to stop",
-    },
-    // For XSAVE, XSAVEOPT and XRSTOR alike, as for any other instruction that touches the registers.
-    SourcePatch {
-        file: "target/i386/tcg/fpu_helper.c",
-        after: "/* The operand must be 64 byte aligned.  */",
-        statement: " if (env->cr[0] & CR0_TS_MASK) raise_exception_ra(env, EXCP07_PREX, ra);",
-        whether: "saves and restores registers with XSAVE while CR0.TS says that they are another's",
-    },
+/// What is mended, by name. The head of each patch is the report of what it mends.
+const PATCHES: [(&str, &str); 2] = [
+    ("svm-inject-once", include_str!("patches/svm-inject-once.patch")),
+    ("xsave-honours-ts", include_str!("patches/xsave-honours-ts.patch")),
 ];
 
 /// Unpacks the source, with Debian's own changes.
@@ -61,27 +40,21 @@ pub(super) fn unpack(tree: &Tree, manifest: &Manifest, archives: &Path) -> Resul
     tree.run(&shell(&unpack))
 }
 
-/// Mends the mistakes; see the module's own documentation.
+/// Applies the patches; where one does not fit, the source has changed.
 pub(super) fn patch(tree: &Tree) -> Result<()> {
-    for patch in &PATCHES {
-        let path = inside(tree, BUILD).join("source").join(patch.file);
-        let text = fs::read_to_string(&path)
-            .with_context(|| format!("{}: QEMU's source has other files now", path.display()))?;
-        fs::write(&path, patch.patched(&text)?)
-            .with_context(|| format!("{}: cannot write", path.display()))?;
+    for (name, patch) in PATCHES {
+        let place = format!("{ARCHIVES}/{name}.patch");
+        let outside = inside(tree, &place);
+        fs::write(&outside, patch)
+            .with_context(|| format!("{}: cannot write", outside.display()))?;
+        let apply = format!(
+            "patch --strip 1 --fuzz 0 --forward --directory {BUILD}/source --input {place}"
+        );
+        tree.run(&shell(&apply)).with_context(|| {
+            format!("{name}.patch: look whether QEMU still needs it, and adapt or drop it")
+        })?;
     }
     Ok(())
-}
-
-impl SourcePatch {
-    fn patched(&self, text: &str) -> Result<String> {
-        let Self { file, after, statement, whether } = self;
-        ensure!(
-            text.matches(after).count() == 1,
-            "{file}: QEMU's source has changed: look whether it still {whether}, and patch or drop this"
-        );
-        Ok(text.replacen(after, &format!("{after}{statement}"), 1))
-    }
 }
 
 /// Builds it, with what the lab needs alone, and returns the program.
@@ -115,13 +88,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_mended_must_be_there_once() {
-        for patch in PATCHES {
-            let SourcePatch { after, statement, .. } = patch;
-            let source = format!("a {after}\nb");
-            assert_eq!(patch.patched(&source).unwrap(), format!("a {after}{statement}\nb"));
-            assert!(patch.patched("b").is_err());
-            assert!(patch.patched(&format!("{source}{source}")).is_err());
+    fn each_patch_begins_with_its_report() {
+        for (name, patch) in PATCHES {
+            let (report, change) = patch.split_once("\n--- a/").expect(name);
+            for part in ["What: ", "Seen: ", "Versions: ", "Why this is right: "] {
+                assert!(report.lines().any(|line| line.starts_with(part)), "{name}: {part}");
+            }
+            assert!(change.lines().any(|line| line.starts_with('+')), "{name}");
         }
     }
 }

@@ -81,7 +81,7 @@ pub(crate) fn made_with(versions: &BTreeMap<String, String>) -> String {
     let rows = versions.iter().map(|(package, version)| format!("| {package} | {version} |\n"));
     format!(
         "| package | version |\n|---|---|\n{}\nQEMU is built from that package's source with the \
-         statements added that it lacks (`lab/src/emulator/source.rs`). Which processor it emulates, and what Xen is \
+         patches in `lab/src/emulator/patches`. Which processor it emulates, and what Xen is \
          reported, is in `lab/src/arch.rs`.\n",
         rows.collect::<String>()
     )
