@@ -7,7 +7,7 @@ mod coverage;
 mod fuzz;
 mod sanitize;
 
-pub(crate) use coverage::coverage;
+pub(crate) use coverage::{Coverage, as_compiler, coverage, reached, tests};
 pub(crate) use fuzz::{Arguments as Fuzz, fuzz, fuzz_a_little};
 pub(crate) use sanitize::{Arguments as Sanitize, sanitize};
 

@@ -1,4 +1,5 @@
-//! Emulated machines, as many at once as this machine has CPUs for them.
+//! Emulated machines, as many at once as this machine has CPUs for them, and beside them what needs
+//! no machine.
 
 use std::cmp::Reverse;
 use std::num::NonZero;
@@ -26,8 +27,8 @@ struct Job<'a, G> {
     name: String,
     /// How many CPUs of this machine it keeps busy.
     threads: usize,
-    /// How many it emulates.
-    cpus: u32,
+    /// How many it emulates; none: it is no machine.
+    cpus: Option<u32>,
     work: Work<'a>,
 }
 
@@ -64,7 +65,19 @@ impl<'a, G: Send> Boots<'a, G> {
         work: impl Fn() -> Result<Tally> + Send + 'a,
     ) {
         let (name, threads) = (name.into(), platform.threads(cpus) as usize);
-        self.jobs.push(Job { group, name, threads, cpus, work: Box::new(work) });
+        self.jobs.push(Job { group, name, threads, cpus: Some(cpus), work: Box::new(work) });
+    }
+
+    /// Adds work of this machine's own, which begins before all machines and keeps so many CPUs busy.
+    pub(crate) fn add_beside(
+        &mut self,
+        group: G,
+        name: impl Into<String>,
+        threads: usize,
+        work: impl Fn() -> Result<Tally> + Send + 'a,
+    ) {
+        let name = name.into();
+        self.jobs.push(Job { group, name, threads, cpus: None, work: Box::new(work) });
     }
 
     /// Runs all of them. What fails, or panics, counts as one failure, and takes nothing from the
@@ -76,7 +89,7 @@ impl<'a, G: Send> Boots<'a, G> {
     fn run_on(mut self, cpus: usize) -> Vec<Done<G>> {
         // Those that want the whole machine come last, and of the others the long ones first: a CPU
         // has nothing to do once only, between the two.
-        self.jobs.sort_by_key(|job| (job.threads, Reverse(job.cpus)));
+        self.jobs.sort_by_key(|job| (job.cpus.is_some(), job.threads, Reverse(job.cpus)));
         let scheduler = Mutex::new(Scheduler { waiting: self.jobs, free: cpus, done: Vec::new() });
         let changed = Condvar::new();
         thread::scope(|scope| {
@@ -138,6 +151,7 @@ fn run<G>(job: Job<'_, G>) -> Done<G> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Barrier;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     const ONE: (Platform, u32) = (Platform::X86Pv, 1);
@@ -185,6 +199,27 @@ mod tests {
             (Platform::X86Pv, 4),
         ];
         assert_eq!(ran.into_inner().unwrap(), order);
+    }
+
+    #[test]
+    fn what_is_no_machine_begins_first_and_leaves_cpus_for_machines() {
+        let (met, order) = (Barrier::new(2), Mutex::new(Vec::new()));
+        let mut boots = Boots::new();
+        boots.add('m', "a machine", ONE, || {
+            met.wait();
+            Ok(Tally::passed())
+        });
+        boots.add('w', "a machine of all CPUs", (Platform::X86Pv, 4), || {
+            order.lock().unwrap().push('w');
+            Ok(Tally::passed())
+        });
+        boots.add_beside('b', "the host", 1, || {
+            met.wait();
+            order.lock().unwrap().push('b');
+            Ok(Tally::passed())
+        });
+        assert_eq!(boots.run_on(2).len(), 3);
+        assert_eq!(order.into_inner().unwrap(), ['b', 'w']);
     }
 
     #[test]

@@ -117,7 +117,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         Command::Test { platform, cpus, ref names } => {
             let tests = Tests::prepare(lab, names)?;
             let mut boots = Boots::new();
-            tests.add(&mut boots, (), platform, cpus, names);
+            tests.add(&mut boots, (), platform, cpus, names, true);
             conclude(boots)
         }
         Command::Privcmd { platform, patch, ref names } => {
@@ -125,7 +125,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             let tests = privcmd::Tests::prepare(&lab.kernel_build()?, names)?;
             let mut boots = Boots::new();
             for kind in platforms(platform).into_iter().filter(|_| !patch) {
-                tests.add_ours(&mut boots, (), &lab, &module, kind);
+                tests.add_ours(&mut boots, (), &lab, &module, kind, true);
             }
             if platform != Some(Platform::X86Pv) {
                 tests.add_theirs(&mut boots, (), &lab);

@@ -138,7 +138,7 @@ impl Test {
         let kinds = self.platform.map_or_else(|| Platform::ALL.to_vec(), |platform| vec![platform]);
         let mut boots = Boots::new();
         for platform in kinds {
-            stage.add(&mut boots, (), platform, self.cpus, &self.names);
+            stage.add(&mut boots, (), platform, self.cpus, &self.names, true);
         }
         let mut tally = stage.model_tally();
         boots.run().into_iter().for_each(|done| tally += done.tally);
@@ -169,10 +169,15 @@ impl Scenarios {
         self.0.model_tally()
     }
 
-    /// Has them played in both kinds of dom0.
-    pub(crate) fn add<'a, G: Copy + Send>(&'a self, boots: &mut Boots<'a, G>, group: G) {
+    /// Has them played on each platform; what only repeats, if it may take long.
+    pub(crate) fn add<'a, G: Copy + Send>(
+        &'a self,
+        boots: &mut Boots<'a, G>,
+        group: G,
+        long: bool,
+    ) {
         for platform in Platform::ALL {
-            self.0.add(boots, group, platform, None, &[]);
+            self.0.add(boots, group, platform, None, &[], long);
         }
     }
 }

@@ -60,6 +60,9 @@ fn exit(tally: &Tally) -> ExitCode {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = attacks::as_compiler() {
+        return code;
+    }
     let judged = |result: anyhow::Result<Tally>| result.map(|tally| exit(&tally));
     let result = match Arguments::parse().command {
         Command::Coverage => judged(attacks::coverage()),

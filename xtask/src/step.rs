@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,14 @@ use std::time::{Duration, Instant};
 const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
 /// No step of ours takes this long; one that does hangs.
 const DEADLINE: Duration = Duration::from_secs(1800);
+
+/// How many CPUs a command may keep busy; 0: all.
+static CPUS: AtomicUsize = AtomicUsize::new(0);
+
+/// From now on commands have so many CPUs: emulated machines run beside them.
+pub(crate) fn limit(cpus: usize) {
+    CPUS.store(cpus, Ordering::Relaxed);
+}
 
 /// A command to be run.
 pub(crate) struct Step {
@@ -53,6 +62,12 @@ impl Step {
         // What cargo set for this program is not meant for another cargo.
         for name in ["CARGO_ENCODED_RUSTFLAGS", "CARGO_MANIFEST_DIR", "CARGO_BUILD_TARGET"] {
             command.env_remove(name);
+        }
+        let cpus = CPUS.load(Ordering::Relaxed);
+        if cpus > 0 {
+            // Tests wait more than they compute: nextest still runs as many as there are CPUs.
+            command.env("CARGO_BUILD_JOBS", cpus.to_string());
+            command.env("RUST_TEST_THREADS", cpus.to_string());
         }
         Self { command, shown, deadline: DEADLINE }
     }

@@ -23,9 +23,13 @@ pub(crate) struct Arguments {
     /// All but this stage; may be repeated
     #[arg(long, value_enum, value_name = "STAGE")]
     skip: Vec<Stage>,
+    /// What only repeats, too: races that were played on four CPUs of a PV dom0, in a PVH one
+    #[arg(long)]
+    long: bool,
 }
 
-/// The stages, in the order in which they run: what fails soonest comes first.
+/// The stages. What fails soonest comes first, then what goes into machines is built; the machines run
+/// beside all else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 enum Stage {
     /// The sources look as rustfmt leaves them
@@ -34,6 +38,12 @@ enum Stage {
     RepoRules,
     /// Clippy finds nothing, in the workspace and in the guest; the core keeps to its old Rust
     Lints,
+    /// The kernel module builds without a warning, under clippy too
+    Kmod,
+    /// The scenarios on the model; builds what goes into the lab
+    Model,
+    /// The demo on the model loses nothing
+    Demo,
     /// Unit tests, integration tests, and the examples of the documentation
     Tests,
     /// How much of the code the tests reach, against floors
@@ -48,12 +58,6 @@ enum Stage {
     Deny,
     /// What `cargo add` and `cargo install` would give builds from the packages alone
     Crates,
-    /// The demo on the model loses nothing
-    Demo,
-    /// The kernel module builds without a warning, under clippy too
-    Kmod,
-    /// The scenarios on the model; builds what goes into the lab
-    Model,
     /// The scenarios on real Xen, PV and PVH dom0, with the userspace engine; traces as on the model
     Userspace,
     /// The same with the kernel engine
@@ -67,7 +71,12 @@ enum Stage {
 }
 
 impl Stage {
-    /// Whether it plays in emulated machines, several at once. These come last.
+    /// Whether it runs while machines do: it needs none, and they need nothing of it.
+    fn is_beside(self) -> bool {
+        (Self::Tests..=Self::Crates).contains(&self)
+    }
+
+    /// Whether it plays in emulated machines, several at once.
     fn boots(self) -> bool {
         self >= Self::Userspace
     }
@@ -98,22 +107,13 @@ impl Arguments {
 /// Nothing is said after the sum: it is the last line, whatever came of it.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let began = Instant::now();
-    let mut stages = stages::Stages::default();
-    let mut verdicts = Vec::new();
+    let mut stages = stages::Stages::new(arguments.long);
     let wanted = Stage::value_variants().iter().copied().filter(|stage| arguments.wants(*stage));
     let (boots, others): (Vec<Stage>, Vec<Stage>) = wanted.partition(|stage| stage.boots());
-    for stage in others {
-        println!("{}: {}", stage.name(), stage.about());
-        let since = Instant::now();
-        let tally = stages.run(stage).unwrap_or_else(|error| {
-            println!("  FAILED {error:#}");
-            Tally::failed(format!("{}: {error:#}", stage.name()))
-        });
-        let time = since.elapsed();
-        println!("{}: {tally}, {}\n", stage.name(), clock(time));
-        verdicts.push(Verdict { stage, tally, time });
-    }
-    verdicts.extend(stages.boot(&boots));
+    let (beside, first): (Vec<Stage>, Vec<Stage>) =
+        others.into_iter().partition(|stage| stage.is_beside());
+    let mut verdicts = stages.run_all(&first);
+    verdicts.extend(stages.boot(&boots, &beside));
     ensure!(!verdicts.is_empty(), "no stage is left; `cargo xtask test --help` lists them");
     Ok(crate::exit(&table(&verdicts, began.elapsed())))
 }
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     fn arguments(only: &[Stage], skip: &[Stage]) -> Arguments {
-        Arguments { only: only.to_vec(), skip: skip.to_vec() }
+        Arguments { only: only.to_vec(), skip: skip.to_vec(), long: false }
     }
 
     #[test]

@@ -2,13 +2,17 @@
 //!
 //! A floor says that a part did not get worse; it says nothing about what its tests check.
 
+use crate::counts;
 use crate::step::{Done, Step, root, target};
 use crate::tally::Tally;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
 use xen_eventfd_lab::Llvm;
 
 /// The floors: a folder and a percentage in each line.
@@ -27,41 +31,124 @@ impl Lines {
     }
 }
 
-/// Measures the crates that have floors. Each of them is a check.
-pub(crate) fn coverage() -> Result<Tally> {
-    let llvm = match llvm_of_the_compiler().and_then(Llvm::prepare) {
-        Ok(llvm) => llvm,
+/// Runs all tests; returns how they went, and what they reached if that can be measured here.
+///
+/// With nextest if it is installed, for its speed; the same tests either way.
+pub(crate) fn tests() -> Result<(Tally, Option<Coverage>)> {
+    let coverage = match Coverage::prepare() {
+        Ok(coverage) => Some(coverage),
         Err(error) => {
-            println!("  skipped: coverage, as {error:#}");
-            return Ok(Tally::default());
+            println!("  the tests run without coverage, as {error:#}");
+            None
         }
     };
-    let text = fs::read_to_string(root().join(FLOORS)).context(FLOORS)?;
-    let floors = floors(&text)?;
-    let profiles = target().join("coverage/profiles");
-    // Counts of an earlier run are of other programs.
-    let _ = fs::remove_dir_all(&profiles);
-    // `cargo test --examples` would make test programs of them.
-    let examples = cargo("build --examples", &floors, &profiles)?.run()?;
-    let words = "test --tests --no-fail-fast";
-    let build = format!("{words} --no-run --message-format json-render-diagnostics");
-    let build = cargo(&build, &floors, &profiles)?.run()?;
-    if !examples.ok || !build.ok || !cargo(words, &floors, &profiles)?.run()?.ok {
-        return Ok(Tally::failed("coverage: the tests under instruments"));
+    let cargo = |words: &str| {
+        let step = Step::cargo(words).words("--locked --workspace");
+        coverage.iter().fold(step, |step, coverage| coverage.instrument(step))
+    };
+    if !cargo("test --no-run").run()?.ok {
+        return Ok((Tally::failed("the tests cannot be built"), None));
     }
-    let lines = lines(&report(&llvm, &profiles, &programs(&build))?);
+    let built = cargo("test --no-run --message-format json").quietly()?;
+    let steps = if Step::cargo("nextest --version").quietly()?.ok {
+        vec![
+            cargo("nextest run --no-fail-fast --color never")
+                .words("--status-level slow --final-status-level fail"),
+            cargo("test --doc --no-fail-fast"),
+        ]
+    } else {
+        vec![cargo("test --no-fail-fast")]
+    };
     let mut tally = Tally::default();
-    for (folder, floor) in &floors {
-        let found = lines.get(folder).copied().unwrap_or_default();
-        let (percent, ok) = (found.percent(), found.percent() >= *floor && found.all > 0);
-        let verdict = if ok { "ok    " } else { "FAILED" };
-        let Lines { all, reached } = found;
-        let line = format!(
-            "{verdict} {folder}: {percent} % of {all} lines ({reached}); at least {floor} %"
-        );
-        tally.receive("coverage", &line);
+    for step in steps {
+        tally += counts::run(step)?;
     }
-    Ok(tally)
+    Ok((tally, coverage.map(|coverage| Coverage { programs: programs(&built), ..coverage })))
+}
+
+/// Runs all tests for what they reach. Each crate that has a floor is a check.
+pub(crate) fn coverage() -> Result<Tally> {
+    let (tests, coverage) = tests()?;
+    if tests.failed > 0 {
+        return Ok(tests);
+    }
+    reached(coverage.as_ref())
+}
+
+/// Holds what the tests reached against the floors.
+pub(crate) fn reached(coverage: Option<&Coverage>) -> Result<Tally> {
+    coverage.map_or_else(
+        || {
+            println!("  skipped: coverage, which cannot be measured here");
+            Ok(Tally::default())
+        },
+        Coverage::check,
+    )
+}
+
+/// What this program is called where it is the compiler of crates whose lines are counted.
+const COMPILER: &str = "counting-rustc";
+
+/// If this program was started as a compiler, by cargo: has the real one make a crate count.
+///
+/// No shell script: `sh` drops variables that cargo sets, as there is a `-` in their names.
+pub(crate) fn as_compiler() -> Option<ExitCode> {
+    let mut words = std::env::args_os();
+    if Path::new(&words.next()?).file_name() != Some(OsStr::new(COMPILER)) {
+        return None;
+    }
+    let error = Command::new(words.next()?).args(words).args(["-C", "instrument-coverage"]).exec();
+    eprintln!("{COMPILER}: {error}");
+    Some(ExitCode::FAILURE)
+}
+
+/// Programs that count which of their lines are reached.
+#[derive(Debug)]
+pub(crate) struct Coverage {
+    llvm: Llvm,
+    /// Where the counts go: each program adds its own to a few files.
+    profiles: PathBuf,
+    /// The compiler for this workspace's crates, which makes them count. All others are those of
+    /// any other build, and are not built again.
+    compiler: PathBuf,
+    programs: Vec<String>,
+}
+
+impl Coverage {
+    fn prepare() -> Result<Self> {
+        let llvm = llvm_of_the_compiler().and_then(Llvm::prepare)?;
+        let folder = target().join("coverage");
+        let (profiles, compiler) = (folder.join("profiles"), folder.join(COMPILER));
+        // Counts of an earlier run are of other programs.
+        let _ = fs::remove_dir_all(&profiles);
+        fs::create_dir_all(&profiles).with_context(|| profiles.display().to_string())?;
+        std::env::current_exe()
+            .and_then(|program| fs::copy(program, &compiler))
+            .with_context(|| compiler.display().to_string())?;
+        Ok(Self { llvm, profiles, compiler, programs: Vec::new() })
+    }
+
+    fn instrument(&self, step: Step) -> Step {
+        step.env("RUSTC_WORKSPACE_WRAPPER", &self.compiler.display().to_string())
+            .env("LLVM_PROFILE_FILE", &self.profiles.join("%4m.profraw").display().to_string())
+    }
+
+    fn check(&self) -> Result<Tally> {
+        let text = fs::read_to_string(root().join(FLOORS)).context(FLOORS)?;
+        let lines = lines(&report(&self.llvm, &self.profiles, &self.programs)?);
+        let mut tally = Tally::default();
+        for (folder, floor) in floors(&text)? {
+            let found = lines.get(&folder).copied().unwrap_or_default();
+            let (percent, ok) = (found.percent(), found.percent() >= floor && found.all > 0);
+            let verdict = if ok { "ok    " } else { "FAILED" };
+            let Lines { all, reached } = found;
+            let line = format!(
+                "{verdict} {folder}: {percent} % of {all} lines ({reached}); at least {floor} %"
+            );
+            tally.receive("coverage", &line);
+        }
+        Ok(tally)
+    }
 }
 
 /// The major version of the LLVM that is in the compiler.
@@ -70,20 +157,6 @@ fn llvm_of_the_compiler() -> Result<u32> {
     let version = said.lines().find_map(|line| line.strip_prefix("LLVM version: "));
     let major = version.and_then(|version| version.split('.').next()?.parse().ok());
     major.with_context(|| format!("the compiler does not say which LLVM it has: {said}"))
-}
-
-/// Builds or runs something of all crates that have floors. Each program adds its counts to a few
-/// files.
-fn cargo(words: &str, floors: &BTreeMap<String, u64>, profiles: &Path) -> Result<Step> {
-    let mut step = Step::cargo(words)
-        .words("--locked --quiet --target-dir")
-        .arg(target().join("coverage"))
-        .env("RUSTFLAGS", "-C instrument-coverage")
-        .env("LLVM_PROFILE_FILE", &profiles.join("%4m.profraw").display().to_string());
-    for folder in floors.keys() {
-        step = step.arg("--package").arg(package(folder)?);
-    }
-    Ok(step)
 }
 
 /// The programs that cargo says it has built.
@@ -96,9 +169,10 @@ fn programs(build: &Done) -> Vec<String> {
 fn report(llvm: &Llvm, profiles: &Path, programs: &[String]) -> Result<Value> {
     let all = target().join("coverage/all.profdata").display().to_string();
     let mut merge = vec!["merge".to_owned(), "-sparse".to_owned(), "-o".to_owned(), all.clone()];
-    for entry in fs::read_dir(profiles).context("no test has left counts")? {
+    for entry in fs::read_dir(profiles)? {
         merge.push(entry?.path().display().to_string());
     }
+    ensure!(merge.len() > 4, "no test has left counts in {}", profiles.display());
     llvm.run("llvm-profdata", &merge)?;
     let mut export = vec!["export".to_owned(), "-summary-only".to_owned()];
     export.push(format!("-instr-profile={all}"));
@@ -115,14 +189,6 @@ fn floors(text: &str) -> Result<BTreeMap<String, u64>> {
             Ok((folder.to_owned(), floor))
         })
         .collect()
-}
-
-/// The name of the crate in a folder.
-fn package(folder: &str) -> Result<String> {
-    let path = root().join(folder).join("Cargo.toml");
-    let manifest = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let name = manifest.lines().find_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
-    name.map(str::to_owned).with_context(|| format!("{} names no crate", path.display()))
 }
 
 /// The lines of each crate's `src`.
@@ -151,7 +217,7 @@ mod tests {
         let floors = floors(&text).unwrap();
         assert!(!floors.is_empty());
         for (folder, floor) in floors {
-            assert!(floor <= 100 && package(&folder).is_ok(), "{folder}");
+            assert!(floor <= 100 && root().join(&folder).join("Cargo.toml").is_file(), "{folder}");
         }
         assert!(floors_of("core").is_err());
     }

@@ -92,7 +92,7 @@ impl Tests {
         Ok(Self { programs, ours, theirs, upstream: Upstream::build(kernel)? })
     }
 
-    /// Has them run on our module.
+    /// Has them run on our module; those that race too, if wanted.
     pub(super) fn add_ours<'a, G: Copy + Send>(
         &'a self,
         boots: &mut Boots<'a, G>,
@@ -100,8 +100,9 @@ impl Tests {
         lab: &'a Lab,
         module: &'a Module,
         platform: Platform,
+        races: bool,
     ) {
-        for (tests, cpus) in &self.ours {
+        for (tests, cpus) in self.ours.iter().filter(|(_, cpus)| races || *cpus == 1) {
             let place = place(platform, *cpus);
             boots.add(group, format!("{place}: privcmd"), (platform, *cpus), move || {
                 test_ours(lab, module, &self.programs, (platform, *cpus), tests)

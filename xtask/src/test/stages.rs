@@ -1,27 +1,52 @@
 //! What each stage does.
 
-use super::{Stage, Verdict, deny, packaged, repo_rules};
+use super::{Stage, Verdict, clock, deny, packaged, repo_rules};
 use crate::boots::Boots;
-use crate::counts;
 use crate::kmod;
 use crate::lab::Scenarios;
-use crate::step::{Step, target};
+use crate::step::{self, Step, target};
 use crate::tally::Tally;
 use crate::{attacks, tool};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
-use std::sync::Arc;
-use std::time::Duration;
-use xen_eventfd_lab::Platform;
+use std::num::NonZero;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+use xen_eventfd_lab::{Platform, build_static};
 
 /// What stages leave for those that come after them.
-#[derive(Default)]
 pub(super) struct Stages {
+    /// With what only repeats.
+    long: bool,
     scenarios: Option<Arc<Scenarios>>,
+    /// What the tests reached, if that can be measured; `None`: they have not run.
+    tested: Option<Option<attacks::Coverage>>,
 }
 
 impl Stages {
-    pub(super) fn run(&mut self, stage: Stage) -> Result<Tally> {
+    pub(super) fn new(long: bool) -> Self {
+        Self { long, scenarios: None, tested: None }
+    }
+
+    /// Runs stages that play in no machine, one after the other.
+    pub(super) fn run_all(&mut self, stages: &[Stage]) -> Vec<Verdict> {
+        let verdict = |stage: &Stage| {
+            let (stage, name) = (*stage, stage.name());
+            println!("{name}: {}", stage.about());
+            let since = Instant::now();
+            let tally = self.run(stage).unwrap_or_else(|error| {
+                println!("  FAILED {error:#}");
+                Tally::failed(format!("{name}: {error:#}"))
+            });
+            let time = since.elapsed();
+            println!("{name}: {tally}, {}\n", clock(time));
+            Verdict { stage, tally, time }
+        };
+        stages.iter().map(verdict).collect()
+    }
+
+    fn run(&mut self, stage: Stage) -> Result<Tally> {
         match stage {
             Stage::Format => all([
                 Step::cargo("fmt --all --check"),
@@ -30,8 +55,15 @@ impl Stages {
             ]),
             Stage::RepoRules => repo_rules::check(),
             Stage::Lints => lints(),
-            Stage::Tests => tests(),
-            Stage::Coverage => attacks::coverage(),
+            Stage::Tests => {
+                let (tally, coverage) = attacks::tests()?;
+                self.tested = Some(coverage);
+                Ok(tally)
+            }
+            Stage::Coverage => match &self.tested {
+                Some(coverage) => attacks::reached(coverage.as_ref()),
+                None => attacks::coverage(),
+            },
             Stage::Loom => attacks::loom(),
             Stage::Fuzz => attacks::fuzz_a_little(),
             Stage::Docs => {
@@ -55,8 +87,13 @@ impl Stages {
         })
     }
 
-    /// Runs stages that play in emulated machines, as many machines at once as there are CPUs for.
-    pub(super) fn boot(&mut self, stages: &[Stage]) -> Vec<Verdict> {
+    /// Runs stages that play in emulated machines, as many machines at once as there are CPUs for,
+    /// and those `beside` on half of the CPUs.
+    pub(super) fn boot(&mut self, stages: &[Stage], beside: &[Stage]) -> Vec<Verdict> {
+        if stages.is_empty() {
+            return self.run_all(beside);
+        }
+        let long = self.long;
         let prepared: Vec<(Stage, Result<Job>)> = stages
             .iter()
             .map(|stage| {
@@ -64,18 +101,31 @@ impl Stages {
                 (*stage, self.job(*stage))
             })
             .collect();
+        let on_host = Mutex::new((self, Vec::new()));
         let mut boots = Boots::new();
         for (stage, job) in &prepared {
             match job {
-                Ok(Job::Scenarios(scenarios)) => scenarios.add(&mut boots, *stage),
-                Ok(Job::Module(tests)) => tests.add_all(&mut boots, *stage),
+                Ok(Job::Scenarios(scenarios)) => scenarios.add(&mut boots, *stage, long),
+                Ok(Job::Module(tests)) => tests.add_all(&mut boots, *stage, long),
                 Ok(Job::Packages) => {
                     boots.add(*stage, "packages", (Platform::X86Pvh, 1), kmod::test_packages);
                 }
                 Err(error) => println!("{}: FAILED {error:#}", stage.name()),
             }
         }
+        if let Some(stage) = beside.first() {
+            let half = (thread::available_parallelism().map_or(1, NonZero::get) / 2).max(1);
+            step::limit(half);
+            let on_host = &on_host;
+            boots.add_beside(*stage, "what needs no machine", half, move || {
+                let mut on_host = on_host.lock().unwrap_or_else(PoisonError::into_inner);
+                let (stages, verdicts) = &mut *on_host;
+                *verdicts = stages.run_all(beside);
+                Ok(Tally::default())
+            });
+        }
         let done = boots.run();
+        let (_, verdicts) = on_host.into_inner().unwrap_or_else(PoisonError::into_inner);
         let verdict = |(stage, job): &(Stage, Result<Job>)| {
             let mut verdict =
                 Verdict { stage: *stage, tally: Tally::default(), time: Duration::ZERO };
@@ -88,7 +138,7 @@ impl Stages {
             }
             verdict
         };
-        prepared.iter().map(verdict).collect()
+        verdicts.into_iter().chain(prepared.iter().map(verdict)).collect()
     }
 
     fn job(&mut self, stage: Stage) -> Result<Job> {
@@ -152,27 +202,10 @@ fn lints() -> Result<Tally> {
 /// The compiler that the kernel module is built with.
 const CORE_RUST: &str = "1.85";
 
-/// With nextest if it is installed, for its speed; the same tests either way.
-fn tests() -> Result<Tally> {
-    let nextest = Step::cargo("nextest --version").quietly()?.ok;
-    let steps = if nextest {
-        vec![
-            Step::cargo("nextest run --locked --workspace --no-fail-fast --color never")
-                .words("--status-level slow --final-status-level fail"),
-            Step::cargo("test --locked --workspace --doc --no-fail-fast"),
-        ]
-    } else {
-        vec![Step::cargo("test --locked --workspace --no-fail-fast")]
-    };
-    let mut tally = Tally::default();
-    for step in steps {
-        tally += counts::run(step)?;
-    }
-    Ok(tally)
-}
-
 fn demo() -> Result<Tally> {
-    let done = Step::cargo("run --locked --release -- demo --json").run()?;
+    // The program that goes into the lab; it runs here as well.
+    let program = build_static("xen-eventfd-cli", "xen-eventfd")?;
+    let done = Step::new(program).words("demo --json").run()?;
     if !done.ok {
         return Ok(Tally::failed("demo"));
     }
