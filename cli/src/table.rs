@@ -1,5 +1,7 @@
 //! Columns for people.
 
+use unicode_width::UnicodeWidthStr;
+
 /// How a column stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
@@ -13,14 +15,14 @@ pub enum Side {
 pub fn table(heads: &[(&str, Side)], rows: &[Vec<String>]) -> String {
     let width = |column: usize, head: &str| {
         let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).chain([head.chars().count()]).max().unwrap_or(0)
+        cells.map(|cell| cell.width()).chain([head.width()]).max().unwrap_or(0)
     };
     let widths: Vec<usize> =
         heads.iter().enumerate().map(|(column, (head, _))| width(column, head)).collect();
     let line = |cells: &mut dyn Iterator<Item = &str>| {
         let padded = cells.zip(heads).zip(&widths).map(|((cell, (_, side)), &width)| {
             // The width of a format is limited to 16 bits, and more is a panic.
-            let gap = " ".repeat(width.saturating_sub(cell.chars().count()));
+            let gap = " ".repeat(width.saturating_sub(cell.width()));
             match side {
                 Side::Left => format!("{cell}{gap}"),
                 Side::Right => format!("{gap}{cell}"),
@@ -71,5 +73,12 @@ mod tests {
             [vec!["ä".to_owned(), "7".to_owned()], vec!["longer".to_owned(), cell(None::<u8>)]];
         let text = table(&[("NAME", Side::Left), ("KICKS", Side::Right)], &rows);
         assert_eq!(text, "NAME    KICKS\nä           7\nlonger      -\n");
+    }
+
+    #[test]
+    fn a_letter_may_be_two_columns_wide_or_none() {
+        let rows = ["客人", "e\u{301}"].map(|name| vec![name.to_owned(), "7".to_owned()]);
+        let text = table(&[("NAME", Side::Left), ("KICKS", Side::Right)], &rows);
+        assert_eq!(text, "NAME  KICKS\n客人      7\ne\u{301}         7\n");
     }
 }

@@ -1,5 +1,6 @@
 //! What is drawn in a terminal, and plain text anywhere else.
 
+use anstyle::{AnsiColor, Color, Effects};
 use std::io::IsTerminal;
 
 /// How standard output is written to.
@@ -22,17 +23,17 @@ impl Style {
 
     /// A headline.
     pub fn strong(self, text: &str) -> String {
-        self.paint("1", text)
+        self.paint(Effects::BOLD.into(), text)
     }
 
     /// Good news.
     pub fn good(self, text: &str) -> String {
-        self.paint("32", text)
+        self.paint(colour(AnsiColor::Green), text)
     }
 
     /// Bad news.
     pub fn bad(self, text: &str) -> String {
-        self.paint("31", text)
+        self.paint(colour(AnsiColor::Red), text)
     }
 
     /// A bar of `part / whole` of `width` characters.
@@ -47,12 +48,16 @@ impl Style {
         if let Some(partial) = EIGHTHS.get(rest).filter(|_| rest > 0) {
             bar.push(*partial);
         }
-        self.paint("36", &bar)
+        self.paint(colour(AnsiColor::Cyan), &bar)
     }
 
-    fn paint(self, code: &str, text: &str) -> String {
-        if self.colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    fn paint(self, style: anstyle::Style, text: &str) -> String {
+        if self.colours { format!("{style}{text}{style:#}") } else { text.to_owned() }
     }
+}
+
+fn colour(colour: AnsiColor) -> anstyle::Style {
+    anstyle::Style::new().fg_color(Some(Color::Ansi(colour)))
 }
 
 /// A duration in the unit that suits it.
@@ -88,6 +93,15 @@ mod tests {
         assert_eq!(nanoseconds(999), "999 ns");
         assert_eq!(nanoseconds(12_345), "12.3 µs");
         assert_eq!(nanoseconds(2_500_000_000), "2.5 s");
+    }
+
+    #[test]
+    fn a_terminal_is_left_as_it_was() {
+        let style = Style { colours: true };
+        assert_eq!(style.strong("a"), "\x1b[1ma\x1b[0m");
+        assert_eq!(style.bad("a"), "\x1b[31ma\x1b[0m");
+        assert_eq!(style.bar(1, 2, 4), "\x1b[36m██\x1b[0m");
+        assert_eq!(Style::PLAIN.good("a"), "a");
     }
 
     #[test]

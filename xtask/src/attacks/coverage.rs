@@ -6,6 +6,7 @@ use crate::counts;
 use crate::step::{Done, Step, root, target};
 use crate::tally::Tally;
 use anyhow::{Context, Result, ensure};
+use cargo_metadata::Message;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -161,8 +162,12 @@ fn llvm_of_the_compiler() -> Result<u32> {
 
 /// The programs that cargo says it has built.
 fn programs(build: &Done) -> Vec<String> {
-    let artifacts = build.stdout.lines().filter_map(|line| serde_json::from_str(line).ok());
-    artifacts.filter_map(|one: Value| Some(one["executable"].as_str()?.to_owned())).collect()
+    let messages = Message::parse_stream(build.stdout.as_bytes()).filter_map(Result::ok);
+    let program = |message| match message {
+        Message::CompilerArtifact(artifact) => Some(artifact.executable?.into_string()),
+        _ => None,
+    };
+    messages.filter_map(program).collect()
 }
 
 /// What LLVM makes of the counts: a summary for each file.
