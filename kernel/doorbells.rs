@@ -12,9 +12,9 @@ use crate::eventfd::EventFd;
 use crate::protocol::claims;
 use crate::protocol::doorbell::Bytes;
 use crate::protocol::held::Held;
-use crate::protocol::missed::Missed;
 use crate::protocol::status::DoorbellStatus;
 use crate::protocol::table::{self, Entry};
+use crate::protocol::unmatched::Unmatched;
 use crate::protocol::{Counters, Doorbell, DomId, Kick, Request, Space};
 use crate::trace::{self, KickEnd};
 use core::mem;
@@ -25,14 +25,14 @@ pub(crate) const MAX_DOORBELLS: usize = 4096;
 /// Distinct kicks held for one guest.
 pub(crate) const MAX_HELD: usize = 64;
 /// Distinct kicks kept for one fallback.
-pub(crate) const MAX_MISSED: usize = 32;
+pub(crate) const MAX_UNMATCHED: usize = 32;
 
 /// One registration.
 pub(crate) struct Registration {
     doorbell: Doorbell,
     eventfd: EventFd,
     /// For a fallback: what it received.
-    missed: Option<KBox<Missed<MAX_MISSED>>>,
+    unmatched: Option<KBox<Unmatched<MAX_UNMATCHED>>>,
     /// Delivered to it.
     kicks: u64,
     /// Came to its address, if it is the first there, and nobody took it.
@@ -43,15 +43,15 @@ pub(crate) struct Registration {
 
 impl Registration {
     pub(crate) fn new(doorbell: Doorbell, eventfd: EventFd) -> Result<KBox<Self>> {
-        let missed = if doorbell.is_fallback() { Some(nothing_missed()?) } else { None };
-        let new = Self { doorbell, eventfd, missed, kicks: 0, held: 0, odd: 0 };
+        let unmatched = if doorbell.is_fallback() { Some(nothing_unmatched()?) } else { None };
+        let new = Self { doorbell, eventfd, unmatched, kicks: 0, held: 0, odd: 0 };
         Ok(KBox::new(new, GFP_KERNEL_ACCOUNT)?)
     }
 
     fn deliver(&mut self, kick: &Kick) {
-        if let Some(missed) = &mut self.missed {
+        if let Some(unmatched) = &mut self.unmatched {
             // Before the signal: who is woken finds it.
-            missed.add(*kick, 1);
+            unmatched.add(*kick, 1);
         }
         self.signal();
     }
@@ -60,12 +60,6 @@ impl Registration {
         self.kicks = self.kicks.wrapping_add(1);
         self.eventfd.signal();
     }
-}
-
-/// What is taken from a fallback at once.
-pub(crate) struct Taken {
-    pub(crate) kick: Option<(Kick, u64)>,
-    pub(crate) overflowed: u64,
 }
 
 impl Entry for KBox<Registration> {
@@ -107,8 +101,8 @@ fn nothing_held() -> Result<KBox<Held<MAX_HELD>>> {
 
 /// On a stack frame of its own, as above.
 #[inline(never)]
-fn nothing_missed() -> Result<KBox<Missed<MAX_MISSED>>> {
-    Ok(KBox::new(Missed::new(), GFP_KERNEL_ACCOUNT)?)
+fn nothing_unmatched() -> Result<KBox<Unmatched<MAX_UNMATCHED>>> {
+    Ok(KBox::new(Unmatched::new(), GFP_KERNEL_ACCOUNT)?)
 }
 
 /// On a stack frame of its own, as above.
@@ -148,27 +142,15 @@ impl Doorbells {
         self.held.marks().get(index).copied()
     }
 
-    /// Takes one distinct kick from the fallback that is exactly this doorbell with this eventfd,
-    /// and once none is left the number of those that found no place.
-    pub(crate) fn take_missed(&mut self, doorbell: &Doorbell, eventfd: &EventFd) -> Result<Taken> {
+    /// What the fallback that is exactly this doorbell with this eventfd has received.
+    pub(crate) fn unmatched(
+        &mut self,
+        doorbell: &Doorbell,
+        eventfd: &EventFd,
+    ) -> Result<&mut Unmatched<MAX_UNMATCHED>> {
         let index = self.position(doorbell, eventfd)?;
-        let fallback = self.table.get_mut(index).and_then(|found| found.missed.as_mut());
-        let missed = fallback.ok_or(ENOENT)?;
-        let kick = missed.take_first();
-        let overflowed = if kick.is_none() { missed.take_overflowed() } else { 0 };
-        Ok(Taken { kick, overflowed })
-    }
-
-    /// Puts back what was taken and could not be told.
-    pub(crate) fn put_back(&mut self, doorbell: &Doorbell, eventfd: &EventFd, taken: &Taken) {
-        let index = self.position(doorbell, eventfd).ok();
-        let fallback = index.and_then(|index| self.table.get_mut(index));
-        if let Some(missed) = fallback.and_then(|found| found.missed.as_mut()) {
-            if let Some((kick, times)) = taken.kick {
-                missed.add(kick, times);
-            }
-            missed.add_overflowed(taken.overflowed);
-        }
+        let fallback = self.table.get_mut(index).and_then(|found| found.unmatched.as_mut());
+        fallback.map(|unmatched| &mut **unmatched).ok_or(ENOENT)
     }
 
     fn position(&self, doorbell: &Doorbell, eventfd: &EventFd) -> Result<usize> {
@@ -215,16 +197,16 @@ impl Doorbells {
         let index = table::place(&self.table, &new.doorbell).map_err(|_| EEXIST)?;
         self.table.insert_within_capacity(index, new).map_err(|_| ENOMEM)?;
         let Self { table, held, counters, .. } = self;
-        let mut missed = table.get_mut(index).and_then(|new| new.missed.take());
+        let mut unmatched = table.get_mut(index).and_then(|new| new.unmatched.take());
         let owed = held.take(|kick| {
             let ours = table::find(table, kick) == Some(index);
-            if let (true, Some(missed)) = (ours, &mut missed) {
-                missed.add(*kick, 1);
+            if let (true, Some(unmatched)) = (ours, &mut unmatched) {
+                unmatched.add(*kick, 1);
             }
             ours
         });
         if let Some(new) = table.get_mut(index) {
-            new.missed = missed;
+            new.unmatched = unmatched;
             if owed {
                 new.signal();
                 counters.redelivered = counters.redelivered.wrapping_add(1);

@@ -83,14 +83,14 @@ fn answer(member: &Member, request: u32, arg: UserPtr) -> Result {
             native::stats(arg, &guest.stats()?)
         }
         native::LIST => {
-            let listed = native::Listed::read(arg)?;
+            let listed = native::listed(arg)?;
             guest.stats()?;
             match listed {
                 native::Listed::Doorbell(index) => {
-                    native::list_doorbell(arg, &guest.shown(index).ok_or(ENOENT)?)
+                    native::list_doorbell(arg, &guest.shown(index as usize).ok_or(ENOENT)?)
                 }
                 native::Listed::Held(index) => {
-                    native::list_held(arg, &guest.waiting(index).ok_or(ENOENT)?)
+                    native::list_held(arg, &guest.waiting(index as usize).ok_or(ENOENT)?)
                 }
             }
         }
@@ -98,7 +98,7 @@ fn answer(member: &Member, request: u32, arg: UserPtr) -> Result {
             let (doorbell, eventfd) = native::fallback(arg)?;
             has_doorbells(member)?;
             let eventfd = EventFd::from_descriptor(eventfd)?;
-            guest.take_missed(&doorbell, &eventfd, |taken| native::missed(arg, taken))
+            guest.take_unmatched(&doorbell, &eventfd, |taken| native::unmatched(arg, taken))
         }
         native::ASSIGN_IRQ => {
             let (irq, eventfd) = native::irq(arg)?;

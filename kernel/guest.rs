@@ -15,13 +15,14 @@
 
 use crate::channel::Channel;
 use crate::claimed::{Claimed, Claims};
-use crate::doorbells::{Doorbells, Registration, Room, Taken};
+use crate::doorbells::{Doorbells, Registration, Room};
 use crate::eventfd::{EventFd, OpenEventFd};
 use crate::interrupt::Interrupt;
 use crate::irqfd::{Attached, IrqFd};
 use crate::page::IoreqPage;
 use crate::protocol::irq::{Arch, Irq, Line, Owner};
 use crate::protocol::status::{DoorbellStatus, IrqStatus};
+use crate::protocol::unmatched::UnmatchedKick;
 use crate::protocol::wire::dm_op::IrqOp;
 use crate::protocol::{Counters, DomId, Doorbell, IoServerId, Kick, Port};
 use crate::server::{self, dead_or, is_dying, Server};
@@ -289,18 +290,20 @@ impl Guest {
     }
 
     /// Takes one kick that a fallback received. What cannot be told stays.
-    pub(crate) fn take_missed(
+    pub(crate) fn take_unmatched(
         &self,
         doorbell: &Doorbell,
         eventfd: &EventFd,
-        tell: impl FnOnce(&Taken) -> Result,
+        tell: impl FnOnce(&UnmatchedKick) -> Result,
     ) -> Result {
         self.changes.lock().served()?;
-        let taken = self.dispatch.lock().doorbells.take_missed(doorbell, eventfd)?;
+        let taken = self.dispatch.lock().doorbells.unmatched(doorbell, eventfd)?.take();
         // Under no lock: it may be as slow as the caller's memory.
         let told = tell(&taken);
         if told.is_err() {
-            self.dispatch.lock().doorbells.put_back(doorbell, eventfd, &taken);
+            if let Ok(fallback) = self.dispatch.lock().doorbells.unmatched(doorbell, eventfd) {
+                fallback.put_back(&taken);
+            }
         }
         told
     }

@@ -7,8 +7,8 @@ use xen_eventfd_core::ioreq::{
     Access, Ioreq, COPY, DATA_IS_PTR, DIR_READ, INVALIDATE, PIO, STATE, TIMEOFFSET,
 };
 use xen_eventfd_core::irq::{Irq, Line, Trigger};
-use xen_eventfd_core::missed::Missed;
 use xen_eventfd_core::slot::{Slot, State};
+use xen_eventfd_core::unmatched::Unmatched;
 use xen_eventfd_core::wire::dm_op::IrqOp;
 use xen_eventfd_core::wire::privcmd::{IoEventFd, IrqFd};
 use xen_eventfd_core::wire::Invalid;
@@ -243,7 +243,7 @@ fn triples(all: &[Doorbell]) -> impl Iterator<Item = (Doorbell, Doorbell, Doorbe
 fn every_small_history_of_the_stores_agrees_with_sets() {
     let kick = |value: u32| Kick::new(Space::Mmio, 0x50, Width::Four, value.into());
     for (length, history) in (0..=7_u32).flat_map(|n| (0..3_u32.pow(n)).map(move |h| (n, h))) {
-        let (mut missed, mut held) = (Missed::<2>::new(), Held::<2>::new());
+        let (mut missed, mut held) = (Unmatched::<2>::new(), Held::<2>::new());
         let (mut counts, mut marks) = (BTreeMap::new(), BTreeSet::new());
         let (mut lost, mut overflowed) = (0, 0);
         for kick in (0..length).map(|step| kick(history / 3_u32.pow(step) % 3)) {

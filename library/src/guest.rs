@@ -489,7 +489,7 @@ pub struct Fallback {
 /// What a fallback received since it was last asked.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub struct Missed {
+pub struct UnmatchedKicks {
     /// Distinct kicks, in order, and how often each came.
     pub kicks: Vec<(Kick, u64)>,
     /// Kicks of which only the number is known, as there were more distinct ones than the engine
@@ -510,12 +510,12 @@ let (kick, times) = fallback.take().kicks[0];
 assert_eq!((kick.value, times), (9, 2));
 assert!(fallback.take().kicks.is_empty());
 "#)]
-    pub fn take(&self) -> Missed {
+    pub fn take(&self) -> UnmatchedKicks {
         let IoEvent { guest, doorbell, serial, .. } = &self.ioevent;
-        let Ok(guest) = guest.engine() else { return Missed::default() };
+        let Ok(guest) = guest.engine() else { return UnmatchedKicks::default() };
         guest.collect(doorbell, *serial, &self.unmatched);
-        let Unmatched { kicks, overflowed } = std::mem::take(&mut *lock(&self.unmatched));
-        Missed { kicks: kicks.into_iter().collect(), overflowed }
+        let mut taken = std::mem::take(&mut *lock(&self.unmatched));
+        UnmatchedKicks { kicks: taken.kicks().to_vec(), overflowed: taken.take_overflowed() }
     }
 
     /// What is registered.

@@ -61,7 +61,7 @@ pub use engine::userspace::Turn;
 pub use error::{Error, Result};
 pub use find::{DomainSelector, find};
 pub use guardian::{Guardian, VARIABLE as GUARDIAN_VARIABLE};
-pub use guest::{ChannelFd, Fallback, Guest, IoEvent, IrqFd, Missed};
+pub use guest::{ChannelFd, Fallback, Guest, IoEvent, IrqFd, UnmatchedKicks};
 pub use probe::{ModuleInfo, Probe};
 pub use xen::{Builder, ENGINE_VARIABLE, EngineKind, Xen};
 pub use xen_eventfd_core::irq::{Arch, InvalidIrq, Irq, Line, Trigger};

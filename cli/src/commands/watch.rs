@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use xen_eventfd::{DomId, Doorbell, Error, Fallback, Guest, Kick, Missed, Space, Xen};
+use xen_eventfd::{DomId, Doorbell, Error, Fallback, Guest, Kick, Space, UnmatchedKicks, Xen};
 
 /// Take a guest's doorbell and print its kicks as they come.
 ///
@@ -212,7 +212,7 @@ impl Watch {
         let mut seen = Seen::default();
         loop {
             self.wait(signals.as_deref())?;
-            let Missed { kicks, overflowed, .. } = self.fallback.take();
+            let UnmatchedKicks { kicks, overflowed, .. } = self.fallback.take();
             seen.unknown += overflowed;
             for (kick, count) in kicks {
                 if self.shown.takes(&kick) {

@@ -6,11 +6,11 @@ pub mod held;
 pub mod id;
 pub mod ioreq;
 pub mod irq;
-pub mod missed;
 pub mod slot;
 pub mod status;
 mod sync;
 pub mod table;
+pub mod unmatched;
 pub mod wire;
 
 pub use self::doorbell::{Doorbell, Filter, Invalid};

@@ -4,25 +4,33 @@
 //! a guest go through its [`GuestFile`], and end with it.
 
 use super::door::{ioctl, open};
-use super::sys::eventfd::{self as sys, Argument, Request};
 use crate::{Call, HostError, Result};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use xen_eventfd_core::irq::{Irq, Line, Trigger};
-use xen_eventfd_core::{Counters, DomId, Doorbell, Filter, IoServerId, Kick, Port, Space, Width};
+use xen_eventfd_core::irq::Irq;
+use xen_eventfd_core::status::Interface;
+use xen_eventfd_core::unmatched::UnmatchedKick;
+use xen_eventfd_core::wire::Invalid;
+use xen_eventfd_core::wire::native::{
+    self, Argument, ChannelArg, CreateArg, DoorbellArg, EntryArg, IrqArg, IrqChangeArg,
+    IrqStateArg, Listed, MissedArg, OwnerArg, QueryArg, Request, StatsArg, request,
+};
+use xen_eventfd_core::{Counters, DomId, Doorbell, IoServerId, Kick, Port};
 
 pub(super) const DEVICE: &str = "/dev/xen/eventfd";
 
-/// Makes a request. Its result, where it has a meaning, is not negative.
+/// Issues a request. The result, if it means something, is not negative.
 fn issue<A: Argument>(
     fd: BorrowedFd<'_>,
     request: &Request<A>,
     argument: &mut A,
 ) -> core::result::Result<u32, Errno> {
-    // SAFETY: the request is declared with its struct, for which any bytes are a value, and which
-    // holds no address.
-    unsafe { ioctl(fd, request.0, argument) }
+    let mut bytes = argument.emit();
+    // SAFETY: the request takes these bytes, which hold no address, and any bytes are a value of them.
+    let result = unsafe { ioctl(fd, request.0, &mut bytes) }?;
+    *argument = A::parse(&bytes).map_err(|_| Errno::PROTO)?;
+    Ok(result)
 }
 
 /// The module's version and limits.
@@ -77,9 +85,9 @@ impl Control {
     /// As [`Control::open`].
     pub fn over(device: OwnedFd) -> Result<Self> {
         let failed = |errno| HostError::new(Call::Open(DEVICE), errno);
-        let mut answer = sys::Query::default();
-        match issue(device.as_fd(), &sys::QUERY, &mut answer) {
-            Ok(_) if answer.abi == sys::ABI => Ok(Self { device, info: info(&answer) }),
+        let mut answer = QueryArg::default();
+        match issue(device.as_fd(), &request::QUERY, &mut answer) {
+            Ok(_) if answer.abi == native::ABI => Ok(Self { device, info: info(&answer) }),
             // A device that is not the module returns NOTTY.
             Ok(_) | Err(Errno::NOTTY | Errno::INVAL) => Err(failed(Errno::PROTO)),
             Err(errno) => Err(failed(errno)),
@@ -98,7 +106,7 @@ impl Control {
     /// such guest, [`Errno::OPNOTSUPP`] for a PV guest, [`Errno::NOSPC`] if all of its ioreq
     /// servers are in use, [`Errno::PERM`] if Xen does not let this domain serve it.
     pub fn create(&self, dom: DomId, gone: BorrowedFd<'_>) -> Result<GuestFile> {
-        let fd = self.new_file(dom, 0, gone.as_raw_fd())?;
+        let fd = self.new_file(dom, Interface::Native, gone.as_raw_fd())?;
         Ok(GuestFile { dom, fd })
     }
 
@@ -107,12 +115,12 @@ impl Control {
     /// # Errors
     /// As [`Control::create`].
     pub fn reserve(&self, dom: DomId) -> Result<Reservation> {
-        self.new_file(dom, sys::CREATE_RESERVE, -1).map(Reservation)
+        self.new_file(dom, Interface::Reserved, -1).map(Reservation)
     }
 
-    fn new_file(&self, dom: DomId, flags: u32, gone: i32) -> Result<OwnedFd> {
-        let mut argument = sys::Create { flags, dom: dom.0, gone, ..Default::default() };
-        let answer = issue(self.device.as_fd(), &sys::CREATE, &mut argument)
+    fn new_file(&self, dom: DomId, interface: Interface, gone: i32) -> Result<OwnedFd> {
+        let mut argument = CreateArg::of(dom, interface, gone);
+        let answer = issue(self.device.as_fd(), &request::CREATE, &mut argument)
             .and_then(|fd| i32::try_from(fd).map_err(|_| Errno::PROTO));
         match answer {
             // SAFETY: the request returns a new descriptor, which this process alone owns.
@@ -126,8 +134,8 @@ impl Control {
     /// # Errors
     /// [`Call::Query`].
     pub fn owner(&self, dom: DomId) -> Result<Option<Owner>> {
-        let mut answer = sys::Owner { dom: dom.0, ..Default::default() };
-        match issue(self.device.as_fd(), &sys::OWNER, &mut answer) {
+        let mut answer = OwnerArg { dom: dom.0, ..Default::default() };
+        match issue(self.device.as_fd(), &request::OWNER, &mut answer) {
             Ok(_) => Ok(Some(owner(&answer))),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(HostError::new(Call::Query(dom), errno)),
@@ -135,11 +143,11 @@ impl Control {
     }
 }
 
-fn info(answer: &sys::Query) -> Info {
-    let all = sys::FEATURE_DOORBELLS
-        | sys::FEATURE_IRQS
-        | sys::FEATURE_CHANNELS
-        | sys::FEATURE_IRQ_CHANGES;
+fn info(answer: &QueryArg) -> Info {
+    let all = native::FEATURE_DOORBELLS
+        | native::FEATURE_IRQS
+        | native::FEATURE_CHANNELS
+        | native::FEATURE_IRQ_CHANGES;
     Info {
         abi: answer.abi,
         complete: answer.features & all == all,
@@ -150,7 +158,7 @@ fn info(answer: &sys::Query) -> Info {
     }
 }
 
-fn owner(answer: &sys::Owner) -> Owner {
+fn owner(answer: &OwnerArg) -> Owner {
     let name = answer.name.split(|byte| *byte == 0).next().unwrap_or_default();
     Owner {
         pid: u32::try_from(answer.pid).ok().filter(|pid| *pid != 0),
@@ -173,15 +181,6 @@ pub struct Stats {
     pub counters: Counters,
 }
 
-/// One entry of a fallback's list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Missed {
-    /// A distinct kick and its count; `None`: the list is empty.
-    pub kick: Option<(Kick, u64)>,
-    /// Kicks that did not fit the list, of which only the number is known.
-    pub overflowed: u64,
-}
-
 /// A guest that the module serves. Dropping it ends that.
 ///
 /// Every method fails with [`Errno::NODEV`] once the guest is dead ([`HostError::is_gone`]).
@@ -198,7 +197,11 @@ impl GuestFile {
     /// [`Errno::EXIST`] if another matches the same writes; [`Errno::NOSPC`] beyond
     /// [`Info::max_doorbells`]; [`Errno::NOMEM`] if Xen has no room for one more range.
     pub fn assign(&self, doorbell: &Doorbell, eventfd: BorrowedFd<'_>) -> Result<()> {
-        self.change(&sys::ASSIGN, argument_of(doorbell, eventfd), Call::Assign(self.dom))
+        self.change(
+            &request::ASSIGN,
+            DoorbellArg::of(doorbell, eventfd.as_raw_fd()),
+            Call::Assign(self.dom),
+        )
     }
 
     /// Removes a doorbell. When this returns, the eventfd is not signalled again.
@@ -206,7 +209,11 @@ impl GuestFile {
     /// # Errors
     /// [`Errno::NOENT`] if there is no such doorbell.
     pub fn deassign(&self, doorbell: &Doorbell, eventfd: BorrowedFd<'_>) -> Result<()> {
-        self.change(&sys::DEASSIGN, argument_of(doorbell, eventfd), Call::Assign(self.dom))
+        self.change(
+            &request::DEASSIGN,
+            DoorbellArg::of(doorbell, eventfd.as_raw_fd()),
+            Call::Assign(self.dom),
+        )
     }
 
     /// The counters of the doorbells.
@@ -214,17 +221,8 @@ impl GuestFile {
     /// # Errors
     /// [`Errno::NODEV`] only.
     pub fn stats(&self) -> Result<Stats> {
-        let answer = self.query(&sys::STATS, sys::Stats::default())?;
-        let mut counters = Counters::default();
-        counters.delivered = answer.delivered;
-        counters.held = answer.held;
-        counters.redelivered = answer.redelivered;
-        counters.late = answer.late;
-        counters.reads = answer.reads;
-        counters.broadcasts = answer.broadcasts;
-        counters.odd = answer.odd;
-        counters.spurious = answer.spurious;
-        Ok(Stats { server: IoServerId(answer.server), counters })
+        let answer = self.query(&request::STATS, StatsArg::default())?;
+        Ok(Stats { server: IoServerId(answer.server), counters: answer.counters() })
     }
 
     /// The assigned doorbells, in the order of addresses, with the number of kicks of each.
@@ -232,7 +230,9 @@ impl GuestFile {
     /// # Errors
     /// [`Errno::NODEV`] only.
     pub fn assigned(&self) -> Result<Vec<(Doorbell, u64)>> {
-        self.list(sys::LIST_DOORBELLS, |entry| Some((doorbell_of(entry)?, entry.kicks)))
+        self.list(Listed::Doorbell, |entry| {
+            entry.doorbell().map(|status| (status.doorbell, status.kicks))
+        })
     }
 
     /// The held kicks, in order.
@@ -240,17 +240,18 @@ impl GuestFile {
     /// # Errors
     /// [`Errno::NODEV`] only.
     pub fn held(&self) -> Result<Vec<Kick>> {
-        self.list(sys::LIST_HELD, |entry| {
-            let width = Width::new(entry.len)?;
-            Some(Kick::new(space_of(entry.space)?, entry.addr, width, entry.datamatch))
-        })
+        self.list(Listed::Held, EntryArg::kick)
     }
 
-    fn list<T>(&self, what: u32, read: impl Fn(&sys::Entry) -> Option<T>) -> Result<Vec<T>> {
+    fn list<T>(
+        &self,
+        listed: fn(u32) -> Listed,
+        read: impl Fn(&EntryArg) -> core::result::Result<T, Invalid>,
+    ) -> Result<Vec<T>> {
         let mut list = Vec::new();
         for index in 0.. {
-            match self.query(&sys::LIST, sys::Entry { what, index, ..Default::default() }) {
-                Ok(entry) => list.push(read(&entry).ok_or_else(|| self.query_error(Errno::PROTO))?),
+            match self.query(&request::LIST, EntryArg::of(listed(index))) {
+                Ok(entry) => list.push(read(&entry).map_err(|_| self.query_error(Errno::PROTO))?),
                 Err(error) if error.errno == Errno::NOENT => break,
                 Err(error) => return Err(error),
             }
@@ -262,16 +263,10 @@ impl GuestFile {
     ///
     /// # Errors
     /// [`Errno::NOENT`] if there is no such fallback.
-    pub fn missed(&self, fallback: &Doorbell, eventfd: BorrowedFd<'_>) -> Result<Missed> {
-        let sys::Doorbell { space, len, eventfd, addr, .. } = argument_of(fallback, eventfd);
-        let question = sys::Missed { space, len, eventfd, addr, ..Default::default() };
-        let answer = self.query(&sys::MISSED, question)?;
-        if answer.kicks == 0 {
-            return Ok(Missed { kick: None, overflowed: answer.overflowed });
-        }
-        let width = Width::new(answer.width).ok_or_else(|| self.query_error(Errno::PROTO))?;
-        let kick = Kick::new(fallback.bytes().space(), addr, width, answer.value);
-        Ok(Missed { kick: Some((kick, answer.kicks)), overflowed: answer.overflowed })
+    pub fn unmatched(&self, fallback: &Doorbell, eventfd: BorrowedFd<'_>) -> Result<UnmatchedKick> {
+        let question = MissedArg::of(fallback, eventfd.as_raw_fd());
+        let answer = self.query(&request::MISSED, question)?;
+        answer.unmatched().map_err(|_| self.query_error(Errno::PROTO))
     }
 
     /// Raises an interrupt whenever an eventfd is signalled; a counter that is not 0 raises one at
@@ -282,7 +277,7 @@ impl GuestFile {
     /// or the guest has not allocated the port for this domain; [`Errno::NOSPC`] beyond
     /// [`Info::max_irqs`], or if too many event channels are bound ([`GuestFile::assign_channel`]).
     pub fn assign_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<()> {
-        self.change(&sys::ASSIGN_IRQ, irq_argument(irq, eventfd), self.call_of(irq))
+        self.change(&request::ASSIGN_IRQ, IrqArg::of(irq, eventfd.as_raw_fd()), self.call_of(irq))
     }
 
     /// The call that an error of an interrupt names.
@@ -299,7 +294,11 @@ impl GuestFile {
     /// # Errors
     /// [`Errno::NOENT`] if there is no such assignment; else as [`GuestFile::assign_irq`].
     pub fn set_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>, new: &Irq) -> Result<()> {
-        self.change(&sys::SET_IRQ, change_argument(irq, eventfd, new), self.call_of(new))
+        self.change(
+            &request::SET_IRQ,
+            IrqChangeArg::of(irq, eventfd.as_raw_fd()).to(new),
+            self.call_of(new),
+        )
     }
 
     /// Keeps an eventfd from raising its interrupt. When this returns, it is not raised again until
@@ -308,7 +307,11 @@ impl GuestFile {
     /// # Errors
     /// [`Errno::NOENT`] if there is no such assignment.
     pub fn mask_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<()> {
-        self.change(&sys::MASK_IRQ, irq_argument(irq, eventfd), Call::Assign(self.dom))
+        self.change(
+            &request::MASK_IRQ,
+            IrqArg::of(irq, eventfd.as_raw_fd()),
+            Call::Assign(self.dom),
+        )
     }
 
     /// Unmasks it, and raises the interrupt once if it is pending.
@@ -316,7 +319,11 @@ impl GuestFile {
     /// # Errors
     /// [`Errno::NOENT`] if there is no such assignment.
     pub fn unmask_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<()> {
-        self.change(&sys::UNMASK_IRQ, irq_argument(irq, eventfd), Call::Assign(self.dom))
+        self.change(
+            &request::UNMASK_IRQ,
+            IrqArg::of(irq, eventfd.as_raw_fd()),
+            Call::Assign(self.dom),
+        )
     }
 
     /// Whether an eventfd was signalled since its interrupt was masked.
@@ -324,7 +331,7 @@ impl GuestFile {
     /// # Errors
     /// [`Errno::NOENT`] if there is no such assignment.
     pub fn is_pending(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<bool> {
-        let answer = self.query(&sys::IRQ_STATE, state_argument(irq, eventfd))?;
+        let answer = self.query(&request::IRQ_STATE, IrqStateArg::of(irq, eventfd.as_raw_fd()))?;
         Ok(answer.pending != 0)
     }
 
@@ -333,7 +340,11 @@ impl GuestFile {
     /// # Errors
     /// [`Errno::NOENT`] if there is no such assignment.
     pub fn deassign_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<()> {
-        self.change(&sys::DEASSIGN_IRQ, irq_argument(irq, eventfd), Call::Assign(self.dom))
+        self.change(
+            &request::DEASSIGN_IRQ,
+            IrqArg::of(irq, eventfd.as_raw_fd()),
+            Call::Assign(self.dom),
+        )
     }
 
     /// The number of interrupts that were raised, and that Xen refused.
@@ -341,7 +352,7 @@ impl GuestFile {
     /// # Errors
     /// [`Errno::NOENT`] if there is no such assignment.
     pub fn irq_counts(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<(u64, u64)> {
-        let answer = self.query(&sys::IRQ_STATS, irq_argument(irq, eventfd))?;
+        let answer = self.query(&request::IRQ_STATS, IrqArg::of(irq, eventfd.as_raw_fd()))?;
         Ok((answer.raised, answer.failed))
     }
 
@@ -350,7 +361,7 @@ impl GuestFile {
     /// # Errors
     /// [`Errno::NOENT`] if there is no such assignment, or Xen's error.
     pub fn lower(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<()> {
-        self.change(&sys::LOWER, irq_argument(irq, eventfd), Call::Assign(self.dom))
+        self.change(&request::LOWER, IrqArg::of(irq, eventfd.as_raw_fd()), Call::Assign(self.dom))
     }
 
     /// Signals an eventfd whenever the guest notifies its event channel.
@@ -361,7 +372,7 @@ impl GuestFile {
     /// as many as the module's parameter `max_channels` says.
     pub fn assign_channel(&self, port: Port, eventfd: BorrowedFd<'_>) -> Result<()> {
         let call = Call::Bind(self.dom, port);
-        self.change(&sys::ASSIGN_CHANNEL, channel_argument(port, eventfd), call)
+        self.change(&request::ASSIGN_CHANNEL, ChannelArg::of(port, eventfd.as_raw_fd()), call)
     }
 
     /// Removes a channel. When this returns, the eventfd is not signalled again.
@@ -370,7 +381,7 @@ impl GuestFile {
     /// [`Errno::NOENT`] if the port does not signal this eventfd.
     pub fn deassign_channel(&self, port: Port, eventfd: BorrowedFd<'_>) -> Result<()> {
         let call = Call::Assign(self.dom);
-        self.change(&sys::DEASSIGN_CHANNEL, channel_argument(port, eventfd), call)
+        self.change(&request::DEASSIGN_CHANNEL, ChannelArg::of(port, eventfd.as_raw_fd()), call)
     }
 
     fn change<A: Argument>(&self, request: &Request<A>, mut argument: A, call: Call) -> Result<()> {
@@ -390,112 +401,11 @@ impl GuestFile {
     }
 }
 
-fn argument_of(doorbell: &Doorbell, eventfd: BorrowedFd<'_>) -> sys::Doorbell {
-    let space = match doorbell.bytes().space() {
-        Space::Mmio => sys::MMIO,
-        Space::Pio => sys::PIO,
-    };
-    let (kind, len, datamatch, datamask) = match doorbell.filter() {
-        Filter::Value { width, value, mask } => (sys::VALUE, width.bytes(), value, mask),
-        Filter::Width(width) => (sys::WIDTH, width.bytes(), 0, 0),
-        Filter::Any { span } => (sys::ANY, span, 0, 0),
-        Filter::Fallback { span } => (sys::FALLBACK, span, 0, 0),
-    };
-    sys::Doorbell {
-        space,
-        kind,
-        len: len.into(),
-        eventfd: eventfd.as_raw_fd(),
-        addr: doorbell.bytes().first(),
-        datamatch,
-        datamask,
-        ..Default::default()
-    }
-}
-
-fn space_of(space: u32) -> Option<Space> {
-    match space {
-        sys::MMIO => Some(Space::Mmio),
-        sys::PIO => Some(Space::Pio),
-        _ => None,
-    }
-}
-
-fn doorbell_of(entry: &sys::Entry) -> Option<Doorbell> {
-    let (width, span) = (Width::new(entry.len), u8::try_from(entry.len).ok());
-    let filter = match entry.kind {
-        sys::VALUE => Filter::Value { width: width?, value: entry.datamatch, mask: entry.datamask },
-        sys::WIDTH => Filter::Width(width?),
-        sys::ANY => Filter::Any { span: span? },
-        sys::FALLBACK => Filter::Fallback { span: span? },
-        _ => return None,
-    };
-    Doorbell::new(space_of(entry.space)?, entry.addr, filter).ok()
-}
-
-fn irq_argument(irq: &Irq, eventfd: BorrowedFd<'_>) -> sys::Irq {
-    sys::Irq { eventfd: eventfd.as_raw_fd(), ..irq_argument_of(irq) }
-}
-
-/// Without an eventfd.
-fn irq_argument_of(irq: &Irq) -> sys::Irq {
-    let mut argument = sys::Irq::default();
-    match *irq {
-        Irq::EventChannel(port) => (argument.kind, argument.number) = (sys::IRQ_CHANNEL, port.0),
-        Irq::Msi { addr, data } => {
-            (argument.kind, argument.msi_addr, argument.msi_data) = (sys::IRQ_MSI, addr, data);
-        }
-        Irq::Line(line, trigger) => {
-            argument.trigger = match trigger {
-                Trigger::Pulse => sys::PULSE,
-                Trigger::Level => sys::LEVEL,
-            };
-            (argument.kind, argument.number, argument.pin) = match line {
-                Line::Isa(line) => (sys::IRQ_ISA, line.into(), 0),
-                Line::PciIntx { device, pin } => (sys::IRQ_INTX, device.into(), pin.into()),
-                Line::Spi(line) => (sys::IRQ_SPI, line, 0),
-            };
-        }
-    }
-    argument
-}
-
-fn change_argument(irq: &Irq, eventfd: BorrowedFd<'_>, new: &Irq) -> sys::IrqChange {
-    let sys::Irq { kind, eventfd, trigger, number, pin, msi_data, msi_addr, .. } =
-        irq_argument(irq, eventfd);
-    let new = irq_argument_of(new);
-    sys::IrqChange {
-        kind,
-        eventfd,
-        trigger,
-        number,
-        pin,
-        msi_data,
-        msi_addr,
-        new_kind: new.kind,
-        new_trigger: new.trigger,
-        new_number: new.number,
-        new_pin: new.pin,
-        new_msi_data: new.msi_data,
-        new_msi_addr: new.msi_addr,
-        ..Default::default()
-    }
-}
-
-fn state_argument(irq: &Irq, eventfd: BorrowedFd<'_>) -> sys::IrqState {
-    let sys::Irq { kind, eventfd, trigger, number, pin, msi_data, msi_addr, .. } =
-        irq_argument(irq, eventfd);
-    sys::IrqState { kind, eventfd, trigger, number, pin, msi_data, msi_addr, ..Default::default() }
-}
-
-fn channel_argument(port: Port, eventfd: BorrowedFd<'_>) -> sys::Channel {
-    sys::Channel { port: port.0, eventfd: eventfd.as_raw_fd(), ..Default::default() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use rustix::event::{EventfdFlags, eventfd};
+    use xen_eventfd_core::{Filter, Space};
 
     /// A guest's file that is /dev/null: every request is refused.
     fn dev_null() -> GuestFile {
@@ -528,7 +438,7 @@ mod tests {
         refused(Call::Query(dom), file.stats().map(drop));
         refused(Call::Query(dom), file.assigned().map(drop));
         refused(Call::Query(dom), file.held().map(drop));
-        refused(Call::Query(dom), file.missed(&doorbell, fd).map(drop));
+        refused(Call::Query(dom), file.unmatched(&doorbell, fd).map(drop));
         refused(Call::Bind(dom, port), file.assign_irq(&channel, fd));
         refused(Call::Interrupt(dom), file.assign_irq(&msi, fd));
         refused(Call::Assign(dom), file.deassign_irq(&msi, fd));
@@ -544,82 +454,17 @@ mod tests {
     }
 
     #[test]
-    fn a_doorbell_survives_the_conversion_to_a_list_entry() {
-        let null = open("/dev/null", OFlags::RDONLY).unwrap();
-        let filters = [
-            Filter::Value { width: Width::Four, value: 3, mask: 0xFFFF },
-            Filter::Width(Width::Two),
-            Filter::Any { span: 3 },
-            Filter::Fallback { span: 8 },
-        ];
-        for (filter, space) in filters.into_iter().zip([Space::Mmio, Space::Pio].repeat(2)) {
-            let doorbell = Doorbell::new(space, 0x50, filter).unwrap();
-            let sys::Doorbell { space, kind, len, addr, datamatch, datamask, .. } =
-                argument_of(&doorbell, null.as_fd());
-            let entry =
-                sys::Entry { space, kind, len, addr, datamatch, datamask, ..Default::default() };
-            assert_eq!(doorbell_of(&entry), Some(doorbell));
-            assert_eq!(doorbell_of(&sys::Entry { kind: 9, ..entry }), None);
-        }
-    }
-
-    #[test]
-    fn the_fields_that_an_interrupt_does_not_use_are_zero() {
-        let null = open("/dev/null", OFlags::RDONLY).unwrap();
-        let fields = |irq| {
-            let sys::Irq { kind, trigger, number, pin, msi_data, msi_addr, .. } =
-                irq_argument(&irq, null.as_fd());
-            (kind, trigger, number, pin, msi_data, msi_addr)
-        };
-        let line = |line, trigger| fields(Irq::Line(line, trigger));
-        assert_eq!(fields(Irq::EventChannel(Port(5))), (sys::IRQ_CHANNEL, 0, 5, 0, 0, 0));
-        let msi = Irq::Msi { addr: 0xFEE0_0000, data: 0x41 };
-        assert_eq!(fields(msi), (sys::IRQ_MSI, 0, 0, 0, 0x41, 0xFEE0_0000));
-        assert_eq!(line(Line::Isa(4), Trigger::Pulse), (sys::IRQ_ISA, sys::PULSE, 4, 0, 0, 0));
-        let intx = Line::PciIntx { device: 3, pin: 1 };
-        assert_eq!(line(intx, Trigger::Level), (sys::IRQ_INTX, sys::LEVEL, 3, 1, 0, 0));
-        assert_eq!(line(Line::Spi(33), Trigger::Level), (sys::IRQ_SPI, sys::LEVEL, 33, 0, 0, 0));
-    }
-
-    #[test]
-    fn a_change_holds_the_old_and_the_new_interrupt() {
-        let null = open("/dev/null", OFlags::RDONLY).unwrap();
-        let (msi, channel) =
-            (Irq::Msi { addr: 0xFEE0_1000, data: 0x41 }, Irq::EventChannel(Port(5)));
-        let line = Irq::Line(Line::PciIntx { device: 3, pin: 1 }, Trigger::Level);
-        for (was, is) in [(msi, channel), (channel, line), (line, msi)] {
-            let change = change_argument(&was, null.as_fd(), &is);
-            let fields = |irq: &sys::Irq| {
-                (irq.kind, irq.trigger, irq.number, irq.pin, irq.msi_data, irq.msi_addr)
-            };
-            let sys::IrqChange { kind, trigger, number, pin, msi_data, msi_addr, .. } = change;
-            let before = (kind, trigger, number, pin, msi_data, msi_addr);
-            assert_eq!(before, fields(&irq_argument_of(&was)));
-            let sys::IrqChange { new_kind, new_trigger, new_number, new_pin, .. } = change;
-            let after = (new_kind, new_trigger, new_number, new_pin);
-            let after =
-                (after.0, after.1, after.2, after.3, change.new_msi_data, change.new_msi_addr);
-            assert_eq!(after, fields(&irq_argument_of(&is)));
-            assert_eq!(change.eventfd, null.as_raw_fd());
-            let sys::IrqState { kind, trigger, number, pin, msi_data, msi_addr, eventfd, .. } =
-                state_argument(&was, null.as_fd());
-            assert_eq!((kind, trigger, number, pin, msi_data, msi_addr), before);
-            assert_eq!(eventfd, null.as_raw_fd());
-        }
-    }
-
-    #[test]
     fn an_owner_that_has_ended_has_no_process_id() {
         let mut name = [0; 16];
         name[..7].copy_from_slice(b"a name\0");
-        let of = |pid| owner(&sys::Owner { pid, name, ..Default::default() });
+        let of = |pid| owner(&OwnerArg { pid, name, ..Default::default() });
         assert_eq!(of(0), Owner { pid: None, name: "a name".to_owned() });
         assert_eq!(of(7).pid, Some(7));
     }
 
     #[test]
     fn a_module_that_lacks_a_feature_is_not_complete() {
-        let of = |features| info(&sys::Query { features, ..Default::default() }).complete;
+        let of = |features| info(&QueryArg { features, ..Default::default() }).complete;
         assert!(of(0b1_1111) && of(0b1_0111) && !of(0b1111) && !of(0b1_0011) && !of(0));
     }
 }

@@ -3,7 +3,6 @@
 use crate::eventfd::EventFd;
 use crate::sync::Mutex;
 use crate::{Error, Result};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use xen_eventfd_core::claims::{self, Claim, Debt, Piece};
 use xen_eventfd_core::doorbell::Bytes;
@@ -20,22 +19,7 @@ pub(crate) const MAX_HELD: usize = 256;
 pub const MAX_UNMATCHED: usize = 256;
 
 /// The kicks that a fallback received.
-#[derive(Debug, Default)]
-pub(crate) struct Unmatched {
-    pub(crate) kicks: BTreeMap<Kick, u64>,
-    pub(crate) overflowed: u64,
-}
-
-impl Unmatched {
-    fn add(&mut self, kick: Kick) {
-        let room = self.kicks.len() < MAX_UNMATCHED;
-        match self.kicks.get_mut(&kick) {
-            Some(count) => *count += 1,
-            None if room => _ = self.kicks.insert(kick, 1),
-            None => self.overflowed += 1,
-        }
-    }
-}
+pub(crate) type Unmatched = xen_eventfd_core::unmatched::Unmatched<MAX_UNMATCHED>;
 
 /// One registration, as a value for people and machines.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -233,7 +217,7 @@ impl Doorbells {
         if let Some(unmatched) = &found.unmatched {
             // Before the signal: who is woken finds them.
             let mut unmatched = crate::lock(unmatched);
-            kicks.iter().for_each(|kick| unmatched.add(*kick));
+            kicks.iter().for_each(|kick| unmatched.add(*kick, 1));
         }
         let signalled = signal(&found.eventfd);
         let counter = if signalled { &mut found.kicks } else { &mut self.counters.failed };

@@ -192,7 +192,7 @@ fn a_fallback_keeps_so_many_kicks_and_counts_the_others() {
     assert_eq!(count(&rest), 301);
     bench.kick(0, 3);
     assert_eq!(fallback.take().kicks.len(), 1);
-    assert_eq!(fallback.take(), xen_eventfd::Missed::default());
+    assert_eq!(fallback.take(), xen_eventfd::UnmatchedKicks::default());
 }
 
 #[test]

@@ -29,6 +29,24 @@ impl Writer<'_> {
     }
 }
 
+/// A field of a struct.
+pub(super) trait Field: Sized {
+    fn read(from: &mut Reader<'_>) -> Result<Self, Invalid>;
+    fn write(&self, to: &mut Writer<'_>);
+}
+
+impl<const N: usize> Field for [u8; N] {
+    #[inline(always)]
+    fn read(from: &mut Reader<'_>) -> Result<Self, Invalid> {
+        from.take()
+    }
+
+    #[inline(always)]
+    fn write(&self, to: &mut Writer<'_>) {
+        to.put(*self);
+    }
+}
+
 macro_rules! integers {
     ($($name:ident)*) => {
         impl Reader<'_> {
@@ -44,6 +62,18 @@ macro_rules! integers {
                 self.put(field.to_ne_bytes())
             })*
         }
+
+        $(impl Field for $name {
+            #[inline(always)]
+            fn read(from: &mut Reader<'_>) -> Result<Self, Invalid> {
+                from.$name()
+            }
+
+            #[inline(always)]
+            fn write(&self, to: &mut Writer<'_>) {
+                to.$name(*self);
+            }
+        })*
     };
 }
 

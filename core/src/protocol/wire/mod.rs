@@ -6,6 +6,7 @@
 
 mod bytes;
 pub mod dm_op;
+pub mod native;
 pub mod privcmd;
 pub mod text;
 

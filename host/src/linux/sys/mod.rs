@@ -3,7 +3,6 @@
 //! The layouts are those of 64-bit little-endian Linux, on x86 and Arm alike. The two differ in the
 //! interrupts that Xen supports, which Xen reports itself (`EOPNOTSUPP`).
 
-pub(super) mod eventfd;
 pub(super) mod evtchn;
 pub(super) mod hypercall;
 pub(super) mod privcmd;

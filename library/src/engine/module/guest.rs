@@ -277,11 +277,12 @@ impl<I: Interface> Attachment for ModuleGuest<I> {
             };
             // A guest that goes on kicking does not keep us here.
             for _ in 0..=self.engine.control.info().max_missed {
-                let missed = open.interface.missed(fallback, found.eventfd.as_fd())?;
+                let received = open.interface.unmatched(fallback, found.eventfd.as_fd())?;
                 let mut unmatched = lock(unmatched);
-                unmatched.overflowed += missed.overflowed;
-                let Some((kick, times)) = missed.kick else { break };
-                *unmatched.kicks.entry(kick).or_default() += times;
+                unmatched.put_back(&received);
+                if received.kick.is_none() {
+                    break;
+                }
             }
             Ok(())
         });
@@ -551,7 +552,11 @@ mod tests {
         fn deassign(&self, _: &Doorbell, _: BorrowedFd<'_>) -> Result<()> {
             Ok(())
         }
-        fn missed(&self, _: &Doorbell, _: BorrowedFd<'_>) -> Result<host::linux::eventfd::Missed> {
+        fn unmatched(
+            &self,
+            _: &Doorbell,
+            _: BorrowedFd<'_>,
+        ) -> Result<xen_eventfd_core::unmatched::UnmatchedKick> {
             Err(broken().into())
         }
         fn assign_irq(&self, _: &Irq, _: BorrowedFd<'_>) -> Result<()> {

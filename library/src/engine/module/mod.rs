@@ -29,8 +29,9 @@ use guest::ModuleGuest;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use xen_eventfd_core::irq::Irq;
+use xen_eventfd_core::unmatched::UnmatchedKick;
 use xen_eventfd_core::{Counters, DomId, Doorbell, IoServerId, Kick, Port};
-use xen_eventfd_host::linux::eventfd::{Control, Missed};
+use xen_eventfd_host::linux::eventfd::Control;
 use xen_eventfd_host::{self as host, Host};
 
 /// A way to ask the module for one guest, which is ours as long as it lives.
@@ -58,7 +59,7 @@ pub(crate) trait Interface: fmt::Debug + Send + Sized + 'static {
     fn deassign(&self, doorbell: &Doorbell, eventfd: BorrowedFd<'_>) -> Result<()>;
 
     /// One kick that a fallback received.
-    fn missed(&self, fallback: &Doorbell, eventfd: BorrowedFd<'_>) -> Result<Missed>;
+    fn unmatched(&self, fallback: &Doorbell, eventfd: BorrowedFd<'_>) -> Result<UnmatchedKick>;
 
     fn assign_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<()>;
 

@@ -5,9 +5,10 @@ use crate::eventfd::EventFd;
 use crate::{EngineKind, Result};
 use std::os::fd::BorrowedFd;
 use xen_eventfd_core::irq::Irq;
+use xen_eventfd_core::unmatched::UnmatchedKick;
 use xen_eventfd_core::{Counters, DomId, Doorbell, IoServerId, Kick, Port};
 use xen_eventfd_host as host;
-use xen_eventfd_host::linux::eventfd::{GuestFile, Missed};
+use xen_eventfd_host::linux::eventfd::GuestFile;
 
 /// A guest's file. The module signals its end by itself.
 #[derive(Debug)]
@@ -41,8 +42,8 @@ impl Interface for Native {
         Ok(self.0.deassign(doorbell, eventfd)?)
     }
 
-    fn missed(&self, fallback: &Doorbell, eventfd: BorrowedFd<'_>) -> Result<Missed> {
-        Ok(self.0.missed(fallback, eventfd)?)
+    fn unmatched(&self, fallback: &Doorbell, eventfd: BorrowedFd<'_>) -> Result<UnmatchedKick> {
+        Ok(self.0.unmatched(fallback, eventfd)?)
     }
 
     fn assign_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<()> {

@@ -15,10 +15,10 @@ use crate::module_status;
 use crate::{EngineKind, Error, Result};
 use std::os::fd::{AsFd, BorrowedFd};
 use xen_eventfd_core::irq::{Irq, Trigger};
+use xen_eventfd_core::unmatched::UnmatchedKick;
 use xen_eventfd_core::wire::dm_op::IrqOp;
 use xen_eventfd_core::wire::privcmd::{QUEUE_MASK, QUEUE_NOTIFY};
 use xen_eventfd_core::{Counters, DomId, Doorbell, Filter, IoServerId, Kick, Port, Space};
-use xen_eventfd_host::linux::eventfd::Missed;
 use xen_eventfd_host::linux::privcmd_abi::{PrivcmdFile, Queue};
 use xen_eventfd_host::{self as host, Call, Errno, HostError};
 
@@ -131,7 +131,7 @@ impl Interface for Privcmd {
         Ok(self.file.deassign(eventfd)?)
     }
 
-    fn missed(&self, _: &Doorbell, _: BorrowedFd<'_>) -> Result<Missed> {
+    fn unmatched(&self, _: &Doorbell, _: BorrowedFd<'_>) -> Result<UnmatchedKick> {
         Err(unsupported("fallbacks"))
     }
 

@@ -5,16 +5,25 @@
 
 use super::ioreq::{Kick, Space, Width};
 
+/// What is taken from a fallback at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct UnmatchedKick {
+    /// A distinct kick and how often it came; `None`: nothing is left.
+    pub kick: Option<(Kick, u64)>,
+    /// Kicks that found no place, told once nothing else is left.
+    pub overflowed: u64,
+}
+
 /// Up to `N` distinct kicks, in order, and how often each came.
 #[derive(Debug, Clone)]
-pub struct Missed<const N: usize> {
+pub struct Unmatched<const N: usize> {
     /// The first `len` are kicks, in order and distinct.
     kicks: [(Kick, u64); N],
     len: usize,
     overflowed: u64,
 }
 
-impl<const N: usize> Missed<N> {
+impl<const N: usize> Unmatched<N> {
     /// No kick.
     pub const fn new() -> Self {
         let none = Kick::new(Space::Mmio, 0, Width::One, 0);
@@ -57,6 +66,21 @@ impl<const N: usize> Missed<N> {
         Some(first)
     }
 
+    /// Takes one distinct kick out, and once none is left the number of those that found no place.
+    pub fn take(&mut self) -> UnmatchedKick {
+        let kick = self.take_first();
+        let overflowed = if kick.is_none() { self.take_overflowed() } else { 0 };
+        UnmatchedKick { kick, overflowed }
+    }
+
+    /// Puts back what was taken and could not be told.
+    pub fn put_back(&mut self, taken: &UnmatchedKick) {
+        if let Some((kick, times)) = taken.kick {
+            self.add(kick, times);
+        }
+        self.add_overflowed(taken.overflowed);
+    }
+
     /// Counts kicks of which only the number is known.
     pub fn add_overflowed(&mut self, times: u64) {
         self.overflowed = self.overflowed.saturating_add(times);
@@ -68,7 +92,7 @@ impl<const N: usize> Missed<N> {
     }
 }
 
-impl<const N: usize> Default for Missed<N> {
+impl<const N: usize> Default for Unmatched<N> {
     fn default() -> Self {
         Self::new()
     }
@@ -85,20 +109,20 @@ mod tests {
 
     #[test]
     fn each_distinct_kick_comes_out_once_with_its_count() {
-        let mut missed = Missed::<4>::new();
-        [3, 1, 3, 2, 3].into_iter().for_each(|value| missed.add(kick(value), 1));
-        let taken: Vec<_> = core::iter::from_fn(|| missed.take_first()).collect();
+        let mut unmatched = Unmatched::<4>::new();
+        [3, 1, 3, 2, 3].into_iter().for_each(|value| unmatched.add(kick(value), 1));
+        let taken: Vec<_> = core::iter::from_fn(|| unmatched.take_first()).collect();
         assert_eq!(taken, [(kick(1), 1), (kick(2), 1), (kick(3), 3)]);
-        missed.add(kick(9), 7);
-        assert_eq!(missed.kicks(), [(kick(9), 7)], "what was taken is put back as it was");
+        unmatched.add(kick(9), 7);
+        assert_eq!(unmatched.kicks(), [(kick(9), 7)], "what was taken is put back as it was");
     }
 
     #[test]
     fn what_finds_no_place_is_counted_and_told_once() {
-        let mut missed = Missed::<2>::new();
-        (0..5).for_each(|value| missed.add(kick(value), 1));
-        missed.add(kick(0), 1);
-        assert_eq!(missed.kicks(), [(kick(0), 2), (kick(1), 1)]);
-        assert_eq!((missed.take_overflowed(), missed.take_overflowed()), (3, 0));
+        let mut unmatched = Unmatched::<2>::new();
+        (0..5).for_each(|value| unmatched.add(kick(value), 1));
+        unmatched.add(kick(0), 1);
+        assert_eq!(unmatched.kicks(), [(kick(0), 2), (kick(1), 1)]);
+        assert_eq!((unmatched.take_overflowed(), unmatched.take_overflowed()), (3, 0));
     }
 }
