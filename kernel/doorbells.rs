@@ -9,7 +9,7 @@
 
 use crate::claimed::Claims;
 use crate::eventfd::EventFd;
-use crate::protocol::claims;
+use crate::protocol::dispatch::{dispatch, Outcome};
 use crate::protocol::doorbell::Bytes;
 use crate::protocol::held::Held;
 use crate::protocol::status::DoorbellStatus;
@@ -198,12 +198,10 @@ impl Doorbells {
         self.table.insert_within_capacity(index, new).map_err(|_| ENOMEM)?;
         let Self { table, held, counters, .. } = self;
         let mut unmatched = table.get_mut(index).and_then(|new| new.unmatched.take());
-        let owed = held.take(|kick| {
-            let ours = table::find(table, kick) == Some(index);
-            if let (true, Some(unmatched)) = (ours, &mut unmatched) {
+        let owed = held.take_for(table, index, |kick| {
+            if let Some(unmatched) = &mut unmatched {
                 unmatched.add(*kick, 1);
             }
-            ours
         });
         if let Some(new) = table.get_mut(index) {
             new.unmatched = unmatched;
@@ -233,44 +231,31 @@ impl Doorbells {
 
     /// Acts on one request of a vCPU; the result is the answer to a read.
     pub(crate) fn act(&mut self, dom: DomId, vcpu: usize, request: &Request) -> u64 {
-        let counter = match request {
-            Request::Kick(kick) => {
-                let end = self.kick(kick);
-                trace::kick(dom, vcpu, kick, end);
-                match end {
-                    KickEnd::Delivered => &mut self.counters.delivered,
-                    KickEnd::Held => &mut self.counters.held,
-                    KickEnd::Late => &mut self.counters.late,
+        let outcome = dispatch(&self.table, &self.claims, request);
+        match outcome {
+            Outcome::Signal(index, kick) => {
+                if let Some(registration) = self.table.get_mut(index) {
+                    registration.deliver(kick);
                 }
+                trace::kick(dom, vcpu, kick, KickEnd::Delivered);
             }
-            Request::Read(_) => &mut self.counters.reads,
-            Request::Broadcast => &mut self.counters.broadcasts,
-            Request::Odd { space, addr, .. } => {
-                let first = space.and_then(|space| self.first_at(space, *addr));
-                if let Some(first) = first {
+            Outcome::Hold(kick) => {
+                self.held.insert(*kick);
+                if let Some(first) = self.first_at(kick.access.space, kick.access.addr) {
+                    first.held = first.held.wrapping_add(1);
+                }
+                trace::kick(dom, vcpu, kick, KickEnd::Held);
+            }
+            Outcome::Late(kick) => trace::kick(dom, vcpu, kick, KickEnd::Late),
+            Outcome::Odd { space: Some(space), addr } => {
+                if let Some(first) = self.first_at(space, addr) {
                     first.odd = first.odd.wrapping_add(1);
                 }
-                &mut self.counters.odd
             }
-        };
-        *counter = counter.wrapping_add(1);
-        0
-    }
-
-    fn kick(&mut self, kick: &Kick) -> KickEnd {
-        let found = table::find(&self.table, kick);
-        if let Some(registration) = found.and_then(|index| self.table.get_mut(index)) {
-            registration.deliver(kick);
-            return KickEnd::Delivered;
+            Outcome::Odd { space: None, .. } | Outcome::Answer(_) | Outcome::Broadcast => {}
         }
-        if !claims::holds(&self.claims, &kick.access) {
-            return KickEnd::Late;
-        }
-        self.held.insert(*kick);
-        if let Some(first) = self.first_at(kick.access.space, kick.access.addr) {
-            first.held = first.held.wrapping_add(1);
-        }
-        KickEnd::Held
+        self.counters.count(&outcome);
+        outcome.answer()
     }
 
     /// Who counts what comes to an address and is nobody's.

@@ -20,10 +20,9 @@ use crate::eventfd::{EventFd, OpenEventFd};
 use crate::interrupt::Interrupt;
 use crate::irqfd::{Attached, IrqFd};
 use crate::page::IoreqPage;
-use crate::protocol::irq::{Arch, Irq, Line, Owner};
+use crate::protocol::irq::{Arch, Irq, IrqOp, Line, Owner};
 use crate::protocol::status::{DoorbellStatus, IrqStatus};
 use crate::protocol::unmatched::UnmatchedKick;
-use crate::protocol::wire::dm_op::IrqOp;
 use crate::protocol::{Counters, DomId, Doorbell, IoServerId, Kick, Port};
 use crate::server::{self, dead_or, is_dying, Server};
 use crate::{task, xen, xenstore};
@@ -532,7 +531,7 @@ impl Served {
     fn interrupt(&mut self, dom: DomId, irq: Irq) -> Result<Interrupt> {
         match irq {
             Irq::EventChannel(port) => Ok(Interrupt::channel(dom, self.use_channel(dom, port)?)),
-            Irq::Msi { .. } | Irq::Line(..) => Interrupt::plain(dom, irq),
+            irq => Interrupt::plain(dom, irq),
         }
     }
 

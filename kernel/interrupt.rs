@@ -3,8 +3,7 @@
 //! One interrupt of a guest, and how it is raised.
 
 use crate::channel::Channel;
-use crate::protocol::irq::{Irq, Line, Trigger};
-use crate::protocol::wire::dm_op::IrqOp;
+use crate::protocol::irq::{Irq, IrqOp, Line, Raise};
 use crate::protocol::DomId;
 use crate::{trace, xen};
 use kernel::prelude::*;
@@ -12,12 +11,10 @@ use kernel::sync::Arc;
 
 /// What a signal does.
 enum Action {
-    /// Rings an event channel.
-    Ring(Arc<Channel>),
-    Msi { addr: u64, data: u32 },
-    Line(Line, Trigger),
-    /// Raises or lowers a line and leaves it so: the privcmd ABI says each step itself.
-    Set { line: Line, up: bool },
+    /// Notifies an event channel.
+    Notify(Arc<Channel>),
+    /// One operation, or two.
+    Operate(IrqOp, Option<IrqOp>),
 }
 
 /// An interrupt of a guest.
@@ -25,13 +22,15 @@ pub(crate) struct Interrupt {
     dom: DomId,
     irq: Irq,
     action: Action,
+    /// The line that it raises and does not lower.
+    leaves_up: Option<Line>,
 }
 
 impl Interrupt {
     /// An event channel that is bound.
     pub(crate) fn channel(dom: DomId, channel: Arc<Channel>) -> Self {
         let irq = Irq::EventChannel(channel.remote());
-        Self { dom, irq, action: Action::Ring(channel) }
+        Self { dom, irq, action: Action::Notify(channel), leaves_up: None }
     }
 
     /// A message or a line.
@@ -39,21 +38,16 @@ impl Interrupt {
     /// # Errors
     /// `EINVAL` for an event channel, which has to be bound first.
     pub(crate) fn plain(dom: DomId, irq: Irq) -> Result<Self> {
-        let action = match irq {
-            Irq::EventChannel(_) => return Err(EINVAL),
-            Irq::Msi { addr, data } => Action::Msi { addr, data },
-            Irq::Line(line, trigger) => Action::Line(line, trigger),
+        let action = match irq.raise() {
+            Raise::Notify(_) => return Err(EINVAL),
+            Raise::Operate(operation, then) => Action::Operate(operation, then),
         };
-        Ok(Self { dom, irq, action })
+        Ok(Self { dom, irq, action, leaves_up: irq.leaves_up() })
     }
 
-    /// What the privcmd ABI does.
+    /// What the privcmd ABI does: its caller raises and lowers a line by operations of their own.
     pub(crate) fn privcmd(dom: DomId, operation: IrqOp) -> Self {
-        let action = match operation {
-            IrqOp::Msi { addr, data } => Action::Msi { addr, data },
-            IrqOp::Set { line, up } => Action::Set { line, up },
-        };
-        Self { dom, irq: operation.irq(), action }
+        Self { dom, irq: operation.irq(), action: Action::Operate(operation, None), leaves_up: None }
     }
 
     /// Which it is.
@@ -64,13 +58,10 @@ impl Interrupt {
     /// Raises it. May be called from an interrupt.
     pub(crate) fn raise(&self) -> Result {
         let raised = match &self.action {
-            Action::Ring(channel) => channel.ring(),
-            Action::Msi { addr, data } => xen::inject_msi(self.dom, *addr, *data),
-            Action::Line(line, Trigger::Level) => xen::set_line(self.dom, *line, true),
-            // Xen's lines are test-and-set: without lowering, the next pulse would be lost.
-            Action::Line(line, Trigger::Pulse) => xen::set_line(self.dom, *line, true)
-                .and_then(|()| xen::set_line(self.dom, *line, false)),
-            Action::Set { line, up } => xen::set_line(self.dom, *line, *up),
+            Action::Notify(channel) => channel.ring(),
+            Action::Operate(operation, None) => xen::operate(self.dom, *operation),
+            Action::Operate(operation, Some(then)) => xen::operate(self.dom, *operation)
+                .and_then(|()| xen::operate(self.dom, *then)),
         };
         trace::irq(self.dom, self.irq, raised);
         raised
@@ -78,10 +69,7 @@ impl Interrupt {
 
     /// The line that it raises and does not lower, and whose.
     pub(crate) fn leaves_up(&self) -> Option<(DomId, Line)> {
-        match self.action {
-            Action::Line(line, Trigger::Level) => Some((self.dom, line)),
-            _ => None,
-        }
+        self.leaves_up.map(|line| (self.dom, line))
     }
 
     /// Lowers a level-triggered line; nothing for any other.

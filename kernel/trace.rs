@@ -3,7 +3,8 @@
 //! The tracepoints of `trace.h`. May be called from an interrupt.
 
 use crate::bindings;
-use crate::protocol::irq::{Irq, Line};
+use crate::protocol::irq::Irq;
+use crate::protocol::wire::native::IrqArg;
 use crate::protocol::{DomId, Kick, Space};
 use kernel::prelude::*;
 
@@ -28,14 +29,10 @@ pub(crate) fn kick(dom: DomId, vcpu: usize, kick: &Kick, end: KickEnd) {
 
 /// An interrupt.
 pub(crate) fn irq(dom: DomId, irq: Irq, raised: Result) {
-    let (kind, number, data) = match irq {
-        Irq::EventChannel(port) => (0, u64::from(port.0), 0),
-        Irq::Msi { addr, data } => (1, addr, data),
-        Irq::Line(Line::Isa(line), _) => (2, u64::from(line), 0),
-        Irq::Line(Line::PciIntx { device, pin }, _) => (3, u64::from(device), u32::from(pin)),
-        Irq::Line(Line::Spi(line), _) => (4, u64::from(line), 0),
-    };
+    // The kinds are those of the native ABI. Of each kind some of these are zero.
+    let IrqArg { kind, number, pin, msi_data, msi_addr, .. } = IrqArg::of(&irq, 0);
+    let (number, data) = (msi_addr | u64::from(number), msi_data | pin);
     let error = raised.err().map_or(0, Error::to_errno);
     // SAFETY: It takes values alone.
-    unsafe { bindings::shim_trace_irq(dom.0, kind, number, data, error) };
+    unsafe { bindings::shim_trace_irq(dom.0, kind as u8, number, data, error) };
 }

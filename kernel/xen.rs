@@ -7,8 +7,8 @@
 
 use crate::bindings;
 use crate::protocol::doorbell::Bytes;
-use crate::protocol::irq::Line;
-use crate::protocol::wire::dm_op::{Buffer, DmOp, IrqOp};
+use crate::protocol::irq::{IrqOp, Line};
+use crate::protocol::wire::dm_op::{Buffer, DmOp};
 use crate::protocol::{DomId, IoServerId, Port};
 use kernel::error::to_result;
 use kernel::prelude::*;
@@ -107,14 +107,14 @@ pub(crate) fn unmap_range(dom: DomId, server: IoServerId, bytes: Bytes) -> Resul
     dm_op(dom, DmOp::UnmapRange(server, bytes)).map(|_| ())
 }
 
-/// Raises a message-signalled interrupt (x86). May be called from an interrupt, as the next.
-pub(crate) fn inject_msi(dom: DomId, addr: u64, data: u32) -> Result {
-    dm_op(dom, DmOp::Irq(IrqOp::Msi { addr, data })).map(|_| ())
+/// Raises or lowers an interrupt, of a guest that has such. May be called from an interrupt.
+pub(crate) fn operate(dom: DomId, operation: IrqOp) -> Result {
+    dm_op(dom, DmOp::Irq(operation)).map(|_| ())
 }
 
 /// Raises or lowers a line, of a guest that has lines. May be called from an interrupt.
 pub(crate) fn set_line(dom: DomId, line: Line, up: bool) -> Result {
-    dm_op(dom, DmOp::Irq(IrqOp::Set { line, up })).map(|_| ())
+    operate(dom, IrqOp::Set { line, up })
 }
 
 /// Acquires the ioreq page of a server. On PV the result is its machine frame. On PVH it is put at

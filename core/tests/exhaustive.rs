@@ -6,10 +6,9 @@ use xen_eventfd_core::held::Held;
 use xen_eventfd_core::ioreq::{
     Access, Ioreq, COPY, DATA_IS_PTR, DIR_READ, INVALIDATE, PIO, STATE, TIMEOFFSET,
 };
-use xen_eventfd_core::irq::{Irq, Line, Trigger};
+use xen_eventfd_core::irq::{Irq, IrqOp, Line, Trigger};
 use xen_eventfd_core::slot::{Slot, State};
 use xen_eventfd_core::unmatched::Unmatched;
-use xen_eventfd_core::wire::dm_op::IrqOp;
 use xen_eventfd_core::wire::privcmd::{IoEventFd, IrqFd};
 use xen_eventfd_core::wire::Invalid;
 use xen_eventfd_core::{table, Doorbell, Filter, Kick, Odd, Port, Request, Space, Width};

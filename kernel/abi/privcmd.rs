@@ -3,7 +3,7 @@
 //! The requests of `<xen/privcmd.h>` that we take. What may be in them is the core's.
 
 use super::copy;
-use crate::protocol::wire::dm_op::IrqOp;
+use crate::protocol::irq::IrqOp;
 use crate::protocol::wire::privcmd::{IoEventFd, IrqFd, MAX_DM_OP};
 use crate::protocol::{DomId, Doorbell};
 use kernel::prelude::*;

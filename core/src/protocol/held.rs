@@ -9,6 +9,7 @@
 use super::claims::{self, Claim};
 use super::doorbell::Bytes;
 use super::ioreq::{Kick, Space, Width};
+use super::table::{self, Entry};
 
 /// A set of up to `N` held kicks.
 #[derive(Debug, Clone)]
@@ -59,6 +60,23 @@ impl<const N: usize> Held<N> {
         let before = self.len;
         self.retain(|kick| !wanted(kick));
         self.len < before || self.overflowed > 0
+    }
+
+    /// Gives up what the registration at an index of the table gets, each kick to `each`. Returns
+    /// whether its eventfd is owed a signal, as [`Self::take`].
+    pub fn take_for<E: Entry>(
+        &mut self,
+        table: &[E],
+        index: usize,
+        mut each: impl FnMut(&Kick),
+    ) -> bool {
+        self.take(|kick| {
+            let ours = table::find(table, kick) == Some(index);
+            if ours {
+                each(kick);
+            }
+            ours
+        })
     }
 
     /// Forgets what came for `bytes`, which somebody has let go of, unless all of it is held by

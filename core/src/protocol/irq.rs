@@ -47,6 +47,70 @@ pub enum Irq {
     Line(Line, Trigger),
 }
 
+/// What is done to an interrupt at Xen, at once: a device model operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IrqOp {
+    /// Raises a message-signalled interrupt.
+    Msi {
+        /// Destination and mode.
+        addr: u64,
+        /// Vector and delivery mode.
+        data: u32,
+    },
+    /// Raises or lowers a line, and nothing else.
+    Set {
+        /// The line.
+        line: Line,
+        /// Whether it is raised.
+        up: bool,
+    },
+}
+
+impl IrqOp {
+    /// The interrupt that it is about.
+    pub const fn irq(&self) -> Irq {
+        match *self {
+            Self::Msi { addr, data } => Irq::Msi { addr, data },
+            Self::Set { line, .. } => Irq::Line(line, Trigger::Level),
+        }
+    }
+}
+
+/// How an interrupt is raised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Raise {
+    /// The guest's port is notified.
+    Notify(Port),
+    /// One operation, or for a pulse a second one after it.
+    Operate(IrqOp, Option<IrqOp>),
+}
+
+impl Irq {
+    /// How it is raised.
+    #[inline]
+    pub const fn raise(&self) -> Raise {
+        match *self {
+            Self::EventChannel(port) => Raise::Notify(port),
+            Self::Msi { addr, data } => Raise::Operate(IrqOp::Msi { addr, data }, None),
+            Self::Line(line, Trigger::Level) => Raise::Operate(IrqOp::Set { line, up: true }, None),
+            // Xen's lines are test-and-set: without lowering, the next pulse would be lost.
+            Self::Line(line, Trigger::Pulse) => {
+                let lower = IrqOp::Set { line, up: false };
+                Raise::Operate(IrqOp::Set { line, up: true }, Some(lower))
+            }
+        }
+    }
+
+    /// The line that it raises and does not lower.
+    #[inline]
+    pub const fn leaves_up(&self) -> Option<Line> {
+        match *self {
+            Self::Line(line, Trigger::Level) => Some(line),
+            _ => None,
+        }
+    }
+}
+
 /// The architecture of a machine and its guests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Arch {
@@ -195,6 +259,18 @@ mod tests {
         }
         assert!(Arch::X86.has_space(Space::Pio) && !Arch::Arm.has_space(Space::Pio));
         assert!(Arch::X86.has_space(Space::Mmio) && Arch::Arm.has_space(Space::Mmio));
+    }
+
+    #[test]
+    fn a_pulse_is_lowered_at_once_and_a_level_stays_up() {
+        let (line, set) = (Line::Isa(5), |up| IrqOp::Set { line: Line::Isa(5), up });
+        let (pulse, level) = (Irq::Line(line, Trigger::Pulse), Irq::Line(line, Trigger::Level));
+        assert_eq!(pulse.raise(), Raise::Operate(set(true), Some(set(false))));
+        assert_eq!(level.raise(), Raise::Operate(set(true), None));
+        assert_eq!((pulse.leaves_up(), level.leaves_up()), (None, Some(line)));
+        let channel = Irq::EventChannel(Port(3));
+        assert_eq!((channel.raise(), channel.leaves_up()), (Raise::Notify(Port(3)), None));
+        assert_eq!(level.raise(), Raise::Operate(IrqOp::Set { line, up: true }, None));
     }
 
     #[test]

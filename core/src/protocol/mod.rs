@@ -1,6 +1,7 @@
 //! The protocol: one module for each rule.
 
 pub mod claims;
+pub mod dispatch;
 pub mod doorbell;
 pub mod held;
 pub mod id;

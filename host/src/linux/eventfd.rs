@@ -284,7 +284,7 @@ impl GuestFile {
     fn call_of(&self, irq: &Irq) -> Call {
         match irq {
             Irq::EventChannel(port) => Call::Bind(self.dom, *port),
-            Irq::Msi { .. } | Irq::Line(..) => Call::Interrupt(self.dom),
+            _ => Call::Interrupt(self.dom),
         }
     }
 

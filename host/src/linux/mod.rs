@@ -33,8 +33,8 @@ use rustix::io::Errno;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
 use xen_eventfd_core::doorbell::Bytes;
-use xen_eventfd_core::irq::Line;
-use xen_eventfd_core::wire::dm_op::{DmOp, IrqOp};
+use xen_eventfd_core::irq::{IrqOp, Line};
+use xen_eventfd_core::wire::dm_op::DmOp;
 use xen_eventfd_core::{DomId, IoServerId, Port};
 use xenstore::Store;
 

@@ -10,7 +10,8 @@ use crate::{Call, HostError, Result};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use xen_eventfd_core::wire::dm_op::{DmOp, IrqOp};
+use xen_eventfd_core::irq::IrqOp;
+use xen_eventfd_core::wire::dm_op::DmOp;
 use xen_eventfd_core::wire::privcmd::{IoEventFd, IrqFd};
 use xen_eventfd_core::{DomId, Width};
 

@@ -5,6 +5,7 @@ use crate::sync::Mutex;
 use crate::{Error, Result};
 use std::sync::Arc;
 use xen_eventfd_core::claims::{self, Claim, Debt, Piece};
+use xen_eventfd_core::dispatch::{Outcome, dispatch};
 use xen_eventfd_core::doorbell::Bytes;
 use xen_eventfd_core::held::Held;
 use xen_eventfd_core::table::{self, Collision, Entry};
@@ -130,13 +131,7 @@ impl Doorbells {
         let index = table::place(&self.table, &doorbell).map_err(|why| exists(&doorbell, &why))?;
         self.table.insert(index, new);
         let (table, mut found) = (&self.table, Vec::new());
-        let owed = self.held.take(|kick| {
-            let ours = table::find(table, kick) == Some(index);
-            if ours {
-                found.push(*kick);
-            }
-            ours
-        });
+        let owed = self.held.take_for(table, index, |kick| found.push(*kick));
         if owed && self.deliver(index, &found, signal) {
             self.counters.redelivered += 1;
         }
@@ -186,24 +181,18 @@ impl Doorbells {
         request: &Request,
         signal: &mut dyn FnMut(&EventFd) -> bool,
     ) -> u64 {
-        match request {
-            Request::Kick(kick) => match table::find(&self.table, kick) {
-                Some(index) => {
-                    if self.deliver(index, &[*kick], signal) {
-                        self.counters.delivered += 1;
-                    }
+        let outcome = dispatch(&self.table, &self.claims, request);
+        match outcome {
+            Outcome::Signal(index, kick) => {
+                if !self.deliver(index, &[*kick], signal) {
+                    return outcome.answer();
                 }
-                None if claims::holds(&self.claims, &kick.access) => {
-                    self.counters.held += 1;
-                    self.held.insert(*kick);
-                }
-                None => self.counters.late += 1,
-            },
-            Request::Read(_) => self.counters.reads += 1,
-            Request::Broadcast => self.counters.broadcasts += 1,
-            Request::Odd { .. } => self.counters.odd += 1,
+            }
+            Outcome::Hold(kick) => self.held.insert(*kick),
+            Outcome::Late(_) | Outcome::Answer(_) | Outcome::Broadcast | Outcome::Odd { .. } => {}
         }
-        0
+        self.counters.count(&outcome);
+        outcome.answer()
     }
 
     /// Signals one registration for these kicks. A fallback keeps them.

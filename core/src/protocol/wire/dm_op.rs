@@ -4,7 +4,7 @@
 use super::super::doorbell::Bytes;
 use super::super::id::IoServerId;
 use super::super::ioreq::Space;
-use super::super::irq::{Irq, Line, Trigger};
+use super::super::irq::{Irq, IrqOp, Line, Trigger};
 use super::bytes::{Reader, Writer};
 use super::Invalid;
 use core::fmt;
@@ -40,36 +40,6 @@ pub enum DmOp {
     Irq(IrqOp),
     /// `XEN_DMOP_nr_vcpus`. Xen writes their number: [`Buffer::vcpus`].
     NrVcpus,
-}
-
-/// What an operation does to an interrupt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IrqOp {
-    /// `XEN_DMOP_inject_msi`: raises a message-signalled interrupt.
-    Msi {
-        /// Destination and mode.
-        addr: u64,
-        /// Vector and delivery mode.
-        data: u32,
-    },
-    /// `XEN_DMOP_set_isa_irq_level`, `XEN_DMOP_set_pci_intx_level`, `XEN_DMOP_set_irq_level` (Arm):
-    /// raises or lowers a line, and nothing else.
-    Set {
-        /// The line.
-        line: Line,
-        /// Whether it is raised.
-        up: bool,
-    },
-}
-
-impl IrqOp {
-    /// The interrupt that it is about.
-    pub const fn irq(&self) -> Irq {
-        match *self {
-            Self::Msi { addr, data } => Irq::Msi { addr, data },
-            Self::Set { line, .. } => Irq::Line(line, Trigger::Level),
-        }
-    }
 }
 
 /// `struct xen_dm_op`. Its alignment keeps it inside one page.

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use xen_eventfd_core::doorbell::Bytes;
-use xen_eventfd_core::irq::Irq;
+use xen_eventfd_core::irq::{Irq, Raise};
 use xen_eventfd_core::{Counters, DomId, Doorbell, IoServerId, Kick, Port, Space};
 use xen_eventfd_host::{Binding, Call, Errno, HostError, LocalPort};
 
@@ -178,10 +178,9 @@ impl UserspaceGuest {
     /// What raises an interrupt: an event channel is bound for it. To be given back by
     /// [`UserspaceGuest::release`].
     fn action(&self, irq: Irq) -> Result<Action> {
-        Ok(match irq {
-            Irq::EventChannel(port) => Action::Ring(self.channel(port)?),
-            Irq::Msi { addr, data } => Action::Msi { addr, data },
-            Irq::Line(line, trigger) => Action::Line(line, trigger),
+        Ok(match irq.raise() {
+            Raise::Notify(port) => Action::Notify(self.channel(port)?),
+            Raise::Operate(operation, then) => Action::Operate(operation, then),
         })
     }
 

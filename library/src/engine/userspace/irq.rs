@@ -9,7 +9,7 @@ use rustix::event::{Timespec, epoll};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use xen_eventfd_core::irq::{Irq, Line, Trigger};
+use xen_eventfd_core::irq::{Irq, IrqOp, Line};
 use xen_eventfd_core::{DomId, Port};
 use xen_eventfd_host::{Call, Errno, EventChannels, HostError, LocalPort};
 
@@ -58,9 +58,9 @@ impl Channel {
 /// What a signal does.
 #[derive(Debug)]
 pub(super) enum Action {
-    Ring(Arc<Channel>),
-    Msi { addr: u64, data: u32 },
-    Line(Line, Trigger),
+    Notify(Arc<Channel>),
+    /// One operation, or two.
+    Operate(IrqOp, Option<IrqOp>),
 }
 
 /// How signals of an eventfd are told apart from what is in its counter.
@@ -134,16 +134,6 @@ struct Open {
     pending: bool,
 }
 
-impl Open {
-    /// The line that it leaves up.
-    fn leaves_up(&self) -> Option<Line> {
-        match self.action {
-            Action::Line(line, Trigger::Level) => Some(line),
-            _ => None,
-        }
-    }
-}
-
 /// That an irqfd is none any more.
 fn ended() -> Error {
     Error::NotRegistered { what: "this interrupt".to_owned() }
@@ -201,15 +191,16 @@ impl IrqSource {
     }
 
     fn raise(&self, shared: &Shared, action: &Action) -> xen_eventfd_host::Result<()> {
-        let host = &*shared.host;
+        let operate = |operation: &IrqOp| match *operation {
+            IrqOp::Msi { addr, data } => shared.host.inject_msi(self.dom, addr, data),
+            IrqOp::Set { line, up } => shared.host.set_line(self.dom, line, up),
+        };
         let raised = match action {
-            Action::Ring(channel) => shared.events.notify(channel.local),
-            Action::Msi { addr, data } => host.inject_msi(self.dom, *addr, *data),
-            Action::Line(line, Trigger::Level) => host.set_line(self.dom, *line, true),
-            // Xen's lines are test-and-set: without lowering, the next pulse would be lost.
-            Action::Line(line, Trigger::Pulse) => host
-                .set_line(self.dom, *line, true)
-                .and_then(|()| host.set_line(self.dom, *line, false)),
+            Action::Notify(channel) => shared.events.notify(channel.local),
+            Action::Operate(operation, None) => operate(operation),
+            Action::Operate(operation, Some(then)) => {
+                operate(operation).and_then(|()| operate(then))
+            }
         };
         let IrqCounts { raised: good, failed: bad } = &*self.counts;
         let counter = if raised.is_ok() { good } else { bad };
@@ -225,7 +216,7 @@ impl IrqSource {
         let (before, left_up) = {
             let mut open = lock(&self.open);
             let open = open.as_mut().ok_or_else(ended)?;
-            let left_up = open.leaves_up();
+            let left_up = open.irq.leaves_up();
             open.action = action;
             (std::mem::replace(&mut open.irq, irq), left_up)
         };
@@ -265,7 +256,7 @@ impl IrqSource {
     /// Lowers its line if it is level-triggered.
     pub(super) fn lower(&self, shared: &Shared) -> Result<xen_eventfd_host::Result<()>> {
         let open = lock(&self.open);
-        let line = open.as_ref().ok_or_else(ended)?.leaves_up();
+        let line = open.as_ref().ok_or_else(ended)?.irq.leaves_up();
         Ok(line.map_or(Ok(()), |line| shared.host.set_line(self.dom, line, false)))
     }
 
@@ -285,7 +276,7 @@ impl IrqSource {
         }
         shared.ignore(open.signals.fd(&open.eventfd));
         drop(guard);
-        self.lower_unused(shared, open.leaves_up());
+        self.lower_unused(shared, open.irq.leaves_up());
         Some(open.irq)
     }
 
@@ -295,7 +286,7 @@ impl IrqSource {
         let others: Vec<_> = lock(&shared.sources).irqs.values().cloned().collect();
         let can_lower = |other: &Arc<Self>| {
             other.dom == self.dom
-                && lock(&other.open).as_ref().and_then(Open::leaves_up) == Some(line)
+                && lock(&other.open).as_ref().and_then(|open| open.irq.leaves_up()) == Some(line)
         };
         if !others.iter().any(can_lower)
             && let Err(error) = shared.host.set_line(self.dom, line, false)

@@ -1,0 +1,113 @@
+//! What becomes of a vCPU's request: one rule for every engine.
+//!
+//! An engine signals, holds and counts as the [`Outcome`] says, and answers Xen with
+//! [`Outcome::answer`].
+
+use super::claims::{self, Claim};
+use super::ioreq::{Kick, Request, Space};
+use super::status::Counters;
+use super::table::{self, Entry};
+
+/// What becomes of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome<'a> {
+    /// The registration at this index of the table gets the kick: its eventfd is signalled before
+    /// the request is answered.
+    Signal(usize, &'a Kick),
+    /// No registration gets the kick, and its bytes are claimed: it is held for an eventfd to come.
+    Hold(&'a Kick),
+    /// Its bytes are no longer claimed: the kick was published before they were given back.
+    Late(&'a Kick),
+    /// A read gets this value.
+    Answer(u64),
+    /// Xen told every server; there is nothing to do.
+    Broadcast,
+    /// A request that no doorbell serves, and where it went.
+    Odd {
+        /// The address space, if it has one.
+        space: Option<Space>,
+        /// The address.
+        addr: u64,
+    },
+}
+
+/// What becomes of a request. `table` and `claims` are in order, as [`table::place`] and [`claims`]
+/// keep them.
+#[inline]
+pub fn dispatch<'a, E: Entry>(table: &[E], claims: &[Claim], request: &'a Request) -> Outcome<'a> {
+    match request {
+        Request::Kick(kick) => match table::find(table, kick) {
+            Some(index) => Outcome::Signal(index, kick),
+            None if claims::holds(claims, &kick.access) => Outcome::Hold(kick),
+            None => Outcome::Late(kick),
+        },
+        Request::Read(_) => Outcome::Answer(0),
+        Request::Broadcast => Outcome::Broadcast,
+        Request::Odd { space, addr, .. } => Outcome::Odd { space: *space, addr: *addr },
+    }
+}
+
+impl Outcome<'_> {
+    /// What Xen gets for an answer. That to a write is not looked at.
+    #[inline]
+    pub const fn answer(&self) -> u64 {
+        match *self {
+            Self::Answer(value) => value,
+            _ => 0,
+        }
+    }
+}
+
+impl Counters {
+    /// Counts a request, once it is done.
+    #[inline]
+    pub fn count(&mut self, outcome: &Outcome<'_>) {
+        let counter = match outcome {
+            Outcome::Signal(..) => &mut self.delivered,
+            Outcome::Hold(_) => &mut self.held,
+            Outcome::Late(_) => &mut self.late,
+            Outcome::Answer(_) => &mut self.reads,
+            Outcome::Broadcast => &mut self.broadcasts,
+            Outcome::Odd { .. } => &mut self.odd,
+        };
+        *counter = counter.wrapping_add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::doorbell::{Bytes, Doorbell, Filter};
+    use super::super::ioreq::{Access, Odd, Width};
+    use super::*;
+
+    const ADDR: u64 = 0x50;
+
+    fn outcome(table: &[Doorbell], holders: u32, request: &Request) -> (Counters, u64) {
+        let bytes = Bytes::new(Space::Mmio, ADDR, ADDR + 3).unwrap();
+        let outcome = dispatch(table, &[Claim { bytes, holders }], request);
+        let mut counters = Counters::default();
+        counters.count(&outcome);
+        (counters, outcome.answer())
+    }
+
+    #[test]
+    fn each_request_has_one_outcome_and_one_counter() {
+        let queue = Filter::Value { width: Width::Four, value: 1, mask: 0xFFFF_FFFF };
+        let table = [Doorbell::new(Space::Mmio, ADDR, queue).unwrap()];
+        let kick = |value| Request::Kick(Kick::new(Space::Mmio, ADDR, Width::Four, value));
+        let access = Access { space: Space::Mmio, addr: ADDR, width: Width::Four };
+        let odd = Request::Odd { why: Odd::Kind, space: None, addr: ADDR };
+        let one = |field: fn(&mut Counters) -> &mut u64| {
+            let mut counters = Counters::default();
+            *field(&mut counters) = 1;
+            (counters, 0)
+        };
+        assert_eq!(outcome(&table, 1, &kick(1)), one(|all| &mut all.delivered));
+        assert_eq!(outcome(&table, 1, &kick(2)), one(|all| &mut all.held));
+        assert_eq!(outcome(&table, 0, &kick(2)), one(|all| &mut all.late));
+        assert_eq!(outcome(&table, 1, &Request::Read(access)), one(|all| &mut all.reads));
+        assert_eq!(outcome(&table, 1, &Request::Broadcast), one(|all| &mut all.broadcasts));
+        assert_eq!(outcome(&table, 1, &odd), one(|all| &mut all.odd));
+        assert_eq!(Outcome::Answer(7).answer(), 7);
+    }
+}
