@@ -2,7 +2,7 @@
 
 use crate::failure::Failure;
 use crate::inherited::FIRST;
-use crate::spec::{Call, Kick, Place};
+use crate::spec::{CallSpec, KickSpec, Place};
 use rustix::event::{EventfdFlags, eventfd};
 use serde::Serialize;
 use std::os::fd::OwnedFd;
@@ -51,7 +51,7 @@ impl Handover {
     ///
     /// # Errors
     /// When the kernel has no more of them.
-    pub fn new(kicks: &[Kick], calls: &[Call]) -> Result<Self, Failure> {
+    pub fn new(kicks: &[KickSpec], calls: &[CallSpec]) -> Result<Self, Failure> {
         let kicks = kicks
             .iter()
             .enumerate()

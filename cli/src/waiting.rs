@@ -6,13 +6,13 @@
 use crate::failure::{Exit, Failure};
 use crate::handover::{Handover, Refused};
 use crate::signals::{Caught, Signals};
-use crate::spec::{Call, Kick};
+use crate::spec::{CallSpec, KickSpec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 use xen_eventfd::{DomId, Domain, DomainSelector, Error, Guest, Xen};
-use xen_eventfd_host::Call as HostCall;
+use xen_eventfd_host::Call;
 
 /// From one look for the guest to the next.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -59,8 +59,8 @@ impl<'a> Awaited<'a> {
     pub fn take(
         &mut self,
         xen: &Xen,
-        kicks: &[Kick],
-        calls: &[Call],
+        kicks: &[KickSpec],
+        calls: &[CallSpec],
         mut signals: Option<&mut Signals>,
         mut waits: impl FnMut(),
     ) -> Result<Came, Failure> {
@@ -116,8 +116,8 @@ impl<'a> Awaited<'a> {
     fn register(
         &self,
         guest: &Guest,
-        kicks: &[Kick],
-        calls: &[Call],
+        kicks: &[KickSpec],
+        calls: &[CallSpec],
         deadline: Option<Instant>,
         signals: &mut Option<&mut Signals>,
     ) -> Result<Option<Came>, Failure> {
@@ -161,7 +161,7 @@ impl<'a> Awaited<'a> {
         };
         let incomplete = || match (why, self.incomplete) {
             (Error::Host(error), Some((_, since))) => {
-                matches!(error.call, HostCall::Bind(..) | HostCall::Take(_) | HostCall::MapPage(..))
+                matches!(error.call, Call::Bind(..) | Call::Take(_) | Call::MapPage(..))
                     && matches!(error.errno, Errno::INVAL | Errno::AGAIN)
                     && since.elapsed() < UNDER_CONSTRUCTION
             }

@@ -32,10 +32,10 @@ use xen_eventfd_host::HostError;
 /// It is of no use in a child that is forked: calls fail with [`Error::Forked`], and dropping it, or
 /// what was registered, does nothing. The parent's guest and registrations stay as they are.
 #[derive(Debug, Clone)]
-pub struct Guest(Own<Taken>);
+pub struct Guest(Own<Attached>);
 
 #[derive(Debug)]
-struct Taken {
+struct Attached {
     attachment: Arc<dyn Attachment>,
     /// The kernel lets go of the guest when this process ends.
     by_kernel: bool,
@@ -51,7 +51,7 @@ impl Guest {
     ) -> Result<Self> {
         let by_kernel = engine.kind() != EngineKind::Userspace;
         let attachment = engine.attach(dom)?;
-        Ok(Self(Own::new(Taken { attachment, by_kernel, guard })))
+        Ok(Self(Own::new(Attached { attachment, by_kernel, guard })))
     }
 
     /// The guest in the engine's hands.
@@ -323,7 +323,7 @@ assert_eq!(guest.server().0, 7);
 assert!(!guest.is_guarded());
 "#)]
     pub fn is_guarded(&self) -> bool {
-        let guarded = |taken: &Taken| {
+        let guarded = |taken: &Attached| {
             taken.by_kernel || taken.guard.as_ref().is_some_and(|guard| guard.runs())
         };
         self.0.get().is_ok_and(guarded)

@@ -18,7 +18,7 @@ use crate::quantity::{TIME, time};
 use crate::served;
 use crate::session::{Outcome, Session};
 use crate::signals::Signals;
-use crate::spec::{Call, Kick, check_together};
+use crate::spec::{CallSpec, KickSpec, check_together};
 use crate::waiting::{Awaited, Came};
 use clap::Args;
 use rustix::io::Errno;
@@ -67,10 +67,10 @@ pub struct Arguments {
     pub dom: String,
     /// A doorbell; its eventfd is signalled when the guest rings
     #[arg(long = "kick", value_name = "KICK")]
-    pub kicks: Vec<Kick>,
+    pub kicks: Vec<KickSpec>,
     /// An interrupt; raised in the guest when COMMAND signals its eventfd
     #[arg(long = "call", value_name = "CALL")]
-    pub calls: Vec<Call>,
+    pub calls: Vec<CallSpec>,
     /// Wait for the guest if it is not there yet, at most this time if given: 500ms, 2s, 1m; seconds
     /// without a unit
     #[arg(long, value_name = TIME, num_args = 0..=1, require_equals = true, value_parser = time)]

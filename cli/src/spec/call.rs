@@ -11,14 +11,14 @@ const SHAPE: &str = "write evtchn:PORT, msi:ADDR:DATA, isa:LINE[:pulse|level], \
 
 /// An interrupt of `run`: what the user wrote, and what it means.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Call {
+pub struct CallSpec {
     /// As the user wrote it.
     pub text: String,
     /// What it means.
     pub irq: Irq,
 }
 
-impl FromStr for Call {
+impl FromStr for CallSpec {
     type Err = Wrong;
 
     fn from_str(text: &str) -> Result<Self, Wrong> {
@@ -45,7 +45,7 @@ impl FromStr for Call {
     }
 }
 
-impl fmt::Display for Call {
+impl fmt::Display for CallSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     fn irq(text: &str) -> Irq {
-        text.parse::<Call>().unwrap().irq
+        text.parse::<CallSpec>().unwrap().irq
     }
 
     #[test]
@@ -108,7 +108,7 @@ mod tests {
             ("intx:0", "write evtchn:PORT"),
             ("spi:31", "32 to 1019"),
         ] {
-            let refused = text.parse::<Call>().unwrap_err().to_string();
+            let refused = text.parse::<CallSpec>().unwrap_err().to_string();
             assert!(refused.contains(why), "{text:?} says {refused:?}");
         }
     }

@@ -16,7 +16,7 @@ const SHAPE: &str = "write mmio:ADDR[:LEN[:DATAMATCH]], pio:PORT[:LEN[:DATAMATCH
 
 /// A doorbell of `run`: what the user wrote, and what it means.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kick {
+pub struct KickSpec {
     /// As the user wrote it.
     pub text: String,
     /// What it means.
@@ -45,7 +45,7 @@ pub struct Watched {
     pub shown: Doorbell,
 }
 
-impl FromStr for Kick {
+impl FromStr for KickSpec {
     type Err = Wrong;
 
     fn from_str(text: &str) -> Result<Self, Wrong> {
@@ -66,7 +66,7 @@ impl FromStr for Kick {
 impl FromStr for Watched {
     type Err = Wrong;
 
-    /// As a [`Kick`], but an address without a space is memory.
+    /// As a [`KickSpec`], but an address without a space is memory.
     fn from_str(text: &str) -> Result<Self, Wrong> {
         let words: Vec<&str> = text.split(':').collect();
         let (address, rest) = match *words.as_slice() {
@@ -82,7 +82,7 @@ impl FromStr for Watched {
     }
 }
 
-impl Kick {
+impl KickSpec {
     /// What is registered for it; nothing for an event channel.
     pub fn doorbell(&self) -> Option<Doorbell> {
         match self.place {
@@ -92,7 +92,7 @@ impl Kick {
     }
 }
 
-impl fmt::Display for Kick {
+impl fmt::Display for KickSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
@@ -102,11 +102,11 @@ impl fmt::Display for Kick {
 ///
 /// # Errors
 /// Names both.
-pub fn check_together(kicks: &[Kick]) -> Result<(), Wrong> {
+pub fn check_together(kicks: &[KickSpec]) -> Result<(), Wrong> {
     let mut table: Vec<Doorbell> = Vec::new();
     for (index, kick) in kicks.iter().enumerate() {
         let earlier = kicks.get(..index).unwrap_or_default();
-        let refused = |twin: Option<&Kick>, why: &dyn fmt::Display| {
+        let refused = |twin: Option<&KickSpec>, why: &dyn fmt::Display| {
             let beside = twin.map(|twin| format!(" beside {twin}")).unwrap_or_default();
             Err(Wrong(format!("cannot register {kick}{beside}: {why}; leave one of them out")))
         };
@@ -196,11 +196,11 @@ mod tests {
     use super::*;
 
     fn filter(text: &str) -> Filter {
-        text.parse::<Kick>().unwrap().doorbell().unwrap().filter()
+        text.parse::<KickSpec>().unwrap().doorbell().unwrap().filter()
     }
 
     fn refused(text: &str) -> String {
-        text.parse::<Kick>().unwrap_err().to_string()
+        text.parse::<KickSpec>().unwrap_err().to_string()
     }
 
     #[test]
@@ -216,7 +216,7 @@ mod tests {
         );
         let masked = Filter::Value { width, value, mask: 0xFFFF };
         assert_eq!(filter("mmio:0xfe000050:4:3/0xffff"), masked);
-        let channel: Kick = "evtchn:9".parse().unwrap();
+        let channel: KickSpec = "evtchn:9".parse().unwrap();
         assert_eq!((channel.place, channel.doorbell()), (Place::Channel(Port(9)), None));
     }
 
@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn no_write_belongs_to_two() {
         let together = |texts: &[&str]| {
-            let kicks: Vec<Kick> = texts.iter().map(|text| text.parse().unwrap()).collect();
+            let kicks: Vec<KickSpec> = texts.iter().map(|text| text.parse().unwrap()).collect();
             check_together(&kicks)
         };
         assert_eq!(together(&["mmio:0x50:4:0", "mmio:0x50:4:1", "mmio:0x50", "pio:0x50"]), Ok(()));

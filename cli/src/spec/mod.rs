@@ -13,8 +13,8 @@ mod call;
 mod kick;
 mod number;
 
-pub use call::Call;
-pub use kick::{ANY_SPAN, Kick, Place, Watched, check_together};
+pub use call::CallSpec;
+pub use kick::{ANY_SPAN, KickSpec, Place, Watched, check_together};
 pub(crate) use number::number;
 
 /// What is wrong with a word of the user's, and how to write it.

@@ -28,7 +28,7 @@ pub(super) unsafe fn ioctl<A>(
 ) -> Result<u32, Errno> {
     // SAFETY: the caller's contract is that of `Ioctl`.
     uninterrupted(argument, |argument| unsafe {
-        rustix::ioctl::ioctl(fd, Call { number, argument })
+        rustix::ioctl::ioctl(fd, IoctlCall { number, argument })
     })
 }
 
@@ -39,14 +39,14 @@ fn uninterrupted<A, T>(
     retry_on_intr(|| call(argument))
 }
 
-struct Call<'a, A> {
+struct IoctlCall<'a, A> {
     number: Opcode,
     argument: &'a mut A,
 }
 
 // SAFETY: the pointer is to a whole `A`, borrowed mutably for as long as the call; nothing is read
 // through it afterwards. The caller of `ioctl` ensures that `number` takes an `A`.
-unsafe impl<A> Ioctl for Call<'_, A> {
+unsafe impl<A> Ioctl for IoctlCall<'_, A> {
     type Output = u32;
 
     const IS_MUTATING: bool = true;

@@ -1,6 +1,6 @@
 //! A guest that the module serves, however it is asked.
 
-use super::{Interface, ModuleEngine};
+use super::{ModuleAbi, ModuleEngine};
 use crate::engine::doorbells::{Doorbells, Registered, Registration, Unmatched};
 use crate::engine::hold::Hold;
 use crate::engine::{Attachment, IrqCounts, check_irq, check_space, named};
@@ -17,7 +17,7 @@ use xen_eventfd_host::{self as host, Call, Errno, HostError};
 
 /// A guest that the module serves for us.
 #[derive(Debug)]
-pub(super) struct ModuleGuest<I: Interface> {
+pub(super) struct ModuleGuest<I: ModuleAbi> {
     engine: Arc<ModuleEngine<I>>,
     dom: DomId,
     server: IoServerId,
@@ -55,7 +55,7 @@ struct IrqFd {
     counts: Arc<IrqCounts>,
 }
 
-impl<I: Interface> Open<I> {
+impl<I: ModuleAbi> Open<I> {
     /// What is registered. Of the module's counts, those that it does not tell are missing.
     fn registered(&self, last_error: &Mutex<Option<HostError>>) -> Result<Vec<Registered>> {
         let kicks = told(self.interface.assigned(), last_error)?;
@@ -132,7 +132,7 @@ fn ended() -> Error {
     Error::NotRegistered { what: "this interrupt".to_owned() }
 }
 
-impl<I: Interface> ModuleGuest<I> {
+impl<I: ModuleAbi> ModuleGuest<I> {
     /// What the engine took, with kicks that a dead one left.
     pub(super) fn new(
         engine: Arc<ModuleEngine<I>>,
@@ -202,7 +202,7 @@ fn busy(error: Error, what: impl FnOnce() -> String) -> Error {
     }
 }
 
-impl<I: Interface> Attachment for ModuleGuest<I> {
+impl<I: ModuleAbi> Attachment for ModuleGuest<I> {
     fn dom(&self) -> DomId {
         self.dom
     }
@@ -454,7 +454,7 @@ impl<I: Interface> Attachment for ModuleGuest<I> {
     }
 }
 
-impl<I: Interface> Drop for ModuleGuest<I> {
+impl<I: ModuleAbi> Drop for ModuleGuest<I> {
     fn drop(&mut self) {
         if let Err(error) = self.close() {
             tracing::warn!(%error, dom = %self.dom, "a guest was not let go of cleanly");
@@ -531,7 +531,7 @@ mod tests {
         HostError::new(Call::Query(DomId(1)), Errno::INTR)
     }
 
-    impl Interface for Deaf {
+    impl ModuleAbi for Deaf {
         const KIND: crate::EngineKind = crate::EngineKind::Kernel;
 
         fn take(_: &ModuleEngine<Self>, _: DomId, _: BorrowedFd<'_>) -> Result<Self> {

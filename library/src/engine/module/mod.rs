@@ -5,7 +5,7 @@
 //! signalled when their eventfd comes.
 //!
 //! The module is asked in one of two ways, its own ([`native`]) or the kernel patch's
-//! ([`privcmd`]): each is an [`Interface`]. Whoever takes a guest there, in whatever way, meets the
+//! ([`privcmd`]): each is a [`ModuleAbi`]. Whoever takes a guest there, in whatever way, meets the
 //! others in `holder`.
 
 mod guest;
@@ -38,7 +38,7 @@ use xen_eventfd_host::{self as host, Host};
 ///
 /// Everything asked of a guest that is dead fails with [`host::Errno::NODEV`]. What this way has no
 /// words for is [`crate::Error::Unsupported`].
-pub(crate) trait Interface: fmt::Debug + Send + Sized + 'static {
+pub(crate) trait ModuleAbi: fmt::Debug + Send + Sized + 'static {
     /// The engine that asks in this way.
     const KIND: EngineKind;
 
@@ -110,13 +110,13 @@ pub(crate) struct ModuleEngine<I> {
     interface: PhantomData<fn() -> I>,
 }
 
-impl<I: Interface> ModuleEngine<I> {
+impl<I: ModuleAbi> ModuleEngine<I> {
     pub(crate) fn new(host: Arc<dyn Host>, run_dir: RunDir, control: Control) -> Self {
         Self { host, run_dir, control, interface: PhantomData }
     }
 }
 
-impl<I: Interface> Engine for ModuleEngine<I> {
+impl<I: ModuleAbi> Engine for ModuleEngine<I> {
     fn kind(&self) -> EngineKind {
         I::KIND
     }

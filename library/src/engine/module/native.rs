@@ -1,6 +1,6 @@
 //! The module's own ABI.
 
-use super::{Interface, ModuleEngine, Registration, holder};
+use super::{ModuleAbi, ModuleEngine, Registration, holder};
 use crate::eventfd::EventFd;
 use crate::{EngineKind, Result};
 use std::os::fd::BorrowedFd;
@@ -14,7 +14,7 @@ use xen_eventfd_host::linux::eventfd::GuestFile;
 #[derive(Debug)]
 pub(crate) struct Native(GuestFile);
 
-impl Interface for Native {
+impl ModuleAbi for Native {
     const KIND: EngineKind = EngineKind::Kernel;
 
     fn take(engine: &ModuleEngine<Self>, dom: DomId, gone: BorrowedFd<'_>) -> Result<Self> {

@@ -9,7 +9,7 @@
 //! signals, from the first moment on: by it the guest has a server, and is kept from others, before
 //! it has a doorbell.
 
-use super::{Interface, ModuleEngine, Registration, holder};
+use super::{ModuleAbi, ModuleEngine, Registration, holder};
 use crate::eventfd::{self, EventFd};
 use crate::module_status;
 use crate::{EngineKind, Error, Result};
@@ -89,7 +89,7 @@ impl Privcmd {
     }
 }
 
-impl Interface for Privcmd {
+impl ModuleAbi for Privcmd {
     const KIND: EngineKind = EngineKind::Privcmd;
 
     /// The patch has no words for who holds a guest, and how much is kept for one: the engine's
