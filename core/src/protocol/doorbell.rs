@@ -78,6 +78,28 @@ pub enum Filter {
     },
 }
 
+impl Filter {
+    /// How many bytes: the width of a write, or the span within which it must end.
+    #[inline]
+    pub const fn bytes(&self) -> u8 {
+        match *self {
+            Self::Value { width, .. } | Self::Width(width) => width.bytes(),
+            Self::Any { span } | Self::Fallback { span } => span,
+        }
+    }
+
+    /// The writes that it takes, in one word.
+    #[inline]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Value { .. } => "value",
+            Self::Width(_) => "wildcard",
+            Self::Any { .. } => "any",
+            Self::Fallback { .. } => "fallback",
+        }
+    }
+}
+
 /// A doorbell: an address and the writes to it that one eventfd is signalled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Doorbell {

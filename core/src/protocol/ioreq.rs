@@ -23,6 +23,17 @@ impl Space {
     }
 }
 
+impl Space {
+    /// In one word.
+    #[inline]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mmio => "mmio",
+            Self::Pio => "pio",
+        }
+    }
+}
+
 /// The width of one access, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]

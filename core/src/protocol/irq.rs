@@ -2,6 +2,7 @@
 
 use super::id::Port;
 use super::ioreq::Space;
+use super::status::{number, Field, Fields};
 use core::fmt;
 
 /// How an eventfd drives an interrupt line.
@@ -13,6 +14,17 @@ pub enum Trigger {
     Pulse,
     /// Raise; the VMM lowers it when the guest has acknowledged.
     Level,
+}
+
+impl Trigger {
+    /// In one word.
+    #[inline]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pulse => "pulse",
+            Self::Level => "level",
+        }
+    }
 }
 
 /// An interrupt line of a guest.
@@ -45,6 +57,46 @@ pub enum Irq {
     },
     /// A line.
     Line(Line, Trigger),
+}
+
+impl Irq {
+    /// Its kind, in one word.
+    #[inline]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::EventChannel(_) => "channel",
+            Self::Msi { .. } => "msi",
+            Self::Line(Line::Isa(_), _) => "isa",
+            Self::Line(Line::PciIntx { .. }, _) => "intx",
+            Self::Line(Line::Spi(_), _) => "spi",
+        }
+    }
+}
+
+impl Fields for Irq {
+    fn fields<E>(
+        &self,
+        each: &mut impl FnMut(&'static str, Field) -> Result<(), E>,
+    ) -> Result<(), E> {
+        each("kind", Field::Word(self.kind()))?;
+        let (line, trigger) = match *self {
+            Self::EventChannel(port) => return each("port", number(port.0)),
+            Self::Msi { addr, data } => {
+                each("addr", number(addr))?;
+                return each("data", number(data));
+            }
+            Self::Line(line, trigger) => (line, trigger),
+        };
+        match line {
+            Line::Isa(line) => each("line", number(line))?,
+            Line::PciIntx { device, pin } => {
+                each("device", number(device))?;
+                each("pin", number(pin))?;
+            }
+            Line::Spi(line) => each("line", number(line))?,
+        }
+        each("trigger", Field::Word(trigger.name()))
+    }
 }
 
 /// What is done to an interrupt at Xen, at once: a device model operation.

@@ -2,8 +2,8 @@
 
 use super::doorbell::{Doorbell, Filter};
 use super::id::Port;
-use super::ioreq::{Kick, Space};
-use super::irq::{Irq, Line, Trigger};
+use super::ioreq::Kick;
+use super::irq::Irq;
 
 /// How a guest was taken from the kernel module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,52 +150,9 @@ macro_rules! each {
     }};
 }
 
-fn number(value: impl Into<u64>) -> Field {
+#[inline]
+pub(super) fn number(value: impl Into<u64>) -> Field {
     Field::Number(value.into())
-}
-
-impl Space {
-    /// In one word.
-    #[inline]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Mmio => "mmio",
-            Self::Pio => "pio",
-        }
-    }
-}
-
-impl Trigger {
-    /// In one word.
-    #[inline]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Pulse => "pulse",
-            Self::Level => "level",
-        }
-    }
-}
-
-impl Filter {
-    /// How many bytes: the width of a write, or the span within which it must end.
-    #[inline]
-    pub const fn bytes(&self) -> u8 {
-        match *self {
-            Self::Value { width, .. } | Self::Width(width) => width.bytes(),
-            Self::Any { span } | Self::Fallback { span } => span,
-        }
-    }
-
-    /// The writes that it takes, in one word.
-    #[inline]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Value { .. } => "value",
-            Self::Width(_) => "wildcard",
-            Self::Any { .. } => "any",
-            Self::Fallback { .. } => "fallback",
-        }
-    }
 }
 
 impl Fields for Doorbell {
@@ -240,45 +197,6 @@ impl Fields for Kick {
             "len": number(access.width.bytes()),
             "value": number(self.value),
         )
-    }
-}
-
-impl Irq {
-    /// Its kind, in one word.
-    #[inline]
-    pub const fn kind(&self) -> &'static str {
-        match self {
-            Self::EventChannel(_) => "channel",
-            Self::Msi { .. } => "msi",
-            Self::Line(Line::Isa(_), _) => "isa",
-            Self::Line(Line::PciIntx { .. }, _) => "intx",
-            Self::Line(Line::Spi(_), _) => "spi",
-        }
-    }
-}
-
-impl Fields for Irq {
-    fn fields<E>(
-        &self,
-        each: &mut impl FnMut(&'static str, Field) -> Result<(), E>,
-    ) -> Result<(), E> {
-        each("kind", Field::Word(self.kind()))?;
-        let (line, trigger) = match *self {
-            Self::EventChannel(port) => return each("port", number(port.0)),
-            Self::Msi { addr, data } => {
-                return each!(each, "addr": number(addr), "data": number(data));
-            }
-            Self::Line(line, trigger) => (line, trigger),
-        };
-        match line {
-            Line::Isa(line) => each("line", number(line))?,
-            Line::PciIntx { device, pin } => {
-                each("device", number(device))?;
-                each("pin", number(pin))?;
-            }
-            Line::Spi(line) => each("line", number(line))?,
-        }
-        each("trigger", Field::Word(trigger.name()))
     }
 }
 

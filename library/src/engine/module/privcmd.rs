@@ -14,7 +14,7 @@ use crate::eventfd::{self, EventFd};
 use crate::module_status;
 use crate::{EngineKind, Error, Result};
 use std::os::fd::{AsFd, BorrowedFd};
-use xen_eventfd_core::irq::{Irq, IrqOp, Trigger};
+use xen_eventfd_core::irq::{Irq, IrqOp, Raise};
 use xen_eventfd_core::unmatched::UnmatchedKick;
 use xen_eventfd_core::wire::privcmd::{QUEUE_MASK, QUEUE_NOTIFY};
 use xen_eventfd_core::{Counters, DomId, Doorbell, Filter, IoServerId, Kick, Port, Space};
@@ -32,10 +32,8 @@ fn queue(doorbell: &Doorbell) -> Result<(Queue, Doorbell)> {
     if doorbell.bytes().space() != Space::Mmio {
         return Err(unsupported("doorbells at I/O ports"));
     }
-    let (width, value, mask) = match doorbell.filter() {
-        Filter::Value { width, value, mask } => (width, value, mask),
-        Filter::Width(_) | Filter::Any { .. } => return Err(unsupported("wildcards")),
-        Filter::Fallback { .. } => return Err(unsupported("fallbacks")),
+    let Filter::Value { width, value, mask } = doorbell.filter() else {
+        return Err(unsupported(if doorbell.is_fallback() { "fallbacks" } else { "wildcards" }));
     };
     let compared = QUEUE_MASK & width.mask();
     if mask != compared && mask != width.mask() {
@@ -56,11 +54,10 @@ fn queue(doorbell: &Doorbell) -> Result<(Queue, Doorbell)> {
 /// An interrupt as a device model operation.
 fn operation(irq: &Irq) -> Result<IrqOp> {
     irq.check()?;
-    match *irq {
-        Irq::Msi { addr, data } => Ok(IrqOp::Msi { addr, data }),
-        Irq::Line(line, Trigger::Level) => Ok(IrqOp::Set { line, up: true }),
-        Irq::Line(_, Trigger::Pulse) => Err(unsupported("pulses")),
-        Irq::EventChannel(_) => Err(unsupported("interrupts by event channel")),
+    match irq.raise() {
+        Raise::Operate(operation, None) => Ok(operation),
+        Raise::Operate(..) => Err(unsupported("pulses")),
+        Raise::Notify(_) => Err(unsupported("interrupts by event channel")),
     }
 }
 
@@ -196,7 +193,7 @@ impl ModuleAbi for Privcmd {
 mod tests {
     use super::*;
     use xen_eventfd_core::Width;
-    use xen_eventfd_core::irq::Line;
+    use xen_eventfd_core::irq::{Line, Trigger};
 
     fn at(addr: u64, filter: Filter) -> Result<(Queue, Doorbell)> {
         queue(&Doorbell::new(Space::Mmio, addr, filter).unwrap())
