@@ -117,6 +117,7 @@ impl Control {
 
     fn create(&self, create: &native::Create) -> Result<isize> {
         self.may(create.dom)?;
-        file::install(guests::take(create.dom, create.interface, create.gone()?)?)
+        let member = guests::take(create.dom, create.interface, create.gone()?)?;
+        file::install(if create.own { member.of_this_process() } else { member })
     }
 }

@@ -29,6 +29,7 @@ unsafe impl Sync for Operations {}
 static OPERATIONS: Operations = Operations(kernel_bindings::file_operations {
     // An open file pins the module.
     owner: this_module::<crate::LocalModule>().as_ptr(),
+    flush: Some(flush),
     release: Some(release),
     unlocked_ioctl: Some(ioctl),
     compat_ioctl: kernel_bindings::compat_ptr_ioctl,
@@ -164,6 +165,10 @@ unsafe extern "C" fn ioctl(
 ) -> c_long {
     // SAFETY: The kernel keeps the file open during a call.
     let member = unsafe { member(file) };
+    // A copy of a file that has ended.
+    if member.has_left() {
+        return ENODEV.to_errno() as c_long;
+    }
     match answer(member, request, UserPtr::from_addr(arg)) {
         Ok(()) => 0,
         Err(error) => error.to_errno() as c_long,
@@ -191,6 +196,18 @@ pub(crate) unsafe fn write(taken: &Taken, sequence: *mut kernel_bindings::seq_fi
     let sequence = unsafe { SeqFile::from_raw(sequence) };
     // A sequence is cut where it is full, and begun again with more room.
     let _ = show::taken(taken, &mut Sequence(sequence));
+}
+
+/// # Safety
+/// As the kernel calls it, for a file with [`OPERATIONS`]: at each close of a descriptor, by `close` or
+/// a process's end. `id` is the table of descriptors that the descriptor was in.
+unsafe extern "C" fn flush(
+    file: *mut kernel_bindings::file,
+    id: kernel_bindings::fl_owner_t,
+) -> c_int {
+    // SAFETY: The kernel keeps the file open during a call.
+    unsafe { member(file) }.closed_by(id.addr());
+    0
 }
 
 /// # Safety

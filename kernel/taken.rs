@@ -14,6 +14,7 @@ use crate::protocol::status::Interface;
 use crate::protocol::DomId;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
+use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{new_condvar, new_spinlock, Arc, CondVar, SpinLock};
 use kernel::task::Task;
 use kernel::workqueue::{impl_has_work, new_work, Work, WorkItem};
@@ -199,11 +200,35 @@ impl Taken {
 pub(crate) struct Member {
     taken: Arc<Taken>,
     id: MemberId,
+    /// The table of descriptors with which it ends, as a number to compare; 0 if it ends with the last
+    /// descriptor. The table may be freed and its address used again: it has closed the file by then.
+    ends_with: usize,
+    left: Atomic<bool>,
 }
 
 impl Member {
     fn of(taken: &Arc<Taken>) -> Self {
-        Self { taken: taken.clone(), id: taken.guest.next_member() }
+        let left = Atomic::new(false);
+        Self { taken: taken.clone(), id: taken.guest.next_member(), ends_with: 0, left }
+    }
+
+    /// It ends when the calling process closes its file, whoever else has copies.
+    pub(crate) fn of_this_process(mut self) -> Self {
+        // SAFETY: The current task is there, and has a table of descriptors, as it makes a request.
+        self.ends_with = unsafe { (*kernel::current!().as_ptr()).files }.addr();
+        self
+    }
+
+    /// A descriptor of its file was closed, out of this table of descriptors.
+    pub(crate) fn closed_by(&self, table: usize) {
+        if self.ends_with != 0 && self.ends_with == table && !self.left.xchg(true, Relaxed) {
+            guests::leave(&self.taken, self.id);
+        }
+    }
+
+    /// Whether it has ended before its file.
+    pub(crate) fn has_left(&self) -> bool {
+        self.left.load(Relaxed)
     }
 
     pub(crate) fn taken(&self) -> &Arc<Taken> {
@@ -231,6 +256,11 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        guests::leave(&self.taken, self.id);
+        if self.has_left() {
+            // What a request assigned that was under way.
+            self.taken.guest.end_of(self.id);
+        } else {
+            guests::leave(&self.taken, self.id);
+        }
     }
 }

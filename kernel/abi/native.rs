@@ -28,7 +28,8 @@ const FEATURES: u64 = native::FEATURE_DOORBELLS
     | native::FEATURE_CHANNELS
     | native::FEATURE_PRIVCMD
     | native::FEATURE_IRQ_CHANGES
-    | native::FEATURE_SHARE;
+    | native::FEATURE_SHARE
+    | native::FEATURE_OWN;
 
 fn valid<T>(value: Result<T, Invalid>) -> Result<T> {
     value.map_err(|_| EINVAL)
@@ -52,6 +53,8 @@ pub(crate) fn query(arg: UserPtr) -> Result {
 pub(crate) struct Create {
     pub(crate) dom: DomId,
     pub(crate) interface: Interface,
+    /// The file ends with the calling process's descriptor.
+    pub(crate) own: bool,
     gone: i32,
 }
 
@@ -59,7 +62,7 @@ impl Create {
     pub(crate) fn read(arg: UserPtr) -> Result<Self> {
         let create = read::<CreateArg>(arg)?;
         let (dom, interface) = valid(create.taken())?;
-        Ok(Self { dom, interface, gone: create.gone })
+        Ok(Self { dom, interface, own: create.is_own(), gone: create.gone })
     }
 
     /// The eventfd that is signalled when the guest dies.

@@ -40,6 +40,8 @@
 #define XEN_EVENTFD_FEATURE_IRQ_CHANGES (1ULL << 4)
 /* XEN_EVENTFD_CREATE_SHARE. */
 #define XEN_EVENTFD_FEATURE_SHARE (1ULL << 5)
+/* XEN_EVENTFD_CREATE_OWN. */
+#define XEN_EVENTFD_FEATURE_OWN (1ULL << 6)
 
 /* What this module is. On a control file. */
 struct xen_eventfd_query {
@@ -63,6 +65,12 @@ struct xen_eventfd_query {
  * IOCTL_PRIVCMD_IOEVENTFD: XEN_EVENTFD_ASSIGN, _DEASSIGN and _MISSED are EOPNOTSUPP.
  */
 #define XEN_EVENTFD_CREATE_SHARE (1U << 1)
+/*
+ * The file serves the calling process alone: it ends when that process closes a descriptor of it or ends,
+ * as a POSIX record lock does, even if a forked child still has copies. Their requests are ENODEV then.
+ * Without this flag the guest is held until the last copy is closed, so that a file can be handed over.
+ */
+#define XEN_EVENTFD_CREATE_OWN (1U << 2)
 
 /*
  * Takes a guest, sets a doorbell server up in it, and returns a new file descriptor, close-on-exec:

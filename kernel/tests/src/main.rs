@@ -56,6 +56,12 @@ enum Command {
         /// The guest.
         dom: u16,
     },
+    /// Takes a guest for itself alone, sends a copy of its file over standard input, and waits.
+    #[command(hide = true)]
+    GiveCopy {
+        /// The guest.
+        dom: u16,
+    },
     /// Assigns an interrupt line through a guest's file, which is standard input.
     #[command(hide = true)]
     Line,
@@ -108,6 +114,10 @@ fn main() -> Result<ExitCode> {
         }
         Command::Give { dom } => {
             tests::give(DomId(dom)).with_context(|| format!("domain {dom}"))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::GiveCopy { dom } => {
+            tests::give_copy(DomId(dom)).with_context(|| format!("domain {dom}"))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Line => {

@@ -213,8 +213,10 @@ constants! {
     FEATURE_PRIVCMD: u64 = 1 << 3;
     FEATURE_IRQ_CHANGES: u64 = 1 << 4;
     FEATURE_SHARE: u64 = 1 << 5;
+    FEATURE_OWN: u64 = 1 << 6;
     CREATE_RESERVE: u32 = 1 << 0;
     CREATE_SHARE: u32 = 1 << 1;
+    CREATE_OWN: u32 = 1 << 2;
     MMIO: u32 = 0;
     PIO: u32 = 1;
     VALUE: u32 = 0;
@@ -302,13 +304,27 @@ impl CreateArg {
         Self { flags, dom: dom.0, pad: 0, gone }
     }
 
+    /// The same, for the calling process alone.
+    #[inline]
+    #[must_use]
+    pub const fn own(self) -> Self {
+        Self { flags: self.flags | CREATE_OWN, ..self }
+    }
+
+    /// Whether the file ends with the calling process's descriptor.
+    #[inline]
+    #[must_use]
+    pub const fn is_own(&self) -> bool {
+        self.flags & CREATE_OWN != 0
+    }
+
     /// The guest, and how it is taken.
     ///
     /// # Errors
     /// [`Invalid`] if it can be no guest, or a flag or the padding is not known.
     #[inline]
     pub fn taken(&self) -> Result<(DomId, Interface), Invalid> {
-        let interface = match self.flags {
+        let interface = match self.flags & !CREATE_OWN {
             0 => Interface::Native,
             CREATE_RESERVE => Interface::Reserved,
             CREATE_SHARE => Interface::Privcmd,
@@ -738,6 +754,8 @@ mod tests {
         for interface in Interface::ALL {
             let argument = CreateArg::of(DomId(3), interface, -1);
             assert_eq!(argument.taken(), Ok((DomId(3), interface)));
+            assert_eq!(argument.own().taken(), Ok((DomId(3), interface)));
+            assert!(argument.own().is_own() && !argument.is_own());
         }
         let of = |flags, dom, pad| CreateArg { flags, dom, pad, gone: -1 }.taken();
         assert_eq!((of(3, 3, 0), of(0, 3, 1)), (Err(Invalid), Err(Invalid)));

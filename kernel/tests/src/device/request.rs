@@ -49,6 +49,7 @@ pub(crate) const PRIVCMD_IOEVENTFD: u32 = 0x4030_5009;
 
 pub(crate) const CREATE_RESERVE: u32 = 1;
 pub(crate) const CREATE_SHARE: u32 = 2;
+pub(crate) const CREATE_OWN: u32 = 4;
 
 pub(crate) const MMIO: u32 = 0;
 pub(crate) const PIO: u32 = 1;

@@ -181,7 +181,7 @@ fn of_control(setting: &Setting) -> Vec<Call> {
             undo: None,
             eventfd: Some(12),
             fields: vec![
-                only("flags", 4, 4, Ok(()), |flags| flags <= 2),
+                only("flags", 4, 4, Ok(()), |flags| flags <= 6 && flags & 3 != 3),
                 field("dom", 8, 2, move |dom| match dom {
                     _ if reserved(dom) => Err(Errno::INVAL),
                     0 => Err(Errno::PERM),

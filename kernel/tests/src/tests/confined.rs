@@ -6,7 +6,7 @@ use super::kernel_log::LogLength;
 use super::leftovers::{self, Before};
 use super::random::{self, ERRNOS, Random};
 use crate::device::request::{
-    ASSIGN, ASSIGN_CHANNEL, ASSIGN_IRQ, CREATE, CREATE_RESERVE, CREATE_SHARE, DEASSIGN,
+    ASSIGN, ASSIGN_CHANNEL, ASSIGN_IRQ, CREATE, CREATE_OWN, CREATE_RESERVE, CREATE_SHARE, DEASSIGN,
     DEASSIGN_CHANNEL, DEASSIGN_IRQ, LOWER, OWNER, PRIVCMD_IOEVENTFD, PRIVCMD_IRQFD, QUERY,
     RESTRICT,
 };
@@ -72,7 +72,7 @@ impl Caller<'_> {
         let dom = self.dom(takes.is_some());
         let mut bytes = match request {
             CREATE => {
-                let flags = *self.random.one_of(&[0, 0, CREATE_RESERVE, CREATE_SHARE]);
+                let flags = *self.random.one_of(&[0, 0, CREATE_RESERVE, CREATE_SHARE, CREATE_OWN]);
                 let gone = if self.random.once_in(3) { self.eventfd() } else { -1 };
                 Create { flags, dom, gone }.bytes()
             }

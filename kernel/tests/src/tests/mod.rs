@@ -28,7 +28,7 @@ mod trace;
 mod waits;
 mod wakeups;
 
-pub(crate) use processes::{give, hold, own};
+pub(crate) use processes::{give, give_copy, hold, own};
 pub(crate) use waits::assign_line;
 
 use xen_eventfd_scenarios::Scenario;
@@ -95,6 +95,7 @@ tests! {
     ownership::one_owner, false, "a guest has one file, and another one only after that is closed";
     ownership::owner, false, "OWNER names the process that holds a guest";
     ownership::reserve, false, "a guest can be reserved for another engine";
+    ownership::forked, false, "a file of one process ends with it, although a child has a copy";
     ownership::restrict, false, "a confined control file reaches no other guest";
     ownership::highest_id, false, "the server has the highest id";
     ownership::reset, false, "a guest that loses its server is reported as gone, and another engine's server stays";

@@ -4,12 +4,14 @@ use super::arguments::all_refused;
 use super::calls::Setting;
 use super::common::{DOORBELL, IDLE, refused, until};
 use super::leftovers::{self, Before};
+use super::processes::{forking_owner_of, inheritor_of};
 use crate::device::request::{
-    CREATE_RESERVE, OF_CONTROL, PRIVCMD_IOEVENTFD, PRIVCMD_IRQFD, QUERY, RESTRICT,
+    CREATE_OWN, CREATE_RESERVE, CREATE_SHARE, OF_CONTROL, PRIVCMD_IOEVENTFD, PRIVCMD_IRQFD, QUERY,
+    RESTRICT,
 };
 use crate::device::structs::{Create, Doorbell, Irq};
 use crate::device::{Control, GuestFile, issue, issue_at};
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use rustix::io::Errno;
 use xen_eventfd::{DomId, IoServerId};
 use xen_eventfd_scenarios::TestContext;
@@ -74,6 +76,47 @@ pub(super) fn reserve(test: &mut TestContext<'_>) -> Result<()> {
     before.nothing_is_left(test)?;
     ensure!(leftovers::ports(dom)? == ports);
     GuestFile::of(dom)?;
+    Ok(())
+}
+
+/// A file of one process ends with that process's descriptor, although a child has a copy.
+pub(super) fn forked(test: &mut TestContext<'_>) -> Result<()> {
+    let (guest, killed) = (test.guest(IDLE)?, test.guest(IDLE)?);
+    let (dom, gone) = (guest.dom(), new_eventfd()?);
+    let before = Before::look(test, dom)?;
+    let control = Control::open()?;
+    for flags in [0, CREATE_RESERVE, CREATE_SHARE] {
+        let own = Create { flags: flags | CREATE_OWN, ..Create::of(dom).notify_gone(&gone) };
+        let file = control.create(&own)?;
+        // The child closes nothing that is the owner's.
+        let child = inheritor_of(&file)?;
+        refused(control.create(&Create::of(dom)), Errno::BUSY, "the owner has it open")?;
+        drop(file);
+        let next = control.create(&Create::of(dom)).with_context(|| format!("flags {flags}"))?;
+        ensure!(next.stats()?.doorbells == 0);
+        drop(child);
+        // The end of the copy takes nothing of the guest's next owner.
+        next.stats()?;
+        drop(next);
+        // Without the flag, the copy holds it.
+        let file = control.create(&Create { flags, ..Create::of(dom) })?;
+        let child = inheritor_of(&file)?;
+        drop(file);
+        refused(control.create(&Create::of(dom)), Errno::BUSY, "a copy is open")?;
+        drop(child);
+        until("the guest can be taken", || Ok(control.create(&Create::of(dom)).is_ok()))?;
+    }
+    ensure!(take_count(&gone)? == 0, "it is alive");
+    before.nothing_is_left(test)?;
+    // The same for an owner that is killed: its copy is a file of a guest that has gone.
+    let (mut owner, copy) = forking_owner_of(killed.dom())?;
+    copy.stats()?;
+    owner.kill()?;
+    let next = control.create(&Create::of(killed.dom()))?;
+    refused(copy.stats(), Errno::NODEV, "the copy of an owner that is dead")?;
+    refused(copy.assign(&Doorbell::value(DOORBELL, 4, 0, &gone)), Errno::NODEV, "assign")?;
+    drop(copy);
+    next.stats()?;
     Ok(())
 }
 

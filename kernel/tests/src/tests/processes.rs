@@ -1,7 +1,9 @@
 //! The other processes of tests.
 
 use super::common::two_queues;
-use crate::device::GuestFile;
+use crate::device::request::CREATE_OWN;
+use crate::device::structs::Create;
+use crate::device::{Control, GuestFile};
 use anyhow::{Context, Result, ensure};
 use rustix::io::{FdFlags, fcntl_setfd};
 use std::io::{BufRead, BufReader, Write};
@@ -103,6 +105,30 @@ pub(crate) fn give(dom: DomId) -> Result<()> {
     let link = Link::from_fd(std::io::stdin().as_fd().try_clone_to_owned()?);
     link.send(&(), &[GuestFile::of(dom)?.as_fd()])?;
     Ok(())
+}
+
+/// Starts a process that takes a guest for itself alone and sends a copy of its file.
+pub(super) fn forking_owner_of(dom: DomId) -> Result<(Process, GuestFile)> {
+    let (local, remote) = Link::pair()?;
+    let owner = Command::new("/proc/self/exe")
+        .args(["give-copy", &dom.0.to_string()])
+        .stdin(Stdio::from(remote.into_fd()))
+        .spawn()?;
+    let owner = Process(owner);
+    let (_, fds) = local.receive::<()>(PATIENCE)?.context("the process is gone")?;
+    let fd = fds.into_iter().next().context("no descriptor arrived")?;
+    Ok((owner, GuestFile::from_fd(fd)))
+}
+
+/// The code of that process.
+pub(crate) fn give_copy(dom: DomId) -> Result<()> {
+    let link = Link::from_fd(std::io::stdin().as_fd().try_clone_to_owned()?);
+    let create = Create { flags: CREATE_OWN, ..Create::of(dom) };
+    let file = Control::open()?.create(&create)?;
+    link.send(&(), &[file.as_fd()])?;
+    loop {
+        std::thread::park();
+    }
 }
 
 /// Sends a guest's file to a new process, which keeps it until the link is closed.
