@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use xen_eventfd_core::irq::IrqOp;
 use xen_eventfd_core::Width;
+use xen_eventfd_core::irq::IrqOp;
 use xen_eventfd_core::wire::dm_op::DmOp;
 use xen_eventfd_core::wire::privcmd::{IoEventFd, IrqFd};
 
