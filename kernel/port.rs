@@ -9,8 +9,8 @@
 //!   it is over. While it is not ended its port is masked, so an upcall handles each port once, however
 //!   fast guests ring. An upcall that goes on for long would have Linux defer the end of whatever event
 //!   comes last in it, which is some other guest's as well (`handle_irq_for_port` of
-//!   `drivers/xen/events/events_base.c`: after 256 events and `event_loop_timeout`, for
-//!   `event_eoi_delay`).
+//!   `drivers/xen/events/events_base.c`: the 256th event sets a time, `event_loop_timeout` later, and
+//!   every 256th one compares with it; the end is deferred by `event_eoi_delay`).
 //! * A port's number is used only while it is this interrupt's: when this domain is suspended and
 //!   resumes, it has none of its ports any more, and a number may be another's.
 

@@ -16,7 +16,11 @@ pub enum Clock {
     /// Instructions, one of them a nanosecond; while none is to be carried out, it jumps to the next
     /// timer. Nothing depends on how fast the host is, but emulated CPUs take turns.
     Instructions,
-    /// The same, from a fixed date, with fixed random numbers, on one CPU: two runs take the very
+    /// The same of a slow machine, one of them 16 nanoseconds. Timers that fire every so many
+    /// milliseconds then end a turn after fewer instructions, and what several CPUs do overlaps, on
+    /// every platform, however fast the host is.
+    ShortTurns,
+    /// Instructions, from a fixed date, with fixed random numbers, on one CPU: two runs take the very
     /// same path.
     Deterministic,
 }
@@ -92,6 +96,14 @@ impl Boot {
     #[must_use]
     pub fn host_clock(mut self) -> Self {
         self.clock = Clock::Host;
+        self
+    }
+
+    /// Time counted in instructions, of which there are few: for what several CPUs do at once, when it
+    /// shall not depend on the host.
+    #[must_use]
+    pub fn short_turns(mut self) -> Self {
+        self.clock = Clock::ShortTurns;
         self
     }
 
@@ -191,8 +203,12 @@ impl Boot {
         push(&["-smp", &self.cpus.to_string(), "-m", &format!("{}M", self.memory)]);
         push(&["-display", "none", "-nodefaults", "-nic", "none", "-no-reboot"]);
         let clock = self.clock();
-        if clock != Clock::Host {
-            push(&["-icount", "shift=0,sleep=off"]);
+        match clock {
+            Clock::Host => {}
+            Clock::ShortTurns => push(&["-icount", "shift=4,sleep=off"]),
+            Clock::Instructions | Clock::Deterministic => {
+                push(&["-icount", "shift=0,sleep=off"]);
+            }
         }
         if clock == Clock::Deterministic {
             push(&["-seed", "42", "-rtc", "clock=vm,base=2026-01-01T00:00:00"]);
@@ -252,6 +268,8 @@ mod tests {
         assert!(counts(Boot::new(Platform::X86Pv)) && counts(Boot::new(Platform::X86Pvh).cpus(4)));
         assert!(!counts(Boot::new(Platform::X86Pv).cpus(4)));
         assert!(!counts(Boot::new(Platform::X86Pvh).host_clock()));
+        let short = arguments(&Boot::new(Platform::X86Pv).cpus(4).short_turns());
+        assert!(short.contains("-icount shift=4,") && short.contains("tcg,thread=single"));
         let fixed = |boot: Boot| arguments(&boot).contains("-seed");
         assert!(
             fixed(Boot::new(Platform::X86Pv).deterministic()) && !fixed(Boot::new(Platform::X86Pv))

@@ -247,7 +247,7 @@ impl Machine {
         // dom0 watches the timeout itself. We wait longer, for the case that dom0 is gone.
         let patience = match self.clock {
             Clock::Host | Clock::Instructions => timeout + Duration::from_secs(15),
-            Clock::Deterministic => timeout * 5 + Duration::from_secs(15),
+            Clock::Deterministic | Clock::ShortTurns => timeout * 5 + Duration::from_secs(15),
         };
         let deadline = Instant::now() + patience;
         let mut transcript = Transcript::new(id);

@@ -75,6 +75,39 @@ impl Accesses {
     }
 }
 
+/// What a flood of kicks was, and what Linux made of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flood {
+    /// How many of the flood's kicks were answered while the neighbour kicked.
+    pub kicks: u64,
+    /// How many timers of deferred ends ran meanwhile.
+    pub deferred: u64,
+    /// How many events the longest upcall of dom0 handled; 0: the kernel has no kprobes.
+    pub longest: u64,
+}
+
+const FLOOD: &str = "a flood, meanwhile: ";
+const LONGEST: &str = " times, in the longest upcall ";
+const DEFERRED: &str = " kicks, ends deferred ";
+
+impl fmt::Display for Flood {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kicks, deferred, longest } = self;
+        write!(f, "{FLOOD}{kicks}{DEFERRED}{deferred}{LONGEST}{longest} events")
+    }
+}
+
+impl Flood {
+    /// Reads such a line; `None`: another one.
+    #[must_use]
+    pub fn parse(line: &str) -> Option<Self> {
+        let (kicks, rest) = line.trim().strip_prefix(FLOOD)?.split_once(DEFERRED)?;
+        let (deferred, longest) = rest.strip_suffix(" events")?.split_once(LONGEST)?;
+        let [kicks, deferred, longest] = [kicks, deferred, longest].map(str::parse);
+        Some(Self { kicks: kicks.ok()?, deferred: deferred.ok()?, longest: longest.ok()? })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +119,9 @@ mod tests {
         let ends = vec![("kicks".to_owned(), 7), ("reads of the VMM's".to_owned(), 0)];
         let accesses = Accesses { all: 9, ends, transient: 3 };
         assert_eq!(Accesses::parse(&accesses.to_string()), Some(accesses));
+        let flood = Flood { kicks: 5, deferred: 2, longest: 9 };
+        assert_eq!(Flood::parse(&format!("        {flood}")), Some(flood));
+        assert_eq!(Flood::parse("a flood, meanwhile: many"), None);
         for other in ["ok      hostile_guest", "a neighbour's kick, alone: many", "7 accesses"] {
             assert_eq!((Neighbour::parse(other), Accesses::parse(other)), (None, None));
         }

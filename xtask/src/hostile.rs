@@ -1,6 +1,7 @@
 //! `cargo xtask hostile`: guests and backends that mean harm, on real Xen, and what a guest that does
 //! no harm has of them, into `docs/hostile.md`.
 
+mod flood;
 mod page;
 
 use crate::kmod::{self, kernel_log};
@@ -20,6 +21,9 @@ pub(crate) struct Arguments {
     /// Accesses of the hostile guest in a PV dom0; in a PVH one, where each takes longer, a thirtieth
     #[arg(long, default_value_t = 1_000_000)]
     accesses: u64,
+    /// Only the flood on four CPUs; what else is on the page stays
+    #[arg(long)]
+    flood: bool,
     #[command(flatten)]
     places: Places,
 }
@@ -38,14 +42,26 @@ const TIMEOUT: Duration = Duration::from_secs(900);
 
 /// The page is written once there are figures of each place.
 pub(crate) fn run(arguments: &Arguments) -> Result<Tally> {
+    let mut tally = Tally::default();
+    let parts = flood::Parts::build()?;
+    for platform in arguments.places.platforms() {
+        tally += flood::measure(&parts, platform)?;
+    }
+    if arguments.flood {
+        if tally.failed == 0 {
+            page::write_flood(&flood::kept()?)?;
+        }
+        return Ok(tally);
+    }
     let rig = Rig::build()?;
-    let tally = arguments.places.run(1, |name, platform, engine| {
+    tally += arguments.places.run(1, |name, platform, engine| {
         let accesses =
             if platform == Platform::X86Pv { arguments.accesses } else { arguments.accesses / 30 };
         attack(&rig, name, (platform, engine), accesses)
     });
     if let Some(all) = KEPT.all()?.filter(|_| tally.failed == 0) {
         page::write(&rig, &all)?;
+        page::write_flood(&flood::kept()?)?;
     }
     Ok(tally)
 }

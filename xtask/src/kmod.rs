@@ -3,7 +3,7 @@
 
 mod confinement;
 mod deb;
-mod guests;
+pub(crate) mod guests;
 pub(crate) mod kernel_log;
 mod privcmd;
 mod tests;
@@ -184,6 +184,12 @@ pub(crate) fn build(lab: &Lab, clippy: bool) -> Result<Module> {
     build_in(lab, if clippy { Room::Clippy } else { Room::Usual })
 }
 
+/// Builds it so that an event ends within the upcall that brought it: what it did once, for
+/// measurements.
+pub(crate) fn build_to_compare(lab: &Lab) -> Result<Module> {
+    build_in(lab, Room::InUpcall)
+}
+
 /// Where objects lie, and thus what make finds there of earlier builds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Room {
@@ -193,6 +199,8 @@ enum Room {
     Clippy,
     /// Nothing.
     Again,
+    /// Those of the last build of [`build_to_compare`].
+    InUpcall,
 }
 
 fn build_in(lab: &Lab, room: Room) -> Result<Module> {
@@ -201,6 +209,7 @@ fn build_in(lab: &Lab, room: Room) -> Result<Module> {
         Room::Usual => ("kmod", &[]),
         Room::Clippy => ("kmod-clippy", &["CLIPPY=1"]),
         Room::Again => ("kmod-again", &[]),
+        Room::InUpcall => ("kmod-in-upcall", &["END_IN_UPCALL=1"]),
     };
     let output = target_folder().join(folder).join(kernel.release());
     if room == Room::Again && output.exists() {

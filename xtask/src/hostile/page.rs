@@ -1,6 +1,7 @@
 //! `docs/hostile.md` and its plots.
 
 use super::Measured;
+use super::flood::{Beside, Flooded};
 use crate::bench::svg::{self, grouped};
 use crate::lab::Engine;
 use crate::lab::rig::Rig;
@@ -27,6 +28,52 @@ pub(super) fn write(rig: &Rig, all: &[(Platform, Engine, Measured)]) -> Result<(
     }
     let path = docs.join("hostile.md");
     fs::write(&path, page).with_context(|| format!("writing {}", path.display()))
+}
+
+/// Writes what was measured of the flood into the page, whose other sections stay.
+pub(super) fn write_flood(all: &[(Platform, Flooded)]) -> Result<()> {
+    let path = workspace().join("docs/hostile.md");
+    let page = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    fs::write(&path, with_flood(&page, all)).with_context(|| format!("writing {}", path.display()))
+}
+
+const FLOOD: &str = include_str!("flood.md");
+
+/// The page with this as its last section.
+fn with_flood(page: &str, all: &[(Platform, Flooded)]) -> String {
+    let title = FLOOD.lines().next().unwrap_or_default();
+    let rest = page.find(&format!("\n{title}\n")).map_or(page, |begin| &page[..begin]);
+    let mut page = format!("{}\n\n{FLOOD}", rest.trim_end());
+    for (platform, Flooded { in_upcall, later }) in all {
+        let _ = writeln!(
+            page,
+            "\n| {}: an event ends | alone: median | max | beside the flood: median | max | \
+             max, times | kicks of the flood | longest upcall, events | ends deferred |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+            platform.title()
+        );
+        for (when, Beside { alone, beside, flood }) in
+            [("within its upcall", in_upcall), ("once its upcall is over", later)]
+        {
+            let [before, before_max, median, max, kicks, longest, deferred] = [
+                alone.median,
+                alone.max,
+                beside.median,
+                beside.max,
+                flood.kicks,
+                flood.longest,
+                flood.deferred,
+            ]
+            .map(grouped);
+            let times = beside.max * 10 / alone.max.max(1);
+            let _ = writeln!(
+                page,
+                "| {when} | {before} | {before_max} | {median} | {max} | {}.{} | {kicks} | {longest} | {deferred} |",
+                times / 10,
+                times % 10
+            );
+        }
+    }
+    page
 }
 
 fn section(page: &mut String, title: &str, plot: &str, measured: &Measured) {

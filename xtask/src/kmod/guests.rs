@@ -16,15 +16,20 @@ const SEED: &str = "KERNEL_TEST_SEED";
 
 /// What goes into dom0 beside the module.
 #[derive(Debug)]
-pub(super) struct Guests {
+pub(crate) struct Guests {
     tests: PathBuf,
     guest: PathBuf,
 }
 
 impl Guests {
-    pub(super) fn prepare() -> Result<Self> {
+    pub(crate) fn prepare() -> Result<Self> {
         let tests = build_static("xen-eventfd-kernel-test", "kernel-test")?;
         Ok(Self { tests, guest: build_guest("xen-eventfd-guest")? })
+    }
+
+    /// Puts them into dom0.
+    pub(crate) fn put(&self, boot: Boot) -> Boot {
+        boot.payload("bin/kernel-test", &self.tests).payload("lab/guest", &self.guest)
     }
 
     /// One boot: all tests, or those that race.
@@ -37,10 +42,8 @@ impl Guests {
         names: &[String],
     ) -> Result<Tally> {
         let place = place(kind, cpus);
-        let boot = module
-            .put(Boot::new(kind).cpus(cpus).name(format!("kmod-guests-{}-{cpus}", kind.name())))
-            .payload("bin/kernel-test", &self.tests)
-            .payload("lab/guest", &self.guest);
+        let name = format!("kmod-guests-{}-{cpus}", kind.name());
+        let boot = self.put(module.put(Boot::new(kind).cpus(cpus).name(name)));
         let mut script = match std::env::var(SEED) {
             Ok(seed) => format!("{SEED}={} kernel-test run", quote(&seed)),
             Err(_) => "kernel-test run".to_owned(),

@@ -101,16 +101,20 @@ pub(crate) struct Places {
 }
 
 impl Places {
+    /// The platforms that were asked for.
+    pub(crate) fn platforms(&self) -> Vec<Platform> {
+        self.platform.map_or_else(|| Platform::ALL.to_vec(), |platform| vec![platform])
+    }
+
     /// Runs in each, as many at once as there are CPUs for; the first argument is the place's name.
     pub(crate) fn run(
         &self,
         cpus: u32,
         work: impl Fn(&str, Platform, Engine) -> Result<Tally> + Sync,
     ) -> Tally {
-        let kinds = self.platform.map_or_else(|| Platform::ALL.to_vec(), |platform| vec![platform]);
         let engines = self.engine.map_or_else(|| ENGINES.to_vec(), |one| vec![one]);
         let mut boots = Boots::new();
-        for platform in kinds {
+        for platform in self.platforms() {
             for engine in engines.iter().copied() {
                 let name = format!("{}, {} engine", place(platform, cpus), engine.name());
                 let work = &work;

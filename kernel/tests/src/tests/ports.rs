@@ -7,6 +7,7 @@ use crate::device::structs::Doorbell;
 use anyhow::{Result, ensure};
 use std::fs;
 use xen_eventfd_scenarios::TestContext;
+use xen_eventfd_scenarios::report_lines::{Flood, Neighbour};
 use xen_eventfd_scenarios::test_context::{Guest, await_count, new_eventfd, take_count};
 
 /// Kicks of the neighbour in each measurement.
@@ -22,18 +23,22 @@ fn on_one_cpu() -> Result<()> {
     Ok(())
 }
 
-/// Makes the neighbour kick, and returns how often Linux deferred the end of an event meanwhile.
-fn deferred(neighbour: &mut Guest, go: &Notifier, when: &str) -> Result<usize> {
-    let on = On::switch(&["workqueue/workqueue_execute_start"])?;
+/// Makes the neighbour kick, and returns how often Linux deferred the end of an event meanwhile, and how many
+/// events its longest upcall had.
+fn deferred(neighbour: &mut Guest, go: &Notifier, when: &str) -> Result<(u64, u64)> {
+    let mut events = vec!["workqueue/workqueue_execute_start"];
+    if trace::probe_upcalls() {
+        events.extend(["kprobes/upcall", "kprobes/upcall_event"]);
+    }
+    let on = On::switch(&events)?;
     go.notify()?;
     let ticks = neighbour.measured()?;
     drop(on);
-    println!(
-        "a neighbour's kick, {when}: at least {} ticks, median {}, at most {}",
-        ticks.min, ticks.median, ticks.max
-    );
+    let (when, min, median, max) = (when.to_owned(), ticks.min, ticks.median, ticks.max);
+    println!("{}", Neighbour { when, min, median, max });
     let started = traced("workqueue_execute_start")?;
-    Ok(started.iter().filter(|line| line.contains("xen_irq_lateeoi_worker")).count())
+    let ended = started.iter().filter(|line| line.contains("xen_irq_lateeoi_worker"));
+    Ok((u64::try_from(ended.count())?, trace::longest_upcall()?))
 }
 
 pub(super) fn flood(test: &mut TestContext<'_>) -> Result<()> {
@@ -57,14 +62,15 @@ pub(super) fn flood(test: &mut TestContext<'_>) -> Result<()> {
     neighbour.await_message(0, "ready")?;
     let go = Notifier::to(test, &mut neighbour, "go")?;
     on_one_cpu()?;
-    let alone = deferred(&mut neighbour, &go, "alone")?;
+    let (alone, _) = deferred(&mut neighbour, &go, "alone")?;
     attacker.start()?;
     let stops = (0..8)
         .map(|vcpu| Notifier::to(test, &mut attacker, &format!("stop{vcpu}")))
         .collect::<Result<Vec<_>>>()?;
     let before = attacked.stats()?.held;
-    let beside = deferred(&mut neighbour, &go, "beside a flood of 8 vCPUs")?;
-    println!("{} kicks of the flood meanwhile", attacked.stats()?.held - before);
+    let (beside, longest) = deferred(&mut neighbour, &go, "beside a flood of 8 vCPUs")?;
+    let kicks = attacked.stats()?.held - before;
+    println!("{}", Flood { kicks, deferred: beside, longest });
     stops.iter().try_for_each(Notifier::notify)?;
     attacker.finish()?;
     neighbour.finish()?;

@@ -5,6 +5,7 @@ use super::fdinfo::mounted;
 use crate::device::GuestFile;
 use crate::device::structs::{Doorbell, Irq};
 use anyhow::{Result, ensure};
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use xen_eventfd_scenarios::TestContext;
@@ -66,6 +67,32 @@ pub(super) fn traced(event: &str) -> Result<Vec<String>> {
     let mark = format!(" {event}: ");
     let lines = text.lines().filter_map(|line| line.split_once(&mark));
     Ok(lines.map(|(_, what)| what.to_owned()).collect())
+}
+
+/// Has the kernel trace the upcalls of event channels, and each event in them. `false`: it cannot.
+pub(super) fn probe_upcalls() -> bool {
+    let probes = "p:upcall xen_evtchn_do_upcall\np:upcall_event handle_irq_for_port\n";
+    fs::write(format!("{TRACING}/kprobe_events"), probes).is_ok()
+}
+
+/// The most events that one upcall has handled, as far as it was traced.
+pub(super) fn longest_upcall() -> Result<u64> {
+    let text = fs::read_to_string(format!("{TRACING}/trace"))?;
+    let mut events = HashMap::new();
+    let mut longest = 0;
+    for line in text.lines() {
+        let Some((_, cpu)) = line.split_once('[') else { continue };
+        let Some((cpu, what)) = cpu.split_once(']') else { continue };
+        if what.contains(" upcall: ") {
+            events.insert(cpu, 0);
+        } else if what.contains(" upcall_event: ")
+            && let Some(count) = events.get_mut(cpu)
+        {
+            *count += 1;
+            longest = longest.max(*count);
+        }
+    }
+    Ok(longest)
 }
 
 pub(super) fn kicks(test: &mut TestContext<'_>) -> Result<()> {
