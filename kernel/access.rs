@@ -4,8 +4,8 @@
 //! target, as `privcmd` has it. Nothing switches this off.
 //!
 //! Before xenstore has said so, and is watched for the end of domains, no guest is taken. Xenstore is
-//! told of by a notifier once it is up, and asked in a thread of ours: it may be long in answering, and
-//! that wait cannot be broken off. Whoever makes a request waits for that thread, under no lock, until
+//! noticed by a notifier once it is up, and asked in a thread of ours: it may be long in answering, and
+//! that wait cannot be broken off. A request waits for that thread, under no lock, until
 //! a signal comes.
 
 use crate::bindings;
@@ -28,7 +28,7 @@ pub(crate) enum Confined {
     Free,
     /// To one.
     To(DomId),
-    /// It may serve nobody.
+    /// It may serve no guest.
     Barred,
 }
 
@@ -213,7 +213,7 @@ fn current() -> Result<Arc<Target>> {
     TARGET.lock().clone().ok_or(ENODEV)
 }
 
-/// An answer that somebody waits for.
+/// An answer that a process waits for.
 #[pin_data]
 struct Reply<T> {
     #[pin]

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A guest's event channel, bound for as long as somebody uses it: to ring it, or to hear it.
+//! A guest's event channel, bound for as long as a process uses it: to ring it, or to receive it.
 //!
 //! # Invariants
-//! * An event is ended exactly once: by the handler if somebody listens, else by whoever begins to.
+//! * An event is ended exactly once: by the handler if a process listens, else by the one that begins to.
 //!   Until then no further one comes, so a guest rings a channel without a listener at no cost to us.
 //! * An event that finds its eventfd unread is ended as a spurious one, which makes the next one
 //!   wait: a guest can ring as fast as it likes, and pays for it alone.
-//! * Each has a [`Place`]: the kernel charges an interrupt descriptor to nobody, so there are only so
+//! * Each has a [`Place`]: no process is charged for an interrupt descriptor, so there are only so
 //!   many.
 
 use crate::eventfd::{EventFd, OpenEventFd};
@@ -18,10 +18,10 @@ use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::lock::spinlock::{new_spinlock_irq, SpinLockIrq};
 use kernel::sync::Arc;
 
-/// Who hears a channel.
+/// Which file receives a channel.
 struct Listener {
     eventfd: Option<OpenEventFd>,
-    /// An event came while nobody listened, and is not ended.
+    /// An event came while no process listened, and is not ended.
     missed: bool,
     signals: u64,
 }
@@ -144,7 +144,7 @@ impl Channel {
         true
     }
 
-    /// How often the eventfd was signalled; `None` if nobody listens.
+    /// How often the eventfd was signalled; `None` if none listens.
     pub(crate) fn signals(&self) -> Option<u64> {
         let listener = self.listening.listener.lock();
         listener.eventfd.as_ref().map(|_| listener.signals)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The bytes of one guest that Xen routes to us, for whoever changes them.
+//! The bytes of one guest that Xen routes to us, for the one that changes them.
 //!
 //! There can be thousands of claims, and the handlers look at them under a spinlock with interrupts
 //! off. So a change is made here, under the guest's mutex, and only swapped in under the spinlock.
@@ -26,7 +26,7 @@ const GROWTH: usize = 2 + MAX_PIECES;
 /// Pieces into which the bytes of one doorbell can be cut: one for each byte.
 const MAX_PIECES: usize = 8;
 
-/// The pieces of one doorbell's bytes that Xen is to be told of.
+/// The pieces of one doorbell's bytes that Xen is to learn of.
 #[derive(Clone, Copy)]
 pub(crate) struct Pieces {
     pieces: [Option<Bytes>; MAX_PIECES],
@@ -88,8 +88,8 @@ impl Claimed {
         Ok(())
     }
 
-    /// Takes hold of bytes, for which there is room. The result are those that Xen must now be told
-    /// to route to us; once they are published their kicks are held.
+    /// Takes hold of bytes, for which there is room. The result are those that Xen must now be
+    /// asked to route to us; once they are published their kicks are held.
     pub(crate) fn acquire(
         &mut self,
         bytes: Bytes,
@@ -108,7 +108,7 @@ impl Claimed {
         Ok(owed)
     }
 
-    /// Lets go of bytes. Those that nobody holds stay known as routed to us until
+    /// Lets go of bytes. Those that no process holds stay known as routed to us until
     /// [`Self::give_back`].
     pub(crate) fn release(&mut self, bytes: Bytes, publish: impl FnOnce(&mut Claims)) -> Result {
         fill(&mut self.next, claims::release(&self.current, bytes).map(of_piece))?;
@@ -118,7 +118,7 @@ impl Claimed {
         Ok(())
     }
 
-    /// Has Xen take back those of these bytes that nobody holds, and then, as there may be room for
+    /// Has Xen take back those of these bytes that no process holds, and then, as there may be room for
     /// it now, what it did not take back before, until it refuses or `enough` says so. What it does
     /// not take, as when taking it from the middle of a range needs one range too many, stays ours.
     pub(crate) fn give_back(

@@ -2,13 +2,13 @@
 
 //! The news that domains went: xenstore's `@releaseDomain`.
 //!
-//! It comes for a domain that only stops as well, and does not say which: whoever hears it asks Xen. That
+//! It comes for a domain that only stops as well, and does not say which: the one that receives it asks Xen. That
 //! is done elsewhere, as xenbus has one thread for all watches of this domain's drivers.
 //!
 //! It does not come where this domain is not privileged, nor when a guest lives and loses its ioreq server
 //! (to another process, or to Xen up to 4.13 at a soft reset), nor when this domain itself resumes
 //! elsewhere. So Xen is also asked now
-//! and then, by a hypercall for each guest that changes nothing and pauses nobody.
+//! and then, by a hypercall for each guest that changes nothing and pauses no guest.
 
 use crate::bindings;
 use crate::guests;

@@ -35,7 +35,7 @@ unsafe impl Sync for Entry {}
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        // SAFETY: It came from debugfs, and nobody uses it after this.
+        // SAFETY: It came from debugfs, and nothing uses it after this.
         unsafe { kernel_bindings::debugfs_remove(self.0) };
     }
 }
@@ -43,7 +43,7 @@ impl Drop for Entry {
 /// A folder; empty by the time that it is dropped.
 pub(crate) struct Folder(Entry);
 
-/// A file about a guest. Dropping it waits for whoever is reading it; who has it open reads no more.
+/// A file about a guest. Dropping it waits for the one that is reading it; who has it open reads no more.
 pub(crate) struct File {
     /// Goes first.
     _entry: Entry,

@@ -4,7 +4,7 @@
 //!
 //! All of it lies under a spinlock that the handlers take with interrupts off, so nothing here
 //! allocates, frees, or moves more than pointers: what may grow is given room first, by [`Room`], and
-//! the claims are changed in a copy, by `claimed.rs`. That works because whoever changes what is
+//! the claims are changed in a copy, by `claimed.rs`. That works because the one that changes what is
 //! registered holds a mutex across both.
 
 use crate::claimed::Claims;
@@ -35,7 +35,7 @@ pub(crate) struct Registration {
     unmatched: Option<KBox<Unmatched<MAX_UNMATCHED>>>,
     /// Delivered to it.
     kicks: u64,
-    /// Came to its address, if it is the first there, and nobody took it.
+    /// Came to its address, if it is the first there, and no process took it.
     held: u64,
     /// Requests at its address, if it is the first there, that no doorbell serves.
     odd: u64,
@@ -258,7 +258,7 @@ impl Doorbells {
         outcome.answer()
     }
 
-    /// Who counts what comes to an address and is nobody's.
+    /// Which one counts what comes to an address and no doorbell takes.
     fn first_at(&mut self, space: Space, addr: u64) -> Option<&mut Registration> {
         let index = table::first_at(&self.table, space, addr)?;
         self.table.get_mut(index).map(|first| &mut **first)

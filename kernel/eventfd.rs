@@ -46,7 +46,7 @@ impl EventFd {
 
 impl Drop for EventFd {
     fn drop(&mut self) {
-        // SAFETY: It is our reference, and nobody uses it after this.
+        // SAFETY: It is our reference, and nothing uses it after this.
         unsafe { kernel_bindings::eventfd_ctx_put(self.0.as_ptr()) };
     }
 }
@@ -75,7 +75,7 @@ impl OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
-        // SAFETY: It is our reference, and nobody uses it after this.
+        // SAFETY: It is our reference, and nothing uses it after this.
         unsafe { kernel_bindings::fput(self.0.as_ptr()) };
     }
 }
@@ -105,7 +105,7 @@ impl OpenEventFd {
         self.file.0.as_ptr()
     }
 
-    /// Whether its counter is not 0: nobody has read it since it was signalled. May be called from
+    /// Whether its counter is not 0: no process has read it since it was signalled. May be called from
     /// an interrupt.
     pub(crate) fn is_unread(&self) -> bool {
         // SAFETY: It is an eventfd's file, and open.

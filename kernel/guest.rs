@@ -4,9 +4,9 @@
 //!
 //! # Locks, in the order in which they are taken
 //! * `Control::assigned`, a mutex: what one file has assigned by the privcmd ABI.
-//! * [`Guest::changes`], a mutex: held by whoever changes what is assigned, across the hypercalls
+//! * [`Guest::changes`], a mutex: held by the one that changes what is assigned, across the hypercalls
 //!   that this takes. Nothing is asked of xenstore under it, or under any other lock.
-//! * [`Guest::dispatch`], a spinlock that the handlers take: whoever holds it may rely on no handler
+//! * [`Guest::dispatch`], a spinlock that the handlers take: the one that holds it may rely on no handler
 //!   being between a slot and an eventfd. A channel's listener is one more, alone.
 //! * An eventfd's own, inside a signal.
 //!
@@ -34,7 +34,7 @@ use kernel::sync::{new_mutex, Arc, Mutex};
 /// Irqfds that one guest can have.
 pub(crate) const MAX_IRQS: usize = 1024;
 /// Event channels of one guest that can be bound for callers, in either direction. Each is an interrupt
-/// descriptor, which the kernel charges to nobody.
+/// descriptor, for which no process is charged.
 const MAX_CHANNELS: usize = 256;
 
 /// What a handler needs.
@@ -48,7 +48,7 @@ struct DispatchState {
 enum Life {
     /// Not yet, or no longer.
     Apart,
-    /// Kept for somebody else's engine.
+    /// Kept for another process's engine.
     Reserved,
     Served(Served),
     Dead,
@@ -72,7 +72,7 @@ struct Raising {
     irqfd: Attached,
 }
 
-/// A channel and how many use it: irqfds that ring it, and an eventfd that hears it.
+/// A channel and how many use it: irqfds that ring it, and an eventfd that receives it.
 struct Bound {
     channel: Arc<Channel>,
     users: usize,
@@ -80,7 +80,7 @@ struct Bound {
     heard_by: Option<MemberId>,
 }
 
-/// What whoever changes a guest holds.
+/// What the one that changes a guest holds.
 struct Changes {
     life: Life,
     /// Signalled once when it dies.
@@ -101,7 +101,7 @@ impl Life {
         match self {
             Self::Served(served) if served.server.is_lost() => Err(ENODEV),
             Self::Served(served) => {
-                // Nobody can signal these any more.
+                // No process can signal these any more.
                 served.drop_irqs(|raising| raising.irqfd.is_closed());
                 Ok(served)
             }
@@ -288,7 +288,7 @@ impl Guest {
         )
     }
 
-    /// Takes one kick that a fallback received. What cannot be told stays.
+    /// Takes one kick that a fallback received. What cannot be reported stays.
     pub(crate) fn take_unmatched(
         &self,
         doorbell: &Doorbell,
@@ -581,7 +581,7 @@ impl Served {
         });
     }
 
-    /// Nobody hears a channel any more.
+    /// No process receives a channel any more.
     fn leave_heard(&mut self, port: Port) {
         if let Some(bound) = self.bound(port) {
             bound.heard_by = None;
@@ -622,7 +622,7 @@ impl Guest {
         changes.gone.retain(|(theirs, _)| *theirs != member);
     }
 
-    /// Drops everything of a guest that has died. Returns whom to tell of it then, once.
+    /// Drops everything of a guest that has died. Returns whom to notify then, once.
     pub(crate) fn reap_if_dead(&self) -> Option<Listeners> {
         let dead = match &self.changes.lock().life {
             Life::Served(served) => !served.server.is_alive(self.dom),

@@ -2,9 +2,9 @@
 
 //! Which guests are taken, and what happens when one dies.
 //!
-//! The list is under a spinlock, so whoever holds it goes on, and no lock is held for what may take
+//! The list is under a spinlock, so the one that holds it goes on, and no lock is held for what may take
 //! long: a guest is put on the list before it is set up, and taken off it after it is let go of. A
-//! domain's end is told in a thread that all of xenstore's watches share. There it only has each guest
+//! domain's end is reported in a thread that all of xenstore's watches share. There it only has each guest
 //! looked at, by a work item of its own: a guest whose locks are held for long delays no other's end.
 
 use crate::debugfs;
@@ -77,7 +77,7 @@ impl Guests {
 /// signalled when it dies.
 ///
 /// # Errors
-/// `EBUSY` if it is somebody's, `ERESTARTSYS` if a signal came first, and those of the set-up.
+/// `EBUSY` if another file holds it, `ERESTARTSYS` if a signal came first, and those of the set-up.
 pub(crate) fn take(dom: DomId, interface: Interface, gone: Option<EventFd>) -> Result<Member> {
     let member = join_or_set_up(dom, interface)?;
     if let Some(gone) = gone {
@@ -165,12 +165,12 @@ pub(crate) fn leave(taken: &Taken, member: MemberId) {
     }
 }
 
-/// Takes a guest off the list, by whoever set it up in vain or lets go of it.
+/// Takes a guest off the list, by the one that set it up in vain or lets go of it.
 fn remove(taken: &Taken) {
     let mut guests = GUESTS.lock();
     let shown = guests.as_mut().and_then(|guests| guests.of(taken)?.shown.take());
     drop(guests);
-    // Not under the lock: this waits for whoever reads about the guest. And first: whoever takes the
+    // Not under the lock: this waits for the one that reads about the guest. And first: the one that takes the
     // guest next shows it under the same name.
     drop(shown);
     let mut guests = GUESTS.lock();
@@ -183,13 +183,13 @@ fn remove(taken: &Taken) {
     taken.vanish();
 }
 
-/// Tells who holds a guest.
+/// Reports who holds a guest.
 pub(crate) fn with_owner<T>(dom: DomId, tell: impl FnOnce(&Owner) -> T) -> Option<T> {
     let taken = find(dom).filter(|taken| taken.is_held())?;
     Some(tell(&taken.owner))
 }
 
-/// Some domain went: has each of ours looked at. It waits for nobody.
+/// Some domain went: has each of ours looked at. It waits for nothing.
 pub(crate) fn look_at_all() {
     let guests = GUESTS.lock();
     let Some(guests) = guests.as_ref() else { return };
@@ -213,7 +213,7 @@ pub(crate) fn reap_if_dead(taken: &Taken) {
     }
     let Some(gone) = taken.guest.reap_if_dead() else { return };
     let last = taken.die();
-    // Who is told finds it nobody's.
+    // A process that is notified can take it at once.
     gone.iter().for_each(|(_, eventfd)| eventfd.signal());
     if last {
         remove(taken);

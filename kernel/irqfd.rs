@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! An eventfd that raises a guest's interrupt, in the very wake-up of whoever signals it.
+//! An eventfd that raises a guest's interrupt, in the very wake-up of its signal.
 //!
 //! # Invariants
 //! * The wait-queue entry is in the eventfd's queue from [`IrqFd::attach`] to the drop of what that
 //!   returns, and stays where it is meanwhile. The queue lives as long as our reference to the
-//!   eventfd's counter, whoever closes the eventfd.
+//!   eventfd's counter, whichever closes the eventfd.
 //! * The callback runs under the queue's lock with interrupts off. It takes one lock of ours,
-//!   [`IrqFd::state`], and does not sleep. Whoever else takes that lock takes no other under it.
+//!   [`IrqFd::state`], and does not sleep. Any other holder of that lock takes no lock under it.
 //!   Removing the entry takes the queue's lock, so no callback runs afterwards.
-//! * An interrupt is raised under [`IrqFd::state`]: whoever changes the state and releases the lock
+//! * An interrupt is raised under [`IrqFd::state`]: the one that changes the state and releases the lock
 //!   knows that nothing is raised by the old one any more.
 //! * A signal is consumed by the callback, in each wake-up. So what is in the counter at any other
 //!   time was signalled before the assignment, or is the rest of a write to a semaphore
@@ -151,7 +151,7 @@ impl IrqFd {
         self.eventfd.is(eventfd)
     }
 
-    /// Whether the eventfd was closed: nobody can signal it any more.
+    /// Whether the eventfd was closed: no process can signal it any more.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Relaxed)
     }
@@ -198,7 +198,7 @@ impl Drop for Attached {
     }
 }
 
-/// Passes a signal on. Returns whether it is consumed, so that nobody else is woken for it.
+/// Passes a signal on. Returns whether it is consumed, so that no other process is woken for it.
 ///
 /// # Safety
 /// `wait` is the entry of an [`IrqFd`] that is attached; the lock of its queue is held.
@@ -211,7 +211,7 @@ unsafe extern "C" fn wake(
     let entry = wait.cast::<Opaque<kernel_bindings::wait_queue_entry>>();
     // SAFETY: The caller's promise: the entry is the field of an `IrqFd`.
     let irqfd = unsafe { container_of!(entry, IrqFd, wait) };
-    // SAFETY: As above; whoever drops it waits for the lock that is held here.
+    // SAFETY: As above; the one that drops it waits for the lock that is held here.
     let irqfd = unsafe { &*irqfd };
     // The key is a poll mask in the place of a pointer.
     let events = key.addr() as u32;

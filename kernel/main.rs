@@ -57,7 +57,7 @@ module! {
 struct XenEventfd {
     #[pin]
     device: MiscDeviceRegistration<control::Control>,
-    /// After the device: nobody can open it any more.
+    /// After the device: no process can open it any more.
     access: Access,
     clock: Clock,
     /// After the watch and the clock, the former of which is `access`'s.

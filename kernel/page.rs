@@ -56,7 +56,7 @@ impl IoreqPage {
         let own = Page::alloc_page(GFP_KERNEL_ACCOUNT | __GFP_ZERO)?;
         let address = vmap(own.as_ptr())?;
         let mut entry = 0;
-        // SAFETY: The address is that of a page that we have just mapped and nobody else knows.
+        // SAFETY: The address is that of a page that we have just mapped and no other process knows.
         let pointed = to_result(unsafe {
             bindings::shim_pv_map(address.as_ptr().cast(), dom.0, frame, &raw mut entry)
         });
@@ -89,7 +89,7 @@ impl Drop for IoreqPage {
         match &mut self.backing {
             Backing::Pv { own, entry } => {
                 let address = self.address.as_ptr().cast();
-                // SAFETY: `map_pv` got this entry at this address, and nobody looks at the slots
+                // SAFETY: `map_pv` got this entry at this address, and none looks at the slots
                 // any more.
                 let restored = to_result(unsafe { bindings::shim_pv_unmap(address, *entry) });
                 if restored.is_err() {

@@ -40,7 +40,7 @@ pub(crate) trait Handler: Send + Sync + 'static {
     fn handle(&self, port: protocol::Port) -> Ended;
 }
 
-/// What the interrupt is told.
+/// The context of the interrupt's handler.
 struct Context<H> {
     handler: H,
     local: protocol::Port,
@@ -50,7 +50,7 @@ struct Context<H> {
 /// Ends events, one at a time, once the upcall is over.
 struct End(NonNull<bindings::shim_end>);
 
-// SAFETY: It is used by the interrupt's handler, which does not run twice at once, and by whoever
+// SAFETY: It is used by the interrupt's handler, which does not run twice at once, and by the one that
 // owns the port once no handler runs.
 unsafe impl Send for End {}
 // SAFETY: As above.
@@ -116,7 +116,7 @@ impl<H: Handler> Port<H> {
     /// Rings the other end. May be called from an interrupt.
     ///
     /// # Errors
-    /// Nobody is there any more, or it is no longer bound.
+    /// The other end is gone, or it is no longer bound.
     pub(crate) fn ring(&self) -> Result {
         // SAFETY: It may be called with any numbers.
         to_result(unsafe { bindings::shim_send_if_bound(self.irq, self.local.0) })

@@ -128,7 +128,7 @@ impl Server {
         // Acquire before enable: Xen does not check, and crashes the host.
         guest.give_page(IoreqPage::map(dom, self.id)?);
         xen::set_server_state(dom, self.id, true)?;
-        // That has told us the ports, and without them nobody could be rung at the end.
+        // That has returned the ports, and without them no vCPU could be notified at the end.
         for index in 0..vcpus {
             let remote = guest.vp_eport(index).ok_or(EINVAL)?;
             self.remotes.push_within_capacity(remote).map_err(|_| ENOMEM)?;
@@ -164,7 +164,7 @@ impl Server {
     }
 
     /// Whether the guest still has this server: one that died, or was reset, has lost it, however long
-    /// somebody's mapping keeps it findable.
+    /// another mapping keeps it findable.
     pub(crate) fn is_alive(&self, dom: DomId) -> bool {
         let gone = || xen::server_exists(dom, self.id).map_err(dead_or) == Err(ENODEV);
         !(self.is_lost() || self.is_foreign(dom) || gone())
@@ -194,7 +194,7 @@ impl Server {
         }
         let bound = self.ports.len();
         drop(self.ports);
-        // Bound just for that: whoever could not be bound above may be waiting all the same.
+        // Bound just for that: the one that could not be bound above may be waiting all the same.
         for remote in self.remotes.iter().skip(bound) {
             if let Ok(local) = xen::bind_interdomain(dom, *remote) {
                 let _ = xen::send(local);

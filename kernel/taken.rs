@@ -3,7 +3,7 @@
 //! A guest that is taken: by whom, and by how many files.
 //!
 //! A guest comes, is here, goes, and is gone. While it comes it is set up and while it goes it is let
-//! go of, each by one thread and under no lock; whoever else wants the guest then waits, and can be
+//! go of, each by one thread and under no lock; another that wants the guest then waits, and can be
 //! interrupted.
 
 use crate::bindings;
@@ -189,7 +189,7 @@ impl Taken {
         here
     }
 
-    /// Whether somebody has it, and is not about to let go of it.
+    /// Whether a file has it that is not about to let go of it.
     pub(crate) fn is_held(&self) -> bool {
         matches!(&*self.stage.lock(), Stage::Coming { .. } | Stage::Here { .. })
     }
@@ -212,7 +212,7 @@ impl Member {
         Self { taken: taken.clone(), id: taken.guest.next_member(), ends_with: 0, left }
     }
 
-    /// It ends when the calling process closes its file, whoever else has copies.
+    /// It ends when the calling process closes its file, although others have copies.
     pub(crate) fn of_this_process(mut self) -> Self {
         // SAFETY: The current task is there, and has a table of descriptors, as it makes a request.
         self.ends_with = unsafe { (*kernel::current!().as_ptr()).files }.addr();

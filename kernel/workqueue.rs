@@ -42,7 +42,7 @@ impl WorkQueue {
 
 impl Drop for WorkQueue {
     fn drop(&mut self) {
-        // SAFETY: `new` made it, and nobody queues anything any more.
+        // SAFETY: `new` made it, and no process queues anything any more.
         unsafe { kernel_bindings::destroy_workqueue(self.0.as_ptr()) };
     }
 }

@@ -73,7 +73,7 @@ pub(crate) fn create_server(dom: DomId) -> Result<IoServerId> {
     dm_op(dom, DmOp::CreateServer).map(|answer| answer.created_server())
 }
 
-/// Whether a guest has this server, or why that cannot be told. It changes nothing, and unlike
+/// Whether a guest has this server, or why that is not known. It changes nothing, and unlike
 /// [`set_server_state`] does not pause the guest.
 pub(crate) fn server_exists(dom: DomId, server: IoServerId) -> Result {
     dm_op(dom, DmOp::GetServerInfo(server)).map(|_| ())
@@ -167,7 +167,7 @@ pub(crate) fn bind_interdomain(dom: DomId, remote: Port) -> Result<Port> {
     Ok(Port(argument.local_port))
 }
 
-/// Rings the other end of a port of ours. It fails only if nobody is there any more.
+/// Rings the other end of a port of ours. It fails only if the other end is gone.
 pub(crate) fn send(port: Port) -> Result {
     let mut argument = bindings::evtchn_send { port: port.0 };
     event_channel_op(bindings::EVTCHNOP_send, &mut argument)
@@ -187,7 +187,7 @@ pub(crate) fn is_bound_to(port: Port, dom: DomId, remote: Port) -> bool {
     (other.dom, other.port) == (dom.0, remote.0)
 }
 
-/// Closes a port of ours, unless it is somebody else's by now.
+/// Closes a port of ours, unless the number is another's by now.
 pub(crate) fn close_if_bound_to(port: Port, dom: DomId, remote: Port) {
     if is_bound_to(port, dom, remote) {
         let mut argument = bindings::evtchn_close { port: port.0 };

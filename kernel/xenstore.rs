@@ -49,7 +49,7 @@ fn read<T>(folder: &CStr, name: &CStr, look: impl FnOnce(&str) -> T) -> Option<T
 
 /// Whether a guest has emulated interrupt controllers, and thus lines (x86). Waits for xenstore.
 ///
-/// Xen has no call that tells, and is not to be asked to set a line that is not there. What tells is
+/// Xen has no call for it, and must not be asked to set a line that is not there. The answer is in
 /// what toolstacks write of an HVM guest, where the guest cannot: its type, or the settings of its
 /// firmware. Without either, it counts as none.
 ///

@@ -2,8 +2,8 @@
 //!
 //! A claim is a run of bytes that Xen routes to our ioreq server. Claims are kept in order and
 //! disjoint in a slice that the engine owns; [`acquire`] and [`release`] say what the next slice
-//! is and which pieces of it Xen has yet to hear of. Xen refuses to map what is mapped
-//! (`EEXIST`), so only the pieces that nobody held are mapped, and it may fail to unmap (a range
+//! is and which pieces of it Xen has yet to learn of. Xen refuses to map what is mapped
+//! (`EEXIST`), so only the pieces that no claim held are mapped, and it may fail to unmap (a range
 //! that splits needs one more of its 256), so a claim can outlive its last holder: it is kept
 //! with no holders, and its kicks are answered.
 
@@ -28,12 +28,12 @@ pub struct Piece {
     pub debt: Debt,
 }
 
-/// What Xen has yet to be told of a [`Piece`].
+/// What Xen has yet to learn of a [`Piece`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Debt {
     /// Nothing.
     None,
-    /// Map it: nobody held these bytes.
+    /// Map it: no claim held these bytes.
     Map,
     /// Unmap it, then drop the piece; if Xen refuses, keep it as it is, without holders.
     Unmap,

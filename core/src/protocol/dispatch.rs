@@ -20,7 +20,7 @@ pub enum Outcome<'a> {
     Late(&'a Kick),
     /// A read gets this value.
     Answer(u64),
-    /// Xen told every server; there is nothing to do.
+    /// Xen notified every server; there is nothing to do.
     Broadcast,
     /// A request that no doorbell serves, and where it went.
     Odd {

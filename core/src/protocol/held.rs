@@ -79,7 +79,7 @@ impl<const N: usize> Held<N> {
         })
     }
 
-    /// Forgets what came for `bytes`, which somebody has let go of, unless all of it is held by
+    /// Forgets what came for `bytes`, which were let go of, unless all of it is held by
     /// others still. What came for other bytes stays, claimed or not: an engine may have found it
     /// in the slots of one that died.
     pub fn forget(&mut self, bytes: Bytes, claims: &[Claim]) {

@@ -188,7 +188,7 @@ pub enum Request {
     Odd {
         /// Why not.
         why: Odd,
-        /// Where it went; of [`Odd::Kind`] that cannot be told.
+        /// Where it went; of [`Odd::Kind`] that is not known.
         space: Option<Space>,
         /// The address in it.
         addr: u64,

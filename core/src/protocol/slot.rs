@@ -23,7 +23,7 @@ pub enum State {
     None,
     /// A request waits (`STATE_IOREQ_READY`).
     Ready,
-    /// Somebody works on it (`STATE_IOREQ_INPROCESS`).
+    /// A process works on it (`STATE_IOREQ_INPROCESS`).
     InProcess,
     /// The answer waits (`STATE_IORESP_READY`).
     Answered,
@@ -153,7 +153,7 @@ impl Drop for Completion<'_> {
 
 /// Xen's side of a slot, for a model of Xen.
 impl Slot {
-    /// Tells the owner of the server which port to bind.
+    /// The owner of the server binds the port that this returns.
     pub fn announce(&self, port: Port) {
         self.vp_eport.store(port.0, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! What an engine tells of the guests that it serves: the values, without a format.
+//! What an engine reports of the guests that it serves: the values, without a format.
 
 use super::doorbell::{Doorbell, Filter};
 use super::id::Port;
@@ -40,7 +40,7 @@ macro_rules! counters {
         pub struct Counters {
             $($(#[$doc])* pub $name: u64,)*
             /// Eventfds that could not be signalled. The kernel's way does not fail, so the module
-            /// does not tell of it.
+            /// does not report it.
             pub failed: u64,
         }
 
@@ -89,9 +89,9 @@ pub struct DoorbellStatus {
     pub doorbell: Doorbell,
     /// Kicks that it took.
     pub kicks: u64,
-    /// Kicks at its address that no doorbell took; told by the first at that address.
+    /// Kicks at its address that no doorbell took; reported by the first at that address.
     pub held: u64,
-    /// Requests at its address that no doorbell serves; told by the first at that address.
+    /// Requests at its address that no doorbell serves; reported by the first at that address.
     pub odd: u64,
 }
 

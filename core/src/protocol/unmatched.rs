@@ -1,4 +1,4 @@
-//! What a fallback received and nobody has taken yet.
+//! What a fallback received and no process has taken yet.
 //!
 //! The values are the guest's to choose, so the store has a fixed size: one place for each distinct
 //! kick, with how often it came. What finds no place is counted.
@@ -10,7 +10,7 @@ use super::ioreq::{Kick, Space, Width};
 pub struct UnmatchedKick {
     /// A distinct kick and how often it came; `None`: nothing is left.
     pub kick: Option<(Kick, u64)>,
-    /// Kicks that found no place, told once nothing else is left.
+    /// Kicks that found no place, reported once nothing else is left.
     pub overflowed: u64,
 }
 
@@ -73,7 +73,7 @@ impl<const N: usize> Unmatched<N> {
         UnmatchedKick { kick, overflowed }
     }
 
-    /// Puts back what was taken and could not be told.
+    /// Puts back what was taken and could not be reported.
     pub fn put_back(&mut self, taken: &UnmatchedKick) {
         if let Some((kick, times)) = taken.kick {
             self.add(kick, times);

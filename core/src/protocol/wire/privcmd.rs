@@ -2,7 +2,7 @@
 //! `IOCTL_PRIVCMD_IRQFD`), as values: the structs of Linux's `include/uapi/xen/privcmd.h` and what
 //! may be in them.
 //!
-//! The order of the checks is the patch's own (`drivers/xen/privcmd.c`); a caller can tell them
+//! The order of the checks is the patch's own (`drivers/xen/privcmd.c`); a caller can report them
 //! apart by it.
 
 use super::super::doorbell::{Doorbell, Filter};
