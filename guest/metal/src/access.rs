@@ -7,9 +7,12 @@ use xen_eventfd_guest_script::{MAX_REP_BYTES, Place, Width};
 const SOURCE: usize = 4096;
 const _: () = assert!(SOURCE as u64 == MAX_REP_BYTES);
 
-/// A page filled with one value: the source of `rep outs`.
-#[repr(C, align(8))]
+/// A page filled with one value: the source of `rep outs`. Xen makes two requests of one whose source
+/// crosses a page.
+#[repr(C, align(4096))]
 pub(crate) struct Source([u8; SOURCE]);
+
+const _: () = assert!(align_of::<Source>() == SOURCE);
 
 impl Source {
     pub(crate) const fn new() -> Self {
