@@ -23,7 +23,8 @@ fuzz_target!(|bytes: &[u8]| {
     if let Some(create) = parsed::<CreateArg>(bytes)
         && let Ok((dom, interface)) = create.taken()
     {
-        assert_eq!(CreateArg::of(dom, interface, create.gone), create);
+        let again = CreateArg::of(dom, interface, create.gone);
+        assert_eq!(if create.is_own() { again.own() } else { again }, create);
     }
     if let Some(owner) = parsed::<OwnerArg>(bytes) {
         assert!(owner.guest().is_ok_and(|dom| dom.is_guest()) || owner.guest().is_err());
