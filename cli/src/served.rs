@@ -33,7 +33,7 @@ pub enum Engine {
     Kernel,
     /// A thread of its owner.
     Userspace,
-    /// The module, by the ABI of the kernel patch.
+    /// The module, by the privcmd ABI.
     Privcmd,
 }
 

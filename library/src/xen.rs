@@ -35,7 +35,7 @@ pub enum EngineKind {
     /// Threads of this process, or turns of its event loop (`Builder::without_threads`), on
     /// `/dev/xen/privcmd` and `/dev/xen/evtchn`.
     Userspace,
-    /// The kernel module, by the requests of the kernel patch (`IOCTL_PRIVCMD_IOEVENTFD` and
+    /// The kernel module, by the requests of Linux's privcmd patch (`IOCTL_PRIVCMD_IOEVENTFD` and
     /// `IOCTL_PRIVCMD_IRQFD`) instead of its own. Only picked by name, for programs that must
     /// stay with those requests.
     ///

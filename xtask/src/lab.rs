@@ -78,7 +78,7 @@ pub(crate) enum Engine {
     Userspace,
     /// The kernel module, which is built first
     Kernel,
-    /// The kernel module, by the requests of the kernel patch
+    /// The kernel module, by the requests of Linux's privcmd patch
     Privcmd,
 }
 
@@ -160,7 +160,7 @@ impl Scenarios {
         self.0.with_module(Engine::Kernel).map(Self)
     }
 
-    /// The same with the engine that speaks the patch's ABI.
+    /// The same with the engine that speaks the privcmd ABI.
     pub(crate) fn with_privcmd(&self) -> Result<Self> {
         self.0.with_module(Engine::Privcmd).map(Self)
     }

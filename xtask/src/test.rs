@@ -64,7 +64,7 @@ enum Stage {
     Kernel,
     /// The same by the ABI of the patch, as far as that can express them
     Privcmd,
-    /// The kernel module's own tests on real Xen, and those of the patch's ABI
+    /// The kernel module's own tests on real Xen, and those of the privcmd ABI
     Module,
     /// Debian's packages: built twice, checked, installed, and loaded in both kinds of dom0
     Packages,

@@ -116,7 +116,7 @@ impl Report {
 
     fn engine(&self) -> &'static str {
         match self.guest.engine {
-            Engine::Privcmd => "privcmd (the kernel module, by the ABI of the kernel patch)",
+            Engine::Privcmd => "privcmd (the kernel module, by the privcmd ABI)",
             engine => engine.name(),
         }
     }

@@ -131,7 +131,7 @@ fn output(words: &[&str]) -> (String, String, i32) {
     (text(output.stdout), text(output.stderr), output.status.code().unwrap())
 }
 
-/// The module serves guest 3, whose counters are at their end, and 4 by the kernel patch's ABI; a
+/// The module serves guest 3, whose counters are at their end, and 4 by the privcmd ABI; a
 /// living process holds guest 5; one that died has left guest 6.
 fn host() -> (tempfile::TempDir, fs::File) {
     let tree = tempfile::tempdir().unwrap();

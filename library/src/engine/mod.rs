@@ -2,7 +2,7 @@
 //!
 //! * [`userspace`]: a thread of this process, which answers Xen itself;
 //! * [`module`]: the kernel's module, which answers in the event's interrupt, asked by its own ABI;
-//! * the module too, asked by the ABI of the kernel patch, which cannot say all of it.
+//! * the module too, asked by the privcmd ABI, which cannot say all of it.
 //!
 //! What they share is what a guest's registrations mean (`doorbells`), whose the guest is (`hold`),
 //! and what a dead engine left (`orphan`).

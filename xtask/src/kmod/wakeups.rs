@@ -34,7 +34,7 @@ struct Way {
 /// What a stock dom0 can do, with our module.
 const STOCK: [Way; 3] = [
     Way { title: "VMM alone", name: "vmm", node: "none" },
-    Way { title: "module, the patch's ABI", name: "privcmd", node: NODE },
+    Way { title: "module, the privcmd ABI", name: "privcmd", node: NODE },
     Way { title: "module, native ABI", name: "native", node: NODE },
 ];
 /// What it can do with the patch in its own module.

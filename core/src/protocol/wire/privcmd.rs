@@ -1,4 +1,4 @@
-//! The requests of the kernel patch that this project starts from (`IOCTL_PRIVCMD_IOEVENTFD` and
+//! The requests of Linux's privcmd patch (`IOCTL_PRIVCMD_IOEVENTFD` and
 //! `IOCTL_PRIVCMD_IRQFD`), as values: the structs of Linux's `include/uapi/xen/privcmd.h` and what
 //! may be in them.
 //!

@@ -4,7 +4,7 @@
 //! tell: which registration is whose, and kicks that a dead userspace engine left, which are
 //! signalled when their eventfd comes.
 //!
-//! The module is asked in one of two ways, its own ([`native`]) or the kernel patch's
+//! The module is asked in one of two ways, its own ([`native`]) or the privcmd ABI
 //! ([`privcmd`]): each is a [`ModuleAbi`]. Whoever takes a guest there, in whatever way, meets the
 //! others in `holder`.
 

@@ -1,4 +1,4 @@
-//! The ABI of the kernel patch: the module is asked by `IOCTL_PRIVCMD_IOEVENTFD` and
+//! The privcmd ABI: the module is asked by `IOCTL_PRIVCMD_IOEVENTFD` and
 //! `IOCTL_PRIVCMD_IRQFD` (`docs/privcmd-abi.md`).
 //!
 //! What these cannot say is [`Error::Unsupported`]. They have no questions either, so what the

@@ -1,4 +1,4 @@
-//! One slot with two owners: what the kernel patch that this project starts from does with the
+//! One slot with two owners: what Linux's privcmd patch does with the
 //! device model's own page (`ioeventfd_interrupt` in Linux's `drivers/xen/privcmd.c`), in a few
 //! lines, and what comes of it.
 
