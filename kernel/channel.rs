@@ -87,9 +87,9 @@ impl Channel {
     /// Binds a port that the guest has allocated for this domain.
     pub(crate) fn bind(dom: DomId, remote: protocol::Port) -> Result<Self> {
         let place = Place::take()?;
-        let nobody = Listener { eventfd: None, missed: false, signals: 0 };
+        let none = Listener { eventfd: None, missed: false, signals: 0 };
         let listening = Arc::pin_init(
-            pin_init!(Listening { listener <- new_spinlock_irq!(nobody, "Channel::listener") }),
+            pin_init!(Listening { listener <- new_spinlock_irq!(none, "Channel::listener") }),
             GFP_KERNEL_ACCOUNT,
         )?;
         let port = Port::bind(listening.clone(), dom, remote)?;

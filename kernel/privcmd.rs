@@ -59,9 +59,9 @@ pub(crate) fn ioeventfd(
     loop {
         let mut ours = assigned.lock();
         ours.drop_dead();
-        ours.check_bell(request, &eventfd, readable)?;
+        ours.check_ioeventfd(request, &eventfd, readable)?;
         if ours.uses_guest(request.dom, &mut joined)? {
-            return ours.assign_bell(request, doorbell, &open, eventfd);
+            return ours.assign_ioeventfd(request, doorbell, &open, eventfd);
         }
         drop(ours);
         // Not under the lock, as it may have to wait. Then all is checked again.
@@ -104,7 +104,7 @@ impl Assigned {
     }
 
     /// Whether a request fits what its key has already.
-    fn check_bell(&self, request: &IoEventFd, eventfd: &EventFd, readable: Result) -> Result {
+    fn check_ioeventfd(&self, request: &IoEventFd, eventfd: &EventFd, readable: Result) -> Result {
         let known = || self.ioeventfds.iter().filter(|ioeventfd| ioeventfd.key == request.ioreq);
         match known().next() {
             Some(ioeventfd) if !ioeventfd.is_for(request) => Err(EINVAL),
@@ -114,19 +114,19 @@ impl Assigned {
         }
     }
 
-    fn assign_bell(
+    fn assign_ioeventfd(
         &mut self,
         request: &IoEventFd,
         doorbell: Doorbell,
         open: &OpenEventFd,
         eventfd: EventFd,
     ) -> Result {
-        let assigned = self.try_assign_bell(request, doorbell, open, eventfd);
+        let assigned = self.try_assign_ioeventfd(request, doorbell, open, eventfd);
         self.leave_unused();
         assigned
     }
 
-    fn try_assign_bell(
+    fn try_assign_ioeventfd(
         &mut self,
         request: &IoEventFd,
         doorbell: Doorbell,

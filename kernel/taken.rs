@@ -200,28 +200,28 @@ impl Taken {
 pub(crate) struct Member {
     taken: Arc<Taken>,
     id: MemberId,
-    /// The table of descriptors with which it ends, as a number to compare; 0 if it ends with the last
-    /// descriptor. The table may be freed and its address used again: it has closed the file by then.
-    ends_with: usize,
+    /// The table of descriptors with which it ends, as a number to compare; `None` if it ends with the
+    /// last descriptor. The table may be freed and its address used again: it has closed the file by then.
+    ends_with: Option<usize>,
     left: Atomic<bool>,
 }
 
 impl Member {
     fn of(taken: &Arc<Taken>) -> Self {
         let left = Atomic::new(false);
-        Self { taken: taken.clone(), id: taken.guest.next_member(), ends_with: 0, left }
+        Self { taken: taken.clone(), id: taken.guest.next_member(), ends_with: None, left }
     }
 
     /// It ends when the calling process closes its file, although others have copies.
     pub(crate) fn of_this_process(mut self) -> Self {
         // SAFETY: The current task is there, and has a table of descriptors, as it makes a request.
-        self.ends_with = unsafe { (*kernel::current!().as_ptr()).files }.addr();
+        self.ends_with = Some(unsafe { (*kernel::current!().as_ptr()).files }.addr());
         self
     }
 
     /// A descriptor of its file was closed, out of this table of descriptors.
     pub(crate) fn closed_by(&self, table: usize) {
-        if self.ends_with != 0 && self.ends_with == table && !self.left.xchg(true, Relaxed) {
+        if self.ends_with == Some(table) && !self.left.xchg(true, Relaxed) {
             guests::leave(&self.taken, self.id);
         }
     }

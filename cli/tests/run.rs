@@ -139,9 +139,9 @@ fn a_guest_goes_by_name_or_number() {
     let machine = Machine::default();
     let xen = machine.xen();
     assert_eq!(run(&xen, &["1", "--kick", KICK, "--", "true"], None), Ok(Exit::Backend(0)));
-    let failure = run(&xen, &["nobody", "--kick", KICK, "--", "true"], None).unwrap_err();
+    let failure = run(&xen, &["absent", "--kick", KICK, "--", "true"], None).unwrap_err();
     assert_eq!(failure.exit, Exit::NoGuest);
-    assert_eq!(failure.sentence, "no domain nobody; `xl list` lists all domains");
+    assert_eq!(failure.sentence, "no domain absent; `xl list` lists all domains");
 }
 
 #[test]

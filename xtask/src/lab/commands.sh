@@ -146,8 +146,8 @@ fi
 xl destroy c4
 
 # what is refused
-xen-eventfd watch nobody $doorbell --take >out 2>err
-[ $? = 7 ] && grep -q nobody err
+xen-eventfd watch absent $doorbell --take >out 2>err
+[ $? = 7 ] && grep -q absent err
 verdict unknown_domain $? out err
 xen-eventfd watch Domain-0 $doorbell --take >out 2>err
 [ $? != 0 ] && [ "$(wc -l <err)" = 1 ]

@@ -6,7 +6,7 @@ use super::super::id::IoServerId;
 use super::super::ioreq::Space;
 use super::super::irq::{Irq, IrqOp, Line, Trigger};
 use super::bytes::{Reader, Writer};
-use super::Invalid;
+use super::{zero, Invalid};
 use core::fmt;
 
 /// One operation on a guest.
@@ -268,15 +268,6 @@ impl fmt::Display for DmOp {
             Self::Irq(operation) => write!(f, "raise {}", operation.irq()),
             Self::NrVcpus => f.write_str("count the vCPUs"),
         }
-    }
-}
-
-#[inline]
-fn zero(field: u32) -> Result<(), Invalid> {
-    if field == 0 {
-        Ok(())
-    } else {
-        Err(Invalid)
     }
 }
 

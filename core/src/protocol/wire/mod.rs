@@ -23,3 +23,13 @@ impl fmt::Display for Invalid {
 }
 
 impl core::error::Error for Invalid {}
+
+/// A field that must be zero, as nothing is known of it.
+#[inline]
+fn zero(field: u32) -> Result<(), Invalid> {
+    if field == 0 {
+        Ok(())
+    } else {
+        Err(Invalid)
+    }
+}

@@ -10,7 +10,7 @@ use super::super::irq::{Irq, Line, Trigger};
 use super::super::status::{Counters, DoorbellStatus, Interface};
 use super::super::unmatched::UnmatchedKick;
 use super::bytes::{Field, Reader, Writer};
-use super::Invalid;
+use super::{zero, Invalid};
 use core::marker::PhantomData;
 
 /// A struct that a request takes.
@@ -232,16 +232,6 @@ constants! {
     IRQ_SPI: u32 = 4;
     PULSE: u32 = 0;
     LEVEL: u32 = 1;
-}
-
-/// A field that must be zero, as nothing is known of it.
-#[inline]
-fn zero(field: u32) -> Result<(), Invalid> {
-    if field == 0 {
-        Ok(())
-    } else {
-        Err(Invalid)
-    }
 }
 
 #[inline]

@@ -5,8 +5,8 @@
 //! signalled when their eventfd comes.
 //!
 //! The module is asked in one of two ways, its own ([`native`]) or the privcmd ABI
-//! ([`privcmd`]): each is a [`ModuleAbi`]. Whoever takes a guest there, in whatever way, meets the
-//! others in `holder`.
+//! ([`privcmd`]): each is a [`ModuleAbi`]. `holder` keeps engines that take one guest
+//! in different ways apart.
 
 mod guest;
 mod holder;

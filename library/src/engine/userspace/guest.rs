@@ -440,8 +440,8 @@ impl Drop for UserspaceGuest {
 impl GuestCore {
     /// Serves the request of one vCPU, if there is one, and ends the event.
     ///
-    /// All of it happens under the dispatch's lock, so that whoever takes the server away knows that
-    /// neither a slot nor a port of it is in use.
+    /// All of it happens under the dispatch's lock, so that while the teardown holds the lock neither
+    /// a slot nor a port of the server is in use.
     pub(super) fn serve(&self, shared: &Shared, port: LocalPort, vcpu: usize) {
         let mut dispatch = lock(&self.dispatch);
         let DispatchState { server, doorbells } = &mut *dispatch;
