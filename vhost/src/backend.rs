@@ -1,0 +1,153 @@
+//! What a device asks of its backend.
+
+use crate::Result;
+use core::fmt;
+use std::os::fd::BorrowedFd;
+use xen_eventfd_core::DomId;
+
+/// A backend, as its device sees it.
+///
+/// # Contract
+/// * A call ends by the backend's time limit.
+/// * After an error that is not [`crate::Error::is_callers`] the backend is of no more use: drop it, and make a
+///   new one.
+pub trait Backend: Send + fmt::Debug {
+    /// The virtio features (bit 0 is the lowest) that the device may offer its driver.
+    fn features(&self) -> u64;
+
+    /// As many queues as the backend serves: their indices are below this.
+    fn queues(&self) -> u16;
+
+    /// Whether the backend maps a guest's memory by itself: [`Memory::Foreign`] works.
+    fn maps_guests(&self) -> bool;
+
+    /// Sets the features that the driver has accepted, before any queue starts.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotOffered`] for a bit that [`Backend::features`] has not.
+    fn accept(&mut self, features: u64) -> Result<()>;
+
+    /// Reads the device's configuration from `offset` on, in bytes.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoConfiguration`] if the backend has none.
+    fn read_config(&mut self, offset: u32, bytes: &mut [u8]) -> Result<()>;
+
+    /// Writes to the device's configuration.
+    ///
+    /// # Errors
+    /// As [`Backend::read_config`].
+    fn write_config(&mut self, offset: u32, bytes: &[u8]) -> Result<()>;
+
+    /// Sets the guest's memory, all of it: what was set before is forgotten. No queue may be running.
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`] if the backend cannot have this memory.
+    fn set_memory(&mut self, regions: &[Region<'_>]) -> Result<()>;
+
+    /// Starts a queue. When this returns, the backend looks at the queue whenever `kick` is signalled, and has
+    /// been kicked once, for what the driver put there before.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoQueue`] if there is none of this index.
+    fn start_queue(
+        &mut self,
+        index: u16,
+        queue: &Queue,
+        kick: BorrowedFd<'_>,
+        call: BorrowedFd<'_>,
+    ) -> Result<()>;
+
+    /// Gives a running queue another eventfd to be kicked by, and kicks it once.
+    ///
+    /// # Errors
+    /// As [`Backend::start_queue`].
+    fn set_kick(&mut self, index: u16, kick: BorrowedFd<'_>) -> Result<()>;
+
+    /// Gives a queue another eventfd to signal when it has used buffers.
+    ///
+    /// # Errors
+    /// As [`Backend::start_queue`].
+    fn set_call(&mut self, index: u16, call: BorrowedFd<'_>) -> Result<()>;
+
+    /// Stops a queue and returns where it is in the available ring ([`Queue::base`]). When this returns, the
+    /// backend neither reads nor writes the queue.
+    ///
+    /// # Errors
+    /// As [`Backend::start_queue`].
+    fn stop_queue(&mut self, index: u16) -> Result<u16>;
+
+    /// Stops all queues and forgets the features that were accepted, as at the start. The memory stays.
+    ///
+    /// # Errors
+    /// As of any call.
+    fn reset(&mut self) -> Result<()>;
+
+    /// Becomes readable when the backend has ended or failed ([`Backend::check`] says which); `None` if it
+    /// cannot end before its owner.
+    fn fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Whether the backend is still there, without waiting.
+    ///
+    /// # Errors
+    /// Why it is not.
+    fn check(&self) -> Result<()>;
+
+    /// An eventfd that the backend signals when it finds a queue broken.
+    fn errors(&self) -> BorrowedFd<'_>;
+}
+
+/// A split queue as its driver has set it up. Addresses are the guest's physical ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// Descriptors in it: a power of two, at most 32768.
+    pub size: u16,
+    /// The descriptor table.
+    pub descriptors: u64,
+    /// The available ring (virtio's driver area).
+    pub available: u64,
+    /// The used ring (virtio's device area).
+    pub used: u64,
+    /// The index in the available ring where the backend goes on; 0 in a new queue.
+    pub base: u16,
+}
+
+/// A contiguous piece of a guest's memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Region<'a> {
+    /// Where it begins in the guest, in bytes.
+    pub guest_address: u64,
+    /// Its size in bytes.
+    pub size: u64,
+    /// What a backend maps to have it.
+    pub memory: Memory<'a>,
+}
+
+/// What a backend maps to have a region.
+#[derive(Debug, Clone, Copy)]
+pub enum Memory<'a> {
+    /// A file whose `mmap` is the guest's memory.
+    File {
+        /// The file.
+        file: BorrowedFd<'a>,
+        /// Where the region begins in it, in bytes.
+        offset: u64,
+    },
+    /// The memory of a domain, by foreign mappings ([`Backend::maps_guests`]).
+    Foreign {
+        /// An open `/dev/xen/privcmd`.
+        privcmd: BorrowedFd<'a>,
+        /// The guest.
+        domain: DomId,
+    },
+}
+
+/// What a device must have of its backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Needs {
+    /// As many queues.
+    pub queues: u16,
+    /// Whether their number is the device type's own. A backend that does not say how many queues it has is
+    /// taken to have those, and is refused where the number is chosen.
+    pub fixed: bool,
+}

@@ -1,0 +1,224 @@
+//! What can go wrong with a backend, with advice.
+
+use crate::user::wire::Request;
+use core::fmt;
+use core::time::Duration;
+use rustix::io::Errno;
+use std::path::PathBuf;
+
+/// The result of a call of a backend.
+pub type Result<T> = core::result::Result<T, Error>;
+
+/// A failed call of a backend.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no connection to the backend's socket.
+    #[error("cannot connect to {}: {errno}{}", path.display(), advice_on_connecting(*errno))]
+    Connect {
+        /// The socket's path.
+        path: PathBuf,
+        /// Why.
+        errno: Errno,
+    },
+    /// The operating system refuses something that is not the backend's.
+    #[error("cannot {what}: {errno}")]
+    System {
+        /// What was wanted.
+        what: &'static str,
+        /// Why not.
+        errno: Errno,
+    },
+    /// The backend has closed the connection.
+    #[error(
+        "the backend has closed the connection{}; its own output says why",
+        request.map(|request| format!(" at {request}")).unwrap_or_default()
+    )]
+    Ended {
+        /// The request that found it out, if one did.
+        request: Option<Request>,
+    },
+    /// The backend does not answer.
+    #[error(
+        "the backend does not answer {request} within {limit:?}; it hangs, or serves another \
+         frontend: one socket serves one device"
+    )]
+    Silent {
+        /// The request.
+        request: Request,
+        /// The time limit.
+        limit: Duration,
+    },
+    /// The backend has sent a reply that breaks the protocol.
+    #[error("the backend's reply to {request} {wrong}; it does not speak vhost-user as specified")]
+    Reply {
+        /// The request.
+        request: Request,
+        /// What is wrong.
+        wrong: Wrong,
+    },
+    /// The backend has sent what no request asked for.
+    #[error("the backend sends without a request; it does not speak vhost-user as specified")]
+    Unsolicited,
+    /// The backend says that a request failed.
+    #[error("the backend refuses {request}; its own output says why")]
+    Refused {
+        /// The request.
+        request: Request,
+    },
+    /// The backend lacks what the device needs.
+    #[error("the backend {lack}")]
+    Lacks {
+        /// What it lacks.
+        lack: Lack,
+    },
+    /// Features are to be accepted that the backend does not offer.
+    #[error("the backend does not offer the features {features:#x}")]
+    NotOffered {
+        /// The features.
+        features: u64,
+    },
+    /// The backend has no configuration.
+    #[error(
+        "the backend has no configuration of the device (protocol feature CONFIG); give the \
+         device its configuration otherwise"
+    )]
+    NoConfiguration,
+    /// The configuration is not as long as that.
+    #[error("a configuration has no bytes {offset} to {offset} + {length}")]
+    BeyondConfiguration {
+        /// Where the bytes begin.
+        offset: u32,
+        /// As many bytes.
+        length: usize,
+    },
+    /// The backend has no such queue.
+    #[error("the backend has no queue {index}: it has {queues}")]
+    NoQueue {
+        /// The queue's index.
+        index: u16,
+        /// As many queues as it has.
+        queues: u16,
+    },
+    /// The backend cannot have this memory.
+    #[error("the backend cannot have this memory: {why}")]
+    Memory {
+        /// Why.
+        why: &'static str,
+    },
+}
+
+impl Error {
+    /// Whether the caller asked for what is not there, and the backend is as it was before.
+    pub fn is_callers(&self) -> bool {
+        matches!(
+            self,
+            Self::NotOffered { .. }
+                | Self::NoConfiguration
+                | Self::BeyondConfiguration { .. }
+                | Self::NoQueue { .. }
+                | Self::Memory { .. }
+        )
+    }
+}
+
+fn advice_on_connecting(errno: Errno) -> &'static str {
+    match errno {
+        Errno::NOENT => "; start the backend first, with this path as its socket",
+        Errno::CONNREFUSED => {
+            "; no process listens there: the backend has ended, or makes the connection itself \
+             (it must listen, as with qemu-storage-daemon's addr.type=unix)"
+        }
+        Errno::ACCESS | Errno::PERM => "; run as the socket's owner, or let its group write to it",
+        Errno::NOTSOCK | Errno::PROTOTYPE => "; it is no socket of a vhost-user backend",
+        Errno::TIMEDOUT => "; the backend accepts no connection: it hangs, or serves another one",
+        _ => "",
+    }
+}
+
+/// What a backend lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Lack {
+    /// `VIRTIO_F_VERSION_1`.
+    Version1,
+    /// `VHOST_USER_F_PROTOCOL_FEATURES`.
+    ProtocolFeatures,
+    /// Queues.
+    Queues {
+        /// As many as the device needs.
+        needed: u16,
+        /// As many as the backend has; `None` if it does not say.
+        found: Option<u16>,
+    },
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Version1 => f.write_str(
+                "is for legacy virtio only (it does not offer VIRTIO_F_VERSION_1); take a newer one",
+            ),
+            Self::ProtocolFeatures => f.write_str(
+                "does not negotiate protocol features (it does not offer \
+                 VHOST_USER_F_PROTOCOL_FEATURES, bit 30); take a newer one",
+            ),
+            Self::Queues { needed, found: Some(found) } => write!(
+                f,
+                "has {found} queues, and the device needs {needed}; start the backend with more \
+                 (qemu-storage-daemon: num-queues={needed}), or give the device fewer"
+            ),
+            Self::Queues { needed, found: None } => write!(
+                f,
+                "does not say how many queues it has (protocol feature MQ), and the device needs \
+                 {needed}; give the device the number that its type has without MQ"
+            ),
+        }
+    }
+}
+
+/// What is wrong with a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Wrong {
+    /// It is to another request.
+    Request(u32),
+    /// Its flags are not those of a reply of version 1.
+    Flags(u32),
+    /// Its payload has a size that it cannot have, in bytes.
+    Size(u32),
+    /// It brings descriptors.
+    Descriptors,
+    /// Its number is none that this can be.
+    Number(u64),
+    /// It is about another queue.
+    Queue(u32),
+    /// It has other bytes of the configuration than those that were asked for.
+    Configuration {
+        /// Where they begin.
+        offset: u32,
+        /// As many as the header says.
+        size: u32,
+    },
+    /// It lacks features that were offered before, and accepted.
+    Features(u64),
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Request(number) => write!(f, "is one to request {number}"),
+            Self::Flags(flags) => write!(f, "has the flags {flags:#x}, which a reply has not"),
+            Self::Size(size) => write!(f, "has a payload of {size} bytes"),
+            Self::Descriptors => f.write_str("brings descriptors"),
+            Self::Number(number) => write!(f, "says {number:#x}, which is out of range"),
+            Self::Queue(index) => write!(f, "is about queue {index}"),
+            Self::Configuration { offset, size } => {
+                write!(f, "has {size} bytes of the configuration from {offset} on instead")
+            }
+            Self::Features(features) => {
+                write!(f, "lacks the features {features:#x}, which were offered and accepted")
+            }
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! A connection to a backend: requests and replies, each exchange with one deadline.
+
+use super::wire::{self, Header, MAX_REGIONS, Payload, REPLY, Request, VERSION};
+use crate::{Error, Result, Wrong};
+use core::mem::MaybeUninit;
+use core::ops::RangeInclusive;
+use core::time::Duration;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, IoSlice, IoSliceMut, retry_on_intr};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, connect,
+    recv, recvmsg, sendmsg, shutdown, socket_with,
+};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Instant;
+
+/// The delay before the next attempt while the queue of a listening socket is full.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// A connection to a backend.
+///
+/// # Invariants
+/// Between two exchanges nothing is left to be read, or the socket is shut down: after an error that is not
+/// the backend's refusal it is not known which reply would come next.
+#[derive(Debug)]
+pub(super) struct Connection {
+    socket: OwnedFd,
+    limit: Duration,
+}
+
+/// Why an exchange failed.
+enum Failure {
+    Ended,
+    Silent,
+    Unsolicited,
+    Wrong(Wrong),
+    System(Errno),
+}
+
+impl From<Errno> for Failure {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::PIPE | Errno::CONNRESET => Self::Ended,
+            Errno::TIMEDOUT => Self::Silent,
+            errno => Self::System(errno),
+        }
+    }
+}
+
+impl Connection {
+    /// Connects to a socket. `limit` is that of each exchange, of this one too.
+    pub(super) fn open(path: &Path, limit: Duration) -> Result<Self> {
+        let socket = connected(path, Instant::now() + limit)
+            .map_err(|errno| Error::Connect { path: path.to_owned(), errno })?;
+        Ok(Self::over(socket, limit))
+    }
+
+    pub(super) fn over(socket: OwnedFd, limit: Duration) -> Self {
+        Self { socket, limit }
+    }
+
+    /// Readable when the backend has closed the connection, or sends without a request.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Whether the connection is as it should be between two exchanges.
+    pub(super) fn check(&self) -> Result<()> {
+        self.idle().map_err(|failure| self.fail(None, failure))
+    }
+
+    /// Sends a request that has no reply.
+    pub(super) fn send(
+        &self,
+        request: Request,
+        payload: &[u8],
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<()> {
+        let deadline = Instant::now() + self.limit;
+        let bytes = wire::message(request, false, payload);
+        self.write(&bytes, descriptors, deadline)
+            .map_err(|failure| self.fail(Some(request), failure))
+    }
+
+    /// Makes a request and returns the payload of its reply, whose size in bytes is one of `sizes`. The
+    /// request asks for the reply if it has none by itself.
+    pub(super) fn exchange(
+        &self,
+        request: Request,
+        need_reply: bool,
+        payload: &[u8],
+        descriptors: &[BorrowedFd<'_>],
+        sizes: RangeInclusive<usize>,
+    ) -> Result<Vec<u8>> {
+        let deadline = Instant::now() + self.limit;
+        let bytes = wire::message(request, need_reply, payload);
+        self.write(&bytes, descriptors, deadline)
+            .and_then(|()| self.reply(request, &sizes, deadline))
+            .map_err(|failure| self.fail(Some(request), failure))
+    }
+
+    /// The reply of a request that is wrong in itself, by its meaning.
+    pub(super) fn wrong(&self, request: Request, wrong: Wrong) -> Error {
+        self.fail(Some(request), Failure::Wrong(wrong))
+    }
+
+    /// The error of a failure, after which the connection is not used again.
+    fn fail(&self, request: Option<Request>, failure: Failure) -> Error {
+        // If it fails, the socket is shut down already.
+        let _ = shutdown(&self.socket, Shutdown::Both);
+        // What arrived before would look like a reply. No more can arrive.
+        let mut rest = [0_u8; 256];
+        while let Ok((_, 1..)) = recv(&self.socket, &mut rest, RecvFlags::DONTWAIT) {}
+        match (failure, request) {
+            (Failure::Unsolicited, _) => Error::Unsolicited,
+            (Failure::System(errno), _) => {
+                Error::System { what: "use the backend's socket", errno }
+            }
+            (Failure::Silent, Some(request)) => Error::Silent { request, limit: self.limit },
+            (Failure::Wrong(wrong), Some(request)) => Error::Reply { request, wrong },
+            (_, request) => Error::Ended { request },
+        }
+    }
+
+    fn idle(&self) -> core::result::Result<(), Failure> {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        match retry_on_intr(|| recv(&self.socket, &mut [0_u8; 1], flags)) {
+            Ok((_, 0)) => Err(Failure::Ended),
+            Ok(_) => Err(Failure::Unsolicited),
+            Err(Errno::AGAIN) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn write(
+        &self,
+        mut bytes: &[u8],
+        mut descriptors: &[BorrowedFd<'_>],
+        deadline: Instant,
+    ) -> core::result::Result<(), Failure> {
+        self.idle()?;
+        while !bytes.is_empty() {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_REGIONS))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            let message = SendAncillaryMessage::ScmRights(descriptors);
+            if !descriptors.is_empty() && !ancillary.push(message) {
+                return Err(Failure::System(Errno::TOOBIG));
+            }
+            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            match sendmsg(&self.socket, &[IoSlice::new(bytes)], &mut ancillary, flags) {
+                // The descriptors go with the first bytes.
+                Ok(sent) => (bytes, descriptors) = (bytes.get(sent..).unwrap_or_default(), &[]),
+                Err(Errno::AGAIN) => self.wait(PollFlags::OUT, deadline)?,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn reply(
+        &self,
+        request: Request,
+        sizes: &RangeInclusive<usize>,
+        deadline: Instant,
+    ) -> core::result::Result<Vec<u8>, Failure> {
+        let header = self.read(Header::SIZE, deadline)?;
+        let header = Header::parse(&header).ok_or(Failure::Ended)?;
+        if header.request != request as u32 {
+            return Err(Failure::Wrong(Wrong::Request(header.request)));
+        }
+        if header.flags != VERSION | REPLY {
+            return Err(Failure::Wrong(Wrong::Flags(header.flags)));
+        }
+        match usize::try_from(header.size) {
+            Ok(size) if sizes.contains(&size) => self.read(size, deadline),
+            _ => Err(Failure::Wrong(Wrong::Size(header.size))),
+        }
+    }
+
+    /// Reads as many bytes, which bring no descriptors.
+    fn read(&self, length: usize, deadline: Instant) -> core::result::Result<Vec<u8>, Failure> {
+        let mut bytes = vec![0; length];
+        let mut left = &mut bytes[..];
+        while !left.is_empty() {
+            // One is enough to see that there are some. Linux closes those that find no room.
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+            let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+            let mut into = [IoSliceMut::new(left)];
+            match recvmsg(&self.socket, &mut into, &mut ancillary, flags) {
+                Ok(received) => {
+                    // Those that came are closed here.
+                    let brought = ancillary.drain().count() > 0;
+                    if brought || received.flags.contains(ReturnFlags::CTRUNC) {
+                        return Err(Failure::Wrong(Wrong::Descriptors));
+                    }
+                    if received.bytes == 0 {
+                        return Err(Failure::Ended);
+                    }
+                    left = left.get_mut(received.bytes..).unwrap_or_default();
+                }
+                Err(Errno::AGAIN) => self.wait(PollFlags::IN, deadline)?,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Waits for the socket; fails once the deadline has passed, also with a backend that sends a byte now and
+    /// then.
+    fn wait(&self, flags: PollFlags, deadline: Instant) -> core::result::Result<(), Errno> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Errno::TIMEDOUT);
+        }
+        let left = Timespec::try_from(left).map_err(|_| Errno::INVAL)?;
+        match poll(&mut [PollFd::new(&self.socket, flags)], Some(&left)) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+/// A socket that is connected to that of a path. If the listener's queue is full, the connection is tried again
+/// until the deadline.
+fn connected(path: &Path, deadline: Instant) -> core::result::Result<OwnedFd, Errno> {
+    let address = SocketAddrUnix::new(path)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    loop {
+        match connect(&socket, &address) {
+            Ok(()) => return Ok(socket),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+            Err(Errno::AGAIN) => return Err(Errno::TIMEDOUT),
+            Err(errno) => return Err(errno),
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! Backends that are processes at a Unix socket: vhost-user.
+//!
+//! A [`Frontend`] is one connection to one backend. Nothing is started before the backend has acknowledged what comes
+//! first: many drop a kick that arrives earlier. A backend without acknowledgements (protocol feature
+//! REPLY_ACK) is asked for its features instead: as it answers in order, it has done the rest by then.
+
+mod connection;
+pub mod wire;
+
+use crate::features::{VERSION_1, of_device};
+use crate::{Backend, Error, Lack, Memory, Needs, Queue, Region, Result, Wrong};
+use connection::Connection;
+use core::time::Duration;
+use rustix::event::{EventfdFlags, eventfd};
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use wire::{
+    ConfigRange, MAX_CONFIG, MAX_REGIONS, MemoryRegion, PROTOCOL_FEATURES, Payload, Request,
+    VRING_INDEX_MASK, VringAddr, VringState, XEN_MMAP_FOREIGN, XenRegion, protocol,
+};
+use xen_eventfd_host::{Signaller, aio};
+
+/// The protocol features that are negotiated where the backend has them. All others are left alone.
+const PROTOCOL: u64 = protocol::MQ
+    | protocol::REPLY_ACK
+    | protocol::CONFIG
+    | protocol::RESET_DEVICE
+    | protocol::XEN_MMAP;
+
+/// The most queues that a backend can say it has, as many as virtio's largest devices.
+const MAX_QUEUES_SAID: u64 = 0x8000;
+/// The most queues of which a kick or call eventfd can be set.
+const MAX_QUEUES: u16 = 256;
+
+/// A connection to a vhost-user backend.
+#[derive(Debug)]
+pub struct Frontend {
+    connection: Connection,
+    /// What the backend offers, with vhost's own bits.
+    offered: u64,
+    /// What the driver has accepted of it.
+    accepted: u64,
+    /// The protocol features that both sides have.
+    protocol: u64,
+    queues: u16,
+    running: BTreeSet<u16>,
+    errors: OwnedFd,
+    /// Kicks a queue whatever its backend has done with the eventfd.
+    signaller: aio::Context,
+}
+
+impl Frontend {
+    /// Connects to a backend that listens at a path, and negotiates with it. Each exchange with the backend
+    /// may take as long as `limit`, now and later.
+    ///
+    /// # Errors
+    /// [`Error::Connect`]; [`Error::Lacks`] if the backend has not what `needs` says; what can go wrong with a reply.
+    pub fn connect(path: &Path, needs: Needs, limit: Duration) -> Result<Self> {
+        Self::negotiate(Connection::open(path, limit)?, needs)
+    }
+
+    /// The same over a socket that is connected.
+    ///
+    /// # Errors
+    /// As [`Frontend::connect`].
+    pub fn over(socket: UnixStream, needs: Needs, limit: Duration) -> Result<Self> {
+        Self::negotiate(Connection::over(socket.into(), limit), needs)
+    }
+
+    fn negotiate(connection: Connection, needs: Needs) -> Result<Self> {
+        let system = |what| move |errno| Error::System { what, errno };
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let mut new = Self {
+            connection,
+            offered: 0,
+            accepted: 0,
+            protocol: 0,
+            queues: 0,
+            running: BTreeSet::new(),
+            errors: eventfd(0, flags).map_err(system("make an eventfd"))?,
+            signaller: aio::Context::new()
+                .map_err(|error| error.errno)
+                .map_err(system("set asynchronous I/O up"))?,
+        };
+        new.offered = new.get_u64(Request::GetFeatures)?;
+        let lacks = |lack| Err(Error::Lacks { lack });
+        if new.offered & VERSION_1 == 0 {
+            return lacks(Lack::Version1);
+        }
+        if new.offered & PROTOCOL_FEATURES == 0 {
+            return lacks(Lack::ProtocolFeatures);
+        }
+        new.protocol = new.get_u64(Request::GetProtocolFeatures)? & PROTOCOL;
+        // Acknowledgements begin once this is done, so it has none itself.
+        let payload = new.protocol.emit();
+        new.connection.send(Request::SetProtocolFeatures, &payload, &[])?;
+        let found = if new.has(protocol::MQ) { Some(new.queues_said()?) } else { None };
+        new.queues = match found {
+            Some(found) if found >= needs.queues => found,
+            None if needs.fixed => needs.queues,
+            found => return lacks(Lack::Queues { needed: needs.queues, found }),
+        };
+        new.set(Request::SetOwner, &[], &[])?;
+        new.settle()?;
+        Ok(new)
+    }
+
+    fn has(&self, feature: u64) -> bool {
+        self.protocol & feature != 0
+    }
+
+    fn queues_said(&self) -> Result<u16> {
+        let said = self.get_u64(Request::GetQueueNum)?;
+        if !(1..=MAX_QUEUES_SAID).contains(&said) {
+            return Err(self.connection.wrong(Request::GetQueueNum, Wrong::Number(said)));
+        }
+        Ok(u16::try_from(said).unwrap_or(u16::MAX).min(MAX_QUEUES))
+    }
+
+    /// A request whose reply is a payload of fixed size.
+    fn get<R: Payload>(&self, request: Request, payload: &[u8]) -> Result<R> {
+        let sizes = R::SIZE..=R::SIZE;
+        let reply = self.connection.exchange(request, false, payload, &[], sizes)?;
+        R::parse(&reply).ok_or(Error::Refused { request })
+    }
+
+    fn get_u64(&self, request: Request) -> Result<u64> {
+        self.get(request, &[])
+    }
+
+    /// A request without a reply of its own: acknowledged, if the backend can.
+    fn set(&self, request: Request, payload: &[u8], files: &[BorrowedFd<'_>]) -> Result<()> {
+        if !self.has(protocol::REPLY_ACK) {
+            return self.connection.send(request, payload, files);
+        }
+        let sizes = u64::SIZE..=u64::SIZE;
+        let reply = self.connection.exchange(request, true, payload, files, sizes)?;
+        match u64::parse(&reply) {
+            Some(0) => Ok(()),
+            _ => Err(Error::Refused { request }),
+        }
+    }
+
+    /// Waits until the backend has done what was requested.
+    fn settle(&self) -> Result<()> {
+        if self.has(protocol::REPLY_ACK) {
+            return Ok(());
+        }
+        let lost = self.accepted & !self.get_u64(Request::GetFeatures)?;
+        if lost != 0 {
+            return Err(self.connection.wrong(Request::GetFeatures, Wrong::Features(lost)));
+        }
+        Ok(())
+    }
+
+    fn queue(&self, index: u16) -> Result<u32> {
+        if index >= self.queues {
+            return Err(Error::NoQueue { index, queues: self.queues });
+        }
+        Ok(u32::from(index))
+    }
+
+    fn set_number(&self, request: Request, index: u32, num: u32) -> Result<()> {
+        self.set(request, &VringState { index, num }.emit(), &[])
+    }
+
+    fn set_eventfd(&self, request: Request, index: u32, eventfd: BorrowedFd<'_>) -> Result<()> {
+        self.set(request, &(u64::from(index) & VRING_INDEX_MASK).emit(), &[eventfd])
+    }
+
+    fn kick_once(&mut self, kick: BorrowedFd<'_>) -> Result<()> {
+        let failed = |errno| Error::System { what: "kick a queue", errno };
+        self.signaller.signal(kick).map_err(|error| failed(error.errno))
+    }
+
+    /// What is asked for, or set, at this place of the configuration.
+    fn config_range(&self, offset: u32, length: usize) -> Result<ConfigRange> {
+        if !self.has(protocol::CONFIG) {
+            return Err(Error::NoConfiguration);
+        }
+        let beyond = Error::BeyondConfiguration { offset, length };
+        match u32::try_from(length) {
+            Ok(size) if (offset as usize).saturating_add(length) <= MAX_CONFIG => {
+                Ok(ConfigRange { offset, size, flags: 0 })
+            }
+            _ => Err(beyond),
+        }
+    }
+
+    /// A region as the memory table has it, and its file.
+    fn region<'a>(
+        &self,
+        region: &Region<'a>,
+    ) -> Result<((MemoryRegion, XenRegion), BorrowedFd<'a>)> {
+        let (offset, xen, file) = match region.memory {
+            Memory::File { file, offset } => (offset, XenRegion::default(), file),
+            Memory::Foreign { .. } if !self.maps_guests() => {
+                return Err(Error::Memory {
+                    why: "it does not map a guest's memory by itself (protocol feature XEN_MMAP)",
+                });
+            }
+            Memory::Foreign { privcmd, domain } => {
+                let domain = u32::from(domain.0);
+                (0, XenRegion { flags: XEN_MMAP_FOREIGN, domain }, privcmd)
+            }
+        };
+        let (guest_address, size) = (region.guest_address, region.size);
+        let region = MemoryRegion { guest_address, size, user_address: guest_address, offset };
+        Ok(((region, xen), file))
+    }
+}
+
+impl Backend for Frontend {
+    fn features(&self) -> u64 {
+        of_device(self.offered)
+    }
+
+    fn queues(&self) -> u16 {
+        self.queues
+    }
+
+    fn maps_guests(&self) -> bool {
+        self.has(protocol::XEN_MMAP)
+    }
+
+    fn accept(&mut self, features: u64) -> Result<()> {
+        let strange = features & !self.features();
+        if strange != 0 {
+            return Err(Error::NotOffered { features: strange });
+        }
+        self.set(Request::SetFeatures, &(features | PROTOCOL_FEATURES).emit(), &[])?;
+        self.accepted = features;
+        self.settle()
+    }
+
+    fn read_config(&mut self, offset: u32, bytes: &mut [u8]) -> Result<()> {
+        let request = Request::GetConfig;
+        let asked = self.config_range(offset, bytes.len())?;
+        let mut payload = asked.emit();
+        payload.resize(ConfigRange::SIZE + bytes.len(), 0);
+        let reply = self.connection.exchange(request, false, &payload, &[], 0..=payload.len())?;
+        // Without bytes, or without anything, it is a refusal.
+        let Some((range, found)) = reply.split_at_checked(ConfigRange::SIZE) else {
+            return Err(Error::Refused { request });
+        };
+        let range = ConfigRange::parse(range).unwrap_or_default();
+        if range.size == 0 && found.is_empty() && !bytes.is_empty() {
+            return Err(Error::Refused { request });
+        }
+        if (range.offset, range.size) != (asked.offset, asked.size) || found.len() != bytes.len() {
+            let wrong = Wrong::Configuration { offset: range.offset, size: range.size };
+            return Err(self.connection.wrong(request, wrong));
+        }
+        bytes.copy_from_slice(found);
+        Ok(())
+    }
+
+    fn write_config(&mut self, offset: u32, bytes: &[u8]) -> Result<()> {
+        let mut payload = self.config_range(offset, bytes.len())?.emit();
+        payload.extend_from_slice(bytes);
+        self.set(Request::SetConfig, &payload, &[])?;
+        self.settle()
+    }
+
+    fn set_memory(&mut self, regions: &[Region<'_>]) -> Result<()> {
+        if !(1..=MAX_REGIONS).contains(&regions.len()) {
+            return Err(Error::Memory { why: "a memory table has 1 to 8 regions" });
+        }
+        let table: Vec<_> =
+            regions.iter().map(|region| self.region(region)).collect::<Result<_>>()?;
+        let (table, files): (Vec<_>, Vec<_>) = table.into_iter().unzip();
+        let payload = wire::memory_table(&table, self.has(protocol::XEN_MMAP));
+        self.set(Request::SetMemTable, &payload, &files)?;
+        self.settle()
+    }
+
+    fn start_queue(
+        &mut self,
+        index: u16,
+        queue: &Queue,
+        kick: BorrowedFd<'_>,
+        call: BorrowedFd<'_>,
+    ) -> Result<()> {
+        let number = self.queue(index)?;
+        let place = VringAddr {
+            index: number,
+            flags: 0,
+            descriptors: queue.descriptors,
+            used: queue.used,
+            available: queue.available,
+            log: 0,
+        };
+        self.set_number(Request::SetVringNum, number, u32::from(queue.size))?;
+        self.set_number(Request::SetVringBase, number, u32::from(queue.base))?;
+        self.set(Request::SetVringAddr, &place.emit(), &[])?;
+        self.set_eventfd(Request::SetVringErr, number, self.errors.as_fd())?;
+        self.set_eventfd(Request::SetVringCall, number, call)?;
+        self.set_eventfd(Request::SetVringKick, number, kick)?;
+        self.running.insert(index);
+        self.set_number(Request::SetVringEnable, number, 1)?;
+        self.settle()?;
+        self.kick_once(kick)
+    }
+
+    fn set_kick(&mut self, index: u16, kick: BorrowedFd<'_>) -> Result<()> {
+        let number = self.queue(index)?;
+        // rust-vmm's backends watch the eventfd that a queue has when it is enabled.
+        self.set_number(Request::SetVringEnable, number, 0)?;
+        self.set_eventfd(Request::SetVringKick, number, kick)?;
+        self.set_number(Request::SetVringEnable, number, 1)?;
+        self.settle()?;
+        self.kick_once(kick)
+    }
+
+    fn set_call(&mut self, index: u16, call: BorrowedFd<'_>) -> Result<()> {
+        let number = self.queue(index)?;
+        self.set_eventfd(Request::SetVringCall, number, call)?;
+        self.settle()
+    }
+
+    fn stop_queue(&mut self, index: u16) -> Result<u16> {
+        let number = self.queue(index)?;
+        let request = Request::GetVringBase;
+        self.set_number(Request::SetVringEnable, number, 0)?;
+        let asked = VringState { index: number, num: 0 }.emit();
+        let state: VringState = self.get(request, &asked)?;
+        if state.index != number {
+            return Err(self.connection.wrong(request, Wrong::Queue(state.index)));
+        }
+        self.running.remove(&index);
+        u16::try_from(state.num)
+            .map_err(|_| self.connection.wrong(request, Wrong::Number(u64::from(state.num))))
+    }
+
+    fn reset(&mut self) -> Result<()> {
+        // Also before RESET_DEVICE: only a queue that is stopped is not looked at any more.
+        while let Some(index) = self.running.first().copied() {
+            self.stop_queue(index)?;
+        }
+        self.accepted = 0;
+        if self.has(protocol::RESET_DEVICE) {
+            self.set(Request::ResetDevice, &[], &[])?;
+        }
+        self.settle()
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.connection.fd())
+    }
+
+    fn check(&self) -> Result<()> {
+        self.connection.check()
+    }
+
+    fn errors(&self) -> BorrowedFd<'_> {
+        self.errors.as_fd()
+    }
+}
