@@ -302,7 +302,6 @@ impl Function {
             if effects.contains(&Effect::Reset) {
                 self.isr = IsrStatus::empty();
                 self.msix.forget();
-                self.known.queues.fill(None);
             }
         } else if within(DEVICE) {
             let offset = offset - DEVICE.start;
