@@ -4,14 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use xen_eventfd_core::held::Held;
 use xen_eventfd_core::ioreq::{
-    Access, Ioreq, COPY, DATA_IS_PTR, DIR_READ, INVALIDATE, PIO, STATE, TIMEOFFSET,
+    Access, Ioreq, COPY, DATA_IS_PTR, DIR_READ, INVALIDATE, PCI_CONFIG, PIO, STATE, TIMEOFFSET,
 };
 use xen_eventfd_core::irq::{Irq, IrqOp, Line, Trigger};
 use xen_eventfd_core::slot::{Slot, State};
 use xen_eventfd_core::unmatched::Unmatched;
 use xen_eventfd_core::wire::privcmd::{IoEventFd, IrqFd};
 use xen_eventfd_core::wire::Invalid;
-use xen_eventfd_core::{table, Doorbell, Filter, Kick, Odd, Port, Request, Space, Width};
+use xen_eventfd_core::{
+    table, ConfigAccess, Doorbell, Filter, Kick, Odd, PciFunction, Port, Request, Space, Width,
+};
 
 const WIDTHS: [Width; 4] = [Width::One, Width::Two, Width::Four, Width::Eight];
 const SPACES: [Space; 2] = [Space::Mmio, Space::Pio];
@@ -51,10 +53,11 @@ fn fits(space: Space, addr: u64, len: u64) -> bool {
 /// What a request is, told from the top.
 fn reference(slot: &Ioreq) -> Request {
     let space = if slot.kind == PIO { Space::Pio } else { Space::Mmio };
-    let odd = |why| Request::Odd { why, space: Some(space), addr: slot.addr };
+    let config = slot.kind == PCI_CONFIG;
+    let odd = |why| Request::Odd { why, space: (!config).then_some(space), addr: slot.addr };
     if slot.kind == INVALIDATE || slot.kind == TIMEOFFSET {
         Request::Broadcast
-    } else if slot.kind != PIO && slot.kind != COPY {
+    } else if slot.kind != PIO && slot.kind != COPY && !config {
         Request::Odd { why: Odd::Kind, space: None, addr: slot.addr }
     } else if slot.flags & DATA_IS_PTR != 0 {
         odd(Odd::Pointer)
@@ -62,6 +65,18 @@ fn reference(slot: &Ioreq) -> Request {
         odd(Odd::Count)
     } else if ![1, 2, 4, 8].contains(&slot.size) {
         odd(Odd::Size)
+    } else if config {
+        let [register, sbdf] = [slot.addr % (1 << 32), slot.addr >> 32];
+        if register + u64::from(slot.size) > 0x1000 || slot.size == 8 {
+            return odd(Odd::Wrap);
+        }
+        let write = u32::try_from(u128::from(slot.data) % (1 << (8 * slot.size))).unwrap();
+        Request::Config(ConfigAccess {
+            function: PciFunction::from_sbdf(u32::try_from(sbdf).unwrap()),
+            register: u16::try_from(register).unwrap(),
+            width: Width::new(slot.size).unwrap(),
+            write: (slot.flags & DIR_READ == 0).then_some(write),
+        })
     } else if !fits(space, slot.addr, slot.size.into()) {
         odd(Odd::Wrap)
     } else {
@@ -80,8 +95,8 @@ fn every_request_is_what_the_reference_says() {
     for (kind, flags) in (0..=255).flat_map(|kind| (0..=255).map(move |flags| (kind, flags))) {
         for (size, count) in LENGTHS.iter().flat_map(|size| [0, 1, 2, u32::MAX].map(|c| (*size, c)))
         {
-            // Where it went matters for memory and ports only.
-            let addrs = if kind <= 1 && count == 1 { &ADDRS[..] } else { &ADDRS[..1] };
+            // Where it went matters for memory, ports and configuration space only.
+            let addrs = if kind <= 2 && count == 1 { &ADDRS[..] } else { &ADDRS[..1] };
             for addr in addrs.iter().copied() {
                 let slot =
                     Ioreq { addr, data: !addr, count, size, flags, kind, ..Ioreq::default() };

@@ -122,6 +122,7 @@ impl<'a> Server<'a> {
             let name = match served {
                 Some(Request::Kick(_)) => "kicks",
                 Some(Request::Read(_)) => "reads",
+                Some(Request::Config(_)) => "configuration accesses",
                 Some(Request::Broadcast) => "broadcasts",
                 Some(Request::Odd { .. }) => "odd",
                 None => "empty",

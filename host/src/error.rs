@@ -4,7 +4,7 @@ use crate::features::Feature;
 use core::fmt;
 use rustix::io::Errno;
 use xen_eventfd_core::doorbell::Bytes;
-use xen_eventfd_core::{DomId, IoServerId, Port};
+use xen_eventfd_core::{DomId, IoServerId, PciFunction, Port};
 
 /// The result of a host call.
 pub type Result<T> = core::result::Result<T, HostError>;
@@ -37,6 +37,10 @@ pub enum Call {
     MapRange(DomId, IoServerId, Bytes),
     /// Release a range.
     UnmapRange(DomId, IoServerId, Bytes),
+    /// Claim a PCI function.
+    MapFunction(DomId, IoServerId, PciFunction),
+    /// Release one.
+    UnmapFunction(DomId, IoServerId, PciFunction),
     /// Raise an interrupt.
     Interrupt(DomId),
     /// Bind a guest's port.
@@ -76,6 +80,12 @@ impl fmt::Display for Call {
             Self::UnmapRange(dom, id, b) => {
                 write!(f, "release {:#x}-{:#x} of {id} of {dom}", b.first(), b.last())
             }
+            Self::MapFunction(dom, id, function) => {
+                write!(f, "claim PCI {function} for {id} of {dom}")
+            }
+            Self::UnmapFunction(dom, id, function) => {
+                write!(f, "release PCI {function} of {id} of {dom}")
+            }
             Self::Interrupt(dom) => write!(f, "raise an interrupt in {dom}"),
             Self::Bind(dom, port) => write!(f, "bind {port} of {dom}"),
             Self::Binding(dom, port) => write!(f, "query the binding of {port} of {dom}"),
@@ -109,7 +119,9 @@ impl HostError {
     /// Whether the error means that the guest, or this engine's server in it, no longer exists.
     pub fn is_gone(&self) -> bool {
         match self.call {
-            Call::Open(_) | Call::Kernel(_) | Call::UnmapRange(..) => false,
+            Call::Open(_) | Call::Kernel(_) | Call::UnmapRange(..) | Call::UnmapFunction(..) => {
+                false
+            }
             Call::Take(_) | Call::Assign(_) | Call::Query(_) => self.errno == Errno::NODEV,
             // Xen's error, or the module's.
             Call::Bind(..) | Call::Interrupt(_) => {

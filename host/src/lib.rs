@@ -20,7 +20,7 @@ use std::os::fd::BorrowedFd;
 use xen_eventfd_core::doorbell::Bytes;
 use xen_eventfd_core::irq::{Arch, Line};
 use xen_eventfd_core::slot::Slot;
-use xen_eventfd_core::{DomId, IoServerId, Port};
+use xen_eventfd_core::{DomId, IoServerId, PciFunction, Port};
 
 /// This domain's end of an event channel. The guest's end is a [`Port`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,6 +116,17 @@ pub trait Host: Send + Sync + fmt::Debug {
 
     /// Removes a range. Requests in flight still arrive.
     fn unmap_range(&self, dom: DomId, server: IoServerId, bytes: Bytes) -> Result<()>;
+
+    /// Routes accesses to the configuration space of a PCI function to a server (x86). Errors as
+    /// [`Host::map_range`]. The default refuses: a host without PCI.
+    fn map_function(&self, dom: DomId, server: IoServerId, function: PciFunction) -> Result<()> {
+        Err(HostError::new(Call::MapFunction(dom, server, function), Errno::OPNOTSUPP))
+    }
+
+    /// Takes a PCI function back from a server.
+    fn unmap_function(&self, dom: DomId, server: IoServerId, function: PciFunction) -> Result<()> {
+        Err(HostError::new(Call::UnmapFunction(dom, server, function), Errno::OPNOTSUPP))
+    }
 
     /// Injects a message-signalled interrupt (x86).
     fn inject_msi(&self, dom: DomId, addr: u64, data: u32) -> Result<()>;

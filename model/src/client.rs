@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use xen_eventfd_core::doorbell::Bytes;
 use xen_eventfd_core::irq::{Arch, Line};
-use xen_eventfd_core::{DomId, IoServerId, Port};
+use xen_eventfd_core::{DomId, IoServerId, PciFunction, Port};
 use xen_eventfd_host::{
     Binding, Call, Domain, EventChannels, Host, HostError, IoreqPage, LocalPort, Releases, Result,
     Signaller, aio,
@@ -361,6 +361,18 @@ impl Host for Client {
     fn unmap_range(&self, dom: DomId, server: IoServerId, bytes: Bytes) -> Result<()> {
         self.0.call(CallKind::UnmapRange, Call::UnmapRange(dom, server, bytes), |world| {
             world.unmap_range(dom, server, bytes)
+        })
+    }
+
+    fn map_function(&self, dom: DomId, server: IoServerId, function: PciFunction) -> Result<()> {
+        let call = Call::MapFunction(dom, server, function);
+        self.0.call(CallKind::MapFunction, call, |world| world.map_function(dom, server, function))
+    }
+
+    fn unmap_function(&self, dom: DomId, server: IoServerId, function: PciFunction) -> Result<()> {
+        let call = Call::UnmapFunction(dom, server, function);
+        self.0.call(CallKind::UnmapFunction, call, |world| {
+            world.unmap_function(dom, server, function)
         })
     }
 

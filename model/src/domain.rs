@@ -127,6 +127,8 @@ pub(crate) struct Domain {
     /// Its event channels, by port.
     pub(crate) ports: BTreeMap<u32, Channel>,
     pub(crate) last_port: u32,
+    /// What its vCPUs wrote to port 0xCF8 last.
+    pub(crate) cf8: u32,
     /// The number of mappings of its pages.
     pub(crate) mappings: usize,
     pub(crate) interrupts: Interrupts,
@@ -180,6 +182,7 @@ impl World {
             servers: Default::default(),
             ports: BTreeMap::new(),
             last_port: config.last_port,
+            cf8: 0,
             mappings: 0,
             interrupts: Interrupts::default(),
             arrival: Arc::default(),

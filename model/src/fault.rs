@@ -29,6 +29,10 @@ pub enum CallKind {
     MapRange,
     /// `Host::unmap_range`.
     UnmapRange,
+    /// `Host::map_function`.
+    MapFunction,
+    /// `Host::unmap_function`.
+    UnmapFunction,
     /// `Host::inject_msi`.
     InjectMsi,
     /// `Host::has_lines`.

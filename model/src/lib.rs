@@ -12,8 +12,8 @@
 //!
 //! # Not modelled
 //! * What Xen emulates before it selects a server: local APIC, I/O APIC, HPET, the PC's
-//!   timers and clock, port 0xE9; and PCI configuration through 0xCF8 and 0xCFC.
-//! * Buffered ioreqs, PCI ranges, `map_mem_type`, legacy pages at a guest frame.
+//!   timers and clock, port 0xE9.
+//! * Buffered ioreqs, `map_mem_type`, legacy pages at a guest frame.
 //! * Other device model domains, XSM, a toolstack that destroys a crashed guest by itself.
 //! * The steps of a guest's destruction: here it leaves xenstore, loses its servers and is announced in
 //!   one step; a real toolstack removes its nodes first.
@@ -60,6 +60,7 @@ mod handles;
 mod hypercall;
 mod inspect;
 mod irq;
+mod pci;
 mod ranges;
 mod running;
 mod server;

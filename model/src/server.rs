@@ -7,9 +7,9 @@ use core::array;
 use rustix::io::Errno;
 use std::sync::Arc;
 use xen_eventfd_core::doorbell::Bytes;
-use xen_eventfd_core::ioreq::{COPY, Ioreq, PIO, SLOTS};
+use xen_eventfd_core::ioreq::{COPY, Ioreq, PCI_CONFIG, PIO, SLOTS};
 use xen_eventfd_core::slot::{Slot, State};
-use xen_eventfd_core::{DomId, IoServerId, Port, Space, VcpuId};
+use xen_eventfd_core::{DomId, IoServerId, PciFunction, Port, Space, VcpuId};
 
 /// The slots of an ioreq page, shared by Xen and all mappers.
 pub(crate) type Slots = [Slot; SLOTS];
@@ -29,6 +29,8 @@ pub(crate) struct Server {
     pub(crate) ports: Vec<Port>,
     pub(crate) mmio: Ranges,
     pub(crate) pio: Ranges,
+    /// PCI functions, by their numbers.
+    pub(crate) functions: Ranges,
     /// For each vCPU: the last seen state of its request, while one is in flight.
     pub(crate) pending: Vec<Option<State>>,
 }
@@ -43,7 +45,9 @@ impl Server {
 
     /// Whether all of an access is claimed. All repetitions of a port access are at one port.
     fn claims(&self, request: &Ioreq) -> bool {
+        let function = request.addr >> 32;
         let (ranges, count) = match request.kind {
+            PCI_CONFIG => return self.functions.contain(function, function),
             COPY => (&self.mmio, u64::from(request.count)),
             PIO => (&self.pio, 1),
             _ => return false,
@@ -105,6 +109,7 @@ impl World {
             ports,
             mmio: Ranges::default(),
             pio: Ranges::default(),
+            functions: Ranges::default(),
         });
         Ok(IoServerId(id))
     }
@@ -166,12 +171,36 @@ impl World {
         self.server(dom, id)?.ranges(b.space()).remove(b.first(), b.last())
     }
 
-    /// The server that gets a request: the highest enabled id that claims all of it.
-    pub(crate) fn select(&mut self, key: Key, request: &Ioreq) -> Option<usize> {
+    /// The server that gets a request, the highest enabled id that claims all of it, and the request as it
+    /// gets it.
+    pub(crate) fn select(&mut self, key: Key, request: &Ioreq) -> Option<(usize, Ioreq)> {
         let domain = self.find(key).filter(|domain| domain.life == Life::Alive)?;
-        (0..MAX_SERVERS)
-            .rev()
-            .find(|id| domain.servers[*id].as_ref().is_some_and(|s| s.enabled && s.claims(request)))
+        domain.remember_cf8(request);
+        let routed = domain.routed(request);
+        let claims = |s: &Server| s.enabled && s.claims(&routed);
+        let ids = (0..MAX_SERVERS).rev();
+        let id = { ids }.find(|id| domain.servers[*id].as_ref().is_some_and(claims))?;
+        Some((id, routed))
+    }
+
+    pub(crate) fn map_function(
+        &mut self,
+        dom: DomId,
+        id: IoServerId,
+        function: PciFunction,
+    ) -> Result<(), Errno> {
+        let sbdf = function.sbdf().into();
+        self.server(dom, id)?.functions.add(sbdf, sbdf)
+    }
+
+    pub(crate) fn unmap_function(
+        &mut self,
+        dom: DomId,
+        id: IoServerId,
+        function: PciFunction,
+    ) -> Result<(), Errno> {
+        let sbdf = function.sbdf().into();
+        self.server(dom, id)?.functions.remove(sbdf, sbdf)
     }
 
     /// The servers that get a broadcast, the highest id first.

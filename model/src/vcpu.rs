@@ -240,8 +240,8 @@ impl Vcpu {
     /// Makes one access; returns the result of a read, or all ones.
     fn access(&self, request: &Ioreq) -> Result<u64, Stopped> {
         self.instruction(|world| {
-            let Some(server) = world.select(self.key, request) else { return Ok(()) };
-            if world.request(self.key, self.id, server, request) == Sent::Waiting {
+            let Some((server, request)) = world.select(self.key, request) else { return Ok(()) };
+            if world.request(self.key, self.id, server, &request) == Sent::Waiting {
                 return Ok(());
             }
             world.running(self.key)?;

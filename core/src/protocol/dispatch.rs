@@ -42,6 +42,8 @@ pub fn dispatch<'a, E: Entry>(table: &[E], claims: &[Claim], request: &'a Reques
             None => Outcome::Late(kick),
         },
         Request::Read(_) => Outcome::Answer(0),
+        // No doorbell is there.
+        Request::Config(config) => Outcome::Odd { space: None, addr: config.addr() },
         Request::Broadcast => Outcome::Broadcast,
         Request::Odd { space, addr, .. } => Outcome::Odd { space: *space, addr: *addr },
     }

@@ -2,6 +2,7 @@
 //!
 //! The source is Xen's `public/hvm/ioreq.h`.
 
+use super::pci::ConfigAccess;
 use core::mem::{align_of, offset_of, size_of};
 
 /// An address space of a guest in which doorbells live.
@@ -128,6 +129,8 @@ pub const DIR_READ: u8 = 0x20;
 pub const PIO: u8 = 0;
 /// `IOREQ_TYPE_COPY`: memory.
 pub const COPY: u8 = 1;
+/// `IOREQ_TYPE_PCI_CONFIG`: the configuration space of a PCI function.
+pub const PCI_CONFIG: u8 = 2;
 /// `IOREQ_TYPE_TIMEOFFSET`.
 pub const TIMEOFFSET: u8 = 7;
 /// `IOREQ_TYPE_INVALIDATE`: the guest gave memory back; sent to every enabled server.
@@ -169,9 +172,9 @@ pub enum Odd {
     Count,
     /// A width that no single access has.
     Size,
-    /// A type that is neither memory, port nor broadcast.
+    /// A type that is neither memory, port, configuration space nor broadcast.
     Kind,
-    /// The bytes wrap around the end of the address space.
+    /// The bytes run beyond the end of the address space.
     Wrap,
 }
 
@@ -182,13 +185,15 @@ pub enum Request {
     Kick(Kick),
     /// A read.
     Read(Access),
+    /// An access to the configuration space of a PCI function.
+    Config(ConfigAccess),
     /// A message to every server, to be acknowledged and nothing else.
     Broadcast,
     /// Something that no doorbell serves.
     Odd {
         /// Why not.
         why: Odd,
-        /// Where it went; of [`Odd::Kind`] that is not known.
+        /// Where it went, if that is memory or a port.
         space: Option<Space>,
         /// The address in it.
         addr: u64,
@@ -199,13 +204,14 @@ impl Request {
     /// Decodes a copy of a slot. Nothing in it is trusted.
     pub fn decode(slot: &Ioreq) -> Self {
         let space = match slot.kind {
-            COPY => Space::Mmio,
-            PIO => Space::Pio,
+            COPY => Some(Space::Mmio),
+            PIO => Some(Space::Pio),
+            PCI_CONFIG => None,
             // Broadcasts come with a count of 0 and an address of no meaning.
             INVALIDATE | TIMEOFFSET => return Self::Broadcast,
             _ => return Self::Odd { why: Odd::Kind, space: None, addr: slot.addr },
         };
-        let odd = |why| Self::Odd { why, space: Some(space), addr: slot.addr };
+        let odd = |why| Self::Odd { why, space, addr: slot.addr };
         if slot.flags & DATA_IS_PTR != 0 {
             return odd(Odd::Pointer);
         }
@@ -215,11 +221,17 @@ impl Request {
         let Some(width) = Width::new(slot.size) else {
             return odd(Odd::Size);
         };
+        let reads = slot.flags & DIR_READ != 0;
+        let Some(space) = space else {
+            let write = if reads { None } else { Some(slot.data) };
+            let config = ConfigAccess::decode(slot.addr, width, write);
+            return config.map_or(odd(Odd::Wrap), Self::Config);
+        };
         match slot.addr.checked_add(u64::from(width.bytes()) - 1) {
             Some(last) if last <= space.last() => {}
             _ => return odd(Odd::Wrap),
         }
-        if slot.flags & DIR_READ != 0 {
+        if reads {
             Self::Read(Access { space, addr: slot.addr, width })
         } else {
             Self::Kick(Kick::new(space, slot.addr, width, slot.data))
@@ -256,6 +268,18 @@ mod tests {
     }
 
     #[test]
+    fn an_access_to_configuration_space_is_no_kick() {
+        let Request::Config(write_4) = Request::decode(&write(PCI_CONFIG, 0x8_0000_0010, 4, !0))
+        else {
+            panic!("a write decoded to something else")
+        };
+        assert_eq!((write_4.function.sbdf(), write_4.register, write_4.write), (8, 0x10, Some(!0)));
+        let read = Ioreq { flags: 1 | DIR_READ, ..write(PCI_CONFIG, 0x8_0000_0010, 2, 7) };
+        let read = Request::decode(&read);
+        assert!(matches!(read, Request::Config(read) if read.write.is_none()), "{read:?}");
+    }
+
+    #[test]
     fn broadcasts_survive_a_count_of_zero() {
         let invalidate = Ioreq { count: 0, ..write(INVALIDATE, 0, 4, !0) };
         assert_eq!(Request::decode(&invalidate), Request::Broadcast);
@@ -272,7 +296,9 @@ mod tests {
             }
             other => panic!("{slot:?} decoded to {other:?}"),
         };
-        assert_eq!(odd(write(2, 0, 4, 0)), Odd::Kind);
+        assert_eq!(odd(write(9, 0, 4, 0)), Odd::Kind);
+        assert_eq!(odd(write(PCI_CONFIG, 0xFFE, 4, 0)), Odd::Wrap);
+        assert_eq!(odd(Ioreq { count: 2, ..write(PCI_CONFIG, 0, 4, 0) }), Odd::Count);
         assert_eq!(odd(write(COPY, 0, 3, 0)), Odd::Size);
         assert_eq!(odd(write(COPY, 0, 0, 0)), Odd::Size);
         assert_eq!(odd(write(COPY, u64::MAX - 2, 4, 0)), Odd::Wrap);

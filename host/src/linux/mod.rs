@@ -35,7 +35,7 @@ use std::sync::{Mutex, PoisonError};
 use xen_eventfd_core::doorbell::Bytes;
 use xen_eventfd_core::irq::{IrqOp, Line};
 use xen_eventfd_core::wire::dm_op::DmOp;
-use xen_eventfd_core::{DomId, IoServerId, Port};
+use xen_eventfd_core::{DomId, IoServerId, PciFunction, Port};
 use xenstore::Store;
 
 /// This machine's Xen.
@@ -54,6 +54,7 @@ use xenstore::Store;
 /// | [`map_page`](Host::map_page) | SRCH | NOENT | NOENT | may be mapped twice; outlives server and guest |
 /// | [`map_range`](Host::map_range) | SRCH | NOENT | NOENT | EXIST: overlaps. NOMEM: the 257th of its kind |
 /// | [`unmap_range`](Host::unmap_range) | SRCH | NOENT | NOENT | NOENT: not mapped as a whole. NOMEM: a split would be the 257th |
+/// | [`map_function`](Host::map_function), [`unmap_function`](Host::unmap_function) | SRCH | NOENT | NOENT | as ranges, whose kind they are |
 /// | [`set_server_state`](Host::set_server_state) | SRCH | NOENT | NOENT | enabling twice is ok |
 /// | [`server_alive`](Host::server_alive) | false | false | false | enabled or not: true |
 /// | [`destroy_server`](Host::destroy_server) | SRCH | NOENT | NOENT | an enabled one may go; its ports are then closed |
@@ -179,6 +180,16 @@ impl Host for LinuxHost {
 
     fn unmap_range(&self, dom: DomId, server: IoServerId, bytes: Bytes) -> Result<()> {
         self.operate(dom, DmOp::UnmapRange(server, bytes), || Call::UnmapRange(dom, server, bytes))
+    }
+
+    fn map_function(&self, dom: DomId, server: IoServerId, function: PciFunction) -> Result<()> {
+        let call = || Call::MapFunction(dom, server, function);
+        self.operate(dom, DmOp::MapFunction(server, function), call)
+    }
+
+    fn unmap_function(&self, dom: DomId, server: IoServerId, function: PciFunction) -> Result<()> {
+        let call = || Call::UnmapFunction(dom, server, function);
+        self.operate(dom, DmOp::UnmapFunction(server, function), call)
     }
 
     fn inject_msi(&self, dom: DomId, addr: u64, data: u32) -> Result<()> {

@@ -133,7 +133,7 @@ fn answer(request: &Request, seen: &mut Seen) -> u64 {
             return register(access.addr);
         }
         Request::Broadcast => seen.broadcasts += 1,
-        Request::Odd { .. } => seen.odd += 1,
+        Request::Config(_) | Request::Odd { .. } => seen.odd += 1,
     }
     0
 }

@@ -5,6 +5,7 @@ use super::super::doorbell::Bytes;
 use super::super::id::IoServerId;
 use super::super::ioreq::Space;
 use super::super::irq::{Irq, IrqOp, Line, Trigger};
+use super::super::pci::PciFunction;
 use super::bytes::{Reader, Writer};
 use super::{zero, Invalid};
 use core::fmt;
@@ -22,6 +23,10 @@ pub enum DmOp {
     MapRange(IoServerId, Bytes),
     /// `XEN_DMOP_unmap_io_range_from_ioreq_server`.
     UnmapRange(IoServerId, Bytes),
+    /// `XEN_DMOP_map_io_range_to_ioreq_server` of one PCI function.
+    MapFunction(IoServerId, PciFunction),
+    /// `XEN_DMOP_unmap_io_range_from_ioreq_server` of one PCI function.
+    UnmapFunction(IoServerId, PciFunction),
     /// `XEN_DMOP_set_ioreq_server_state`.
     SetServerState {
         /// The server.
@@ -84,6 +89,8 @@ const NO_GFNS: u16 = 1;
 const RANGE_PORT: u32 = 0;
 /// `XEN_DMOP_IO_RANGE_MEMORY`.
 const RANGE_MEMORY: u32 = 1;
+/// `XEN_DMOP_IO_RANGE_PCI`: the first and the last function, by their numbers.
+const RANGE_PCI: u32 = 2;
 
 impl DmOp {
     /// `XEN_DMOP_*`, and the size of the member.
@@ -92,8 +99,8 @@ impl DmOp {
         match self {
             Self::CreateServer => (1, 6),
             Self::GetServerInfo(_) => (2, 24),
-            Self::MapRange(..) => (3, 24),
-            Self::UnmapRange(..) => (4, 24),
+            Self::MapRange(..) | Self::MapFunction(..) => (3, 24),
+            Self::UnmapRange(..) | Self::UnmapFunction(..) => (4, 24),
             Self::SetServerState { .. } => (5, 4),
             Self::DestroyServer(_) => (6, 4),
             Self::TrackDirtyVram { .. } => (7, 16),
@@ -122,6 +129,10 @@ impl DmOp {
                     Space::Mmio => RANGE_MEMORY,
                 };
                 to.u16(server.0).u16(0).u32(kind).u64(bytes.first()).u64(bytes.last())
+            }
+            Self::MapFunction(server, function) | Self::UnmapFunction(server, function) => {
+                let sbdf = u64::from(function.sbdf());
+                to.u16(server.0).u16(0).u32(RANGE_PCI).u64(sbdf).u64(sbdf)
             }
             Self::SetServerState { server, enabled } => to.u16(server.0).u8(enabled.into()),
             Self::DestroyServer(server) => to.u16(server.0),
@@ -166,12 +177,14 @@ impl DmOp {
             3 | 4 => {
                 let (server, pad) = (IoServerId(from.u16()?), from.u16()?);
                 zero(pad.into())?;
-                let space = match from.u32()? {
+                let (kind, first, last) = (from.u32()?, from.u64()?, from.u64()?);
+                let space = match kind {
                     RANGE_PORT => Space::Pio,
                     RANGE_MEMORY => Space::Mmio,
+                    RANGE_PCI => return Self::of_function(number, server, first, last),
                     _ => return Err(Invalid),
                 };
-                let bytes = Bytes::new(space, from.u64()?, from.u64()?).map_err(|_| Invalid)?;
+                let bytes = Bytes::new(space, first, last).map_err(|_| Invalid)?;
                 if number == 3 {
                     Self::MapRange(server, bytes)
                 } else {
@@ -201,6 +214,25 @@ impl DmOp {
                 Self::NrVcpus
             }
             _ => Self::Irq(IrqOp::read(number, &mut from)?),
+        })
+    }
+}
+
+impl DmOp {
+    fn of_function(
+        number: u32,
+        server: IoServerId,
+        first: u64,
+        last: u64,
+    ) -> Result<Self, Invalid> {
+        let sbdf = u32::try_from(first).map_err(|_| Invalid)?;
+        if first != last {
+            return Err(Invalid);
+        }
+        let function = PciFunction::from_sbdf(sbdf);
+        Ok(match number {
+            3 => Self::MapFunction(server, function),
+            _ => Self::UnmapFunction(server, function),
         })
     }
 }
@@ -254,6 +286,10 @@ impl fmt::Display for DmOp {
         match self {
             Self::CreateServer => f.write_str("create an ioreq server"),
             Self::GetServerInfo(server) => write!(f, "look for {server}"),
+            Self::MapFunction(server, function) => write!(f, "map PCI {function} to {server}"),
+            Self::UnmapFunction(server, function) => {
+                write!(f, "unmap PCI {function} from {server}")
+            }
             Self::MapRange(server, bytes) => write!(f, "map {bytes} to {server}"),
             Self::UnmapRange(server, bytes) => write!(f, "unmap {bytes} from {server}"),
             Self::SetServerState { server, enabled } => {
@@ -318,6 +354,8 @@ mod tests {
             (DmOp::GetServerInfo(SERVER), 2, &info),
             (DmOp::MapRange(SERVER, range), 3, &run(1, 0x50, 0x53)),
             (DmOp::UnmapRange(SERVER, ports), 4, &run(0, 0xC050, 0xC053)),
+            (DmOp::MapFunction(SERVER, PciFunction::from_sbdf(8)), 3, &run(2, 8, 8)),
+            (DmOp::UnmapFunction(SERVER, PciFunction::from_sbdf(8)), 4, &run(2, 8, 8)),
             (DmOp::SetServerState { server: SERVER, enabled: true }, 5, &[7, 1, 1, 0]),
             (DmOp::DestroyServer(SERVER), 6, &[7, 1, 0, 0]),
             (
@@ -336,6 +374,12 @@ mod tests {
             assert_eq!(DmOp::parse(&bytes(op, &payload[1..])), Err(Invalid), "{operation}, cut");
         }
         assert_eq!(align_of::<Buffer>(), 32);
+    }
+
+    #[test]
+    fn a_range_of_functions_is_one() {
+        let two = [&[7, 1, 0, 0, 2, 0, 0, 0][..], &8_u64.to_ne_bytes(), &9_u64.to_ne_bytes()];
+        assert_eq!(DmOp::parse(&bytes(3, &two.concat())), Err(Invalid));
     }
 
     #[test]
