@@ -1,11 +1,8 @@
-//! An engine on its caller's event loop, and what an engine's own threads do first.
+//! An engine on its caller's event loop.
 
 use crate::Result;
-use crate::engine::userspace::{Driven, Turn};
-use core::fmt;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use xen_eventfd_ioreq::Turns;
 
 /// The work of an engine that has no threads of its own ([`crate::Builder::without_threads`]).
 ///
@@ -40,16 +37,26 @@ while rustix::io::read(&kick, &mut [0; 8]).is_err() {
 #[must_use = "nothing is served unless `process` is called, and dropping it lets go of all guests"]
 pub struct Driver(Work);
 
+/// What one turn did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Turn {
+    /// Events of guests: doorbells and event channels.
+    pub events: usize,
+    /// Eventfds that were signalled to raise an interrupt.
+    pub interrupts: usize,
+}
+
 #[derive(Debug)]
 enum Work {
-    Ours(Box<Driven>),
+    Ours(Box<Turns>),
     /// The module does it. The descriptor is an eventfd that is never signalled.
     Kernels(OwnedFd),
 }
 
 impl Driver {
-    pub(crate) fn of(driven: Driven) -> Self {
-        Self(Work::Ours(Box::new(driven)))
+    pub(crate) fn of(turns: Turns) -> Self {
+        Self(Work::Ours(Box::new(turns)))
     }
 
     pub(crate) fn idle() -> Result<Self> {
@@ -71,7 +78,10 @@ assert_eq!((turn.events, turn.interrupts), (0, 0), "it is called for nothing, an
 "#)]
     pub fn process(&mut self) -> Result<Turn> {
         match &mut self.0 {
-            Work::Ours(driven) => driven.turn(),
+            Work::Ours(turns) => {
+                let done = turns.turn()?;
+                Ok(Turn { events: done.events, interrupts: done.fds })
+            }
             Work::Kernels(_) => Ok(Turn::default()),
         }
     }
@@ -80,31 +90,8 @@ assert_eq!((turn.events, turn.interrupts), (0, 0), "it is called for nothing, an
 impl AsFd for Driver {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.0 {
-            Work::Ours(driven) => driven.fd(),
+            Work::Ours(turns) => turns.fd(),
             Work::Kernels(never) => never.as_fd(),
         }
-    }
-}
-
-type Hook = dyn Fn(&str) -> io::Result<()> + Send + Sync;
-
-/// What each thread of an engine does first.
-#[derive(Clone)]
-pub(crate) struct ThreadHook(Arc<Hook>);
-
-impl ThreadHook {
-    pub(crate) fn new(hook: impl Fn(&str) -> io::Result<()> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(hook))
-    }
-
-    /// Does it, in the thread of this name.
-    pub(crate) fn run(&self, name: &str) -> io::Result<()> {
-        (self.0)(name)
-    }
-}
-
-impl fmt::Debug for ThreadHook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ThreadHook")
     }
 }

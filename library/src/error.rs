@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use xen_eventfd_core::irq::{Arch, InvalidIrq};
 use xen_eventfd_core::{DomId, Invalid};
 use xen_eventfd_host::HostError;
+use xen_eventfd_ioreq::Error as Ioreq;
 
 /// What comes of a call.
 pub type Result<T> = core::result::Result<T, Error>;
@@ -19,7 +20,7 @@ pub enum Error {
     Host(#[from] HostError),
 
     /// No such guest.
-    #[error("no domain {0}; `xl list` lists all domains")]
+    #[error("{}", Ioreq::UnknownDomain(.0.clone()))]
     UnknownDomain(String),
 
     /// Two domains have this name.
@@ -32,11 +33,11 @@ pub enum Error {
     },
 
     /// The guest is gone, and all that was registered for it.
-    #[error("{0} is gone; drop its registrations")]
+    #[error("{}", Ioreq::GuestDied(*.0))]
     GuestDied(DomId),
 
     /// One engine serves a guest, and another one does already.
-    #[error("{dom} is served by {holder}; stop that first")]
+    #[error("{}", Ioreq::InUse { dom: *dom, holder: holder.clone() })]
     InUse {
         /// The guest.
         dom: DomId,
@@ -100,7 +101,7 @@ pub enum Error {
     },
 
     /// The directory of locks and records failed.
-    #[error("cannot {what} {}: {errno}; {}", path.display(), run_dir_advice(*errno))]
+    #[error("{}", Ioreq::RunDir { what, path: path.clone(), errno: *errno })]
     RunDir {
         /// What was tried.
         what: &'static str,
@@ -112,7 +113,7 @@ pub enum Error {
 
     /// The directory of locks and records, or a file in it, is one that another user could have
     /// made or could change. Nothing in it was followed, read or written.
-    #[error("cannot use {}: {why}", path.display())]
+    #[error("{}", Ioreq::Untrusted { path: path.clone(), why: why.clone() })]
     Untrusted {
         /// Which.
         path: PathBuf,
@@ -128,7 +129,7 @@ pub enum Error {
     NoGuardian(String),
 
     /// The handle was made before a fork, and this is the child. Nothing was done.
-    #[error("this was opened by a parent of this process, before a fork; open Xen again here")]
+    #[error("{}", Ioreq::Forked)]
     Forked,
 
     /// No engine can run here.
@@ -160,7 +161,7 @@ pub enum Error {
     },
 
     /// The engine's thread has stopped, because the host failed it.
-    #[error("the engine has stopped: {0}")]
+    #[error("{}", Ioreq::Stopped(.0.clone()))]
     EngineStopped(HostError),
 }
 
@@ -197,12 +198,19 @@ assert_eq!(second.unwrap_err().errno(), rustix::io::Errno::BUSY);
     }
 }
 
-/// What to do when the run directory fails.
-fn run_dir_advice(errno: Errno) -> &'static str {
-    match errno {
-        Errno::MFILE | Errno::NFILE => "this process, or the machine, has too many files open",
-        Errno::NOSPC | Errno::DQUOT => "there is no room; make some",
-        Errno::NOMEM => "there is no memory",
-        _ => "it must be a directory that this process may write",
+impl From<Ioreq> for Error {
+    fn from(error: Ioreq) -> Self {
+        match error {
+            Ioreq::Host(error) => Self::Host(error),
+            Ioreq::UnknownDomain(name) => Self::UnknownDomain(name),
+            Ioreq::GuestDied(dom) => Self::GuestDied(dom),
+            Ioreq::InUse { dom, holder } => Self::InUse { dom, holder },
+            Ioreq::RunDir { what, path, errno } => Self::RunDir { what, path, errno },
+            Ioreq::Untrusted { path, why } => Self::Untrusted { path, why },
+            Ioreq::Stopped(error) => Self::EngineStopped(error),
+            Ioreq::Forked => Self::Forked,
+            // What keeps a thread from starting, and what a later version adds.
+            other => Self::NoEngine(other.to_string()),
+        }
     }
 }

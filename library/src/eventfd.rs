@@ -1,19 +1,13 @@
 //! Eventfds that somebody handed us.
 
 use crate::{Error, Result};
-use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 use xen_eventfd_host::process::ProcessTag;
 use xen_eventfd_host::{Call, HostError, features};
-
-/// A new eventfd of our own.
-pub(crate) fn new() -> xen_eventfd_host::Result<OwnedFd> {
-    eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-        .map_err(|errno| HostError::new(Call::Open("an eventfd"), errno))
-}
+pub(crate) use xen_eventfd_ioreq::new_eventfd as new;
 
 /// Our own reference to an eventfd, so that its owner may close his.
 #[derive(Debug)]
@@ -100,6 +94,7 @@ fn parse_semaphore(fdinfo: &str) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::event::{EventfdFlags, eventfd};
 
     #[test]
     fn two_descriptors_of_one_eventfd_are_the_same() {

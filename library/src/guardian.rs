@@ -10,8 +10,6 @@
 //! of a pipe, it cannot hold the guardian back; and unlike a pidfd, the lock tells of `exec`.
 
 use crate::eventfd;
-use crate::run_dir::absolute;
-use crate::thread::Thread;
 use crate::{Error, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, MemfdFlags, fcntl_lock, memfd_create};
@@ -23,6 +21,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use xen_eventfd_host::process::ProcessTag;
+use xen_eventfd_ioreq::Thread;
+use xen_eventfd_ioreq::run_dir::absolute;
 
 /// Names the guardian's program.
 pub const VARIABLE: &str = "XEN_EVENTFD_GUARDIAN";

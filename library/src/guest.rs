@@ -7,14 +7,14 @@ use crate::engine::{Attachment, Engine, IrqCounts};
 use crate::eventfd::EventFd;
 use crate::guardian::Guard;
 use crate::own::Own;
-use crate::sync::Mutex;
-use crate::{EngineKind, Error, Result, lock};
+use crate::{EngineKind, Error, Result};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use xen_eventfd_core::irq::Irq;
 use xen_eventfd_core::{Counters, DomId, Doorbell, Filter, IoServerId, Kick, Port};
 use xen_eventfd_host::HostError;
+use xen_eventfd_ioreq::sync::{Mutex, lock};
 
 /// A guest whose doorbells this engine serves. Cheap to clone.
 ///

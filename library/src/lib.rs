@@ -46,18 +46,14 @@ pub mod module_status;
 mod own;
 mod probe;
 pub mod run_dir;
-mod sync;
-mod thread;
 mod xen;
 
 pub use address::{AnyValue, Datamatch, IoEventAddress, Masked, NoDatamatch};
 #[cfg(feature = "vmm-sys-util")]
 pub use as_eventfd::ByVmmSysUtil;
 pub use as_eventfd::{AsEventFd, ByAsFd};
-pub use driver::Driver;
+pub use driver::{Driver, Turn};
 pub use engine::doorbells::{MAX_REGISTRATIONS, MAX_UNMATCHED, Registered};
-pub use engine::orphan::Reaped;
-pub use engine::userspace::Turn;
 pub use error::{Error, Result};
 pub use find::{DomainSelector, find};
 pub use guardian::{Guardian, VARIABLE as GUARDIAN_VARIABLE};
@@ -70,19 +66,11 @@ pub use xen_eventfd_core::{
 };
 pub use xen_eventfd_host::linux::{Devices, KnownGuest};
 pub use xen_eventfd_host::{Domain, Host, HostError};
+pub use xen_eventfd_ioreq::Reaped;
 
 /// Doors for the fuzzers of `fuzz/`; no program has them.
 #[cfg(fuzzing)]
 pub mod fuzzing {
     pub use crate::module_status::fuzz as module_status;
-    pub use crate::run_dir::{fuzz_lock as lock, fuzz_record as record};
-}
-
-use std::sync::PoisonError;
-use sync::{Mutex, MutexGuard};
-
-/// Locks. A thread that panicked left nothing half done: every change under a lock of ours is
-/// complete before anything that could panic.
-fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    pub use xen_eventfd_ioreq::fuzzing::{lock, record};
 }

@@ -1,6 +1,5 @@
 //! What can serve guests on this machine, asked as an engine that opens asks it.
 
-use crate::engine::module::reservable;
 use crate::guardian::find_for_others;
 use crate::xen::pick;
 use crate::{EngineKind, Result};
@@ -10,6 +9,7 @@ use std::time::Duration;
 use xen_eventfd_host::linux::LinuxHost;
 use xen_eventfd_host::linux::eventfd::{Control, Info};
 use xen_eventfd_host::{Call, Errno, HostError, aio, features};
+use xen_eventfd_ioreq::reservable;
 
 /// How long an answer may take. xenstore has 5 s of its own; a driver has no limit, and the kernel
 /// may hold a process in an `open`.

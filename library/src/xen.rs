@@ -1,16 +1,13 @@
 //! The way in: Xen, and the engine that serves its guests.
 
-use crate::driver::{Driver, ThreadHook};
+use crate::driver::Driver;
 use crate::engine::Engine;
-use crate::engine::module::{ModuleEngine, Native, Privcmd, Reserve, is_absent};
-use crate::engine::orphan::{self, Reaped};
+use crate::engine::module::{ModuleEngine, Native, Privcmd};
 use crate::engine::userspace::{UserspaceEngine, Workers};
 use crate::guardian::Guardian;
 use crate::own::Own;
 use crate::probe::Probe;
-use crate::run_dir::{self, Purpose, RunDir};
-use crate::sync::Mutex;
-use crate::{Error, Guest, Result};
+use crate::{Error, Guest, Result, run_dir};
 use core::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -19,6 +16,9 @@ use xen_eventfd_core::DomId;
 use xen_eventfd_host::linux::eventfd::Control;
 use xen_eventfd_host::linux::{Devices, KnownGuest, LinuxHost};
 use xen_eventfd_host::{Domain, Errno, Host};
+use xen_eventfd_ioreq::run_dir::absolute;
+use xen_eventfd_ioreq::sync::{Mutex, lock};
+use xen_eventfd_ioreq::{self as ioreq, Reaped, Reserve, Role, RunDir, ThreadHook, is_absent};
 
 /// Names the engine that [`Xen::new`] takes.
 pub const ENGINE_VARIABLE: &str = "XEN_EVENTFD_ENGINE";
@@ -137,7 +137,7 @@ let xen = Xen::builder().run_dir(other.path()).open_on(host)?;
 "#)]
     #[must_use]
     pub fn run_dir(mut self, path: impl Into<PathBuf>) -> Self {
-        self.run_dir = Some(run_dir::absolute(&path.into()));
+        self.run_dir = Some(absolute(&path.into()));
         self
     }
 
@@ -321,8 +321,7 @@ match probe.engine() {
 }
 "#)]
     pub fn probe(&self) -> Probe {
-        let path = self.run_dir.as_deref().unwrap_or(Path::new(run_dir::DEFAULT));
-        Probe::ask(self.kind(), RunDir::check(path))
+        Probe::ask(self.kind(), RunDir::check(self.run_dir_path()).map_err(Into::into))
     }
 
     /// Opens another host: the model, or a wrapper of one's own. It is served by the userspace
@@ -346,11 +345,16 @@ let xen = Xen::builder().run_dir(other.path()).open_on(host)?;
     }
 
     fn open_run_dir(&self) -> Result<RunDir> {
-        RunDir::open(self.run_dir.as_deref().unwrap_or(Path::new(run_dir::DEFAULT)))
+        Ok(RunDir::open(self.run_dir_path(), Role::Doorbells)?)
+    }
+
+    fn run_dir_path(&self) -> &Path {
+        self.run_dir.as_deref().unwrap_or(Path::new(run_dir::DEFAULT))
     }
 
     /// Sweeps up after engines that were killed: every guest that has a record and no living
-    /// engine. Needs no engine of its own.
+    /// engine. Needs no engine of its own. Servers of device registers (`xen-eventfd-ioreq`) in the same
+    /// directory are recovered too; a guest that has both is named twice.
     ///
     /// # Errors
     /// The first failure of each guest stands beside it; the call itself fails only if the
@@ -378,18 +382,8 @@ let reaped = Xen::builder().run_dir(dir.path()).reap_on(&*model.client("reaper")
 assert!(matches!(reaped[..], [(_, Ok(Reaped::InUse))]));
 "#)]
     pub fn reap_on(self, host: &dyn Host) -> Result<Vec<(DomId, Result<Reaped>)>> {
-        let run_dir = self.open_run_dir()?;
-        let reap = |dom: DomId| -> Result<Reaped> {
-            let _lock = match run_dir.lock(dom, Purpose::Reap) {
-                Err(Error::InUse { .. }) => return Ok(Reaped::InUse),
-                lock => lock?,
-            };
-            match run_dir.read(dom)? {
-                Some(mut record) => orphan::recover(host, &run_dir, &mut record),
-                None => Ok(Reaped::NotOurs),
-            }
-        };
-        Ok(run_dir.recorded()?.into_iter().map(|dom| (dom, reap(dom))).collect())
+        let reaped = ioreq::reap(host, self.run_dir_path())?.into_iter();
+        Ok(reaped.map(|(dom, result)| (dom, result.map_err(Into::into))).collect())
     }
 }
 
@@ -451,7 +445,7 @@ impl Xen {
 assert!(xen.driver().is_none(), "this engine has threads");
 "#)]
     pub fn driver(&self) -> Option<Driver> {
-        self.0.get().ok().and_then(|inner| crate::lock(&inner.driver).take())
+        self.0.get().ok().and_then(|inner| lock(&inner.driver).take())
     }
 
     /// Opens this machine's Xen with the best engine that it has.

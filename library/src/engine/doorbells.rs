@@ -1,7 +1,6 @@
 //! The doorbells of one guest: who waits for which kick, and what has come so far.
 
 use crate::eventfd::EventFd;
-use crate::sync::Mutex;
 use crate::{Error, Result};
 use std::sync::Arc;
 use xen_eventfd_core::claims::{self, Claim, Debt, Piece};
@@ -10,12 +9,12 @@ use xen_eventfd_core::doorbell::Bytes;
 use xen_eventfd_core::held::Held;
 use xen_eventfd_core::table::{self, Collision, Entry};
 use xen_eventfd_core::{Counters, DomId, Doorbell, Kick, Request, Space};
+use xen_eventfd_ioreq::MAX_HELD;
+use xen_eventfd_ioreq::sync::{Mutex, lock};
 
 /// Registrations that one guest can have with the userspace engine; the kernel module says how many
 /// it keeps.
 pub const MAX_REGISTRATIONS: usize = 16_384;
-/// Distinct kicks held for one guest.
-pub(crate) const MAX_HELD: usize = 256;
 /// Distinct kicks that the userspace engine keeps for one fallback.
 pub const MAX_UNMATCHED: usize = 256;
 
@@ -205,7 +204,7 @@ impl Doorbells {
         let Some(found) = self.table.get_mut(index) else { return false };
         if let Some(unmatched) = &found.unmatched {
             // Before the signal: who is woken finds them.
-            let mut unmatched = crate::lock(unmatched);
+            let mut unmatched = lock(unmatched);
             kicks.iter().for_each(|kick| unmatched.add(*kick, 1));
         }
         let signalled = signal(&found.eventfd);

@@ -4,18 +4,14 @@
 //! * [`module`]: the kernel's module, which answers in the event's interrupt, asked by its own ABI;
 //! * the module too, asked by the privcmd ABI, which cannot say all of it.
 //!
-//! What they share is what a guest's registrations mean (`doorbells`), whose the guest is (`hold`),
-//! and what a dead engine left (`orphan`).
+//! What they share is what a guest's registrations mean (`doorbells`). How a guest is taken, and what a dead
+//! engine left, is in `xen-eventfd-ioreq`.
 
 pub(crate) mod doorbells;
-mod hold;
 pub(crate) mod module;
-pub(crate) mod orphan;
 pub(crate) mod userspace;
 
 use crate::eventfd::EventFd;
-use crate::run_dir::RunDir;
-use crate::sync::Mutex;
 use crate::{EngineKind, Error, Result};
 use core::fmt;
 use doorbells::{Registered, Unmatched};
@@ -25,6 +21,8 @@ use std::sync::atomic::AtomicU64;
 use xen_eventfd_core::irq::{Arch, Irq, Owner};
 use xen_eventfd_core::{Counters, DomId, Doorbell, IoServerId, Kick, Port, Space};
 use xen_eventfd_host::{Host, HostError};
+use xen_eventfd_ioreq::RunDir;
+use xen_eventfd_ioreq::sync::Mutex;
 
 /// Serves guests.
 pub(crate) trait Engine: Send + Sync + fmt::Debug {
@@ -37,7 +35,7 @@ pub(crate) trait Engine: Send + Sync + fmt::Debug {
     /// Where it keeps locks and records.
     fn run_dir(&self) -> &RunDir;
 
-    /// Takes a guest: nobody else serves it as long as the result lives.
+    /// Takes a guest: no other engine serves it as long as the result lives.
     fn attach(self: Arc<Self>, dom: DomId) -> Result<Arc<dyn Attachment>>;
 }
 

@@ -29,7 +29,7 @@ pub(crate) enum Instrument {
 }
 
 /// What runs: the parts with unsafe code or threads, and what they stand on.
-const PARTS: &str = "--package xen-eventfd-core --package xen-eventfd-host \
+const PARTS: &str = "--package xen-eventfd-core --package xen-eventfd-host --package xen-eventfd-ioreq \
                      --package xen-eventfd-model --package xen-eventfd --lib --tests";
 const MACHINE: &str = "x86_64-unknown-linux-gnu";
 /// A program with a race.

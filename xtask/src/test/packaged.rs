@@ -8,8 +8,13 @@ use std::fs;
 use std::path::Path;
 
 /// The crates that are for users: the libraries, and the command.
-const LIBRARIES: [&str; 4] =
-    ["xen-eventfd-core", "xen-eventfd-host", "xen-eventfd-model", "xen-eventfd"];
+const LIBRARIES: [&str; 5] = [
+    "xen-eventfd-core",
+    "xen-eventfd-host",
+    "xen-eventfd-ioreq",
+    "xen-eventfd-model",
+    "xen-eventfd",
+];
 const COMMAND: &str = "xen-eventfd-cli";
 
 fn crates() -> impl Iterator<Item = &'static str> {

@@ -2,11 +2,9 @@
 
 use super::{ModuleAbi, ModuleEngine};
 use crate::engine::doorbells::{Doorbells, Registered, Registration, Unmatched};
-use crate::engine::hold::Hold;
 use crate::engine::{Attachment, IrqCounts, check_irq, check_space, named};
 use crate::eventfd::{EventFd, IrqClaim};
-use crate::sync::Mutex;
-use crate::{Error, Result, lock};
+use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -14,6 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use xen_eventfd_core::irq::{Irq, Trigger};
 use xen_eventfd_core::{Counters, DomId, Doorbell, IoServerId, Kick, Port, Space};
 use xen_eventfd_host::{self as host, Call, Errno, HostError};
+use xen_eventfd_ioreq::Hold;
+use xen_eventfd_ioreq::sync::{Mutex, lock};
 
 /// A guest that the module serves for us.
 #[derive(Debug)]
@@ -140,13 +140,13 @@ impl<I: ModuleAbi> ModuleGuest<I> {
         gone: OwnedFd,
         interface: I,
     ) -> Result<Self> {
-        let dom = hold.record.dom();
+        let dom = hold.dom();
         let server = interface.server().map_err(|error| match error.errno {
             Errno::NODEV => Error::GuestDied(dom),
             _ => error.into(),
         })?;
         let mut doorbells = Doorbells::default();
-        hold.record.held().for_each(|kick| doorbells.hold(kick));
+        hold.held().for_each(|kick| doorbells.hold(kick));
         let (irqs, channels) = Default::default();
         let open = Open { interface, doorbells, irqs, channels, hold };
         Ok(Self {
@@ -166,8 +166,9 @@ impl<I: ModuleAbi> ModuleGuest<I> {
     }
 
     fn with<T>(&self, what: impl FnOnce(&mut Open<I>) -> Result<T>) -> Result<T> {
-        let died = || {
-            self.engine.run_dir.remove(self.dom);
+        let died = |open: &Open<I>| {
+            // Before another may take what has its number.
+            open.hold.forget();
             // It has room: it was signalled once at most.
             let _ = rustix::io::write(&self.gone, &1_u64.to_ne_bytes());
         };
@@ -405,7 +406,7 @@ impl<I: ModuleAbi> Attachment for ModuleGuest<I> {
         let Open { interface, doorbells, mut hold, .. } = open;
         // No vCPU waits for us after this.
         drop(interface);
-        hold.settle(&*self.engine.host, &self.engine.run_dir, doorbells.inherited())
+        Ok(hold.settle(&*self.engine.host, doorbells.inherited())?)
     }
 
     fn counters(&self) -> Counters {
@@ -467,16 +468,14 @@ impl<I: ModuleAbi> Drop for ModuleGuest<I> {
 fn with<Held, T>(
     dom: DomId,
     held: &Mutex<Option<Held>>,
-    died: impl FnOnce(),
+    died: impl FnOnce(&Held),
     what: impl FnOnce(&mut Held) -> Result<T>,
 ) -> Result<T> {
     let mut held = lock(held);
     match held.as_mut().map_or(Err(Error::GuestDied(dom)), what) {
         Err(Error::Host(error)) if error.errno == Errno::NODEV => {
-            // Before another may take what has its number.
-            if held.is_some() {
-                died();
-                *held = None;
+            if let Some(held) = held.take() {
+                died(&held);
                 tracing::info!(%dom, "a guest died");
             }
             Err(Error::GuestDied(dom))
@@ -491,6 +490,7 @@ mod tests {
     use crate::engine::doorbells::Registration;
     use crate::eventfd;
     use xen_eventfd_core::{Access, Filter, Width};
+    use xen_eventfd_ioreq::{Reserve, Role, RunDir};
 
     #[test]
     fn a_guest_that_turns_out_to_be_dead_is_dropped_once() {
@@ -498,7 +498,7 @@ mod tests {
         let gone = HostError::new(Call::Query(dom), Errno::NODEV);
         for _ in 0..2 {
             let asked: Result<()> =
-                with(dom, &held, || deaths += 1, |()| Err(Error::Host(gone.clone())));
+                with(dom, &held, |()| deaths += 1, |()| Err(Error::Host(gone.clone())));
             assert!(matches!(asked, Err(Error::GuestDied(DomId(5)))), "{asked:?}");
         }
         assert_eq!((deaths, lock(&held).is_some()), (1, false));
@@ -533,6 +533,7 @@ mod tests {
 
     impl ModuleAbi for Deaf {
         const KIND: crate::EngineKind = crate::EngineKind::Kernel;
+        const SERVES: &'static str = "kernel engine";
 
         fn take(_: &ModuleEngine<Self>, _: DomId, _: BorrowedFd<'_>) -> Result<Self> {
             Ok(Self::default())
@@ -629,8 +630,9 @@ mod tests {
         let model = xen_eventfd_model::Model::new();
         let dom = model.domain(xen_eventfd_model::Config::new("guest"));
         let dir = tempfile::tempdir().unwrap();
-        let run_dir = crate::run_dir::RunDir::open(dir.path()).unwrap();
-        let hold = Hold::take(&*model.client("us"), &run_dir, dom, Deaf::KIND).unwrap();
+        let run_dir = RunDir::open(dir.path(), Role::Doorbells).unwrap();
+        let host = model.client("us");
+        let hold = Hold::take(&*host, &run_dir, dom, Deaf::SERVES, &Reserve::No).unwrap();
         let (interface, doorbells, irqs, channels) = Default::default();
         (Open { interface, doorbells, irqs, channels, hold }, dir)
     }

@@ -5,23 +5,18 @@
 //! signalled when their eventfd comes.
 //!
 //! The module is asked in one of two ways, its own ([`native`]) or the privcmd ABI
-//! ([`privcmd`]): each is a [`ModuleAbi`]. `holder` keeps engines that take one guest
-//! in different ways apart.
+//! ([`privcmd`]): each is a [`ModuleAbi`].
 
 mod guest;
-mod holder;
 mod native;
 mod privcmd;
 
-pub(crate) use holder::{Reserve, is_absent, reservable};
 pub(crate) use native::Native;
 pub(crate) use privcmd::Privcmd;
 
 use super::doorbells::Registration;
-use super::hold::Hold;
 use super::{Attachment, Engine};
 use crate::eventfd::{self, EventFd};
-use crate::run_dir::RunDir;
 use crate::{EngineKind, Result};
 use core::fmt;
 use core::marker::PhantomData;
@@ -33,6 +28,7 @@ use xen_eventfd_core::unmatched::UnmatchedKick;
 use xen_eventfd_core::{Counters, DomId, Doorbell, IoServerId, Kick, Port};
 use xen_eventfd_host::linux::eventfd::Control;
 use xen_eventfd_host::{self as host, Host};
+use xen_eventfd_ioreq::{Hold, Reserve, RunDir};
 
 /// A way to ask the module for one guest, which is ours as long as it lives.
 ///
@@ -41,6 +37,9 @@ use xen_eventfd_host::{self as host, Host};
 pub(crate) trait ModuleAbi: fmt::Debug + Send + Sized + 'static {
     /// The engine that asks in this way.
     const KIND: EngineKind;
+
+    /// What it says in the lock of a guest.
+    const SERVES: &'static str;
 
     /// Takes a guest.
     fn take(engine: &ModuleEngine<Self>, dom: DomId, gone: BorrowedFd<'_>) -> Result<Self>;
@@ -130,7 +129,8 @@ impl<I: ModuleAbi> Engine for ModuleEngine<I> {
     }
 
     fn attach(self: Arc<Self>, dom: DomId) -> Result<Arc<dyn Attachment>> {
-        let hold = Hold::take(&*self.host, &self.run_dir, dom, I::KIND)?;
+        // By serving it, the module keeps it from others.
+        let hold = Hold::take(&*self.host, &self.run_dir, dom, I::SERVES, &Reserve::No)?;
         let gone = eventfd::new()?;
         let interface = I::take(&self, dom, gone.as_fd())?;
         Ok(Arc::new(ModuleGuest::new(self, hold, gone, interface)?))

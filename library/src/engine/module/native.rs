@@ -1,6 +1,6 @@
 //! The module's own ABI.
 
-use super::{ModuleAbi, ModuleEngine, Registration, holder};
+use super::{ModuleAbi, ModuleEngine, Registration};
 use crate::eventfd::EventFd;
 use crate::{EngineKind, Result};
 use std::os::fd::BorrowedFd;
@@ -9,6 +9,7 @@ use xen_eventfd_core::unmatched::UnmatchedKick;
 use xen_eventfd_core::{Counters, DomId, Doorbell, IoServerId, Kick, Port};
 use xen_eventfd_host as host;
 use xen_eventfd_host::linux::eventfd::GuestFile;
+use xen_eventfd_ioreq::take_in_module;
 
 /// A guest's file. The module signals its end by itself.
 #[derive(Debug)]
@@ -16,10 +17,11 @@ pub(crate) struct Native(GuestFile);
 
 impl ModuleAbi for Native {
     const KIND: EngineKind = EngineKind::Kernel;
+    const SERVES: &'static str = "kernel engine";
 
     fn take(engine: &ModuleEngine<Self>, dom: DomId, gone: BorrowedFd<'_>) -> Result<Self> {
         let control = &engine.control;
-        holder::take(control, dom, || control.create(dom, gone)).map(Self)
+        Ok(Self(take_in_module(control, dom, || control.create(dom, gone))?))
     }
 
     fn server(&self) -> host::Result<IoServerId> {

@@ -9,7 +9,7 @@
 //! signals, from the first moment on: by it the guest has a server, and is kept from others, before
 //! it has a doorbell.
 
-use super::{ModuleAbi, ModuleEngine, Registration, holder};
+use super::{ModuleAbi, ModuleEngine, Registration};
 use crate::eventfd::{self, EventFd};
 use crate::module_status;
 use crate::{EngineKind, Error, Result};
@@ -88,6 +88,7 @@ impl Privcmd {
 
 impl ModuleAbi for Privcmd {
     const KIND: EngineKind = EngineKind::Privcmd;
+    const SERVES: &'static str = "privcmd engine";
 
     /// The patch has no words for who holds a guest, and how much is kept for one: the engine's
     /// control file has. Nothing signals `gone`.
@@ -95,7 +96,7 @@ impl ModuleAbi for Privcmd {
         let file = PrivcmdFile::open(dom, engine.host.vcpus(dom)?)?;
         let anchor = EventFd::new(eventfd::new()?.as_fd())?;
         let asked = operation(&ANCHOR)?;
-        holder::take(&engine.control, dom, || {
+        xen_eventfd_ioreq::take_in_module(&engine.control, dom, || {
             file.assign_irq(asked, anchor.as_fd())
                 .map_err(|error| HostError::new(Call::Take(dom), error.errno))
         })?;

@@ -1,142 +1,77 @@
-//! One guest in the hands of the engine.
+//! One guest in the hands of the engine: its doorbells, interrupts and event channels.
 
 use super::irq::{Action, Channel, IrqSource};
-use super::server::Server;
-use super::{Shared, Source, UserspaceEngine};
+use super::{Shared, UserspaceEngine};
 use crate::engine::doorbells::{Doorbells, Registered, Registration, Unmatched};
-use crate::engine::hold::Hold;
 use crate::engine::{Attachment, IrqCounts, check_irq, check_space, named};
-use crate::eventfd::{self, EventFd};
-use crate::sync::{Mutex, MutexGuard};
-use crate::{EngineKind, Error, Result, lock};
+use crate::eventfd::EventFd;
+use crate::{Error, Result};
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use xen_eventfd_core::doorbell::Bytes;
-use xen_eventfd_core::irq::{Irq, Raise};
-use xen_eventfd_core::{Counters, DomId, Doorbell, IoServerId, Kick, Port, Space};
-use xen_eventfd_host::{Binding, Call, Errno, HostError, LocalPort};
+use xen_eventfd_core::irq::{Irq, Line, Raise};
+use xen_eventfd_core::{Counters, DomId, Doorbell, IoServerId, Kick, Port, Request, Space, VcpuId};
+use xen_eventfd_host::HostError;
+use xen_eventfd_ioreq::sync::{Mutex, lock};
+use xen_eventfd_ioreq::{Changes, Claim, GuestServer, Handler, Ranges, Role};
 
-/// What the handler of a kick needs. Whoever holds its lock may rely on no handler running.
+/// The guest's doorbells and interrupts, as the engine's threads know them.
 #[derive(Debug)]
-struct DispatchState {
-    /// `None` once the guest is let go of or dead.
-    server: Option<Server>,
-    doorbells: Doorbells,
-}
-
-impl DispatchState {
-    /// Takes the server away from the handlers. The kicks that came so far are delivered, unless the
-    /// guest is dead.
-    fn take_server(&mut self, shared: &Shared, dead: bool) -> Option<Server> {
-        let server = self.server.take()?;
-        if dead {
-            return Some(server);
-        }
-        for slot in server.page.slots().iter().take(server.ports.len()) {
-            slot.serve(|request| self.doorbells.act(request, &mut |fd| shared.signal(fd)));
-        }
-        Some(server)
-    }
-}
-
-/// How a guest stands with the engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Life {
-    Served,
-    LetGo,
-    Dead,
-}
-
-/// A guest, as long as the engine serves it.
-#[derive(Debug)]
-pub(crate) struct GuestCore {
-    pub(crate) dom: DomId,
-    pub(crate) server: IoServerId,
-    /// The event channel of the server's first vCPU: the guest's end and ours. It ends with the server.
-    channel: Option<(Port, LocalPort)>,
-    /// Held by whoever changes what is registered, across the host calls that this takes.
-    changes: Mutex<Life>,
-    dispatch: Mutex<DispatchState>,
+struct GuestCore {
+    shared: Arc<Shared>,
+    dom: DomId,
+    /// While it is locked no kick is acted on.
+    doorbells: Mutex<Doorbells>,
     channels: Mutex<BTreeMap<Port, (Arc<Channel>, u32)>>,
-    last_error: Mutex<Option<HostError>>,
-    /// Readable once the guest is dead or the engine has stopped.
-    gone: OwnedFd,
-    /// Until it is no longer ours.
-    hold: Mutex<Option<Hold>>,
+    irqs: Mutex<BTreeMap<u64, Arc<IrqSource>>>,
 }
 
 /// A guest that is ours; dropping it lets go of it.
 #[derive(Debug)]
 pub(super) struct UserspaceGuest {
-    engine: Arc<UserspaceEngine>,
+    /// First, as the engine must not end before it.
+    server: GuestServer,
     core: Arc<GuestCore>,
+    engine: Arc<UserspaceEngine>,
 }
 
 impl UserspaceGuest {
     /// Takes a guest and sets up a doorbell server.
     pub(super) fn new(engine: &Arc<UserspaceEngine>, dom: DomId) -> Result<Self> {
+        let shared = Arc::clone(&engine.shared);
+        let (doorbells, channels, irqs) = Default::default();
+        let core = Arc::new(GuestCore { shared, dom, doorbells, channels, irqs });
         let shared = &engine.shared;
-        shared.alive()?;
-        let gone = eventfd::new()?;
-        let kind = EngineKind::Userspace;
-        let mut hold = Hold::take(&*shared.host, &shared.run_dir, dom, kind)?;
-        hold.reserve(&engine.reserve)?;
-        let mut doorbells = Doorbells::default();
-        hold.record.held().for_each(|kick| doorbells.hold(kick));
-
-        let record = &mut hold.record;
-        let server = Server::create(&*shared.host, &*shared.events, &shared.run_dir, record)
-            .map_err(|error| match error {
-                Error::Host(error) if error.is_gone() => Error::GuestDied(dom),
-                other => other,
-            })?;
-        let ports = server.ports.clone();
-        let core = Arc::new(GuestCore {
-            dom,
-            server: server.id,
-            channel: server.channel(),
-            changes: Mutex::new(Life::Served),
-            dispatch: Mutex::new(DispatchState { server: Some(server), doorbells }),
-            channels: Mutex::default(),
-            last_error: Mutex::default(),
-            gone,
-            hold: Mutex::new(Some(hold)),
-        });
-        for (vcpu, port) in ports.iter().enumerate() {
-            let source = Source::Doorbell(Arc::clone(&core), vcpu);
-            lock(&shared.sources).ports.insert(*port, source);
-        }
-        lock(&shared.guests).insert(dom, Arc::clone(&core));
-        let attachment = Self { engine: Arc::clone(engine), core };
-        // An event that came between a port's binding and its entry above was not for anybody.
-        for (vcpu, port) in ports.into_iter().enumerate() {
-            attachment.core.serve(shared, port, vcpu);
-        }
-        // It may have died before it was in the list of those who are looked after.
-        attachment.core.reap_if_dead(shared);
-        // So may the engine.
-        shared.alive()?;
-        drop(attachment.core.changes()?);
-        Ok(attachment)
+        let claim =
+            Claim { role: Role::Doorbells, serves: "userspace engine", reserve: &shared.reserve };
+        let handler = Arc::<GuestCore>::clone(&core);
+        let server = GuestServer::take(&shared.event_loop, dom, &claim, handler)?;
+        Ok(Self { server, core, engine: Arc::clone(engine) })
     }
 
-    fn shared(&self) -> &Shared {
+    fn shared(&self) -> &Arc<Shared> {
         &self.engine.shared
+    }
+
+    /// The right to change what is registered.
+    fn changes(&self) -> Result<Changes<'_>> {
+        self.shared().event_loop.alive()?;
+        Ok(self.server.changes()?)
     }
 
     /// Lets go of bytes, of which some were never mapped.
     fn unclaim(&self, bytes: Bytes, never_mapped: &[Bytes]) {
-        let released = lock(&self.core.dispatch).doorbells.unclaim(bytes);
+        let released = lock(&self.core.doorbells).unclaim(bytes);
         let mut room = false;
         for piece in &released {
             room |= never_mapped.contains(piece) || self.unmap(*piece);
             if never_mapped.contains(piece) {
-                lock(&self.core.dispatch).doorbells.forget(*piece);
+                lock(&self.core.doorbells).forget(*piece);
             }
         }
         // There may be room now for what Xen could not take back before.
-        let stuck = lock(&self.core.dispatch).doorbells.stuck();
+        let stuck = lock(&self.core.doorbells).stuck();
         let mut others = stuck.into_iter().filter(|piece| !released.contains(piece));
         while room {
             let Some(piece) = others.next() else { break };
@@ -147,9 +82,9 @@ impl UserspaceGuest {
     /// Has Xen take bytes back. `false`: it does not, as when taking them from the middle of a
     /// range needs one range too many. They stay ours then, and are answered.
     fn unmap(&self, piece: Bytes) -> bool {
-        match self.shared().host.unmap_range(self.core.dom, self.core.server, piece) {
+        match self.server.ranges().unmap(piece) {
             Ok(()) => {
-                lock(&self.core.dispatch).doorbells.forget(piece);
+                lock(&self.core.doorbells).forget(piece);
                 true
             }
             Err(error) => {
@@ -160,26 +95,23 @@ impl UserspaceGuest {
     }
 
     /// One more user of a guest's port; bound by the first.
-    fn channel(&self, port: Port) -> Result<Arc<Channel>> {
-        let shared = self.shared();
+    fn channel(&self, changes: &Changes<'_>, port: Port) -> Result<Arc<Channel>> {
         let mut channels = lock(&self.core.channels);
         if let Some((channel, users)) = channels.get_mut(&port) {
             *users += 1;
             return Ok(Arc::clone(channel));
         }
-        let mut sources = lock(&shared.sources);
-        let bound = Channel::bind(&*shared.events, self.core.dom, port);
-        let channel = Arc::new(bound.map_err(|error| self.core.died_or(shared, error))?);
-        sources.ports.insert(channel.local, Source::Channel(Arc::clone(&channel)));
+        let bound = Channel::bind(self.shared(), self.core.dom, port);
+        let channel = bound.map_err(|error| self.server.died_or(changes, error))?;
         channels.insert(port, (Arc::clone(&channel), 1));
         Ok(channel)
     }
 
     /// What raises an interrupt: an event channel is bound for it. To be given back by
     /// [`UserspaceGuest::release`].
-    fn action(&self, irq: Irq) -> Result<Action> {
+    fn action(&self, changes: &Changes<'_>, irq: Irq) -> Result<Action> {
         Ok(match irq.raise() {
-            Raise::Notify(port) => Action::Notify(self.channel(port)?),
+            Raise::Notify(port) => Action::Notify(self.channel(changes, port)?),
             Raise::Operate(operation, then) => Action::Operate(operation, then),
         })
     }
@@ -191,9 +123,9 @@ impl UserspaceGuest {
         }
     }
 
-    /// The irqfd with this serial number. The caller holds the right to change what is registered.
-    fn irq(&self, serial: u64) -> Result<Arc<IrqSource>> {
-        let found = lock(&self.shared().sources).irqs.get(&serial).cloned();
+    /// The irqfd with this serial number.
+    fn irq(&self, _changes: &Changes<'_>, serial: u64) -> Result<Arc<IrqSource>> {
+        let found = lock(&self.core.irqs).get(&serial).cloned();
         found.ok_or_else(|| Error::NotRegistered { what: "this interrupt".to_owned() })
     }
 
@@ -205,7 +137,7 @@ impl UserspaceGuest {
         if *users == 0
             && let Some((channel, _)) = channels.remove(&port)
         {
-            channel.close(self.shared());
+            channel.close();
         }
     }
 }
@@ -216,7 +148,7 @@ impl Attachment for UserspaceGuest {
     }
 
     fn server(&self) -> IoServerId {
-        self.core.server
+        self.server.server()
     }
 
     fn register(
@@ -226,27 +158,28 @@ impl Attachment for UserspaceGuest {
         unmatched: Option<Arc<Mutex<Unmatched>>>,
     ) -> Result<u64> {
         let shared = self.shared();
-        shared.alive()?;
-        check_space(&*shared.host, &doorbell)?;
-        let _changes = self.core.changes()?;
+        shared.event_loop.alive()?;
+        check_space(&**shared.host(), &doorbell)?;
+        let changes = self.changes()?;
         let bytes = doorbell.bytes();
         let to_map = {
-            let mut dispatch = lock(&self.core.dispatch);
-            dispatch.doorbells.check(self.core.dom, &doorbell)?;
+            let mut doorbells = lock(&self.core.doorbells);
+            doorbells.check(self.core.dom, &doorbell)?;
             // From here on its kicks are held, so none is lost between the map and the table.
-            dispatch.doorbells.claim(bytes)
+            doorbells.claim(bytes)
         };
+        let ranges = self.server.ranges();
         for (index, piece) in to_map.iter().enumerate() {
-            if let Err(error) = shared.host.map_range(self.core.dom, self.core.server, *piece) {
+            if let Err(error) = ranges.map(*piece) {
                 let unmapped = to_map.get(index..).unwrap_or_default();
                 self.unclaim(bytes, unmapped);
-                return Err(self.core.died_or(shared, error));
+                return Err(self.server.died_or(&changes, error).into());
             }
         }
-        let serial = shared.serial();
+        let serial = shared.event_loop.serial();
         let eventfd = Arc::new(eventfd);
         let new = Registration { doorbell, eventfd, serial, unmatched, kicks: 0 };
-        lock(&self.core.dispatch).doorbells.add(new, &mut |eventfd| shared.signal(eventfd))?;
+        lock(&self.core.doorbells).add(new, &mut |eventfd| shared.signal(eventfd))?;
         Ok(serial)
     }
 
@@ -256,10 +189,9 @@ impl Attachment for UserspaceGuest {
         eventfd: Option<&EventFd>,
         serial: Option<u64>,
     ) -> Result<()> {
-        self.shared().alive()?;
-        let _changes = self.core.changes()?;
+        let _changes = self.changes()?;
         // The handler signals under this lock, so none is on its way once it is released.
-        let removed = lock(&self.core.dispatch).doorbells.remove(doorbell, eventfd, serial);
+        let removed = lock(&self.core.doorbells).remove(doorbell, eventfd, serial);
         if removed.is_none() {
             return Err(Error::NotRegistered { what: named(doorbell) });
         }
@@ -268,26 +200,26 @@ impl Attachment for UserspaceGuest {
     }
 
     fn find(&self, eventfd: &EventFd, place: Option<(Space, u64)>) -> Result<Option<Doorbell>> {
-        self.shared().alive()?;
-        let _changes = self.core.changes()?;
-        Ok(lock(&self.core.dispatch).doorbells.of(eventfd, place))
+        let _changes = self.changes()?;
+        Ok(lock(&self.core.doorbells).of(eventfd, place))
     }
 
     fn collect(&self, _: &Doorbell, _: u64, _: &Mutex<Unmatched>) {}
 
     fn register_irq(&self, eventfd: EventFd, irq: Irq) -> Result<(u64, Arc<IrqCounts>)> {
         let shared = self.shared();
-        shared.alive()?;
-        check_irq(&*shared.host, self.core.dom, &irq)?;
-        let _changes = self.core.changes()?;
+        shared.event_loop.alive()?;
+        check_irq(&**shared.host(), self.core.dom, &irq)?;
+        let changes = self.changes()?;
         let claim = eventfd.claim()?;
-        let action = self.action(irq)?;
-        let source = IrqSource::new(self.core.dom, irq, (eventfd, claim), action);
+        let action = self.action(&changes, irq)?;
+        let source = IrqSource::new(shared, self.core.dom, irq, (eventfd, claim), action);
         let source = Arc::new(source.inspect_err(|_| self.release(Some(irq)))?);
-        let serial = shared.serial();
-        lock(&shared.sources).irqs.insert(serial, Arc::clone(&source));
+        let serial = shared.event_loop.serial();
+        lock(&self.core.irqs).insert(serial, Arc::clone(&source));
+        shared.event_loop.add_fd(serial, Arc::<IrqSource>::clone(&source));
         // What was signalled before counts: the descriptor is readable, so the thread comes by.
-        if let Err(error) = source.listen(shared, serial) {
+        if let Err(error) = source.listen(serial) {
             self.unregister_irq(serial)?;
             return Err(error);
         }
@@ -295,65 +227,57 @@ impl Attachment for UserspaceGuest {
     }
 
     fn find_irq(&self, eventfd: &EventFd, irq: &Irq) -> Result<u64> {
-        self.shared().alive()?;
-        let _changes = self.core.changes()?;
-        let sources: Vec<_> = {
-            let sources = lock(&self.shared().sources);
-            let irqs = sources.irqs.iter().filter(|(_, source)| source.dom == self.core.dom);
-            irqs.map(|(serial, source)| (*serial, Arc::clone(source))).collect()
-        };
-        let found = sources.iter().find(|(_, source)| source.is(eventfd, irq));
+        let _changes = self.changes()?;
+        let irqs = lock(&self.core.irqs);
+        let found = irqs.iter().find(|(_, source)| source.is(eventfd, irq));
         found
             .map(|(serial, _)| *serial)
             .ok_or_else(|| Error::NotRegistered { what: irq.to_string() })
     }
 
     fn unregister_irq(&self, serial: u64) -> Result<()> {
-        let Some(source) = lock(&self.shared().sources).irqs.remove(&serial) else {
-            return Ok(());
-        };
-        self.release(source.finish(self.shared()));
+        let Some(source) = lock(&self.core.irqs).remove(&serial) else { return Ok(()) };
+        let ended = self.core.finish(serial, &source);
+        self.release(ended);
         Ok(())
     }
 
     fn set_irq(&self, serial: u64, irq: Irq) -> Result<()> {
         let shared = self.shared();
-        shared.alive()?;
-        check_irq(&*shared.host, self.core.dom, &irq)?;
-        let _changes = self.core.changes()?;
-        let source = self.irq(serial)?;
-        let action = self.action(irq)?;
-        let before = source.set(shared, irq, action).inspect_err(|_| self.release(Some(irq)))?;
+        shared.event_loop.alive()?;
+        check_irq(&**shared.host(), self.core.dom, &irq)?;
+        let changes = self.changes()?;
+        let source = self.irq(&changes, serial)?;
+        let action = self.action(&changes, irq)?;
+        let before = source.set(irq, action).inspect_err(|_| self.release(Some(irq)))?;
+        self.core.lower_unused(before.leaves_up());
         self.release(Some(before));
         Ok(())
     }
 
     fn mask_irq(&self, serial: u64, masked: bool) -> Result<()> {
-        self.shared().alive()?;
-        let _changes = self.core.changes()?;
-        self.irq(serial)?.mask(self.shared(), masked)
+        let changes = self.changes()?;
+        self.irq(&changes, serial)?.mask(masked)
     }
 
     fn is_pending(&self, serial: u64) -> Result<bool> {
-        self.shared().alive()?;
-        let _changes = self.core.changes()?;
-        self.irq(serial)?.is_pending(self.shared())
+        let changes = self.changes()?;
+        self.irq(&changes, serial)?.is_pending()
     }
 
     fn count_irqs(&self, _: u64) {}
 
     fn lower(&self, serial: u64) -> Result<()> {
-        let shared = self.shared();
-        shared.alive()?;
-        let _changes = self.core.changes()?;
-        self.irq(serial)?.lower(shared)?.map_err(|error| self.core.died_or(shared, error))
+        let changes = self.changes()?;
+        let lowered = self.irq(&changes, serial)?.lower()?;
+        Ok(lowered.map_err(|error| self.server.died_or(&changes, error))?)
     }
 
     fn listen(&self, eventfd: EventFd, port: Port) -> Result<u64> {
-        self.shared().alive()?;
+        self.shared().event_loop.alive()?;
         Irq::EventChannel(port).check()?;
-        let _changes = self.core.changes()?;
-        let channel = self.channel(port)?;
+        let changes = self.changes()?;
+        let channel = self.channel(&changes, port)?;
         let mut listener = lock(&channel.listener);
         if listener.eventfd.is_some() {
             drop(listener);
@@ -362,7 +286,7 @@ impl Attachment for UserspaceGuest {
         }
         if listener.missed {
             self.shared().signal(&eventfd);
-            if let Err(error) = self.shared().events.eoi(channel.local) {
+            if let Err(error) = self.shared().events().eoi(channel.local) {
                 // It waits for the next one.
                 drop(listener);
                 self.release_channel(port);
@@ -370,14 +294,13 @@ impl Attachment for UserspaceGuest {
             }
             listener.missed = false;
         }
-        let serial = self.shared().serial();
+        let serial = self.shared().event_loop.serial();
         listener.eventfd = Some((serial, eventfd));
         Ok(serial)
     }
 
     fn find_channel(&self, eventfd: &EventFd, port: Port) -> Result<u64> {
-        self.shared().alive()?;
-        let _changes = self.core.changes()?;
+        let _changes = self.changes()?;
         let channel = lock(&self.core.channels).get(&port).map(|(channel, _)| Arc::clone(channel));
         let serial = channel.and_then(|channel| {
             let listener = lock(&channel.listener);
@@ -399,196 +322,85 @@ impl Attachment for UserspaceGuest {
     }
 
     fn close(&self) -> Result<()> {
-        self.core.let_go(self.shared())
+        Ok(self.server.let_go()?)
     }
 
     fn counters(&self) -> Counters {
-        lock(&self.core.dispatch).doorbells.counters
+        lock(&self.core.doorbells).counters
     }
 
     fn held(&self) -> Vec<Kick> {
-        lock(&self.core.dispatch).doorbells.held().to_vec()
+        lock(&self.core.doorbells).held().to_vec()
     }
 
     fn registered(&self) -> Vec<Registered> {
-        let dispatch = lock(&self.core.dispatch);
+        let doorbells = lock(&self.core.doorbells);
         let show = |r: &Registration| Registered { doorbell: r.doorbell, kicks: r.kicks };
-        dispatch.doorbells.table().iter().map(show).collect()
+        doorbells.table().iter().map(show).collect()
     }
 
     fn last_error(&self) -> Option<HostError> {
-        lock(&self.core.last_error).clone()
+        self.server.last_error()
     }
 
     fn gone(&self) -> BorrowedFd<'_> {
-        self.core.gone.as_fd()
+        self.server.gone()
     }
 
     fn is_served(&self) -> bool {
-        *lock(&self.core.changes) == Life::Served
+        self.server.is_served()
     }
 }
 
-impl Drop for UserspaceGuest {
-    fn drop(&mut self) {
-        if let Err(error) = self.close() {
-            tracing::warn!(%error, dom = %self.core.dom, "a guest was not let go of cleanly");
-        }
+impl Handler for GuestCore {
+    fn begin(&self, _: Ranges, held: Vec<Kick>) {
+        let mut doorbells = lock(&self.doorbells);
+        held.into_iter().for_each(|kick| doorbells.hold(kick));
+    }
+
+    fn request(&self, _: VcpuId, request: &Request) -> u64 {
+        lock(&self.doorbells).act(request, &mut |eventfd| self.shared.signal(eventfd))
+    }
+
+    fn spurious(&self, _: VcpuId) {
+        lock(&self.doorbells).counters.spurious += 1;
+    }
+
+    /// Closes every irqfd and every event channel of this guest.
+    fn ending(&self) {
+        let irqs = std::mem::take(&mut *lock(&self.irqs));
+        irqs.iter().for_each(|(serial, source)| _ = self.finish(*serial, source));
+        let channels = std::mem::take(&mut *lock(&self.channels));
+        channels.values().for_each(|(channel, _)| channel.close());
+    }
+
+    fn left(&self) -> Vec<Kick> {
+        lock(&self.doorbells).inherited()
+    }
+
+    /// Gives up the registrations, with their references to eventfds.
+    fn ended(&self) {
+        lock(&self.doorbells).clear();
     }
 }
 
 impl GuestCore {
-    /// Serves the request of one vCPU, if there is one, and ends the event.
-    ///
-    /// All of it happens under the dispatch's lock, so that while the teardown holds the lock neither
-    /// a slot nor a port of the server is in use.
-    pub(super) fn serve(&self, shared: &Shared, port: LocalPort, vcpu: usize) {
-        let mut dispatch = lock(&self.dispatch);
-        let DispatchState { server, doorbells } = &mut *dispatch;
-        let Some(slot) = server.as_ref().and_then(|server| server.page.slots().get(vcpu)) else {
-            return;
-        };
-        let served = slot.serve(|request| doorbells.act(request, &mut |fd| shared.signal(fd)));
-        let rung = match served {
-            Some(_) => shared.events.notify(port),
-            None => {
-                doorbells.counters.spurious += 1;
-                Ok(())
-            }
-        };
-        if let Err(error) = rung.and(shared.events.eoi(port)) {
-            tracing::debug!(%error, dom = %self.dom, "a vCPU was not woken");
-            *lock(&self.last_error) = Some(error);
+    /// Ends an irqfd that is no longer listed. Returns which interrupt it was.
+    fn finish(&self, serial: u64, source: &IrqSource) -> Option<Irq> {
+        let ended = source.finish();
+        self.shared.event_loop.remove_fd(serial);
+        self.lower_unused(ended.and_then(|irq| irq.leaves_up()));
+        ended
+    }
+
+    /// A line stays up for as long as an irqfd is there that can lower it.
+    fn lower_unused(&self, left_up: Option<Line>) {
+        let Some(line) = left_up else { return };
+        let others: Vec<_> = lock(&self.irqs).values().cloned().collect();
+        if !others.iter().any(|other| other.can_lower() == Some(line))
+            && let Err(error) = self.shared.host().set_line(self.dom, line, false)
+        {
+            tracing::debug!(%error, "a line was not lowered");
         }
-    }
-
-    /// Lets go of the guest, in the order that leaves none of its vCPUs waiting.
-    pub(super) fn let_go(&self, shared: &Shared) -> Result<()> {
-        let mut life = lock(&self.changes);
-        if *life != Life::Served {
-            return Ok(());
-        }
-        *life = Life::LetGo;
-        self.drop_irqs(shared);
-        let disabled = match self.is_dead(shared) {
-            // Another engine's server may have the id.
-            true => Err(HostError::new(Call::SetServerState(self.dom, self.server), Errno::NOENT)),
-            false => shared.host.set_server_state(self.dom, self.server, false),
-        };
-        // With this lock no handler runs, and without a server none starts.
-        let server = lock(&self.dispatch).take_server(shared, Server::is_gone(&disabled));
-        self.forget_ports(shared);
-        let torn_down = match server {
-            Some(server) => server.tear_down(disabled, &*shared.host, &*shared.events, self.dom),
-            None => Ok(()),
-        };
-        let closed = torn_down.map_err(Into::into).and_then(|()| self.settle(shared));
-        self.leave(shared);
-        closed
-    }
-
-    /// Leaves in the record what the next engine needs, once the server is gone.
-    fn settle(&self, shared: &Shared) -> Result<()> {
-        let mut hold = lock(&self.hold);
-        let Some(hold) = &mut *hold else { return Ok(()) };
-        let inherited = lock(&self.dispatch).doorbells.inherited();
-        hold.settle(&*shared.host, &shared.run_dir, inherited)
-    }
-
-    /// The engine has stopped: lets go of the guest and tells whoever watches it.
-    pub(super) fn give_up(&self, shared: &Shared) {
-        if let Err(error) = self.let_go(shared) {
-            tracing::warn!(%error, dom = %self.dom, "a guest was not let go of cleanly");
-        }
-        let _ = rustix::io::write(&self.gone, &1_u64.to_ne_bytes());
-    }
-
-    /// Drops everything of a guest that has died.
-    pub(super) fn reap_if_dead(&self, shared: &Shared) {
-        let mut life = lock(&self.changes);
-        if *life != Life::Served || !self.is_dead(shared) {
-            return;
-        }
-        *life = Life::Dead;
-        self.drop_irqs(shared);
-        let server = lock(&self.dispatch).take_server(shared, true);
-        self.forget_ports(shared);
-        if let Some(server) = server {
-            let gone =
-                Err(HostError::new(Call::SetServerState(self.dom, self.server), Errno::NOENT));
-            let _ = server.tear_down(gone, &*shared.host, &*shared.events, self.dom);
-        }
-        shared.run_dir.remove(self.dom);
-        self.leave(shared);
-        let _ = rustix::io::write(&self.gone, &1_u64.to_ne_bytes());
-        tracing::info!(dom = %self.dom, "a guest died");
-    }
-
-    /// Closes every irqfd and every event channel of this guest.
-    fn drop_irqs(&self, shared: &Shared) {
-        let mut closed = Vec::new();
-        lock(&shared.sources).irqs.retain(|_, source| {
-            let ours = source.dom == self.dom;
-            if ours {
-                closed.push(Arc::clone(source));
-            }
-            !ours
-        });
-        closed.iter().for_each(|source| _ = source.finish(shared));
-        let channels = std::mem::take(&mut *lock(&self.channels));
-        channels.values().for_each(|(channel, _)| channel.close(shared));
-    }
-
-    /// Events of our vCPUs' ports mean nothing any more. Before the ports are unbound, as their
-    /// numbers are used again.
-    fn forget_ports(&self, shared: &Shared) {
-        let ours = |source: &Source| match source {
-            Source::Doorbell(guest, _) => guest.dom == self.dom,
-            Source::Channel(_) => false,
-        };
-        lock(&shared.sources).ports.retain(|_, source| !ours(source));
-    }
-
-    /// Gives up the registrations, with their references to eventfds, and the guest's lock.
-    fn leave(&self, shared: &Shared) {
-        lock(&self.dispatch).doorbells.clear();
-        lock(&shared.guests).remove(&self.dom);
-        lock(&self.hold).take();
-    }
-
-    /// The right to change what is registered; fails if the guest is no longer served.
-    fn changes(&self) -> Result<MutexGuard<'_, Life>> {
-        let life = lock(&self.changes);
-        match *life {
-            Life::Served => Ok(life),
-            Life::LetGo | Life::Dead => Err(Error::GuestDied(self.dom)),
-        }
-    }
-
-    /// What a refusal means. The caller holds the right to change what is registered.
-    fn died_or(&self, shared: &Shared, error: HostError) -> Error {
-        let died = match error.call {
-            // A port of a dead guest is refused like one that never was.
-            Call::Bind(..) => self.is_dead(shared),
-            _ => error.is_gone(),
-        };
-        if died { Error::GuestDied(self.dom) } else { error.into() }
-    }
-
-    /// Whether the guest has lost our server. One of which Xen does not say so is alive.
-    ///
-    /// A server with its id may be another engine's: once ours was destroyed, its id is free. Ours is there
-    /// as long as the event channel that came with it leads to our end. An engine that is confined to its
-    /// guest may not ask for that.
-    fn is_dead(&self, shared: &Shared) -> bool {
-        let host = &*shared.host;
-        let is_foreign = |(remote, local)| {
-            host.binding(self.dom, remote).is_ok_and(|binding| match binding {
-                Binding::Bound { port, .. } => port != local,
-                Binding::Unbound { .. } | Binding::Other => true,
-            })
-        };
-        matches!(host.server_alive(self.dom, self.server), Ok(false))
-            || self.channel.is_some_and(is_foreign)
     }
 }

@@ -3,15 +3,16 @@
 use super::Shared;
 use crate::engine::IrqCounts;
 use crate::eventfd::{EventFd, IrqClaim};
-use crate::sync::Mutex;
-use crate::{Error, Result, lock};
+use crate::{Error, Result};
 use rustix::event::{Timespec, epoll};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use xen_eventfd_core::irq::{Irq, IrqOp, Line};
 use xen_eventfd_core::{DomId, Port};
-use xen_eventfd_host::{Call, Errno, EventChannels, HostError, LocalPort};
+use xen_eventfd_host::{Call, Errno, HostError, LocalPort};
+use xen_eventfd_ioreq::sync::{Mutex, lock};
+use xen_eventfd_ioreq::{FdSource, PortSource};
 
 /// Who hears the guest's end of a channel.
 #[derive(Debug, Default)]
@@ -28,29 +29,48 @@ pub(super) struct Listener {
 /// A guest's port that is bound for as long as somebody uses it, in either direction.
 #[derive(Debug)]
 pub(super) struct Channel {
+    shared: Arc<Shared>,
     pub(super) local: LocalPort,
     pub(super) listener: Mutex<Listener>,
 }
 
 impl Channel {
     pub(super) fn bind(
-        events: &dyn EventChannels,
+        shared: &Arc<Shared>,
         dom: DomId,
         remote: Port,
-    ) -> xen_eventfd_host::Result<Self> {
-        let local = events.bind(dom, remote)?;
-        Ok(Self { local, listener: Mutex::default() })
+    ) -> xen_eventfd_host::Result<Arc<Self>> {
+        shared.event_loop.bind(dom, remote, |local| {
+            Arc::new(Self { shared: Arc::clone(shared), local, listener: Mutex::default() })
+        })
     }
 
     /// Unbinds the port. After this returns nothing is signalled for it.
-    pub(super) fn close(&self, shared: &Shared) {
-        lock(&shared.sources).ports.remove(&self.local);
+    pub(super) fn close(&self) {
+        self.shared.event_loop.remove_port(self.local);
         let mut listener = lock(&self.listener);
         listener.eventfd = None;
         if !std::mem::replace(&mut listener.closed, true)
-            && let Err(error) = shared.events.unbind(self.local)
+            && let Err(error) = self.shared.events().unbind(self.local)
         {
             tracing::warn!(%error, "a port stays bound");
+        }
+    }
+}
+
+impl PortSource for Channel {
+    fn event(&self, port: LocalPort) {
+        let mut listener = lock(&self.listener);
+        if listener.closed {
+            return;
+        }
+        let Some((_, eventfd)) = &listener.eventfd else {
+            listener.missed = true;
+            return;
+        };
+        self.shared.signal(eventfd);
+        if let Err(error) = self.shared.events().eoi(port) {
+            tracing::warn!(%error, "an event was not ended");
         }
     }
 }
@@ -112,7 +132,8 @@ impl Signals {
 /// An eventfd that raises one interrupt.
 #[derive(Debug)]
 pub(super) struct IrqSource {
-    pub(super) dom: DomId,
+    shared: Arc<Shared>,
+    dom: DomId,
     /// Held while a signal is passed on, so that a change or a deassign waits for it; `None` once it
     /// is deassigned.
     open: Mutex<Option<Open>>,
@@ -141,6 +162,7 @@ fn ended() -> Error {
 
 impl IrqSource {
     pub(super) fn new(
+        shared: &Arc<Shared>,
         dom: DomId,
         irq: Irq,
         (eventfd, claim): (EventFd, IrqClaim),
@@ -148,13 +170,16 @@ impl IrqSource {
     ) -> xen_eventfd_host::Result<Self> {
         let signals = Signals::of(&eventfd)?;
         let open = Open { eventfd, signals, claim, irq, action, masked: false, pending: false };
-        Ok(Self { dom, open: Mutex::new(Some(open)), counts: Arc::default() })
+        let (shared, counts) = (Arc::clone(shared), Arc::default());
+        Ok(Self { shared, dom, open: Mutex::new(Some(open)), counts })
     }
 
-    /// Has the thread come by when it is signalled.
-    pub(super) fn listen(&self, shared: &Shared, serial: u64) -> Result<()> {
+    /// Has the event loop pass on what is signalled.
+    pub(super) fn listen(&self, serial: u64) -> Result<()> {
         match &*lock(&self.open) {
-            Some(open) => shared.listen(open.signals.fd(&open.eventfd), serial),
+            Some(open) => {
+                Ok(self.shared.event_loop.watch(open.signals.fd(&open.eventfd), serial)?)
+            }
             None => Ok(()),
         }
     }
@@ -164,21 +189,13 @@ impl IrqSource {
         lock(&self.open).as_ref().is_some_and(|open| open.eventfd.is(eventfd) && open.irq == *irq)
     }
 
-    /// Passes on what was signalled.
-    pub(super) fn fire(&self, shared: &Shared) -> xen_eventfd_host::Result<()> {
-        match &mut *lock(&self.open) {
-            Some(open) => self.pass_on(shared, open),
-            None => Ok(()),
-        }
-    }
-
-    fn pass_on(&self, shared: &Shared, open: &mut Open) -> xen_eventfd_host::Result<()> {
+    fn pass_on(&self, open: &mut Open) -> xen_eventfd_host::Result<()> {
         match open.signals.take(&open.eventfd) {
             Ok(true) => {}
             Ok(false) => return Ok(()),
             Err(error) => {
                 // It stays readable, and would keep the thread busy for ever.
-                shared.ignore(open.signals.fd(&open.eventfd));
+                self.shared.event_loop.ignore(open.signals.fd(&open.eventfd));
                 self.counts.failed.fetch_add(1, Ordering::Relaxed);
                 return Err(error);
             }
@@ -187,16 +204,16 @@ impl IrqSource {
             open.pending = true;
             return Ok(());
         }
-        self.raise(shared, &open.action)
+        self.raise(&open.action)
     }
 
-    fn raise(&self, shared: &Shared, action: &Action) -> xen_eventfd_host::Result<()> {
+    fn raise(&self, action: &Action) -> xen_eventfd_host::Result<()> {
         let operate = |operation: &IrqOp| match *operation {
-            IrqOp::Msi { addr, data } => shared.host.inject_msi(self.dom, addr, data),
-            IrqOp::Set { line, up } => shared.host.set_line(self.dom, line, up),
+            IrqOp::Msi { addr, data } => self.shared.host().inject_msi(self.dom, addr, data),
+            IrqOp::Set { line, up } => self.shared.host().set_line(self.dom, line, up),
         };
         let raised = match action {
-            Action::Notify(channel) => shared.events.notify(channel.local),
+            Action::Notify(channel) => self.shared.events().notify(channel.local),
             Action::Operate(operation, None) => operate(operation),
             Action::Operate(operation, Some(then)) => {
                 operate(operation).and_then(|()| operate(then))
@@ -211,32 +228,27 @@ impl IrqSource {
     /// Has it raise another interrupt. When this returns, the one before is not raised again; every
     /// signal raises the one or the other.
     ///
-    /// Returns the one before, or gives the new one back if it is deassigned.
-    pub(super) fn set(&self, shared: &Shared, irq: Irq, action: Action) -> Result<Irq> {
-        let (before, left_up) = {
-            let mut open = lock(&self.open);
-            let open = open.as_mut().ok_or_else(ended)?;
-            let left_up = open.irq.leaves_up();
-            open.action = action;
-            (std::mem::replace(&mut open.irq, irq), left_up)
-        };
-        self.lower_unused(shared, left_up);
-        Ok(before)
+    /// Returns the one before, whose line may still be up.
+    pub(super) fn set(&self, irq: Irq, action: Action) -> Result<Irq> {
+        let mut open = lock(&self.open);
+        let open = open.as_mut().ok_or_else(ended)?;
+        open.action = action;
+        Ok(std::mem::replace(&mut open.irq, irq))
     }
 
     /// Keeps signals from raising it, or lets them again: then it is raised once if one came
     /// meanwhile.
-    pub(super) fn mask(&self, shared: &Shared, masked: bool) -> Result<()> {
+    pub(super) fn mask(&self, masked: bool) -> Result<()> {
         let mut open = lock(&self.open);
         let open = open.as_mut().ok_or_else(ended)?;
         // What was signalled until now is passed on or pending, though the thread has not come by.
-        if let Err(error) = self.pass_on(shared, open) {
+        if let Err(error) = self.pass_on(open) {
             tracing::debug!(%error, "an interrupt was not raised");
         }
         open.masked = masked;
         if !masked
             && std::mem::take(&mut open.pending)
-            && let Err(error) = self.raise(shared, &open.action)
+            && let Err(error) = self.raise(&open.action)
         {
             tracing::debug!(%error, "an interrupt was not raised");
         }
@@ -244,54 +256,51 @@ impl IrqSource {
     }
 
     /// Whether a signal came while it was masked.
-    pub(super) fn is_pending(&self, shared: &Shared) -> Result<bool> {
+    pub(super) fn is_pending(&self) -> Result<bool> {
         let mut open = lock(&self.open);
         let open = open.as_mut().ok_or_else(ended)?;
-        if let Err(error) = self.pass_on(shared, open) {
+        if let Err(error) = self.pass_on(open) {
             tracing::debug!(%error, "an interrupt was not raised");
         }
         Ok(open.pending)
     }
 
     /// Lowers its line if it is level-triggered.
-    pub(super) fn lower(&self, shared: &Shared) -> Result<xen_eventfd_host::Result<()>> {
+    pub(super) fn lower(&self) -> Result<xen_eventfd_host::Result<()>> {
         let open = lock(&self.open);
         let line = open.as_ref().ok_or_else(ended)?.irq.leaves_up();
-        Ok(line.map_or(Ok(()), |line| shared.host.set_line(self.dom, line, false)))
+        Ok(line.map_or(Ok(()), |line| self.shared.host().set_line(self.dom, line, false)))
     }
 
     /// Passes on what was signalled so far, and nothing after that. What is masked stays with the
     /// eventfd. Afterwards neither the eventfd nor the port is held, whoever still has this value.
     ///
-    /// Returns which interrupt it was.
-    pub(super) fn finish(&self, shared: &Shared) -> Option<Irq> {
+    /// Returns which interrupt it was; its line may still be up.
+    pub(super) fn finish(&self) -> Option<Irq> {
         let mut guard = lock(&self.open);
         let mut open = guard.take()?;
         if open.pending {
-            shared.signal(&open.eventfd);
+            self.shared.signal(&open.eventfd);
         } else if !open.masked
-            && let Err(error) = self.pass_on(shared, &mut open)
+            && let Err(error) = self.pass_on(&mut open)
         {
             tracing::debug!(%error, "the last interrupt was not raised");
         }
-        shared.ignore(open.signals.fd(&open.eventfd));
-        drop(guard);
-        self.lower_unused(shared, open.irq.leaves_up());
+        self.shared.event_loop.ignore(open.signals.fd(&open.eventfd));
         Some(open.irq)
     }
 
-    /// A line stays up for as long as an irqfd is there that can lower it.
-    fn lower_unused(&self, shared: &Shared, left_up: Option<Line>) {
-        let Some(line) = left_up else { return };
-        let others: Vec<_> = lock(&shared.sources).irqs.values().cloned().collect();
-        let can_lower = |other: &Arc<Self>| {
-            other.dom == self.dom
-                && lock(&other.open).as_ref().and_then(|open| open.irq.leaves_up()) == Some(line)
-        };
-        if !others.iter().any(can_lower)
-            && let Err(error) = shared.host.set_line(self.dom, line, false)
-        {
-            tracing::debug!(%error, "a line was not lowered");
+    /// The line that it can lower, if it is level-triggered.
+    pub(super) fn can_lower(&self) -> Option<Line> {
+        lock(&self.open).as_ref().and_then(|open| open.irq.leaves_up())
+    }
+}
+
+impl FdSource for IrqSource {
+    fn ready(&self) {
+        let Some(open) = &mut *lock(&self.open) else { return };
+        if let Err(error) = self.pass_on(open) {
+            tracing::debug!(%error, "an interrupt was not raised");
         }
     }
 }

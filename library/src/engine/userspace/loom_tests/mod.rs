@@ -1,8 +1,8 @@
 //! The engine, explored: loom runs these under every order in which the threads can meet, and with
 //! every value that the memory model lets a load see.
 //!
-//! What is explored is what is shipped: [`UserspaceGuest`], its dispatch, the teardown of
-//! its server, and the core's slots, on a Xen of a few lines ([`xen`]). The same Xen runs the
+//! What is explored is what is shipped: [`UserspaceGuest`] and its doorbells, the event loop, the server and
+//! its teardown in `xen-eventfd-ioreq`, and the core's slots, on a Xen of a few lines ([`xen`]). The same Xen runs the
 //! protocol of two owners who share a slot ([`shared_slot`]), and there the faults that this
 //! project is about are found: the net catches fish.
 //!
@@ -11,21 +11,16 @@
 mod shared_slot;
 mod xen;
 
-use super::{FIRST_SERIAL, Shared, UserspaceEngine, UserspaceGuest};
+use super::{Shared, UserspaceEngine, UserspaceGuest};
 use crate::engine::Attachment;
-use crate::engine::module::Reserve;
 use crate::eventfd::{self, EventFd};
-use crate::run_dir::RunDir;
-use crate::sync::Mutex;
-use rustix::event::epoll;
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
 use xen::{DOM, DOORBELL, End, Xen};
 use xen_eventfd_core::irq::Irq;
 use xen_eventfd_core::{Doorbell, Filter, Space, Width};
-use xen_eventfd_host::Host;
+use xen_eventfd_ioreq::{Reserve, Role, RunDir};
 
 /// Tries every order with so many switches that no thread asked for; loom's authors find that few
 /// faults need more than two.
@@ -59,25 +54,8 @@ impl Scene {
     /// `threads`: the caller, the engine's and the vCPUs'.
     fn new(run_dir: &RunDir, vcpus: usize, threads: usize) -> Self {
         let xen = Xen::new(vcpus, threads);
-        let shared = Shared {
-            host: Arc::new(xen.clone()),
-            events: Arc::new(xen.clone()),
-            run_dir: run_dir.clone(),
-            sources: Mutex::default(),
-            guests: Mutex::default(),
-            signaller: Mutex::new(xen.signaller().unwrap()),
-            epoll: epoll::create(epoll::CreateFlags::CLOEXEC).unwrap(),
-            stopping: AtomicBool::new(false),
-            stop: eventfd::new().unwrap(),
-            failure: Mutex::default(),
-            serial: AtomicU64::new(FIRST_SERIAL),
-        };
-        let engine = Arc::new(UserspaceEngine {
-            shared: Arc::new(shared),
-            reserve: Reserve::No,
-            threads: Vec::new(),
-            watch: None,
-        });
+        let shared = Shared::new(Arc::new(xen.clone()), run_dir.clone(), Reserve::No).unwrap();
+        let engine = Arc::new(UserspaceEngine { shared: Arc::new(shared), threads: None });
         let guest = UserspaceGuest::new(&engine, DOM).unwrap();
         Self { xen, engine, guest, threads: Vec::new() }
     }
@@ -88,8 +66,8 @@ impl Scene {
         self.threads.push(loom::thread::spawn(move || {
             let mut ports = Vec::new();
             while xen.event() {
-                shared.events.pending(&mut ports).unwrap();
-                ports.drain(..).for_each(|port| shared.event(port));
+                shared.events().pending(&mut ports).unwrap();
+                ports.drain(..).for_each(|port| shared.event_loop.event(port));
             }
             xen.leave();
             Vec::new()
@@ -103,7 +81,7 @@ impl Scene {
         let call = Arc::clone(call);
         self.threads.push(loom::thread::spawn(move || {
             call.signal();
-            shared.irq(serial);
+            shared.event_loop.ready(serial);
             xen.leave();
             Vec::new()
         }));
@@ -158,7 +136,7 @@ impl Queue {
 /// A run directory in memory, of this test alone.
 fn run_dir() -> (tempfile::TempDir, RunDir) {
     let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-    let run_dir = RunDir::open(folder.path()).unwrap();
+    let run_dir = RunDir::open(folder.path(), Role::Doorbells).unwrap();
     (folder, run_dir)
 }
 
@@ -303,7 +281,7 @@ fn a_guest_may_die_at_any_moment() {
         scene.engine();
         scene.vcpu(0, 1);
         scene.xen.destroy();
-        scene.engine.shared.reap_dead_guests();
+        scene.engine.shared.event_loop.reap_dead_guests();
         assert!(!scene.guest.is_served());
         queue.taken();
         let ends = scene.join();

@@ -4,7 +4,6 @@
 //! `wait_for_io` in `xen/common/ioreq.c` does: it looks at its slot, and looks again only when its
 //! event channel rings.
 
-use crate::lock;
 use loom::sync::{Condvar, Mutex, MutexGuard};
 use rustix::event::{EventfdFlags, eventfd};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,6 +17,7 @@ use xen_eventfd_host::{
     self as host, Binding, Call, Domain, Errno, EventChannels, Host, HostError, IoreqPage,
     LocalPort, Releases, Signaller,
 };
+use xen_eventfd_ioreq::sync::lock;
 
 /// The guest.
 pub(super) const DOM: DomId = DomId(1);

@@ -1,7 +1,7 @@
-//! The thread that learns of guests that die.
+//! The watch on the end of guests.
 //!
-//! It waits for xenstore's watch on domains that go, asks Xen about the guests when there is news, and
-//! drops what is held of those that are dead. It is the only thread of the engine that talks to
+//! Its thread waits for xenstore's watch on domains that go, asks Xen about the guests when there is news,
+//! and drops what is held of those that are dead. It is the only thread that talks to
 //! xenstore, and nothing waits for it: while xenstored is silent, deaths are noticed late, and
 //! everything else goes on.
 //!
@@ -10,7 +10,7 @@
 //! done beside a watch too, less often: another process may destroy the server of a guest that lives, and
 //! so does Xen up to 4.13 at a soft reset, of which xenstore reports nothing.
 
-use super::Shared;
+use crate::event_loop::EventLoop;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::time::Duration;
@@ -23,7 +23,7 @@ const PAUSE_BESIDE_WATCH: Duration = Duration::from_secs(2);
 
 /// What is known of domains that go.
 #[derive(Debug)]
-pub(super) enum Watch {
+pub(crate) enum Watch {
     Set(Box<dyn Releases>),
     /// To be set again.
     Broken,
@@ -33,8 +33,8 @@ pub(super) enum Watch {
 
 impl Watch {
     /// Sets a watch. One that this host does not have is no failure.
-    pub(super) fn new(shared: &Shared) -> xen_eventfd_host::Result<Self> {
-        match shared.host.releases() {
+    pub(crate) fn new(event_loop: &EventLoop) -> xen_eventfd_host::Result<Self> {
+        match event_loop.host().releases() {
             Ok(releases) => Ok(Self::Set(releases)),
             Err(error) if error.errno == Errno::OPNOTSUPP => Ok(Self::Absent),
             Err(error) => Err(error),
@@ -42,9 +42,9 @@ impl Watch {
     }
 
     /// Looks after the guests until the engine stops.
-    pub(super) fn serve(mut self, shared: &Shared) -> xen_eventfd_host::Result<()> {
-        while !shared.is_stopping() {
-            match self.wait(shared)? {
+    pub(crate) fn serve(mut self, event_loop: &EventLoop) -> xen_eventfd_host::Result<()> {
+        while !event_loop.is_stopping() {
+            match self.wait(event_loop)? {
                 Event::Stop => return Ok(()),
                 Event::News => {
                     if !self.drain() {
@@ -54,18 +54,19 @@ impl Watch {
                 Event::Pause => {}
             }
             // If the watch is broken, before anything that may take long.
-            shared.reap_dead_guests();
-            if matches!(self, Self::Broken) && !shared.is_stopping() {
-                self.mend(shared);
+            event_loop.reap_dead_guests();
+            if matches!(self, Self::Broken) && !event_loop.is_stopping() {
+                self.mend(event_loop);
                 // Domains that went before the watch was set were not reported.
-                shared.reap_dead_guests();
+                event_loop.reap_dead_guests();
             }
         }
         Ok(())
     }
 
-    fn wait(&self, shared: &Shared) -> xen_eventfd_host::Result<Event> {
-        let stop = PollFd::new(&shared.stop, PollFlags::IN);
+    fn wait(&self, event_loop: &EventLoop) -> xen_eventfd_host::Result<Event> {
+        let stop_fd = event_loop.stop();
+        let stop = PollFd::new(&stop_fd, PollFlags::IN);
         let polled = match self {
             Self::Set(releases) => {
                 let releases = releases.fd();
@@ -79,7 +80,7 @@ impl Watch {
         };
         match (polled, self) {
             (Ok(0), _) => Ok(Event::Pause),
-            (Ok(_), _) if shared.is_stopping() => Ok(Event::Stop),
+            (Ok(_), _) if event_loop.is_stopping() => Ok(Event::Stop),
             (Ok(_) | Err(Errno::INTR), Self::Set(_)) => Ok(Event::News),
             (Ok(_) | Err(Errno::INTR), _) => Ok(Event::Pause),
             (Err(errno), _) => Err(HostError::new(Call::Event, errno)),
@@ -98,8 +99,8 @@ impl Watch {
     }
 
     /// Sets another watch.
-    fn mend(&mut self, shared: &Shared) {
-        match Self::new(shared) {
+    fn mend(&mut self, event_loop: &EventLoop) {
+        match Self::new(event_loop) {
             Ok(watch) => *self = watch,
             Err(error) => tracing::debug!(%error, "there is no watch on xenstore"),
         }

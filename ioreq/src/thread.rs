@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// A thread with all signals blocked.
 #[derive(Debug)]
-pub(crate) struct Thread {
+pub struct Thread {
     handle: JoinHandle<()>,
     /// Closed when the thread ends. The mutex only makes it `Sync`.
     ended: Mutex<Receiver<()>>,
@@ -20,7 +20,7 @@ pub(crate) struct Thread {
 
 impl Thread {
     /// Starts a thread. Its signals are blocked before its first instruction.
-    pub(crate) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+    pub fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<Self> {
         let (ends, ended): (Sender<()>, _) = channel();
         let run = move || {
             run();
@@ -34,13 +34,13 @@ impl Thread {
     }
 
     /// Waits until the thread has ended.
-    pub(crate) fn join(self) {
+    pub fn join(self) {
         // What unwound in there was told of by the panic.
         let _ = self.handle.join();
     }
 
     /// Waits until the thread has ended, but not for ever. `false`: it is left behind.
-    pub(crate) fn join_within(self, patience: Duration) -> bool {
+    pub fn join_within(self, patience: Duration) -> bool {
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         let over = ended.recv_timeout(patience) == Err(RecvTimeoutError::Disconnected);
         drop(ended);

@@ -1,14 +1,14 @@
 //! Our ioreq server in one guest: how it comes to be, and how it goes without leaving a vCPU
 //! behind.
 
-use crate::run_dir::{Record, RunDir, ServerRecord};
+use crate::liveness::Liveness;
+use crate::rank::{self, give_back};
+use crate::record::{Record, ServerRecord};
+use crate::run_dir::RunDir;
 use crate::{Error, Result};
 use xen_eventfd_core::slot::State;
 use xen_eventfd_core::{DomId, IoServerId, Port};
-use xen_eventfd_host::{Call, Errno, EventChannels, Host, HostError, IoreqPage, LocalPort};
-
-/// Ioreq servers that one guest can have (`MAX_NR_IOREQ_SERVERS`).
-const MAX_SERVERS: usize = 8;
+use xen_eventfd_host::{EventChannels, Host, HostError, IoreqPage, LocalPort};
 
 /// An enabled server with its page mapped and every vCPU's port bound.
 #[derive(Debug)]
@@ -23,93 +23,6 @@ pub(crate) struct Server {
     kept: Vec<Option<LocalPort>>,
 }
 
-/// Creates the server with the highest id that is free.
-///
-/// Xen hands out the lowest free id and asks the highest first, so a server created later would
-/// outrank one that took the lowest. All free ids are taken, the highest kept, the others given
-/// back before any is enabled. All of them are in the record meanwhile, but for one that Xen has
-/// just created or is just destroying: if we are killed at that very moment it stays, without a
-/// page and without a vCPU that would wait for it.
-///
-/// # Errors
-/// The host's, if not even one could be created.
-fn claim_highest(host: &dyn Host, run_dir: &RunDir, record: &mut Record) -> Result<IoServerId> {
-    let dom = record.dom();
-    let known = record.created.len();
-    let mut refused = HostError::new(Call::CreateServer(dom), Errno::NOSPC);
-    while record.created.len() - known < MAX_SERVERS {
-        match host.create_server(dom) {
-            Ok(id) => {
-                record.created.push(id.0);
-                if let Err(error) = run_dir.write(record) {
-                    return Err(give_all_back(host, run_dir, record, known, error));
-                }
-            }
-            // Each costs the guest some ports, so it may end sooner than at the eighth.
-            Err(error) => {
-                refused = error;
-                break;
-            }
-        }
-    }
-    let created = record.created[known..].to_vec();
-    let highest = created.iter().copied().max();
-    for id in created.into_iter().filter(|id| Some(*id) != highest).map(IoServerId) {
-        if let Err(error) = give_back(host, run_dir, record, id) {
-            tracing::warn!(%error, "a spare ioreq server stays");
-        }
-    }
-    highest.map(IoServerId).ok_or(refused.into())
-}
-
-/// Gives back what was created just now, as the last of it could not be recorded. Returns why.
-fn give_all_back(
-    host: &dyn Host,
-    run_dir: &RunDir,
-    record: &mut Record,
-    known: usize,
-    why: Error,
-) -> Error {
-    let mut created = record.created.split_off(known);
-    // One with nothing in it needs no room. If others cannot be forgotten, they stay.
-    if run_dir.write(record).is_err() {
-        let unrecorded = created.pop();
-        record.created.append(&mut created);
-        created.extend(unrecorded);
-    }
-    for id in created {
-        if let Err(error) = host.destroy_server(record.dom(), IoServerId(id)) {
-            tracing::warn!(%error, "an ioreq server stays");
-        }
-    }
-    why
-}
-
-/// Destroys a server that is in the record as created and was never enabled.
-///
-/// # Errors
-/// The server stays then, and so does the record of it.
-pub(crate) fn give_back(
-    host: &dyn Host,
-    run_dir: &RunDir,
-    record: &mut Record,
-    id: IoServerId,
-) -> Result<()> {
-    // First, as its id may be another's a moment later.
-    record.created.retain(|created| *created != id.0);
-    let given_back =
-        run_dir.write(record).and_then(|()| match host.destroy_server(record.dom(), id) {
-            Err(error) if !error.is_gone() => Err(error.into()),
-            _ => Ok(()),
-        });
-    if given_back.is_err() {
-        record.created.push(id.0);
-        // What cannot be written is still there from before.
-        let _ = run_dir.write(record);
-    }
-    given_back
-}
-
 impl Server {
     /// Creates, maps, enables and binds a server, and leaves a record from which another process
     /// can recognise it at every moment of that.
@@ -121,7 +34,7 @@ impl Server {
     ) -> Result<Self> {
         let dom = record.dom();
         let vcpus = host.vcpus(dom)? as usize;
-        let id = claim_highest(host, run_dir, record)?;
+        let id = rank::create(host, run_dir, record)?;
         // Acquire before enable: Xen does not check, and crashes the host.
         let enabled = host.map_page(dom, id).and_then(|page| {
             host.set_server_state(dom, id, true)?;
@@ -154,9 +67,10 @@ impl Server {
         }
     }
 
-    /// The event channel of the first vCPU: the guest's end and ours.
-    pub(crate) fn channel(&self) -> Option<(Port, LocalPort)> {
-        self.remotes.first().copied().zip(self.ports.first().copied())
+    /// What tells whether the guest still has it.
+    pub(crate) fn liveness(&self, dom: DomId) -> Liveness {
+        let channel = self.remotes.first().copied().zip(self.ports.first().copied());
+        Liveness::new(dom, self.id, channel)
     }
 
     fn bind(&mut self, events: &dyn EventChannels, dom: DomId) -> Result<()> {
@@ -208,9 +122,9 @@ impl Server {
     }
 
     /// Takes a server away from a guest that may be running, in the one order that leaves no vCPU
-    /// waiting (`docs/architecture.md`, *Letting go of a guest*): whoever lets go of a guest, buries one
-    /// or recovers an orphan ends here. The caller has disabled it, with what came of that, has seen to
-    /// it that nobody else touches the slots, and has acted on the kicks in them.
+    /// waiting (`docs/architecture.md`, *Letting go of a guest*): for a guest that is let go of, for one
+    /// that died, and for an orphan. The caller has disabled it, with this result, has ended all other use
+    /// of the slots, and has acted on the requests in them.
     ///
     /// # Errors
     /// The first thing that failed other than by the guest's death; the rest was done all the
@@ -224,7 +138,7 @@ impl Server {
         dom: DomId,
     ) -> xen_eventfd_host::Result<()> {
         if Self::is_gone(&disabled) {
-            // Nobody is left to be woken.
+            // No vCPU is left to be woken.
             for port in self.ports {
                 let _ = events.unbind(port);
             }

@@ -19,8 +19,8 @@ pub(super) fn this(purpose: Purpose) -> String {
 
 fn said_of(pid: u32, name: &[u8], purpose: Purpose) -> String {
     let purpose = match purpose {
-        Purpose::Serve(kind) => format!("{kind} engine"),
-        Purpose::Reap => REAPING.to_owned(),
+        Purpose::Serve(what) => what,
+        Purpose::Reap => REAPING,
     };
     format!("process {pid} ({}), {purpose}", line(name))
 }
@@ -116,7 +116,7 @@ pub fn fuzz(bytes: &[u8]) {
             assert_eq!(format!("{}{suffix}", dom.0), text);
         }
     }
-    let engine = Purpose::Serve(crate::EngineKind::Userspace);
+    let engine = Purpose::Serve("userspace engine");
     for (purpose, name) in [(engine, Some("userspace")), (Purpose::Reap, None)] {
         let told = said_of(7, bytes, purpose);
         assert_eq!(said(told.as_bytes()).unwrap().text, told);
@@ -132,10 +132,9 @@ pub fn fuzz(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::EngineKind;
     use std::process::Command;
 
-    const SERVE: Purpose = Purpose::Serve(EngineKind::Userspace);
+    const SERVE: Purpose = Purpose::Serve("userspace engine");
 
     #[test]
     fn a_name_may_hold_anything() {

@@ -12,7 +12,7 @@
 //! opens a file that it has locked: [`HELD`] knows them.
 
 use super::folder::Folder;
-use super::{Holder, PATIENCE, PATIENCE_STEP, Purpose, RunDir, failed, lock_of, process};
+use super::{Holder, PATIENCE, PATIENCE_STEP, Purpose, RunDir, failed, process};
 use crate::{Error, Result};
 use rustix::fs::{FlockOperation, fcntl_lock, flock};
 use rustix::io::Errno;
@@ -122,7 +122,7 @@ impl RunDir {
     }
 
     fn look(&self, dom: DomId, purpose: Purpose, take_over: bool) -> Result<Look> {
-        let (folder, name) = (self.folder()?, lock_of(dom));
+        let (folder, name) = (self.folder()?, self.lock_of(dom));
         let failed = |what| {
             let path = self.path.join(&name);
             move |errno| Error::RunDir { what, path: path.clone(), errno }
@@ -184,7 +184,7 @@ impl RunDir {
 
     /// Who holds a guest, if anybody does.
     pub(super) fn holder(&self, dom: DomId) -> Result<Option<Holder>> {
-        let (folder, name) = (self.folder()?, lock_of(dom));
+        let (folder, name) = (self.folder()?, self.lock_of(dom));
         let mut held = HeldGuard::lock();
         let ours = folder.id(&name).and_then(|id| held.files().get(&id).cloned());
         let text = match ours {

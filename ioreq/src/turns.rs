@@ -1,14 +1,14 @@
-//! The engine without threads: its caller has an event loop, and gives it turns.
+//! An event loop without threads: the program has one of its own, and gives it turns.
 //!
-//! All that can wake the engine is in one epoll set, whose descriptor the caller watches. A turn takes
-//! what is ready and waits for nothing: events by [`EventChannels::pending`], eventfds as the thread
-//! for interrupts does, and news of domains that went. xenstore is asked only when the engine starts.
+//! All that can wake it is in one epoll set, whose descriptor the caller watches. A turn takes
+//! what is ready and waits for nothing: events by [`EventChannels::pending`], descriptors as the thread
+//! for them does, and news of domains that went. xenstore is asked only at the start.
 //! Xen is asked about the guests every other second, as xenstore does not tell of one that loses its server, and
 //! once a second if the watch breaks.
 //!
 //! [`EventChannels::pending`]: xen_eventfd_host::EventChannels::pending
 
-use super::{FIRST_SERIAL, Shared, lock, own};
+use crate::event_loop::{DESCRIPTORS, EventLoop, FIRST_SERIAL, failed};
 use crate::{Error, Result};
 use rustix::event::epoll;
 use rustix::io::{Errno, read};
@@ -20,12 +20,10 @@ use std::sync::Arc;
 use xen_eventfd_host::process::ProcessTag;
 use xen_eventfd_host::{Call, HostError, LocalPort, Releases};
 
-const KICKS: u64 = 2;
+const PORTS: u64 = 2;
 const RELEASES: u64 = 3;
 const TICK: u64 = 4;
 const _: () = assert!(TICK < FIRST_SERIAL);
-/// How many descriptors one turn looks at. Those that stay ready are the first of the next turn.
-const DESCRIPTORS: usize = 64;
 /// How often Xen is asked about the guests without a watch, and beside one.
 const TICK_SECONDS: i64 = 1;
 const TICK_SECONDS_BESIDE_WATCH: i64 = 2;
@@ -34,90 +32,97 @@ const TICK_SECONDS_BESIDE_WATCH: i64 = 2;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Turn {
-    /// Events of guests: doorbells and event channels.
+    /// Events of guests.
     pub events: usize,
-    /// Eventfds that were signalled to raise an interrupt.
-    pub interrupts: usize,
+    /// Descriptors that were readable.
+    pub fds: usize,
 }
 
-/// The engine's work, in the hands of its caller.
+/// The turns of an event loop. Dropping it lets go of all guests.
 #[derive(Debug)]
-pub(crate) struct Driven {
-    shared: Arc<Shared>,
+pub struct Turns {
+    event_loop: Arc<EventLoop>,
     /// `None` if this host has no watch, or it broke.
     releases: Option<Box<dyn Releases>>,
     tick: OwnedFd,
     ports: Vec<LocalPort>,
-    /// A forked child gives the engine no turns.
+    /// A forked child takes no turns.
     process: ProcessTag,
 }
 
-impl Driven {
-    pub(super) fn new(shared: Arc<Shared>) -> Result<Self> {
+impl Turns {
+    /// The turns of an event loop that has no threads.
+    ///
+    /// # Errors
+    /// [`Error::Host`] if Linux or xenstore refuses.
+    pub fn new(event_loop: Arc<EventLoop>) -> Result<Self> {
         let tick = timerfd_create(
             TimerfdClockId::Monotonic,
             TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
         );
-        let tick = tick.map_err(own("a timer"))?;
-        shared.listen(shared.events.fd(), KICKS)?;
-        shared.listen(tick.as_fd(), TICK)?;
-        let releases = match shared.host.releases() {
+        let tick = tick.map_err(failed("a timer"))?;
+        event_loop.watch(event_loop.events().fd(), PORTS)?;
+        event_loop.watch(tick.as_fd(), TICK)?;
+        let releases = match event_loop.host().releases() {
             Ok(releases) => Some(releases),
             Err(error) if error.errno == Errno::OPNOTSUPP => None,
             Err(error) => return Err(error.into()),
         };
-        let driven =
-            Self { shared, releases, tick, ports: Vec::new(), process: ProcessTag::current() };
-        match &driven.releases {
+        let turns =
+            Self { event_loop, releases, tick, ports: Vec::new(), process: ProcessTag::current() };
+        match &turns.releases {
             Some(releases) => {
-                driven.shared.listen(releases.fd(), RELEASES)?;
-                driven.ask_every(TICK_SECONDS_BESIDE_WATCH)?;
+                turns.event_loop.watch(releases.fd(), RELEASES)?;
+                turns.ask_every(TICK_SECONDS_BESIDE_WATCH)?;
             }
-            None => driven.ask_every(TICK_SECONDS)?,
+            None => turns.ask_every(TICK_SECONDS)?,
         }
-        Ok(driven)
+        Ok(turns)
     }
 
     /// Readable while a turn has something to do.
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.shared.epoll.as_fd()
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.event_loop.epoll()
     }
 
     /// Does what is ready, and waits for nothing.
-    pub(crate) fn turn(&mut self) -> Result<Turn> {
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] if the host failed: the guests are let go of then; [`Error::Forked`].
+    pub fn turn(&mut self) -> Result<Turn> {
         if !self.process.is_current() {
             return Err(Error::Forked);
         }
-        let (shared, mut turn) = (Arc::clone(&self.shared), Turn::default());
-        shared.alive()?;
-        shared.run(|shared| self.serve(shared, &mut turn));
-        shared.alive()?;
+        let (event_loop, mut turn) = (Arc::clone(&self.event_loop), Turn::default());
+        event_loop.alive()?;
+        event_loop.run(|event_loop| self.serve(event_loop, &mut turn));
+        event_loop.alive()?;
         Ok(turn)
     }
 
-    fn serve(&mut self, shared: &Shared, turn: &mut Turn) -> xen_eventfd_host::Result<()> {
+    fn serve(&mut self, event_loop: &EventLoop, turn: &mut Turn) -> xen_eventfd_host::Result<()> {
         let mut ready = Vec::with_capacity(DESCRIPTORS);
         let room = rustix::buffer::spare_capacity(&mut ready);
-        match epoll::wait(&shared.epoll, room, Some(&rustix::event::Timespec::default())) {
+        match epoll::wait(event_loop.epoll(), room, Some(&rustix::event::Timespec::default())) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(HostError::new(Call::Event, errno)),
         }
         for event in &ready {
             match event.data.u64() {
-                KICKS => {
-                    shared.events.pending(&mut self.ports)?;
+                PORTS => {
+                    event_loop.events().pending(&mut self.ports)?;
                     turn.events += self.ports.len();
                     // Each port once a turn, so no guest's flood delays another.
-                    self.ports.drain(..).for_each(|port| shared.event(port));
+                    self.ports.drain(..).for_each(|port| event_loop.event(port));
                 }
-                RELEASES => self.look(shared)?,
+                RELEASES => self.look(event_loop)?,
                 TICK => {
                     let _ = read(&self.tick, &mut [0; 8]);
-                    shared.reap_dead_guests();
+                    event_loop.reap_dead_guests();
                 }
                 serial if serial >= FIRST_SERIAL => {
-                    turn.interrupts += 1;
-                    shared.irq(serial);
+                    turn.fds += 1;
+                    event_loop.ready(serial);
                 }
                 _ => {}
             }
@@ -125,19 +130,19 @@ impl Driven {
         Ok(())
     }
 
-    fn look(&mut self, shared: &Shared) -> xen_eventfd_host::Result<()> {
+    fn look(&mut self, event_loop: &EventLoop) -> xen_eventfd_host::Result<()> {
         let Some(releases) = &mut self.releases else { return Ok(()) };
         match releases.drain() {
             Ok(false) => return Ok(()),
             Ok(true) => {}
             Err(error) => {
                 tracing::warn!(%error, "the watch on xenstore broke; Xen is asked once a second");
-                shared.ignore(releases.fd());
+                event_loop.ignore(releases.fd());
                 self.releases = None;
                 self.ask_every(TICK_SECONDS)?;
             }
         }
-        shared.reap_dead_guests();
+        event_loop.reap_dead_guests();
         Ok(())
     }
 
@@ -146,22 +151,21 @@ impl Driven {
         let timer = Itimerspec { it_interval: period, it_value: period };
         timerfd_settime(&self.tick, TimerfdTimerFlags::empty(), &timer)
             .map(drop)
-            .map_err(own("a timer"))
+            .map_err(failed("a timer"))
     }
 }
 
-impl Drop for Driven {
+impl Drop for Turns {
     fn drop(&mut self) {
         if !self.process.is_current() {
             // Nothing of the parent's is dropped here.
-            std::mem::forget((Arc::clone(&self.shared), self.releases.take()));
+            std::mem::forget((Arc::clone(&self.event_loop), self.releases.take()));
             return;
         }
         // Nothing serves the guests any more, so their vCPUs must not wait for us.
         let ended = HostError::new(Call::Event, Errno::CANCELED);
-        if !self.shared.is_stopping() && self.shared.alive().is_ok() {
-            *lock(&self.shared.failure) = Some(ended);
-            self.shared.each_guest(|guest| guest.give_up(&self.shared));
+        if !self.event_loop.is_stopping() && self.event_loop.alive().is_ok() {
+            self.event_loop.fail(ended);
         }
     }
 }

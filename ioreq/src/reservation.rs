@@ -1,4 +1,7 @@
-//! Who holds a guest: the module is the one place where all who serve it meet.
+//! A guest's reservation in the kernel module.
+//!
+//! A program that uses the module without this library does not know of the lock in the run directory. So a
+//! userspace engine reserves its guests in the module as well, if it is loaded.
 
 use crate::run_dir::{PATIENCE, PATIENCE_STEP, is_ending};
 use crate::{Error, Result};
@@ -6,11 +9,11 @@ use xen_eventfd_core::DomId;
 use xen_eventfd_host::linux::eventfd::{Control, Owner, Reservation};
 use xen_eventfd_host::{Errno, HostError};
 
-/// Takes a guest there in the way that `create` does. A holder that is about to end is waited for.
+/// Takes a guest in the module by `create`. A holder that is about to end is waited for.
 ///
 /// # Errors
-/// [`Error::InUse`] names who holds it.
-pub(super) fn take<T>(
+/// [`Error::InUse`] names the holder; [`Error::GuestDied`].
+pub fn take_in_module<T>(
     control: &Control,
     dom: DomId,
     create: impl Fn() -> xen_eventfd_host::Result<T>,
@@ -33,10 +36,10 @@ pub(super) fn take<T>(
     }
 }
 
-/// How a guest of a userspace engine is kept from those who would take it there.
+/// How a guest of a userspace engine is kept from programs that would take it in the module.
 #[derive(Debug)]
-pub(crate) enum Reserve {
-    /// The host is not this machine's, or no module was handed over.
+pub enum Reserve {
+    /// It is not: the host is not this machine's, or no module was handed over, or the server has no doorbells.
     No,
     /// In the module that is loaded, if one is.
     Loaded,
@@ -47,7 +50,8 @@ pub(crate) enum Reserve {
 impl Reserve {
     /// `None`: there is no module.
     pub(crate) fn reserve(&self, dom: DomId) -> Result<Option<Reservation>> {
-        let take = |control: &Control| take(control, dom, || control.reserve(dom)).map(Some);
+        let take =
+            |control: &Control| take_in_module(control, dom, || control.reserve(dom)).map(Some);
         match self {
             Self::No => Ok(None),
             Self::Handed(control) => take(control),
@@ -59,8 +63,8 @@ impl Reserve {
 /// The module, if guests are to be reserved there: what its device has answered.
 ///
 /// # Errors
-/// It is there, and cannot be asked: then it is not known whom it serves.
-pub(crate) fn reservable<T>(opened: xen_eventfd_host::Result<T>) -> Result<Option<T>> {
+/// It is there, and cannot be asked: then it is not known which guests it serves.
+pub fn reservable<T>(opened: xen_eventfd_host::Result<T>) -> Result<Option<T>> {
     match opened {
         Ok(module) => Ok(Some(module)),
         Err(error) if is_absent(&error) => Ok(None),
@@ -69,7 +73,7 @@ pub(crate) fn reservable<T>(opened: xen_eventfd_host::Result<T>) -> Result<Optio
 }
 
 /// Whether the module is not loaded.
-pub(crate) fn is_absent(error: &HostError) -> bool {
+pub fn is_absent(error: &HostError) -> bool {
     matches!(error.errno, Errno::NOENT | Errno::NXIO | Errno::NODEV)
 }
 

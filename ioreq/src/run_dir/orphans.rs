@@ -1,15 +1,16 @@
-//! What engines left that were killed, and that nothing has reaped yet.
+//! What killed processes left, and no process has recovered yet.
 
+use super::RunDir;
 use super::folder::Folder;
-use super::{Record, RunDir};
-use crate::{Error, Result};
+use crate::record::Record;
+use crate::{Error, Result, Role};
 use rustix::io::Errno;
 use std::path::Path;
 use xen_eventfd_core::{DomId, IoServerId};
 
-/// A guest whose record names a doorbell server, and that no living process holds: its engine was
-/// killed, and its vCPUs wait as soon as they ring. `xen-eventfd reap`
-/// ([`Builder::reap`](crate::Builder::reap)) or the guest's next engine recovers it.
+/// A guest whose record names a server, and that no living process holds in that role: the process that
+/// served it was killed, and a vCPU waits as soon as it makes a request of that server. [`crate::reap`] or
+/// the next process that takes the guest recovers it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Orphan {
@@ -19,22 +20,22 @@ pub struct Orphan {
     pub server: Option<IoServerId>,
 }
 
-/// The orphans of a run directory, in the order of their numbers. No file is changed, and no engine
-/// disturbed.
+/// The orphans of a run directory in one role, in the order of their numbers. No file is changed, and no
+/// process disturbed.
 ///
 /// # Errors
 /// [`Error::RunDir`] if the directory or a lock cannot be read.
 ///
 #[doc = example!(r#"
-// The guest is held by an engine that lives.
-assert_eq!(run_dir::orphans(dir.path())?, []);
+// The guest is held by a process that lives.
+assert_eq!(run_dir::orphans(dir.path(), Role::Registers)?, []);
 "#)]
-pub fn orphans(path: &Path) -> Result<Vec<Orphan>> {
+pub fn orphans(path: &Path, role: Role) -> Result<Vec<Orphan>> {
     let folder = match Folder::open(path) {
         Err(Error::RunDir { errno: Errno::NOENT, .. }) => return Ok(vec![]),
         folder => folder?,
     };
-    let run_dir = RunDir::of(path, folder);
+    let run_dir = RunDir::of(path, folder, role);
     let orphan = |dom| match run_dir.orphan(dom) {
         // One that no engine made must not hide the others.
         Err(error @ Error::Untrusted { .. }) => {
@@ -62,9 +63,9 @@ impl RunDir {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Purpose, ServerRecord};
+    use super::super::Purpose;
     use super::*;
-    use crate::EngineKind;
+    use crate::record::ServerRecord;
     use xen_eventfd_core::{Kick, Space, Width};
 
     fn record(run: &RunDir, dom: u16, change: impl FnOnce(&mut Record)) {
@@ -76,7 +77,7 @@ mod tests {
     #[test]
     fn a_record_without_a_living_holder_is_an_orphan() {
         let dir = tempfile::tempdir().unwrap();
-        let run = RunDir::open(dir.path()).unwrap();
+        let run = RunDir::open(dir.path(), Role::Doorbells).unwrap();
         let serves = |id| {
             move |record: &mut Record| {
                 record.server = Some(ServerRecord { id, ports: vec![4], local: vec![] });
@@ -87,8 +88,8 @@ mod tests {
         record(&run, 8, |record| record.created = vec![3]);
         let kick = Kick::new(Space::Pio, 0x50, Width::Two, 3);
         record(&run, 9, |record| record.hold([kick]));
-        let _living = run.lock(DomId(6), Purpose::Serve(EngineKind::Userspace)).unwrap();
-        let found = orphans(dir.path()).unwrap();
+        let _living = run.lock(DomId(6), Purpose::Serve("userspace engine")).unwrap();
+        let found = orphans(dir.path(), Role::Doorbells).unwrap();
         let found: Vec<_> = found.iter().map(|orphan| (orphan.dom, orphan.server)).collect();
         assert_eq!(found, [(DomId(5), Some(IoServerId(7))), (DomId(8), None)]);
     }
@@ -96,6 +97,6 @@ mod tests {
     #[test]
     fn without_a_directory_there_are_none() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(orphans(&dir.path().join("none")).unwrap(), []);
+        assert_eq!(orphans(&dir.path().join("none"), Role::Doorbells).unwrap(), []);
     }
 }

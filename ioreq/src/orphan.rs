@@ -1,14 +1,16 @@
-//! Servers whose engine was killed.
+//! Servers whose process was killed.
 //!
-//! Such a server is still enabled, and every vCPU that rings it waits for an answer that nobody
-//! gives. Any process of this domain can destroy any server, so nothing is guessed: a server is
+//! Such a server is still enabled, and every vCPU that makes a request of it waits for ever. Any process of this domain can destroy any server, so nothing is guessed: a server is
 //! taken for an orphan only if its guest, its page, its ports and their bindings are all as the
-//! record says. Its ports are unbound; or, if a child that the dead engine forked has its descriptors,
-//! bound to the very ends that the engine had.
+//! record says. Its ports are unbound; or, if a child that the dead process forked has its descriptors,
+//! bound to the very ends that the process had.
 
-use super::userspace::server::{Server, give_back};
-use crate::Result;
-use crate::run_dir::{Record, RunDir, ServerRecord};
+use crate::rank::give_back;
+use crate::record::{Record, ServerRecord};
+use crate::run_dir::{Purpose, RunDir};
+use crate::server::Server;
+use crate::{Error, Result, Role};
+use std::path::Path;
 use std::time::Duration;
 use xen_eventfd_core::{DomId, IoServerId, Port, Request};
 use xen_eventfd_host::{Binding, Host, IoreqPage, LocalPort};
@@ -19,15 +21,48 @@ use xen_eventfd_host::{Binding, Host, IoreqPage, LocalPort};
 pub enum Reaped {
     /// The server was an orphan. Its vCPUs are answered and woken, and it is gone.
     Swept {
-        /// Kicks that were answered, and wait for the guest's next engine.
+        /// Writes that were answered, and wait for the guest's next engine.
         kicks: usize,
     },
     /// The guest is gone, and the server with it.
     GuestGone,
     /// There is a server with that id, but it is not the one of the record. It was left alone.
     NotOurs,
-    /// A living engine holds the guest.
+    /// A living process holds the guest.
     InUse,
+}
+
+/// Recovers the servers of all guests that have a record and no living process: a guest is named once for
+/// each [`Role`] in which it has a record.
+///
+/// # Errors
+/// The first failure of each guest stands beside it; the call itself fails only if the directory cannot be
+/// read.
+///
+#[doc = example!(r#"
+// A guest that a living process holds is left alone.
+let reaped = reap(&*model.client("reaper"), dir.path())?;
+assert!(matches!(reaped[..], [(_, Ok(Reaped::InUse))]));
+"#)]
+pub fn reap(host: &dyn Host, path: &Path) -> Result<Vec<(DomId, Result<Reaped>)>> {
+    let mut reaped = Vec::new();
+    for role in Role::ALL {
+        let run_dir = RunDir::open(path, role)?;
+        let guests = run_dir.recorded()?.into_iter();
+        reaped.extend(guests.map(|dom| (dom, reap_guest(host, &run_dir, dom))));
+    }
+    Ok(reaped)
+}
+
+fn reap_guest(host: &dyn Host, run_dir: &RunDir, dom: DomId) -> Result<Reaped> {
+    let _lock = match run_dir.lock(dom, Purpose::Reap) {
+        Err(Error::InUse { .. }) => return Ok(Reaped::InUse),
+        lock => lock?,
+    };
+    match run_dir.read(dom)? {
+        Some(mut record) => recover(host, run_dir, &mut record),
+        None => Ok(Reaped::NotOurs),
+    }
 }
 
 /// How long the kernel may take to let go of a dead process's ports, in steps of [`PATIENCE_STEP`].
@@ -73,7 +108,7 @@ fn ports(host: &dyn Host, dom: DomId, page: &dyn IoreqPage) -> xen_eventfd_host:
     Ok(page.slots().iter().take(vcpus).map(|slot| slot.vp_eport().0).collect())
 }
 
-/// Recovers a server whose engine did not come so far as to record its ports. A record of such a
+/// Recovers a server whose process did not come so far as to record its ports. A record of such a
 /// server ends before it does, so it is the one that was created.
 fn recover_created(
     host: &dyn Host,
@@ -100,12 +135,12 @@ fn recover_created(
 /// An orphan.
 struct Found {
     page: Box<dyn IoreqPage>,
-    /// For each vCPU, our domain's end of its channel if a child of the dead engine keeps it bound.
+    /// For each vCPU, our domain's end of its channel if a child of the dead process keeps it bound.
     kept: Vec<Option<LocalPort>>,
 }
 
-/// Looks whether this is the server of the record. `inherited`: a child that the dead engine forked has
-/// its descriptors, so a port may be bound, to the very end that the engine had bound.
+/// Looks whether this is the server of the record. `inherited`: a child that the dead process forked
+/// has its descriptors, so a port may be bound, to the very end that the process had bound.
 fn recognise(
     host: &dyn Host,
     dom: DomId,
@@ -157,7 +192,7 @@ fn sweep(
     if Server::is_gone(&disabled) {
         return Ok(0);
     }
-    // The kicks of a server that goes on are not put down while they come.
+    // The writes to a server that goes on are not put down while they come.
     disabled?;
     let slots = page.slots().iter().take(server.ports.len());
     let kicks: Vec<_> = slots
@@ -166,7 +201,7 @@ fn sweep(
             _ => None,
         })
         .collect();
-    // Before they are answered: if we are killed as well, nobody else knows of them.
+    // Before they are answered: if this process is killed as well, they are known only here.
     record.hold(kicks.iter().copied());
     run_dir.write(record)?;
     Server::orphan(server, page, kept).tear_down(Ok(()), host, &*events, dom)?;
