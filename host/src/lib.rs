@@ -11,6 +11,7 @@ pub mod linux;
 pub mod process;
 #[cfg(feature = "vmm-sys-util")]
 pub mod vmm_sys_util;
+pub mod xenstore;
 
 pub use error::{Call, HostError, Result};
 pub use rustix::io::Errno;

@@ -21,6 +21,7 @@ mod xenstore;
 pub use xenstore::fuzz as fuzz_xenstore;
 
 pub use devices::{Devices, KnownGuest};
+pub use xenstore::XenstoreClient;
 
 use crate::{
     Binding, Call, Domain, EventChannels, Host, HostError, IoreqPage, LocalPort, Releases, Result,

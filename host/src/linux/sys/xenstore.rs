@@ -13,6 +13,18 @@ pub(in crate::linux) const DIRECTORY: u32 = 1;
 pub(in crate::linux) const READ: u32 = 2;
 /// `XS_WATCH`.
 pub(in crate::linux) const WATCH: u32 = 4;
+/// `XS_UNWATCH`.
+pub(in crate::linux) const UNWATCH: u32 = 5;
+/// `XS_TRANSACTION_START`.
+pub(in crate::linux) const TRANSACTION_START: u32 = 6;
+/// `XS_TRANSACTION_END`.
+pub(in crate::linux) const TRANSACTION_END: u32 = 7;
+/// `XS_WRITE`.
+pub(in crate::linux) const WRITE: u32 = 11;
+/// `XS_RM`.
+pub(in crate::linux) const RM: u32 = 13;
+/// `XS_SET_PERMS`.
+pub(in crate::linux) const SET_PERMS: u32 = 14;
 /// `XS_WATCH_EVENT`.
 pub(in crate::linux) const WATCH_EVENT: u32 = 15;
 /// `XS_ERROR`.

@@ -1,6 +1,6 @@
 //! One connection to the daemon: requests with a deadline, and watch events.
 
-use super::wire::{self, Message};
+use super::wire::{self, Body, Message};
 use crate::linux::sys::xenstore::{DEVICE, HEADER, PAYLOAD_MAX, SOCKETS, WATCH_EVENT};
 use crate::{Call, HostError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -145,12 +145,22 @@ impl Connection {
         &mut self,
         kind: u32,
         parts: &[&str],
+        event: impl FnMut(&[u8]),
+    ) -> Result<Vec<u8>, Failure> {
+        self.send_request(kind, &Body { transaction: 0, parts, value: &[] }, event)
+    }
+
+    /// The same for a request that has a value or belongs to a transaction.
+    pub(super) fn send_request(
+        &mut self,
+        kind: u32,
+        body: &Body<'_>,
         mut event: impl FnMut(&[u8]),
     ) -> Result<Vec<u8>, Failure> {
         let deadline = Instant::now() + self.patience;
         let request = self.last_request.wrapping_add(1);
         self.last_request = request;
-        let bytes = wire::encode(kind, request, parts).map_err(Failure::Refused)?;
+        let bytes = wire::encode_body(kind, request, body).map_err(Failure::Refused)?;
         self.send(&bytes, deadline).map_err(Failure::Broken)?;
         self.wait_for(deadline, |message| match message {
             Message { kind: WATCH_EVENT, payload, .. } => {

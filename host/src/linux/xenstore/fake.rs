@@ -3,7 +3,8 @@
 use super::Connection;
 use super::wire::{self, Message};
 use crate::linux::sys::xenstore::{
-    DIRECTORY, DIRECTORY_PART, ERROR, PAYLOAD_MAX, READ, WATCH, WATCH_EVENT,
+    DIRECTORY, DIRECTORY_PART, ERROR, PAYLOAD_MAX, READ, RM, SET_PERMS, TRANSACTION_END,
+    TRANSACTION_START, UNWATCH, WATCH, WATCH_EVENT, WRITE,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
@@ -16,8 +17,14 @@ use std::thread;
 /// A daemon with some nodes, which answers every connection in a thread of its own.
 pub(in crate::linux) struct Daemon(Arc<State>);
 
+type Nodes = BTreeMap<String, Vec<u8>>;
+
 struct State {
-    nodes: BTreeMap<String, String>,
+    nodes: Mutex<Nodes>,
+    /// The nodes as each transaction found them, and as it leaves them.
+    transactions: Mutex<BTreeMap<u32, (Nodes, Nodes)>>,
+    watches: Mutex<BTreeSet<(String, String)>>,
+    permissions: Mutex<BTreeMap<String, Vec<String>>>,
     restless: bool,
     chatty: AtomicBool,
     generation: AtomicUsize,
@@ -37,7 +44,12 @@ impl Daemon {
 
     fn with(nodes: &[(&str, &str)], restless: bool) -> Self {
         Self(Arc::new(State {
-            nodes: nodes.iter().map(|(path, value)| ((*path).into(), (*value).into())).collect(),
+            nodes: Mutex::new(
+                nodes.iter().map(|(path, value)| ((*path).into(), (*value).into())).collect(),
+            ),
+            transactions: Mutex::default(),
+            watches: Mutex::default(),
+            permissions: Mutex::default(),
             restless,
             chatty: AtomicBool::new(false),
             generation: AtomicUsize::new(1),
@@ -56,6 +68,11 @@ impl Daemon {
     /// From now on, events and answers to other requests precede each answer, in pieces.
     pub(super) fn chatter(&self) {
         self.0.chatty.store(true, Ordering::Relaxed);
+    }
+
+    /// What was set last for a node.
+    pub(super) fn permissions(&self, path: &str) -> Vec<String> {
+        self.0.permissions.lock().unwrap()[path].clone()
     }
 
     pub(in crate::linux) fn hang_up(&self) {
@@ -102,20 +119,78 @@ impl State {
         }
     }
 
+    /// Does something with the nodes as a transaction sees them.
+    fn with<T>(&self, transaction: u32, act: impl FnOnce(&mut Nodes) -> T) -> T {
+        match self.transactions.lock().unwrap().get_mut(&transaction) {
+            Some((_, changed)) => act(changed),
+            None => act(&mut self.nodes.lock().unwrap()),
+        }
+    }
+
+    fn begin(&self) -> u32 {
+        let nodes = self.nodes.lock().unwrap().clone();
+        let number = u32::try_from(self.generation.fetch_add(1, Ordering::Relaxed)).unwrap();
+        self.transactions.lock().unwrap().insert(number, (nodes.clone(), nodes));
+        number
+    }
+
+    /// `false`: the nodes have changed since it began.
+    fn end(&self, transaction: u32, commit: bool) -> bool {
+        let (before, after) = self.transactions.lock().unwrap().remove(&transaction).unwrap();
+        let mut nodes = self.nodes.lock().unwrap();
+        let same = *nodes == before;
+        if commit && same {
+            *nodes = after;
+        }
+        same || !commit
+    }
+
     fn answer(&self, message: &Message<'_>) -> Vec<u8> {
         let mut parts = wire::strings(message.payload);
         let path = parts.next().unwrap();
+        let below = format!("{path}/");
         let refuse = |name: &[u8]| reply(ERROR, message.request, name);
+        let accept = || reply(message.kind, message.request, b"OK\0");
+        let (transaction, given) = (message.transaction, path.to_owned());
         match message.kind {
-            READ => match self.nodes.range(path.to_owned()..).next() {
-                Some((found, value)) if found == path => {
-                    reply(READ, message.request, value.as_bytes())
+            READ => {
+                let found = self.with(transaction, |nodes| {
+                    let next = nodes.range(given..).next();
+                    next.map(|(found, value)| (found.clone(), value.clone()))
+                });
+                match found {
+                    Some((found, value)) if found == path => reply(READ, message.request, &value),
+                    Some((found, _)) if found.starts_with(&below) => {
+                        reply(READ, message.request, b"")
+                    }
+                    _ => refuse(b"ENOENT\0"),
                 }
-                Some((found, _)) if found.starts_with(&format!("{path}/")) => {
-                    reply(READ, message.request, b"")
-                }
-                _ => refuse(b"ENOENT\0"),
-            },
+            }
+            WRITE => {
+                let value = message.payload[path.len() + 1..].to_vec();
+                self.with(transaction, |nodes| nodes.insert(given, value));
+                accept()
+            }
+            RM => {
+                let ours = |node: &String| node == path || node.starts_with(&below);
+                self.with(transaction, |nodes| nodes.retain(|node, _| !ours(node)));
+                accept()
+            }
+            SET_PERMS => {
+                let all = parts.map(str::to_owned).collect();
+                self.permissions.lock().unwrap().insert(given, all);
+                accept()
+            }
+            TRANSACTION_START => {
+                reply(message.kind, message.request, format!("{}\0", self.begin()).as_bytes())
+            }
+            TRANSACTION_END if self.end(transaction, path == "T") => accept(),
+            TRANSACTION_END => refuse(b"EAGAIN\0"),
+            UNWATCH => {
+                let watch = (given, parts.next().unwrap().to_owned());
+                let known = self.watches.lock().unwrap().remove(&watch);
+                if known { accept() } else { refuse(b"ENOENT\0") }
+            }
             DIRECTORY => match self.children(path) {
                 names if names.len() > PAYLOAD_MAX => refuse(b"E2BIG\0"),
                 names => reply(DIRECTORY, message.request, &names),
@@ -138,6 +213,7 @@ impl State {
             // The first event precedes the answer, as the protocol allows.
             WATCH => {
                 let token = parts.next().unwrap();
+                self.watches.lock().unwrap().insert((given, token.to_owned()));
                 [event(path, token), reply(WATCH, message.request, b"OK\0")].concat()
             }
             _ => refuse(b"ENOSYS\0"),
@@ -146,7 +222,8 @@ impl State {
 
     fn children(&self, path: &str) -> Vec<u8> {
         let below = format!("{path}/");
-        let inside = self.nodes.keys().filter_map(|node| node.strip_prefix(&below));
+        let nodes = self.nodes.lock().unwrap();
+        let inside = nodes.keys().filter_map(|node| node.strip_prefix(&below));
         let leaves: BTreeSet<&str> = inside.filter_map(|rest| rest.split('/').next()).collect();
         leaves.into_iter().flat_map(|leaf| [leaf.as_bytes(), b"\0"].concat()).collect()
     }

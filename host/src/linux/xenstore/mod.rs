@@ -1,5 +1,7 @@
-//! A small client of xenstore: the list of domains, and a watch on their end.
+//! Two clients of xenstore: one for an engine, which needs the list of domains and a watch on their end, and
+//! one that writes ([`XenstoreClient`]).
 
+mod client;
 mod connection;
 #[cfg(test)]
 pub(super) mod fake;
@@ -8,6 +10,7 @@ mod wire;
 #[cfg(fuzzing)]
 pub use wire::fuzz;
 
+pub use client::XenstoreClient;
 pub(super) use connection::Connection;
 
 use super::sys::xenstore::{DIRECTORY, DIRECTORY_PART, READ, WATCH};

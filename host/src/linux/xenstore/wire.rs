@@ -9,28 +9,48 @@ use rustix::io::Errno;
 pub(super) struct Message<'a> {
     pub(super) kind: u32,
     pub(super) request: u32,
+    pub(super) transaction: u32,
     pub(super) payload: &'a [u8],
 }
 
-/// A request outside of any transaction, each part of its payload terminated by a NUL.
+/// What a request says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Body<'a> {
+    /// The transaction, or 0.
+    pub(super) transaction: u32,
+    /// Strings, each of which is terminated by a NUL.
+    pub(super) parts: &'a [&'a str],
+    /// Bytes at the end, which are not terminated.
+    pub(super) value: &'a [u8],
+}
+
+/// A request outside of any transaction, each part of its payload terminated by a NUL. Errors as
+/// [`encode_body`].
+pub(super) fn encode(kind: u32, request: u32, parts: &[&str]) -> Result<Vec<u8>, Errno> {
+    encode_body(kind, request, &Body { transaction: 0, parts, value: &[] })
+}
+
+/// A request.
 ///
 /// # Errors
 /// [`Errno::INVAL`] if a part contains a NUL; [`Errno::TOOBIG`] if the payload is longer than the
 /// daemon accepts: it would hang up.
-pub(super) fn encode(kind: u32, request: u32, parts: &[&str]) -> Result<Vec<u8>, Errno> {
+pub(super) fn encode_body(kind: u32, request: u32, body: &Body<'_>) -> Result<Vec<u8>, Errno> {
+    let Body { transaction, parts, value } = *body;
     if parts.iter().any(|part| part.contains('\0')) {
         return Err(Errno::INVAL);
     }
-    let length: usize = parts.iter().map(|part| part.len() + 1).sum();
+    let length = parts.iter().map(|part| part.len() + 1).sum::<usize>() + value.len();
     let length = match u32::try_from(length) {
         Ok(bytes) if length <= PAYLOAD_MAX => bytes,
         _ => return Err(Errno::TOOBIG),
     };
-    let mut bytes: Vec<u8> = [kind, request, 0, length].map(u32::to_ne_bytes).concat();
+    let mut bytes: Vec<u8> = [kind, request, transaction, length].map(u32::to_ne_bytes).concat();
     for part in parts {
         bytes.extend_from_slice(part.as_bytes());
         bytes.push(0);
     }
+    bytes.extend_from_slice(value);
     Ok(bytes)
 }
 
@@ -48,9 +68,10 @@ pub(super) fn split(bytes: &[u8]) -> Result<Option<(Message<'_>, &[u8])>, Errno>
     if length > PAYLOAD_MAX {
         return Err(Errno::PROTO);
     }
+    let (kind, request, transaction) = (word(0), word(1), word(2));
     Ok(rest
         .split_at_checked(length)
-        .map(|(payload, rest)| (Message { kind: word(0), request: word(1), payload }, rest)))
+        .map(|(payload, rest)| (Message { kind, request, transaction, payload }, rest)))
 }
 
 /// The payload of a reply to a request of `kind`.
@@ -104,7 +125,7 @@ mod tests {
     use crate::linux::sys::xenstore::{READ, WATCH_EVENT};
 
     fn message(kind: u32, payload: &[u8]) -> Message<'_> {
-        Message { kind, request: 1, payload }
+        Message { kind, request: 1, transaction: 0, payload }
     }
 
     #[test]
