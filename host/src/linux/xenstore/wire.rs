@@ -24,8 +24,9 @@ pub(super) struct Body<'a> {
     pub(super) value: &'a [u8],
 }
 
-/// A request outside of any transaction, each part of its payload terminated by a NUL. Errors as
+/// A message outside of any transaction, each part of its payload terminated by a NUL. Errors as
 /// [`encode_body`].
+#[cfg(any(test, fuzzing))]
 pub(super) fn encode(kind: u32, request: u32, parts: &[&str]) -> Result<Vec<u8>, Errno> {
     encode_body(kind, request, &Body { transaction: 0, parts, value: &[] })
 }
