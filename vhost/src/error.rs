@@ -29,6 +29,30 @@ pub enum Error {
         /// Why not.
         errno: Errno,
     },
+    /// A device of the kernel cannot be opened.
+    #[error("cannot open {path}: {errno}{}", advice_on_device(path, *errno))]
+    Device {
+        /// The device.
+        path: &'static str,
+        /// Why.
+        errno: Errno,
+    },
+    /// A tap device cannot be had.
+    #[error("cannot use {name} as a tap device: {errno}{}", advice_on_tap(*errno))]
+    Tap {
+        /// The network interface.
+        name: String,
+        /// Why.
+        errno: Errno,
+    },
+    /// The kernel refuses a request to its vhost.
+    #[error("Linux's vhost refuses {request}: {errno}")]
+    Kernel {
+        /// The request, without `VHOST_`.
+        request: &'static str,
+        /// Why.
+        errno: Errno,
+    },
     /// The backend has closed the connection.
     #[error(
         "the backend has closed the connection{}; its own output says why",
@@ -132,6 +156,36 @@ fn advice_on_connecting(errno: Errno) -> &'static str {
         Errno::ACCESS | Errno::PERM => "; run as the socket's owner, or let its group write to it",
         Errno::NOTSOCK | Errno::PROTOTYPE => "; it is no socket of a vhost-user backend",
         Errno::TIMEDOUT => "; the backend accepts no connection: it hangs, or serves another one",
+        _ => "",
+    }
+}
+
+fn advice_on_device(path: &str, errno: Errno) -> String {
+    let module = path.trim_start_matches("/dev/").trim_start_matches("net/");
+    match errno {
+        Errno::NOENT | Errno::NODEV | Errno::NXIO => {
+            format!("; load its module: modprobe {module}")
+        }
+        Errno::ACCESS | Errno::PERM => {
+            "; run as root, or as a member of the device's group".to_owned()
+        }
+        _ => String::new(),
+    }
+}
+
+fn advice_on_tap(errno: Errno) -> &'static str {
+    match errno {
+        Errno::BUSY => "; another process has it, or it has fewer queues: take another name",
+        Errno::PERM | Errno::ACCESS => {
+            "; run as root, or make it beforehand for your user (ip tuntap add NAME mode tap user \
+             USER vnet_hdr)"
+        }
+        Errno::INVAL => {
+            "; it is another kind of interface, or was made without vnet_hdr, or without \
+             multi_queue for several queues"
+        }
+        Errno::BADFD | Errno::NOTTY => "; it is no open tap device",
+        Errno::NAMETOOLONG => "; a name has 1 to 15 bytes",
         _ => "",
     }
 }

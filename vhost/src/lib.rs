@@ -2,16 +2,18 @@
 //!
 //! A [`Backend`] does what a device is for: it reads a guest's queues and completes the requests in them.
 //! It is signalled by kick eventfds and signals call eventfds; what becomes of those is the device's
-//! affair. [`user`] has backends that are processes at a Unix socket (vhost-user).
+//! affair. [`user`] has backends that are processes at a Unix socket (vhost-user), [`linux`] those that are in
+//! the kernel.
 //!
 //! What a backend says is not trusted. A call ends by its time limit whatever the backend does, and what
 //! is wrong with a reply is an [`Error`].
 #![cfg(target_os = "linux")]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod backend;
 mod error;
 mod features;
+pub mod linux;
 pub mod user;
 
 pub use backend::{Backend, Memory, Needs, Queue, Region};

@@ -1,0 +1,394 @@
+//! Linux's vhost-net and tap devices, with a driver of a few lines.
+//!
+//! A test returns at once where the kernel has not what it needs. All of them run in dom0 of the lab, with the
+//! kernel's own modules: `cargo xtask test --only vhost`.
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::fs::{MemfdFlags, memfd_create};
+use std::fs::File;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+use virtio_bindings::virtio_net::{
+    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF,
+    VIRTIO_NET_HDR_F_NEEDS_CSUM,
+};
+use virtio_bindings::virtio_ring::VRING_DESC_F_WRITE;
+use xen_eventfd_vhost::linux::{Net, Options, Tap};
+use xen_eventfd_vhost::{Backend, Errno, Error, Memory, Queue, Region};
+
+const VERSION_1: u64 = 1 << 32;
+const MERGED: u64 = 1 << VIRTIO_NET_F_MRG_RXBUF;
+const MAC: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];
+const CARD: Options = Options { mac: MAC, offloads: true };
+/// The header of virtio before a packet, in bytes.
+const HEADER: usize = 12;
+
+/// Where a guest has its memory: not at 0, so that an address of one kind is not taken for the other.
+const BEGIN: u64 = 0x10_0000;
+/// What one queue takes of it, in bytes, and where its parts are.
+const QUEUE_BYTES: u64 = 0x10000;
+const AVAILABLE: u64 = 0x400;
+const USED: u64 = 0x800;
+const BUFFERS: u64 = 0x1000;
+const BUFFER_BYTES: usize = 0x800;
+const SIZE: u16 = 8;
+
+/// Where a queue has the buffer of a slot.
+fn buffer(slot: u16) -> u64 {
+    BUFFERS + u64::from(slot) * BUFFER_BYTES as u64
+}
+
+/// A guest's memory, with room for four queues.
+fn guest_memory() -> File {
+    let memory = File::from(memfd_create("guest", MemfdFlags::CLOEXEC).unwrap());
+    memory.set_len(4 * QUEUE_BYTES).unwrap();
+    memory
+}
+
+fn set_memory(card: &mut Net, memory: &File) {
+    let size = 4 * QUEUE_BYTES;
+    let memory = Memory::File { file: memory.as_fd(), offset: 0 };
+    card.set_memory(&[Region { guest_address: BEGIN, size, memory }]).unwrap();
+}
+
+/// One queue, as its driver has it.
+struct Ring<'a> {
+    memory: &'a File,
+    index: u16,
+    kick: OwnedFd,
+    call: OwnedFd,
+    posted: u16,
+    seen: u16,
+}
+
+impl<'a> Ring<'a> {
+    fn new(memory: &'a File, index: u16) -> Self {
+        let [kick, call] = [(); 2].map(|()| eventfd(0, EventfdFlags::CLOEXEC).unwrap());
+        Self { memory, index, kick, call, posted: 0, seen: 0 }
+    }
+
+    fn queue(&self, base: u16) -> Queue {
+        let begin = BEGIN + self.at(0);
+        let (available, used) = (begin + AVAILABLE, begin + USED);
+        Queue { size: SIZE, descriptors: begin, available, used, base }
+    }
+
+    fn start(&self, card: &mut Net, base: u16) {
+        let queue = self.queue(base);
+        card.start_queue(self.index, &queue, self.kick.as_fd(), self.call.as_fd()).unwrap();
+    }
+
+    fn at(&self, place: u64) -> u64 {
+        u64::from(self.index) * QUEUE_BYTES + place
+    }
+
+    fn put(&self, place: u64, bytes: &[u8]) {
+        self.memory.write_all_at(bytes, self.at(place)).unwrap();
+    }
+
+    fn get<const N: usize>(&self, place: u64) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.memory.read_exact_at(&mut bytes, self.at(place)).unwrap();
+        bytes
+    }
+
+    /// Makes a buffer available, with these bytes or for as many as it holds, and kicks.
+    fn post(&mut self, bytes: Option<&[u8]>) {
+        self.make_available(bytes);
+        rustix::io::write(&self.kick, &1_u64.to_ne_bytes()).unwrap();
+    }
+
+    fn make_available(&mut self, bytes: Option<&[u8]>) {
+        let slot = self.posted % SIZE;
+        let place = buffer(slot);
+        let (length, flags) = match bytes {
+            Some(bytes) => (bytes.len(), 0),
+            None => (BUFFER_BYTES, VRING_DESC_F_WRITE),
+        };
+        self.put(place, bytes.unwrap_or_default());
+        let address = BEGIN + self.at(place);
+        let length = u32::try_from(length).unwrap();
+        let descriptor =
+            [&address.to_le_bytes()[..], &length.to_le_bytes(), &flags.to_le_bytes()].concat();
+        self.put(16 * u64::from(slot), &descriptor);
+        self.put(AVAILABLE + 4 + 2 * u64::from(slot), &slot.to_le_bytes());
+        self.posted += 1;
+        self.put(AVAILABLE + 2, &self.posted.to_le_bytes());
+    }
+
+    /// The next buffer that the backend has used, after its call.
+    fn used(&mut self) -> Vec<u8> {
+        while self.get(USED + 2) == self.seen.to_le_bytes() {
+            poll(&mut [PollFd::new(&self.call, PollFlags::IN)], None).unwrap();
+            rustix::io::read(&self.call, &mut [0; 8]).unwrap();
+        }
+        let entry = USED + 4 + 8 * u64::from(self.seen % SIZE);
+        let [slot, length] = [0, 4].map(|field| u32::from_le_bytes(self.get(entry + field)));
+        self.seen += 1;
+        let bytes: [u8; BUFFER_BYTES] = self.get(buffer(u16::try_from(slot).unwrap()));
+        bytes[..length as usize].to_vec()
+    }
+}
+
+/// Whether the kernel has tap devices and this process may make one.
+fn has_taps() -> bool {
+    Path::new("/dev/net/tun").exists() && Tap::open("xevprobe%d", 1).is_ok()
+}
+
+fn has_vhost() -> bool {
+    has_taps() && Path::new("/dev/vhost-net").exists()
+}
+
+fn run(command: &str) {
+    let words: Vec<&str> = command.split(' ').collect();
+    let done = Command::new(words[0]).args(&words[1..]).output().unwrap();
+    assert!(done.status.success(), "{command}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// The address of the host's end in a network of a test's own (RFC 5737); the guest has the next.
+fn host(network: u8) -> [u8; 4] {
+    [192, 0, 2, 4 * network + 1]
+}
+
+fn guest(network: u8) -> [u8; 4] {
+    [192, 0, 2, 4 * network + 2]
+}
+
+/// A card over a tap device that is up.
+fn card(name: &str, pairs: u16, network: u8) -> Net {
+    let taps = Tap::open(name, pairs).unwrap();
+    run(&format!("ip addr add {}/30 dev {name}", Ipv4Addr::from(host(network))));
+    run(&format!("ip link set {name} up"));
+    Net::new(taps, CARD).unwrap()
+}
+
+/// The question for the host's address, as a packet with its header.
+fn arp_request(network: u8) -> Vec<u8> {
+    let ethernet = [&[0xFF; 6][..], &MAC, &[8, 6]].concat();
+    let (guest, host) = (guest(network), host(network));
+    let question = [&[0, 1, 8, 0, 6, 4, 0, 1][..], &MAC, &guest, &[0; 6], &host].concat();
+    [&[0; HEADER][..], &ethernet, &question].concat()
+}
+
+fn is_arp_reply(packet: &[u8], network: u8) -> bool {
+    let frame = &packet[HEADER..];
+    let is_reply = frame[..6] == MAC && frame[12..14] == [8, 6] && frame[20..22] == [0, 2];
+    is_reply && frame[28..32] == host(network)
+}
+
+/// The next packet that is wanted; what else the host has to say is passed over.
+fn received(receive: &mut Ring<'_>, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+    loop {
+        receive.post(None);
+        let packet = receive.used();
+        if wanted(&packet) {
+            return packet;
+        }
+    }
+}
+
+#[test]
+fn packets_go_both_ways_and_a_stopped_queue_goes_on_where_it_was() {
+    if !has_vhost() {
+        return;
+    }
+    let mut card = card("xevboth", 1, 0);
+    let memory = guest_memory();
+    assert_eq!((card.queues(), card.maps_guests()), (2, false));
+    assert!(card.fd().is_none() && card.check().is_ok());
+    let mut mac = [0; 6];
+    card.read_config(0, &mut mac).unwrap();
+    assert_eq!(mac, MAC);
+    card.accept(VERSION_1 | MERGED | 1 << VIRTIO_NET_F_MAC).unwrap();
+    set_memory(&mut card, &memory);
+    let (mut receive, mut transmit) = (Ring::new(&memory, 0), Ring::new(&memory, 1));
+    receive.start(&mut card, 0);
+    transmit.start(&mut card, 0);
+    for round in 0..3 {
+        transmit.post(Some(&arp_request(0)));
+        transmit.used();
+        let packet = received(&mut receive, |packet| is_arp_reply(packet, 0));
+        // The header says that the packet is in one buffer.
+        assert_eq!(packet[10..12], 1_u16.to_le_bytes());
+        let bases = [&receive, &transmit].map(|ring| card.stop_queue(ring.index).unwrap());
+        assert_eq!(bases, [receive.seen, transmit.seen], "round {round}");
+        if round == 1 {
+            card.reset().unwrap();
+            card.accept(VERSION_1 | MERGED).unwrap();
+        }
+        receive.start(&mut card, bases[0]);
+        transmit.start(&mut card, bases[1]);
+    }
+    card.reset().unwrap();
+    transmit.post(Some(&arp_request(0)));
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert_eq!(transmit.get(USED + 2), transmit.seen.to_le_bytes());
+}
+
+#[test]
+fn eventfds_are_replaced_while_a_queue_runs() {
+    if !has_vhost() {
+        return;
+    }
+    let mut card = card("xevfds", 1, 1);
+    let memory = guest_memory();
+    card.accept(VERSION_1).unwrap();
+    set_memory(&mut card, &memory);
+    let mut transmit = Ring::new(&memory, 1);
+    transmit.start(&mut card, 0);
+    let called = |ring: &mut Ring<'_>| {
+        rustix::io::read(&ring.call, &mut [0; 8]).unwrap();
+        ring.used();
+    };
+    transmit.post(Some(&arp_request(1)));
+    called(&mut transmit);
+    let old = (transmit.kick, transmit.call);
+    [transmit.kick, transmit.call] = [(); 2].map(|()| eventfd(0, EventfdFlags::CLOEXEC).unwrap());
+    card.set_call(1, transmit.call.as_fd()).unwrap();
+    // With the other eventfd it is kicked once, for what it may have missed.
+    transmit.make_available(Some(&arp_request(1)));
+    card.set_kick(1, transmit.kick.as_fd()).unwrap();
+    called(&mut transmit);
+    transmit.post(Some(&arp_request(1)));
+    called(&mut transmit);
+    rustix::io::write(&old.0, &1_u64.to_ne_bytes()).unwrap();
+    let quiet = poll(&mut [PollFd::new(&old.1, PollFlags::IN)], Some(&Timespec::default()));
+    assert_eq!(quiet, Ok(0));
+}
+
+/// A packet without its checksum goes to a guest that has accepted this, and to no other.
+#[test]
+fn offloads_are_what_the_driver_has_accepted() {
+    if !has_vhost() {
+        return;
+    }
+    for (name, network, guest_csum) in [("xevcsum", 3, true), ("xevnocsum", 4, false)] {
+        let mut card = card(name, 1, network);
+        let memory = guest_memory();
+        let accepted = if guest_csum { 1 << VIRTIO_NET_F_GUEST_CSUM } else { 0 };
+        card.accept(VERSION_1 | accepted).unwrap();
+        set_memory(&mut card, &memory);
+        let (mut receive, mut transmit) = (Ring::new(&memory, 0), Ring::new(&memory, 1));
+        receive.start(&mut card, 0);
+        transmit.start(&mut card, 0);
+        // The host learns the guest's address from its question.
+        transmit.post(Some(&arp_request(network)));
+        received(&mut receive, |packet| is_arp_reply(packet, network));
+        let [from, to] = [host(network), guest(network)].map(Ipv4Addr::from);
+        let socket = UdpSocket::bind((from, 0)).unwrap();
+        socket.send_to(b"checksum", (to, 9)).unwrap();
+        let is_udp = |packet: &[u8]| packet[HEADER..][..6] == MAC && packet[HEADER + 23] == 17;
+        let packet = received(&mut receive, is_udp);
+        let needed = if guest_csum { VIRTIO_NET_HDR_F_NEEDS_CSUM } else { 0 };
+        assert_eq!(u32::from(packet[0]), needed, "{name}");
+    }
+}
+
+#[test]
+fn each_pair_of_queues_carries_packets() {
+    if !has_vhost() {
+        return;
+    }
+    let mut card = card("xevpairs", 2, 2);
+    let memory = guest_memory();
+    assert_eq!(card.queues(), 4);
+    card.accept(VERSION_1 | MERGED).unwrap();
+    set_memory(&mut card, &memory);
+    for index in [1, 3] {
+        let mut transmit = Ring::new(&memory, index);
+        // It is kicked when it starts.
+        transmit.make_available(Some(&arp_request(2)));
+        transmit.start(&mut card, 0);
+        transmit.used();
+        for _ in 1..20 {
+            transmit.post(Some(&arp_request(2)));
+            transmit.used();
+        }
+    }
+    let path = "/sys/class/net/xevpairs/statistics/rx_packets";
+    assert_eq!(std::fs::read_to_string(path).unwrap().trim(), "40");
+    let ring = Ring::new(&memory, 3);
+    let error = card.start_queue(4, &ring.queue(0), ring.kick.as_fd(), ring.call.as_fd());
+    assert_eq!(error, Err(Error::NoQueue { index: 4, queues: 4 }));
+}
+
+#[test]
+fn what_is_offered_depends_on_the_options_and_no_more_is_accepted() {
+    if !has_vhost() {
+        return;
+    }
+    let without = Options { offloads: false, ..CARD };
+    let offloads = 1 << VIRTIO_NET_F_CSUM | 1 << VIRTIO_NET_F_GUEST_CSUM;
+    let with = Net::new(Tap::open("xevon", 1).unwrap(), CARD).unwrap();
+    let mut without = Net::new(Tap::open("xevoff", 1).unwrap(), without).unwrap();
+    assert_eq!(with.features() & offloads, offloads);
+    assert_eq!(without.features() & offloads, 0);
+    assert_eq!(without.features() & (VERSION_1 | MERGED), VERSION_1 | MERGED);
+    let error = without.accept(VERSION_1 | 1 << VIRTIO_NET_F_CSUM | 1 << 27).unwrap_err();
+    assert_eq!(error, Error::NotOffered { features: 1 << VIRTIO_NET_F_CSUM | 1 << 27 });
+}
+
+#[test]
+fn a_queue_outside_of_the_memory_is_refused() {
+    if !has_vhost() {
+        return;
+    }
+    let mut card = Net::new(Tap::open("xevmem", 1).unwrap(), CARD).unwrap();
+    let memory = guest_memory();
+    card.accept(VERSION_1).unwrap();
+    set_memory(&mut card, &memory);
+    let ring = Ring::new(&memory, 0);
+    let queue = Queue { used: BEGIN + 4 * QUEUE_BYTES - 8, ..ring.queue(0) };
+    let error = card.start_queue(0, &queue, ring.kick.as_fd(), ring.call.as_fd()).unwrap_err();
+    assert_eq!(error, Error::Kernel { request: "SET_VRING_ADDR", errno: Errno::FAULT });
+}
+
+#[test]
+fn without_the_module_the_error_names_the_modprobe_command() {
+    if !has_taps() || Path::new("/dev/vhost-net").exists() {
+        return;
+    }
+    let error = Net::new(Tap::open("xevnone", 1).unwrap(), CARD).unwrap_err();
+    assert_eq!(error, Error::Device { path: "/dev/vhost-net", errno: Errno::NOENT });
+    assert!(error.to_string().contains("modprobe vhost-net"), "{error}");
+}
+
+#[test]
+fn a_tap_device_that_is_taken_is_an_error_with_advice() {
+    if !has_taps() {
+        return;
+    }
+    let taken = Tap::open("xevtaken", 1).unwrap();
+    assert_eq!(taken[0].name(), "xevtaken");
+    let error = Tap::open("xevtaken", 1).unwrap_err();
+    assert_eq!(error, Error::Tap { name: "xevtaken".to_owned(), errno: Errno::BUSY });
+    assert!(error.to_string().contains("another process has it"), "{error}");
+    let error = Tap::open("xevtaken", 2).unwrap_err();
+    assert_eq!(error, Error::Tap { name: "xevtaken".to_owned(), errno: Errno::INVAL });
+    drop(taken);
+    assert_eq!(Tap::open("xevtaken", 2).unwrap().len(), 2);
+    let error = Tap::open("lo", 1).unwrap_err();
+    assert_eq!(error, Error::Tap { name: "lo".to_owned(), errno: Errno::INVAL });
+    for name in ["", "sixteen-letters."] {
+        let errno = Errno::NAMETOOLONG;
+        assert_eq!(Tap::open(name, 1).unwrap_err(), Error::Tap { name: name.to_owned(), errno });
+    }
+}
+
+#[test]
+fn a_descriptor_that_is_handed_over_must_be_a_tap_device() {
+    let null = File::open("/dev/null").unwrap();
+    let name = "a descriptor".to_owned();
+    let error = Tap::over(null.into()).unwrap_err();
+    assert_eq!(error, Error::Tap { name: name.clone(), errno: Errno::NOTTY });
+    if !has_taps() {
+        return;
+    }
+    let unnamed = File::options().read(true).write(true).open("/dev/net/tun").unwrap();
+    let error = Tap::over(unnamed.into()).unwrap_err();
+    assert_eq!(error, Error::Tap { name, errno: Errno::BADFD });
+    assert!(error.to_string().contains("no open tap device"), "{error}");
+}
