@@ -22,16 +22,43 @@ use crate::{
 ///
 /// Cargo fails; what it said has been shown.
 pub fn build_static(package: &str, binary: &str) -> Result<PathBuf> {
+    let (mut cargo, folder) = cargo_static("build", package);
+    cargo.args(["--bin", binary]);
+    run(&mut cargo, &format!("{package}, static for dom0,"))?;
+    existing(folder.join(binary))
+}
+
+/// Builds the integration test `test` of the workspace's package `package` in the same way.
+///
+/// # Errors
+///
+/// Cargo fails; what it said has been shown.
+pub fn build_static_test(package: &str, test: &str) -> Result<PathBuf> {
+    let (mut cargo, folder) = cargo_static("test", package);
+    // Its name ends with a hash, and one build may leave several.
+    cargo.args(["--no-run", "--test", test, "--message-format=json-render-diagnostics"]);
+    eprintln!("lab: building the test {test} of {package}, static for dom0");
+    let done = cargo.stderr(Stdio::inherit()).output().context("cargo could not be started")?;
+    ensure!(done.status.success(), "{test} could not be built; cargo's messages are above");
+    let messages = String::from_utf8_lossy(&done.stdout);
+    let executable = messages.lines().find_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        Some(PathBuf::from(message.get("executable")?.as_str()?))
+    });
+    existing(executable.unwrap_or(folder))
+}
+
+/// Cargo, to build something of a package for dom0, and the folder where programs will be.
+fn cargo_static(verb: &str, package: &str) -> (Command, PathBuf) {
     let target = Arch::X86_64.rust_target();
     let folder = target_folder().join("lab-build");
     let mut cargo = cargo(workspace());
     cargo
-        .args(["build", "--quiet", "--profile", "lab", "--package", package, "--bin", binary])
+        .args([verb, "--quiet", "--profile", "lab", "--package", package])
         .args(["--target", target, "--target-dir"])
         .arg(&folder)
         .env("CARGO_ENCODED_RUSTFLAGS", flags().join("\u{1f}"));
-    run(&mut cargo, &format!("{package}, static for dom0,"))?;
-    existing(folder.join(target).join("lab").join(binary))
+    (cargo, folder.join(target).join("lab"))
 }
 
 /// Builds the bare-metal guest in `guest/metal`, with the settings of its own `.cargo` folder,

@@ -57,7 +57,7 @@ use anyhow::{Context, Result};
 
 pub use crate::{
     arch::Arch,
-    binaries::{build_guest, build_static},
+    binaries::{build_guest, build_static, build_static_test},
     boot::{Boot, Clock},
     commands::Output,
     console::{Line, Splitter, Voice, is_fatal},
@@ -227,6 +227,17 @@ impl Lab {
         let path = self.folder.join("kernel-release");
         std::fs::read_to_string(&path)
             .with_context(|| format!("{}: the lab is damaged; remove it", path.display()))
+    }
+
+    /// Modules of [`Lab::kernel`] and those that they need, in the order in which they load: file names and
+    /// contents. A lab's dom0 loads those of Xen's devices by itself.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's packages bring no module of that name.
+    pub fn modules(&self, names: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
+        let tree = self.root().join("usr/lib/modules").join(self.kernel_release()?);
+        packages::modules(&tree, names)
     }
 
     /// The tree of unpacked packages.

@@ -168,27 +168,37 @@ fn extract_xen(boot: &Path, target: &Path) -> Result<()> {
 /// Decompresses dom0's modules and writes, into `order`, the order in which they load.
 fn extract_modules(tree: &Path, target: &Path) -> Result<()> {
     fs::create_dir_all(target)?;
-    let mut order = Vec::new();
-    for name in MODULES {
-        extract_module(name, tree, target, &mut order)?;
+    let mut order = String::new();
+    for (file, module) in modules(tree, &MODULES)? {
+        fs::write(target.join(&file), module)?;
+        order += &(file + "\n");
     }
-    fs::write(target.join("order"), order.join("\n") + "\n")?;
+    fs::write(target.join("order"), order)?;
     Ok(())
 }
 
-fn extract_module(name: &str, tree: &Path, target: &Path, order: &mut Vec<String>) -> Result<()> {
+/// Kernel modules and those that they need, in the order in which they load: file names and contents. `tree` is
+/// the kernel's folder of modules.
+pub(crate) fn modules(tree: &Path, names: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut found = Vec::new();
+    for name in names {
+        add_module(name, tree, &mut found)?;
+    }
+    Ok(found)
+}
+
+fn add_module(name: &str, tree: &Path, found: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
     let file = format!("{}.ko", name.replace('_', "-"));
-    if order.contains(&file) {
+    if found.iter().any(|(other, _)| *other == file) {
         return Ok(());
     }
     let path = find_module(tree, &file)
         .with_context(|| format!("the kernel's packages bring no module {name}"))?;
     let module = apt::decompress(&path)?;
     for dependency in elf::module_dependencies(&module, &path)? {
-        extract_module(&dependency, tree, target, order)?;
+        add_module(&dependency, tree, found)?;
     }
-    fs::write(target.join(&file), module)?;
-    order.push(file);
+    found.push((file, module));
     Ok(())
 }
 

@@ -15,6 +15,7 @@ mod tally;
 mod test;
 mod tool;
 mod upstream;
+mod vhost;
 
 use std::process::ExitCode;
 

@@ -66,6 +66,8 @@ enum Stage {
     Privcmd,
     /// The kernel module's own tests on real Xen, and those of the privcmd ABI
     Module,
+    /// Linux's vhost-net in both kinds of dom0, as a network card's backend
+    Vhost,
     /// Debian's packages: built twice, checked, installed, and loaded in both kinds of dom0
     Packages,
 }

@@ -6,7 +6,7 @@ use crate::kmod;
 use crate::lab::Scenarios;
 use crate::step::{self, Step, target};
 use crate::tally::Tally;
-use crate::{attacks, tool};
+use crate::{attacks, tool, vhost};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::num::NonZero;
@@ -74,9 +74,12 @@ impl Stages {
             Stage::Demo => demo(),
             Stage::Kmod => kmod::check(),
             Stage::Model => Ok(self.scenarios()?.model_tally()),
-            Stage::Userspace | Stage::Kernel | Stage::Privcmd | Stage::Module | Stage::Packages => {
-                bail!("it plays in machines")
-            }
+            Stage::Userspace
+            | Stage::Kernel
+            | Stage::Privcmd
+            | Stage::Module
+            | Stage::Vhost
+            | Stage::Packages => bail!("it plays in machines"),
         }
     }
 
@@ -107,6 +110,7 @@ impl Stages {
             match job {
                 Ok(Job::Scenarios(scenarios)) => scenarios.add(&mut boots, *stage, long),
                 Ok(Job::Module(tests)) => tests.add_all(&mut boots, *stage, long),
+                Ok(Job::Vhost(tests)) => tests.add(&mut boots, *stage),
                 Ok(Job::Packages) => {
                     boots.add(*stage, "packages", (Platform::X86Pvh, 1), kmod::test_packages);
                 }
@@ -146,6 +150,7 @@ impl Stages {
             Stage::Kernel => Job::Scenarios(Arc::new(self.scenarios()?.with_kernel()?)),
             Stage::Privcmd => Job::Scenarios(Arc::new(self.scenarios()?.with_privcmd()?)),
             Stage::Module => Job::Module(Box::new(kmod::Tests::all()?)),
+            Stage::Vhost => Job::Vhost(vhost::Tests::prepare()?),
             Stage::Packages => Job::Packages,
             _ => Job::Scenarios(self.scenarios()?),
         })
@@ -156,6 +161,7 @@ impl Stages {
 enum Job {
     Scenarios(Arc<Scenarios>),
     Module(Box<kmod::Tests>),
+    Vhost(vhost::Tests),
     Packages,
 }
 

@@ -1,0 +1,85 @@
+//! Linux's vhost-net, with the modules of the stock kernel, in a dom0 of the lab: the tests of the crate that uses it.
+
+use crate::boots::{Boots, place};
+use crate::tally::Tally;
+use anyhow::{Result, ensure};
+use std::path::PathBuf;
+use std::time::Duration;
+use xen_eventfd_lab::{Boot, Lab, Platform, build_static_test};
+
+/// What to load, beside what it needs.
+const MODULES: [&str; 1] = ["vhost_net"];
+const SHORT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(300);
+
+/// What goes into dom0.
+pub(crate) struct Tests {
+    lab: Lab,
+    program: PathBuf,
+    modules: Vec<(String, Vec<u8>)>,
+}
+
+impl Tests {
+    pub(crate) fn prepare() -> Result<Self> {
+        let program = build_static_test("xen-eventfd-vhost", "linux_net")?;
+        let lab = Lab::prepare()?;
+        let modules = lab.modules(&MODULES)?;
+        Ok(Self { lab, program, modules })
+    }
+
+    /// Has them run in both kinds of dom0.
+    pub(crate) fn add<'a, G: Copy + Send>(&'a self, boots: &mut Boots<'a, G>, group: G) {
+        for kind in [Platform::X86Pv, Platform::X86Pvh] {
+            let place = place(kind, 1);
+            boots.add(group, place.clone(), (kind, 1), move || self.play(kind, &place));
+        }
+    }
+
+    fn play(&self, kind: Platform, place: &str) -> Result<Tally> {
+        let mut boot = Boot::new(kind).name(format!("vhost-{}", kind.name()));
+        boot = boot.payload("bin/linux_net", &self.program);
+        for (file, module) in &self.modules {
+            boot = boot.payload_bytes(format!("lib/vhost/{file}"), 0o644, module.as_slice());
+        }
+        let mut machine = self.lab.boot(boot)?;
+        for (file, _) in &self.modules {
+            machine.check(&format!("insmod /lib/vhost/{file}"), SHORT)?;
+        }
+        // Without them, tests would return at once.
+        machine.check("test -c /dev/vhost-net && test -c /dev/net/tun", SHORT)?;
+        let mut tally = Tally::default();
+        // Two tests at once would add to each other's numbers of packets.
+        let status = machine.run_with("linux_net --test-threads 1 2>&1", TIMEOUT, |line| {
+            tally.receive(place, &verdict(line));
+        })?;
+        ensure!(!tally.is_empty(), "{place}: no test was run; status {status}");
+        tally.end(place, status);
+        if status != 0 {
+            println!("{}", machine.report("the consoles:"));
+        }
+        machine.finish()?;
+        Ok(tally)
+    }
+}
+
+/// A line of Rust's test runner, with its verdict first.
+fn verdict(line: &str) -> String {
+    let parts = line.strip_prefix("test ").and_then(|test| test.split_once(" ... "));
+    match parts {
+        Some((name, "ok")) => format!("ok      {name}"),
+        Some((name, _)) => format!("FAILED  {name}"),
+        None => format!("        {line}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::verdict;
+
+    #[test]
+    fn a_verdict_stands_first() {
+        assert_eq!(verdict("test a_tap ... ok"), "ok      a_tap");
+        assert_eq!(verdict("test a_tap ... FAILED"), "FAILED  a_tap");
+        assert!(verdict("test result: ok. 9 passed").starts_with("  "));
+    }
+}
