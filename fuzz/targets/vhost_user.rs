@@ -9,7 +9,8 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 use xen_eventfd_vhost::user::Frontend;
 use xen_eventfd_vhost::user::wire::{
-    ConfigRange, Header, MemoryRegion, Payload, VringAddr, VringState, XenRegion,
+    ConfigRange, Header, MemoryRegion, NEED_REPLY, Payload, Request, VringAddr, VringState,
+    XenRegion,
 };
 use xen_eventfd_vhost::{Backend, Memory, Needs, Queue, Region, Result};
 
@@ -19,20 +20,42 @@ fn payload<P: Payload>(bytes: &[u8]) {
     assert!(bytes.len() == P::SIZE || P::parse(bytes).is_none());
 }
 
-/// Time for a reply of a backend that has one.
-const LIMIT: Duration = Duration::from_millis(2);
+/// Longer than any reply takes.
+const LIMIT: Duration = Duration::from_secs(5);
 
-/// Answers each request with the next of the bytes: first their number, then they.
+/// Whether a request is one that a frontend waits for.
+fn is_question(header: &Header) -> bool {
+    let questions = [
+        Request::GetFeatures,
+        Request::GetProtocolFeatures,
+        Request::GetQueueNum,
+        Request::GetVringBase,
+        Request::GetConfig,
+    ];
+    header.flags & NEED_REPLY != 0
+        || questions.iter().any(|question| *question as u32 == header.request)
+}
+
+fn is_whole(reply: &[u8]) -> bool {
+    let (header, payload) = reply.split_at(reply.len().min(Header::SIZE));
+    Header::parse(header).is_some_and(|header| payload.len() as u64 >= header.size.into())
+}
+
+/// Answers each request with the next of the bytes: first their number, then they. Ends where a frontend would
+/// have to wait.
 fn answer(mut socket: UnixStream, mut bytes: &[u8]) {
     while let Some((length, rest)) = bytes.split_first() {
         let mut header = [0; Header::SIZE];
         if socket.read_exact(&mut header).is_err() {
             return;
         }
-        let size = Header::parse(&header).map_or(0, |header| header.size);
-        let mut payload = vec![0; size as usize];
+        let Some(header) = Header::parse(&header) else { return };
+        let mut payload = vec![0; header.size as usize];
         let (reply, rest) = rest.split_at(rest.len().min((*length).into()));
         if socket.read_exact(&mut payload).and_then(|()| socket.write_all(reply)).is_err() {
+            return;
+        }
+        if is_question(&header) && !is_whole(reply) {
             return;
         }
         bytes = rest;
