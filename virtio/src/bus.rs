@@ -3,30 +3,10 @@
 use crate::effect::Effect;
 use crate::function::Function;
 use crate::host_bridge::HostBridge;
-use crate::value::{gather, high, low};
+use crate::value::{gather, low};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use core::fmt;
-use xen_eventfd_core::{Access, Kick, Space, Width};
-
-/// Segment, bus, device and function, as Xen's `XEN_DMOP_PCI_SBDF` packs them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Sbdf(pub u32);
-
-impl Sbdf {
-    /// Function 0 of a device of bus 0: `device` is 0 to 31.
-    pub const fn device(device: u8) -> Self {
-        Self((device as u32 & 0x1F) << 3)
-    }
-}
-
-impl fmt::Display for Sbdf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (segment, bus, device, function) =
-            (self.0 >> 16, self.0 >> 8 & 0xFF, self.0 >> 3 & 0x1F, self.0 & 7);
-        write!(f, "{segment:04x}:{bus:02x}:{device:02x}.{function}")
-    }
-}
+use xen_eventfd_core::{Access, Kick, PciFunction, Space, Width};
 
 /// What an access of a guest goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,21 +14,12 @@ pub enum Target {
     /// A register in a function's configuration space.
     Config {
         /// The function.
-        function: Sbdf,
+        function: PciFunction,
         /// The register, in bytes.
         register: u16,
     },
     /// Memory or a port.
     Address(Space, u64),
-}
-
-impl Target {
-    /// What an `IOREQ_TYPE_PCI_CONFIG` request with this address asks for: the function is in its high half,
-    /// the register in its low half.
-    pub fn of_config_request(addr: u64) -> Self {
-        let register = u16::try_from(low(addr)).unwrap_or(u16::MAX);
-        Self::Config { function: Sbdf(high(addr)), register }
-    }
 }
 
 /// The answer to an access.
@@ -57,20 +28,23 @@ pub struct Answer {
     /// What a read returns; all ones of what is not there.
     pub value: u64,
     /// The function that the access was for, if it is a virtio function.
-    pub function: Option<Sbdf>,
+    pub function: Option<PciFunction>,
     /// Its effects.
     pub effects: Vec<Effect>,
 }
 
 /// The ports of configuration mechanism 1 that Xen leaves to a device model: the address. The data, ports
 /// 0xCFC to 0xCFF, it turns into requests for a function's configuration space.
-const ADDRESS_PORTS: core::ops::RangeInclusive<u64> = 0xCF8..=0xCFB;
+pub const ADDRESS_PORTS: core::ops::RangeInclusive<u64> = 0xCF8..=0xCFB;
+
+/// Where the host bridge is.
+const HOST_BRIDGE: PciFunction = PciFunction::from_sbdf(0);
 
 /// A PCI bus.
 #[derive(Debug, Clone, Default)]
 pub struct Bus {
     bridge: Option<HostBridge>,
-    functions: BTreeMap<Sbdf, Function>,
+    functions: BTreeMap<PciFunction, Function>,
     /// What the guest last wrote to port 0xCF8. Xen has it too, and yet leaves reads of it to the bus.
     config_address: u32,
 }
@@ -83,18 +57,18 @@ impl Bus {
     }
 
     /// Puts a function on the bus. Returns the one that was there.
-    pub fn insert(&mut self, at: Sbdf, function: Function) -> Option<Function> {
+    pub fn insert(&mut self, at: PciFunction, function: Function) -> Option<Function> {
         self.functions.insert(at, function)
     }
 
     /// A function.
-    pub fn function(&mut self, at: Sbdf) -> Option<&mut Function> {
+    pub fn function(&mut self, at: PciFunction) -> Option<&mut Function> {
         self.functions.get_mut(&at)
     }
 
-    /// Where its functions are, and they themselves.
-    pub fn functions(&self) -> impl Iterator<Item = (Sbdf, &Function)> {
-        self.functions.iter().map(|(at, function)| (*at, function))
+    /// All functions that are on it, the host bridge too.
+    pub fn functions(&self) -> impl Iterator<Item = PciFunction> {
+        self.bridge.iter().map(|_| HOST_BRIDGE).chain(self.functions.keys().copied())
     }
 
     /// Reads. `held` is asked for a function and its queue, as [`Function::read`] has it.
@@ -102,10 +76,10 @@ impl Bus {
         &mut self,
         target: Target,
         width: Width,
-        held: impl Fn(Sbdf, u16) -> bool,
+        held: impl Fn(PciFunction, u16) -> bool,
     ) -> Answer {
         let (found, function) = match target {
-            Target::Config { function: Sbdf(0), register } if self.bridge.is_some() => {
+            Target::Config { function: HOST_BRIDGE, register } if self.bridge.is_some() => {
                 let bridge = self.bridge.as_ref();
                 (bridge.map(|bridge| (bridge.read_config(register, width), Vec::new())), None)
             }
@@ -137,7 +111,7 @@ impl Bus {
     pub fn write(&mut self, target: Target, width: Width, value: u64) -> Answer {
         let mut answer = Answer { value: 0, function: None, effects: Vec::new() };
         match target {
-            Target::Config { function: Sbdf(0), register } if self.bridge.is_some() => {
+            Target::Config { function: HOST_BRIDGE, register } if self.bridge.is_some() => {
                 if let Some(bridge) = &mut self.bridge {
                     bridge.write_config(register, width, value);
                 }

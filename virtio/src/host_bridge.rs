@@ -6,7 +6,7 @@ use xen_eventfd_core::Width;
 /// A function of class 0600 with nothing but its header. Its IDs are those of the generic bridge of virtual
 /// machines, for which no operating system needs a driver.
 #[derive(Debug, Clone)]
-pub struct HostBridge {
+pub(crate) struct HostBridge {
     space: ConfigSpace,
 }
 
@@ -25,12 +25,12 @@ impl Default for HostBridge {
 
 impl HostBridge {
     /// Reads its configuration space.
-    pub fn read_config(&self, register: u16, width: Width) -> u64 {
+    pub(crate) fn read_config(&self, register: u16, width: Width) -> u64 {
         self.space.read(register, width)
     }
 
     /// Writes to it.
-    pub fn write_config(&mut self, register: u16, width: Width, value: u64) {
+    pub(crate) fn write_config(&mut self, register: u16, width: Width, value: u64) {
         self.space.write(register, width, value);
     }
 }

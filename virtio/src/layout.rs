@@ -7,7 +7,7 @@ pub(crate) const REGISTERS_BAR: u8 = 0;
 /// The index of the I/O BAR.
 pub(crate) const DOORBELL_BAR: u8 = 1;
 /// Bytes of the memory BAR.
-pub(crate) const REGISTERS_SIZE: u32 = 0x2000;
+pub const REGISTERS_SIZE: u32 = 0x2000;
 /// Bytes of the I/O BAR, the least that PCI has.
 pub(crate) const DOORBELL_SIZE: u32 = 4;
 

@@ -29,8 +29,8 @@ mod layout;
 mod msix;
 mod value;
 
-pub use bus::{Answer, Bus, Sbdf, Target};
+pub use bus::{ADDRESS_PORTS, Answer, Bus, Target};
 pub use description::{Description, DescriptionError, MAX_CONFIG, MAX_QUEUES};
 pub use effect::{Bar, Effect, Message, QueueSetup, Route};
 pub use function::Function;
-pub use host_bridge::HostBridge;
+pub use layout::REGISTERS_SIZE;

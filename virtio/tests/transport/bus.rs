@@ -1,13 +1,16 @@
 //! The bus: which function an access is for.
 
 use crate::driver::{COMMAND, DOORBELL, MASTER, MEMORY, PORTS, REGISTERS, description};
-use xen_eventfd_core::{Space, Width};
-use xen_eventfd_virtio::{Bar, Bus, Description, Effect, Function, Sbdf, Target};
+use xen_eventfd_core::{PciFunction, Space, Width};
+use xen_eventfd_virtio::{Bar, Bus, Description, Effect, Function, Target};
 
-const FIRST: Sbdf = Sbdf::device(1);
-const SECOND: Sbdf = Sbdf::device(2);
+const BRIDGE: PciFunction = PciFunction::from_sbdf(0);
+const FIRST: PciFunction = PciFunction::from_sbdf(0x08);
+const SECOND: PciFunction = PciFunction::from_sbdf(0x10);
+/// Where nothing is.
+const NONE: PciFunction = PciFunction::from_sbdf(0x18);
 
-fn config(function: Sbdf, register: u16) -> Target {
+fn config(function: PciFunction, register: u16) -> Target {
     Target::Config { function, register }
 }
 
@@ -27,7 +30,7 @@ fn bus() -> Bus {
     bus
 }
 
-fn read(bus: &mut Bus, target: Target, width: Width) -> (u64, Option<Sbdf>) {
+fn read(bus: &mut Bus, target: Target, width: Width) -> (u64, Option<PciFunction>) {
     let answer = bus.read(target, width, |_, _| false);
     assert_eq!(answer.effects, []);
     (answer.value, answer.function)
@@ -36,32 +39,28 @@ fn read(bus: &mut Bus, target: Target, width: Width) -> (u64, Option<Sbdf>) {
 #[test]
 fn the_host_bridge_is_00_00_0_and_of_class_0600() {
     let mut bus = bus();
-    let bridge = Sbdf::device(0);
-    assert_eq!(read(&mut bus, config(bridge, 0x0A), Width::Two), (0x0600, None));
-    assert_eq!(read(&mut bus, config(bridge, 0x0E), Width::One), (0, None));
-    bus.write(config(bridge, 0), Width::Four, 0);
-    assert_eq!(read(&mut bus, config(bridge, 0), Width::Four), (0x0008_1B36, None));
+    assert_eq!(read(&mut bus, config(BRIDGE, 0x0A), Width::Two), (0x0600, None));
+    assert_eq!(read(&mut bus, config(BRIDGE, 0x0E), Width::One), (0, None));
+    bus.write(config(BRIDGE, 0), Width::Four, 0);
+    assert_eq!(read(&mut bus, config(BRIDGE, 0), Width::Four), (0x0008_1B36, None));
     let mut without = Bus::default();
-    assert_eq!(read(&mut without, config(bridge, 0), Width::Four), (0xFFFF_FFFF, None));
+    assert_eq!(read(&mut without, config(BRIDGE, 0), Width::Four), (0xFFFF_FFFF, None));
 }
 
 #[test]
-fn a_config_request_names_its_function_in_the_high_half_and_the_register_in_the_low() {
+fn a_config_access_goes_to_the_function_that_it_names() {
     let mut bus = bus();
-    let target = Target::of_config_request(0x0000_0008_0000_0002);
-    assert_eq!(target, config(FIRST, 2));
-    assert_eq!(read(&mut bus, target, Width::Two), (0x1041, Some(FIRST)));
-    let target = Target::of_config_request(0x0000_0010_0000_0000);
-    assert_eq!(read(&mut bus, target, Width::Four), (0x1042_1AF4, Some(SECOND)));
+    assert_eq!(read(&mut bus, config(FIRST, 2), Width::Two), (0x1041, Some(FIRST)));
+    assert_eq!(read(&mut bus, config(SECOND, 0), Width::Four), (0x1042_1AF4, Some(SECOND)));
 }
 
 #[test]
 fn what_is_on_no_bus_reads_as_all_ones() {
     let mut bus = bus();
     for (target, width) in [
-        (config(Sbdf::device(3), 0), Width::Two),
-        (config(Sbdf(FIRST.0 + 1), 0), Width::Four),
-        (config(Sbdf(FIRST.0 + 0x1_0000), 0), Width::Four),
+        (config(NONE, 0), Width::Two),
+        (config(PciFunction::from_sbdf(0x09), 0), Width::Four),
+        (config(PciFunction::from_sbdf(0x1_0008), 0), Width::Four),
         (Target::Address(Space::Mmio, 0x1000), Width::Eight),
         (Target::Address(Space::Pio, 0x80), Width::One),
     ] {
@@ -90,8 +89,10 @@ fn an_address_is_the_function_s_whose_bar_has_it() {
     assert_eq!(answer.function, Some(SECOND));
     assert_eq!(answer.effects, [Effect::Moved { bar: Bar::Registers, from, to: None }]);
     let status = Target::Address(Space::Mmio, u64::from(REGISTERS) + 0x14);
-    assert_eq!(bus.write(status, Width::One, 1).function, Some(FIRST));
+    let answer = bus.write(status, Width::One, 1);
+    assert_eq!((answer.function, answer.effects), (Some(FIRST), vec![]));
     assert_eq!(read(&mut bus, status, Width::One), (1, Some(FIRST)));
+    assert_eq!(bus.write(status, Width::One, 0).effects, [Effect::Reset]);
 }
 
 #[test]
@@ -121,15 +122,9 @@ fn without_a_host_bridge_port_cf8_is_another_s() {
 }
 
 #[test]
-fn a_function_is_named_as_lspci_names_it() {
-    assert_eq!(Sbdf::device(20).to_string(), "0000:00:14.0");
-    assert_eq!(Sbdf(0x0001_020B).to_string(), "0001:02:01.3");
-}
-
-#[test]
 fn what_is_held_is_asked_of_the_function_that_is_read() {
     let mut bus = bus();
-    let base = |at: Sbdf| u64::from(REGISTERS) + u64::from(at.0 - FIRST.0) * 0x400;
+    let base = |at: PciFunction| u64::from(REGISTERS) + u64::from(at.sbdf() - FIRST.sbdf()) * 0x400;
     for at in [FIRST, SECOND] {
         let set = |bus: &mut Bus, offset, width, value| {
             bus.write(Target::Address(Space::Mmio, base(at) + offset), width, value);
@@ -152,6 +147,6 @@ fn what_is_held_is_asked_of_the_function_that_is_read() {
         });
         assert_eq!(pending, [FIRST, SECOND].map(|at| if at == held { 8 } else { 0 }));
     }
-    assert_eq!(bus.functions().map(|(at, _)| at).collect::<Vec<_>>(), [FIRST, SECOND]);
-    assert!(bus.function(FIRST).is_some() && bus.function(Sbdf::device(3)).is_none());
+    assert_eq!(bus.functions().collect::<Vec<_>>(), [BRIDGE, FIRST, SECOND]);
+    assert!(bus.function(FIRST).is_some() && bus.function(NONE).is_none());
 }

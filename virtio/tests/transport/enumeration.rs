@@ -8,8 +8,8 @@ use virtio_drivers::transport::pci::bus::{
     BarInfo, Command, ConfigurationAccess, DeviceFunction, MemoryBarType, PciRoot,
 };
 use virtio_drivers::transport::pci::virtio_device_type;
-use xen_eventfd_core::Width;
-use xen_eventfd_virtio::{Bus, Description, Effect, Function, Sbdf, Target};
+use xen_eventfd_core::{PciFunction, Width};
+use xen_eventfd_virtio::{Bus, Description, Effect, Function, Target};
 
 /// Accesses of a guest to the bus.
 #[derive(Clone)]
@@ -19,8 +19,8 @@ struct Accesses {
 }
 
 fn target(at: DeviceFunction, register: u8) -> Target {
-    let sbdf = u32::from(at.bus) << 8 | u32::from(at.device) << 3 | u32::from(at.function);
-    Target::Config { function: Sbdf(sbdf), register: register.into() }
+    let function = PciFunction::new(at.bus, at.device, at.function).unwrap();
+    Target::Config { function, register: register.into() }
 }
 
 impl ConfigurationAccess for Accesses {
@@ -41,10 +41,10 @@ impl ConfigurationAccess for Accesses {
 
 fn root() -> (PciRoot<Accesses>, Accesses) {
     let mut bus = Bus::with_host_bridge();
-    bus.insert(Sbdf::device(1), Function::new(&description()).unwrap());
+    bus.insert(PciFunction::from_sbdf(0x08), Function::new(&description()).unwrap());
     let rng =
         Description { device_type: 4, config: vec![], registers: 0, doorbell: 0, ..description() };
-    bus.insert(Sbdf::device(9), Function::new(&rng).unwrap());
+    bus.insert(PciFunction::from_sbdf(0x48), Function::new(&rng).unwrap());
     let accesses = Accesses { bus: Rc::new(RefCell::new(bus)), effects: Rc::default() };
     (PciRoot::new(accesses.clone()), accesses)
 }

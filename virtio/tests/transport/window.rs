@@ -75,10 +75,12 @@ fn a_window_to_what_is_not_there_has_no_effect() {
         (bar, 0xFFFF_FFFF, 1),
         (bar, 0xFFFF_FFFC, 4),
         (1, 4, 1),
+        (bar, offset + DEVICE_STATUS - 4, 8),
     ] {
         let data = select(&driver, bar, offset, length);
         driver.set_config(data, Width::Four, 0);
-        driver.config(data, Width::Four);
+        driver.set_config(data, Width::Four, 0x5A5A_5A5A);
+        assert_eq!(driver.config(data, Width::Four), 0x5A5A_5A5A, "{bar} {offset:#x} {length}");
         assert_eq!(driver.status(), status, "{bar} {offset:#x} {length}");
     }
     assert_eq!(driver.effects(), []);
