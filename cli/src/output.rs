@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -34,6 +34,14 @@ pub static STDERR: Background = Background::new(rustix::stdio::stderr);
 
 /// Whether standard error has objects instead of prose.
 static JSON: AtomicBool = AtomicBool::new(false);
+
+/// The program that speaks.
+static PROGRAM: OnceLock<&str> = OnceLock::new();
+
+/// Sentences on standard error begin with this name, and not with `xen-eventfd`. Only the first call counts.
+pub fn speak_as(program: &'static str) {
+    let _ = PROGRAM.set(program);
+}
 
 /// From now on standard error has objects instead of prose, or prose again.
 pub fn speak_json(json: bool) {
@@ -60,7 +68,7 @@ pub fn complain(failure: &Failure) {
 fn report(kind: &str, sentence: &str, object: &Value) {
     let line = match speaks_json().then(|| json::line(kind, object)) {
         Some(Ok(line)) => line,
-        _ => format!("xen-eventfd: {sentence}"),
+        _ => format!("{}: {sentence}", PROGRAM.get().unwrap_or(&"xen-eventfd")),
     };
     STDERR.push(format!("{line}\n").into_bytes());
 }
