@@ -1,0 +1,151 @@
+//! A device: the effects of its function, carried out on its backend and in the engine.
+//!
+//! # Invariants
+//! * The engine has the kicks and calls of exactly those queues that the backend serves.
+//! * A queue's calls have their route before the backend can make one.
+
+use crate::error::Result;
+use crate::queue::Queue;
+use std::collections::BTreeMap;
+use virtio_bindings::virtio_config::VIRTIO_F_RING_RESET;
+use xen_eventfd::{Guest, Host};
+use xen_eventfd_host::Signaller;
+use xen_eventfd_vhost::{Backend, Region};
+use xen_eventfd_virtio::{Bar, Description, Effect, Function, QueueSetup};
+
+/// What a device type has, whatever its backend.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kind {
+    /// The virtio device ID.
+    pub(crate) device_type: u32,
+    /// Bytes of its configuration.
+    pub(crate) config: usize,
+    /// Request queues.
+    pub(crate) queues: u16,
+}
+
+/// Where a function is before its guest moves it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) registers: u32,
+    pub(crate) doorbell: u16,
+}
+
+/// What the function does by itself, with a backend that can stop a queue.
+const RING_RESET: u64 = 1 << VIRTIO_F_RING_RESET;
+/// Entries of each queue, at most.
+const QUEUE_SIZE: u16 = 256;
+
+/// A device of a guest.
+#[derive(Debug)]
+pub(crate) struct Device {
+    guest: Guest,
+    /// Kicks a queue whatever its backend has done with the eventfd.
+    signaller: Box<dyn Signaller>,
+    backend: Box<dyn Backend>,
+    /// The port of the doorbell, while the function decodes it.
+    doorbell: Option<u16>,
+    queues: BTreeMap<u16, Queue>,
+    config: Vec<u8>,
+}
+
+impl Device {
+    /// A device and its function. `memory` is all of the guest's.
+    pub(crate) fn new(
+        host: &dyn Host,
+        guest: &Guest,
+        mut backend: Box<dyn Backend>,
+        kind: Kind,
+        place: Place,
+        memory: &[Region<'_>],
+    ) -> Result<(Self, Function)> {
+        backend.set_memory(memory)?;
+        let mut config = vec![0; kind.config];
+        backend.read_config(0, &mut config)?;
+        let function = Function::new(&Description {
+            // A number that is no type is refused as one.
+            device_type: u16::try_from(kind.device_type).unwrap_or(0),
+            features: backend.features() | RING_RESET,
+            queue_sizes: vec![QUEUE_SIZE; kind.queues.into()],
+            config: config.clone(),
+            // Calls reach the guest by messages only.
+            has_line: false,
+            registers: place.registers,
+            doorbell: place.doorbell,
+        })?;
+        let device = Self {
+            guest: guest.clone(),
+            signaller: host.signaller()?,
+            backend,
+            doorbell: None,
+            queues: BTreeMap::new(),
+            config,
+        };
+        Ok((device, function))
+    }
+
+    /// Carries out an effect that is the device's own.
+    pub(crate) fn carry_out(&mut self, effect: Effect, function: &mut Function) -> Result<()> {
+        match effect {
+            Effect::Features(features) => {
+                Ok(self.backend.accept(features & self.backend.features())?)
+            }
+            Effect::Reset => {
+                self.queues.clear();
+                Ok(self.backend.reset()?)
+            }
+            Effect::QueueStarted(setup) => self.start(&setup),
+            Effect::QueueStopped(index) => {
+                self.queues.remove(&index);
+                self.backend.stop_queue(index)?;
+                Ok(())
+            }
+            Effect::Rerouted { queue, route } => match self.queues.get_mut(&queue) {
+                Some(queue) => queue.reroute(&self.guest, route),
+                None => Ok(()),
+            },
+            Effect::Kick(index) => {
+                if let Some(queue) = self.queues.get(&index) {
+                    self.signaller.signal(queue.kick())?;
+                }
+                Ok(())
+            }
+            Effect::Moved { bar: Bar::Doorbell, to, .. } => {
+                self.doorbell = to.and_then(|port| u16::try_from(port).ok());
+                let mut queues = self.queues.values_mut();
+                queues.try_for_each(|queue| queue.listen(&self.guest, self.doorbell))
+            }
+            Effect::ConfigWritten { offset, width, value } => {
+                let bytes = value.to_le_bytes();
+                self.backend.write_config(offset, &bytes[..width.bytes().into()])?;
+                self.backend.read_config(0, &mut self.config)?;
+                function.set_config(&self.config);
+                Ok(())
+            }
+            Effect::DriverOk
+            | Effect::Moved { bar: Bar::Registers, .. }
+            | Effect::Raise(_)
+            | Effect::Line(_) => Ok(()),
+        }
+    }
+
+    /// Whether a call of a queue waits for its vector to be unmasked.
+    pub(crate) fn is_pending(&self, queue: u16) -> bool {
+        self.queues.get(&queue).is_some_and(Queue::is_pending)
+    }
+
+    fn start(&mut self, setup: &QueueSetup) -> Result<()> {
+        let mut queue = Queue::new(&self.guest, setup.index, setup.route)?;
+        queue.listen(&self.guest, self.doorbell)?;
+        let ring = xen_eventfd_vhost::Queue {
+            size: setup.size,
+            descriptors: setup.descriptors,
+            available: setup.driver,
+            used: setup.device,
+            base: 0,
+        };
+        self.backend.start_queue(setup.index, &ring, queue.kick(), queue.call())?;
+        self.queues.insert(setup.index, queue);
+        Ok(())
+    }
+}

@@ -1,0 +1,387 @@
+//! A guest on the model, and a backend that notes what is asked of it.
+
+use super::Devices;
+use crate::device::{Device, Kind, Place};
+use crate::server::Server;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+use xen_eventfd::{DomId, Guest, Host, Space, VcpuId, Width, Xen};
+use xen_eventfd_core::PciFunction;
+use xen_eventfd_ioreq::new_eventfd;
+use xen_eventfd_model::{Config, Model, Vcpu};
+use xen_eventfd_vhost::{Backend, Error, Queue, Region, Result};
+
+const VERSION_1: u64 = 1 << 32;
+const RING_RESET: u64 = 1 << 40;
+const REGISTERS: u64 = 0xE000_0000;
+const DOORBELL: u64 = 0xC000;
+const NEEDS_RESET: u64 = 64;
+/// The vectors of configuration changes and of the queue.
+const CONFIG: u8 = 0x40;
+const QUEUE: u8 = 0x41;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Call {
+    Accept(u64),
+    Start(u16, Queue),
+    Stop(u16),
+    WriteConfig(u32, Vec<u8>),
+    Reset,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    calls: Vec<Call>,
+    /// Of the queue that was started last.
+    eventfds: Option<(OwnedFd, OwnedFd)>,
+    config: Vec<u8>,
+    /// The backend cannot start a queue.
+    refuses: bool,
+}
+
+#[derive(Debug)]
+struct Notes {
+    state: Arc<Mutex<State>>,
+    errors: OwnedFd,
+}
+
+impl Notes {
+    fn call(&self, call: Call) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock().unwrap();
+        state.calls.push(call);
+        state
+    }
+}
+
+impl Backend for Notes {
+    fn features(&self) -> u64 {
+        VERSION_1
+    }
+
+    fn queues(&self) -> u16 {
+        1
+    }
+
+    fn maps_guests(&self) -> bool {
+        false
+    }
+
+    fn accept(&mut self, features: u64) -> Result<()> {
+        drop(self.call(Call::Accept(features)));
+        Ok(())
+    }
+
+    fn read_config(&mut self, offset: u32, bytes: &mut [u8]) -> Result<()> {
+        let first = offset as usize;
+        bytes.copy_from_slice(&self.state.lock().unwrap().config[first..first + bytes.len()]);
+        Ok(())
+    }
+
+    fn write_config(&mut self, offset: u32, bytes: &[u8]) -> Result<()> {
+        let mut state = self.call(Call::WriteConfig(offset, bytes.to_vec()));
+        state.config[offset as usize..][..bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn set_memory(&mut self, _: &[Region<'_>]) -> Result<()> {
+        Ok(())
+    }
+
+    fn start_queue(
+        &mut self,
+        index: u16,
+        queue: &Queue,
+        kick: BorrowedFd<'_>,
+        call: BorrowedFd<'_>,
+    ) -> Result<()> {
+        let mut state = self.call(Call::Start(index, *queue));
+        if state.refuses {
+            return Err(Error::NoQueue { index, queues: 0 });
+        }
+        let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().unwrap();
+        state.eventfds = Some((copy(kick), copy(call)));
+        Ok(())
+    }
+
+    fn set_kick(&mut self, _: u16, _: BorrowedFd<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn set_call(&mut self, _: u16, _: BorrowedFd<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn stop_queue(&mut self, index: u16) -> Result<u16> {
+        drop(self.call(Call::Stop(index)));
+        Ok(0)
+    }
+
+    fn reset(&mut self) -> Result<()> {
+        drop(self.call(Call::Reset));
+        Ok(())
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn errors(&self) -> BorrowedFd<'_> {
+        use std::os::fd::AsFd;
+        self.errors.as_fd()
+    }
+}
+
+/// A guest with one device of one queue, and 8 bytes of configuration.
+struct Bench {
+    vcpu: Vcpu,
+    state: Arc<Mutex<State>>,
+    devices: Arc<Devices>,
+    _server: Server,
+    _guest: Guest,
+    _dir: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let (model, dir) = (Model::new(), tempfile::tempdir().unwrap());
+        let dom: DomId = model.domain(Config::new("guest"));
+        let host: Arc<dyn Host> = model.client("xen-virtio");
+        let xen = Xen::builder().run_dir(dir.path()).open_on(Arc::clone(&host)).unwrap();
+        let guest = xen.guest(dom).unwrap();
+        let state = Arc::new(Mutex::new(State { config: (0..8).collect(), ..State::default() }));
+        let backend = Notes { state: Arc::clone(&state), errors: new_eventfd().unwrap() };
+        let kind = Kind { device_type: 2, config: 8, queues: 1 };
+        let place = Place { registers: 0xE000_0000, doorbell: 0xC000 };
+        let (device, function) =
+            Device::new(&*host, &guest, Box::new(backend), kind, place, &[]).unwrap();
+        let devices = Arc::new(Devices::new(Arc::clone(&host), dom));
+        devices.add(PciFunction::new(0, 1, 0).unwrap(), device, function);
+        let server = Server::start(&host, dir.path(), dom, &devices).unwrap();
+        let vcpu = model.vcpu(dom, VcpuId(0));
+        Self { vcpu, state, devices, _server: server, _guest: guest, _dir: dir }
+    }
+
+    /// With the queue running.
+    fn running() -> Self {
+        let bench = Self::new();
+        bench.start();
+        bench
+    }
+
+    fn start(&self) {
+        self.set_config(0x04, 7);
+        self.set_config(0x40, 0x8000_0000);
+        for (entry, vector) in [(0, CONFIG), (1, QUEUE)] {
+            for (part, value) in [(0, 0xFEE0_0000), (8, vector.into()), (12, 0)] {
+                self.set_entry(entry, part, value);
+            }
+        }
+        for (offset, width, value) in [
+            (0x08, Width::Four, 1),
+            (0x0C, Width::Four, (VERSION_1 | RING_RESET) >> 32),
+            (0x14, Width::One, 3),
+            (0x14, Width::One, 11),
+            (0x10, Width::Two, 0),
+            (0x18, Width::Two, 8),
+            (0x1A, Width::Two, 1),
+            (0x20, Width::Four, 0x1000),
+            (0x28, Width::Four, 0x2000),
+            (0x30, Width::Four, 0x3000),
+            (0x1C, Width::Two, 1),
+            (0x14, Width::One, 15),
+        ] {
+            self.set(offset, width, value);
+        }
+    }
+
+    fn set_config(&self, register: u64, value: u64) {
+        let address = 1 << 31 | 1 << 11 | register;
+        self.vcpu.write(Space::Pio, 0xCF8, Width::Four, address).unwrap();
+        self.vcpu.write(Space::Pio, 0xCFC, Width::Four, value).unwrap();
+    }
+
+    fn set_entry(&self, entry: u64, part: u64, value: u64) {
+        self.set(0x1000 + 16 * entry + part, Width::Four, value);
+    }
+
+    fn set(&self, offset: u64, width: Width, value: u64) {
+        self.vcpu.write(Space::Mmio, REGISTERS + offset, width, value).unwrap();
+    }
+
+    fn get(&self, offset: u64, width: Width) -> u64 {
+        self.vcpu.read(Space::Mmio, REGISTERS + offset, width).unwrap()
+    }
+
+    fn kick(&self, port: u64) {
+        self.vcpu.write(Space::Pio, port, Width::Two, 0).unwrap();
+    }
+
+    /// How many kicks the backend finds.
+    fn kicks(&self) -> u64 {
+        let state = self.state.lock().unwrap();
+        let (kick, _) = state.eventfds.as_ref().unwrap();
+        let mut count = [0; 8];
+        rustix::io::read(kick, &mut count).map_or(0, |_| u64::from_ne_bytes(count))
+    }
+
+    /// The backend has used buffers.
+    fn call(&self) {
+        let state = self.state.lock().unwrap();
+        let (_, call) = state.eventfds.as_ref().unwrap();
+        rustix::io::write(call, &1_u64.to_ne_bytes()).unwrap();
+    }
+
+    /// Waits for an interrupt, with the model's time limit.
+    fn wait(&self, vector: u8) {
+        self.vcpu.run(move |vcpu| vcpu.wait_msi(vector)).join().unwrap();
+    }
+
+    fn calls(&self) -> Vec<Call> {
+        core::mem::take(&mut self.state.lock().unwrap().calls)
+    }
+}
+
+fn started() -> Call {
+    let ring = Queue { size: 8, descriptors: 0x1000, available: 0x2000, used: 0x3000, base: 0 };
+    Call::Start(0, ring)
+}
+
+#[test]
+fn a_queue_starts_with_the_features_and_addresses_of_its_driver() {
+    // VIRTIO_F_RING_RESET is the function's own.
+    assert_eq!(Bench::running().calls(), [Call::Accept(VERSION_1), started()]);
+}
+
+#[test]
+fn kicks_and_calls_wake_no_server() {
+    let bench = Bench::running();
+    let before = bench.devices.requests();
+    for _ in 0..3 {
+        bench.kick(DOORBELL);
+        bench.call();
+        bench.wait(QUEUE);
+    }
+    assert_eq!((bench.kicks(), bench.devices.requests() - before), (3, 0));
+}
+
+#[test]
+fn a_call_of_a_masked_vector_is_pending_and_comes_when_it_is_unmasked() {
+    let bench = Bench::running();
+    let pending = || bench.get(0x1800, Width::Four);
+    bench.set_entry(1, 12, 1);
+    assert_eq!(pending(), 0);
+    bench.call();
+    let began = Instant::now();
+    while pending() != 1 << 1 {
+        assert!(began.elapsed() < Duration::from_secs(30), "the call is never pending");
+    }
+    assert_eq!(bench.vcpu.try_take_msi(QUEUE), Ok(false));
+    bench.set_entry(1, 12, 0);
+    bench.wait(QUEUE);
+    assert_eq!(pending(), 0);
+}
+
+#[test]
+fn a_vector_that_moves_takes_its_calls_along() {
+    let bench = Bench::running();
+    bench.set_entry(1, 12, 1);
+    bench.set_entry(1, 8, 0x55);
+    bench.set_entry(1, 12, 0);
+    bench.call();
+    bench.wait(0x55);
+    assert_eq!(bench.vcpu.try_take_msi(QUEUE), Ok(false));
+}
+
+#[test]
+fn a_queue_that_starts_masked_is_heard_of_once_it_is_unmasked() {
+    let bench = Bench::new();
+    bench.start();
+    bench.set(0x14, Width::One, 0);
+    bench.set_entry(1, 12, 1);
+    for (offset, width, value) in [
+        (0x08, Width::Four, 1),
+        (0x0C, Width::Four, 1),
+        (0x14, Width::One, 11),
+        (0x1A, Width::Two, 1),
+        (0x1C, Width::Two, 1),
+        (0x14, Width::One, 15),
+    ] {
+        bench.set(offset, width, value);
+    }
+    bench.call();
+    bench.set_entry(1, 12, 0);
+    bench.wait(QUEUE);
+}
+
+#[test]
+fn a_doorbell_follows_its_bar() {
+    let bench = Bench::running();
+    bench.set_config(0x14, 0xD000);
+    bench.kick(DOORBELL);
+    assert_eq!(bench.kicks(), 0);
+    bench.kick(0xD000);
+    assert_eq!(bench.kicks(), 1);
+}
+
+#[test]
+fn registers_follow_their_bar() {
+    let bench = Bench::running();
+    bench.set_config(0x10, 0xE100_0000);
+    let status = |base| bench.vcpu.read(Space::Mmio, base + 0x14, Width::One).unwrap();
+    assert_eq!((status(0xE100_0000), status(REGISTERS)), (15, 0xFF));
+}
+
+#[test]
+fn a_queue_that_is_reset_stops_and_hears_no_kick() {
+    let bench = Bench::running();
+    bench.calls();
+    bench.set(0x3A, Width::Two, 1);
+    bench.kick(DOORBELL);
+    assert_eq!((bench.calls(), bench.kicks()), (vec![Call::Stop(0)], 0));
+}
+
+#[test]
+fn a_device_that_is_reset_starts_again() {
+    let bench = Bench::running();
+    bench.calls();
+    bench.set(0x14, Width::One, 0);
+    bench.kick(DOORBELL);
+    assert_eq!((bench.calls(), bench.kicks()), (vec![Call::Reset], 0));
+    bench.start();
+    assert_eq!(bench.calls(), [Call::Accept(VERSION_1), started()]);
+    bench.kick(DOORBELL);
+    assert_eq!(bench.kicks(), 1);
+}
+
+#[test]
+fn a_device_whose_backend_refuses_asks_its_driver_for_a_reset() {
+    let bench = Bench::new();
+    bench.state.lock().unwrap().refuses = true;
+    bench.start();
+    assert_eq!(bench.get(0x14, Width::One), 15 | NEEDS_RESET);
+    bench.wait(CONFIG);
+}
+
+#[test]
+fn a_write_to_the_configuration_is_the_backend_s() {
+    let bench = Bench::running();
+    bench.calls();
+    bench.set(0x202, Width::Two, 0x5566);
+    assert_eq!(bench.calls(), [Call::WriteConfig(2, vec![0x66, 0x55])]);
+    assert_eq!(bench.get(0x200, Width::Eight), 0x0706_0504_5566_0100);
+}
+
+#[test]
+fn a_kick_through_the_window_of_the_configuration_space_reaches_the_backend() {
+    let bench = Bench::running();
+    // The last capability: the BAR, the offset, the length, and the data.
+    for (register, value) in [(0x94, 1), (0x98, 0), (0x9C, 2), (0xA0, 0)] {
+        bench.set_config(register, value);
+    }
+    assert_eq!(bench.kicks(), 1);
+}

@@ -1,0 +1,30 @@
+//! Why a guest's devices cannot be served.
+
+use rustix::io::Errno;
+use xen_eventfd::HostError;
+use xen_eventfd_virtio::DescriptionError;
+
+pub(crate) type Result<T> = core::result::Result<T, Error>;
+
+/// Why a guest's devices cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The engine's, for kicks and calls.
+    #[error(transparent)]
+    Engine(#[from] xen_eventfd::Error),
+    /// The ioreq server's of the registers.
+    #[error(transparent)]
+    Server(#[from] xen_eventfd_ioreq::Error),
+    /// The backend's.
+    #[error(transparent)]
+    Backend(#[from] xen_eventfd_vhost::Error),
+    /// The device is none that a PCI function can present.
+    #[error(transparent)]
+    Function(#[from] DescriptionError),
+    /// The host's.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// An eventfd could not be made.
+    #[error("cannot make an eventfd: {0}")]
+    Eventfd(#[from] Errno),
+}

@@ -1,0 +1,95 @@
+//! A queue that runs: its two eventfds, and what the engine knows of them.
+
+use crate::error::Result;
+use rustix::event::{EventfdFlags, eventfd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use xen_eventfd::{Guest, IoEvent, IoEventAddress, Irq, IrqFd};
+use xen_eventfd_virtio::{Message, Route};
+
+/// A queue that its backend serves. Dropping it takes its kicks and calls from the engine.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    index: u16,
+    kick: OwnedFd,
+    call: OwnedFd,
+    doorbell: Option<IoEvent>,
+    irqfd: Option<IrqFd>,
+    is_masked: bool,
+}
+
+impl Queue {
+    /// A queue whose calls take `route` from the start.
+    pub(crate) fn new(guest: &Guest, index: u16, route: Route) -> Result<Self> {
+        let new = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let (kick, call) = (new()?, new()?);
+        let mut queue = Self { index, kick, call, doorbell: None, irqfd: None, is_masked: false };
+        queue.reroute(guest, route)?;
+        Ok(queue)
+    }
+
+    pub(crate) fn kick(&self) -> BorrowedFd<'_> {
+        self.kick.as_fd()
+    }
+
+    pub(crate) fn call(&self) -> BorrowedFd<'_> {
+        self.call.as_fd()
+    }
+
+    /// Takes kicks at a port, and no more at the one before.
+    pub(crate) fn listen(&mut self, guest: &Guest, port: Option<u16>) -> Result<()> {
+        self.doorbell = None;
+        if let Some(port) = port {
+            let at = IoEventAddress::Pio(port.into());
+            self.doorbell = Some(guest.register_ioevent(&self.kick, &at, self.index)?);
+        }
+        Ok(())
+    }
+
+    /// Sends calls another way. What is pending stays so.
+    pub(crate) fn reroute(&mut self, guest: &Guest, route: Route) -> Result<()> {
+        match route {
+            Route::Message(message) => {
+                match &self.irqfd {
+                    Some(irqfd) => irqfd.set_irq(irq(message))?,
+                    None => self.irqfd = Some(guest.register_irqfd(&self.call, irq(message))?),
+                }
+                self.mask(false)
+            }
+            Route::Masked => {
+                if self.irqfd.is_none() {
+                    // It is replaced before it is unmasked.
+                    let none = irq(Message { addr: 0xFEE0_0000, data: 0 });
+                    self.irqfd = Some(guest.register_irqfd(&self.call, none)?);
+                }
+                self.mask(true)
+            }
+            Route::Nowhere | Route::Line => {
+                self.irqfd = None;
+                self.is_masked = false;
+                Ok(())
+            }
+        }
+    }
+
+    fn mask(&mut self, masked: bool) -> Result<()> {
+        if let Some(irqfd) = self.irqfd.as_ref().filter(|_| self.is_masked != masked) {
+            if masked {
+                irqfd.mask()?
+            } else {
+                irqfd.unmask()?
+            }
+            self.is_masked = masked;
+        }
+        Ok(())
+    }
+
+    /// Whether a call waits for the vector to be unmasked.
+    pub(crate) fn is_pending(&self) -> bool {
+        // It fails only if the guest is gone.
+        self.irqfd.as_ref().is_some_and(|irqfd| irqfd.is_pending().unwrap_or(false))
+    }
+}
+
+fn irq(message: Message) -> Irq {
+    Irq::Msi { addr: message.addr, data: message.data }
+}
