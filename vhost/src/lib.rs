@@ -12,6 +12,7 @@
 
 mod backend;
 mod error;
+mod eventfd;
 mod features;
 pub mod linux;
 pub mod user;

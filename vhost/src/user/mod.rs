@@ -7,11 +7,11 @@
 mod connection;
 pub mod wire;
 
+use crate::eventfd::{Signaller, new_eventfd};
 use crate::features::{VERSION_1, of_device};
 use crate::{Backend, Error, Lack, Memory, Needs, Queue, Region, Result, Wrong};
 use connection::Connection;
 use core::time::Duration;
-use rustix::event::{EventfdFlags, eventfd};
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -20,7 +20,6 @@ use wire::{
     ConfigRange, MAX_CONFIG, MAX_REGIONS, MemoryRegion, PROTOCOL_FEATURES, Payload, Request,
     VRING_INDEX_MASK, VringAddr, VringState, XEN_MMAP_FOREIGN, XenRegion, protocol,
 };
-use xen_eventfd_host::{Signaller, aio};
 
 /// The protocol features that are negotiated where the backend has them. All others are left alone.
 const PROTOCOL: u64 = protocol::MQ
@@ -47,8 +46,7 @@ pub struct Frontend {
     queues: u16,
     running: BTreeSet<u16>,
     errors: OwnedFd,
-    /// Kicks a queue whatever its backend has done with the eventfd.
-    signaller: aio::Context,
+    signaller: Signaller,
 }
 
 impl Frontend {
@@ -70,8 +68,6 @@ impl Frontend {
     }
 
     fn negotiate(connection: Connection, needs: Needs) -> Result<Self> {
-        let system = |what| move |errno| Error::System { what, errno };
-        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let mut new = Self {
             connection,
             offered: 0,
@@ -79,10 +75,8 @@ impl Frontend {
             protocol: 0,
             queues: 0,
             running: BTreeSet::new(),
-            errors: eventfd(0, flags).map_err(system("make an eventfd"))?,
-            signaller: aio::Context::new()
-                .map_err(|error| error.errno)
-                .map_err(system("set asynchronous I/O up"))?,
+            errors: new_eventfd()?,
+            signaller: Signaller::default(),
         };
         new.offered = new.get_u64(Request::GetFeatures)?;
         let lacks = |lack| Err(Error::Lacks { lack });
@@ -168,11 +162,6 @@ impl Frontend {
 
     fn set_eventfd(&self, request: Request, index: u32, eventfd: BorrowedFd<'_>) -> Result<()> {
         self.set(request, &(u64::from(index) & VRING_INDEX_MASK).emit(), &[eventfd])
-    }
-
-    fn kick_once(&mut self, kick: BorrowedFd<'_>) -> Result<()> {
-        let failed = |errno| Error::System { what: "kick a queue", errno };
-        self.signaller.signal(kick).map_err(|error| failed(error.errno))
     }
 
     /// What is asked for, or set, at this place of the configuration.
@@ -301,7 +290,7 @@ impl Backend for Frontend {
         self.running.insert(index);
         self.set_number(Request::SetVringEnable, number, 1)?;
         self.settle()?;
-        self.kick_once(kick)
+        self.signaller.signal(kick)
     }
 
     fn set_kick(&mut self, index: u16, kick: BorrowedFd<'_>) -> Result<()> {
@@ -311,7 +300,7 @@ impl Backend for Frontend {
         self.set_eventfd(Request::SetVringKick, number, kick)?;
         self.set_number(Request::SetVringEnable, number, 1)?;
         self.settle()?;
-        self.kick_once(kick)
+        self.signaller.signal(kick)
     }
 
     fn set_call(&mut self, index: u16, call: BorrowedFd<'_>) -> Result<()> {
