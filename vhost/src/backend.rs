@@ -45,8 +45,8 @@ pub trait Backend: Send + fmt::Debug {
     /// [`crate::Error::Memory`] if the backend cannot have this memory.
     fn set_memory(&mut self, regions: &[Region<'_>]) -> Result<()>;
 
-    /// Starts a queue. When this returns, the backend looks at the queue whenever `kick` is signalled, and has
-    /// been kicked once, for what the driver put there before.
+    /// Starts a queue. When this returns, the backend looks at the queue whenever `kick` is signalled, and looks
+    /// once by itself, for what the driver put there before.
     ///
     /// # Errors
     /// [`crate::Error::NoQueue`] if there is none of this index.

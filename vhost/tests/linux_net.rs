@@ -12,15 +12,18 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF,
-    VIRTIO_NET_HDR_F_NEEDS_CSUM,
+    VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, VIRTIO_NET_ERR, VIRTIO_NET_F_CSUM,
+    VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ,
+    VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_OK,
 };
-use virtio_bindings::virtio_ring::VRING_DESC_F_WRITE;
+use virtio_bindings::virtio_ring::{VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 use xen_eventfd_vhost::linux::{Net, Options, Tap};
 use xen_eventfd_vhost::{Backend, Errno, Error, Memory, Queue, Region};
 
 const VERSION_1: u64 = 1 << 32;
 const MERGED: u64 = 1 << VIRTIO_NET_F_MRG_RXBUF;
+/// What several pairs of queues take.
+const SEVERAL: u64 = 1 << VIRTIO_NET_F_MQ | 1 << VIRTIO_NET_F_CTRL_VQ;
 const MAC: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];
 const CARD: Options = Options { mac: MAC, offloads: true };
 /// The header of virtio before a packet, in bytes.
@@ -41,17 +44,18 @@ fn buffer(slot: u16) -> u64 {
     BUFFERS + u64::from(slot) * BUFFER_BYTES as u64
 }
 
-/// A guest's memory, with room for four queues.
+/// A guest's memory in bytes, with room for the queues of two pairs and the control queue.
+const MEMORY: u64 = 5 * QUEUE_BYTES;
+
 fn guest_memory() -> File {
     let memory = File::from(memfd_create("guest", MemfdFlags::CLOEXEC).unwrap());
-    memory.set_len(4 * QUEUE_BYTES).unwrap();
+    memory.set_len(MEMORY).unwrap();
     memory
 }
 
 fn set_memory(card: &mut Net, memory: &File) {
-    let size = 4 * QUEUE_BYTES;
     let memory = Memory::File { file: memory.as_fd(), offset: 0 };
-    card.set_memory(&[Region { guest_address: BEGIN, size, memory }]).unwrap();
+    card.set_memory(&[Region { guest_address: BEGIN, size: MEMORY, memory }]).unwrap();
 }
 
 /// One queue, as its driver has it.
@@ -287,32 +291,121 @@ fn offloads_are_what_the_driver_has_accepted() {
     }
 }
 
+/// Packets that the host has received from a card, by its own count.
+fn packets(name: &str) -> u32 {
+    let path = format!("/sys/class/net/{name}/statistics/rx_packets");
+    std::fs::read_to_string(path).unwrap().trim().parse().unwrap()
+}
+
+/// Sends a command to the card and returns its result.
+fn command(control: &mut Ring<'_>, bytes: &[u8]) -> u32 {
+    let place = buffer(0);
+    let result = place + 0x100;
+    control.put(place, bytes);
+    control.put(result, &[0xEE]);
+    let length = u32::try_from(bytes.len()).unwrap();
+    for (index, place, length, flags, next) in
+        [(0, place, length, VRING_DESC_F_NEXT, 1_u32), (1, result, 1, VRING_DESC_F_WRITE, 0)]
+    {
+        let address = BEGIN + control.at(place);
+        let flags = flags | next << 16;
+        let descriptor =
+            [&address.to_le_bytes()[..], &length.to_le_bytes(), &flags.to_le_bytes()].concat();
+        control.put(16 * index, &descriptor);
+    }
+    let slot = u64::from(control.posted % SIZE);
+    control.put(AVAILABLE + 4 + 2 * slot, &0_u16.to_le_bytes());
+    control.posted += 1;
+    control.put(AVAILABLE + 2, &control.posted.to_le_bytes());
+    rustix::io::write(&control.kick, &1_u64.to_ne_bytes()).unwrap();
+    assert_eq!(control.used().len(), 1);
+    let [result] = control.get(result);
+    result.into()
+}
+
+/// The command that sets how many pairs are used.
+fn use_pairs(pairs: u16) -> [u8; 4] {
+    let [low, high] = pairs.to_le_bytes();
+    let [class, command] = [VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET]
+        .map(|number| u8::try_from(number).unwrap());
+    [class, command, low, high]
+}
+
 #[test]
-fn each_pair_of_queues_carries_packets() {
+fn a_card_has_the_pairs_of_queues_that_its_driver_asks_for() {
     if !has_vhost() {
         return;
     }
     let mut card = card("xevpairs", 2, 2);
     let memory = guest_memory();
-    assert_eq!(card.queues(), 4);
-    card.accept(VERSION_1 | MERGED).unwrap();
+    assert_eq!(card.queues(), 5);
+    let mut pairs = [0; 2];
+    card.read_config(8, &mut pairs).unwrap();
+    assert_eq!(pairs, 2_u16.to_le_bytes());
+    card.accept(VERSION_1 | MERGED | SEVERAL).unwrap();
     set_memory(&mut card, &memory);
-    for index in [1, 3] {
-        let mut transmit = Ring::new(&memory, index);
-        // It is kicked when it starts.
-        transmit.make_available(Some(&arp_request(2)));
-        transmit.start(&mut card, 0);
-        transmit.used();
-        for _ in 1..20 {
-            transmit.post(Some(&arp_request(2)));
-            transmit.used();
+    let [mut first, mut second] = [1, 3].map(|index| Ring::new(&memory, index));
+    let mut control = Ring::new(&memory, 4);
+    // What is there when they start is sent. The second pair is not used yet.
+    first.make_available(Some(&arp_request(2)));
+    first.start(&mut card, 0);
+    first.used();
+    second.make_available(Some(&arp_request(2)));
+    second.start(&mut card, 0);
+    control.start(&mut card, 0);
+    assert_eq!(command(&mut control, &use_pairs(1)), VIRTIO_NET_OK);
+    assert_eq!((packets("xevpairs"), second.get(USED + 2)), (1, [0, 0]));
+
+    assert_eq!(command(&mut control, &use_pairs(2)), VIRTIO_NET_OK);
+    rustix::io::write(&second.kick, &1_u64.to_ne_bytes()).unwrap();
+    second.used();
+    for ring in [&mut first, &mut second] {
+        for _ in 0..20 {
+            ring.post(Some(&arp_request(2)));
+            ring.used();
         }
     }
-    let path = "/sys/class/net/xevpairs/statistics/rx_packets";
-    assert_eq!(std::fs::read_to_string(path).unwrap().trim(), "40");
-    let ring = Ring::new(&memory, 3);
-    let error = card.start_queue(4, &ring.queue(0), ring.kick.as_fd(), ring.call.as_fd());
-    assert_eq!(error, Err(Error::NoQueue { index: 4, queues: 4 }));
+    assert_eq!(packets("xevpairs"), 42);
+
+    for odd in [use_pairs(0), use_pairs(3), [17, 0, 1, 0]] {
+        assert_eq!(command(&mut control, &odd), VIRTIO_NET_ERR, "{odd:?}");
+    }
+    second.post(Some(&arp_request(2)));
+    second.used();
+
+    let base = card.stop_queue(4).unwrap();
+    assert_eq!(base, control.posted);
+    control.start(&mut card, base);
+    assert_eq!(command(&mut control, &use_pairs(1)), VIRTIO_NET_OK);
+    let call = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+    card.set_call(4, call.as_fd()).unwrap();
+    control.call = call;
+    let kick = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+    card.set_kick(4, kick.as_fd()).unwrap();
+    control.kick = kick;
+    assert_eq!(command(&mut control, &use_pairs(2)), VIRTIO_NET_OK);
+    card.reset().unwrap();
+}
+
+#[test]
+fn queues_are_numbered_by_what_the_driver_has_accepted() {
+    if !has_vhost() {
+        return;
+    }
+    let mut card = Net::new(Tap::open("xevnumber", 2).unwrap(), CARD).unwrap();
+    let memory = guest_memory();
+    let control = 1 << VIRTIO_NET_F_CTRL_VQ;
+    for (accepted, there) in [(0, 2), (control, 3), (SEVERAL, 5)] {
+        card.accept(VERSION_1 | accepted).unwrap();
+        set_memory(&mut card, &memory);
+        let ring = Ring::new(&memory, there);
+        let queue = Ring::new(&memory, 0).queue(0);
+        let error = card.start_queue(there, &queue, ring.kick.as_fd(), ring.call.as_fd());
+        assert_eq!(error, Err(Error::NoQueue { index: there, queues: there }));
+        let last = Ring::new(&memory, there - 1);
+        last.start(&mut card, 0);
+        card.reset().unwrap();
+    }
 }
 
 #[test]
@@ -341,7 +434,7 @@ fn a_queue_outside_of_the_memory_is_refused() {
     card.accept(VERSION_1).unwrap();
     set_memory(&mut card, &memory);
     let ring = Ring::new(&memory, 0);
-    let queue = Queue { used: BEGIN + 4 * QUEUE_BYTES - 8, ..ring.queue(0) };
+    let queue = Queue { used: BEGIN + MEMORY - 8, ..ring.queue(0) };
     let error = card.start_queue(0, &queue, ring.kick.as_fd(), ring.call.as_fd()).unwrap_err();
     assert_eq!(error, Error::Kernel { request: "SET_VRING_ADDR", errno: Errno::FAULT });
 }

@@ -30,6 +30,7 @@ const SET_INTERFACE: Opcode = opcode::write::<i32>(b'T', 202);
 const SET_OFFLOAD: Opcode = opcode::write::<u32>(b'T', 208);
 const GET_INTERFACE: Opcode = opcode::read::<u32>(b'T', 210);
 const SET_HEADER_SIZE: Opcode = opcode::write::<i32>(b'T', 216);
+const SET_QUEUE: Opcode = opcode::write::<i32>(b'T', 217);
 
 /// Makes a tap device of an open `/dev/net/tun`, or one more queue of it.
 pub(super) fn set_interface(tun: BorrowedFd<'_>, mut interface: Interface) -> Result<(), Errno> {
@@ -47,6 +48,12 @@ pub(super) fn interface(tap: BorrowedFd<'_>) -> Result<Interface, Errno> {
 pub(super) fn set_header_size(tap: BorrowedFd<'_>, size: i32) -> Result<(), Errno> {
     // SAFETY: the request reads an `int`.
     issue(tap, unsafe { Setter::<SET_HEADER_SIZE, i32>::new(size) })
+}
+
+/// Attaches or detaches a queue, by the flags.
+pub(super) fn set_queue(tap: BorrowedFd<'_>, interface: Interface) -> Result<(), Errno> {
+    // SAFETY: the request reads a `struct ifreq`.
+    issue(tap, unsafe { Setter::<SET_QUEUE, Interface>::new(interface) })
 }
 
 /// Sets what packets that the device hands out may be like (`TUN_F_*`).

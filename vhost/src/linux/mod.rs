@@ -3,10 +3,30 @@
 //! The requests are those of rust-vmm's crate `vhost`. The guest's memory is mapped by this process, lazily, and
 //! the kernel reaches it there, so [`crate::Memory::Foreign`] is not for these backends.
 
+mod control;
 mod door;
 mod memory;
 mod net;
+mod pairs;
 mod tap;
 
 pub use net::{Net, Options};
 pub use tap::Tap;
+
+use crate::Error;
+use rustix::io::Errno;
+
+const VHOST_NET: &str = "/dev/vhost-net";
+
+/// The error of a request of vhost.
+fn failed(request: &'static str, error: &vhost::Error) -> Error {
+    let errno = |error| Errno::from_io_error(error).unwrap_or(Errno::INVAL);
+    match error {
+        vhost::Error::VhostOpen(error) => Error::Device { path: VHOST_NET, errno: errno(error) },
+        vhost::Error::IoctlError(error) | vhost::Error::IOError(error) => {
+            Error::Kernel { request, errno: errno(error) }
+        }
+        // What the crate finds wrong before it asks: a queue that is not in the guest's memory.
+        _ => Error::Kernel { request, errno: Errno::FAULT },
+    }
+}

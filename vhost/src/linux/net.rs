@@ -1,27 +1,26 @@
 //! A network card: `/dev/vhost-net` and a tap device, one of each for a pair of queues.
 
+use super::control::Control;
 use super::door::event_fd;
-use super::memory;
+use super::pairs::{Pair, Pairs, SharedMemory, Vhost};
 use super::tap::Tap;
+use super::{failed, memory};
+use crate::eventfd::{Signaller, new_eventfd};
 use crate::features::of_device;
 use crate::{Backend, Error, Queue, Region, Result};
 use core::fmt;
 use core::mem::{offset_of, size_of};
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use vhost::net::VhostNet;
 use vhost::{VhostBackend, VringConfigData};
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4,
-    VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_HOST_ECN, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6,
-    VIRTIO_NET_F_MAC, virtio_net_config,
+    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN,
+    VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_HOST_ECN,
+    VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ,
+    virtio_net_config,
 };
+use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
-use xen_eventfd_host::{Signaller, aio};
-
-const DEVICE: &str = "/dev/vhost-net";
 
 /// What the tap device does for the guest and the guest for it.
 const OFFLOADS: u64 = 1 << VIRTIO_NET_F_CSUM
@@ -42,13 +41,19 @@ pub struct Options {
     pub offloads: bool,
 }
 
-type SharedMemory = GuestMemoryAtomic<GuestMemoryMmap>;
-type Vhost = vhost::vhost_kern::net::Net<SharedMemory>;
+/// What a card with several pairs of queues has beside.
+const SEVERAL: u64 = 1 << VIRTIO_NET_F_MQ | 1 << VIRTIO_NET_F_CTRL_VQ;
 
 /// A card whose packets the kernel carries between the guest and tap devices. Queues 2n and 2n + 1 are those of
-/// the tap device n: receive, transmit.
+/// the tap device n: receive, transmit. If there are several, the last queue is the control queue, by which the
+/// driver says how many of the pairs it uses; at first it is one. A thread of this process has that queue.
 pub struct Net {
-    pairs: Vec<(Vhost, Tap)>,
+    pairs: Pairs,
+    /// With the control queue.
+    queues: u16,
+    control: Option<Control>,
+    /// What the driver has accepted.
+    accepted: u64,
     memory: SharedMemory,
     /// What the kernel's vhost knows.
     of_vhost: u64,
@@ -57,12 +62,13 @@ pub struct Net {
     config: [u8; size_of::<virtio_net_config>()],
     running: BTreeSet<u16>,
     errors: OwnedFd,
-    signaller: aio::Context,
+    signaller: Signaller,
 }
 
 impl fmt::Debug for Net {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let taps: Vec<&str> = self.pairs.iter().map(|(_, tap)| tap.name()).collect();
+        let pairs = self.pairs.lock();
+        let taps: Vec<&str> = pairs.iter().map(|pair| pair.tap.name()).collect();
         f.debug_struct("Net").field("taps", &taps).field("running", &self.running).finish()
     }
 }
@@ -87,35 +93,64 @@ impl Net {
             .unwrap_or(Ok(0))
             .map_err(|error| failed("GET_FEATURES", &error))?;
         let offloads = if options.offloads { OFFLOADS } else { 0 };
+        let count = u16::try_from(pairs.len()).unwrap_or(u16::MAX);
+        let (several, control) = if count > 1 { (SEVERAL, 1) } else { (0, 0) };
         let mut config = [0; size_of::<virtio_net_config>()];
-        let mac = offset_of!(virtio_net_config, mac);
-        config[mac..mac + options.mac.len()].copy_from_slice(&options.mac);
-        let system = |what| move |errno| Error::System { what, errno };
-        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let mut put = |at: usize, field: &[u8]| config[at..at + field.len()].copy_from_slice(field);
+        put(offset_of!(virtio_net_config, mac), &options.mac);
+        put(offset_of!(virtio_net_config, max_virtqueue_pairs), &count.to_le_bytes());
         Ok(Self {
-            pairs,
+            pairs: Pairs::new(pairs),
+            queues: count.saturating_mul(2).saturating_add(control),
+            control: None,
+            accepted: 0,
             memory,
             of_vhost,
-            offered: of_device(of_vhost) | offloads | 1 << VIRTIO_NET_F_MAC,
+            offered: of_device(of_vhost) | offloads | several | 1 << VIRTIO_NET_F_MAC,
             config,
             running: BTreeSet::new(),
-            errors: eventfd(0, flags).map_err(system("make an eventfd"))?,
-            signaller: aio::Context::new()
-                .map_err(|error| error.errno)
-                .map_err(system("set asynchronous I/O up"))?,
+            errors: new_eventfd()?,
+            signaller: Signaller::default(),
         })
     }
 
-    /// The pair of a queue, and the queue's index in it.
-    fn pair(&self, index: u16) -> Result<(&Vhost, &Tap, usize)> {
-        let none = Error::NoQueue { index, queues: self.queues() };
-        let (vhost, tap) = self.pairs.get(usize::from(index / 2)).ok_or(none)?;
-        Ok((vhost, tap, usize::from(index % 2)))
+    /// The pair that a queue is of and the queue's ring in it; `None` for the control queue, which is behind
+    /// those that the driver can use (virtio 1.3, 5.1.2).
+    fn ring(&self, index: u16) -> Result<Option<(usize, usize)>> {
+        let has_control = self.accepted & 1 << VIRTIO_NET_F_CTRL_VQ != 0;
+        let data = match self.accepted & 1 << VIRTIO_NET_F_MQ {
+            0 => 2,
+            _ => self.queues / 2 * 2,
+        };
+        match index {
+            index if index < data => Ok(Some((usize::from(index / 2), usize::from(index % 2)))),
+            index if index == data && has_control => Ok(None),
+            index => Err(Error::NoQueue { index, queues: data + u16::from(has_control) }),
+        }
     }
 
-    fn kick_once(&mut self, kick: BorrowedFd<'_>) -> Result<()> {
-        let failed = |errno| Error::System { what: "kick a queue", errno };
-        self.signaller.signal(kick).map_err(|error| failed(error.errno))
+    fn start_control(
+        &mut self,
+        queue: &Queue,
+        kick: BorrowedFd<'_>,
+        call: BorrowedFd<'_>,
+    ) -> Result<()> {
+        let event_idx = self.accepted & 1 << VIRTIO_RING_F_EVENT_IDX != 0;
+        let shared = (self.memory.clone(), self.pairs.clone());
+        self.control = Some(Control::start(queue, event_idx, shared, [kick, call])?);
+        Ok(())
+    }
+
+    /// Goes on with another kick or call eventfd.
+    fn restart_control(
+        &mut self,
+        kick: Option<BorrowedFd<'_>>,
+        call: Option<BorrowedFd<'_>>,
+    ) -> Result<()> {
+        let Some(stopped) = self.control.take().and_then(Control::stop) else { return Ok(()) };
+        let kick = kick.unwrap_or(stopped.kick.as_fd());
+        let call = call.unwrap_or(stopped.call.as_fd());
+        self.start_control(&stopped.queue, kick, call)
     }
 }
 
@@ -125,7 +160,7 @@ impl Backend for Net {
     }
 
     fn queues(&self) -> u16 {
-        u16::try_from(self.pairs.len() * 2).unwrap_or(u16::MAX)
+        self.queues
     }
 
     fn maps_guests(&self) -> bool {
@@ -137,12 +172,13 @@ impl Backend for Net {
         if strange != 0 {
             return Err(Error::NotOffered { features: strange });
         }
-        for (vhost, tap) in &self.pairs {
+        for Pair { vhost, tap, .. } in &*self.pairs.lock() {
             let known = features & of_device(self.of_vhost);
             vhost.set_features(known).map_err(|error| failed("SET_FEATURES", &error))?;
             tap.set_offload(features)?;
         }
-        Ok(())
+        self.accepted = features;
+        self.pairs.set_active(1)
     }
 
     fn read_config(&mut self, offset: u32, bytes: &mut [u8]) -> Result<()> {
@@ -159,7 +195,7 @@ impl Backend for Net {
 
     fn set_memory(&mut self, regions: &[Region<'_>]) -> Result<()> {
         let (memory, table) = memory::map(regions)?;
-        for (vhost, _) in &self.pairs {
+        for Pair { vhost, .. } in &*self.pairs.lock() {
             vhost.set_mem_table(&table).map_err(|error| failed("SET_MEM_TABLE", &error))?;
         }
         // A thread that panicked with the lock has left nothing half done.
@@ -175,7 +211,10 @@ impl Backend for Net {
         kick: BorrowedFd<'_>,
         call: BorrowedFd<'_>,
     ) -> Result<()> {
-        let (vhost, tap, ring) = self.pair(index)?;
+        let Some((pair, ring)) = self.ring(index)? else {
+            self.running.insert(index);
+            return self.start_control(queue, kick, call);
+        };
         let place = VringConfigData {
             queue_max_size: queue.size,
             queue_size: queue.size,
@@ -186,6 +225,9 @@ impl Backend for Net {
             log_addr: None,
         };
         let step = |name: &'static str| move |error: vhost::Error| failed(name, &error);
+        let mut pairs = self.pairs.lock();
+        let pair = &mut pairs[pair];
+        let vhost = &pair.vhost;
         let [kick_fd, call_fd, errors] = [kick, call, self.errors.as_fd()].map(event_fd);
         let descriptor = |error: std::io::Error| failed("SET_VRING", &vhost::Error::IOError(error));
         vhost.set_vring_num(ring, queue.size).map_err(step("SET_VRING_NUM"))?;
@@ -198,35 +240,40 @@ impl Backend for Net {
         vhost
             .set_vring_kick(ring, &kick_fd.map_err(descriptor)?)
             .map_err(step("SET_VRING_KICK"))?;
-        vhost.set_backend(ring, Some(&tap.file)).map_err(step("NET_SET_BACKEND"))?;
+        // With the tap device the kernel also looks at the queue, so it needs no kick.
+        pair.start(ring)?;
         self.running.insert(index);
-        self.kick_once(kick)
+        Ok(())
     }
 
     fn set_kick(&mut self, index: u16, kick: BorrowedFd<'_>) -> Result<()> {
-        let (vhost, _, ring) = self.pair(index)?;
+        let Some((pair, ring)) = self.ring(index)? else {
+            return self.restart_control(Some(kick), None);
+        };
         event_fd(kick)
             .map_err(vhost::Error::IOError)
-            .and_then(|kick| vhost.set_vring_kick(ring, &kick))
+            .and_then(|kick| self.pairs.lock()[pair].vhost.set_vring_kick(ring, &kick))
             .map_err(|error| failed("SET_VRING_KICK", &error))?;
-        self.kick_once(kick)
+        self.signaller.signal(kick)
     }
 
     fn set_call(&mut self, index: u16, call: BorrowedFd<'_>) -> Result<()> {
-        let (vhost, _, ring) = self.pair(index)?;
+        let Some((pair, ring)) = self.ring(index)? else {
+            return self.restart_control(None, Some(call));
+        };
         event_fd(call)
             .map_err(vhost::Error::IOError)
-            .and_then(|call| vhost.set_vring_call(ring, &call))
+            .and_then(|call| self.pairs.lock()[pair].vhost.set_vring_call(ring, &call))
             .map_err(|error| failed("SET_VRING_CALL", &error))
     }
 
     fn stop_queue(&mut self, index: u16) -> Result<u16> {
-        let (vhost, _, ring) = self.pair(index)?;
-        vhost.set_backend(ring, None).map_err(|error| failed("NET_SET_BACKEND", &error))?;
-        let base = vhost.get_vring_base(ring).map_err(|error| failed("GET_VRING_BASE", &error))?;
+        let base = match self.ring(index)? {
+            Some((pair, ring)) => self.pairs.lock()[pair].stop(ring)?,
+            None => self.control.take().and_then(Control::stop).map_or(0, |end| end.queue.base),
+        };
         self.running.remove(&index);
-        // Of a split queue it is an index of 16 bits.
-        u16::try_from(base).map_err(|_| failed("GET_VRING_BASE", &vhost::Error::InvalidQueue))
+        Ok(base)
     }
 
     fn reset(&mut self) -> Result<()> {
@@ -247,18 +294,5 @@ impl Backend for Net {
 
     fn errors(&self) -> BorrowedFd<'_> {
         self.errors.as_fd()
-    }
-}
-
-/// The error of a request.
-fn failed(request: &'static str, error: &vhost::Error) -> Error {
-    let errno = |error| Errno::from_io_error(error).unwrap_or(Errno::INVAL);
-    match error {
-        vhost::Error::VhostOpen(error) => Error::Device { path: DEVICE, errno: errno(error) },
-        vhost::Error::IoctlError(error) | vhost::Error::IOError(error) => {
-            Error::Kernel { request, errno: errno(error) }
-        }
-        // What the crate finds wrong before it asks: a queue that is not in the guest's memory.
-        _ => Error::Kernel { request, errno: Errno::FAULT },
     }
 }

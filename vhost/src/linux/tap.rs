@@ -75,6 +75,14 @@ impl Tap {
         &self.name
     }
 
+    /// Has packets come to this queue of a device of several, or go to the others.
+    pub(super) fn attach(&self, attach: bool) -> Result<()> {
+        let flag = if attach { libc::IFF_ATTACH_QUEUE } else { libc::IFF_DETACH_QUEUE };
+        let failed = |errno| Error::Tap { name: self.name.clone(), errno };
+        let flags = u16::try_from(flag).map_err(|_| failed(Errno::INVAL))?;
+        door::set_queue(self.file.as_fd(), Interface::new([0; 16], flags)).map_err(failed)
+    }
+
     /// Says what packets the guest takes, by the features that its driver has accepted.
     pub(super) fn set_offload(&self, features: u64) -> Result<()> {
         let has = |bit: u32| features & (1 << bit) != 0;
