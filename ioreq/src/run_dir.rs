@@ -108,20 +108,7 @@ assert_eq!((holders.len(), holders[0].dom), (1, dom));
 assert_eq!(run_dir::holders(dir.path(), Role::Doorbells)?, []);
 "#)]
 pub fn holders(path: &Path, role: Role) -> Result<Vec<Holder>> {
-    let folder = match Folder::open(path) {
-        Err(Error::RunDir { errno: Errno::NOENT, .. }) => return Ok(vec![]),
-        folder => folder?,
-    };
-    let run_dir = RunDir::of(path, folder, role);
-    let holder = |dom| match run_dir.holder(dom) {
-        // One that no engine made must not hide the others.
-        Err(error @ Error::Untrusted { .. }) => {
-            tracing::warn!(%error, "a lock is passed over");
-            None
-        }
-        holder => holder.transpose(),
-    };
-    run_dir.guests_with("lock")?.into_iter().filter_map(holder).collect()
+    RunDir::of_each_guest(path, role, "lock", RunDir::holder)
 }
 
 impl RunDir {
@@ -136,6 +123,30 @@ impl RunDir {
 
     fn of(path: &Path, folder: Folder, role: Role) -> Self {
         Self { path: absolute(path), folder: Arc::new(RwLock::new(Arc::new(folder))), role }
+    }
+
+    /// What `look` finds for each guest that has a file of this kind, in the order of their numbers; nothing, if
+    /// there is no such directory.
+    fn of_each_guest<T>(
+        path: &Path,
+        role: Role,
+        kind: &str,
+        look: impl Fn(&Self, DomId) -> Result<Option<T>>,
+    ) -> Result<Vec<T>> {
+        let folder = match Folder::open(path) {
+            Err(Error::RunDir { errno: Errno::NOENT, .. }) => return Ok(vec![]),
+            folder => folder?,
+        };
+        let run_dir = Self::of(path, folder, role);
+        let found = |dom| match look(&run_dir, dom) {
+            // One that no engine made must not hide the others.
+            Err(error @ Error::Untrusted { .. }) => {
+                tracing::warn!(%error, "a file is passed over");
+                None
+            }
+            found => found.transpose(),
+        };
+        run_dir.guests_with(kind)?.into_iter().filter_map(found).collect()
     }
 
     /// The same directory, with the files of another role.
@@ -316,9 +327,9 @@ mod tests {
         record.server = Some(ServerRecord { id: 6, ports: vec![], local: vec![] });
         run.write(&record).unwrap();
         let holders = holders(dir.path(), Role::Doorbells).unwrap();
-        let told: Vec<_> = holders.iter().map(|h| (h.dom, h.server, h.engine())).collect();
+        let listed: Vec<_> = holders.iter().map(|h| (h.dom, h.server, h.engine())).collect();
         let engine = (DomId(5), Some(IoServerId(6)), Some("userspace"));
-        assert_eq!(told, [engine, (DomId(7), None, None)]);
+        assert_eq!(listed, [engine, (DomId(7), None, None)]);
         assert!(holders.iter().all(|holder| holder.pid == Some(std::process::id())));
     }
 

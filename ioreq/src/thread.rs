@@ -1,4 +1,4 @@
-//! Threads of our own in a process that is somebody else's program.
+//! Threads of our own in a process that is another's program.
 //!
 //! They take none of its signals: a signal that the program waits for by a signalfd, or blocks in its
 //! own threads, must not be delivered to one of ours.
@@ -35,7 +35,7 @@ impl Thread {
 
     /// Waits until the thread has ended.
     pub fn join(self) {
-        // What unwound in there was told of by the panic.
+        // What unwound in there was reported by the panic.
         let _ = self.handle.join();
     }
 

@@ -1,10 +1,8 @@
 //! What killed processes left, and no process has recovered yet.
 
 use super::RunDir;
-use super::folder::Folder;
 use crate::record::Record;
-use crate::{Error, Result, Role};
-use rustix::io::Errno;
+use crate::{Result, Role};
 use std::path::Path;
 use xen_eventfd_core::{DomId, IoServerId};
 
@@ -31,20 +29,7 @@ pub struct Orphan {
 assert_eq!(run_dir::orphans(dir.path(), Role::Registers)?, []);
 "#)]
 pub fn orphans(path: &Path, role: Role) -> Result<Vec<Orphan>> {
-    let folder = match Folder::open(path) {
-        Err(Error::RunDir { errno: Errno::NOENT, .. }) => return Ok(vec![]),
-        folder => folder?,
-    };
-    let run_dir = RunDir::of(path, folder, role);
-    let orphan = |dom| match run_dir.orphan(dom) {
-        // One that no engine made must not hide the others.
-        Err(error @ Error::Untrusted { .. }) => {
-            tracing::warn!(%error, "a record is passed over");
-            None
-        }
-        orphan => orphan.transpose(),
-    };
-    run_dir.recorded()?.into_iter().filter_map(orphan).collect()
+    RunDir::of_each_guest(path, role, "json", RunDir::orphan)
 }
 
 impl RunDir {
