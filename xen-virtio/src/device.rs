@@ -47,6 +47,7 @@ pub(crate) struct Device {
     doorbell: Option<u16>,
     queues: BTreeMap<u16, Queue>,
     config: Vec<u8>,
+    has_failed: bool,
 }
 
 impl Device {
@@ -80,6 +81,7 @@ impl Device {
             doorbell: None,
             queues: BTreeMap::new(),
             config,
+            has_failed: false,
         };
         Ok((device, function))
     }
@@ -127,6 +129,11 @@ impl Device {
             | Effect::Raise(_)
             | Effect::Line(_) => Ok(()),
         }
+    }
+
+    /// Notes that an effect could not be carried out. Returns whether that is the first.
+    pub(crate) fn fails_first(&mut self) -> bool {
+        !core::mem::replace(&mut self.has_failed, true)
     }
 
     /// Whether a call of a queue waits for its vector to be unmasked.

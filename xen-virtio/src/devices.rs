@@ -73,12 +73,17 @@ impl Devices {
             if let Effect::Raise(message) = effect
                 && let Err(error) = self.host.inject_msi(self.dom, message.addr, message.data)
             {
-                tracing::warn!(%error, device = %at, "an interrupt was not raised");
+                tracing::debug!(%error, device = %at, "an interrupt was not raised");
             }
             let (device, function) = (state.devices.get_mut(&at), state.bus.function(at));
             let Some((device, function)) = device.zip(function) else { return };
             if let Err(error) = device.carry_out(effect, function) {
-                tracing::warn!(%error, device = %at, "a device needs a reset");
+                // A guest can repeat it at will, and is not to fill a log.
+                if device.fails_first() {
+                    tracing::warn!(%error, device = %at, "a device needs a reset");
+                } else {
+                    tracing::debug!(%error, device = %at, "a device needs a reset again");
+                }
                 left.extend(function.needs_reset());
             }
         }

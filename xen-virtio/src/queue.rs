@@ -48,7 +48,7 @@ impl Queue {
     /// Sends calls another way. What is pending stays so.
     pub(crate) fn reroute(&mut self, guest: &Guest, route: Route) -> Result<()> {
         match route {
-            Route::Message(message) => {
+            Route::Message(message) if irq(message).check().is_ok() => {
                 match &self.irqfd {
                     Some(irqfd) => irqfd.set_irq(irq(message))?,
                     None => self.irqfd = Some(guest.register_irqfd(&self.call, irq(message))?),
@@ -63,7 +63,8 @@ impl Queue {
                 }
                 self.mask(true)
             }
-            Route::Nowhere | Route::Line => {
+            // A message to an address at which no processor takes any is none.
+            Route::Message(_) | Route::Nowhere | Route::Line => {
                 self.irqfd = None;
                 self.is_masked = false;
                 Ok(())

@@ -319,6 +319,16 @@ fn a_queue_that_starts_masked_is_heard_of_once_it_is_unmasked() {
 }
 
 #[test]
+fn a_message_that_no_processor_takes_is_none_until_the_guest_corrects_it() {
+    let bench = Bench::running();
+    bench.set_entry(1, 0, 0x1000);
+    bench.call();
+    assert_eq!(bench.get(0x14, Width::One), 15);
+    bench.set_entry(1, 0, 0xFEE0_0000);
+    bench.wait(QUEUE);
+}
+
+#[test]
 fn a_doorbell_follows_its_bar() {
     let bench = Bench::running();
     bench.set_config(0x14, 0xD000);
