@@ -5,7 +5,7 @@
 
 use super::claims::{self, Claim};
 use super::ioreq::{Kick, Request, Space};
-use super::status::Counters;
+use super::status::{Counter, Counters};
 use super::table::{self, Entry};
 
 /// What becomes of a request.
@@ -35,17 +35,34 @@ pub enum Outcome<'a> {
 /// keep them.
 #[inline]
 pub fn dispatch<'a, E: Entry>(table: &[E], claims: &[Claim], request: &'a Request) -> Outcome<'a> {
+    matched(table, request).unwrap_or_else(|kick| unmatched(claims, kick))
+}
+
+/// What becomes of a request by the table alone, for an engine that has the claims under a lock.
+///
+/// # Errors
+/// The kick, if it has no registration: [`unmatched`] says what becomes of it.
+#[inline]
+pub fn matched<'a, E: Entry>(table: &[E], request: &'a Request) -> Result<Outcome<'a>, &'a Kick> {
     match request {
-        Request::Kick(kick) => match table::find(table, kick) {
-            Some(index) => Outcome::Signal(index, kick),
-            None if claims::holds(claims, &kick.access) => Outcome::Hold(kick),
-            None => Outcome::Late(kick),
-        },
-        Request::Read(_) => Outcome::Answer(0),
+        Request::Kick(kick) => {
+            table::find(table, kick).map(|index| Outcome::Signal(index, kick)).ok_or(kick)
+        }
+        Request::Read(_) => Ok(Outcome::Answer(0)),
         // No doorbell is there.
-        Request::Config(config) => Outcome::Odd { space: None, addr: config.addr() },
-        Request::Broadcast => Outcome::Broadcast,
-        Request::Odd { space, addr, .. } => Outcome::Odd { space: *space, addr: *addr },
+        Request::Config(config) => Ok(Outcome::Odd { space: None, addr: config.addr() }),
+        Request::Broadcast => Ok(Outcome::Broadcast),
+        Request::Odd { space, addr, .. } => Ok(Outcome::Odd { space: *space, addr: *addr }),
+    }
+}
+
+/// What becomes of a kick that has no registration.
+#[inline]
+pub fn unmatched<'a>(claims: &[Claim], kick: &'a Kick) -> Outcome<'a> {
+    if claims::holds(claims, &kick.access) {
+        Outcome::Hold(kick)
+    } else {
+        Outcome::Late(kick)
     }
 }
 
@@ -58,20 +75,26 @@ impl Outcome<'_> {
             _ => 0,
         }
     }
+
+    /// Which counter counts it.
+    #[inline]
+    pub const fn counter(&self) -> Counter {
+        match self {
+            Self::Signal(..) => Counter::Delivered,
+            Self::Hold(_) => Counter::Held,
+            Self::Late(_) => Counter::Late,
+            Self::Answer(_) => Counter::Reads,
+            Self::Broadcast => Counter::Broadcasts,
+            Self::Odd { .. } => Counter::Odd,
+        }
+    }
 }
 
 impl Counters {
     /// Counts a request, once it is done.
     #[inline]
-    pub fn count(&mut self, outcome: &Outcome<'_>) {
-        let counter = match outcome {
-            Outcome::Signal(..) => &mut self.delivered,
-            Outcome::Hold(_) => &mut self.held,
-            Outcome::Late(_) => &mut self.late,
-            Outcome::Answer(_) => &mut self.reads,
-            Outcome::Broadcast => &mut self.broadcasts,
-            Outcome::Odd { .. } => &mut self.odd,
-        };
+    pub const fn count(&mut self, outcome: &Outcome<'_>) {
+        let counter = self.of(outcome.counter());
         *counter = counter.wrapping_add(1);
     }
 }

@@ -33,7 +33,7 @@ impl Interface {
 }
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident)*) => {
+    ($($(#[$doc:meta])* $name:ident: $counter:ident,)*) => {
         /// What a guest's doorbells have seen since the engine took it.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
         #[non_exhaustive]
@@ -44,19 +44,38 @@ macro_rules! counters {
             pub failed: u64,
         }
 
+        /// One of the counters that every engine has.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Counter {
+            $($(#[$doc])* $counter,)*
+        }
+
+        impl Counter {
+            /// All of them, in the order of their numbers.
+            pub const ALL: [Self; [$(Self::$counter),*].len()] = [$(Self::$counter),*];
+
+            /// The one with this name.
+            #[inline]
+            pub fn by_name(name: &str) -> Option<Self> {
+                match name {
+                    $(stringify!($name) => Some(Self::$counter),)*
+                    _ => None,
+                }
+            }
+        }
+
         impl Counters {
             /// Those that every engine has: their names and how far they are.
             #[inline]
-            pub const fn named(&self) -> [(&'static str, u64); [$(stringify!($name)),*].len()] {
+            pub const fn named(&self) -> [(&'static str, u64); Counter::ALL.len()] {
                 [$((stringify!($name), self.$name)),*]
             }
 
-            /// The one of [`Self::named`] with this name.
+            /// One of them.
             #[inline]
-            pub fn by_name(name: &str) -> Option<fn(&mut Self) -> &mut u64> {
-                match name {
-                    $(stringify!($name) => Some(|counters| &mut counters.$name),)*
-                    _ => None,
+            pub const fn of(&mut self, counter: Counter) -> &mut u64 {
+                match counter {
+                    $(Counter::$counter => &mut self.$name,)*
                 }
             }
         }
@@ -65,21 +84,21 @@ macro_rules! counters {
 
 counters! {
     /// Kicks that signalled an eventfd.
-    delivered
+    delivered: Delivered,
     /// Kicks that no doorbell took.
-    held
+    held: Held,
     /// Eventfds that were signalled at once when they were registered, for what was held.
-    redelivered
+    redelivered: Redelivered,
     /// Kicks that came after their doorbell was gone: answered, not delivered.
-    late
+    late: Late,
     /// Reads, answered with 0.
-    reads
+    reads: Reads,
     /// Messages of Xen to every ioreq server.
-    broadcasts
+    broadcasts: Broadcasts,
     /// Requests that no doorbell serves (string instructions and the like), answered.
-    odd
+    odd: Odd,
     /// Events without a request.
-    spurious
+    spurious: Spurious,
 }
 
 /// A doorbell, and what came to it.

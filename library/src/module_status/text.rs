@@ -3,6 +3,7 @@
 use super::{ChannelStatus, DoorbellStatus, Guest, Interface, IrqStatus, Owner, Served};
 use crate::{Counters, DomId, IoServerId, Kick};
 use core::str::FromStr;
+use xen_eventfd_core::status::Counter;
 use xen_eventfd_core::wire::text::Line;
 
 /// Why a text is none of the module's: the line, and what is wrong with it.
@@ -71,8 +72,8 @@ impl Draft {
             Line::Server(server) => self.server = Some(server),
             Line::Vcpus(vcpus) => self.vcpus = vcpus,
             Line::Counter(name, count) => {
-                if let Some(counter) = Counters::by_name(name) {
-                    *counter(&mut self.counters) = count;
+                if let Some(counter) = Counter::by_name(name) {
+                    *self.counters.of(counter) = count;
                 }
             }
             Line::Doorbell(doorbell) => self.doorbells.push(doorbell),

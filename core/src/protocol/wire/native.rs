@@ -639,6 +639,7 @@ impl ChannelArg {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::status::Counter;
     use super::*;
     use std::vec::Vec;
 
@@ -758,8 +759,8 @@ mod tests {
     #[test]
     fn counters_survive_the_request() {
         let mut counters = Counters::default();
-        for (nth, (name, _)) in (1..).zip(Counters::default().named()) {
-            *Counters::by_name(name).unwrap()(&mut counters) = nth;
+        for (nth, counter) in (1..).zip(Counter::ALL) {
+            *counters.of(counter) = nth;
         }
         let argument = StatsArg::of(IoServerId(7), 70_000, &counters);
         assert_eq!((argument.server, argument.doorbells), (7, u16::MAX));

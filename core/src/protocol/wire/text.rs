@@ -8,7 +8,7 @@ use super::super::doorbell::{self, Doorbell, Filter};
 use super::super::id::{DomId, IoServerId, Port};
 use super::super::ioreq::{Kick, Space, Width};
 use super::super::irq::{InvalidIrq, Irq, Line as IrqLine, Trigger};
-use super::super::status::{ChannelStatus, Counters, DoorbellStatus, Interface, IrqStatus};
+use super::super::status::{ChannelStatus, Counter, DoorbellStatus, Interface, IrqStatus};
 use core::fmt;
 use core::str::{FromStr, SplitAsciiWhitespace};
 
@@ -34,7 +34,7 @@ pub enum Line<'a> {
     Server(IoServerId),
     /// How many vCPUs it has.
     Vcpus(u32),
-    /// One of [`Counters::named`].
+    /// The name of a [`Counter`].
     Counter(&'a str, u64),
     /// What is assigned.
     Doorbell(DoorbellStatus),
@@ -132,7 +132,7 @@ impl<'a> Line<'a> {
                 let port = Port(words.number("port")?);
                 Self::Channel(ChannelStatus { port, signals: words.pair("signals")? })
             }
-            counter if Counters::by_name(counter).is_some() => {
+            counter if Counter::by_name(counter).is_some() => {
                 Self::Counter(counter, words.number("the count")?)
             }
             _ => return Ok(None),
