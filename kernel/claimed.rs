@@ -2,8 +2,8 @@
 
 //! The bytes of one guest that Xen routes to us, for the one that changes them.
 //!
-//! There can be thousands of claims, and the handlers look at them under a spinlock with interrupts
-//! off. So a change is made here, under the guest's mutex, and only swapped in under the spinlock.
+//! There can be thousands of claims, and a handler whose kick finds no registration looks at them under a
+//! spinlock with interrupts off. So a change is made here, under the guest's mutex, and only swapped in under the spinlock.
 //!
 //! # Invariants
 //! * `current` is what the handlers have; it changes under the guest's mutex alone.

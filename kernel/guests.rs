@@ -9,7 +9,7 @@
 
 use crate::debugfs;
 use crate::eventfd::EventFd;
-use crate::guest::MemberId;
+use crate::irqs::MemberId;
 use crate::protocol::status::Interface;
 use crate::protocol::DomId;
 use crate::taken::{Member, Owner, Taken};

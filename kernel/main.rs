@@ -16,6 +16,7 @@ mod claimed;
 mod control;
 mod death;
 mod debugfs;
+mod dispatch;
 mod doorbells;
 mod eventfd;
 mod file;
@@ -23,8 +24,11 @@ mod guest;
 mod guests;
 mod interrupt;
 mod irqfd;
+mod irqs;
+mod kicks;
 mod page;
 mod port;
+mod ports;
 #[forbid(unsafe_code)]
 #[path = "../core/src/protocol/mod.rs"]
 pub mod protocol;

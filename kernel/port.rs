@@ -133,6 +133,24 @@ impl<H: Handler> Port<H> {
         xen::is_bound_to(self.local, dom, remote)
     }
 
+    /// The handler.
+    pub(crate) fn handler(&self) -> &H {
+        // SAFETY: The context lives as long as `self`, and is only read.
+        unsafe { &(*self.context).handler }
+    }
+
+    /// Waits until no handler runs that runs now. May sleep.
+    pub(crate) fn wait(&self) {
+        // SAFETY: It may be called with any number wherever one may sleep.
+        unsafe { kernel_bindings::synchronize_irq(self.irq) };
+    }
+
+    /// Has no handler run any more; waits for one that does. May sleep.
+    pub(crate) fn stop(&self) {
+        // SAFETY: The interrupt is bound as long as `self` lives, and so does the context.
+        unsafe { bindings::shim_end_stop((*self.context).end.0.as_ptr(), self.irq) };
+    }
+
     /// Ends an event that the handler has not ended.
     pub(crate) fn end(&self) {
         // SAFETY: The interrupt is bound as long as `self` lives.
@@ -142,11 +160,8 @@ impl<H: Handler> Port<H> {
 
 impl<H: Handler> Drop for Port<H> {
     fn drop(&mut self) {
-        // SAFETY: The context lives until below.
-        let end = unsafe { (*self.context).end.0 };
-        // SAFETY: The interrupt is bound. Afterwards nothing ends an event of it, whose number may be
-        // another's then.
-        unsafe { bindings::shim_end_stop(end.as_ptr(), self.irq) };
+        // Afterwards nothing ends an event of the interrupt, whose number may be another's then.
+        self.stop();
         // SAFETY: `bind` bound this very interrupt with this context. It also closes the port.
         unsafe { bindings::unbind_from_irqhandler(self.irq, self.context.cast()) };
         // SAFETY: It came from `into_raw`, and no handler runs any more.

@@ -8,8 +8,8 @@
 
 use crate::abi::privcmd::{Assignment, DmOpBytes};
 use crate::eventfd::{EventFd, OpenEventFd};
-use crate::guest::MemberId;
 use crate::guests;
+use crate::irqs::MemberId;
 use crate::protocol::irq::IrqOp;
 use crate::protocol::status::Interface;
 use crate::protocol::wire::privcmd::{IoEventFd, IrqFd};

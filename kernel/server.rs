@@ -3,9 +3,10 @@
 //! A guest's doorbell server: how it comes to be with the highest id, and how it goes without
 //! leaving a vCPU behind.
 
-use crate::guest::Guest;
+use crate::dispatch::{DispatchState, Vcpu};
+use crate::doorbells::Table;
 use crate::page::IoreqPage;
-use crate::port::{Ended, Handler, Port};
+use crate::ports::Ports;
 use crate::protocol::ioreq::slots_for;
 use crate::protocol::{self, DomId, IoServerId};
 use crate::xen;
@@ -21,26 +22,10 @@ pub(crate) struct Server {
     id: IoServerId,
     /// The guest's port for each vCPU, in order.
     remotes: KVec<protocol::Port>,
-    /// Our ends of them.
-    ports: KVec<Port<Vcpu>>,
-}
-
-/// Whose events a port brings.
-struct Vcpu {
-    guest: Arc<Guest>,
-    index: usize,
-}
-
-impl Handler for Vcpu {
-    fn handle(&self, port: protocol::Port) -> Ended {
-        if self.guest.serve(self.index) {
-            // It fails only if the guest is gone.
-            let _ = xen::send(port);
-        }
-        // Only Xen rings this port. An event that found nothing (of a binding, of a sweep) is no
-        // reason to have the next kick wait.
-        Ended::Served
-    }
+    /// Our ends of them, and what is registered.
+    ports: Ports<Vcpu, Table>,
+    /// Goes last.
+    page: Option<Arc<IoreqPage>>,
 }
 
 /// What Xen says of a guest that it does not have, or no longer lets us serve.
@@ -107,35 +92,34 @@ fn claim_highest(dom: DomId) -> Result<IoServerId> {
 
 impl Server {
     /// Creates, maps, enables and binds a server.
-    pub(crate) fn create(guest: &Arc<Guest>) -> Result<Self> {
-        let dom = guest.dom();
+    pub(crate) fn create(state: &Arc<DispatchState>) -> Result<Self> {
+        let dom = state.dom();
         let vcpus = slots_for(vcpus(dom)?).ok_or(EOPNOTSUPP)?;
         let remotes = KVec::with_capacity(vcpus, GFP_KERNEL_ACCOUNT)?;
-        let ports = KVec::with_capacity(vcpus, GFP_KERNEL_ACCOUNT)?;
-        let mut server = Self { id: claim_highest(dom)?, remotes, ports };
-        match server.enable(guest, vcpus) {
+        let ports = Ports::new(vcpus, [Table::new(), Table::new()])?;
+        let mut server = Self { id: claim_highest(dom)?, remotes, ports, page: None };
+        match server.enable(state, vcpus) {
             Ok(()) => Ok(server),
             Err(error) => {
                 // A port of a dying guest is refused like one that never was.
-                let alive = server.tear_down(guest);
+                let alive = server.tear_down(dom);
                 Err(if alive { dead_or(error) } else { ENODEV })
             }
         }
     }
 
-    fn enable(&mut self, guest: &Arc<Guest>, vcpus: usize) -> Result {
-        let dom = guest.dom();
+    fn enable(&mut self, state: &Arc<DispatchState>, vcpus: usize) -> Result {
+        let dom = state.dom();
         // Acquire before enable: Xen does not check, and crashes the host.
-        guest.give_page(IoreqPage::map(dom, self.id)?);
+        let page = Arc::new(IoreqPage::map(dom, self.id)?, GFP_KERNEL_ACCOUNT)?;
+        let page = self.page.insert(page).clone();
         xen::set_server_state(dom, self.id, true)?;
         // That has returned the ports, and without them no vCPU could be notified at the end.
-        for index in 0..vcpus {
-            let remote = guest.vp_eport(index).ok_or(EINVAL)?;
-            self.remotes.push_within_capacity(remote).map_err(|_| ENOMEM)?;
+        for slot in page.slots().iter().take(vcpus) {
+            self.remotes.push_within_capacity(slot.vp_eport()).map_err(|_| ENOMEM)?;
         }
         for (index, remote) in self.remotes.iter().enumerate() {
-            let port = Port::bind(Vcpu { guest: guest.clone(), index }, dom, *remote)?;
-            self.ports.push_within_capacity(port).map_err(|_| ENOMEM)?;
+            self.ports.bind(Vcpu::new(state, &page, index), dom, *remote)?;
         }
         Ok(())
     }
@@ -148,6 +132,21 @@ impl Server {
     /// The vCPUs that it serves.
     pub(crate) fn vcpus(&self) -> usize {
         self.ports.len()
+    }
+
+    /// Those of them that have a handler.
+    pub(crate) fn readers(&self) -> impl Iterator<Item = &Vcpu> {
+        self.ports.readers()
+    }
+
+    /// What is registered.
+    pub(crate) fn table(&self) -> &Table {
+        self.ports.value()
+    }
+
+    /// Changes what is registered, as [`Ports::change`].
+    pub(crate) fn change(&mut self, change: impl FnMut(&mut Table) -> Result) -> Result {
+        self.ports.change(change)
     }
 
     /// Whether this domain was suspended since: it has none of its ports any more, and domains and
@@ -170,28 +169,35 @@ impl Server {
         !(self.is_lost() || self.is_foreign(dom) || gone())
     }
 
+    /// Why an event channel of the guest is refused: a port of a dead one is like one that never was.
+    pub(crate) fn refused(&self, dom: DomId, error: Error) -> Error {
+        match error {
+            _ if !self.is_alive(dom) => ENODEV,
+            // Xen's words for one that is not the guest's, or not for us.
+            ENOENT | ESRCH => EINVAL,
+            other => other,
+        }
+    }
+
     /// Takes the server away from a guest that may be running, in the one order that leaves no vCPU
     /// waiting, however far it came to be. A guest that is dead refuses some of it, and needs none of
     /// that. Returns whether the guest still had the server.
-    pub(crate) fn tear_down(self, guest: &Guest) -> bool {
-        let dom = guest.dom();
+    pub(crate) fn tear_down(self, dom: DomId) -> bool {
         if self.is_lost() || self.is_foreign(dom) {
-            drop(guest.take_page(true));
             return false;
         }
         // This pauses the domain: afterwards nothing new is on its way.
         let disabled = xen::set_server_state(dom, self.id, false).map_err(dead_or);
-        // No handler runs then, and without a page none serves.
-        let page = guest.take_page(disabled == Err(ENODEV));
-        if let Some(page) = &page {
-            for slot in page.slots() {
-                slot.sweep();
-            }
+        self.ports.stop();
+        if disabled != Err(ENODEV) {
+            // The kicks that came so far.
+            self.readers().for_each(|vcpu| _ = vcpu.serve(self.table()));
+        }
+        if let Some(page) = &self.page {
+            page.slots().iter().for_each(|slot| _ = slot.sweep());
         }
         // Every one of them: only an event wakes a parked vCPU, the server's end does not.
-        for port in &self.ports {
-            let _ = port.ring();
-        }
+        self.ports.ring();
         let bound = self.ports.len();
         drop(self.ports);
         // Bound just for that: the one that could not be bound above may be waiting all the same.
@@ -201,7 +207,7 @@ impl Server {
                 xen::close_if_bound_to(local, dom, *remote);
             }
         }
-        drop(page);
+        drop(self.page);
         if disabled == Err(ENODEV) {
             // The page was the last of the guest. Its number, and the server's, may be another's.
             return false;

@@ -8,8 +8,9 @@
 
 use crate::bindings;
 use crate::eventfd::EventFd;
-use crate::guest::{Guest, MemberId};
+use crate::guest::Guest;
 use crate::guests;
+use crate::irqs::MemberId;
 use crate::protocol::status::Interface;
 use crate::protocol::DomId;
 use kernel::prelude::*;

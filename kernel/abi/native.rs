@@ -5,7 +5,8 @@
 use super::{answer, read};
 use crate::doorbells::{MAX_DOORBELLS, MAX_HELD, MAX_UNMATCHED};
 use crate::eventfd::EventFd;
-use crate::guest::{Stats, MAX_IRQS};
+use crate::irqs::MAX_IRQS;
+use crate::kicks::Stats;
 use crate::protocol::irq::Irq;
 use crate::protocol::status::{DoorbellStatus, Interface};
 use crate::protocol::unmatched::UnmatchedKick;
