@@ -9,7 +9,7 @@
 //! a signal comes.
 
 use crate::bindings;
-use crate::death::Watch;
+use crate::death::{LookAtAll, Watch};
 use crate::protocol::DomId;
 use crate::workqueue::WorkQueue;
 use crate::{xen, xenstore};
@@ -68,6 +68,8 @@ struct Target {
     told: CondVar,
     #[pin]
     watch: Mutex<Option<Watch>>,
+    /// What the watch does.
+    look: LookAtAll,
     #[pin]
     ask: Work<Self>,
     /// Where xenstore is asked, one question after the other.
@@ -93,7 +95,7 @@ impl Target {
         let confined = if xen::is_initial_domain() { Confined::Free } else { target()? };
         let mut watch = self.watch.lock();
         if watch.is_none() {
-            *watch = Some(Watch::set()?);
+            *watch = Some(Watch::set(self.look)?);
         }
         Ok(confined)
     }
@@ -138,9 +140,11 @@ unsafe impl Send for Access {}
 unsafe impl Sync for Access {}
 
 impl Access {
+    /// `look` is called when a domain went.
+    ///
     /// # Safety
     /// To be called once, before any file can be opened.
-    pub(crate) unsafe fn settle() -> Result<Self> {
+    pub(crate) unsafe fn settle(look: LookAtAll) -> Result<Self> {
         // SAFETY: The caller's promise.
         unsafe { TARGET.init() };
         let questions = WorkQueue::new(c"xen-eventfd-store", 1)?;
@@ -149,6 +153,7 @@ impl Access {
                 word <- new_spinlock!(Word::Awaited, "Target::word"),
                 told <- new_condvar!("Target::told"),
                 watch <- new_mutex!(None, "Target::watch"),
+                look,
                 ask <- new_work!("Target::ask"),
                 questions,
             }),
@@ -201,7 +206,9 @@ pub(crate) fn confined_so_far() -> Option<Confined> {
 ///
 /// # Errors
 /// `ERESTARTSYS` if a signal came first.
-pub(crate) fn ask<T: Send + Unpin + 'static>(question: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+pub(crate) fn ask<T: Send + Unpin + 'static>(
+    question: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
     let reply = Arc::pin_init(Reply::new(), GFP_KERNEL_ACCOUNT)?;
     let theirs = reply.clone();
     let answer = move || theirs.give(question());

@@ -9,8 +9,9 @@ use crate::abi::{native, privcmd};
 use crate::access::{self, Confined};
 use crate::file;
 use crate::guests;
-use crate::protocol::DomId;
+use crate::member::Member;
 use crate::privcmd::Assigned;
+use crate::protocol::DomId;
 use crate::show::Sequence;
 use kernel::fmt::Write;
 use kernel::fs::File;
@@ -117,7 +118,7 @@ impl Control {
 
     fn create(&self, create: &native::Create) -> Result<isize> {
         self.may(create.dom)?;
-        let member = guests::take(create.dom, create.interface, create.gone()?)?;
+        let member = Member::take(create.dom, create.interface, create.gone()?)?;
         file::install(if create.own { member.of_this_process() } else { member })
     }
 }

@@ -11,12 +11,15 @@
 //! and then, by a hypercall for each guest that changes nothing and pauses no guest.
 
 use crate::bindings;
-use crate::guests;
 use core::ptr::NonNull;
+use kernel::container_of;
 use kernel::error::to_result;
 use kernel::prelude::*;
 use kernel::str::CStrExt;
 use kernel::types::Opaque;
+
+/// Has all guests looked at. It waits for nothing.
+pub(crate) type LookAtAll = extern "C" fn();
 
 /// Seconds between two looks at all guests.
 const PERIOD: c_uint = 2;
@@ -30,9 +33,10 @@ unsafe impl Send for Clock {}
 unsafe impl Sync for Clock {}
 
 impl Clock {
-    pub(crate) fn start() -> Result<Self> {
+    /// `look` runs in a work queue of the kernel's.
+    pub(crate) fn start(look: LookAtAll) -> Result<Self> {
         // SAFETY: The function is the module's, which outlives the clock: `drop` stops it.
-        let clock = unsafe { bindings::shim_clock_start(Some(tick), PERIOD) };
+        let clock = unsafe { bindings::shim_clock_start(Some(look), PERIOD) };
         NonNull::new(clock).map(Self).ok_or(ENOMEM)
     }
 }
@@ -44,31 +48,30 @@ impl Drop for Clock {
     }
 }
 
-/// Runs in a work queue of the kernel's, and does not wait.
-///
-/// # Safety
-/// None is asked for.
-unsafe extern "C" fn tick() {
-    guests::look_at_all();
-}
-
 /// The watch; it ends when dropped. The drop waits for a callback that runs.
-pub(crate) struct Watch(Pin<KBox<Opaque<bindings::xenbus_watch>>>);
+pub(crate) struct Watch(Pin<KBox<Watching>>);
+
+/// What xenbus knows of the watch, and what is done when it fires.
+struct Watching {
+    watch: Opaque<bindings::xenbus_watch>,
+    look: LookAtAll,
+}
 
 // SAFETY: xenbus locks its watches; any thread may end one.
 unsafe impl Send for Watch {}
 
 impl Watch {
-    pub(crate) fn set() -> Result<Self> {
+    /// `look` runs in xenbus's thread.
+    pub(crate) fn set(look: LookAtAll) -> Result<Self> {
         let watch = bindings::xenbus_watch {
             node: c"@releaseDomain".as_char_ptr(),
             callback: Some(released),
             ..Default::default()
         };
-        let watch = KBox::pin(Opaque::new(watch), GFP_KERNEL)?;
+        let watch = KBox::pin(Watching { watch: Opaque::new(watch), look }, GFP_KERNEL)?;
         // SAFETY: The watch stays where it is and as it is until `drop` has unregistered it; the
         // node is static.
-        to_result(unsafe { bindings::register_xenbus_watch(watch.get()) })?;
+        to_result(unsafe { bindings::register_xenbus_watch(watch.watch.get()) })?;
         Ok(Self(watch))
     }
 }
@@ -76,18 +79,22 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         // SAFETY: It was registered by `set` and is unregistered nowhere else.
-        unsafe { bindings::unregister_xenbus_watch(self.0.get()) };
+        unsafe { bindings::unregister_xenbus_watch(self.0.watch.get()) };
     }
 }
 
-/// Runs in xenbus's thread, and does not wait.
+/// Runs in xenbus's thread.
 ///
 /// # Safety
-/// None is asked for: it uses no argument.
+/// `watch` is that of a [`Watching`], which is there.
 unsafe extern "C" fn released(
-    _watch: *mut bindings::xenbus_watch,
+    watch: *mut bindings::xenbus_watch,
     _path: *const c_char,
     _token: *const c_char,
 ) {
-    guests::look_at_all();
+    let watch = watch.cast::<Opaque<bindings::xenbus_watch>>();
+    // SAFETY: The caller's promise.
+    let watching = unsafe { container_of!(watch, Watching, watch) };
+    // SAFETY: As above.
+    (unsafe { &*watching }.look)();
 }

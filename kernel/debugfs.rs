@@ -7,7 +7,8 @@
 //! * The private data of an inode with [`OPERATIONS`] is the `Taken` of a [`File`], which keeps it
 //!   for as long as the kernel calls back.
 
-use crate::file::{self, Operations};
+use crate::operations::Operations;
+use crate::show;
 use crate::taken::Taken;
 use core::ptr;
 use kernel::bindings as kernel_bindings;
@@ -103,6 +104,6 @@ unsafe extern "C" fn show(
     // SAFETY: By the invariant.
     let taken = unsafe { &*private.cast_const().cast::<Taken>() };
     // SAFETY: The kernel lends the sequence for the call, to us alone.
-    unsafe { file::write(taken, sequence) };
+    unsafe { show::write(taken, sequence) };
     0
 }

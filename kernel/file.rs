@@ -11,20 +11,14 @@ use crate::abi::native;
 use crate::bindings;
 use crate::eventfd::{EventFd, OpenEventFd};
 use crate::protocol::status::Interface;
-use crate::show::{self, Sequence};
-use crate::taken::{Member, Taken};
+use crate::member::Member;
+use crate::operations::Operations;
+use crate::show;
 use kernel::bindings as kernel_bindings;
 use kernel::module::this_module;
 use kernel::prelude::*;
-use kernel::seq_file::SeqFile;
 use kernel::str::CStrExt;
 use kernel::uaccess::UserPtr;
-
-/// A file's table of operations, which is static.
-pub(crate) struct Operations(pub(crate) kernel_bindings::file_operations);
-
-// SAFETY: It is only read.
-unsafe impl Sync for Operations {}
 
 static OPERATIONS: Operations = Operations(kernel_bindings::file_operations {
     // An open file pins the module.
@@ -184,18 +178,7 @@ unsafe extern "C" fn show_fdinfo(
     // SAFETY: The kernel keeps the file open during a call.
     let member = unsafe { member(of) };
     // SAFETY: The kernel lends the sequence for the call, to us alone.
-    unsafe { write(member.taken(), file) };
-}
-
-/// Writes all about a guest into a sequence.
-///
-/// # Safety
-/// The sequence is the caller's alone during the call.
-pub(crate) unsafe fn write(taken: &Taken, sequence: *mut kernel_bindings::seq_file) {
-    // SAFETY: The caller's promise.
-    let sequence = unsafe { SeqFile::from_raw(sequence) };
-    // A sequence is cut where it is full, and begun again with more room.
-    let _ = show::taken(taken, &mut Sequence(sequence));
+    unsafe { show::write(member.taken(), file) };
 }
 
 /// # Safety

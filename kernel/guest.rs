@@ -15,6 +15,7 @@
 //! Alone, and for a moment each: `GUESTS` of `guests.rs`, a spinlock, for the list of guests; the stage
 //! of a guest in `taken.rs`, a spinlock.
 
+use crate::access;
 use crate::doorbells;
 use crate::eventfd::{EventFd, OpenEventFd};
 use crate::interrupt::Interrupt;
@@ -271,8 +272,12 @@ impl Guest {
         self.changes.lock().served()?;
         match Arch::NATIVE.owner(&irq) {
             Some(Owner::EveryGuest) => Ok(()),
-            Some(Owner::GuestsWithLines) if xenstore::has_lines(self.dom)? => Ok(()),
-            Some(Owner::GuestsWithLines) | None => Err(EOPNOTSUPP),
+            Some(Owner::GuestsWithLines) => {
+                let dom = self.dom;
+                let has_lines = access::ask(move || xenstore::has_lines(dom))?;
+                has_lines.then_some(()).ok_or(EOPNOTSUPP)
+            }
+            None => Err(EOPNOTSUPP),
         }
     }
 

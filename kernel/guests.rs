@@ -8,15 +8,15 @@
 //! looked at, by a work item of its own: a guest whose locks are held for long delays no other's end.
 
 use crate::debugfs;
-use crate::eventfd::EventFd;
 use crate::irqs::MemberId;
 use crate::protocol::status::Interface;
 use crate::protocol::DomId;
-use crate::taken::{Member, Owner, Taken};
+use crate::taken::{Owner, Taken};
 use crate::workqueue::WorkQueue;
 use kernel::prelude::*;
 use kernel::rbtree::{RBTree, RBTreeNode};
 use kernel::sync::{global_lock, Arc};
+use kernel::workqueue::WorkItem;
 
 /// Guests that are looked at at once when a domain went; the others wait for these.
 const LOOKS_AT_ONCE: c_int = 256;
@@ -73,34 +73,26 @@ impl Guests {
     }
 }
 
-/// Takes a guest for one more file, or waits until it is known that this cannot be. `gone` is
-/// signalled when it dies.
+/// Takes a guest for one more file, or waits until it is known that this cannot be. [`leave`] undoes it.
 ///
 /// # Errors
 /// `EBUSY` if another file holds it, `ERESTARTSYS` if a signal came first, and those of the set-up.
-pub(crate) fn take(dom: DomId, interface: Interface, gone: Option<EventFd>) -> Result<Member> {
-    let member = join_or_set_up(dom, interface)?;
-    if let Some(gone) = gone {
-        member.tell(gone)?;
-    }
-    Ok(member)
-}
-
-fn join_or_set_up(dom: DomId, interface: Interface) -> Result<Member> {
+pub(crate) fn take(dom: DomId, interface: Interface) -> Result<Arc<Taken>> {
     loop {
         if let Some(taken) = find(dom) {
-            match taken.join(interface)? {
-                Some(member) => return Ok(member),
-                // Its place is free now.
-                None => continue,
+            if taken.join(interface)? {
+                return Ok(taken);
             }
+            // Its place is free now.
+            continue;
         }
         let taken = Taken::new(dom, interface)?;
         let listed = Listed { taken: taken.clone(), shown: None };
         let node = RBTreeNode::new(dom.0, listed, GFP_KERNEL_ACCOUNT)?;
         // Another may have been faster.
         if insert(node, dom) {
-            return set_up(&taken);
+            set_up(&taken)?;
+            return Ok(taken);
         }
     }
 }
@@ -128,7 +120,7 @@ fn insert(node: RBTreeNode<u16, Listed>, dom: DomId) -> bool {
 }
 
 /// Has a guest come that is on the list.
-fn set_up(taken: &Arc<Taken>) -> Result<Member> {
+fn set_up(taken: &Arc<Taken>) -> Result {
     let set_up = match taken.interface {
         Interface::Reserved => taken.guest.reserve(),
         Interface::Native | Interface::Privcmd => taken.guest.begin(),
@@ -138,11 +130,10 @@ fn set_up(taken: &Arc<Taken>) -> Result<Member> {
         return Err(error);
     }
     show(taken);
-    let (member, look_again) = taken.arrive();
-    if look_again {
+    if taken.arrive() {
         look_at(taken);
     }
-    Ok(member)
+    Ok(())
 }
 
 /// Shows a guest in debugfs. Without that it is served all the same.
@@ -190,7 +181,7 @@ pub(crate) fn with_owner<T>(dom: DomId, tell: impl FnOnce(&Owner) -> T) -> Optio
 }
 
 /// Some domain went: has each of ours looked at. It waits for nothing.
-pub(crate) fn look_at_all() {
+pub(crate) extern "C" fn look_at_all() {
     let guests = GUESTS.lock();
     let Some(guests) = guests.as_ref() else { return };
     for listed in guests.listed.values() {
@@ -206,8 +197,16 @@ fn look_at(taken: &Arc<Taken>) {
     }
 }
 
+impl WorkItem for Taken {
+    type Pointer = Arc<Self>;
+
+    fn run(taken: Arc<Self>) {
+        reap_if_dead(&taken);
+    }
+}
+
 /// Looks whether a guest lives, and drops everything of one that does not.
-pub(crate) fn reap_if_dead(taken: &Taken) {
+fn reap_if_dead(taken: &Taken) {
     if !taken.is_here() {
         return;
     }

@@ -26,6 +26,8 @@ mod interrupt;
 mod irqfd;
 mod irqs;
 mod kicks;
+mod member;
+mod operations;
 mod page;
 mod port;
 mod ports;
@@ -77,8 +79,8 @@ impl kernel::InPlaceModule for XenEventfd {
             // SAFETY: A module is initialised once, and its device comes next.
             registry: unsafe { Registry::open() }?,
             // SAFETY: As above.
-            access: unsafe { Access::settle() }?,
-            clock: Clock::start()?,
+            access: unsafe { Access::settle(guests::look_at_all) }?,
+            clock: Clock::start(guests::look_at_all)?,
             device <- MiscDeviceRegistration::register(options),
         })
     }

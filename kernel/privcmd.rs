@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! the privcmd ABI on a control file: what was assigned by the requests of `<xen/privcmd.h>`.
+//! The privcmd ABI on a control file: what was assigned by the requests of `<xen/privcmd.h>`.
 //!
 //! A request's `ioreq` and `ports` are the name of a server, and must be readable; nothing else is
 //! done with them. The server is the module's own, one for each guest, and files that assign for
@@ -8,14 +8,14 @@
 
 use crate::abi::privcmd::{Assignment, DmOpBytes};
 use crate::eventfd::{EventFd, OpenEventFd};
-use crate::guests;
 use crate::irqs::MemberId;
+use crate::member::Member;
 use crate::protocol::irq::IrqOp;
 use crate::protocol::status::Interface;
 use crate::protocol::wire::privcmd::{IoEventFd, IrqFd};
 use crate::protocol::{DomId, Doorbell};
 use crate::show;
-use crate::taken::{Member, Taken};
+use crate::taken::Taken;
 use kernel::fmt::{self, Write};
 use kernel::prelude::*;
 use kernel::sync::{Arc, Mutex};
@@ -95,7 +95,7 @@ fn join(dom: DomId) -> Result<Member> {
     if !dom.is_guest() {
         return Err(ENODEV);
     }
-    guests::take(dom, Interface::Privcmd, None)
+    Member::take(dom, Interface::Privcmd, None)
 }
 
 impl Assigned {
@@ -254,7 +254,8 @@ impl Assigned {
     pub(crate) fn show(&self, out: &mut impl Write) -> fmt::Result {
         for ioeventfd in &self.ioeventfds {
             let addr = ioeventfd.doorbell.bytes().first();
-            writeln!(out, "ioeventfd:\tdom {} key {:#x} addr {addr:#x}", ioeventfd.dom().0, ioeventfd.key)?;
+            let (dom, key) = (ioeventfd.dom().0, ioeventfd.key);
+            writeln!(out, "ioeventfd:\tdom {dom} key {key:#x} addr {addr:#x}")?;
         }
         for irqfd in &self.irqfds {
             writeln!(out, "irqfd:\tdom {}", irqfd.dom().0)?;

@@ -7,6 +7,7 @@
 use crate::protocol::status::ChannelStatus;
 use crate::protocol::wire::text::{printable, Line};
 use crate::taken::Taken;
+use kernel::bindings as kernel_bindings;
 use kernel::fmt::{self, Write};
 use kernel::seq_file::SeqFile;
 use kernel::seq_print;
@@ -48,4 +49,15 @@ pub(crate) fn taken(taken: &Taken, out: &mut impl Write) -> fmt::Result {
         }
     }
     Ok(())
+}
+
+/// Writes all about a guest into a sequence.
+///
+/// # Safety
+/// The sequence is the caller's alone during the call.
+pub(crate) unsafe fn write(taken: &Taken, sequence: *mut kernel_bindings::seq_file) {
+    // SAFETY: The caller's promise.
+    let sequence = unsafe { SeqFile::from_raw(sequence) };
+    // A sequence is cut where it is full, and begun again with more room.
+    let _ = self::taken(taken, &mut Sequence(sequence));
 }

@@ -7,18 +7,14 @@
 //! interrupted.
 
 use crate::bindings;
-use crate::eventfd::EventFd;
 use crate::guest::Guest;
-use crate::guests;
-use crate::irqs::MemberId;
 use crate::protocol::status::Interface;
 use crate::protocol::DomId;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
-use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{new_condvar, new_spinlock, Arc, CondVar, SpinLock};
 use kernel::task::Task;
-use kernel::workqueue::{impl_has_work, new_work, Work, WorkItem};
+use kernel::workqueue::{impl_has_work, new_work, Work};
 
 /// The process that took a guest.
 pub(crate) struct Owner {
@@ -87,14 +83,6 @@ impl_has_work! {
     impl HasWork<Self> for Taken { self.look }
 }
 
-impl WorkItem for Taken {
-    type Pointer = Arc<Self>;
-
-    fn run(taken: Arc<Self>) {
-        guests::reap_if_dead(&taken);
-    }
-}
-
 impl Taken {
     /// One that comes, for the calling process.
     pub(crate) fn new(dom: DomId, interface: Interface) -> Result<Arc<Self>> {
@@ -110,11 +98,11 @@ impl Taken {
         Arc::pin_init(taken, GFP_KERNEL_ACCOUNT)
     }
 
-    /// One more file uses it. `None`: it is not on the list any more.
+    /// One more file uses it. `false`: it is not on the list any more.
     ///
     /// # Errors
     /// `EBUSY` if it is not to be shared; `ERESTARTSYS` if a signal came before that was known.
-    pub(crate) fn join(self: &Arc<Self>, interface: Interface) -> Result<Option<Member>> {
+    pub(crate) fn join(&self, interface: Interface) -> Result<bool> {
         let shares = interface == Interface::Privcmd && self.interface == interface;
         let mut stage = self.stage.lock();
         loop {
@@ -122,23 +110,21 @@ impl Taken {
                 Stage::Coming { .. } | Stage::Here { .. } if !shares => return Err(EBUSY),
                 Stage::Here { members } => {
                     *members = members.saturating_add(1);
-                    break;
+                    return Ok(true);
                 }
                 Stage::Coming { .. } | Stage::Going => {}
-                Stage::Gone => return Ok(None),
+                Stage::Gone => return Ok(false),
             }
             if self.moved.wait_interruptible(&mut stage) {
                 return Err(ERESTARTSYS);
             }
         }
-        drop(stage);
-        Ok(Some(Member::of(self)))
     }
 
     /// It has come, and one file uses it. Returns whether to look at once if it lives.
-    pub(crate) fn arrive(self: &Arc<Self>) -> (Member, bool) {
+    pub(crate) fn arrive(&self) -> bool {
         let before = self.turn(Stage::Here { members: 1 });
-        (Member::of(self), matches!(before, Stage::Coming { look_again: true }))
+        matches!(before, Stage::Coming { look_again: true })
     }
 
     /// It is off the list.
@@ -193,75 +179,5 @@ impl Taken {
     /// Whether a file has it that is not about to let go of it.
     pub(crate) fn is_held(&self) -> bool {
         matches!(&*self.stage.lock(), Stage::Coming { .. } | Stage::Here { .. })
-    }
-}
-
-/// One file's use of a guest. Dropping it ends what was assigned by it, and the last one's drop lets
-/// go of the guest.
-pub(crate) struct Member {
-    taken: Arc<Taken>,
-    id: MemberId,
-    /// The table of descriptors with which it ends, as a number to compare; `None` if it ends with the
-    /// last descriptor. The table may be freed and its address used again: it has closed the file by then.
-    ends_with: Option<usize>,
-    left: Atomic<bool>,
-}
-
-impl Member {
-    fn of(taken: &Arc<Taken>) -> Self {
-        let left = Atomic::new(false);
-        Self { taken: taken.clone(), id: taken.guest.next_member(), ends_with: None, left }
-    }
-
-    /// It ends when the calling process closes its file, although others have copies.
-    pub(crate) fn of_this_process(mut self) -> Self {
-        // SAFETY: The current task is there, and has a table of descriptors, as it makes a request.
-        self.ends_with = Some(unsafe { (*kernel::current!().as_ptr()).files }.addr());
-        self
-    }
-
-    /// A descriptor of its file was closed, out of this table of descriptors.
-    pub(crate) fn closed_by(&self, table: usize) {
-        if self.ends_with == Some(table) && !self.left.xchg(true, Relaxed) {
-            guests::leave(&self.taken, self.id);
-        }
-    }
-
-    /// Whether it has ended before its file.
-    pub(crate) fn has_left(&self) -> bool {
-        self.left.load(Relaxed)
-    }
-
-    pub(crate) fn taken(&self) -> &Arc<Taken> {
-        &self.taken
-    }
-
-    pub(crate) fn guest(&self) -> &Guest {
-        &self.taken.guest
-    }
-
-    pub(crate) fn dom(&self) -> DomId {
-        self.taken.guest.dom()
-    }
-
-    /// Whose the assignments are that are made through this.
-    pub(crate) fn id(&self) -> MemberId {
-        self.id
-    }
-
-    /// Has an eventfd signalled when the guest dies.
-    pub(crate) fn tell(&self, gone: EventFd) -> Result {
-        self.taken.guest.tell(self.id, gone)
-    }
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        if self.has_left() {
-            // What a request assigned that was under way.
-            self.taken.guest.end_of(self.id);
-        } else {
-            guests::leave(&self.taken, self.id);
-        }
     }
 }

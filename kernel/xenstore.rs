@@ -3,7 +3,6 @@
 //! What xenstore says. To be asked in a thread of our own (`access.rs`), and under no lock: xenbus waits
 //! for an answer for as long as it takes, and no signal ends that.
 
-use crate::access;
 use crate::bindings;
 use crate::protocol::DomId;
 use kernel::bindings as kernel_bindings;
@@ -47,19 +46,12 @@ fn read<T>(folder: &CStr, name: &CStr, look: impl FnOnce(&str) -> T) -> Option<T
     ask(folder, name, look).ok().flatten()
 }
 
-/// Whether a guest has emulated interrupt controllers, and thus lines (x86). Waits for xenstore.
+/// Whether a guest has emulated interrupt controllers, and thus lines (x86).
 ///
 /// Xen has no call for it, and must not be asked to set a line that is not there. The answer is in
 /// what toolstacks write of an HVM guest, where the guest cannot: its type, or the settings of its
 /// firmware. Without either, it counts as none.
-///
-/// # Errors
-/// `ERESTARTSYS` if a signal came before the answer.
-pub(crate) fn has_lines(dom: DomId) -> Result<bool> {
-    access::ask(move || asks_for_lines(dom))
-}
-
-fn asks_for_lines(dom: DomId) -> bool {
+pub(crate) fn has_lines(dom: DomId) -> bool {
     let Ok(libxl) = CString::try_from_fmt(fmt!("/libxl/{}", dom.0)) else { return false };
     if let Some(hvm) = read(&libxl, c"type", |kind| kind == "hvm") {
         return hvm;
