@@ -45,6 +45,10 @@ pub enum Call {
     Interrupt(DomId),
     /// Bind a guest's port.
     Bind(DomId, Port),
+    /// Map a frame of a guest's memory.
+    MapMemory(DomId, u64),
+    /// Allocate a port in a guest's name.
+    AllocatePort(DomId),
     /// Query the binding of a port.
     Binding(DomId, Port),
     /// Notify an event channel, or read or end an event.
@@ -89,6 +93,8 @@ impl fmt::Display for Call {
             Self::Interrupt(dom) => write!(f, "raise an interrupt in {dom}"),
             Self::Bind(dom, port) => write!(f, "bind {port} of {dom}"),
             Self::Binding(dom, port) => write!(f, "query the binding of {port} of {dom}"),
+            Self::MapMemory(dom, frame) => write!(f, "map frame {frame:#x} of {dom}"),
+            Self::AllocatePort(dom) => write!(f, "allocate an event channel of {dom}"),
             Self::Event => f.write_str("use an event channel"),
             Self::EventFd => f.write_str("signal or read an eventfd"),
             Self::Kernel(what) => write!(f, "use {what}"),

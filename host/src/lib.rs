@@ -7,13 +7,16 @@
 pub mod aio;
 mod error;
 pub mod features;
+mod guest_ports;
 pub mod linux;
+pub mod memory;
 pub mod process;
 #[cfg(feature = "vmm-sys-util")]
 pub mod vmm_sys_util;
 pub mod xenstore;
 
 pub use error::{Call, HostError, Result};
+pub use guest_ports::GuestPorts;
 pub use rustix::io::Errno;
 
 use core::fmt;

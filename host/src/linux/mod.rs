@@ -10,6 +10,7 @@ mod devices;
 mod door;
 pub mod eventfd;
 mod evtchn;
+mod foreign;
 mod page;
 mod privcmd;
 pub mod privcmd_abi;
@@ -23,6 +24,8 @@ pub use xenstore::fuzz as fuzz_xenstore;
 pub use devices::{Devices, KnownGuest};
 pub use xenstore::XenstoreClient;
 
+use crate::guest_ports::GuestPorts;
+use crate::memory::{ForeignMemory, GuestMemory};
 use crate::{
     Binding, Call, Domain, EventChannels, Host, HostError, IoreqPage, LocalPort, Releases, Result,
 };
@@ -234,6 +237,19 @@ impl Host for LinuxHost {
                 Err(HostError::new(Call::Xenstore("@releaseDomain".to_owned()), Errno::OPNOTSUPP))
             }
         }
+    }
+}
+
+impl ForeignMemory for LinuxHost {
+    fn map(&self, dom: DomId, frames: &[u64]) -> Result<Box<dyn GuestMemory>> {
+        Ok(Box::new(self.privcmd.map_memory(dom, frames)?))
+    }
+}
+
+impl GuestPorts for LinuxHost {
+    fn allocate_port(&self, dom: DomId) -> Result<Port> {
+        let allocated = self.privcmd.allocate_port(dom);
+        allocated.map_err(|errno| HostError::new(Call::AllocatePort(dom), errno))
     }
 }
 

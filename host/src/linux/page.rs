@@ -1,4 +1,4 @@
-//! A shared page: with Xen for the slots of an ioreq server, or with a hypercall.
+//! Shared pages: with Xen for the slots of an ioreq server, with a hypercall, or with a guest.
 
 use crate::IoreqPage;
 use crate::process::ProcessTag;
@@ -13,13 +13,14 @@ use xen_eventfd_core::slot::Slot;
 /// The size of Xen's page in bytes, on every architecture.
 pub(super) const SIZE: usize = 4096;
 
-/// A mapping of [`SIZE`] bytes, readable and writable, unmapped on drop.
+/// A mapping, readable and writable, unmapped on drop.
 ///
 /// # Invariants
-/// `start` is what `mmap` returned, and nothing else unmaps it.
+/// `start` is what `mmap` returned for `length` bytes, and nothing else unmaps it.
 #[derive(Debug)]
 pub(super) struct Mapping {
     start: NonNull<u8>,
+    length: usize,
     process: ProcessTag,
 }
 
@@ -30,32 +31,37 @@ unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// Maps the beginning of a device.
-    pub(super) fn of(device: BorrowedFd<'_>) -> Result<Self, Errno> {
+    pub(super) fn of(device: BorrowedFd<'_>, length: usize) -> Result<Self, Errno> {
         let (rights, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
         // SAFETY: a new mapping at an address that the kernel chooses.
-        let start = unsafe { mmap(core::ptr::null_mut(), SIZE, rights, flags, device, 0) }?;
-        Self::own(start.cast())
+        let start = unsafe { mmap(core::ptr::null_mut(), length, rights, flags, device, 0) }?;
+        Self::own(start.cast(), length)
     }
 
-    /// Maps private memory that stays resident.
+    /// Maps a page of private memory that stays resident.
     pub(super) fn locked() -> Result<Self, Errno> {
         let (rights, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
         // SAFETY: a new mapping at an address that the kernel chooses.
         let start = unsafe { mmap_anonymous(core::ptr::null_mut(), SIZE, rights, flags) }?;
-        let mapping = Self::own(start.cast())?;
+        let mapping = Self::own(start.cast(), SIZE)?;
         // SAFETY: the range is the whole mapping.
         unsafe { mlock_with(start, SIZE, MlockFlags::empty()) }?;
         Ok(mapping)
     }
 
-    fn own(start: *mut u8) -> Result<Self, Errno> {
+    fn own(start: *mut u8, length: usize) -> Result<Self, Errno> {
         let start = NonNull::new(start).ok_or(Errno::FAULT)?;
-        Ok(Self { start, process: ProcessTag::current() })
+        Ok(Self { start, length, process: ProcessTag::current() })
     }
 
-    /// Its address. Valid for [`SIZE`] bytes as long as `self` lives.
+    /// Its address. Valid for [`Self::length`] bytes as long as `self` lives.
     pub(super) fn start(&self) -> NonNull<u8> {
         self.start
+    }
+
+    /// How many bytes.
+    pub(super) fn length(&self) -> usize {
+        self.length
     }
 }
 
@@ -66,7 +72,7 @@ impl Drop for Mapping {
             return;
         }
         // SAFETY: the whole mapping, which is owned here and no longer borrowed.
-        let unmapped = unsafe { munmap(self.start.as_ptr().cast(), SIZE) };
+        let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.length) };
         debug_assert_eq!(unmapped, Ok(()));
     }
 }
@@ -84,7 +90,7 @@ const _: () = assert!(cfg!(loom) || SLOTS * size_of::<Slot>() == SIZE);
 
 impl Page {
     /// # Safety
-    /// The mapping has been filled with a server's ioreq page, or is ordinary memory.
+    /// The mapping is one page, which has been filled with a server's ioreq page or is ordinary memory.
     pub(super) unsafe fn new(filled: Mapping) -> Self {
         Self(filled)
     }
@@ -110,7 +116,7 @@ mod tests {
     fn the_slots_cover_the_page() {
         let file = tempfile().unwrap();
         // SAFETY: a file of one page backs the mapping.
-        let page = unsafe { Page::new(Mapping::of(file.as_fd()).unwrap()) };
+        let page = unsafe { Page::new(Mapping::of(file.as_fd(), SIZE).unwrap()) };
         page.slots()[127].publish(&Ioreq { addr: 0x1234, ..Ioreq::default() });
         let mut bytes = [0; 8];
         std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, 127 * 32).unwrap();

@@ -1,8 +1,9 @@
 //! `/dev/xen/privcmd`: device model operations, a server's page, and one hypercall.
 
 use super::door::{ioctl, open};
-use super::page::{Mapping, Page};
-use super::sys::hypercall::{self, EvtchnOp, EvtchnSend, EvtchnStatus};
+use super::foreign::ForeignPages;
+use super::page::{Mapping, Page, SIZE};
+use super::sys::hypercall::{self, EvtchnAllocUnbound, EvtchnOp, EvtchnSend, EvtchnStatus};
 use super::sys::privcmd::{self as sys, DmOpBuffer, DmOpRequest, Hypercall, MmapResource};
 use crate::{Binding, Call, HostError, LocalPort};
 use rustix::fs::OFlags;
@@ -53,7 +54,7 @@ impl Privcmd {
 
     /// Acquires the ioreq page of a server and maps it.
     pub(super) fn ioreq_page(&self, dom: DomId, server: IoServerId) -> Result<Page, Errno> {
-        let mapping = Mapping::of(self.device.as_fd())?;
+        let mapping = Mapping::of(self.device.as_fd(), SIZE)?;
         let mut argument = MmapResource {
             dom: dom.0,
             kind: sys::RESOURCE_IOREQ_SERVER,
@@ -87,10 +88,21 @@ impl Privcmd {
         self.event_channel_op(EvtchnSend { port: port.0 }).map(drop)
     }
 
+    /// Allocates a port of a guest for this domain to bind.
+    pub(super) fn allocate_port(&self, dom: DomId) -> Result<Port, Errno> {
+        let argument = EvtchnAllocUnbound { dom: dom.0, remote_dom: DomId::SELF.0, port: 0 };
+        self.event_channel_op(argument).map(|allocated| Port(allocated.port))
+    }
+
+    /// Maps frames of a guest.
+    pub(super) fn map_memory(&self, dom: DomId, frames: &[u64]) -> crate::Result<ForeignPages> {
+        ForeignPages::map(self.device.as_fd(), dom, frames)
+    }
+
     /// Makes the hypercall with the struct of its name, and returns it as Xen wrote it.
     fn event_channel_op<T: EvtchnOp>(&self, argument: T) -> Result<T, Errno> {
         let buffer = match &self.buffers {
-            Some(device) => Mapping::of(device.as_fd())?,
+            Some(device) => Mapping::of(device.as_fd(), SIZE)?,
             None => Mapping::locked()?,
         };
         let place = buffer.start().cast::<T>();

@@ -5,6 +5,7 @@ mod churn;
 mod confined;
 mod crash;
 mod delivery;
+mod device;
 mod hostile;
 mod identity;
 mod interrupt;
@@ -78,6 +79,7 @@ scenarios! {
     identity::hole_in_the_ids, true, "the engine takes the highest id, not the lowest free one";
     identity::all_taken, false, "no server is left for the engine: the error says so";
     identity::second_engine, true, "another engine for the same guest is refused, and the error names the holder";
+    device::device_process, false, "foreign memory, a channel in the guest's name, a xenstore that is written to";
     confined::confined, false, "an engine without privileges serves the one guest to which its devices are confined";
     confined::confined_loop, false, "the same with the engine driven by the program's own loop";
     hostile::hostile_guest, true, "every access of two vCPUs to doorbells is answered once, by its expected receiver";

@@ -26,6 +26,23 @@ unsafe impl EvtchnOp for EvtchnStatus {
     const NUMBER: u64 = EVTCHNOP_STATUS;
 }
 
+// SAFETY: integers only, whose offsets are compared below.
+unsafe impl EvtchnOp for EvtchnAllocUnbound {
+    const NUMBER: u64 = EVTCHNOP_ALLOC_UNBOUND;
+}
+
+/// `EVTCHNOP_alloc_unbound`.
+const EVTCHNOP_ALLOC_UNBOUND: u64 = 6;
+
+/// `struct evtchn_alloc_unbound`; Xen writes the port.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(in crate::linux) struct EvtchnAllocUnbound {
+    pub(in crate::linux) dom: u16,
+    pub(in crate::linux) remote_dom: u16,
+    pub(in crate::linux) port: u32,
+}
+
 /// `EVTCHNOP_send`.
 const EVTCHNOP_SEND: u64 = 4;
 
@@ -51,6 +68,9 @@ pub(in crate::linux) struct EvtchnStatus {
 }
 
 const _: () = {
+    assert!(size_of::<EvtchnAllocUnbound>() == 8);
+    assert!(offset_of!(EvtchnAllocUnbound, remote_dom) == 2);
+    assert!(offset_of!(EvtchnAllocUnbound, port) == 4);
     assert!(size_of::<EvtchnStatus>() == 24);
     assert!(offset_of!(EvtchnStatus, port) == 4 && offset_of!(EvtchnStatus, status) == 8);
     assert!(offset_of!(EvtchnStatus, vcpu) == 12 && offset_of!(EvtchnStatus, remote_dom) == 16);

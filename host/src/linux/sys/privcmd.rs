@@ -38,7 +38,21 @@ pub(in crate::linux) struct MmapResource {
     pub(in crate::linux) addr: u64,
 }
 
+/// `struct privcmd_mmapbatch_v2`.
+#[repr(C)]
+pub(in crate::linux) struct MmapBatch {
+    pub(in crate::linux) number: u32,
+    pub(in crate::linux) dom: u16,
+    pub(in crate::linux) addr: u64,
+    pub(in crate::linux) frames: *const u64,
+    /// Of each frame: 0, or a negative errno.
+    pub(in crate::linux) errors: *mut i32,
+}
+
 const _: () = {
+    assert!(size_of::<MmapBatch>() == 32 && offset_of!(MmapBatch, dom) == 4);
+    assert!(offset_of!(MmapBatch, addr) == 8 && offset_of!(MmapBatch, frames) == 16);
+    assert!(offset_of!(MmapBatch, errors) == 24);
     assert!(size_of::<Hypercall>() == 48 && offset_of!(Hypercall, arg) == 8);
     assert!(size_of::<DmOpBuffer>() == 16 && offset_of!(DmOpBuffer, size) == 8);
     assert!(size_of::<DmOpRequest>() == 16);
@@ -50,6 +64,7 @@ const _: () = {
 };
 
 pub(in crate::linux) const HYPERCALL: Opcode = number::<Hypercall>(b'P', 0);
+pub(in crate::linux) const MMAPBATCH_V2: Opcode = number::<MmapBatch>(b'P', 4);
 pub(in crate::linux) const DM_OP: Opcode = number::<DmOpRequest>(b'P', 5);
 /// Its argument is a domain id.
 pub(in crate::linux) const RESTRICT: Opcode = number::<u16>(b'P', 6);
@@ -57,6 +72,7 @@ pub(in crate::linux) const MMAP_RESOURCE: Opcode = number::<MmapResource>(b'P', 
 
 const _: () = {
     assert!(HYPERCALL == 0x0030_5000);
+    assert!(MMAPBATCH_V2 == 0x0020_5004);
     assert!(DM_OP == 0x0010_5005);
     assert!(RESTRICT == 0x0002_5006);
     assert!(MMAP_RESOURCE == 0x0020_5007);
