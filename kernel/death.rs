@@ -6,9 +6,7 @@
 //! is done elsewhere, as xenbus has one thread for all watches of this domain's drivers.
 //!
 //! It does not come where this domain is not privileged, nor when a guest lives and loses its ioreq server
-//! (to another process, or to Xen up to 4.13 at a soft reset), nor when this domain itself resumes
-//! elsewhere. So Xen is also asked now
-//! and then, by a hypercall for each guest that changes nothing and pauses no guest.
+//! (to another process, or to Xen up to 4.13 at a soft reset). So Xen is also asked now and then, by a hypercall for each guest that changes nothing and pauses no guest.
 
 use crate::bindings;
 use core::ptr::NonNull;

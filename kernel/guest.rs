@@ -61,7 +61,6 @@ pub(crate) type Listeners = KVec<(MemberId, EventFd)>;
 impl Changes {
     fn served(&mut self) -> Result<&mut Served> {
         match &mut self.life {
-            Life::Served(served) if served.kicks.server().is_lost() => Err(ENODEV),
             Life::Served(served) => {
                 served.irqs.drop_closed();
                 Ok(served)
@@ -351,13 +350,17 @@ impl Guest {
     }
 
     /// Drops everything of a guest that has died. Returns whom to notify then, once.
-    pub(crate) fn reap_if_dead(&self) -> Option<Listeners> {
-        let dead = match &self.changes.lock().life {
+    pub(crate) fn die(&self) -> Option<Listeners> {
+        self.end(Life::Dead)
+    }
+
+    /// Whether it is dead or dying, and we have something of it.
+    pub(crate) fn is_dying(&self) -> bool {
+        match &self.changes.lock().life {
             Life::Served(served) => !served.kicks.server().is_alive(self.dom),
             Life::Reserved => is_dying(self.dom),
             Life::Apart | Life::Dead => false,
-        };
-        dead.then(|| self.end(Life::Dead)).flatten()
+        }
     }
 
     /// Whether it has died.

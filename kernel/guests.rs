@@ -207,10 +207,33 @@ impl WorkItem for Taken {
 
 /// Looks whether a guest lives, and drops everything of one that does not.
 fn reap_if_dead(taken: &Taken) {
-    if !taken.is_here() {
-        return;
+    if taken.is_here() && taken.guest.is_dying() {
+        let_go_of(taken);
     }
-    let Some(gone) = taken.guest.reap_if_dead() else { return };
+}
+
+/// Lets go of all guests, which are gone for those who have them. No process runs that could take one again.
+pub(crate) extern "C" fn let_go_of_all() {
+    let mut last = None;
+    while let Some(taken) = after(last) {
+        last = Some(taken.guest.dom().0);
+        if taken.is_here() {
+            let_go_of(&taken);
+        }
+    }
+}
+
+/// The one on the list with the lowest number above that.
+fn after(last: Option<u16>) -> Option<Arc<Taken>> {
+    let guests = GUESTS.lock();
+    let mut listed = guests.as_ref()?.listed.iter();
+    let (_, next) = listed.find(|(dom, _)| last.is_none_or(|last| **dom > last))?;
+    Some(next.taken.clone())
+}
+
+/// Drops everything of a guest, which is gone for those who have it.
+fn let_go_of(taken: &Taken) {
+    let Some(gone) = taken.guest.die() else { return };
     let last = taken.die();
     // A process that is notified can take it at once.
     gone.iter().for_each(|(_, eventfd)| eventfd.signal());

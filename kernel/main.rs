@@ -7,6 +7,7 @@ use death::Clock;
 use guests::Registry;
 use kernel::miscdevice::{MiscDeviceOptions, MiscDeviceRegistration};
 use kernel::prelude::*;
+use suspend::BeforeSuspend;
 
 mod abi;
 mod access;
@@ -37,6 +38,7 @@ pub mod protocol;
 mod privcmd;
 mod server;
 mod show;
+mod suspend;
 mod taken;
 mod task;
 mod trace;
@@ -66,7 +68,8 @@ struct XenEventfd {
     /// After the device: no process can open it any more.
     access: Access,
     clock: Clock,
-    /// After the watch and the clock, the former of which is `access`'s.
+    before_suspend: BeforeSuspend,
+    /// After all that has guests looked at or let go of; the watch is `access`'s.
     registry: Registry,
 }
 
@@ -81,6 +84,7 @@ impl kernel::InPlaceModule for XenEventfd {
             // SAFETY: As above.
             access: unsafe { Access::settle(guests::look_at_all) }?,
             clock: Clock::start(guests::look_at_all)?,
+            before_suspend: BeforeSuspend::call(guests::let_go_of_all)?,
             device <- MiscDeviceRegistration::register(options),
         })
     }

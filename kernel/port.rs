@@ -11,15 +11,13 @@
 //!   comes last in it, which is some other guest's as well (`handle_irq_for_port` of
 //!   `drivers/xen/events/events_base.c`: the 256th event sets a time, `event_loop_timeout` later, and
 //!   every 256th one compares with it; the end is deferred by `event_eoi_delay`).
-//! * A port's number is used only while it is this interrupt's: when this domain is suspended and
-//!   resumes, it has none of its ports any more, and a number may be another's.
+//! * No port outlives a suspension of this domain: see `suspend.rs`.
 
 use crate::bindings;
 use crate::protocol::{self, DomId};
 use crate::xen;
 use core::ptr::NonNull;
 use kernel::bindings as kernel_bindings;
-use kernel::error::to_result;
 use kernel::prelude::*;
 use kernel::str::CStrExt;
 
@@ -116,16 +114,9 @@ impl<H: Handler> Port<H> {
     /// Rings the other end. May be called from an interrupt.
     ///
     /// # Errors
-    /// The other end is gone, or it is no longer bound.
+    /// The other end is gone.
     pub(crate) fn ring(&self) -> Result {
-        // SAFETY: It may be called with any numbers.
-        to_result(unsafe { bindings::shim_send_if_bound(self.irq, self.local.0) })
-    }
-
-    /// Whether it still is bound: no port is after this domain was suspended.
-    pub(crate) fn is_bound(&self) -> bool {
-        // SAFETY: It may be called with any numbers.
-        unsafe { bindings::shim_is_bound(self.irq, self.local.0) }
+        xen::send(self.local)
     }
 
     /// Whether it still leads to this port of a guest, who has lost that if not.

@@ -149,12 +149,6 @@ impl Server {
         self.ports.change(change)
     }
 
-    /// Whether this domain was suspended since: it has none of its ports any more, and domains and
-    /// servers may have other numbers where it resumed.
-    pub(crate) fn is_lost(&self) -> bool {
-        self.ports.first().is_some_and(|port| !port.is_bound())
-    }
-
     /// Whether a server of the guest with this id would be another engine's: after ours was destroyed, its id
     /// is free. Ours is there as long as the event channels that came with it lead to our ends.
     fn is_foreign(&self, dom: DomId) -> bool {
@@ -166,7 +160,7 @@ impl Server {
     /// another mapping keeps it findable.
     pub(crate) fn is_alive(&self, dom: DomId) -> bool {
         let gone = || xen::server_exists(dom, self.id).map_err(dead_or) == Err(ENODEV);
-        !(self.is_lost() || self.is_foreign(dom) || gone())
+        !(self.is_foreign(dom) || gone())
     }
 
     /// Why an event channel of the guest is refused: a port of a dead one is like one that never was.
@@ -183,7 +177,7 @@ impl Server {
     /// waiting, however far it came to be. A guest that is dead refuses some of it, and needs none of
     /// that. Returns whether the guest still had the server.
     pub(crate) fn tear_down(self, dom: DomId) -> bool {
-        if self.is_lost() || self.is_foreign(dom) {
+        if self.is_foreign(dom) {
             return false;
         }
         // This pauses the domain: afterwards nothing new is on its way.

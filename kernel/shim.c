@@ -4,6 +4,7 @@
 
 #include <linux/interrupt.h>
 #include <linux/mm.h>
+#include <linux/platform_device.h>
 #include <linux/poll.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
@@ -44,29 +45,6 @@ int shim_memory_op(unsigned int command, void *argument)
 int shim_event_channel_op(int command, void *argument)
 {
 	return HYPERVISOR_event_channel_op(command, argument);
-}
-
-bool shim_is_bound(unsigned int irq, evtchn_port_t port)
-{
-	int found;
-
-	rcu_read_lock();
-	found = irq_from_evtchn(port);
-	rcu_read_unlock();
-	return found >= 0 && (unsigned int)found == irq;
-}
-
-int shim_send_if_bound(unsigned int irq, evtchn_port_t port)
-{
-	struct evtchn_send send = { .port = port };
-	int error = -ENODEV;
-
-	/* To suspend a domain every CPU of it is stopped, and this one is not before it has sent. */
-	preempt_disable();
-	if (shim_is_bound(irq, port))
-		error = HYPERVISOR_event_channel_op(EVTCHNOP_send, &send);
-	preempt_enable();
-	return error;
 }
 
 struct shim_end {
@@ -295,4 +273,40 @@ bool shim_killed(void)
 void shim_current_comm(char *name)
 {
 	strscpy_pad(name, current->comm, TASK_COMM_LEN);
+}
+
+static void (*before_suspend)(void);
+static struct platform_device *suspended;
+
+static int freeze(struct device *device)
+{
+	before_suspend();
+	return 0;
+}
+
+static const struct dev_pm_ops pm = { .freeze = freeze };
+
+static struct platform_driver driver = {
+	.driver = { .name = "xen-eventfd", .pm = &pm },
+};
+
+int shim_before_suspend(void (*call)(void))
+{
+	int error;
+
+	before_suspend = call;
+	error = platform_driver_register(&driver);
+	if (error)
+		return error;
+	suspended = platform_device_register_simple("xen-eventfd", PLATFORM_DEVID_NONE, NULL, 0);
+	if (!IS_ERR(suspended))
+		return 0;
+	platform_driver_unregister(&driver);
+	return PTR_ERR(suspended);
+}
+
+void shim_before_suspend_end(void)
+{
+	platform_device_unregister(suspended);
+	platform_driver_unregister(&driver);
 }

@@ -26,13 +26,6 @@ int shim_memory_op(unsigned int command, void *argument);
 int shim_event_channel_op(int command, void *argument);
 
 /*
- * irq_from_evtchn(), and EVTCHNOP_send if a port still is this interrupt's, else -ENODEV: when this
- * domain was suspended and resumes, the number may be another's.
- */
-bool shim_is_bound(unsigned int irq, evtchn_port_t port);
-int shim_send_if_bound(unsigned int irq, evtchn_port_t port);
-
-/*
  * xen_irq_lateeoi() in a tasklet, thus once the upcall in which the event came is over. For one event
  * at a time. shim_end_stop() disables the interrupt and waits for a handler and a tasklet that runs;
  * shim_end_free() may follow once the interrupt is gone, or if there never was one.
@@ -83,6 +76,13 @@ struct workqueue_struct *shim_alloc_workqueue(const char *name, int at_once);
 struct shim_clock;
 struct shim_clock *shim_clock_start(void (*tick)(void), unsigned int seconds);
 void shim_clock_stop(struct shim_clock *clock);
+
+/*
+ * Calls a function whenever this domain is about to be suspended: user processes are frozen, interrupts and
+ * hypercalls work. For one caller at a time.
+ */
+int shim_before_suspend(void (*call)(void));
+void shim_before_suspend_end(void);
 
 /* Whether a thread of this thread group has not ended yet. The caller has a reference to the task. */
 bool shim_process_runs(struct task_struct *leader);

@@ -85,9 +85,9 @@ struct xen_eventfd_query {
  * servers are taken. EBADF, EINVAL: `gone` is not open, not an eventfd. EMFILE: too many open files.
  *
  * A guest is gone when it dies, when it lives and has lost its ioreq server (destroyed by another process,
- * or by Xen up to 4.13 at a soft reset), and when this domain itself was suspended and resumes. Where xenstore
- * does not tell of an end, which is so for the last two and for any outside the initial domain, it is found
- * within seconds. Every request on the guest's file is ENODEV then; a guest that lives can be taken again.
+ * or by Xen up to 4.13 at a soft reset), and when this domain itself is suspended. Where xenstore does not
+ * report an end, which is so for a lost server and for any outside the initial domain, it is found within
+ * seconds. Every request on the guest's file is ENODEV then; a guest that lives can be taken again.
  */
 struct xen_eventfd_create {
 	__u32 size;
