@@ -16,11 +16,12 @@ const INIT: &str = include_str!("dom0/init.sh");
 const AGENT: &str = include_str!("dom0/agent.sh");
 
 /// Programs of dom0: name, and whether it lies in Xen's own folder (or in `usr/bin`).
-const PROGRAMS: [(&str, bool); 15] = [
+const PROGRAMS: [(&str, bool); 16] = [
     ("xenstored", true),
     ("xenconsoled", true),
     ("xenconsole", true),
     ("xl", true),
+    ("libxl-save-helper", true),
     ("xen-init-dom0", true),
     ("xen-diag", true),
     ("xen-hvmctx", true),

@@ -1,9 +1,9 @@
 //! `cargo xtask kmod`: builds the kernel module for the kernel that the lab boots, and loads it
 //! there.
 
-mod confinement;
 mod deb;
 pub(crate) mod guests;
+mod in_guest;
 pub(crate) mod kernel_log;
 mod privcmd;
 mod tests;

@@ -62,6 +62,20 @@ enum Command {
         /// The guest.
         dom: u16,
     },
+    /// Lets a guest control another one.
+    #[command(hide = true)]
+    Aim {
+        /// The guest that shall.
+        dom: u16,
+        /// The other.
+        target: u16,
+    },
+    /// Runs in a guest that is suspended and resumed: serves another one.
+    #[command(hide = true)]
+    ServeAndResume {
+        /// The other guest.
+        dom: u16,
+    },
     /// Assigns an interrupt line through a guest's file, which is standard input.
     #[command(hide = true)]
     Line,
@@ -118,6 +132,14 @@ fn main() -> Result<ExitCode> {
         }
         Command::GiveCopy { dom } => {
             tests::give_copy(DomId(dom)).with_context(|| format!("domain {dom}"))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Aim { dom, target } => {
+            tests::aim(DomId(dom), DomId(target))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::ServeAndResume { dom } => {
+            tests::serve_and_resume(DomId(dom)).with_context(|| format!("domain {dom}"))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Line => {

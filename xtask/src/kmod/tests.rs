@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use xen_eventfd_lab::{Boot, Lab, Platform};
 
 use super::{
-    Module, NODE, SHORT, build, confinement, guests::Guests, load, platforms, privcmd, start,
+    Module, NODE, SHORT, build, guests::Guests, in_guest, load, platforms, privcmd, start,
 };
 use crate::{
     boots::{Boots, place},
@@ -78,8 +78,8 @@ impl Tests {
             }
         }
         if names.is_empty() && cpus.is_none() && platform != Some(Platform::X86Pvh) {
-            boots.add(group, "guest of a PV dom0", (Platform::X86Pv, 1), move || {
-                confinement::check(lab, module)
+            boots.add(group, in_guest::PLACE, (Platform::X86Pv, 1), move || {
+                in_guest::check(lab, module, guests)
             });
         }
         if names.is_empty() && cpus.is_none() && platform != Some(Platform::X86Pv) {

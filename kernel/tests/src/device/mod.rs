@@ -5,6 +5,7 @@
 pub(crate) mod edge;
 pub(crate) mod request;
 pub(crate) mod structs;
+pub(crate) mod xen;
 
 use core::ffi::c_void;
 use request::CREATE;

@@ -23,12 +23,14 @@ mod ports;
 mod privcmd;
 mod processes;
 mod random;
+mod resume;
 mod shared;
 mod trace;
 mod waits;
 mod wakeups;
 
 pub(crate) use processes::{give, give_copy, hold, own};
+pub(crate) use resume::{aim, serve_and_resume};
 pub(crate) use waits::assign_line;
 
 use xen_eventfd_scenarios::Scenario;

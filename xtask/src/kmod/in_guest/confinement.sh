@@ -11,6 +11,8 @@ cat >tree/init <<'END'
 b=/bin/busybox
 $b mount -t proc proc /proc
 $b mount -t devtmpfs devtmpfs /dev
+# Not what it says of its own start.
+$b dmesg -c >/dev/null
 if $b grep -q early /proc/cmdline; then
 	# Until the other side has had xenstore fall silent.
 	echo "says before"
