@@ -3,12 +3,10 @@
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
-use xen_eventfd_guest_script::{Place, Width};
-
 use crate::events::Events;
 use crate::sync::{Lock, Once};
 use crate::xen::{self, Parameter};
-use crate::{access, hypercall::Refused};
+use crate::{arch, hypercall::Refused};
 
 /// `struct xencons_interface` (public/io/console.h).
 #[repr(C)]
@@ -141,10 +139,7 @@ struct Port;
 
 impl Write for Port {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for byte in text.bytes() {
-            // SAFETY: a port is not memory.
-            unsafe { access::write(Place::Pio(0xe9), Width::One, u64::from(byte)) };
-        }
+        text.bytes().for_each(arch::debug_byte);
         Ok(())
     }
 }

@@ -1,23 +1,15 @@
 //! The test guest: a PVH guest without an operating system that carries out the script on its
-//! command line. Xen enters at [`boot`]; then [`main`] runs, and [`vcpu::Guest::run`] on
+//! command line. Xen enters in [`arch`]; then [`main`] runs, and [`vcpu::Guest::run`] on
 //! every vCPU that has a section.
 #![no_std]
 #![no_main]
 
-mod access;
-mod apic;
+mod arch;
 mod balloon;
-mod boot;
 mod console;
 mod events;
 mod hypercall;
 mod image;
-mod interrupts;
-mod ioapic;
-mod library;
-mod msr;
-mod processors;
-mod start_info;
 mod sync;
 mod vcpu;
 mod xen;
@@ -36,19 +28,18 @@ static GUEST: Once<Guest> = Once::new();
 
 /// The first vCPU, from `boot`, with the address of `start_info`.
 extern "sysv64" fn main(start_info: u32) -> ! {
-    if let Err(why) = hypercall::install() {
+    if let Err(why) = arch::hypercall::install() {
         panic!("{why}");
     }
     // SAFETY: the first vCPU, and the only one so far.
-    unsafe { interrupts::load(0) };
-    apic::enable();
+    unsafe { arch::prepare(0) };
     let events = Events::map().unwrap_or_else(|why| give_up(format_args!("shared_info: {why}")));
     if let Err(why) = CONSOLE.connect(events) {
         give_up(format_args!("console: {why}"));
     }
     // SAFETY: Xen passed it; it lies outside of this program's image, and the program writes to nothing
     // else.
-    let script = unsafe { start_info::command_line(start_info) }
+    let script = unsafe { arch::command_line(start_info) }
         .and_then(|line| if line.is_empty() { image::script() } else { Ok(line) })
         .unwrap_or_else(|why| give_up(format_args!("{why}")));
     let program = Program::parse(script).unwrap_or_else(|why| give_up(format_args!("{why}")));
@@ -56,7 +47,7 @@ extern "sysv64" fn main(start_info: u32) -> ! {
     GUEST.set(Guest::new(program, events));
     for vcpu in 1..vcpus {
         // SAFETY: started here only, and the parser allows no more than MAX_VCPUS.
-        if let Err(why) = unsafe { processors::start(vcpu, second) } {
+        if let Err(why) = unsafe { arch::start_vcpu(vcpu, second) } {
             give_up(format_args!(
                 "v{vcpu} does not start; does the guest have that many vCPUs? {why}"
             ));
@@ -68,8 +59,7 @@ extern "sysv64" fn main(start_info: u32) -> ! {
 /// Any other vCPU.
 extern "sysv64" fn second(vcpu: usize) -> ! {
     // SAFETY: started once, with its own number.
-    unsafe { interrupts::load(vcpu) };
-    apic::enable();
+    unsafe { arch::prepare(vcpu) };
     run(vcpu)
 }
 
@@ -90,7 +80,7 @@ extern "sysv64" fn fault(vector: u64, error: u64, rip: u64, address: u64) -> ! {
     if FAULTED.swap(true, Ordering::Relaxed) {
         // The report of the first fault may have faulted: report without hypercalls, and stay.
         console::debug(format_args!("{report}"));
-        apic::stop();
+        arch::stop();
     }
     CONSOLE.last_line(format_args!("{report}"));
     xen::shutdown(xen::Reason::Crash)

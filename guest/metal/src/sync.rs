@@ -4,7 +4,7 @@ use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::{apic, xen};
+use crate::{arch, xen};
 
 /// A value that the first vCPU sets and all vCPUs read.
 pub(crate) struct Once<T> {
@@ -97,9 +97,9 @@ impl Barrier {
         if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == vcpus {
             self.arrived.store(0, Ordering::Relaxed);
             self.meetings.store(meeting.wrapping_add(1), Ordering::Release);
-            apic::wake_others(vcpus);
+            arch::wake_others(vcpus);
         } else {
-            apic::sleep_until(|| self.meetings.load(Ordering::Acquire) != meeting);
+            arch::sleep_until(|| self.meetings.load(Ordering::Acquire) != meeting);
         }
     }
 }

@@ -9,10 +9,11 @@ use xen_eventfd_guest_script::{
     Source, Width,
 };
 
+use crate::arch::{self, access, interrupts};
 use crate::console::CONSOLE;
 use crate::events::Events;
 use crate::sync::Barrier;
-use crate::{access, apic, balloon, interrupts, ioapic, xen};
+use crate::{balloon, xen};
 
 /// The state that all vCPUs share.
 pub(crate) struct Guest {
@@ -44,7 +45,7 @@ impl Guest {
             CONSOLE.line(format_args!("{}", Report::GuestDone));
         }
         loop {
-            apic::sleep_until(|| false);
+            arch::sleep_until(|| false);
         }
     }
 }
@@ -70,14 +71,14 @@ impl Vcpu<'_> {
 
     fn listen(&self, id: ListenerId, what: u32) {
         self.guest.listening[id.index()].store(what, Ordering::Release);
-        apic::wake_others(self.guest.program.vcpus());
+        arch::wake_others(self.guest.program.vcpus());
     }
 
     /// Waits until the name is listened to; returns the port, or 1 for a vector.
     fn listening(&self, id: ListenerId) -> u32 {
         let slot = &self.guest.listening[id.index()];
         if slot.load(Ordering::Acquire) == 0 {
-            apic::sleep_until(|| slot.load(Ordering::Acquire) != 0);
+            arch::sleep_until(|| slot.load(Ordering::Acquire) != 0);
         }
         slot.load(Ordering::Acquire)
     }
@@ -128,7 +129,7 @@ impl Machine for Vcpu<'_> {
 
     fn listen_line(&mut self, listener: ListenerId, line: Line) -> Result<(), Infallible> {
         interrupts::start_counting(line.vector());
-        ioapic::connect(line, self.vcpu);
+        arch::connect_line(line, self.vcpu);
         self.listen(listener, 1);
         Ok(())
     }

@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use xen_eventfd_guest_script::{LEVELS, MAX_VCPUS};
 
-use crate::{apic, msr};
+use super::{apic, msr};
 
 const CODE: u16 = 8;
 const TASKS: u16 = 24;

@@ -160,3 +160,9 @@ pub(crate) fn ticks() -> u64 {
 pub(crate) fn pause() {
     core::hint::spin_loop();
 }
+
+/// Writes to Xen's debug port, which Xen's console shows.
+pub(crate) fn debug_byte(byte: u8) {
+    // SAFETY: a port is not memory.
+    unsafe { write(Place::Pio(0xe9), Width::One, u64::from(byte)) };
+}

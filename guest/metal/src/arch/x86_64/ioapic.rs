@@ -2,7 +2,7 @@
 
 use xen_eventfd_guest_script::{Line, Place, Width};
 
-use crate::access;
+use super::access;
 use crate::sync::Lock;
 
 /// Selects a register; `WINDOW` reads and writes it.

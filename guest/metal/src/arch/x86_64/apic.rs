@@ -2,7 +2,7 @@
 
 use core::arch::asm;
 
-use crate::msr;
+use super::msr;
 
 const APIC_BASE: u32 = 0x1b;
 const END_OF_INTERRUPT: u32 = 0x80b;
@@ -20,7 +20,7 @@ pub(crate) fn enable() {
     unsafe { msr::write(APIC_BASE, base | 3 << 10) };
     // SAFETY: exists in x2APIC mode; spurious interrupts go to 0xff, whose handler counts them.
     unsafe { msr::write(SPURIOUS, 0x1ff) };
-    // SAFETY: the interrupt table is loaded before (see `crate::run`).
+    // SAFETY: the interrupt table is loaded before (see `super::prepare`).
     unsafe { asm!("sti", options(nostack)) };
 }
 

@@ -1,7 +1,7 @@
 //! The other vCPUs: started in long mode, with the first one's page tables and a stack of their own.
 
-use crate::boot;
-use crate::hypercall::{self, Refused};
+use super::{boot, hypercall};
+use crate::hypercall::Refused;
 
 const VCPU_OP: u64 = 24;
 const INITIALISE: u64 = 0;
