@@ -7,6 +7,7 @@
 pub mod environment;
 pub mod link;
 pub mod lists;
+mod need;
 pub mod report_lines;
 pub mod roles;
 mod run;
@@ -15,6 +16,7 @@ pub mod soak;
 pub mod test_context;
 mod trace;
 
+pub use need::Need;
 pub use run::{Outcome, run};
 pub use scenarios::ALL;
 pub use test_context::TestContext;
@@ -33,8 +35,16 @@ pub struct Scenario {
     pub name: &'static str,
     /// The condition, in a sentence.
     pub about: &'static str,
-    /// Whether it tests concurrency, so that it is worth running on several CPUs.
-    pub race: bool,
+    /// What it needs.
+    pub needs: &'static [Need],
     /// Runs it.
     pub body: fn(&mut TestContext<'_>) -> Result<()>,
+}
+
+impl Scenario {
+    /// Whether it is about what happens at once.
+    #[must_use]
+    pub fn is_race(&self) -> bool {
+        self.needs.contains(&Need::Race)
+    }
 }

@@ -112,7 +112,7 @@ fn main() -> Result<ExitCode> {
         }
         Command::Run { names, on, engine, guest, races, accesses, times, expect, traces } => {
             let wanted = |scenario: &&Scenario| {
-                (scenario.race || !races)
+                (scenario.is_race() || !races)
                     && (names.is_empty() || names.iter().any(|name| scenario.name.contains(name)))
             };
             let chosen: Vec<_> = ALL.iter().filter(wanted).collect();

@@ -4,6 +4,7 @@ use crate::environment::Environment;
 use crate::{Scenario, TestContext, Trace};
 use anyhow::{Context, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use xen_eventfd_core::irq::Arch;
 
 /// The result of a scenario.
 #[derive(Debug)]
@@ -18,7 +19,16 @@ pub struct Outcome {
 
 /// Runs a scenario, and then checks that no zombie is left behind.
 pub fn run(scenario: &Scenario, environment: &dyn Environment) -> Outcome {
+    run_on(scenario, environment, Arch::NATIVE)
+}
+
+fn run_on(scenario: &Scenario, environment: &dyn Environment, arch: Arch) -> Outcome {
+    let unmet = scenario.needs.iter().find(|need| !need.is_met(arch));
     let mut test = TestContext::new(environment);
+    if let Some(need) = unmet {
+        let skipped = Some(format!("{need:?}, which no guest of this architecture has"));
+        return Outcome { trace: test.trace, failure: None, skipped };
+    }
     let played = catch_unwind(AssertUnwindSafe(|| -> Result<()> {
         (scenario.body)(&mut test)?;
         test.no_zombies().context("after the scenario")
@@ -48,11 +58,12 @@ pub fn run(scenario: &Scenario, environment: &dyn Environment) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Need;
     use crate::environment::model::ModelEnvironment;
     use xen_eventfd::{EngineKind, Error};
 
     fn outcome(body: fn(&mut TestContext<'_>) -> Result<()>) -> Outcome {
-        let scenario = Scenario { name: "one", about: "one", race: false, body };
+        let scenario = Scenario { name: "one", about: "one", needs: &[], body };
         run(&scenario, &ModelEnvironment::new().unwrap())
     }
 
@@ -63,6 +74,16 @@ mod tests {
             Err(error).context("in the scenario")
         });
         assert_eq!((outcome.failure, outcome.skipped), (None, Some("pulses".to_owned())));
+    }
+
+    #[test]
+    fn what_needs_more_than_an_architecture_has_is_skipped() {
+        let body = |_: &mut TestContext<'_>| panic!("it is not run");
+        let scenario =
+            Scenario { name: "one", about: "one", needs: &[Need::Race, Need::Pio], body };
+        let outcome = run_on(&scenario, &ModelEnvironment::new().unwrap(), Arch::Arm);
+        assert_eq!(outcome.failure, None);
+        assert!(outcome.skipped.unwrap().contains("Pio"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod hostile;
 mod identity;
 mod interrupt;
 
+use crate::Need::{Lines, Msi, Pio, Race};
 use crate::Scenario;
 use xen_eventfd::Irq;
 
@@ -27,62 +28,62 @@ fn msi(vcpu: u64, vector: u32) -> Irq {
 }
 
 macro_rules! scenarios {
-    ($($file:ident::$name:ident, $race:literal, $about:literal;)*) => {
+    ($($file:ident::$name:ident, $needs:tt, $about:literal;)*) => {
         /// All scenarios; each builds on the ones before it.
         pub const ALL: &[Scenario] = &[$(Scenario {
             name: stringify!($name),
             about: $about,
-            race: $race,
+            needs: &$needs,
             body: $file::$name,
         }),*];
     };
 }
 
 scenarios! {
-    delivery::one_queue, false, "every one of 1,000 kicks is delivered";
-    delivery::many_queues, false, "2 vCPUs, 3 devices, 4 queues: none lost, none on the wrong eventfd";
-    delivery::vmm_beside, false, "a VMM keeps its registers and is never woken for a kick";
-    delivery::full_eventfd, false, "a backend that leaves its eventfd full stops no vCPU";
-    delivery::vector_registers, false, "threads that compute beside kicks keep their vector registers";
-    access::widths, false, "a doorbell is matched by width";
-    access::notification_data, false, "a mask leaves NOTIFICATION_DATA out";
-    access::doorbell_read, false, "a read of a doorbell answers 0";
-    access::wildcard_beside, false, "a wildcard gets what the datamatches leave";
-    access::fallback, false, "a fallback reports the writes that no other filter matched";
-    access::held, false, "an unmatched kick is held and delivered when its eventfd comes";
-    access::before_the_claim, false, "kicks before the first registration go to the VMM";
-    access::string_writes, false, "string instructions are answered";
-    access::ports, false, "doorbells in I/O space";
-    access::memory_given_back, false, "Xen's broadcasts between kicks are answered";
-    churn::assign_under_load, true, "nothing is signalled after deassign returns";
-    churn::claim_under_load, true, "ranges are claimed and released under load, no kick is lost";
-    churn::hand_over, true, "a queue goes to the VMM and back and loses nothing";
-    churn::close_under_load, true, "a guest is closed with kicks in flight, and no kick is lost";
-    crash::killed, true, "SIGKILL at every step, no restart: all vCPUs of the guest go on";
-    crash::killed_and_restarted, true, "SIGKILL at every step, then another engine: the guest goes on";
-    crash::killed_while_serving, true, "SIGKILL at any moment: the guest goes on";
-    crash::guest_destroyed, true, "the guest is destroyed with kicks in flight: no zombie is left";
-    crash::soft_reset, true, "a guest is still served after a soft reset";
-    interrupt::event_channel, false, "eventfd to guest by event channel, 1,000 times";
-    interrupt::msi, false, "eventfd to guest by MSI, 1,000 times";
-    interrupt::pending_at_assign, false, "signals before the irqfd was assigned count";
-    interrupt::pending_msi, false, "the same by MSI";
-    interrupt::last_signal, false, "a signal just before the end of an irqfd is not lost";
-    interrupt::last_msi, false, "the same by MSI";
-    interrupt::isa_line, false, "eventfd to an HVM guest by an ISA line, 1,000 times";
-    interrupt::pci_line, false, "a PCI device's line interrupts until it is lowered, 100 times";
-    interrupt::moved_vector, true, "an MSI vector that moves and is masked under load: no signal lost, none stale";
-    interrupt::channel_to_eventfd, false, "event channel to eventfd, 200 times";
-    interrupt::channel_flood, true, "a flood on one event channel delays kicks only for a bounded time";
-    identity::vmm_first, true, "a VMM that starts before the engine";
-    identity::vmm_after, true, "a VMM that starts after the engine, and again";
-    identity::hole_in_the_ids, true, "the engine takes the highest id, not the lowest free one";
-    identity::all_taken, false, "no server is left for the engine: the error says so";
-    identity::second_engine, true, "another engine for the same guest is refused, and the error names the holder";
-    device::device_process, false, "foreign memory, a channel in the guest's name, a xenstore that is written to";
-    confined::confined, false, "an engine without privileges serves the one guest to which its devices are confined";
-    confined::confined_loop, false, "the same with the engine driven by the program's own loop";
-    hostile::hostile_guest, true, "every access of two vCPUs to doorbells is answered once, by its expected receiver";
-    hostile::hostile_channel, true, "a guest that floods an event channel delays other guests' kicks only for a bounded time";
-    hostile::hostile_backend, true, "a backend that leaves its eventfd full and blocking delays kicks only for a bounded time";
+    delivery::one_queue, [], "every one of 1,000 kicks is delivered";
+    delivery::many_queues, [], "2 vCPUs, 3 devices, 4 queues: none lost, none on the wrong eventfd";
+    delivery::vmm_beside, [], "a VMM keeps its registers and is never woken for a kick";
+    delivery::full_eventfd, [], "a backend that leaves its eventfd full stops no vCPU";
+    delivery::vector_registers, [Pio], "threads that compute beside kicks keep their vector registers";
+    access::widths, [], "a doorbell is matched by width";
+    access::notification_data, [], "a mask leaves NOTIFICATION_DATA out";
+    access::doorbell_read, [], "a read of a doorbell answers 0";
+    access::wildcard_beside, [], "a wildcard gets what the datamatches leave";
+    access::fallback, [], "a fallback reports the writes that no other filter matched";
+    access::held, [], "an unmatched kick is held and delivered when its eventfd comes";
+    access::before_the_claim, [], "kicks before the first registration go to the VMM";
+    access::string_writes, [Pio], "string instructions are answered";
+    access::ports, [Pio], "doorbells in I/O space";
+    access::memory_given_back, [], "Xen's broadcasts between kicks are answered";
+    churn::assign_under_load, [Race], "nothing is signalled after deassign returns";
+    churn::claim_under_load, [Race], "ranges are claimed and released under load, no kick is lost";
+    churn::hand_over, [Race], "a queue goes to the VMM and back and loses nothing";
+    churn::close_under_load, [Race], "a guest is closed with kicks in flight, and no kick is lost";
+    crash::killed, [Race], "SIGKILL at every step, no restart: all vCPUs of the guest go on";
+    crash::killed_and_restarted, [Race], "SIGKILL at every step, then another engine: the guest goes on";
+    crash::killed_while_serving, [Race], "SIGKILL at any moment: the guest goes on";
+    crash::guest_destroyed, [Race], "the guest is destroyed with kicks in flight: no zombie is left";
+    crash::soft_reset, [Race, Lines], "a guest is still served after a soft reset";
+    interrupt::event_channel, [], "eventfd to guest by event channel, 1,000 times";
+    interrupt::msi, [Msi], "eventfd to guest by MSI, 1,000 times";
+    interrupt::pending_at_assign, [], "signals before the irqfd was assigned count";
+    interrupt::pending_msi, [Msi], "the same by MSI";
+    interrupt::last_signal, [], "a signal just before the end of an irqfd is not lost";
+    interrupt::last_msi, [Msi], "the same by MSI";
+    interrupt::isa_line, [Lines], "eventfd to an HVM guest by an ISA line, 1,000 times";
+    interrupt::pci_line, [Lines], "a PCI device's line interrupts until it is lowered, 100 times";
+    interrupt::moved_vector, [Race, Msi], "an MSI vector that moves and is masked under load: no signal lost, none stale";
+    interrupt::channel_to_eventfd, [], "event channel to eventfd, 200 times";
+    interrupt::channel_flood, [Race], "a flood on one event channel delays kicks only for a bounded time";
+    identity::vmm_first, [Race], "a VMM that starts before the engine";
+    identity::vmm_after, [Race], "a VMM that starts after the engine, and again";
+    identity::hole_in_the_ids, [Race], "the engine takes the highest id, not the lowest free one";
+    identity::all_taken, [], "no server is left for the engine: the error says so";
+    identity::second_engine, [Race], "another engine for the same guest is refused, and the error names the holder";
+    device::device_process, [], "foreign memory, a channel in the guest's name, a xenstore that is written to";
+    confined::confined, [], "an engine without privileges serves the one guest to which its devices are confined";
+    confined::confined_loop, [], "the same with the engine driven by the program's own loop";
+    hostile::hostile_guest, [Race], "every access of two vCPUs to doorbells is answered once, by its expected receiver";
+    hostile::hostile_channel, [Race], "a guest that floods an event channel delays other guests' kicks only for a bounded time";
+    hostile::hostile_backend, [Race], "a backend that leaves its eventfd full and blocking delays kicks only for a bounded time";
 }

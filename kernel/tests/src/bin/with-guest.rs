@@ -18,7 +18,7 @@ fn main() -> Result<ExitCode> {
     let scenario = Scenario {
         name: "with-guest",
         about: "a program exits with 0, and leaves nothing of its guest",
-        race: false,
+        needs: &[],
         body: with_guest,
     };
     match run(&scenario, &XenEnvironment::new(GUEST.into())?).failure {
