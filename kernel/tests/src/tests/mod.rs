@@ -94,7 +94,7 @@ tests! {
     channels::pending, [], "a notification before the assignment is delivered at the assignment";
     channels::flood, [Race], "a flood on one guest's channel delays other guests' kicks only for a bounded time";
     channels::limit, [], "the limit of bound event channels for all callers holds exactly";
-    ports::flood, [Race], "during a flood of 8 vCPUs the end of no event is deferred, neither its own nor a neighbour's";
+    ports::flood, [Race], "a flood of 8 vCPUs neither keeps an upcall going nor has the end of an event deferred";
     ownership::one_owner, [], "a guest has one file, and another one only after that is closed";
     ownership::owner, [], "OWNER names the process that holds a guest";
     ownership::reserve, [], "a guest can be reserved for another engine";

@@ -17,8 +17,10 @@ pub(super) const PLACE: &str = "guest of a PV dom0";
 
 /// One boot of a PV dom0 for each script, in whose guests the module is loaded.
 pub(super) fn check(lab: &Lab, module: &Module, guests: &Guests) -> Result<Tally> {
-    let scripts =
-        [("confinement", include_str!("confinement.sh")), ("suspend", include_str!("suspend.sh"))];
+    let scripts = [
+        ("confinement", concat!(include_str!("initramfs.sh"), include_str!("confinement.sh"))),
+        ("suspend", concat!(include_str!("initramfs.sh"), include_str!("suspend.sh"))),
+    ];
     let mut tally = Tally::default();
     for (name, script) in scripts {
         let boot = Boot::new(Platform::X86Pv).name(format!("kmod-{name}"));
