@@ -13,8 +13,8 @@ pub(crate) use sanitize::{Arguments as Sanitize, sanitize};
 
 use crate::counts;
 use crate::step::{Step, target};
-use crate::tally::Tally;
 use anyhow::Result;
+use xen_eventfd_lab_runs::Tally;
 
 /// Explores the engine with loom: `library/src/engine/userspace/loom_tests`.
 pub(crate) fn loom() -> Result<Tally> {

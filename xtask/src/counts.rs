@@ -1,8 +1,8 @@
 //! How many tests passed and failed, from what cargo test and nextest print.
 
 use crate::step::Step;
-use crate::tally::Tally;
 use anyhow::Result;
+use xen_eventfd_lab_runs::Tally;
 
 /// Passed and failed.
 type Counts = (u32, u32);

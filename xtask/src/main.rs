@@ -1,26 +1,17 @@
 //! The project's own commands: `cargo xtask <command>`.
 //!
-//! One module per command, named like it.
+//! One module per command, named like it; what boots machines is in `xen-eventfd-lab-runs`.
 
 mod attacks;
-mod bench;
-mod boots;
 mod counts;
-mod hostile;
-mod kmod;
-mod lab;
-mod soak;
 mod step;
-mod tally;
 mod test;
 mod tool;
-mod upstream;
-mod vhost;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tally::Tally;
+use xen_eventfd_lab_runs::{Tally, bench, hostile, kmod, lab, soak};
 
 /// The project's own commands.
 #[derive(Debug, Parser)]
@@ -54,17 +45,11 @@ enum Command {
     Test(test::Arguments),
 }
 
-/// Says what failed and, as the last line, how many passed.
-fn exit(tally: &Tally) -> ExitCode {
-    tally.conclude();
-    if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
 fn main() -> ExitCode {
     if let Some(code) = attacks::as_compiler() {
         return code;
     }
-    let judged = |result: anyhow::Result<Tally>| result.map(|tally| exit(&tally));
+    let judged = |result: anyhow::Result<Tally>| result.map(|tally| tally.exit());
     let result = match Arguments::parse().command {
         Command::Coverage => judged(attacks::coverage()),
         Command::Fuzz(arguments) => judged(attacks::fuzz(&arguments)),

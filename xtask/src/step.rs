@@ -1,6 +1,5 @@
 //! One command of a stage: a line while it runs and a line when it passed, all of it if it failed.
 
-use crate::tally::Tally;
 use anyhow::{Context, Result};
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
@@ -9,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
+use xen_eventfd_lab_runs::Tally;
 
 /// A silent log looks like a hanging one.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(30);

@@ -8,11 +8,11 @@ mod packaged;
 mod repo_rules;
 mod stages;
 
-use crate::tally::Tally;
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use xen_eventfd_lab_runs::Tally;
 
 /// Which stages to run.
 #[derive(Debug, Args)]
@@ -117,7 +117,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut verdicts = stages.run_all(&first);
     verdicts.extend(stages.boot(&boots, &beside));
     ensure!(!verdicts.is_empty(), "no stage is left; `cargo xtask test --help` lists them");
-    Ok(crate::exit(&table(&verdicts, began.elapsed())))
+    Ok(table(&verdicts, began.elapsed()).exit())
 }
 
 /// Prints the table; returns the sum.

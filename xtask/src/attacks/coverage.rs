@@ -4,7 +4,6 @@
 
 use crate::counts;
 use crate::step::{Done, Step, root, target};
-use crate::tally::Tally;
 use anyhow::{Context, Result, ensure};
 use cargo_metadata::Message;
 use serde_json::Value;
@@ -15,6 +14,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use xen_eventfd_lab::Llvm;
+use xen_eventfd_lab_runs::Tally;
 
 /// The floors: a folder and a percentage in each line.
 const FLOORS: &str = "xtask/src/attacks/floors.txt";

@@ -4,13 +4,13 @@
 //! stays in the target folder, for the next run on this machine.
 
 use crate::step::{Step, root, target};
-use crate::tally::Tally;
 use crate::tool;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use xen_eventfd_lab_runs::Tally;
 
 /// What to fuzz, and for how long.
 #[derive(Debug, Args)]

@@ -2,7 +2,6 @@
 
 use crate::counts;
 use crate::step::{Step, target};
-use crate::tally::Tally;
 use crate::tool::{self, cargo_of};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
@@ -10,6 +9,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use xen_eventfd_lab::{StdSource, quote};
+use xen_eventfd_lab_runs::Tally;
 
 /// Which instruments to use.
 #[derive(Debug, Args)]

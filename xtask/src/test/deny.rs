@@ -1,10 +1,10 @@
 //! Dependencies, judged by cargo-deny after deny.toml. It is built once, into the lab's cache.
 
 use crate::step::Step;
-use crate::tally::Tally;
 use crate::tool;
 use anyhow::Result;
 use std::time::Duration;
+use xen_eventfd_lab_runs::Tally;
 
 /// A database that has not come after this is one that cannot be reached.
 const FETCH: Duration = Duration::from_secs(90);

@@ -2,10 +2,10 @@
 //! else.
 
 use crate::step::{Step, root, target};
-use crate::tally::Tally;
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::Path;
+use xen_eventfd_lab_runs::Tally;
 
 /// The crates that are for users: the libraries, and the command.
 const LIBRARIES: [&str; 5] = [

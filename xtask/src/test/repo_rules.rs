@@ -3,11 +3,11 @@
 //! They hold for the files that git tracks, so that what lies about beside them does not matter.
 
 use crate::step::{Step, root};
-use crate::tally::Tally;
 use anyhow::{Context, Result, ensure};
 use cargo_metadata::MetadataCommand;
 use std::collections::BTreeSet;
 use std::path::Path;
+use xen_eventfd_lab_runs::Tally;
 
 /// A tracked file.
 struct File {

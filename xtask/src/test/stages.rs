@@ -1,12 +1,8 @@
 //! What each stage does.
 
 use super::{Stage, Verdict, clock, deny, packaged, repo_rules};
-use crate::boots::Boots;
-use crate::kmod;
-use crate::lab::Scenarios;
 use crate::step::{self, Step, target};
-use crate::tally::Tally;
-use crate::{attacks, tool, vhost};
+use crate::{attacks, tool};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::num::NonZero;
@@ -14,6 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use xen_eventfd_lab::{Platform, build_static};
+use xen_eventfd_lab_runs::Tally;
+use xen_eventfd_lab_runs::boots::Boots;
+use xen_eventfd_lab_runs::kmod;
+use xen_eventfd_lab_runs::lab::Scenarios;
+use xen_eventfd_lab_runs::vhost;
 
 /// What stages leave for those that come after them.
 pub(super) struct Stages {
@@ -105,7 +106,7 @@ impl Stages {
             })
             .collect();
         let on_host = Mutex::new((self, Vec::new()));
-        let mut boots = Boots::new();
+        let mut boots = Boots::default();
         for (stage, job) in &prepared {
             match job {
                 Ok(Job::Scenarios(scenarios)) => scenarios.add(&mut boots, *stage, long),

@@ -17,7 +17,7 @@ use xen_eventfd_scenarios::report_lines::{Accesses, Neighbour};
 
 /// How much, and where.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
+pub struct Arguments {
     /// Accesses of the hostile guest in a PV dom0; in a PVH one, where each takes longer, a thirtieth
     #[arg(long, default_value_t = 1_000_000)]
     accesses: u64,
@@ -41,7 +41,7 @@ const KEPT: Kept = Kept("hostile");
 const TIMEOUT: Duration = Duration::from_secs(900);
 
 /// The page is written once there are figures of each place.
-pub(crate) fn run(arguments: &Arguments) -> Result<Tally> {
+pub fn run(arguments: &Arguments) -> Result<Tally> {
     let mut tally = Tally::default();
     let parts = flood::Parts::build()?;
     for platform in arguments.places.platforms() {

@@ -18,7 +18,7 @@ use xen_eventfd_lab::Platform;
 
 /// What to measure.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
+pub struct Arguments {
     /// The platform: x86-pv, x86-pvh or arm64; all that run if not given
     #[arg(long, value_parser = Platform::parse)]
     platform: Option<Platform>,
@@ -38,7 +38,11 @@ pub(crate) struct Arguments {
     cases: Vec<String>,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+/// Measures, and writes the page and its plots.
+///
+/// # Errors
+/// What was measured breaks a rule, differs between two runs, or could not be measured.
+pub fn run(arguments: &Arguments) -> Result<()> {
     let writes = arguments.cases.is_empty();
     if arguments.profile {
         profile(arguments)?;

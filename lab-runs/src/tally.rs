@@ -4,16 +4,19 @@ use crate::kmod::kernel_log::emulator_broke;
 use anyhow::Result;
 use std::fmt;
 use std::ops::AddAssign;
+use std::process::ExitCode;
 
 /// The result of a number of tests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
-    pub(crate) passed: u32,
-    pub(crate) failed: u32,
+pub struct Tally {
+    /// How many passed.
+    pub passed: u32,
+    /// How many failed.
+    pub failed: u32,
     /// Their engine has no way to do what they want.
-    pub(crate) skipped: u32,
+    pub skipped: u32,
     /// The emulator broke dom0 or a program of it: what failed may be its doing.
-    pub(crate) broken: bool,
+    pub broken: bool,
     /// What failed, a line each: said once more at the end, where people and CI look first.
     failures: Vec<String>,
     /// Where the emulator broke a run, which was repeated.
@@ -43,12 +46,12 @@ impl fmt::Display for Tally {
 
 impl Tally {
     /// One that passed.
-    pub(crate) fn passed() -> Self {
+    pub fn passed() -> Self {
         Self { passed: 1, ..Self::default() }
     }
 
     /// One that failed, and which and why.
-    pub(crate) fn failed(which: impl Into<String>) -> Self {
+    pub fn failed(which: impl Into<String>) -> Self {
         let which = which.into();
         let broken = emulator_broke(&which);
         let line = which.lines().next().unwrap_or_default().to_owned();
@@ -56,24 +59,24 @@ impl Tally {
     }
 
     /// One that passed, or one that failed and which.
-    pub(crate) fn one(which: &str, passed: bool) -> Self {
+    pub fn one(which: &str, passed: bool) -> Self {
         if passed { Self::passed() } else { Self::failed(which) }
     }
 
     /// As many as were counted elsewhere, of what `which` ran.
-    pub(crate) fn counted(which: &str, passed: u32, failed: u32) -> Self {
+    pub fn counted(which: &str, passed: u32, failed: u32) -> Self {
         let failures = if failed == 0 { vec![] } else { vec![which.to_owned()] };
         Self { passed, failed, failures, ..Self::default() }
     }
 
     /// Whether nothing was run.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
     /// Shows and counts a line of a program that tests: `ok NAME`, `FAILED NAME: WHY` or
     /// `skipped NAME: WHAT`; any other line is shown.
-    pub(crate) fn receive(&mut self, place: &str, line: &str) {
+    pub fn receive(&mut self, place: &str, line: &str) {
         let shown = format!("{place}: {line}");
         println!("{shown}");
         match line.split_whitespace().next() {
@@ -86,14 +89,14 @@ impl Tally {
 
     /// The program has ended with this status. If it says that something failed, so have its lines;
     /// if not, it died on the way, and what it would still have tested is not known.
-    pub(crate) fn end(&mut self, place: &str, status: i32) {
+    pub fn end(&mut self, place: &str, status: i32) {
         if status != 0 && self.failed == 0 {
             self.receive(place, &format!("FAILED  ended with status {status} and no failure"));
         }
     }
 
     /// Shows and counts how one test went.
-    pub(crate) fn judge(&mut self, place: &str, what: &str, result: Result<()>) {
+    pub fn judge(&mut self, place: &str, what: &str, result: Result<()>) {
         match result {
             Ok(()) => self.receive(place, &format!("ok      {what}")),
             Err(error) => self.receive(place, &format!("FAILED  {what}: {error:#}")),
@@ -101,12 +104,13 @@ impl Tally {
     }
 
     /// Runs that are not counted, as the emulator broke them.
-    pub(crate) fn run_again(&mut self, place: &str) {
+    pub fn run_again(&mut self, place: &str) {
         self.again.push(place.to_owned());
     }
 
-    /// Says again what failed and, as the last line, the sum.
-    pub(crate) fn conclude(&self) {
+    /// Says again what failed and, as the last line, the sum. Fails if one has failed.
+    #[must_use]
+    pub fn exit(&self) -> ExitCode {
         for place in &self.again {
             println!("run once more, as the emulator broke it: {place}");
         }
@@ -114,6 +118,7 @@ impl Tally {
             println!("failed: {line}");
         }
         println!("{self}");
+        if self.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 

@@ -16,7 +16,7 @@ use xen_eventfd_scenarios::soak::Sample;
 
 /// How long, and where.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
+pub struct Arguments {
     /// For how long in each machine, and until there are rounds enough to report
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=600))]
     minutes: u64,
@@ -40,7 +40,7 @@ const KEPT: Kept = Kept("soak");
 const SPARE: Duration = Duration::from_secs(1200);
 
 /// Each machine is a check. The page is written once each place has been flat.
-pub(crate) fn run(arguments: &Arguments) -> Result<Tally> {
+pub fn run(arguments: &Arguments) -> Result<Tally> {
     let rig = Rig::build()?;
     let run = |name: &str, platform, engine| soak(&rig, arguments, name, (platform, engine));
     let tally = arguments.places.run(arguments.cpus, run);

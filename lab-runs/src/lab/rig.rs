@@ -14,7 +14,7 @@ use std::time::Duration;
 use xen_eventfd_lab::{Boot, Lab, Platform, build_guest, build_static};
 
 /// The programs of the scenarios.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Programs {
     pub(super) player: PathBuf,
     /// What reaps after an engine that is killed.
@@ -113,7 +113,7 @@ impl Places {
         work: impl Fn(&str, Platform, Engine) -> Result<Tally> + Sync,
     ) -> Tally {
         let engines = self.engine.map_or_else(|| ENGINES.to_vec(), |one| vec![one]);
-        let mut boots = Boots::new();
+        let mut boots = Boots::default();
         for platform in self.platforms() {
             for engine in engines.iter().copied() {
                 let name = format!("{}, {} engine", place(platform, cpus), engine.name());
@@ -134,7 +134,7 @@ pub(crate) struct Kept(pub(crate) &'static str);
 impl Kept {
     fn path(&self, platform: Platform, engine: Engine) -> PathBuf {
         let file = format!("{}-{}.json", platform.name(), engine.name());
-        crate::step::target().join(self.0).join(file)
+        xen_eventfd_lab::target_folder().join(self.0).join(file)
     }
 
     pub(crate) fn save(

@@ -14,7 +14,7 @@ use xen_eventfd_lab::Platform;
 use crate::tally::Tally;
 
 /// How a machine is called in what is printed of it.
-pub(crate) fn place(platform: Platform, cpus: u32) -> String {
+pub fn place(platform: Platform, cpus: u32) -> String {
     format!("{}, {cpus} CPU{}", platform.name(), if cpus == 1 { "" } else { "s" })
 }
 
@@ -33,16 +33,20 @@ struct Job<'a, G> {
 }
 
 /// Machines that wait for their turn, each of a group of the caller's.
-pub(crate) struct Boots<'a, G> {
+#[expect(missing_debug_implementations, reason = "closures have none")]
+pub struct Boots<'a, G> {
     jobs: Vec<Job<'a, G>>,
 }
 
 /// How one went.
 #[derive(Debug)]
-pub(crate) struct Done<G> {
-    pub(crate) group: G,
-    pub(crate) tally: Tally,
-    pub(crate) time: Duration,
+pub struct Done<G> {
+    /// The caller's group.
+    pub group: G,
+    /// What passed and what failed.
+    pub tally: Tally,
+    /// How long it took.
+    pub time: Duration,
 }
 
 struct Scheduler<'a, G> {
@@ -51,13 +55,15 @@ struct Scheduler<'a, G> {
     done: Vec<Done<G>>,
 }
 
-impl<'a, G: Send> Boots<'a, G> {
-    pub(crate) fn new() -> Self {
+impl<G> Default for Boots<'_, G> {
+    fn default() -> Self {
         Self { jobs: Vec::new() }
     }
+}
 
+impl<'a, G: Send> Boots<'a, G> {
     /// Adds one with such a dom0 and so many emulated CPUs.
-    pub(crate) fn add(
+    pub fn add(
         &mut self,
         group: G,
         name: impl Into<String>,
@@ -69,7 +75,7 @@ impl<'a, G: Send> Boots<'a, G> {
     }
 
     /// Adds work of this machine's own, which begins before all machines and keeps so many CPUs busy.
-    pub(crate) fn add_beside(
+    pub fn add_beside(
         &mut self,
         group: G,
         name: impl Into<String>,
@@ -82,7 +88,7 @@ impl<'a, G: Send> Boots<'a, G> {
 
     /// Runs all of them. What fails, or panics, counts as one failure, and takes nothing from the
     /// others. One that the emulator broke, and in which something failed, is run once more.
-    pub(crate) fn run(self) -> Vec<Done<G>> {
+    pub fn run(self) -> Vec<Done<G>> {
         self.run_on(thread::available_parallelism().map_or(1, NonZero::get))
     }
 
@@ -159,7 +165,7 @@ mod tests {
     #[test]
     fn no_more_run_at_once_than_there_are_cpus_for() {
         let (busy, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let mut boots = Boots::new();
+        let mut boots = Boots::default();
         for (group, cpus) in [4, 1, 1, 2, 1, 1].into_iter().enumerate() {
             let (busy, most) = (&busy, &most);
             boots.add(group, "a machine", (Platform::X86Pv, cpus), move || {
@@ -178,7 +184,7 @@ mod tests {
     #[test]
     fn those_that_fill_this_machine_come_last_and_before_them_the_long_ones() {
         let ran = Mutex::new(Vec::new());
-        let mut boots = Boots::new();
+        let mut boots = Boots::default();
         for machine in [
             (Platform::X86Pv, 4),
             (Platform::X86Pvh, 1),
@@ -204,7 +210,7 @@ mod tests {
     #[test]
     fn what_is_no_machine_begins_first_and_leaves_cpus_for_machines() {
         let (met, order) = (Barrier::new(2), Mutex::new(Vec::new()));
-        let mut boots = Boots::new();
+        let mut boots = Boots::default();
         boots.add('m', "a machine", ONE, || {
             met.wait();
             Ok(Tally::passed())
@@ -225,7 +231,7 @@ mod tests {
     #[test]
     fn what_the_emulator_broke_is_run_once_more_and_what_failed_by_itself_is_not() {
         let runs = [const { AtomicUsize::new(0) }; 3];
-        let mut boots = Boots::new();
+        let mut boots = Boots::default();
         let broken = "dom0 says: [ 2.6] traps: xl[499] general protection fault";
         let said = [broken, broken, "as it should"];
         for (group, (runs, said)) in runs.iter().zip(said).enumerate() {
@@ -242,7 +248,7 @@ mod tests {
 
     #[test]
     fn what_fails_takes_nothing_from_the_others() {
-        let mut boots = Boots::new();
+        let mut boots = Boots::default();
         boots.add('a', "one that fails", ONE, || Err(anyhow!("as it should")));
         boots.add('b', "one that panics", ONE, || panic!("as it should"));
         boots.add('c', "one that passes", ONE, || Ok(Tally::passed()));

@@ -73,6 +73,7 @@ impl Programs {
 }
 
 /// The tests with these in their names, or all, and what they need.
+#[derive(Debug)]
 pub(super) struct Tests {
     programs: Programs,
     /// Each list, and how many CPUs it is for.

@@ -5,14 +5,13 @@ use super::ALONE;
 use crate::boots::place;
 use crate::kmod::{self, Module, guests::Guests, kernel_log};
 use crate::lab::RACE_CPUS;
-use crate::step;
 use crate::tally::Tally;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
-use xen_eventfd_lab::{Boot, Lab, Machine, Platform};
+use xen_eventfd_lab::{Boot, Lab, Machine, Platform, target_folder};
 use xen_eventfd_scenarios::report_lines::{Flood, Neighbour};
 
 /// What was measured of one module.
@@ -95,7 +94,7 @@ fn one(machine: &mut Machine, place: &str, load: &str, tally: &mut Tally) -> Res
 }
 
 fn path(platform: Platform) -> PathBuf {
-    step::target().join("hostile").join(format!("{}-flood.json", platform.name()))
+    target_folder().join("hostile").join(format!("{}-flood.json", platform.name()))
 }
 
 /// What was measured last, where it was.

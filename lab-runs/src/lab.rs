@@ -12,7 +12,7 @@ use xen_eventfd_lab::{Boot, Lab, Platform};
 
 /// What to do with the lab.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
+pub struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
@@ -103,11 +103,15 @@ impl Engine {
     }
 }
 
-pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
+/// Carries it out.
+///
+/// # Errors
+/// Something cannot be built, or a machine cannot be booted.
+pub fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.command {
         Command::Setup { refresh } => setup(refresh).map(|()| ExitCode::SUCCESS),
         Command::Shell(machinery) => shell(&machinery).map(|()| ExitCode::SUCCESS),
-        Command::Test(test) => test.play().map(|tally| crate::exit(&tally)),
+        Command::Test(test) => test.play().map(|tally| tally.exit()),
     }
 }
 
@@ -136,7 +140,7 @@ impl Test {
     fn play(&self) -> Result<Tally> {
         let stage = scenarios::Stage::prepare(self.engine, &self.names)?.accesses(self.accesses);
         let kinds = self.platform.map_or_else(|| Platform::ALL.to_vec(), |platform| vec![platform]);
-        let mut boots = Boots::new();
+        let mut boots = Boots::default();
         for platform in kinds {
             stage.add(&mut boots, (), platform, self.cpus, &self.names, true);
         }
@@ -147,35 +151,42 @@ impl Test {
 }
 
 /// Everything that the lab tests with one engine, built, and played on the model.
-pub(crate) struct Scenarios(scenarios::Stage);
+#[derive(Debug)]
+pub struct Scenarios(scenarios::Stage);
 
 impl Scenarios {
     /// With the userspace engine.
-    pub(crate) fn prepare() -> Result<Self> {
+    ///
+    /// # Errors
+    /// Something cannot be built.
+    pub fn prepare() -> Result<Self> {
         Ok(Self(scenarios::Stage::prepare(Engine::Userspace, &[])?))
     }
 
     /// The same with the kernel engine.
-    pub(crate) fn with_kernel(&self) -> Result<Self> {
+    ///
+    /// # Errors
+    /// The module cannot be built.
+    pub fn with_kernel(&self) -> Result<Self> {
         self.0.with_module(Engine::Kernel).map(Self)
     }
 
     /// The same with the engine that speaks the privcmd ABI.
-    pub(crate) fn with_privcmd(&self) -> Result<Self> {
+    ///
+    /// # Errors
+    /// The module cannot be built.
+    pub fn with_privcmd(&self) -> Result<Self> {
         self.0.with_module(Engine::Privcmd).map(Self)
     }
 
-    pub(crate) fn model_tally(&self) -> Tally {
+    /// How it went on the model.
+    #[must_use]
+    pub fn model_tally(&self) -> Tally {
         self.0.model_tally()
     }
 
     /// Has them played on each platform; what only repeats, if it may take long.
-    pub(crate) fn add<'a, G: Copy + Send>(
-        &'a self,
-        boots: &mut Boots<'a, G>,
-        group: G,
-        long: bool,
-    ) {
+    pub fn add<'a, G: Copy + Send>(&'a self, boots: &mut Boots<'a, G>, group: G, long: bool) {
         for platform in Platform::ALL {
             self.0.add(boots, group, platform, None, &[], long);
         }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use xen_eventfd_lab::{Boot, Lab, Platform, quote};
 
 /// The static programs, the guest, and what the model made of the scenarios.
+#[derive(Debug)]
 pub(super) struct Stage {
     lab: Lab,
     engine: Engine,

@@ -13,7 +13,8 @@ use crate::{
 };
 
 /// The module's own tests, and what they need.
-pub(crate) struct Tests {
+#[derive(Debug)]
+pub struct Tests {
     lab: Lab,
     module: Module,
     guests: Guests,
@@ -21,7 +22,11 @@ pub(crate) struct Tests {
 }
 
 impl Tests {
-    pub(crate) fn all() -> Result<Self> {
+    /// All of them, built.
+    ///
+    /// # Errors
+    /// Something cannot be built.
+    pub fn all() -> Result<Self> {
         Self::prepare(Lab::prepare()?, &[])
     }
 
@@ -32,12 +37,7 @@ impl Tests {
     }
 
     /// Has all of them run, on each platform; what only repeats, if it may take long.
-    pub(crate) fn add_all<'a, G: Copy + Send>(
-        &'a self,
-        boots: &mut Boots<'a, G>,
-        group: G,
-        long: bool,
-    ) {
+    pub fn add_all<'a, G: Copy + Send>(&'a self, boots: &mut Boots<'a, G>, group: G, long: bool) {
         self.add(boots, group, None, None, &[], long);
     }
 

@@ -15,13 +15,13 @@ use anyhow::{Result, ensure};
 use clap::{Args, Subcommand};
 use xen_eventfd_lab::{Boot, Lab, Machine, Platform, target_folder, workspace};
 
-pub(crate) use tests::Tests;
+pub use tests::Tests;
 
 use crate::{boots::Boots, tally::Tally};
 
 /// What to do with the module.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
+pub struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
@@ -99,7 +99,11 @@ const NODE: &str = "/dev/xen/eventfd";
 
 const SHORT: Duration = Duration::from_secs(30);
 
-pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+/// Carries it out.
+///
+/// # Errors
+/// The module cannot be built, or a machine cannot be booted.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let lab = Lab::prepare()?;
     match arguments.command {
         Command::Build { clippy } => {
@@ -108,7 +112,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             println!("for Linux {} ({})", module.release, module.version);
             Ok(ExitCode::SUCCESS)
         }
-        Command::Deb { test: true } => Ok(crate::exit(&deb::test(&lab)?)),
+        Command::Deb { test: true } => Ok(deb::test(&lab)?.exit()),
         Command::Deb { test: false } => {
             let deb::Packages { command, module } = deb::build_packages(&lab)?;
             println!("{}\n{}", command.display(), module.display());
@@ -116,14 +120,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
         Command::Test { platform, cpus, ref names } => {
             let tests = Tests::prepare(lab, names)?;
-            let mut boots = Boots::new();
+            let mut boots = Boots::default();
             tests.add(&mut boots, (), platform, cpus, names, true);
             conclude(boots)
         }
         Command::Privcmd { platform, patch, ref names } => {
             let module = build(&lab, false)?;
             let tests = privcmd::Tests::prepare(&lab.kernel_build()?, names)?;
-            let mut boots = Boots::new();
+            let mut boots = Boots::default();
             for kind in platforms(platform).into_iter().filter(|_| !patch) {
                 tests.add_ours(&mut boots, (), &lab, &module, kind, true);
             }
@@ -160,11 +164,11 @@ fn conclude(boots: Boots<'_, ()>) -> Result<ExitCode> {
     let mut tally = Tally::default();
     boots.run().into_iter().for_each(|done| tally += done.tally);
     ensure!(!tally.is_empty(), "no test is called anything like that");
-    Ok(crate::exit(&tally))
+    Ok(tally.exit())
 }
 
 /// Builds it, and has clippy look at it. Whatever warns, objtool too, is an error.
-pub(crate) fn check() -> Result<Tally> {
+pub fn check() -> Result<Tally> {
     let lab = Lab::prepare()?;
     let mut tally = Tally::default();
     for clippy in [false, true] {
@@ -175,7 +179,7 @@ pub(crate) fn check() -> Result<Tally> {
 }
 
 /// Builds Debian's packages and tries them.
-pub(crate) fn test_packages() -> Result<Tally> {
+pub fn test_packages() -> Result<Tally> {
     deb::test(&Lab::prepare()?)
 }
 

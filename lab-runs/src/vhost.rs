@@ -13,14 +13,19 @@ const SHORT: Duration = Duration::from_secs(30);
 const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What goes into dom0.
-pub(crate) struct Tests {
+#[derive(Debug)]
+pub struct Tests {
     lab: Lab,
     program: PathBuf,
     modules: Vec<(String, Vec<u8>)>,
 }
 
 impl Tests {
-    pub(crate) fn prepare() -> Result<Self> {
+    /// Builds it.
+    ///
+    /// # Errors
+    /// Something cannot be built.
+    pub fn prepare() -> Result<Self> {
         let program = build_static_test("xen-eventfd-vhost", "linux_net")?;
         let lab = Lab::prepare()?;
         let modules = lab.modules(&MODULES)?;
@@ -28,7 +33,7 @@ impl Tests {
     }
 
     /// Has them run in both kinds of dom0.
-    pub(crate) fn add<'a, G: Copy + Send>(&'a self, boots: &mut Boots<'a, G>, group: G) {
+    pub fn add<'a, G: Copy + Send>(&'a self, boots: &mut Boots<'a, G>, group: G) {
         for kind in [Platform::X86Pv, Platform::X86Pvh] {
             let place = place(kind, 1);
             boots.add(group, place.clone(), (kind, 1), move || self.play(kind, &place));

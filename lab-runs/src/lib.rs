@@ -1,0 +1,14 @@
+//! What is run on real Xen, in the machines of `xen-eventfd-lab`: one module for each command of
+//! `cargo xtask` that boots, named like it.
+
+pub mod bench;
+pub mod boots;
+pub mod hostile;
+pub mod kmod;
+pub mod lab;
+pub mod soak;
+pub mod tally;
+mod upstream;
+pub mod vhost;
+
+pub use tally::Tally;
