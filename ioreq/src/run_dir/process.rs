@@ -118,10 +118,10 @@ pub fn fuzz(bytes: &[u8]) {
     }
     let engine = Purpose::Serve("userspace engine");
     for (purpose, name) in [(engine, Some("userspace")), (Purpose::Reap, None)] {
-        let told = said_of(7, bytes, purpose);
-        assert_eq!(said(told.as_bytes()).unwrap().text, told);
-        assert_eq!((pid_of(&told), engine_of(&told)), (Some(7), name), "{told:?}");
-        assert_eq!((name_of(&told), is_reaper(&told)), (Some(&*line(bytes)), name.is_none()));
+        let text = said_of(7, bytes, purpose);
+        assert_eq!(said(text.as_bytes()).unwrap().text, text);
+        assert_eq!((pid_of(&text), engine_of(&text)), (Some(7), name), "{text:?}");
+        assert_eq!((name_of(&text), is_reaper(&text)), (Some(&*line(bytes)), name.is_none()));
     }
     for (rest, dead) in [("S 1 7 7 0 -1 4194304", false), ("R 1 7 7 0 -1 4", true), ("Z 1", true)] {
         let stat = [b"7 (", bytes, b") ", rest.as_bytes(), b" 0\n"].concat();
@@ -138,22 +138,22 @@ mod tests {
 
     #[test]
     fn a_name_may_hold_anything() {
-        let told = said_of(1, b"a (b), c\n", SERVE);
-        assert_eq!((name_of(&told), engine_of(&told)), (Some("a (b), c"), Some("userspace")));
+        let text = said_of(1, b"a (b), c\n", SERVE);
+        assert_eq!((name_of(&text), engine_of(&text)), (Some("a (b), c"), Some("userspace")));
         assert_eq!(name_of(""), None);
     }
 
     #[test]
     fn a_name_gives_no_orders_to_a_terminal_and_is_one_line() {
-        let told = said_of(1, b"a\nprocess 2 (\x1b[2J", SERVE);
-        assert_eq!(told, "process 1 (a\u{fffd}process 2 (\u{fffd}[2J), userspace engine");
+        let text = said_of(1, b"a\nprocess 2 (\x1b[2J", SERVE);
+        assert_eq!(text, "process 1 (a\u{fffd}process 2 (\u{fffd}[2J), userspace engine");
         assert_eq!(said(&b"process 1 (\x1b[2J), reaping\n"[..]).unwrap().text.find('\x1b'), None);
     }
 
     #[test]
     fn a_lock_that_is_cut_within_a_letter_or_endless_is_read() {
-        let told = said(&b"process 1 (caf\xc3), userspace engine\n"[..]).unwrap().text;
-        assert_eq!(name_of(&told), Some("caf\u{fffd}"));
+        let text = said(&b"process 1 (caf\xc3), userspace engine\n"[..]).unwrap().text;
+        assert_eq!(name_of(&text), Some("caf\u{fffd}"));
         assert_eq!(said(std::io::repeat(b'a')).unwrap().text.len(), 4096);
     }
 
