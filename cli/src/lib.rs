@@ -26,11 +26,10 @@ pub mod signals;
 pub mod spec;
 pub mod table;
 pub mod terminal;
-mod usage;
+pub mod usage;
 pub mod waiting;
 
 use arguments::Arguments;
-use clap::Parser;
 use session::Session;
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -45,34 +44,12 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// The same, on another host than this machine's Xen: the model, in tests.
 pub fn run_on(words: impl IntoIterator<Item = OsString>, host: Option<Arc<dyn Host>>) -> ExitCode {
     let words: Vec<OsString> = words.into_iter().collect();
-    let arguments = match Arguments::try_parse_from(&words) {
+    match usage::parse::<Arguments>(&words, |arguments| arguments.json) {
         Ok(arguments) => {
-            output::speak_json(arguments.json);
-            arguments
+            let session = Session { host, ..arguments.session() };
+            session.trace();
+            usage::conclude(commands::dispatch(&session, arguments.command))
         }
-        Err(error) => {
-            output::speak_json(asks_for_json(&words));
-            let exit = usage::report(&error);
-            output::STDERR.drained(output::PATIENCE);
-            return exit.into();
-        }
-    };
-    let session = Session { host, ..arguments.session() };
-    session.trace();
-    let exit = match commands::dispatch(&session, arguments.command) {
-        Ok(exit) => exit,
-        Err(failure) => {
-            if !failure.sentence.is_empty() {
-                output::complain(&failure);
-            }
-            failure.exit
-        }
-    };
-    output::STDERR.drained(output::PATIENCE);
-    exit.into()
-}
-
-/// Whether words that are no command line ask for objects: `--json` before the words of a backend.
-fn asks_for_json(words: &[OsString]) -> bool {
-    words.iter().skip(1).take_while(|word| *word != "--").any(|word| word == "--json")
+        Err(exit) => exit,
+    }
 }

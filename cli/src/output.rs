@@ -43,6 +43,11 @@ pub fn speak_as(program: &'static str) {
     let _ = PROGRAM.set(program);
 }
 
+/// The program's name.
+pub fn program() -> &'static str {
+    PROGRAM.get().unwrap_or(&"xen-eventfd")
+}
+
 /// From now on standard error has objects instead of prose, or prose again.
 pub fn speak_json(json: bool) {
     JSON.store(json, Ordering::Relaxed);
@@ -68,7 +73,7 @@ pub fn complain(failure: &Failure) {
 fn report(kind: &str, sentence: &str, object: &Value) {
     let line = match speaks_json().then(|| json::line(kind, object)) {
         Some(Ok(line)) => line,
-        _ => format!("{}: {sentence}", PROGRAM.get().unwrap_or(&"xen-eventfd")),
+        _ => format!("{}: {sentence}", program()),
     };
     STDERR.push(format!("{line}\n").into_bytes());
 }

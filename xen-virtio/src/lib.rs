@@ -15,12 +15,13 @@ mod error;
 mod queue;
 mod server;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
 use std::process::ExitCode;
+use xen_eventfd_cli::commands::{completion, man};
 use xen_eventfd_cli::failure::{EXIT_CODES, Exit, Failure};
-use xen_eventfd_cli::output;
 use xen_eventfd_cli::session::Session;
+use xen_eventfd_cli::{output, usage};
 
 #[derive(Debug, Parser)]
 #[command(name = "xen-virtio", version, about, after_long_help = EXIT_CODES)]
@@ -38,35 +39,32 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(demo::Arguments),
+    Completion(completion::Arguments),
+    Man(man::Arguments),
     /// Serves one frontend of vhost-user with a disk, for the demonstration.
     #[command(hide = true)]
     DemoBackend(demo::backend::Arguments),
 }
 
 /// Runs the command with these arguments, the first of which is its name.
-pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     output::speak_as("xen-virtio");
-    let arguments = match Arguments::try_parse_from(arguments) {
+    let words: Vec<OsString> = words.into_iter().collect();
+    let arguments = match usage::parse::<Arguments>(&words, |arguments| arguments.json) {
         Ok(arguments) => arguments,
-        // Help and versions are among the errors, with an exit code of their own.
-        Err(error) => error.exit(),
+        Err(exit) => return exit,
     };
-    output::speak_json(arguments.json);
-    let (json, verbose) = (arguments.json, arguments.verbose);
+    let Arguments { json, verbose, command } = arguments;
     let session = Session { json, verbose, ..Session::default() };
     session.trace();
-    let done = match arguments.command {
+    usage::conclude(match command {
         Command::Demo(arguments) => demo::run(&session, &arguments),
+        Command::Man(arguments) => man::run(&session, Arguments::command(), &arguments),
+        Command::Completion(arguments) => {
+            completion::run(&session, Arguments::command(), &arguments)
+        }
         Command::DemoBackend(arguments) => demo::backend::serve(&arguments)
             .map(|()| Exit::Success)
             .map_err(|error| Failure::new(Exit::Failed, error.to_string())),
-    };
-    let exit = done.unwrap_or_else(|failure| {
-        if !failure.sentence.is_empty() {
-            output::complain(&failure);
-        }
-        failure.exit
-    });
-    output::STDERR.drained(output::PATIENCE);
-    exit.into()
+    })
 }

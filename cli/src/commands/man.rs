@@ -1,24 +1,29 @@
 //! `man`: the man page, from the same source as `--help`.
 
-use crate::arguments;
 use crate::failure::{Exit, Failure};
 use crate::session::Session;
-use clap::{Args, Command, CommandFactory};
+use clap::{Args, Command};
 use clap_mangen::Man;
 use serde_json::json;
 
 /// Print the man page, or that of a command.
 ///
-/// For example `xen-eventfd man run | man -l -`.
+/// For example `man run | man -l -`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The command
     pub command: Option<String>,
 }
 
-/// Prints the page.
-pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    let mut program = arguments::Arguments::command();
+/// Prints the page of a program.
+///
+/// # Errors
+/// It has no such command, or the page cannot be written.
+pub fn run(
+    session: &Session,
+    mut program: Command,
+    arguments: &Arguments,
+) -> Result<Exit, Failure> {
     program.build();
     let page = match &arguments.command {
         None => program,

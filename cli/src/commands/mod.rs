@@ -13,9 +13,10 @@ pub mod show;
 pub mod top;
 pub mod watch;
 
-use crate::arguments::Command;
+use crate::arguments::{Arguments, Command};
 use crate::failure::{Exit, Failure};
 use crate::session::Session;
+use clap::CommandFactory;
 
 /// Carries one out.
 ///
@@ -30,8 +31,10 @@ pub fn dispatch(session: &Session, command: Command) -> Result<Exit, Failure> {
         Command::List(arguments) => list::run(session, &arguments),
         Command::Show(arguments) => show::run(session, &arguments),
         Command::Top(arguments) => top::run(session, &arguments),
-        Command::Completion(arguments) => completion::run(session, &arguments),
-        Command::Man(arguments) => man::run(session, &arguments),
+        Command::Completion(arguments) => {
+            completion::run(session, Arguments::command(), &arguments)
+        }
+        Command::Man(arguments) => man::run(session, Arguments::command(), &arguments),
         Command::Reap(arguments) => reap::run(session, &arguments),
         Command::Guard(arguments) => guard::run(session, &arguments),
         Command::Exec(arguments) => exec::run(&arguments),
