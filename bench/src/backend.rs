@@ -1,7 +1,7 @@
 //! The backend: a process that reads the eventfd in a loop and records when it had
 //! a count.
 
-use crate::ticks;
+use crate::arch;
 use anyhow::{Context, Result};
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -67,7 +67,7 @@ pub(crate) fn run() -> Result<()> {
     loop {
         let mut bytes = [0; 8];
         rustix::io::read(eventfd.as_fd(), &mut bytes)?;
-        let (at, count) = (ticks::now(), u64::from_ne_bytes(bytes));
+        let (at, count) = (arch::now(), u64::from_ne_bytes(bytes));
         if count % OVER > 0 && used < ROOM {
             all[used] = Found { at, count: count % OVER };
             used += 1;

@@ -1,10 +1,10 @@
 //! One measurement of calls: a backend writes an eventfd, and a guest's handler runs.
 
+use crate::arch;
 use crate::device::Device;
 use crate::floor::Floor;
 use crate::guest::Guest;
 use crate::switches::{Processes, Role, Switches};
-use crate::ticks;
 use crate::way::Program;
 use anyhow::{Context, Result, ensure};
 use rustix::event::{EventfdFlags, eventfd};
@@ -129,7 +129,7 @@ pub(crate) fn measure(test: &TestContext<'_>, calls: &Calls) -> Result<Figures> 
             before = Switches::now()?;
         }
         std::thread::sleep(PAUSE);
-        called.push(ticks::now());
+        called.push(arch::now());
         match &caller {
             Caller::Eventfd(call) => {
                 rustix::io::write(call, &1_u64.to_ne_bytes())?;

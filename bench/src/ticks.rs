@@ -1,22 +1,4 @@
-//! The time stamp counter, and its relation to the guest's.
-
-/// Now, in ticks.
-pub(crate) fn now() -> u64 {
-    // SAFETY: the instruction reads a counter that every x86-64 processor has.
-    unsafe { core::arch::x86_64::_rdtsc() }
-}
-
-/// Makes a profiler that runs in the emulator begin to count.
-pub(crate) fn begin_mark() {
-    // SAFETY: a no-operation; the profiler looks for the number in it.
-    unsafe { core::arch::asm!("nop dword ptr [rax + 0x58464501]", options(nomem, nostack)) };
-}
-
-/// Makes it stop.
-pub(crate) fn end_mark() {
-    // SAFETY: as above.
-    unsafe { core::arch::asm!("nop dword ptr [rax + 0x58464502]", options(nomem, nostack)) };
-}
+//! The counters of two domains.
 
 /// One reading of a domain's time stamp counter and of Xen's clock, whose nanosecond is one tick here.
 ///

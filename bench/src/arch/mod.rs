@@ -1,0 +1,7 @@
+//! The processor's counter and the profiler's marks: a file for each architecture, with the same names in each.
+
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86_64::*;
