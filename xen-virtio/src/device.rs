@@ -4,9 +4,11 @@
 //! * The engine has the kicks and calls of exactly those queues that the backend serves.
 //! * A queue's calls have their route before the backend can make one.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::queue::Queue;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
 use virtio_bindings::virtio_config::VIRTIO_F_RING_RESET;
 use xen_eventfd::{Guest, Host};
 use xen_eventfd_host::Signaller;
@@ -47,7 +49,8 @@ pub(crate) struct Device {
     doorbell: Option<u16>,
     queues: BTreeMap<u16, Queue>,
     config: Vec<u8>,
-    has_failed: bool,
+    /// Why it needed a reset first.
+    failure: Option<String>,
 }
 
 impl Device {
@@ -81,7 +84,7 @@ impl Device {
             doorbell: None,
             queues: BTreeMap::new(),
             config,
-            has_failed: false,
+            failure: None,
         };
         Ok((device, function))
     }
@@ -131,9 +134,32 @@ impl Device {
         }
     }
 
-    /// Notes that an effect could not be carried out. Returns whether that is the first.
-    pub(crate) fn fails_first(&mut self) -> bool {
-        !core::mem::replace(&mut self.has_failed, true)
+    /// What becomes readable when the backend ends or finds a queue broken.
+    pub(crate) fn backend_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.backend.fd().into_iter().chain([self.backend.errors()])
+    }
+
+    /// Whether the backend is there and has no complaint.
+    pub(crate) fn check_backend(&self) -> Result<()> {
+        self.backend.check()?;
+        let errors = self.backend.errors();
+        let mut polled = [PollFd::new(&errors, PollFlags::IN)];
+        match poll(&mut polled, Some(&Timespec::default()))? {
+            0 => Ok(()),
+            _ => Err(Error::BrokenQueue),
+        }
+    }
+
+    /// Notes why the device cannot go on. Returns whether that is the first time.
+    pub(crate) fn fails(&mut self, error: &Error) -> bool {
+        let is_first = self.failure.is_none();
+        self.failure.get_or_insert_with(|| error.to_string());
+        is_first
+    }
+
+    /// Why it needed a reset first, if it ever did.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
     }
 
     /// Whether a call of a queue waits for its vector to be unmasked.

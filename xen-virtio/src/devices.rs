@@ -1,14 +1,14 @@
 //! All devices of a guest: its PCI bus, as the handler of an ioreq server.
 
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use xen_eventfd::{Host, Kick, Space, VcpuId};
 use xen_eventfd_core::doorbell::Bytes;
 use xen_eventfd_core::{DomId, PciFunction, Request};
-use xen_eventfd_ioreq::{Handler, Ranges};
+use xen_eventfd_ioreq::{EventLoop, FdSource, Handler, Ranges};
 use xen_eventfd_virtio::{ADDRESS_PORTS, Bar, Bus, Effect, Function, REGISTERS_SIZE, Target};
 
 /// The devices of a guest.
@@ -26,13 +26,15 @@ struct State {
     devices: BTreeMap<PciFunction, Device>,
     /// Once the server is there.
     ranges: Option<Ranges>,
+    /// What looks at the backends.
+    events: Weak<EventLoop>,
 }
 
 impl Devices {
     /// A guest without devices, but for a host bridge.
     pub(crate) fn new(host: Arc<dyn Host>, dom: DomId) -> Self {
         let (bus, devices) = (Bus::with_host_bridge(), BTreeMap::new());
-        let state = Mutex::new(State { bus, devices, ranges: None });
+        let state = Mutex::new(State { bus, devices, ranges: None, events: Weak::new() });
         Self { host, dom, state, requests: AtomicU64::new(0) }
     }
 
@@ -78,14 +80,77 @@ impl Devices {
             let (device, function) = (state.devices.get_mut(&at), state.bus.function(at));
             let Some((device, function)) = device.zip(function) else { return };
             if let Err(error) = device.carry_out(effect, function) {
-                // A guest can repeat it at will, and is not to fill a log.
-                if device.fails_first() {
-                    tracing::warn!(%error, device = %at, "a device needs a reset");
-                } else {
-                    tracing::debug!(%error, device = %at, "a device needs a reset again");
-                }
-                left.extend(function.needs_reset());
+                left.extend(needs_reset(at, device, function, &error));
             }
+        }
+    }
+
+    /// Has an event loop look at the backends: the device of one that ends needs a reset.
+    pub(crate) fn watch_backends(self: &Arc<Self>, event_loop: &Arc<EventLoop>) -> Result<()> {
+        let mut state = self.state();
+        state.events = Arc::downgrade(event_loop);
+        for (at, device) in &state.devices {
+            for fd in device.backend_fds() {
+                let serial = event_loop.serial();
+                let source = BackendOf { at: *at, devices: Arc::downgrade(self) };
+                event_loop.add_fd(serial, Arc::new(source));
+                event_loop.watch(fd, serial)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn look_at_backend(&self, at: PciFunction) {
+        let mut state = self.state();
+        let State { bus, devices, events, .. } = &mut *state;
+        let Some((device, function)) = devices.get_mut(&at).zip(bus.function(at)) else { return };
+        // A reply makes it readable too, until that is read.
+        let Err(error) = device.check_backend() else { return };
+        ignore_backend(events, device);
+        let effects = needs_reset(at, device, function, &error);
+        self.carry_out(&mut state, at, effects);
+    }
+
+    /// Why a device needed a reset, if one ever did.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.state().devices.values().find_map(|device| device.failure().map(str::to_owned))
+    }
+}
+
+/// A backend is looked at no more. Closing our descriptors is not enough: it has one of them too.
+fn ignore_backend(events: &Weak<EventLoop>, device: &Device) {
+    if let Some(events) = events.upgrade() {
+        device.backend_fds().for_each(|fd| events.ignore(fd));
+    }
+}
+
+/// A device cannot go on.
+fn needs_reset(
+    at: PciFunction,
+    device: &mut Device,
+    function: &mut Function,
+    error: &Error,
+) -> Vec<Effect> {
+    // A guest can repeat it at will, and is not to fill a log.
+    if device.fails(error) {
+        tracing::warn!(%error, device = %at, "a device needs a reset");
+    } else {
+        tracing::debug!(%error, device = %at, "a device needs a reset again");
+    }
+    function.needs_reset()
+}
+
+/// The backend of a device, as a source of the event loop.
+#[derive(Debug)]
+struct BackendOf {
+    at: PciFunction,
+    devices: Weak<Devices>,
+}
+
+impl FdSource for BackendOf {
+    fn ready(&self) {
+        if let Some(devices) = self.devices.upgrade() {
+            devices.look_at_backend(self.at);
         }
     }
 }
@@ -145,7 +210,10 @@ impl Handler for Devices {
     }
 
     fn ended(&self) {
-        self.state().devices.clear();
+        let mut state = self.state();
+        let State { devices, events, .. } = &mut *state;
+        devices.values().for_each(|device| ignore_backend(events, device));
+        devices.clear();
     }
 }
 

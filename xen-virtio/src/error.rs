@@ -24,6 +24,9 @@ pub(crate) enum Error {
     /// The host's.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// The backend's, as it signals by [`xen_eventfd_vhost::Backend::errors`].
+    #[error("the backend says that a queue is broken")]
+    BrokenQueue,
     /// An eventfd could not be made.
     #[error("cannot make an eventfd: {0}")]
     Eventfd(#[from] Errno),

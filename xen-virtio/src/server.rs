@@ -37,6 +37,7 @@ impl Server {
         let handler: Arc<dyn Handler> = Arc::<Devices>::clone(devices);
         let guest = GuestServer::take(&event_loop, dom, &claim, handler)?;
         devices.route(&guest.ranges())?;
+        devices.watch_backends(&event_loop)?;
         Ok(Self { guest, threads })
     }
 

@@ -49,3 +49,35 @@ fn a_number_that_is_none_is_a_mistake_of_the_command_line() {
         assert!(text(&done.stderr).contains("--blocks"), "{}", text(&done.stderr));
     }
 }
+
+/// The process that another one has started, once there is one.
+fn child_of(parent: u32) -> u32 {
+    let parent = format!(" {parent} ");
+    loop {
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Ok(id) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
+            let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            // After the name and the state comes the parent.
+            let of_parent =
+                stat.rsplit_once(')').is_some_and(|(_, rest)| rest[2..].starts_with(&parent));
+            if of_parent {
+                return id;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_backend_that_is_killed_is_named_and_nothing_waits_for_it() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xen-virtio"));
+    command.args(["demo", "--blocks", "100000"]).stdin(Stdio::null());
+    let demo = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let backend = child_of(demo.id());
+    // Data flows by then; if not yet, it is another message.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let pid = rustix::process::Pid::from_raw(backend.try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let done = demo.wait_with_output().unwrap();
+    assert_eq!(done.status.code(), Some(1));
+    assert!(text(&done.stderr).contains("disk has failed"), "{}", text(&done.stderr));
+}

@@ -86,7 +86,7 @@ pub(super) fn measure(blocks: u32) -> Result<Round, Failure> {
     let work =
         Work { blocks, ram, devices: Arc::clone(&devices), completed: Arc::clone(&completed) };
     let vcpu = model.vcpu(dom, VcpuId(0)).run(move |vcpu| work.run(vcpu));
-    until(&completed, || vcpu.is_finished())?;
+    until(&completed, &devices, || vcpu.is_finished())?;
     let round = vcpu.join()?;
     let delivered = guest.counters().delivered;
     server.stop()?;
@@ -99,9 +99,16 @@ fn no_such_function() -> Failure {
 }
 
 /// Waits for the guest as long as requests come back.
-fn until(completed: &AtomicU64, is_done: impl Fn() -> bool) -> Result<(), Failure> {
+fn until(
+    completed: &AtomicU64,
+    devices: &Devices,
+    is_done: impl Fn() -> bool,
+) -> Result<(), Failure> {
     let mut last = (0, Instant::now());
     while !is_done() {
+        if let Some(failure) = devices.failure() {
+            return Err(Failure::new(Exit::Failed, format!("the disk has failed: {failure}")));
+        }
         let now = completed.load(Ordering::Acquire);
         if now != last.0 {
             last = (now, Instant::now());

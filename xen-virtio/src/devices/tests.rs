@@ -3,7 +3,7 @@
 use super::Devices;
 use crate::device::{Device, Kind, Place};
 use crate::server::Server;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use xen_eventfd::{DomId, Guest, Host, Space, VcpuId, Width, Xen};
@@ -38,11 +38,14 @@ struct State {
     config: Vec<u8>,
     /// The backend cannot start a queue.
     refuses: bool,
+    has_ended: bool,
 }
 
 #[derive(Debug)]
 struct Notes {
     state: Arc<Mutex<State>>,
+    /// Readable once the backend has ended, and when it finds a queue broken.
+    end: OwnedFd,
     errors: OwnedFd,
 }
 
@@ -123,15 +126,17 @@ impl Backend for Notes {
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
-        None
+        Some(self.end.as_fd())
     }
 
     fn check(&self) -> Result<()> {
-        Ok(())
+        match self.state.lock().unwrap().has_ended {
+            true => Err(Error::NoQueue { index: 0, queues: 0 }),
+            false => Ok(()),
+        }
     }
 
     fn errors(&self) -> BorrowedFd<'_> {
-        use std::os::fd::AsFd;
         self.errors.as_fd()
     }
 }
@@ -141,6 +146,8 @@ struct Bench {
     vcpu: Vcpu,
     state: Arc<Mutex<State>>,
     devices: Arc<Devices>,
+    /// Of the backend's end, and of its errors.
+    eventfds: [OwnedFd; 2],
     _server: Server,
     _guest: Guest,
     _dir: tempfile::TempDir,
@@ -154,7 +161,9 @@ impl Bench {
         let xen = Xen::builder().run_dir(dir.path()).open_on(Arc::clone(&host)).unwrap();
         let guest = xen.guest(dom).unwrap();
         let state = Arc::new(Mutex::new(State { config: (0..8).collect(), ..State::default() }));
-        let backend = Notes { state: Arc::clone(&state), errors: new_eventfd().unwrap() };
+        let (end, errors) = (new_eventfd().unwrap(), new_eventfd().unwrap());
+        let eventfds = [&end, &errors].map(|fd| fd.try_clone().unwrap());
+        let backend = Notes { state: Arc::clone(&state), end, errors };
         let kind = Kind { device_type: 2, config: 8, queues: 1 };
         let place = Place { registers: 0xE000_0000, doorbell: 0xC000 };
         let (device, function) =
@@ -163,7 +172,7 @@ impl Bench {
         devices.add(PciFunction::new(0, 1, 0).unwrap(), device, function);
         let server = Server::start(&host, dir.path(), dom, &devices).unwrap();
         let vcpu = model.vcpu(dom, VcpuId(0));
-        Self { vcpu, state, devices, _server: server, _guest: guest, _dir: dir }
+        Self { vcpu, state, devices, eventfds, _server: server, _guest: guest, _dir: dir }
     }
 
     /// With the queue running.
@@ -394,4 +403,36 @@ fn a_kick_through_the_window_of_the_configuration_space_reaches_the_backend() {
         bench.set_config(register, value);
     }
     assert_eq!(bench.kicks(), 1);
+}
+
+fn signal(fd: &OwnedFd) {
+    rustix::io::write(fd, &1_u64.to_ne_bytes()).unwrap();
+}
+
+#[test]
+fn a_backend_that_ends_leaves_its_device_in_need_of_a_reset() {
+    let bench = Bench::running();
+    bench.state.lock().unwrap().has_ended = true;
+    signal(&bench.eventfds[0]);
+    bench.wait(CONFIG);
+    assert_eq!(bench.get(0x14, Width::One), NEEDS_RESET | 15);
+    assert!(bench.devices.failure().is_some());
+}
+
+#[test]
+fn a_backend_that_finds_a_queue_broken_leaves_its_device_in_need_of_a_reset() {
+    let bench = Bench::running();
+    signal(&bench.eventfds[1]);
+    bench.wait(CONFIG);
+    assert_eq!(bench.get(0x14, Width::One), NEEDS_RESET | 15);
+    assert!(bench.devices.failure().unwrap().contains("broken"));
+}
+
+#[test]
+fn a_backend_that_is_only_readable_is_well() {
+    let bench = Bench::running();
+    signal(&bench.eventfds[0]);
+    bench.call();
+    bench.wait(QUEUE);
+    assert_eq!((bench.get(0x14, Width::One), bench.devices.failure()), (15, None));
 }
