@@ -22,7 +22,7 @@ pub struct Orphan {
 /// process disturbed.
 ///
 /// # Errors
-/// [`Error::RunDir`] if the directory or a lock cannot be read.
+/// [`crate::Error::RunDir`] if the directory or a lock cannot be read.
 ///
 #[doc = example!(r#"
 // The guest is held by a process that lives.

@@ -77,7 +77,7 @@ impl Net {
     /// A card with a pair of queues for each of these queues of tap devices.
     ///
     /// # Errors
-    /// [`Error::Device`]: [`Errno::NOENT`] if the module is not loaded, [`Errno::ACCESS`] without the right to
+    /// [`Error::Device`]: ENOENT if the module is not loaded, EACCES without the right to
     /// use it.
     pub fn new(taps: Vec<Tap>, options: Options) -> Result<Self> {
         let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());

@@ -30,7 +30,7 @@ pub mod protocol {
     pub const XEN_MMAP: u64 = 1 << 17;
 }
 
-/// [`MemoryRegion::xen_flags`] of a region that is mapped as a guest's memory.
+/// [`XenRegion::flags`] of a region that is mapped as a guest's memory.
 pub const XEN_MMAP_FOREIGN: u32 = 1;
 
 /// In the payload of [`Request::SetVringKick`] and its like: the bits of the queue's index.
