@@ -349,7 +349,7 @@ impl Guest {
         changes.gone.retain(|(theirs, _)| *theirs != member);
     }
 
-    /// Drops everything of a guest that has died. Returns whom to notify then, once.
+    /// Drops everything of a guest, which is gone for us from then on. Returns whom to notify, once.
     pub(crate) fn die(&self) -> Option<Listeners> {
         self.end(Life::Dead)
     }

@@ -49,7 +49,7 @@ impl<'a> TestContext<'a> {
     }
 
     /// Xen with an engine in this process.
-    /// Xen with an engine in this process.
+    ///
     /// # Errors
     /// No engine can run.
     pub fn xen(&self) -> Result<Xen> {
