@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use xen_eventfd_core::wire::native::{
     Argument, ChannelArg, CreateArg, DoorbellArg, EntryArg, IrqArg, IrqChangeArg, IrqStateArg,
-    MissedArg, OwnerArg, QueryArg, StatsArg,
+    MemoryArg, MissedArg, OwnerArg, QueryArg, StatsArg,
 };
 
 /// The struct that these bytes begin with. All that it says comes back.
@@ -28,6 +28,12 @@ fuzz_target!(|bytes: &[u8]| {
     }
     if let Some(owner) = parsed::<OwnerArg>(bytes) {
         assert!(owner.guest().is_ok_and(|dom| dom.is_guest()) || owner.guest().is_err());
+    }
+    if let Some(memory) = parsed::<MemoryArg>(bytes)
+        && let Ok((dom, part)) = memory.part()
+    {
+        assert!(part.pages > 0 && part.last() <= u64::MAX / 4096);
+        assert_eq!(MemoryArg::of(dom, part.first * 4096, part.pages * 4096), memory);
     }
     if let Some(asked) = parsed::<DoorbellArg>(bytes)
         && let Ok(doorbell) = asked.doorbell()

@@ -61,6 +61,8 @@ pub enum Call {
     Take(DomId),
     /// Change a registration in the module.
     Assign(DomId),
+    /// Make a part of a guest's memory an object of the module.
+    Memory(DomId),
     /// Query the module.
     Query(DomId),
 }
@@ -100,6 +102,7 @@ impl fmt::Display for Call {
             Self::Kernel(what) => write!(f, "use {what}"),
             Self::Take(dom) => write!(f, "take {dom} in the kernel module"),
             Self::Assign(dom) => write!(f, "change what the kernel module does for {dom}"),
+            Self::Memory(dom) => write!(f, "have the kernel module map memory of {dom}"),
             Self::Query(dom) => write!(f, "query the kernel module about {dom}"),
         }
     }
@@ -128,7 +131,9 @@ impl HostError {
             Call::Open(_) | Call::Kernel(_) | Call::UnmapRange(..) | Call::UnmapFunction(..) => {
                 false
             }
-            Call::Take(_) | Call::Assign(_) | Call::Query(_) => self.errno == Errno::NODEV,
+            Call::Take(_) | Call::Assign(_) | Call::Memory(_) | Call::Query(_) => {
+                self.errno == Errno::NODEV
+            }
             // Xen's error, or the module's.
             Call::Bind(..) | Call::Interrupt(_) => {
                 matches!(self.errno, Errno::NOENT | Errno::SRCH | Errno::NODEV)
@@ -201,6 +206,25 @@ impl HostError {
             }
             (Call::MapRange(..), E::NOMEM | E::NOSPC) => {
                 "a server has at most 256 separate ranges; register fewer, or adjacent, addresses"
+            }
+            (Call::Memory(_), E::OPNOTSUPP) => {
+                "the module does not map the memory of a PV guest; use a PVH or HVM guest"
+            }
+            (Call::Memory(_), E::NOENT) => {
+                "the module is not loaded: `modprobe xen-eventfd`. Without it, only a backend that maps guest \
+                 memory itself (XEN_MMAP) can be used"
+            }
+            (Call::Memory(_), E::INVAL) => {
+                "ask for whole pages of 4096 bytes, and none beyond the guest's last"
+            }
+            (Call::Memory(_), E::NOTTY) => {
+                "the module that is loaded is older than this program; load the one that belongs to it"
+            }
+            (Call::Memory(_), E::NOSPC) => {
+                "the guest has as many memory objects as the module makes; end processes that have some"
+            }
+            (Call::Memory(_), E::NODEV) => {
+                "no such domain, or it is dying; `xl list` lists all domains"
             }
             (_, E::PERM) => "this domain may not control that guest",
             (Call::Take(_) | Call::Assign(_) | Call::Query(_), E::NODEV) => {

@@ -42,6 +42,8 @@
 #define XEN_EVENTFD_FEATURE_SHARE (1ULL << 5)
 /* XEN_EVENTFD_CREATE_OWN. */
 #define XEN_EVENTFD_FEATURE_OWN (1ULL << 6)
+/* XEN_EVENTFD_MEMORY. */
+#define XEN_EVENTFD_FEATURE_MEMORY (1ULL << 7)
 
 /* What this module is. On a control file. */
 struct xen_eventfd_query {
@@ -107,6 +109,34 @@ struct xen_eventfd_owner {
 	/* out: the process that took it, in the caller's namespace; 0: it is not there, or has ended */
 	__s32 pid;
 	char name[16];		/* out: its name, with a zero at the end */
+};
+
+/*
+ * Makes a part of a guest's memory an object, and returns a new file descriptor, close-on-exec, whose
+ * mmap() maps it, for programs that know nothing of Xen. On a control file. The guest need not be taken, and
+ * the object outlives the control file. It may be passed to any process; who has it has the memory.
+ *
+ * Offset 0 of the object is guest_address. mmap() takes MAP_SHARED alone, and no more than the object has
+ * (EINVAL); lseek() with SEEK_END tells its length. Nothing is mapped before it is touched, and then up to 2
+ * MiB around it: what begins at a multiple of 2 MiB is mapped in the fewest steps. A page that the guest
+ * does not have is SIGBUS, or EFAULT in a system call, and so is all of it once the guest is gone; a page
+ * that the guest gives back, once it was mapped, stays what it was. In a PV domain a mapping is not inherited
+ * by fork(), its protection cannot be changed (EACCES), and I/O that bypasses the page cache (O_DIRECT) is
+ * EFAULT; elsewhere I/O may go to the memory directly, and the memory is given back to Xen only once that is
+ * over.
+ *
+ * EINVAL: guest_address or length is not a multiple of 4096, length is 0, or the part ends beyond the
+ * guest's last page (XENMEM_maximum_gpfn). ENODEV: there is no such guest, or it is dying. EOPNOTSUPP: it is a
+ * PV guest. EPERM: the control file is restricted to another guest, or Xen does not let this domain serve it.
+ * ENOSPC: the guest has 32 such objects. EMFILE: too many open files.
+ */
+struct xen_eventfd_memory {
+	__u32 size;
+	__u32 flags;		/* 0 */
+	__u16 dom;
+	__u16 pad[3];
+	__u64 guest_address;
+	__u64 length;		/* in bytes */
 };
 
 enum xen_eventfd_space {
@@ -324,6 +354,7 @@ struct xen_eventfd_channel {
 #define XEN_EVENTFD_QUERY _IO(XEN_EVENTFD_IOCTL, 0x00)
 #define XEN_EVENTFD_CREATE _IO(XEN_EVENTFD_IOCTL, 0x01)
 #define XEN_EVENTFD_OWNER _IO(XEN_EVENTFD_IOCTL, 0x02)
+#define XEN_EVENTFD_MEMORY _IO(XEN_EVENTFD_IOCTL, 0x03)
 /* On a guest's file. */
 #define XEN_EVENTFD_ASSIGN _IO(XEN_EVENTFD_IOCTL, 0x10)
 #define XEN_EVENTFD_DEASSIGN _IO(XEN_EVENTFD_IOCTL, 0x11)

@@ -42,6 +42,7 @@ mod find;
 mod guardian;
 mod guest;
 pub mod host;
+mod memory;
 pub mod module_status;
 mod own;
 mod probe;

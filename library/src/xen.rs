@@ -491,6 +491,11 @@ assert_eq!(refused.to_string(), "no domain 77; `xl list` lists all domains");
         Guest::new(Arc::clone(engine), dom, guard)
     }
 
+    /// That this is the process that opened it.
+    pub(crate) fn check_process(&self) -> Result<()> {
+        self.0.get().map(drop)
+    }
+
     /// Finds a domain by its number or its name, by the rule of [`crate::DomainSelector`].
     ///
     /// # Errors

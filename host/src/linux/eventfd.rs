@@ -14,7 +14,7 @@ use xen_eventfd_core::unmatched::UnmatchedKick;
 use xen_eventfd_core::wire::Invalid;
 use xen_eventfd_core::wire::native::{
     self, Argument, ChannelArg, CreateArg, DoorbellArg, EntryArg, IrqArg, IrqChangeArg,
-    IrqStateArg, Listed, MissedArg, OwnerArg, QueryArg, Request, StatsArg, request,
+    IrqStateArg, Listed, MemoryArg, MissedArg, OwnerArg, QueryArg, Request, StatsArg, request,
 };
 use xen_eventfd_core::{Counters, DomId, Doorbell, IoServerId, Kick, Port};
 
@@ -32,6 +32,13 @@ fn issue<A: Argument>(
     *argument = A::parse(&bytes).map_err(|_| Errno::PROTO)?;
     Ok(result)
 }
+
+/// The struct of a request whose result is a new descriptor.
+trait MakesFile: Argument {}
+
+impl MakesFile for CreateArg {}
+
+impl MakesFile for MemoryArg {}
 
 /// The module's version and limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,15 +127,32 @@ impl Control {
         self.new_file(dom, Interface::Reserved, -1).map(Reservation)
     }
 
+    /// Makes a part of a guest's memory an object, whose `mmap` shows it. It does not take the guest.
+    ///
+    /// # Errors
+    /// [`Call::Memory`]: [`Errno::NODEV`] if there is no such guest, [`Errno::OPNOTSUPP`] for a PV guest,
+    /// [`Errno::INVAL`] if this is not a part of whole pages within it, [`Errno::NOTTY`] if the module is
+    /// older than this request.
+    pub fn memory(&self, dom: DomId, guest_address: u64, length: u64) -> Result<OwnedFd> {
+        self.make(&request::MEMORY, MemoryArg::of(dom, guest_address, length))
+            .map_err(|errno| HostError::new(Call::Memory(dom), errno))
+    }
+
     fn new_file(&self, dom: DomId, interface: Interface, gone: i32) -> Result<OwnedFd> {
-        let mut argument = CreateArg::of(dom, interface, gone).own();
-        let answer = issue(self.device.as_fd(), &request::CREATE, &mut argument)
-            .and_then(|fd| i32::try_from(fd).map_err(|_| Errno::PROTO));
-        match answer {
-            // SAFETY: the request returns a new descriptor, which this process alone owns.
-            Ok(fd) => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
-            Err(errno) => Err(HostError::new(Call::Take(dom), errno)),
-        }
+        self.make(&request::CREATE, CreateArg::of(dom, interface, gone).own())
+            .map_err(|errno| HostError::new(Call::Take(dom), errno))
+    }
+
+    /// Issues a request that makes a file.
+    fn make<A: MakesFile>(
+        &self,
+        request: &Request<A>,
+        mut argument: A,
+    ) -> core::result::Result<OwnedFd, Errno> {
+        let fd = issue(self.device.as_fd(), request, &mut argument)?;
+        let fd = i32::try_from(fd).map_err(|_| Errno::PROTO)?;
+        // SAFETY: the request returns a new descriptor, which this process alone owns.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
     /// The process that holds a guest, if there is one.

@@ -142,6 +142,10 @@ arguments! {
     CreateArg xen_eventfd_create 16 { flags: u32, dom: u16, pad: u16, gone: i32 ; }
     /// `struct xen_eventfd_owner`.
     OwnerArg xen_eventfd_owner 28 { dom: u16, pad: u16 ; pid: i32, name: [u8; 16] }
+    /// `struct xen_eventfd_memory`; the new file descriptor is the ioctl's result.
+    MemoryArg xen_eventfd_memory 32 {
+        flags: u32, dom: u16, pad: [u8; 6], guest_address: u64, length: u64 ;
+    }
     /// `struct xen_eventfd_doorbell`.
     DoorbellArg xen_eventfd_doorbell 48 {
         flags: u32, space: u32, kind: u32, len: u32, eventfd: i32,
@@ -188,6 +192,7 @@ requests! {
     QUERY 0x00 QueryArg
     CREATE 0x01 CreateArg
     OWNER 0x02 OwnerArg
+    MEMORY 0x03 MemoryArg
     ASSIGN 0x10 DoorbellArg
     DEASSIGN 0x11 DoorbellArg
     STATS 0x12 StatsArg
@@ -214,6 +219,7 @@ constants! {
     FEATURE_IRQ_CHANGES: u64 = 1 << 4;
     FEATURE_SHARE: u64 = 1 << 5;
     FEATURE_OWN: u64 = 1 << 6;
+    FEATURE_MEMORY: u64 = 1 << 7;
     CREATE_RESERVE: u32 = 1 << 0;
     CREATE_SHARE: u32 = 1 << 1;
     CREATE_OWN: u32 = 1 << 2;
@@ -332,6 +338,50 @@ impl OwnerArg {
     #[inline]
     pub fn guest(&self) -> Result<DomId, Invalid> {
         guest(self.dom, self.pad)
+    }
+}
+
+/// Bytes of a page of guest memory, as Xen counts it.
+const PAGE: u64 = 4096;
+
+/// A part of a guest's memory in whole pages, of which there is at least one; it ends within 64 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryRange {
+    /// The guest's frame number of its first page.
+    pub first: u64,
+    /// How many there are.
+    pub pages: u64,
+}
+
+impl MemoryRange {
+    /// Its last page.
+    #[inline]
+    pub const fn last(&self) -> u64 {
+        self.first.saturating_add(self.pages.saturating_sub(1))
+    }
+}
+
+impl MemoryArg {
+    /// Makes a part of a guest's memory an object.
+    #[inline]
+    pub fn of(dom: DomId, guest_address: u64, length: u64) -> Self {
+        Self { dom: dom.0, guest_address, length, ..Self::default() }
+    }
+
+    /// The guest and the part.
+    ///
+    /// # Errors
+    /// [`Invalid`] if it can be no guest, the part is not of whole pages, is empty or does not end, or a
+    /// flag or the padding is set.
+    #[inline]
+    pub fn part(&self) -> Result<(DomId, MemoryRange), Invalid> {
+        let Self { flags, dom, pad, guest_address, length } = *self;
+        zero(flags)?;
+        if pad != [0; 6] || length == 0 || (guest_address | length) & (PAGE - 1) != 0 {
+            return Err(Invalid);
+        }
+        guest_address.checked_add(length - 1).ok_or(Invalid)?;
+        Ok((guest(dom, 0)?, MemoryRange { first: guest_address / PAGE, pages: length / PAGE }))
     }
 }
 
@@ -754,6 +804,27 @@ mod tests {
         assert_eq!(OwnerArg { dom: 3, pad: 1, ..OwnerArg::default() }.guest(), Err(Invalid));
         assert_eq!(ChannelArg::of(Port(0), 7).port(), Err(Invalid));
         assert_eq!(ChannelArg::of(Port(3), 7).port(), Ok(Port(3)));
+    }
+
+    #[test]
+    fn memory_is_whole_pages_that_end() {
+        let argument = MemoryArg::of(DomId(3), 0x20_0000, 0x3000);
+        let part = MemoryRange { first: 0x200, pages: 3 };
+        assert_eq!(argument.part(), Ok((DomId(3), part)));
+        assert_eq!(part.last(), 0x202);
+        let last = MemoryArg::of(DomId(3), 0xFFFF_FFFF_FFFF_F000, 0x1000);
+        assert_eq!(last.part().unwrap().1.last(), u64::MAX / PAGE);
+        for wrong in [
+            MemoryArg { flags: 1, ..argument },
+            MemoryArg { dom: DomId::FIRST_RESERVED, ..argument },
+            MemoryArg { pad: [0, 0, 0, 0, 0, 1], ..argument },
+            MemoryArg { guest_address: 0x20_0800, ..argument },
+            MemoryArg { length: 0x2001, ..argument },
+            MemoryArg { length: 0, ..argument },
+            MemoryArg { length: 0x2000, ..last },
+        ] {
+            assert_eq!(wrong.part(), Err(Invalid), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -30,6 +30,13 @@ AT(xen_eventfd_owner, pad, 6);
 AT(xen_eventfd_owner, pid, 8);
 AT(xen_eventfd_owner, name, 12);
 
+SIZE(xen_eventfd_memory, 32);
+AT(xen_eventfd_memory, flags, 4);
+AT(xen_eventfd_memory, dom, 8);
+AT(xen_eventfd_memory, pad, 10);
+AT(xen_eventfd_memory, guest_address, 16);
+AT(xen_eventfd_memory, length, 24);
+
 SIZE(xen_eventfd_doorbell, 48);
 AT(xen_eventfd_doorbell, flags, 4);
 AT(xen_eventfd_doorbell, space, 8);
