@@ -73,7 +73,7 @@ impl Arguments {
 }
 
 fn engines() -> impl TypedValueParser<Value = EngineKind> {
-    PossibleValuesParser::new(["auto", "kernel", "userspace", "privcmd"])
+    PossibleValuesParser::new(["auto", "kernel", "userspace"])
         .try_map(|name| name.parse::<EngineKind>())
 }
 

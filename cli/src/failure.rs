@@ -119,10 +119,7 @@ impl From<Error> for Failure {
             Error::UnknownDomain(_) => Exit::NoGuest,
             Error::GuestDied(_) => Exit::GuestGone,
             Error::InUse { .. } | Error::Busy { .. } => Exit::InUse,
-            Error::Invalid { .. }
-            | Error::InvalidIrq(_)
-            | Error::Exists { .. }
-            | Error::Unsupported { .. } => Exit::Usage,
+            Error::Invalid { .. } | Error::InvalidIrq(_) | Error::Exists { .. } => Exit::Usage,
             Error::NoEngine(_) => Exit::NoXen,
             Error::RunDir { errno, .. } if matches!(*errno, Errno::ACCESS | Errno::PERM) => {
                 Exit::NotPermitted

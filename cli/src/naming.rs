@@ -81,14 +81,14 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::served::Engine;
+    use crate::served::{Abi, Engine};
     use xen_eventfd_host::Errno;
     use xen_eventfd_model::{CallKind, Client, Config, Model};
 
     fn guest(domid: u16, pid: u32) -> Guest {
         let owner = Owner::new(pid, "backend".to_owned());
-        let (engine, server) = (Engine::Kernel, Some(7));
-        Guest { domid, name: None, engine, owner, server, shown: None }
+        let (engine, abi, server) = (Engine::Kernel, Some(Abi::Native), Some(7));
+        Guest { domid, name: None, engine, abi, owner, server, shown: None }
     }
 
     fn machine(count: u16) -> (Arc<Client>, Naming) {

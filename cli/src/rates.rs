@@ -4,7 +4,7 @@
 //! guest was taken, or its eventfd assigned, between the readings.
 
 use crate::module_status::{self, DoorbellStatus, Owner, serialize};
-use crate::served::{Engine, Guest};
+use crate::served::{Abi, Engine, Guest};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -17,8 +17,10 @@ pub struct GuestRates {
     pub domid: u16,
     /// Its name.
     pub name: Option<String>,
-    /// By whom it is served.
+    /// What serves it.
     pub engine: Engine,
+    /// By which ABI the module serves it.
+    pub abi: Option<Abi>,
     /// The process that took it.
     pub owner: Owner,
     /// Its doorbell server.
@@ -70,6 +72,7 @@ pub fn rates(before: &[Guest], now: &[Guest], elapsed: Duration) -> Vec<GuestRat
             domid: guest.domid,
             name: guest.name.clone(),
             engine: guest.engine,
+            abi: guest.abi,
             owner: guest.owner.clone(),
             server: guest.server,
             per_second: None,

@@ -25,7 +25,7 @@ pub struct Machine {
     pub root: PathBuf,
 }
 
-/// Who turns a guest's kicks into signals.
+/// What turns a guest's kicks into signals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
@@ -33,7 +33,15 @@ pub enum Engine {
     Kernel,
     /// A thread of its owner.
     Userspace,
-    /// The module, by the privcmd ABI.
+}
+
+/// The ABI by which the module was asked to serve a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Abi {
+    /// The module's own.
+    Native,
+    /// That of Linux's privcmd.
     Privcmd,
 }
 
@@ -41,7 +49,6 @@ impl From<EngineKind> for Engine {
     fn from(kind: EngineKind) -> Self {
         match kind {
             EngineKind::Kernel => Self::Kernel,
-            EngineKind::Privcmd => Self::Privcmd,
             _ => Self::Userspace,
         }
     }
@@ -54,8 +61,10 @@ pub struct Guest {
     pub domid: u16,
     /// Its name, if xenstore has one.
     pub name: Option<String>,
-    /// By whom it is served.
+    /// What serves it.
     pub engine: Engine,
+    /// By which ABI the module serves it; `None` for the userspace engine.
+    pub abi: Option<Abi>,
     /// The process that took it.
     pub owner: Owner,
     /// Its doorbell server.
@@ -147,11 +156,13 @@ impl Machine {
 fn join(shown: Vec<module_status::Guest>, holders: Vec<Holder>, names: &Names) -> Vec<Guest> {
     let held = holders.into_iter().filter_map(|holder| {
         let name = holder.name().unwrap_or_default().to_owned();
+        // A reaper serves no guest, and one that has not said who it is will in a moment.
+        let engine = holder.engine()?.parse().map_or(Engine::Userspace, EngineKind::into);
         let guest = Guest {
             domid: holder.dom.0,
             name: names.of(holder.dom),
-            // A reaper serves no guest, and one that has not said who it is will in a moment.
-            engine: holder.engine()?.parse().map_or(Engine::Userspace, EngineKind::into),
+            engine,
+            abi: engine.abi(),
             owner: Owner::new(holder.pid?, name),
             server: holder.server.map(|server| server.0),
             shown: None,
@@ -170,15 +181,16 @@ fn join(shown: Vec<module_status::Guest>, holders: Vec<Holder>, names: &Names) -
 
 impl Guest {
     pub(crate) fn of_module(shown: module_status::Guest, names: &Names) -> Self {
-        let engine = match shown.interface {
-            Interface::Privcmd => Engine::Privcmd,
-            Interface::Reserved => Engine::Userspace,
-            _ => Engine::Kernel,
+        let (engine, abi) = match shown.interface {
+            Interface::Native => (Engine::Kernel, Some(Abi::Native)),
+            Interface::Privcmd => (Engine::Kernel, Some(Abi::Privcmd)),
+            Interface::Reserved => (Engine::Userspace, None),
         };
         Self {
             domid: shown.dom.0,
             name: names.of(shown.dom),
             engine,
+            abi,
             owner: shown.owner.clone(),
             server: shown.served.map(|served| served.server.0),
             shown: (engine != Engine::Userspace).then_some(shown),
@@ -199,10 +211,12 @@ impl Guest {
     pub fn of_engine(xen: &Xen, guest: &xen_eventfd::Guest) -> Self {
         let (dom, process) = (guest.dom(), std::fs::read_to_string("/proc/self/comm"));
         let name = process.unwrap_or_default().trim_end().to_owned();
+        let engine = Engine::from(xen.engine());
         Self {
             domid: dom.0,
             name: xen.host().domain(dom).ok().and_then(|domain| domain.name),
-            engine: xen.engine().into(),
+            engine,
+            abi: engine.abi(),
             owner: Owner::new(std::process::id(), name),
             server: Some(guest.server().0),
             shown: None,
@@ -212,6 +226,14 @@ impl Guest {
     /// Its name, for people.
     pub fn name(&self) -> String {
         self.name.as_deref().map_or_else(|| NOTHING.to_owned(), printable)
+    }
+
+    /// The engine, for people.
+    pub fn engine(&self) -> &'static str {
+        match (self.engine, self.abi) {
+            (Engine::Kernel, Some(Abi::Privcmd)) => "kernel (privcmd)",
+            (engine, _) => engine.name(),
+        }
     }
 
     /// The owner, for people.
@@ -232,8 +254,12 @@ impl Engine {
         match self {
             Self::Kernel => "kernel",
             Self::Userspace => "userspace",
-            Self::Privcmd => "privcmd",
         }
+    }
+
+    /// The ABI by which the library asks the module.
+    fn abi(self) -> Option<Abi> {
+        (self == Self::Kernel).then_some(Abi::Native)
     }
 }
 
@@ -340,15 +366,23 @@ mod tests {
             rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
             file
         };
-        let _locks = [
-            lock(3, "kernel engine"),
-            lock(4, "reaping"),
-            lock(5, "userspace engine"),
-            lock(6, "privcmd engine"),
-        ];
+        let _locks = [lock(3, "kernel engine"), lock(4, "reaping"), lock(5, "userspace engine")];
         let guests = join(vec![], run_dir::holders(dir.path()).unwrap(), &NONE);
         let reported: Vec<_> = guests.iter().map(|guest| (guest.domid, guest.engine)).collect();
-        assert_eq!(reported, [(3, Engine::Kernel), (5, Engine::Userspace), (6, Engine::Privcmd)]);
+        assert_eq!(reported, [(3, Engine::Kernel), (5, Engine::Userspace)]);
+        let abis: Vec<_> = guests.iter().map(|guest| guest.abi).collect();
+        assert_eq!(abis, [Some(Abi::Native), None]);
+    }
+
+    #[test]
+    fn the_module_serves_programs_by_either_abi() {
+        for (interface, abi, engine) in
+            [("native", Abi::Native, "kernel"), ("privcmd", Abi::Privcmd, "kernel (privcmd)")]
+        {
+            let guest = Guest::of_module(shown(interface), &NONE);
+            assert_eq!((guest.engine, guest.abi), (Engine::Kernel, Some(abi)));
+            assert_eq!(guest.engine(), engine);
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use vmm_sys_util::{errno, eventfd::EventFd};
 use xen_eventfd::{
-    Builder, Driver, EngineKind, Error, Guest, IoEvent, IrqFd, Line, Port, Result, Trigger, Xen,
+    Builder, Driver, Error, Guest, IoEvent, IrqFd, Line, Port, Result, Trigger, Xen,
 };
 
 /// A row of the page's table: what there is on KVM, and what there is here.
@@ -118,8 +118,7 @@ names! {
     types VmFd, Guest, Driver, Error, EventFd, Arc<EventFd>;
     traits AsFd;
     calls Builder::without_threads, Driver::process, IoEvent::keep, IrqFd::lower, IrqFd::is_pending, IrqFd::unmask, Builder::guardian, Guest::counters, Guest::is_guarded;
-    variants Error::InUse, Error::Host, Error::Busy, Error::Unsupported, EngineKind::Privcmd,
-        Line::Isa, Line::PciIntx, Line::Spi, Trigger::Level;
+    variants Error::InUse, Error::Host, Error::Busy, Line::Isa, Line::PciIntx, Line::Spi, Trigger::Level;
 }
 
 #[test]

@@ -78,7 +78,7 @@ pub(crate) enum Engine {
     Userspace,
     /// The kernel module, which is built first
     Kernel,
-    /// The kernel module, by the requests of Linux's privcmd patch
+    /// The kernel module, by the requests of Linux's privcmd patch: an engine of the scenarios alone
     Privcmd,
 }
 
@@ -97,7 +97,7 @@ impl Engine {
         self != Self::Userspace
     }
 
-    /// Whether it can do all that the command asks for.
+    /// Whether the command has it.
     fn is_whole(self) -> bool {
         self != Self::Privcmd
     }

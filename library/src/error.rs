@@ -1,6 +1,5 @@
 //! What can go wrong, and what to do about it.
 
-use crate::EngineKind;
 use rustix::io::Errno;
 use std::path::PathBuf;
 use xen_eventfd_core::irq::{Arch, InvalidIrq};
@@ -151,15 +150,6 @@ pub enum Error {
         advice: &'static str,
     },
 
-    /// This engine has no way to say it. Nothing was done.
-    #[error("the {engine} engine cannot do {what}; use the kernel engine, whose own ABI can")]
-    Unsupported {
-        /// What was asked for.
-        what: &'static str,
-        /// The engine.
-        engine: EngineKind,
-    },
-
     /// The engine's thread has stopped, because the host failed it.
     #[error("{}", Ioreq::Stopped(.0.clone()))]
     EngineStopped(HostError),
@@ -191,9 +181,7 @@ assert_eq!(second.unwrap_err().errno(), rustix::io::Errno::BUSY);
             Self::NoGuardian(_) => Errno::CHILD,
             Self::Forked => Errno::STALE,
             Self::NoEngine(_) => Errno::NODEV,
-            Self::NoLines(_) | Self::OtherArch { .. } | Self::Unsupported { .. } => {
-                Errno::OPNOTSUPP
-            }
+            Self::NoLines(_) | Self::OtherArch { .. } => Errno::OPNOTSUPP,
         }
     }
 }

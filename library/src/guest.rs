@@ -403,8 +403,6 @@ assert!(!guest.is_served());
     /// then be taken again. xenstore reports the first alone, and in domain 0 alone: otherwise it is
     /// noticed within seconds.
     ///
-    /// With [`crate::EngineKind::Privcmd`] only once a call has found the guest dead.
-    ///
     #[doc = example!(r#"
 use rustix::event::{PollFd, PollFlags, poll};
 // The guest is destroyed.
@@ -558,7 +556,7 @@ guest.unregister_irqfd(&call, msi)?;
     ///
     /// # Errors
     /// As [`Guest::register_irqfd`], and then nothing has changed; [`Error::NotRegistered`] if it was
-    /// unregistered; [`Error::Unsupported`] with [`crate::EngineKind::Privcmd`].
+    /// unregistered.
     ///
     #[doc = example!(r#"
 let (call, addr) = (eventfd(0, EventfdFlags::empty())?, 0xfee0_0000);
@@ -576,8 +574,7 @@ rustix::io::write(&call, &1_u64.to_ne_bytes())?;
     /// registration ends before it is raised, the eventfd has it again, for the next registration.
     ///
     /// # Errors
-    /// [`Error::NotRegistered`] if it was unregistered; [`Error::GuestDied`]; [`Error::Unsupported`]
-    /// with [`crate::EngineKind::Privcmd`].
+    /// [`Error::NotRegistered`] if it was unregistered; [`Error::GuestDied`].
     ///
     #[doc = example!(r#"
 let call = eventfd(0, EventfdFlags::empty())?;

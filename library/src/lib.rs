@@ -55,6 +55,8 @@ pub use as_eventfd::ByVmmSysUtil;
 pub use as_eventfd::{AsEventFd, ByAsFd};
 pub use driver::{Driver, Turn};
 pub use engine::doorbells::{MAX_REGISTRATIONS, MAX_UNMATCHED, Registered};
+#[doc(hidden)]
+pub use engine::module::ModuleAbi;
 pub use error::{Error, Result};
 pub use find::{DomainSelector, find};
 pub use guardian::{Guardian, VARIABLE as GUARDIAN_VARIABLE};

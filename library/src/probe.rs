@@ -116,10 +116,8 @@ impl Probe {
         self.host.clone()?;
         self.xenstore.clone()?;
         self.run_dir.clone()?;
-        match (module, asked) {
-            (Some(_), EngineKind::Privcmd) => return Ok(EngineKind::Privcmd),
-            (Some(_), _) => return Ok(EngineKind::Kernel),
-            (None, _) => {}
+        if module.is_some() {
+            return Ok(EngineKind::Kernel);
         }
         // It keeps its guests from those who use the module, if that is there.
         reservable(self.module.clone())?;

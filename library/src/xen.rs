@@ -2,7 +2,7 @@
 
 use crate::driver::Driver;
 use crate::engine::Engine;
-use crate::engine::module::{ModuleEngine, Native, Privcmd};
+use crate::engine::module::{ModuleAbi, ModuleEngine, Native};
 use crate::engine::userspace::{UserspaceEngine, Workers};
 use crate::guardian::Guardian;
 use crate::own::Own;
@@ -18,12 +18,12 @@ use xen_eventfd_host::linux::{Devices, KnownGuest, LinuxHost};
 use xen_eventfd_host::{Domain, Errno, Host};
 use xen_eventfd_ioreq::run_dir::absolute;
 use xen_eventfd_ioreq::sync::{Mutex, lock};
-use xen_eventfd_ioreq::{self as ioreq, Reaped, Reserve, Role, RunDir, ThreadHook, is_absent};
+use xen_eventfd_ioreq::{self as ioreq, Reaped, Reserve, Role, RunDir, ThreadHook};
 
 /// Names the engine that [`Xen::new`] takes.
 pub const ENGINE_VARIABLE: &str = "XEN_EVENTFD_ENGINE";
 
-/// Who turns kicks into signals.
+/// What turns kicks into signals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum EngineKind {
@@ -35,17 +35,6 @@ pub enum EngineKind {
     /// Threads of this process, or turns of its event loop (`Builder::without_threads`), on
     /// `/dev/xen/privcmd` and `/dev/xen/evtchn`.
     Userspace,
-    /// The kernel module, by the requests of Linux's privcmd patch (`IOCTL_PRIVCMD_IOEVENTFD` and
-    /// `IOCTL_PRIVCMD_IRQFD`) instead of its own. Only picked by name, for programs that must
-    /// stay with those requests.
-    ///
-    /// They can say little, and the rest is [`Error::Unsupported`]. A doorbell is in memory, takes
-    /// one value of at most 16 bits, and only the low 16 bits of a write are compared, whatever its
-    /// width (`3_u32` takes 0x80010003 too); an eventfd has one doorbell of a guest. An interrupt is
-    /// an MSI, or a line that is raised and never lowered. There are no fallbacks, no event channels
-    /// in either direction, and no news of a guest's death: [`Guest::gone`] is readable once a call
-    /// has found the guest dead.
-    Privcmd,
 }
 
 impl fmt::Display for EngineKind {
@@ -54,7 +43,6 @@ impl fmt::Display for EngineKind {
             Self::Auto => "auto",
             Self::Kernel => "kernel",
             Self::Userspace => "userspace",
-            Self::Privcmd => "privcmd",
         })
     }
 }
@@ -67,7 +55,6 @@ impl FromStr for EngineKind {
             "auto" => Ok(Self::Auto),
             "kernel" => Ok(Self::Kernel),
             "userspace" => Ok(Self::Userspace),
-            "privcmd" => Ok(Self::Privcmd),
             other => Err(Error::NoEngine(format!("there is no engine called {other:?}"))),
         }
     }
@@ -159,7 +146,7 @@ assert!(matches!(xen.guest(dom), Err(Error::NoGuardian(_))));
 
     /// Has each thread of the engine call this first, with the thread's name: to set its CPUs or its
     /// priority, or to install a seccomp filter. The userspace engine's are `xen-ioeventfd` and
-    /// `xen-irqfd`, and `xen-watch`, which talks to xenstore; the kernel's engines have none.
+    /// `xen-irqfd`, and `xen-watch`, which talks to xenstore; the kernel engine has none.
     ///
     /// An error, or a panic, has [`Builder::open`] fail with [`Error::NoEngine`].
     ///
@@ -225,13 +212,22 @@ match Xen::builder().engine(EngineKind::Userspace).run_dir(dir.path()).open() {
         let Some(control) = module else {
             return self.serve(host, Reserve::Loaded, Guardian::Auto);
         };
-        let run_dir = self.open_run_dir()?;
-        match kind {
-            EngineKind::Privcmd => {
-                Xen::of_module(ModuleEngine::<Privcmd>::new(host, run_dir, control))
-            }
-            _ => Xen::of_module(ModuleEngine::<Native>::new(host, run_dir, control)),
-        }
+        self.serve_by_module::<Native>(host, control)
+    }
+
+    /// As [`Builder::open`] with [`EngineKind::Kernel`], by another ABI of the module than its own. The
+    /// scenarios run so what programs of that ABI rely on.
+    ///
+    /// # Errors
+    /// As [`Builder::open`].
+    #[doc(hidden)]
+    pub fn open_by<A: ModuleAbi>(self) -> Result<Xen> {
+        let control = complete(Control::open()?, |control| control.info().complete)?;
+        self.serve_by_module::<A>(Arc::new(LinuxHost::open()?), control)
+    }
+
+    fn serve_by_module<A: ModuleAbi>(self, host: Arc<LinuxHost>, control: Control) -> Result<Xen> {
+        Xen::of_module(ModuleEngine::<A>::new(host, self.open_run_dir()?, control))
     }
 
     /// Opens Xen by devices that a launcher has opened, and perhaps [confined](Devices::confine) to one
@@ -272,9 +268,8 @@ match Xen::builder().engine(EngineKind::Userspace).run_dir(dir.path()).open() {
         let control = module.map(Control::over).transpose()?;
         match (self.engine.unwrap_or_default(), control) {
             (EngineKind::Auto | EngineKind::Kernel, Some(control)) => {
-                let run_dir = self.open_run_dir()?;
                 let control = complete(control, |control| control.info().complete)?;
-                Xen::of_module(ModuleEngine::<Native>::new(host, run_dir, control))
+                self.serve_by_module::<Native>(host, control)
             }
             (EngineKind::Auto | EngineKind::Userspace, control) => {
                 let reserve = control.map_or(Reserve::No, Reserve::Handed);
@@ -283,9 +278,6 @@ match Xen::builder().engine(EngineKind::Userspace).run_dir(dir.path()).open() {
             (EngineKind::Kernel, None) => {
                 Err(Error::NoEngine("the kernel module was not handed over".to_owned()))
             }
-            (EngineKind::Privcmd, _) => Err(Error::NoEngine(
-                "the privcmd engine opens its device itself; use the kernel engine".to_owned(),
-            )),
         }
     }
 
@@ -328,8 +320,8 @@ match probe.engine() {
     /// engine.
     ///
     /// # Errors
-    /// Whatever that host answers; [`Error::NoEngine`] for the engines of the kernel module, which
-    /// serves this machine's Xen.
+    /// Whatever that host answers; [`Error::NoEngine`] for [`EngineKind::Kernel`], which serves this
+    /// machine's Xen.
     ///
     #[doc = example!(r#"
 # let other = tempfile::tempdir()?;
@@ -337,7 +329,7 @@ let host = model.client("backend"); // any Host
 let xen = Xen::builder().run_dir(other.path()).open_on(host)?;
 "#)]
     pub fn open_on(self, host: Arc<dyn Host>) -> Result<Xen> {
-        if matches!(self.engine, Some(EngineKind::Kernel | EngineKind::Privcmd)) {
+        if self.engine == Some(EngineKind::Kernel) {
             let why = "the kernel module serves this machine's Xen and no other host";
             return Err(Error::NoEngine(why.to_owned()));
         }
@@ -387,11 +379,6 @@ assert!(matches!(reaped[..], [(_, Ok(Reaped::InUse))]));
     }
 }
 
-/// Why the requests of the patch are not made on Linux's own device.
-const NOT_ON_PRIVCMD: &str = "the privcmd engine asks our kernel module, which is not loaded \
-    (`modprobe xen-eventfd`); on Linux's own /dev/xen/privcmd kernel and device model would share \
-    one slot, which loses kicks or crashes the guest; use the userspace engine there";
-
 /// The module, if it has all that an engine needs.
 fn complete<T>(module: T, is_complete: impl FnOnce(&T) -> bool) -> Result<T> {
     let lacks = "the kernel module lacks some of what an engine does; install a newer one";
@@ -405,13 +392,9 @@ pub(crate) fn pick<T>(
     open: impl FnOnce() -> xen_eventfd_host::Result<T>,
     is_complete: impl FnOnce(&T) -> bool,
 ) -> Result<Option<T>> {
-    let refused = |error| match kind {
-        EngineKind::Privcmd if is_absent(&error) => Error::NoEngine(NOT_ON_PRIVCMD.to_owned()),
-        _ => error.into(),
-    };
-    let module = || open().map_err(refused).and_then(|module| complete(module, is_complete));
+    let module = || complete(open()?, is_complete);
     match kind {
-        EngineKind::Kernel | EngineKind::Privcmd => module().map(Some),
+        EngineKind::Kernel => module().map(Some),
         EngineKind::Userspace => Ok(None),
         EngineKind::Auto => match module() {
             Ok(module) => Ok(Some(module)),
@@ -433,7 +416,7 @@ impl Xen {
         Self(Own::new(Inner { engine, guardian, driver: Mutex::new(driver) }))
     }
 
-    /// Nothing is left when the module's engines end, so they need no guardian. They have no threads.
+    /// Nothing is left when the module's engine ends, so it needs no guardian. It has no threads.
     fn of_module(engine: impl Engine + 'static) -> Result<Self> {
         Ok(Self::with(engine, Guardian::None, Some(Driver::idle()?)))
     }
@@ -552,18 +535,6 @@ mod tests {
     fn a_kernel_engine_that_was_asked_for_is_not_replaced() {
         let refused = pick(EngineKind::Kernel, no_module, complete).unwrap_err();
         assert!(refused.to_string().contains("modprobe xen-eventfd"), "{refused}");
-    }
-
-    #[test]
-    fn the_requests_of_the_patch_are_not_made_on_linuxs_own_device() {
-        let refused = pick(EngineKind::Privcmd, no_module, complete).unwrap_err();
-        assert!(matches!(refused, Error::NoEngine(_)));
-        for way_out in ["modprobe xen-eventfd", "userspace"] {
-            assert!(refused.to_string().contains(way_out), "{refused}");
-        }
-        let forbidden = || Err(HostError::new(Call::Open("/dev/xen/eventfd"), Errno::ACCESS));
-        let refused = pick(EngineKind::Privcmd, forbidden, complete).unwrap_err();
-        assert!(refused.to_string().contains("run as root"), "{refused}");
     }
 
     #[test]

@@ -4,10 +4,12 @@
 //! through the library, checks its conditions, and records in the [`Trace`] what must be equal in every
 //! environment. [`ALL`] lists them. To add one, write such a function beside the others and list it.
 
+pub mod engine;
 pub mod environment;
 pub mod link;
 pub mod lists;
 mod need;
+mod privcmd_abi;
 pub mod report_lines;
 pub mod roles;
 mod run;
@@ -16,8 +18,9 @@ pub mod soak;
 pub mod test_context;
 mod trace;
 
+pub use engine::Engine;
 pub use need::Need;
-pub use run::{Outcome, run};
+pub use run::{Outcome, Unsupported, run};
 pub use scenarios::ALL;
 pub use test_context::TestContext;
 pub use trace::Trace;

@@ -8,14 +8,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use xen_eventfd::{EngineKind, Guardian};
+use xen_eventfd::Guardian;
 use xen_eventfd_host::linux::LinuxHost;
 use xen_eventfd_scenarios::environment::{
     ACCESSES, Environment, model::ModelEnvironment, xen::XenEnvironment,
 };
 use xen_eventfd_scenarios::link::Link;
 use xen_eventfd_scenarios::roles::{Helper, fail, kill::Die};
-use xen_eventfd_scenarios::{ALL, Scenario, Trace, run, soak};
+use xen_eventfd_scenarios::{ALL, Engine, Scenario, Trace, run, soak};
 
 /// Runs the scenarios that must hold on the model and on real Xen.
 #[derive(Debug, Parser)]
@@ -83,23 +83,6 @@ enum Place {
     Xen,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Engine {
-    Userspace,
-    Kernel,
-    Privcmd,
-}
-
-impl From<Engine> for EngineKind {
-    fn from(engine: Engine) -> Self {
-        match engine {
-            Engine::Userspace => Self::Userspace,
-            Engine::Kernel => Self::Kernel,
-            Engine::Privcmd => Self::Privcmd,
-        }
-    }
-}
-
 type Traces = BTreeMap<String, Trace>;
 
 fn main() -> Result<ExitCode> {
@@ -129,7 +112,7 @@ fn main() -> Result<ExitCode> {
             let (mut passed, mut failed, mut skipped) = (0, 0, 0);
             let environment: Option<Box<dyn Environment>> = match (on, engine) {
                 (Place::Xen, engine) => {
-                    let environment = XenEnvironment::new(guest)?.served_by(engine.into());
+                    let environment = XenEnvironment::new(guest)?.served_by(engine);
                     Some(Box::new(environment.with_accesses(accesses)))
                 }
                 (Place::Model, Engine::Userspace) => None,
@@ -172,7 +155,7 @@ fn main() -> Result<ExitCode> {
             Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Soak { engine, guest, seconds } => {
-            let environment = XenEnvironment::new(guest)?.served_by(engine.into());
+            let environment = XenEnvironment::new(guest)?.served_by(engine);
             soak::soak(&environment, Duration::from_secs(seconds))?;
             Ok(ExitCode::SUCCESS)
         }

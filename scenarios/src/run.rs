@@ -1,7 +1,7 @@
 //! Runs one scenario and judges it.
 
 use crate::environment::Environment;
-use crate::{Scenario, TestContext, Trace};
+use crate::{Scenario, TestContext, Trace, privcmd_abi};
 use anyhow::{Context, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use xen_eventfd_core::irq::Arch;
@@ -15,6 +15,18 @@ pub struct Outcome {
     pub failure: Option<String>,
     /// What the engine does not support, if the scenario needs it. Then nothing was judged.
     pub skipped: Option<String>,
+}
+
+/// What an environment or its engine cannot do: as an error of a scenario, it skips that.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no {0} here")]
+pub struct Unsupported(pub &'static str);
+
+fn unsupported(error: &anyhow::Error) -> Option<&str> {
+    match error.downcast_ref() {
+        Some(Unsupported(what)) => Some(what),
+        None => privcmd_abi::missing(error.downcast_ref()?),
+    }
 }
 
 /// Runs a scenario, and then checks that no zombie is left behind.
@@ -36,11 +48,9 @@ fn run_on(scenario: &Scenario, environment: &dyn Environment, arch: Arch) -> Out
     let (mut failure, mut skipped) = (None, None);
     match played {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => match error.downcast_ref() {
-            Some(xen_eventfd::Error::Unsupported { what, .. }) => {
-                skipped = Some((*what).to_owned())
-            }
-            _ => failure = Some(format!("{error:#}")),
+        Ok(Err(error)) => match unsupported(&error) {
+            Some(what) => skipped = Some(what.to_owned()),
+            None => failure = Some(format!("{error:#}")),
         },
         Err(panic) => {
             failure = Some(
@@ -60,7 +70,7 @@ mod tests {
     use super::*;
     use crate::Need;
     use crate::environment::model::ModelEnvironment;
-    use xen_eventfd::{EngineKind, Error};
+    use xen_eventfd::Error;
 
     fn outcome(body: fn(&mut TestContext<'_>) -> Result<()>) -> Outcome {
         let scenario = Scenario { name: "one", about: "one", needs: &[], body };
@@ -69,11 +79,12 @@ mod tests {
 
     #[test]
     fn an_unsupported_operation_is_skipped() {
-        let outcome = outcome(|_| {
-            let error = Error::Unsupported { what: "pulses", engine: EngineKind::Privcmd };
-            Err(error).context("in the scenario")
-        });
-        assert_eq!((outcome.failure, outcome.skipped), (None, Some("pulses".to_owned())));
+        let skips = |body| {
+            let outcome = outcome(body);
+            assert_eq!((outcome.failure, outcome.skipped), (None, Some("pulses".to_owned())));
+        };
+        skips(|_| Err(Unsupported("pulses")).context("in the scenario"));
+        skips(|_| Err(privcmd_abi::unsupported("pulses")).context("in the scenario"));
     }
 
     #[test]

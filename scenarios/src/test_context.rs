@@ -10,7 +10,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
-use xen_eventfd::{Devices, DomId, EngineKind, Guardian, Port, Xen};
+use xen_eventfd::{Devices, DomId, Guardian, Port, Xen};
 use xen_eventfd_guest_script::{Report, Ticks};
 
 /// One run of one scenario.
@@ -55,7 +55,7 @@ impl<'a> TestContext<'a> {
     pub fn xen(&self) -> Result<Xen> {
         let builder = Xen::builder().run_dir(self.environment.run_dir()).guardian(Guardian::None);
         Ok(match self.environment.engine() {
-            Some(engine) => builder.engine(engine).open()?,
+            Some(engine) => engine.open(builder)?,
             None => builder.open_on(self.environment.host())?,
         })
     }
@@ -93,7 +93,7 @@ impl<'a> TestContext<'a> {
     ) -> Result<Engine> {
         let fds: Vec<BorrowedFd<'_>> = doorbells.iter().map(|(_, _, fd)| fd.as_fd()).collect();
         let doorbells = doorbells.iter().map(|(addr, value, _)| (*addr, *value)).collect();
-        let engine = self.environment.engine().map(|engine| engine.to_string());
+        let engine = self.environment.engine();
         let spec = engine::Spec { dom: dom.0, doorbells, engine, kill };
         let (process, server) = self.process(&Role::Engine(spec), &fds)?;
         Ok(Engine { process, server })
@@ -128,7 +128,7 @@ impl<'a> TestContext<'a> {
     /// # Errors
     /// It cannot be waited for.
     pub fn notices_death(&self, guest: &xen_eventfd::Guest) -> Result<bool> {
-        if self.environment.engine() == Some(EngineKind::Privcmd) {
+        if self.environment.engine() == Some(crate::Engine::Privcmd) {
             // The privcmd ABI does not report it: this engine notices at its next request.
             let since = Instant::now();
             while guest.is_served() && since.elapsed() < PATIENCE {

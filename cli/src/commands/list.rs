@@ -79,7 +79,7 @@ impl Report {
             vec![
                 guest.domid.to_string(),
                 guest.name(),
-                guest.engine.name().to_owned(),
+                guest.engine().to_owned(),
                 guest.owner(),
                 cell(guest.server),
                 cell(*registrations),

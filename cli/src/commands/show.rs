@@ -91,13 +91,13 @@ impl Report {
         let mut facts = vec![
             ("domain", guest.domid.to_string()),
             ("name", guest.name()),
-            ("engine", self.engine().to_owned()),
+            ("engine", guest.engine().to_owned()),
             ("owner", guest.owner()),
             ("server", cell(guest.server)),
         ];
         let Some(shown) = module else {
             let hint = match guest.engine {
-                Engine::Kernel | Engine::Privcmd => "",
+                Engine::Kernel => "",
                 Engine::Userspace => {
                     "\nIts counters are inside that process. `xen-eventfd watch` shows kicks as they \
                      come, once it is stopped.\n"
@@ -112,13 +112,6 @@ impl Report {
         let parts =
             [prose_of(&facts), doorbells(shown), waiting(shown), irqs(shown), channels(shown)];
         parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
-    }
-
-    fn engine(&self) -> &'static str {
-        match self.guest.engine {
-            Engine::Privcmd => "privcmd (the kernel module, by the privcmd ABI)",
-            engine => engine.name(),
-        }
     }
 }
 

@@ -2,9 +2,8 @@
 //!
 //! Only stable interfaces are used: device model operations, acquiring a resource, event channels and
 //! xenstore. `sys` holds their layouts, `door` calls the drivers, `page` maps shared memory; everything
-//! else is safe code. [`eventfd`] is the kernel module of this project, which is optional;
-//! [`privcmd_abi`] is the same module through the privcmd ABI. [`Devices`] are the descriptors that are
-//! passed to a process that may not open devices.
+//! else is safe code. [`eventfd`] is the kernel module of this project, which is optional. [`Devices`] are
+//! the descriptors that are passed to a process that may not open devices.
 
 mod devices;
 mod door;
@@ -13,7 +12,6 @@ mod evtchn;
 mod foreign;
 mod page;
 mod privcmd;
-pub mod privcmd_abi;
 mod releases;
 mod sys;
 mod xenstore;

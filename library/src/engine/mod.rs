@@ -1,8 +1,7 @@
-//! What serves guests. There are three engines, and everything above works on each:
+//! What serves guests. There are two engines, and everything above works on both:
 //!
-//! * [`userspace`]: a thread of this process, which answers Xen itself;
-//! * [`module`]: the kernel's module, which answers in the event's interrupt, asked by its own ABI;
-//! * the module too, asked by the privcmd ABI, which cannot say all of it.
+//! * [`userspace`]: threads of this process, which answer Xen themselves;
+//! * [`module`]: the kernel module, which answers in the event's interrupt.
 //!
 //! What they share is what a guest's registrations mean (`doorbells`). How a guest is taken, and what a dead
 //! engine left, is in `xen-eventfd-ioreq`.
@@ -43,7 +42,7 @@ pub(crate) trait Engine: Send + Sync + fmt::Debug {
 ///
 /// A registration has a serial number, which tells it from one like it that came before or after.
 /// Once the guest is dead or let go of, whatever would change something fails with
-/// [`crate::Error::GuestDied`]. What an engine cannot do at all is [`crate::Error::Unsupported`].
+/// [`crate::Error::GuestDied`].
 pub(crate) trait Attachment: Send + Sync + fmt::Debug {
     fn dom(&self) -> DomId;
 

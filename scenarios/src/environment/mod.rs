@@ -3,12 +3,13 @@
 pub mod model;
 pub mod xen;
 
+use crate::Engine;
 use crate::link::Link;
 use anyhow::Result;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use xen_eventfd::{DomId, EngineKind, Guardian, Host};
+use xen_eventfd::{DomId, Guardian, Host};
 
 /// The default number of accesses of a hostile guest.
 pub const ACCESSES: u64 = 2_000;
@@ -19,7 +20,7 @@ pub trait Environment {
     fn host(&self) -> Arc<dyn Host>;
 
     /// The engine under test on this machine's Xen; `None` on the model, which has only one.
-    fn engine(&self) -> Option<EngineKind>;
+    fn engine(&self) -> Option<Engine>;
 
     /// The directory for locks and records.
     fn run_dir(&self) -> PathBuf;

@@ -3,6 +3,7 @@
 mod guest;
 
 use super::{End, Environment, EnvironmentGuest, EnvironmentProcess};
+use crate::Engine;
 use crate::link::Link;
 use crate::roles::Helper;
 use crate::roles::kill::Die;
@@ -10,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use xen_eventfd::{DomId, EngineKind, Guardian, Host, Xen};
+use xen_eventfd::{DomId, Guardian, Host, Xen};
 use xen_eventfd_model::{Client, Model};
 
 /// The model as an environment.
@@ -24,9 +25,9 @@ pub struct ModelEnvironment {
 
 impl ModelEnvironment {
     /// A new machine.
+    ///
     /// # Errors
     /// The directory for locks cannot be created.
-    /// No directory for locks can be made.
     pub fn new() -> Result<Self> {
         let model = Model::new();
         let own = model.client("test");
@@ -54,7 +55,7 @@ impl Environment for ModelEnvironment {
         Arc::clone(&self.own) as Arc<dyn Host>
     }
 
-    fn engine(&self) -> Option<EngineKind> {
+    fn engine(&self) -> Option<Engine> {
         None
     }
 

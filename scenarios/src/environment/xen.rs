@@ -1,6 +1,7 @@
 //! An environment in domain 0 of real Xen: guests are created by `xl`, processes are processes.
 
 use super::{ACCESSES, End, Environment, EnvironmentGuest, EnvironmentProcess};
+use crate::Engine;
 use crate::link::Link;
 use crate::lists::{Lists, xl};
 use anyhow::{Context, Result, bail, ensure};
@@ -13,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
-use xen_eventfd::{DomId, EngineKind, Guardian, Host};
+use xen_eventfd::{DomId, Guardian, Host};
 use xen_eventfd_guest_script::{Program, image};
 use xen_eventfd_host::linux::LinuxHost;
 
@@ -41,7 +42,7 @@ const TICK: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub struct XenEnvironment {
     host: Arc<LinuxHost>,
-    engine: EngineKind,
+    engine: Engine,
     accesses: u64,
     kernel: PathBuf,
     run_dir: tempfile::TempDir,
@@ -56,7 +57,7 @@ impl XenEnvironment {
     pub fn new(kernel: PathBuf) -> Result<Self> {
         ensure!(kernel.is_file(), "{}: no such test guest", kernel.display());
         let host = Arc::new(LinuxHost::open()?);
-        let (engine, accesses) = (EngineKind::Userspace, ACCESSES);
+        let (engine, accesses) = (Engine::Userspace, ACCESSES);
         let (run_dir, guests) = (tempfile::tempdir()?, AtomicU32::new(0));
         Ok(Self { host, engine, accesses, kernel, run_dir, guests })
     }
@@ -87,7 +88,7 @@ impl XenEnvironment {
 
     /// Selects another engine.
     #[must_use]
-    pub fn served_by(self, engine: EngineKind) -> Self {
+    pub fn served_by(self, engine: Engine) -> Self {
         Self { engine, ..self }
     }
 
@@ -103,7 +104,7 @@ impl Environment for XenEnvironment {
         Arc::clone(&self.host) as Arc<dyn Host>
     }
 
-    fn engine(&self) -> Option<EngineKind> {
+    fn engine(&self) -> Option<Engine> {
         Some(self.engine)
     }
 

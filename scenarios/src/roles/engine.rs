@@ -1,6 +1,7 @@
 //! An engine in a process of its own, so that it can be killed.
 
 use super::{Helper, HelperCommand, HelperReply};
+use crate::Engine;
 use crate::link::Link;
 use crate::roles::kill::{Die, Kill, KillPointHost};
 use anyhow::{Context, Result};
@@ -8,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use xen_eventfd::{DomId, EngineKind, Guest, IoEventAddress, Xen};
+use xen_eventfd::{DomId, Guest, IoEventAddress, Xen};
 
 /// What the engine serves.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -18,25 +19,22 @@ pub struct Spec {
     /// Doorbells of 4 bytes: address and value, one for each descriptor of the message.
     pub doorbells: Vec<(u64, u32)>,
     /// The kind of engine, on this machine's Xen.
-    pub engine: Option<String>,
+    pub engine: Option<Engine>,
     /// Where it dies, if it does.
     pub kill: Option<Kill>,
 }
 
 pub(super) fn run(helper: Helper, spec: &Spec, fds: &[OwnedFd]) -> Result<()> {
     let Helper { host, link, run_dir, guardian, die } = helper;
-    let engine = spec.engine.as_deref().map(str::parse).transpose()?;
     let builder = Xen::builder().run_dir(run_dir).guardian(guardian);
-    let xen = match (engine, spec.kill) {
-        (Some(module @ (EngineKind::Kernel | EngineKind::Privcmd)), _) => {
-            builder.engine(module).open()?
-        }
+    let in_module = matches!(spec.engine, Some(Engine::Kernel | Engine::Privcmd));
+    let xen = match (spec.engine, spec.kill) {
         // The steps of a userspace engine are calls of its host.
-        (_, Some(kill)) => {
+        (_, Some(kill)) if !in_module => {
             builder.open_on(Arc::new(KillPointHost::new(host, kill, die.clone())))?
         }
-        (Some(engine), None) => builder.engine(engine).open()?,
-        (None, None) => builder.open_on(host)?,
+        (Some(engine), _) => engine.open(builder)?,
+        (None, _) => builder.open_on(host)?,
     };
     let guest = xen.guest(DomId(spec.dom))?;
     let mut registered = Vec::new();
@@ -44,7 +42,7 @@ pub(super) fn run(helper: Helper, spec: &Spec, fds: &[OwnedFd]) -> Result<()> {
         registered.push(guest.register_ioevent(fd, &IoEventAddress::Mmio(*addr), *value)?);
     }
     link.send(&HelperReply::Ready { server: guest.server().0 }, &[])?;
-    if let (EngineKind::Kernel | EngineKind::Privcmd, Some(kill)) = (xen.engine(), spec.kill) {
+    if let (true, Some(kill)) = (in_module, spec.kill) {
         die_amid_kicks(&guest, kill, &die, &link)?;
     }
     let command = link.receive::<HelperCommand>(crate::PATIENCE).context("waiting to be stopped");

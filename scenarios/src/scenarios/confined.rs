@@ -1,23 +1,20 @@
 //! An engine in a process without privileges, with devices for one guest.
 
 use super::{DOORBELL, msi};
-use crate::TestContext;
 use crate::roles::confined::Spec;
 use crate::test_context::{await_count, new_eventfd, signal};
+use crate::{Engine, TestContext, Unsupported};
 use anyhow::Result;
-use xen_eventfd::{EngineKind, Error, Irq};
+use xen_eventfd::{EngineKind, Irq};
 
 const TIMES: u32 = 100;
 
 fn run_confined(test: &mut TestContext<'_>, driven: bool) -> Result<()> {
-    match test.environment().engine() {
-        Some(EngineKind::Userspace | EngineKind::Kernel) => {}
-        engine => {
-            let engine = engine.unwrap_or(EngineKind::Userspace);
-            let what = "devices that are handed over (on this machine)";
-            return Err(Error::Unsupported { what, engine }.into());
-        }
-    }
+    let engine = match test.environment().engine() {
+        Some(Engine::Userspace) => EngineKind::Userspace,
+        Some(Engine::Kernel) => EngineKind::Kernel,
+        Some(Engine::Privcmd) | None => return Err(Unsupported("devices to hand over").into()),
+    };
     let mut guest = test.guest(&format!(
         "listen msi 0x41 call; say ready; repeat {TIMES}; wait call; write mmio:{DOORBELL:#x} 4 3; end"
     ))?;
@@ -28,7 +25,7 @@ fn run_confined(test: &mut TestContext<'_>, driven: bool) -> Result<()> {
         dom: guest.dom().0,
         uuid: test.environment().host().domain(guest.dom())?.uuid,
         other: other.dom().0,
-        engine: test.environment().engine().unwrap_or_default().to_string(),
+        engine: engine.to_string(),
         driven,
         doorbell: (DOORBELL, 3),
         msi: (addr, data),

@@ -7,7 +7,7 @@ use super::{BASE, DOORBELL, msi};
 use crate::report_lines::{Accesses, Neighbour};
 use crate::roles::vmm::{Place, Seen};
 use crate::test_context::{Guest, await_count, new_eventfd, signal, take_count};
-use crate::{PATIENCE, TestContext};
+use crate::{Engine, PATIENCE, TestContext};
 use anyhow::{Context, Result, anyhow, ensure};
 use rustix::event::{EventfdFlags, eventfd};
 use std::os::fd::OwnedFd;
@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use xen_eventfd::IoEventAddress::{Mmio, Pio};
-use xen_eventfd::{Counters, EngineKind, IoEvent, Irq, Xen};
+use xen_eventfd::{Counters, IoEvent, Irq, Xen};
 use xen_eventfd_guest_script::Ticks;
 
 /// A doorbell with a page boundary in its middle.
@@ -104,7 +104,7 @@ const VECTORS: [u32; 2] = [0x41, 0x42];
 pub(super) fn hostile_guest(test: &mut TestContext<'_>) -> Result<()> {
     let wanted = test.environment().accesses();
     // The privcmd ABI has no doorbells at ports.
-    let ports = test.environment().engine() != Some(EngineKind::Privcmd);
+    let ports = test.environment().engine() != Some(Engine::Privcmd);
     let doings = [accesses(0, ports), accesses(1, ports)];
     let script = format!("{} | {}", until_stopped(0, &doings[0]), until_stopped(1, &doings[1]));
     let mut guest = test.guest(&script)?;

@@ -102,11 +102,9 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_picked_or_nothing() {
-        for (kind, engine) in [
-            (EngineKind::Userspace, Engine::Userspace),
-            (EngineKind::Kernel, Engine::Kernel),
-            (EngineKind::Privcmd, Engine::Privcmd),
-        ] {
+        for (kind, engine) in
+            [(EngineKind::Userspace, Engine::Userspace), (EngineKind::Kernel, Engine::Kernel)]
+        {
             let pick = pick(&machine(kind, true), Some("--engine"));
             assert_eq!((pick.engine, &*pick.why), (Some(engine), "--engine asks for it"));
         }

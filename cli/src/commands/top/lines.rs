@@ -2,7 +2,7 @@
 
 use crate::module_status::DoorbellWords;
 use crate::rates::{GuestRates, PlaceRates, Rates};
-use crate::served::Engine;
+use crate::served::{Abi, Engine};
 use crate::table::{NOTHING, Side, printable, table};
 use xen_eventfd::Doorbell;
 
@@ -85,10 +85,10 @@ pub fn plain(guests: &[GuestRates]) -> String {
 
 fn of_guest(guest: &GuestRates, order: Order) -> Vec<Line> {
     let name = guest.name.as_deref().map_or_else(|| NOTHING.to_owned(), printable);
-    let engine = match guest.engine {
-        Engine::Kernel => "",
-        Engine::Userspace => " (userspace)",
-        Engine::Privcmd => " (privcmd)",
+    let engine = match (guest.engine, guest.abi) {
+        (Engine::Userspace, _) => " (userspace)",
+        (Engine::Kernel, Some(Abi::Privcmd)) => " (privcmd)",
+        (Engine::Kernel, _) => "",
     };
     let mut cells = vec![guest.domid.to_string(), name + engine];
     cells.extend(match guest.per_second {
@@ -138,12 +138,13 @@ pub(super) mod tests {
         DoorbellRates { doorbell, per_second: PlaceRates { kicks, ..PlaceRates::default() } }
     }
 
-    /// One that is busy, one that holds kicks, one of userspace.
+    /// One by the privcmd ABI that holds kicks, one that is busy, one of userspace.
     pub(in crate::commands::top) fn guests() -> Vec<GuestRates> {
         let guest = |domid, name: &str, per_second: Option<Rates>, doorbells| GuestRates {
             domid,
             name: Some(name.to_owned()),
             engine: if per_second.is_some() { Engine::Kernel } else { Engine::Userspace },
+            abi: per_second.map(|_| if domid == 1 { Abi::Privcmd } else { Abi::Native }),
             owner: Owner::new(412, "backend".to_owned()),
             server: Some(7),
             per_second,
@@ -213,7 +214,7 @@ pub(super) mod tests {
     fn a_table_is_text() {
         let expected = "\
 DOM  GUEST                                  KICKS/S  HELD/S  ODD/S  IRQS/S
-  1  quiet                                      1.5     1.0      0       0
+  1  quiet (privcmd)                            1.5     1.0      0       0
        mmio 0x50 len 4 value 0x0 mask 0xff      1.5       0      0
   2  busy                                      1000       0      0    12.0
        mmio 0x50 len 4 value 0x0 mask 0xff      100       0      0

@@ -6,7 +6,6 @@
 pub(super) mod evtchn;
 pub(super) mod hypercall;
 pub(super) mod privcmd;
-pub(super) mod privcmd_abi;
 pub(super) mod xenstore;
 
 use rustix::ioctl::{Direction, Opcode, opcode};

@@ -222,7 +222,6 @@ impl<I: ModuleAbi> Attachment for ModuleGuest<I> {
         let doorbell = I::compared(&doorbell)?;
         self.with(|open| {
             open.doorbells.check(self.dom, &doorbell)?;
-            I::tells_apart(open.doorbells.table(), &eventfd)?;
             // First, so that what a dead engine left is not lost for want of it.
             let mut signaller = match open.doorbells.held() {
                 [] => None,
@@ -490,6 +489,8 @@ mod tests {
     use crate::engine::doorbells::Registration;
     use crate::eventfd;
     use xen_eventfd_core::{Access, Filter, Width};
+    use xen_eventfd_host::Host;
+    use xen_eventfd_host::linux::eventfd::Control;
     use xen_eventfd_ioreq::{Reserve, Role, RunDir};
 
     #[test]
@@ -532,10 +533,7 @@ mod tests {
     }
 
     impl ModuleAbi for Deaf {
-        const KIND: crate::EngineKind = crate::EngineKind::Kernel;
-        const SERVES: &'static str = "kernel engine";
-
-        fn take(_: &ModuleEngine<Self>, _: DomId, _: BorrowedFd<'_>) -> Result<Self> {
+        fn take(_: &dyn Host, _: &Control, _: DomId, _: BorrowedFd<'_>) -> Result<Self> {
             Ok(Self::default())
         }
         fn server(&self) -> host::Result<IoServerId> {
@@ -543,9 +541,6 @@ mod tests {
         }
         fn compared(doorbell: &Doorbell) -> Result<Doorbell> {
             Ok(*doorbell)
-        }
-        fn tells_apart(_: &[Registration], _: &EventFd) -> Result<()> {
-            Ok(())
         }
         fn assign(&self, _: &Doorbell, _: BorrowedFd<'_>) -> Result<()> {
             Ok(())
@@ -632,7 +627,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let run_dir = RunDir::open(dir.path(), Role::Doorbells).unwrap();
         let host = model.client("us");
-        let hold = Hold::take(&*host, &run_dir, dom, Deaf::SERVES, &Reserve::No).unwrap();
+        let hold = Hold::take(&*host, &run_dir, dom, super::super::SERVES, &Reserve::No).unwrap();
         let (interface, doorbells, irqs, channels) = Default::default();
         (Open { interface, doorbells, irqs, channels, hold }, dir)
     }

@@ -1,22 +1,19 @@
-//! The engines in the kernel: the module serves a guest, and ends with its file.
+//! The engine in the kernel: the module serves a guest, and ends with its file.
 //!
 //! There is no thread, no record and no guardian. What is kept here is what the module does not
 //! tell: which registration is whose, and kicks that a dead userspace engine left, which are
 //! signalled when their eventfd comes.
 //!
-//! The module is asked in one of two ways, its own ([`native`]) or the privcmd ABI
-//! ([`privcmd`]): each is a [`ModuleAbi`].
+//! The requests are those of the module's own ABI ([`native`]). It has another one, that of Linux's privcmd
+//! (`docs/privcmd-abi.md`), which the scenarios use for the same guests: each is a [`ModuleAbi`].
 
 mod guest;
 mod native;
-mod privcmd;
 
 pub(crate) use native::Native;
-pub(crate) use privcmd::Privcmd;
 
-use super::doorbells::Registration;
 use super::{Attachment, Engine};
-use crate::eventfd::{self, EventFd};
+use crate::eventfd;
 use crate::{EngineKind, Result};
 use core::fmt;
 use core::marker::PhantomData;
@@ -30,19 +27,12 @@ use xen_eventfd_host::linux::eventfd::Control;
 use xen_eventfd_host::{self as host, Host};
 use xen_eventfd_ioreq::{Hold, Reserve, RunDir};
 
-/// A way to ask the module for one guest, which is ours as long as it lives.
+/// The requests by which the module serves one guest, which is this engine's as long as the value lives.
 ///
-/// Everything asked of a guest that is dead fails with [`host::Errno::NODEV`]. What this way has no
-/// words for is [`crate::Error::Unsupported`].
-pub(crate) trait ModuleAbi: fmt::Debug + Send + Sized + 'static {
-    /// The engine that asks in this way.
-    const KIND: EngineKind;
-
-    /// What it says in the lock of a guest.
-    const SERVES: &'static str;
-
-    /// Takes a guest.
-    fn take(engine: &ModuleEngine<Self>, dom: DomId, gone: BorrowedFd<'_>) -> Result<Self>;
+/// Every request for a guest that is dead fails with [`host::Errno::NODEV`].
+pub trait ModuleAbi: fmt::Debug + Send + Sized + 'static {
+    /// Takes a guest. `gone` is signalled once it is dead, if the ABI has a way to.
+    fn take(host: &dyn Host, control: &Control, dom: DomId, gone: BorrowedFd<'_>) -> Result<Self>;
 
     /// The ioreq server that serves the guest.
     fn server(&self) -> host::Result<IoServerId>;
@@ -50,24 +40,28 @@ pub(crate) trait ModuleAbi: fmt::Debug + Send + Sized + 'static {
     /// A doorbell as the module compares it.
     fn compared(doorbell: &Doorbell) -> Result<Doorbell>;
 
-    /// Whether one more doorbell of an eventfd can be told from those that it has.
-    fn tells_apart(others: &[Registration], eventfd: &EventFd) -> Result<()>;
-
+    /// Has an eventfd signalled for a doorbell.
     fn assign(&self, doorbell: &Doorbell, eventfd: BorrowedFd<'_>) -> Result<()>;
 
+    /// When this returns, the eventfd is not signalled again.
     fn deassign(&self, doorbell: &Doorbell, eventfd: BorrowedFd<'_>) -> Result<()>;
 
     /// One kick that a fallback received.
     fn unmatched(&self, fallback: &Doorbell, eventfd: BorrowedFd<'_>) -> Result<UnmatchedKick>;
 
+    /// Has an eventfd raise an interrupt.
     fn assign_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<()>;
 
+    /// When this returns, the interrupt is not raised again.
     fn deassign_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<()>;
 
+    /// Has an irqfd raise another interrupt.
     fn set_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>, new: &Irq) -> Result<()>;
 
+    /// Masks or unmasks an irqfd.
     fn mask_irq(&self, irq: &Irq, eventfd: BorrowedFd<'_>, masked: bool) -> Result<()>;
 
+    /// Whether an irqfd was signalled since it was masked.
     fn is_pending(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<bool>;
 
     /// Fails if the guest is dead.
@@ -75,8 +69,8 @@ pub(crate) trait ModuleAbi: fmt::Debug + Send + Sized + 'static {
         self.counters().map(drop)
     }
 
-    /// How often an irqfd raised its interrupt, and how often it failed to. So many others of the
-    /// same interrupt were assigned before it.
+    /// How often an irqfd raised its interrupt, and how often it failed to. `before` others of the
+    /// same interrupt were assigned earlier.
     fn irq_counts(
         &self,
         irq: &Irq,
@@ -84,10 +78,13 @@ pub(crate) trait ModuleAbi: fmt::Debug + Send + Sized + 'static {
         before: usize,
     ) -> host::Result<(u64, u64)>;
 
+    /// Lowers the line of a level-triggered irqfd.
     fn lower(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<()>;
 
+    /// Has an eventfd signalled for each event of a guest's port.
     fn assign_channel(&self, port: Port, eventfd: BorrowedFd<'_>) -> Result<()>;
 
+    /// When this returns, the eventfd is not signalled again.
     fn deassign_channel(&self, port: Port, eventfd: BorrowedFd<'_>) -> Result<()>;
 
     /// What the module counted.
@@ -100,7 +97,10 @@ pub(crate) trait ModuleAbi: fmt::Debug + Send + Sized + 'static {
     fn held(&self) -> host::Result<Vec<Kick>>;
 }
 
-/// The module, as this process uses it in one way.
+/// What stands in the lock of a guest.
+const SERVES: &str = "kernel engine";
+
+/// The module, as this process uses it by one ABI.
 #[derive(Debug)]
 pub(crate) struct ModuleEngine<I> {
     host: Arc<dyn Host>,
@@ -117,7 +117,7 @@ impl<I: ModuleAbi> ModuleEngine<I> {
 
 impl<I: ModuleAbi> Engine for ModuleEngine<I> {
     fn kind(&self) -> EngineKind {
-        I::KIND
+        EngineKind::Kernel
     }
 
     fn host(&self) -> &Arc<dyn Host> {
@@ -130,9 +130,9 @@ impl<I: ModuleAbi> Engine for ModuleEngine<I> {
 
     fn attach(self: Arc<Self>, dom: DomId) -> Result<Arc<dyn Attachment>> {
         // By serving it, the module keeps it from others.
-        let hold = Hold::take(&*self.host, &self.run_dir, dom, I::SERVES, &Reserve::No)?;
+        let hold = Hold::take(&*self.host, &self.run_dir, dom, SERVES, &Reserve::No)?;
         let gone = eventfd::new()?;
-        let interface = I::take(&self, dom, gone.as_fd())?;
+        let interface = I::take(&*self.host, &self.control, dom, gone.as_fd())?;
         Ok(Arc::new(ModuleGuest::new(self, hold, gone, interface)?))
     }
 }

@@ -1,14 +1,13 @@
 //! The module's own ABI.
 
-use super::{ModuleAbi, ModuleEngine, Registration};
-use crate::eventfd::EventFd;
-use crate::{EngineKind, Result};
+use super::ModuleAbi;
+use crate::Result;
 use std::os::fd::BorrowedFd;
 use xen_eventfd_core::irq::Irq;
 use xen_eventfd_core::unmatched::UnmatchedKick;
 use xen_eventfd_core::{Counters, DomId, Doorbell, IoServerId, Kick, Port};
-use xen_eventfd_host as host;
-use xen_eventfd_host::linux::eventfd::GuestFile;
+use xen_eventfd_host::linux::eventfd::{Control, GuestFile};
+use xen_eventfd_host::{self as host, Host};
 use xen_eventfd_ioreq::take_in_module;
 
 /// A guest's file. The module signals its end by itself.
@@ -16,11 +15,7 @@ use xen_eventfd_ioreq::take_in_module;
 pub(crate) struct Native(GuestFile);
 
 impl ModuleAbi for Native {
-    const KIND: EngineKind = EngineKind::Kernel;
-    const SERVES: &'static str = "kernel engine";
-
-    fn take(engine: &ModuleEngine<Self>, dom: DomId, gone: BorrowedFd<'_>) -> Result<Self> {
-        let control = &engine.control;
+    fn take(_: &dyn Host, control: &Control, dom: DomId, gone: BorrowedFd<'_>) -> Result<Self> {
         Ok(Self(take_in_module(control, dom, || control.create(dom, gone))?))
     }
 
@@ -30,10 +25,6 @@ impl ModuleAbi for Native {
 
     fn compared(doorbell: &Doorbell) -> Result<Doorbell> {
         Ok(*doorbell)
-    }
-
-    fn tells_apart(_: &[Registration], _: &EventFd) -> Result<()> {
-        Ok(())
     }
 
     fn assign(&self, doorbell: &Doorbell, eventfd: BorrowedFd<'_>) -> Result<()> {

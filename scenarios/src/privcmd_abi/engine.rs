@@ -1,33 +1,29 @@
-//! The privcmd ABI: the module is asked by `IOCTL_PRIVCMD_IOEVENTFD` and
-//! `IOCTL_PRIVCMD_IRQFD` (`docs/privcmd-abi.md`).
+//! The library's kernel engine by `IOCTL_PRIVCMD_IOEVENTFD` and `IOCTL_PRIVCMD_IRQFD`.
 //!
-//! What these cannot say is [`Error::Unsupported`]. They have no questions either, so what the
-//! module counts is read from its text in fdinfo, and nothing tells of a guest's death but the next
-//! thing that is asked.
+//! The ABI has no request to query, so what the module counts is read from its text in fdinfo, and nothing
+//! reports a guest's death but the next request.
 //!
-//! A guest is the file's as long as something is assigned for it. That is an interrupt which nobody
-//! signals, from the first moment on: by it the guest has a server, and is kept from others, before
-//! it has a doorbell.
+//! A guest is the file's as long as something is assigned for it. From the first moment on that is an interrupt
+//! whose eventfd is never signalled: by it the guest has a server, and is kept from others, before it has a
+//! doorbell.
 
-use super::{ModuleAbi, ModuleEngine, Registration};
-use crate::eventfd::{self, EventFd};
-use crate::module_status;
-use crate::{EngineKind, Error, Result};
-use std::os::fd::{AsFd, BorrowedFd};
+use super::file::{PrivcmdFile, Queue};
+use super::unsupported;
+use rustix::event::{EventfdFlags, eventfd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use xen_eventfd::{Error, ModuleAbi, Result, module_status};
 use xen_eventfd_core::irq::{Irq, IrqOp, Raise};
 use xen_eventfd_core::unmatched::UnmatchedKick;
 use xen_eventfd_core::wire::privcmd::{QUEUE_MASK, QUEUE_NOTIFY};
 use xen_eventfd_core::{Counters, DomId, Doorbell, Filter, IoServerId, Kick, Port, Space};
-use xen_eventfd_host::linux::privcmd_abi::{PrivcmdFile, Queue};
-use xen_eventfd_host::{self as host, Call, Errno, HostError};
+use xen_eventfd_host::linux::eventfd::Control;
+use xen_eventfd_host::{self as host, Call, Errno, Host, HostError};
+use xen_eventfd_ioreq::take_in_module;
 
 /// What keeps the guest: an interrupt that is never raised.
 const ANCHOR: Irq = Irq::Msi { addr: 0xFEE0_0000, data: 0 };
-fn unsupported(what: &'static str) -> Error {
-    Error::Unsupported { what, engine: EngineKind::Privcmd }
-}
 
-/// A doorbell as the patch has it: what is asked for, and the writes that it then takes.
+/// A doorbell in the terms of the ABI: the queue, and the writes that it then takes.
 fn queue(doorbell: &Doorbell) -> Result<(Queue, Doorbell)> {
     if doorbell.bytes().space() != Space::Mmio {
         return Err(unsupported("doorbells at I/O ports"));
@@ -67,7 +63,7 @@ pub(crate) struct Privcmd {
     dom: DomId,
     file: PrivcmdFile,
     #[expect(dead_code, reason = "being open is what it does")]
-    anchor: EventFd,
+    anchor: OwnedFd,
 }
 
 impl Privcmd {
@@ -79,24 +75,21 @@ impl Privcmd {
                 Some(served) => Ok((guest, served)),
                 None => Err(answer(Errno::NODEV)),
             },
-            // It is not spoken of any more.
+            // The module does not show it any more.
             Err(module_status::Unreadable::Missing(_)) => Err(answer(Errno::NODEV)),
-            Err(module_status::Unreadable::Line { .. }) => Err(answer(Errno::PROTO)),
+            Err(_) => Err(answer(Errno::PROTO)),
         }
     }
 }
 
 impl ModuleAbi for Privcmd {
-    const KIND: EngineKind = EngineKind::Privcmd;
-    const SERVES: &'static str = "privcmd engine";
-
-    /// The patch has no words for who holds a guest, and how much is kept for one: the engine's
-    /// control file has. Nothing signals `gone`.
-    fn take(engine: &ModuleEngine<Self>, dom: DomId, _: BorrowedFd<'_>) -> Result<Self> {
-        let file = PrivcmdFile::open(dom, engine.host.vcpus(dom)?)?;
-        let anchor = EventFd::new(eventfd::new()?.as_fd())?;
+    /// The ABI does not report which process holds a guest: `control` does. Nothing signals `gone`.
+    fn take(host: &dyn Host, control: &Control, dom: DomId, _: BorrowedFd<'_>) -> Result<Self> {
+        let file = PrivcmdFile::open(dom, host.vcpus(dom)?)?;
+        let made = eventfd(0, EventfdFlags::CLOEXEC);
+        let anchor = made.map_err(|errno| HostError::new(Call::EventFd, errno))?;
         let asked = operation(&ANCHOR)?;
-        xen_eventfd_ioreq::take_in_module(&engine.control, dom, || {
+        take_in_module(control, dom, || {
             file.assign_irq(asked, anchor.as_fd())
                 .map_err(|error| HostError::new(Call::Take(dom), error.errno))
         })?;
@@ -111,17 +104,13 @@ impl ModuleAbi for Privcmd {
         queue(doorbell).map(|(_, compared)| compared)
     }
 
-    /// To deassign, the patch looks at the eventfd alone.
-    fn tells_apart(others: &[Registration], eventfd: &EventFd) -> Result<()> {
-        if others.iter().any(|other| other.eventfd.is(eventfd)) {
-            return Err(unsupported("two doorbells of one eventfd"));
-        }
-        Ok(())
-    }
-
+    /// A queue is deassigned by its eventfd alone, so an eventfd has one queue.
     fn assign(&self, doorbell: &Doorbell, eventfd: BorrowedFd<'_>) -> Result<()> {
         let (queue, _) = queue(doorbell)?;
-        Ok(self.file.assign(&queue, eventfd)?)
+        self.file.assign(&queue, eventfd).map_err(|error| match error.errno {
+            Errno::BUSY => unsupported("two doorbells of one eventfd"),
+            _ => error.into(),
+        })
     }
 
     fn deassign(&self, _: &Doorbell, eventfd: BorrowedFd<'_>) -> Result<()> {
@@ -192,6 +181,7 @@ impl ModuleAbi for Privcmd {
 
 #[cfg(test)]
 mod tests {
+    use super::super::missing;
     use super::*;
     use xen_eventfd_core::Width;
     use xen_eventfd_core::irq::{Line, Trigger};
@@ -219,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_patch_cannot_say_is_named() {
+    fn what_has_no_request_is_named() {
         let four = Width::Four;
         let pio = Doorbell::new(Space::Pio, 0xC050, exactly(four, 1)).unwrap();
         for (refused, what) in [
@@ -232,9 +222,7 @@ mod tests {
             (at(QUEUE_NOTIFY, Filter::Fallback { span: 4 }), "fallbacks"),
         ] {
             let refused = refused.unwrap_err();
-            assert_eq!(refused.errno(), Errno::OPNOTSUPP);
-            let text = refused.to_string();
-            assert!(text.contains(what) && text.contains("kernel engine"), "{text}");
+            assert!(missing(&refused).unwrap().contains(what), "{refused}");
         }
     }
 
@@ -247,7 +235,7 @@ mod tests {
         assert_eq!(operation(&line).unwrap(), raise);
         for irq in [Irq::Line(Line::Isa(5), Trigger::Pulse), Irq::EventChannel(Port(3))] {
             let refused = operation(&irq).unwrap_err();
-            assert!(matches!(refused, Error::Unsupported { .. }), "{refused}");
+            assert!(missing(&refused).is_some(), "{refused}");
         }
         let refused = operation(&Irq::EventChannel(Port(0))).unwrap_err();
         assert_eq!(refused.errno(), Errno::INVAL);

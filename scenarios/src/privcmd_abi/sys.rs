@@ -5,8 +5,8 @@ use rustix::ioctl::{Opcode, opcode};
 use xen_eventfd_core::wire::privcmd::{IoEventFd, IrqFd};
 
 /// `IOCTL_PRIVCMD_IRQFD`.
-pub(in crate::linux) const IRQFD: Opcode = opcode::write::<[u8; IrqFd::SIZE]>(b'P', 8);
+pub(super) const IRQFD: Opcode = opcode::write::<[u8; IrqFd::SIZE]>(b'P', 8);
 /// `IOCTL_PRIVCMD_IOEVENTFD`.
-pub(in crate::linux) const IOEVENTFD: Opcode = opcode::write::<[u8; IoEventFd::SIZE]>(b'P', 9);
+pub(super) const IOEVENTFD: Opcode = opcode::write::<[u8; IoEventFd::SIZE]>(b'P', 9);
 
 const _: () = assert!(IRQFD == 0x4018_5008 && IOEVENTFD == 0x4030_5009);

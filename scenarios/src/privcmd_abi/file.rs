@@ -3,28 +3,29 @@
 //! `docs/privcmd-abi.md` is its reference. A guest's [`PrivcmdFile`] is an open file of its own, so
 //! that closing it releases that guest, and its fdinfo shows no other.
 
-use super::door::{ioctl, open};
-use super::eventfd::DEVICE;
-use super::sys::privcmd_abi as sys;
-use crate::{Call, HostError, Result};
-use rustix::fs::OFlags;
-use rustix::io::Errno;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use super::sys;
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::ioctl::{Opcode, Setter, ioctl};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use xen_eventfd_core::irq::IrqOp;
 use xen_eventfd_core::wire::dm_op::DmOp;
 use xen_eventfd_core::wire::privcmd::{IoEventFd, IrqFd};
 use xen_eventfd_core::{DomId, Width};
+use xen_eventfd_host::{Call, HostError, Result};
+
+const DEVICE: &str = "/dev/xen/eventfd";
 
 /// The writes for which an eventfd is signalled: those of this width to the notify register of the
 /// device at `base` that have the queue's number in their low 16 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Queue {
+pub(super) struct Queue {
     /// The address of the device's registers. The notify register is at offset 0x50.
-    pub base: u64,
+    pub(super) base: u64,
     /// The width of the write.
-    pub width: Width,
+    pub(super) width: Width,
     /// The queue's number.
-    pub number: u16,
+    pub(super) number: u16,
 }
 
 /// The key of a server: memory that the module checks for readability only.
@@ -41,7 +42,7 @@ struct Key {
 /// Every assignment fails with [`Errno::NODEV`] once the guest is dead
 /// ([`HostError::is_gone`]).
 #[derive(Debug)]
-pub struct PrivcmdFile {
+pub(super) struct PrivcmdFile {
     dom: DomId,
     device: OwnedFd,
     vcpus: u32,
@@ -53,10 +54,11 @@ impl PrivcmdFile {
     /// not taken yet.
     ///
     /// # Errors
-    /// [`Call::Open`], as [`Control::open`](super::eventfd::Control::open).
-    pub fn open(dom: DomId, vcpus: u32) -> Result<Self> {
-        let device = open(DEVICE, OFlags::RDWR)
-            .map_err(|errno| HostError::new(Call::Open(DEVICE), errno))?;
+    /// [`Call::Open`].
+    pub(super) fn open(dom: DomId, vcpus: u32) -> Result<Self> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        let opened = retry_on_intr(|| open(DEVICE, flags, Mode::empty()));
+        let device = opened.map_err(|errno| HostError::new(Call::Open(DEVICE), errno))?;
         Ok(Self::on(device, dom, vcpus))
     }
 
@@ -69,10 +71,9 @@ impl PrivcmdFile {
     ///
     /// # Errors
     /// [`Errno::BUSY`] if the eventfd has a queue of this guest already, or another process holds the guest
-    /// alone; [`Errno::EXIST`] if the queue has an eventfd; [`Errno::NOSPC`] beyond
-    /// [`Info::max_doorbells`](super::eventfd::Info::max_doorbells); [`Errno::NOMEM`] if Xen has no
-    /// room for one more range.
-    pub fn assign(&self, queue: &Queue, eventfd: BorrowedFd<'_>) -> Result<()> {
+    /// alone; [`Errno::EXIST`] if the queue has an eventfd; [`Errno::NOSPC`] beyond the module's limit of
+    /// doorbells; [`Errno::NOMEM`] if Xen keeps no further range.
+    pub(super) fn assign(&self, queue: &Queue, eventfd: BorrowedFd<'_>) -> Result<()> {
         self.change_queue(IoEventFd {
             addr: queue.base,
             addr_len: queue.width.bytes().into(),
@@ -85,7 +86,7 @@ impl PrivcmdFile {
     ///
     /// # Errors
     /// [`Errno::NODEV`] if it has no queue.
-    pub fn deassign(&self, eventfd: BorrowedFd<'_>) -> Result<()> {
+    pub(super) fn deassign(&self, eventfd: BorrowedFd<'_>) -> Result<()> {
         self.change_queue(IoEventFd { deassign: true, ..self.ioeventfd(eventfd) })
     }
 
@@ -106,8 +107,8 @@ impl PrivcmdFile {
     fn change_queue(&self, request: IoEventFd) -> Result<()> {
         // SAFETY: the request takes this struct, and only reads what it points to: the key,
         // which outlives the call and has a port for each of the struct's vCPUs.
-        let answer = unsafe { ioctl(self.device.as_fd(), sys::IOEVENTFD, &mut request.emit()) };
-        self.answer(answer, Call::Assign(self.dom))
+        let answer = unsafe { self.request::<{ sys::IOEVENTFD }, _>(request.emit()) };
+        answer.map_err(|errno| HostError::new(Call::Assign(self.dom), errno))
     }
 
     /// Makes Xen carry out an operation whenever an eventfd is signalled; a counter that is not 0
@@ -115,9 +116,9 @@ impl PrivcmdFile {
     ///
     /// # Errors
     /// [`Errno::BUSY`] if the eventfd has an operation, of any guest, or another process holds the guest
-    /// alone; [`Errno::INVAL`] if the interrupt is invalid; [`Errno::NOSPC`] beyond
-    /// [`Info::max_irqs`](super::eventfd::Info::max_irqs).
-    pub fn assign_irq(&self, operation: IrqOp, eventfd: BorrowedFd<'_>) -> Result<()> {
+    /// alone; [`Errno::INVAL`] if the interrupt is invalid; [`Errno::NOSPC`] beyond the module's limit of
+    /// irqfds.
+    pub(super) fn assign_irq(&self, operation: IrqOp, eventfd: BorrowedFd<'_>) -> Result<()> {
         let call = Call::Interrupt(self.dom);
         let (dm_op, size) = DmOp::Irq(operation).emit();
         let Ok(size) = u32::try_from(size) else { return Err(HostError::new(call, Errno::INVAL)) };
@@ -130,7 +131,7 @@ impl PrivcmdFile {
     ///
     /// # Errors
     /// None that a caller can cause.
-    pub fn deassign_irq(&self, eventfd: BorrowedFd<'_>) -> Result<()> {
+    pub(super) fn deassign_irq(&self, eventfd: BorrowedFd<'_>) -> Result<()> {
         let argument = IrqFd { deassign: true, ..self.irqfd(eventfd) };
         self.change_irq(argument, Call::Assign(self.dom))
     }
@@ -142,19 +143,32 @@ impl PrivcmdFile {
     fn change_irq(&self, request: IrqFd, call: Call) -> Result<()> {
         // SAFETY: the request takes this struct, and only reads what it points to: nothing to
         // deassign, else an operation that the caller keeps, with the length that the struct says.
-        let answer = unsafe { ioctl(self.device.as_fd(), sys::IRQFD, &mut request.emit()) };
-        self.answer(answer, call)
+        let answer = unsafe { self.request::<{ sys::IRQFD }, _>(request.emit()) };
+        answer.map_err(|errno| HostError::new(call, errno))
     }
 
-    fn answer(&self, answer: core::result::Result<u32, Errno>, call: Call) -> Result<()> {
-        answer.map(drop).map_err(|errno| HostError::new(call, errno))
+    /// Makes a request; repeats it after a signal, when the module has done nothing.
+    ///
+    /// # Safety
+    /// `NUMBER` takes a pointer to `SIZE` bytes and only reads them; and every address inside `argument` is
+    /// valid for what `NUMBER` does with it.
+    unsafe fn request<const NUMBER: Opcode, const SIZE: usize>(
+        &self,
+        argument: [u8; SIZE],
+    ) -> rustix::io::Result<()> {
+        retry_on_intr(|| {
+            // SAFETY: by the caller's contract.
+            let setter = unsafe { Setter::<NUMBER, _>::new(argument) };
+            // SAFETY: by the caller's contract.
+            unsafe { ioctl(&self.device, setter) }
+        })
     }
 
     /// The module's fdinfo of this file and its guest, as text: the ABI has no request to query.
     ///
     /// # Errors
     /// [`Call::Query`] if /proc is not mounted.
-    pub fn shown(&self) -> Result<String> {
+    pub(super) fn shown(&self) -> Result<String> {
         let path = format!("/proc/self/fdinfo/{}", self.device.as_raw_fd());
         let bytes = std::fs::read(path).map_err(|error| {
             let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
@@ -169,11 +183,12 @@ impl PrivcmdFile {
 mod tests {
     use super::*;
     use rustix::event::{EventfdFlags, eventfd};
+    use std::os::fd::AsFd;
     use xen_eventfd_core::irq::Line;
 
     /// A file that is /dev/null: every request is refused.
     fn dev_null() -> PrivcmdFile {
-        let null = open("/dev/null", OFlags::RDWR).unwrap();
+        let null = open("/dev/null", OFlags::RDWR, Mode::empty()).unwrap();
         PrivcmdFile::on(null, DomId(5), 2)
     }
 
