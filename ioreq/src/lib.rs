@@ -80,7 +80,7 @@ pub use hold::Hold;
 pub use orphan::{Reaped, reap};
 pub use ranges::Ranges;
 pub use record::MAX_HELD;
-pub use reservation::{Reserve, reservable, take_in_module};
+pub use reservation::{Reserve, is_absent, reservable, take_in_module};
 pub use role::Role;
 pub use run_dir::RunDir;
 pub use thread::Thread;

@@ -73,7 +73,7 @@ pub fn reservable<T>(opened: xen_eventfd_host::Result<T>) -> Result<Option<T>> {
 }
 
 /// Whether the module is not loaded.
-fn is_absent(error: &HostError) -> bool {
+pub fn is_absent(error: &HostError) -> bool {
     matches!(error.errno, Errno::NOENT | Errno::NXIO | Errno::NODEV)
 }
 
