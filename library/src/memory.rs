@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use xen_eventfd_core::DomId;
 use xen_eventfd_host::linux::eventfd::Control;
 use xen_eventfd_host::{Call, Errno, HostError};
-use xen_eventfd_ioreq::is_absent;
+use xen_eventfd_ioreq::reservable;
 
 impl Xen {
     /// Makes a part of a guest's memory a file: its `mmap` (`MAP_SHARED`) maps the guest's pages, with
@@ -29,9 +29,8 @@ match xen.guest_memory(dom, 0, 0x20_0000) {
 "#)]
     pub fn guest_memory(&self, dom: DomId, guest_address: u64, length: u64) -> Result<OwnedFd> {
         self.check_process()?;
-        let module = Control::open().map_err(|error| {
-            if is_absent(&error) { HostError::new(Call::Memory(dom), Errno::NOENT) } else { error }
-        })?;
+        let module = reservable(Control::open())?;
+        let module = module.ok_or_else(|| HostError::new(Call::Memory(dom), Errno::NOENT))?;
         Ok(module.memory(dom, guest_address, length)?)
     }
 }
