@@ -147,7 +147,8 @@ impl Assigned {
 
     fn deassign_ioeventfd(&mut self, request: &IoEventFd) -> Result {
         let eventfd = EventFd::from_descriptor(request.event_fd)?;
-        let ours = |ioeventfd: &AssignedIoEventFd| ioeventfd.is_for(request) && ioeventfd.eventfd.is(&eventfd);
+        let ours =
+            |ioeventfd: &AssignedIoEventFd| ioeventfd.is_for(request) && ioeventfd.eventfd.is(&eventfd);
         let index = self.ioeventfds.iter().position(ours).ok_or(ENODEV)?;
         let ioeventfd = self.ioeventfds.remove(index).map_err(|_| ENODEV)?;
         // It fails only if the guest died; then it is gone already.

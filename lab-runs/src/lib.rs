@@ -12,3 +12,8 @@ mod upstream;
 pub mod vhost;
 
 pub use tally::Tally;
+
+/// Whether something is asked for by one of these parts of its name, or everything is.
+fn is_asked_for(name: &str, parts: &[String]) -> bool {
+    parts.is_empty() || parts.iter().any(|part| name.contains(part.as_str()))
+}

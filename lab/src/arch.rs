@@ -28,6 +28,11 @@ pub(crate) struct PackageSet {
 }
 
 impl Arch {
+    /// What the lab boots.
+    pub(crate) const LAB: Self = Self::X86_64;
+    /// This machine's: the lab's own tools run on it.
+    pub(crate) const HOST: Self = Self::X86_64;
+
     /// The architecture's name in Debian.
     #[must_use]
     pub fn debian(self) -> &'static str {

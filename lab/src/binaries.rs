@@ -50,7 +50,7 @@ pub fn build_static_test(package: &str, test: &str) -> Result<PathBuf> {
 
 /// Cargo, to build something of a package for dom0, and the folder where programs will be.
 fn cargo_static(verb: &str, package: &str) -> (Command, PathBuf) {
-    let target = Arch::X86_64.rust_target();
+    let target = Arch::LAB.rust_target();
     let folder = target_folder().join("lab-build");
     let mut cargo = cargo(workspace());
     cargo

@@ -124,7 +124,7 @@ impl Lab {
     /// The packages cannot be had; the error says why and what to do. Running it again goes on
     /// where it stopped.
     pub fn prepare() -> Result<Self> {
-        Self::prepare_for(Arch::X86_64, false)
+        Self::prepare_for(Arch::LAB, false)
     }
 
     /// Sets the lab up with the versions that the mirror has today.
@@ -133,7 +133,7 @@ impl Lab {
     ///
     /// As for [`Lab::prepare`].
     pub fn refresh() -> Result<Self> {
-        Self::prepare_for(Arch::X86_64, true)
+        Self::prepare_for(Arch::LAB, true)
     }
 
     fn prepare_for(arch: Arch, refresh: bool) -> Result<Self> {

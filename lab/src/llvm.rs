@@ -34,7 +34,7 @@ impl Llvm {
     /// The packages cannot be had, as when the release has no LLVM of this version.
     pub fn prepare(major: u32) -> Result<Self> {
         let product = LlvmPackages { major };
-        let (folder, _held) = setup::obtain(CacheKind::Llvm, Arch::X86_64, false, &product)?;
+        let (folder, _held) = setup::obtain(CacheKind::Llvm, Arch::HOST, false, &product)?;
         Ok(Self { major, root: folder.join("root"), _held })
     }
 
@@ -44,9 +44,9 @@ impl Llvm {
     ///
     /// It fails; the error ends with what it said.
     pub fn run(&self, program: &str, arguments: &[String]) -> Result<Vec<u8>> {
-        let libraries = self.root.join("usr/lib").join(Arch::X86_64.library_folder());
+        let libraries = self.root.join("usr/lib").join(Arch::HOST.library_folder());
         let own = self.root.join(format!("usr/lib/llvm-{}", self.major));
-        let loader = self.root.join(Arch::X86_64.loader().trim_start_matches('/'));
+        let loader = self.root.join(Arch::HOST.loader().trim_start_matches('/'));
         let output = Command::new(loader.canonicalize().context("the cache is damaged")?)
             .arg("--library-path")
             .arg(format!("{}:{}", libraries.display(), own.join("lib").display()))
@@ -78,7 +78,7 @@ impl Product for LlvmPackages {
     }
 
     fn resolve(&self, apt: &Apt) -> Result<Manifest> {
-        let wanted = apt.closure(Arch::X86_64.packages().release, &[&self.package()])?;
+        let wanted = apt.closure(Arch::HOST.packages().release, &[&self.package()])?;
         apt.describe(self.layout(), &wanted)
     }
 

@@ -140,10 +140,10 @@ mod tests {
 
     #[test]
     fn the_digest_names_the_set_and_not_its_order() {
-        let one = Manifest::new(1, Arch::X86_64, vec![package("a", "1"), package("b", "1")]);
-        let two = Manifest::new(1, Arch::X86_64, vec![package("b", "1"), package("a", "1")]);
-        let layout = Manifest::new(2, Arch::X86_64, vec![package("a", "1"), package("b", "1")]);
-        let newer = Manifest::new(1, Arch::X86_64, vec![package("a", "2"), package("b", "1")]);
+        let one = Manifest::new(1, Arch::LAB, vec![package("a", "1"), package("b", "1")]);
+        let two = Manifest::new(1, Arch::LAB, vec![package("b", "1"), package("a", "1")]);
+        let layout = Manifest::new(2, Arch::LAB, vec![package("a", "1"), package("b", "1")]);
+        let newer = Manifest::new(1, Arch::LAB, vec![package("a", "2"), package("b", "1")]);
         assert_eq!(one.digest(), two.digest());
         assert_ne!(one.digest(), newer.digest());
         assert_ne!(one.digest(), layout.digest());
@@ -154,7 +154,7 @@ mod tests {
     fn it_survives_a_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("manifest.json");
-        let manifest = Manifest::new(1, Arch::X86_64, vec![package("a", "1")]);
+        let manifest = Manifest::new(1, Arch::LAB, vec![package("a", "1")]);
         manifest.store(&path).unwrap();
         assert_eq!(Manifest::load(&path).unwrap(), manifest);
     }

@@ -134,8 +134,8 @@ impl Drop for Qemu {
 /// The emulator with the lab's loader, libraries and firmware.
 fn command(lab: &Path, emulator: &Emulator) -> Result<Command> {
     let root = lab.join("root");
-    // The emulator is a program of the host, whatever it emulates; x86-64 is the only host yet.
-    let host = Arch::X86_64;
+    // The emulator is a program of the host, whatever it emulates.
+    let host = Arch::HOST;
     let libraries = root.join("usr/lib").join(host.library_folder());
     let loader = root.join(host.loader().trim_start_matches('/'));
     let loader = loader

@@ -37,7 +37,7 @@ impl StdSource {
     /// The package cannot be had, as when Debian has no compiler of this version.
     pub fn prepare(version: &str) -> Result<Self> {
         let product = StdSourcePackage { version: version.to_owned() };
-        let (folder, _held) = setup::obtain(CacheKind::StdSources, Arch::X86_64, false, &product)?;
+        let (folder, _held) = setup::obtain(CacheKind::StdSources, Arch::HOST, false, &product)?;
         Ok(Self { library: folder.join("library"), _held })
     }
 
@@ -65,7 +65,7 @@ impl Product for StdSourcePackage {
     }
 
     fn resolve(&self, apt: &Apt) -> Result<Manifest> {
-        let release = Arch::X86_64.packages().kernel_release;
+        let release = Arch::HOST.packages().kernel_release;
         let mut wanted = apt.closure(release, &[&format!("{PACKAGE}={}*", self.prefix())])?;
         wanted.retain(|(name, _)| name == PACKAGE);
         apt.describe(self.layout(), &wanted)

@@ -1,5 +1,6 @@
 //! What is measured.
 
+use crate::is_asked_for;
 use anyhow::Result;
 use xen_eventfd_bench::{Calls, Case, Filter, Interrupt, Kicks, Space, Way};
 use xen_eventfd_lab::Platform;
@@ -10,7 +11,7 @@ pub(super) fn all(platform: Platform, names: &[String]) -> Result<Vec<Case>> {
     let kicks = kicks(platform).into_iter().map(Case::Kicks);
     for case in kicks.chain(calls(platform).into_iter().map(Case::Calls)) {
         let json = serde_json::to_string(&case)?;
-        if names.is_empty() || names.iter().any(|name| json.contains(name.as_str())) {
+        if is_asked_for(&json, names) {
             chosen.push(case);
         }
     }

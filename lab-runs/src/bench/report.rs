@@ -174,22 +174,16 @@ fn spread(spread: Option<&Spread>) -> String {
     })
 }
 
-/// For each sample, with three digits after the point.
-fn each(count: u64, samples: u64) -> String {
-    let thousandths = count * 1000 / samples.max(1);
-    format!("{}.{:03}", thousandths / 1000, thousandths % 1000)
-}
-
 fn wakeups(figures: &Figures) -> String {
     let w = &figures.wakeups;
     let n = figures.samples;
     format!(
         "{} | {} | {} | {} | {}",
-        each(w.backend, n),
-        each(w.vmm, n),
-        each(w.engine, n),
-        each(w.others, n),
-        each(w.kernel, n)
+        quotient(w.backend, n),
+        quotient(w.vmm, n),
+        quotient(w.engine, n),
+        quotient(w.others, n),
+        quotient(w.kernel, n)
     )
 }
 
@@ -302,10 +296,10 @@ fn calls(page: &mut String, results: &Results) {
                 name_of_interrupt(interrupt),
                 call_title(way),
                 spread(figures.across.as_ref()),
-                each(w.vmm, n),
-                each(w.engine, n),
-                each(w.others, n),
-                each(w.kernel, n)
+                quotient(w.vmm, n),
+                quotient(w.engine, n),
+                quotient(w.others, n),
+                quotient(w.kernel, n)
             );
         }
     }

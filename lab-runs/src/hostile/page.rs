@@ -64,12 +64,10 @@ fn with_flood(page: &str, all: &[(Platform, Flooded)]) -> String {
                 flood.deferred,
             ]
             .map(grouped);
-            let times = beside.max * 10 / alone.max.max(1);
+            let times = times(beside.max, alone.max);
             let _ = writeln!(
                 page,
-                "| {when} | {before} | {before_max} | {median} | {max} | {}.{} | {kicks} | {longest} | {deferred} |",
-                times / 10,
-                times % 10
+                "| {when} | {before} | {before_max} | {median} | {max} | {times} | {kicks} | {longest} | {deferred} |"
             );
         }
     }
@@ -86,13 +84,8 @@ fn section(page: &mut String, title: &str, plot: &str, measured: &Measured) {
     for [alone, beside] in attacks {
         let (when, [min, median, max, before]) =
             (&beside.when, [beside.min, beside.median, beside.max, alone.median].map(grouped));
-        let times = beside.median * 10 / alone.median.max(1);
-        let _ = writeln!(
-            page,
-            "| {when} | {min} | {median} | {max} | {before} | {}.{} |",
-            times / 10,
-            times % 10
-        );
+        let times = times(beside.median, alone.median);
+        let _ = writeln!(page, "| {when} | {min} | {median} | {max} | {before} | {times} |");
     }
     let all = grouped(accesses.all);
     let _ = writeln!(
@@ -104,6 +97,12 @@ fn section(page: &mut String, title: &str, plot: &str, measured: &Measured) {
     }
     let transient = grouped(accesses.transient);
     let _ = writeln!(page, "\nMeanwhile a device's doorbell came and went {transient} times.");
+}
+
+/// How many times the one is the other, with a digit after the point.
+fn times(one: u64, other: u64) -> String {
+    let tenths = one * 10 / other.max(1);
+    format!("{}.{}", tenths / 10, tenths % 10)
 }
 
 fn bars(title: &str, measured: &Measured) -> String {

@@ -16,6 +16,7 @@ use xen_eventfd_lab::{
 use super::{Module, NODE, finish, start, wakeups};
 use crate::{
     boots::{Boots, place},
+    is_asked_for,
     lab::RACE_CPUS,
     tally::Tally,
     upstream::Upstream,
@@ -65,10 +66,8 @@ impl Programs {
             .args(["list", list])
             .output()
             .with_context(|| format!("{}: does not run here", self.privcmd.display()))?;
-        let chosen =
-            |name: &str| names.is_empty() || names.iter().any(|part| name.contains(part.as_str()));
         let listed = String::from_utf8(listed.stdout)?;
-        Ok(listed.lines().filter(|name| chosen(name)).map(str::to_owned).collect())
+        Ok(listed.lines().filter(|name| is_asked_for(name, names)).map(str::to_owned).collect())
     }
 }
 

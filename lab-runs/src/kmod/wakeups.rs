@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     boots::{Boots, place},
+    is_asked_for,
     tally::Tally,
     upstream::Upstream,
 };
@@ -73,8 +74,7 @@ pub(super) fn run(lab: &Lab, platform: Platform, names: &[String]) -> Result<()>
     }
     let mut rows = Vec::new();
     for mut session in sessions {
-        let wanted = |way: &Way| names.iter().any(|name| way.title.contains(name.as_str()));
-        session.ways.retain(|way| names.is_empty() || wanted(way));
+        session.ways.retain(|way| is_asked_for(way.title, names));
         if !session.ways.is_empty() {
             rows.extend(measure(lab, session)?);
         }

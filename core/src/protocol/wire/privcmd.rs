@@ -8,7 +8,7 @@
 use super::super::doorbell::{Doorbell, Filter};
 use super::super::id::DomId;
 use super::super::ioreq::{Space, Width};
-use super::bytes::{Reader, Writer};
+use super::bytes::{Field, Reader, Writer};
 use super::Invalid;
 
 /// `PRIVCMD_IOEVENTFD_FLAG_DEASSIGN` and `PRIVCMD_IRQFD_FLAG_DEASSIGN`.
@@ -22,72 +22,109 @@ const MAX_VCPUS: u32 = 4096;
 /// Bytes of a `dm_op` that are looked at; Xen's own `struct xen_dm_op` is smaller.
 pub const MAX_DM_OP: usize = 256;
 
-fn deassign(flags: u32) -> Result<bool, Invalid> {
-    match flags {
-        0 => Ok(false),
-        DEASSIGN => Ok(true),
-        _ => Err(Invalid),
+macro_rules! structs {
+    ($($(#[$doc:meta])* $name:ident $size:literal { $($(#[$of:meta])* $field:ident: $type:ty,)* })*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+            pub struct $name {
+                $($(#[$of])* pub $field: $type,)*
+            }
+
+            impl $name {
+                /// `sizeof`. What is behind the last field is padding, and not looked at.
+                pub const SIZE: usize = $size;
+
+                /// Reads a struct.
+                ///
+                /// # Errors
+                /// [`Invalid`] if a flag is unknown.
+                #[inline]
+                pub fn parse(bytes: &[u8; Self::SIZE]) -> Result<Self, Invalid> {
+                    let mut from = Reader(bytes);
+                    Ok(Self { $($field: Field::read(&mut from)?,)* })
+                }
+
+                /// Writes it.
+                #[inline]
+                pub fn emit(&self) -> [u8; Self::SIZE] {
+                    let mut bytes = [0; Self::SIZE];
+                    let mut to = Writer(&mut bytes);
+                    $(self.$field.write(&mut to);)*
+                    bytes
+                }
+            }
+        )*
+    };
+}
+
+structs! {
+    /// `struct privcmd_ioeventfd`.
+    IoEventFd 48 {
+        /// The user's address of the ioreq page: here, the name of a server.
+        ioreq: u64,
+        /// The user's address of one port for each vCPU.
+        ports: u64,
+        /// Where the device's registers begin.
+        addr: u64,
+        /// How wide a write to its notify register must be, in bytes.
+        addr_len: u32,
+        /// The eventfd's descriptor.
+        event_fd: i32,
+        /// How many vCPUs the caller says that the guest has.
+        vcpus: u32,
+        /// The queue's number.
+        vq: u32,
+        /// Whether it takes an assignment back.
+        deassign: bool,
+        /// The guest.
+        dom: DomId,
+    }
+    /// `struct privcmd_irqfd`.
+    IrqFd 24 {
+        /// The user's address of a `struct xen_dm_op`.
+        dm_op: u64,
+        /// Its length in bytes.
+        size: u32,
+        /// The eventfd's descriptor.
+        fd: i32,
+        /// Whether it takes an assignment back.
+        deassign: bool,
+        /// The guest.
+        dom: DomId,
     }
 }
 
-/// `struct privcmd_ioeventfd`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IoEventFd {
-    /// The user's address of the ioreq page: here, the name of a server.
-    pub ioreq: u64,
-    /// The user's address of one port for each vCPU.
-    pub ports: u64,
-    /// Where the device's registers begin.
-    pub addr: u64,
-    /// How wide a write to its notify register must be, in bytes.
-    pub addr_len: u32,
-    /// The eventfd's descriptor.
-    pub event_fd: i32,
-    /// How many vCPUs the caller says that the guest has.
-    pub vcpus: u32,
-    /// The queue's number.
-    pub vq: u32,
-    /// Whether it takes an assignment back.
-    pub deassign: bool,
-    /// The guest.
-    pub dom: DomId,
+/// The flags: `deassign` is the only one.
+impl Field for bool {
+    #[inline(always)]
+    fn read(from: &mut Reader<'_>) -> Result<Self, Invalid> {
+        match from.u32()? {
+            0 => Ok(false),
+            DEASSIGN => Ok(true),
+            _ => Err(Invalid),
+        }
+    }
+
+    #[inline(always)]
+    fn write(&self, to: &mut Writer<'_>) {
+        to.u32(if *self { DEASSIGN } else { 0 });
+    }
+}
+
+impl Field for DomId {
+    #[inline(always)]
+    fn read(from: &mut Reader<'_>) -> Result<Self, Invalid> {
+        from.u16().map(DomId)
+    }
+
+    #[inline(always)]
+    fn write(&self, to: &mut Writer<'_>) {
+        to.u16(self.0);
+    }
 }
 
 impl IoEventFd {
-    /// `sizeof`.
-    pub const SIZE: usize = 48;
-
-    /// Reads a struct.
-    ///
-    /// # Errors
-    /// [`Invalid`] if a flag is unknown.
-    #[inline]
-    pub fn parse(bytes: &[u8; Self::SIZE]) -> Result<Self, Invalid> {
-        let mut fields = Reader(bytes);
-        Ok(Self {
-            ioreq: fields.u64()?,
-            ports: fields.u64()?,
-            addr: fields.u64()?,
-            addr_len: fields.u32()?,
-            event_fd: fields.i32()?,
-            vcpus: fields.u32()?,
-            vq: fields.u32()?,
-            deassign: deassign(fields.u32()?)?,
-            dom: DomId(fields.u16()?),
-        })
-    }
-
-    /// Writes it.
-    #[inline]
-    pub fn emit(&self) -> [u8; Self::SIZE] {
-        let mut bytes = [0; Self::SIZE];
-        let mut to = Writer(&mut bytes);
-        to.u64(self.ioreq).u64(self.ports).u64(self.addr).u32(self.addr_len);
-        to.i32(self.event_fd).u32(self.vcpus).u32(self.vq);
-        to.u32(self.deassign.into()).u16(self.dom.0);
-        bytes
-    }
-
     /// What is to be assigned: a write of `addr_len` bytes to the queue's notify register whose low
     /// half is the queue's number.
     ///
@@ -104,52 +141,6 @@ impl IoEventFd {
         let mask = QUEUE_MASK & width.mask();
         let filter = Filter::Value { width, value: u64::from(self.vq), mask };
         Doorbell::new(Space::Mmio, addr, filter).map_err(|_| Invalid)
-    }
-}
-
-/// `struct privcmd_irqfd`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IrqFd {
-    /// The user's address of a `struct xen_dm_op`.
-    pub dm_op: u64,
-    /// Its length in bytes.
-    pub size: u32,
-    /// The eventfd's descriptor.
-    pub fd: i32,
-    /// Whether it takes an assignment back.
-    pub deassign: bool,
-    /// The guest.
-    pub dom: DomId,
-}
-
-impl IrqFd {
-    /// `sizeof`.
-    pub const SIZE: usize = 24;
-
-    /// Reads a struct.
-    ///
-    /// # Errors
-    /// [`Invalid`] if a flag is unknown.
-    #[inline]
-    pub fn parse(bytes: &[u8; Self::SIZE]) -> Result<Self, Invalid> {
-        let mut fields = Reader(bytes);
-        Ok(Self {
-            dm_op: fields.u64()?,
-            size: fields.u32()?,
-            fd: fields.i32()?,
-            deassign: deassign(fields.u32()?)?,
-            dom: DomId(fields.u16()?),
-        })
-    }
-
-    /// Writes it.
-    #[inline]
-    pub fn emit(&self) -> [u8; Self::SIZE] {
-        let mut bytes = [0; Self::SIZE];
-        let mut to = Writer(&mut bytes);
-        to.u64(self.dm_op).u32(self.size).i32(self.fd);
-        to.u32(self.deassign.into()).u16(self.dom.0);
-        bytes
     }
 }
 
