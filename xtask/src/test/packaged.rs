@@ -7,18 +7,21 @@ use std::fs;
 use std::path::Path;
 use xen_eventfd_lab_runs::Tally;
 
-/// The crates that are for users: the libraries, and the command.
-const LIBRARIES: [&str; 5] = [
+/// The crates that are for users: the libraries, and the commands.
+const LIBRARIES: [&str; 7] = [
     "xen-eventfd-core",
     "xen-eventfd-host",
     "xen-eventfd-ioreq",
     "xen-eventfd-model",
+    "xen-eventfd-vhost",
+    "xen-eventfd-virtio",
     "xen-eventfd",
 ];
-const COMMAND: &str = "xen-eventfd-cli";
+/// The second is made with the first, which is a library as well.
+const COMMANDS: [&str; 2] = ["xen-eventfd-cli", "xen-virtio"];
 
 fn crates() -> impl Iterator<Item = &'static str> {
-    LIBRARIES.into_iter().chain([COMMAND])
+    LIBRARIES.into_iter().chain(COMMANDS)
 }
 
 /// What each package has beside its sources.
@@ -54,7 +57,7 @@ pub(super) fn check() -> Result<Tally> {
     tally += unpack(&folder)?;
     write_program(&folder)?;
     // One after the other: what one of them needs is not there for the other.
-    for name in ["program", COMMAND] {
+    for name in ["program"].into_iter().chain(COMMANDS) {
         let step = Step::cargo("check --package").arg(name).arg("--target-dir");
         tally += step
             .arg(target().join("packaged"))
@@ -90,13 +93,14 @@ fn unpack(folder: &Path) -> Result<Tally> {
     Ok(tally)
 }
 
-/// A workspace of the program and the command, for which the crates are the unpacked ones.
+/// A workspace of the program and the commands, for which the crates are the unpacked ones.
 fn write_program(folder: &Path) -> Result<()> {
-    let mut workspace =
-        "[workspace]\nresolver = \"3\"\nmembers = [\"program\", \"xen-eventfd-cli\"]\n\n\
-                         [patch.crates-io]\n"
-            .to_owned();
-    for name in LIBRARIES {
+    let [command, other] = COMMANDS;
+    let mut workspace = format!(
+        "[workspace]\nresolver = \"3\"\nmembers = [\"program\", \"{command}\", \"{other}\"]\n\n\
+         [patch.crates-io]\n"
+    );
+    for name in crates() {
         workspace += &format!("{name} = {{ path = \"{name}\" }}\n");
     }
     let program = folder.join("program");
