@@ -5,6 +5,8 @@
 //! * A queue's calls have their route before the backend can make one.
 
 use crate::error::{Error, Result};
+use crate::kind::{DeviceConfig, Kind};
+use crate::layout::Place;
 use crate::queue::Queue;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::BTreeMap;
@@ -14,24 +16,6 @@ use xen_eventfd::{Guest, Host};
 use xen_eventfd_host::Signaller;
 use xen_eventfd_vhost::{Backend, Region};
 use xen_eventfd_virtio::{Bar, Description, Effect, Function, QueueSetup};
-
-/// What a device type has, whatever its backend.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Kind {
-    /// The virtio device ID.
-    pub(crate) device_type: u32,
-    /// Bytes of its configuration.
-    pub(crate) config: usize,
-    /// Request queues.
-    pub(crate) queues: u16,
-}
-
-/// Where a function is before its guest moves it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
-    pub(crate) registers: u32,
-    pub(crate) doorbell: u16,
-}
 
 /// What the function does by itself, with a backend that can stop a queue.
 const RING_RESET: u64 = 1 << VIRTIO_F_RING_RESET;
@@ -48,7 +32,9 @@ pub(crate) struct Device {
     /// The port of the doorbell, while the function decodes it.
     doorbell: Option<u16>,
     queues: BTreeMap<u16, Queue>,
-    config: Vec<u8>,
+    config: DeviceConfig,
+    /// What its driver has accepted.
+    features: u64,
     /// Why it needed a reset first.
     failure: Option<String>,
 }
@@ -59,19 +45,16 @@ impl Device {
         host: &dyn Host,
         guest: &Guest,
         mut backend: Box<dyn Backend>,
-        kind: Kind,
+        kind: &Kind,
         place: Place,
         memory: &[Region<'_>],
     ) -> Result<(Self, Function)> {
         backend.set_memory(memory)?;
-        let mut config = vec![0; kind.config];
-        backend.read_config(0, &mut config)?;
         let function = Function::new(&Description {
-            // A number that is no type is refused as one.
-            device_type: u16::try_from(kind.device_type).unwrap_or(0),
+            device_type: kind.device_type,
             features: backend.features() | RING_RESET,
             queue_sizes: vec![QUEUE_SIZE; kind.queues.into()],
-            config: config.clone(),
+            config: kind.config.read(&mut *backend)?,
             // Calls reach the guest by messages only.
             has_line: false,
             registers: place.registers,
@@ -83,7 +66,8 @@ impl Device {
             backend,
             doorbell: None,
             queues: BTreeMap::new(),
-            config,
+            config: kind.config.clone(),
+            features: 0,
             failure: None,
         };
         Ok((device, function))
@@ -93,9 +77,11 @@ impl Device {
     pub(crate) fn carry_out(&mut self, effect: Effect, function: &mut Function) -> Result<()> {
         match effect {
             Effect::Features(features) => {
+                self.features = features;
                 Ok(self.backend.accept(features & self.backend.features())?)
             }
             Effect::Reset => {
+                self.features = 0;
                 self.queues.clear();
                 Ok(self.backend.reset()?)
             }
@@ -121,10 +107,12 @@ impl Device {
                 queues.try_for_each(|queue| queue.listen(&self.guest, self.doorbell))
             }
             Effect::ConfigWritten { offset, width, value } => {
+                if !self.config.is_of_backend() {
+                    return Ok(());
+                }
                 let bytes = value.to_le_bytes();
                 self.backend.write_config(offset, &bytes[..width.bytes().into()])?;
-                self.backend.read_config(0, &mut self.config)?;
-                function.set_config(&self.config);
+                function.set_config(&self.config.read(&mut *self.backend)?);
                 Ok(())
             }
             Effect::DriverOk
@@ -157,6 +145,16 @@ impl Device {
         is_first
     }
 
+    /// The queues that its backend serves.
+    pub(crate) fn running(&self) -> Vec<u16> {
+        self.queues.keys().copied().collect()
+    }
+
+    /// The features that its driver has accepted.
+    pub(crate) fn features(&self) -> u64 {
+        self.features
+    }
+
     /// Why it needed a reset first, if it ever did.
     pub(crate) fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
@@ -165,6 +163,18 @@ impl Device {
     /// Whether a call of a queue waits for its vector to be unmasked.
     pub(crate) fn is_pending(&self, queue: u16) -> bool {
         self.queues.get(&queue).is_some_and(Queue::is_pending)
+    }
+
+    /// The same without its doorbells and interrupts, as its guest is let go of.
+    pub(crate) fn ended(mut self) -> Self {
+        self.queues.clear();
+        self
+    }
+
+    /// Its backend, as at the start: it can serve another guest.
+    pub(crate) fn into_backend(mut self) -> Result<Box<dyn Backend>> {
+        self.backend.reset()?;
+        Ok(self.backend)
     }
 
     fn start(&mut self, setup: &QueueSetup) -> Result<()> {

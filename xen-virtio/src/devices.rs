@@ -2,6 +2,7 @@
 
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::server::Released;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -20,6 +21,18 @@ pub(crate) struct Devices {
     requests: AtomicU64,
 }
 
+/// How a device is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Report {
+    pub(crate) function: PciFunction,
+    /// The queues that its backend serves.
+    pub(crate) running: Vec<u16>,
+    /// The features that its driver has accepted.
+    pub(crate) features: u64,
+    /// Why it needed a reset first, if it ever did.
+    pub(crate) failure: Option<String>,
+}
+
 #[derive(Debug)]
 struct State {
     bus: Bus,
@@ -28,13 +41,21 @@ struct State {
     ranges: Option<Ranges>,
     /// What looks at the backends.
     events: Weak<EventLoop>,
+    /// The devices, once the guest is let go of or dead.
+    ended: Vec<Device>,
 }
 
 impl Devices {
     /// A guest without devices, but for a host bridge.
     pub(crate) fn new(host: Arc<dyn Host>, dom: DomId) -> Self {
         let (bus, devices) = (Bus::with_host_bridge(), BTreeMap::new());
-        let state = Mutex::new(State { bus, devices, ranges: None, events: Weak::new() });
+        let state = Mutex::new(State {
+            bus,
+            devices,
+            ranges: None,
+            events: Weak::new(),
+            ended: Vec::new(),
+        });
         Self { host, dom, state, requests: AtomicU64::new(0) }
     }
 
@@ -109,6 +130,22 @@ impl Devices {
         ignore_backend(events, device);
         let effects = needs_reset(at, device, function, &error);
         self.carry_out(&mut state, at, effects);
+    }
+
+    /// The backends of a guest that is let go of or dead, in the order of the devices.
+    pub(crate) fn take_backends(&self) -> Vec<Released> {
+        core::mem::take(&mut self.state().ended).into_iter().map(Device::into_backend).collect()
+    }
+
+    /// How each device is, in their order.
+    pub(crate) fn report(&self) -> Vec<Report> {
+        let report = |(function, device): (&PciFunction, &Device)| Report {
+            function: *function,
+            running: device.running(),
+            features: device.features(),
+            failure: device.failure().map(str::to_owned),
+        };
+        self.state().devices.iter().map(report).collect()
     }
 
     /// Why a device needed a reset, if one ever did.
@@ -211,9 +248,9 @@ impl Handler for Devices {
 
     fn ended(&self) {
         let mut state = self.state();
-        let State { devices, events, .. } = &mut *state;
+        let State { devices, events, ended, .. } = &mut *state;
         devices.values().for_each(|device| ignore_backend(events, device));
-        devices.clear();
+        ended.extend(core::mem::take(devices).into_values().map(Device::ended));
     }
 }
 

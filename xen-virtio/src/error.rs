@@ -1,6 +1,8 @@
 //! Why a guest's devices cannot be served.
 
+use crate::acpi::AcpiError;
 use rustix::io::Errno;
+use std::path::PathBuf;
 use xen_eventfd::HostError;
 use xen_eventfd_virtio::DescriptionError;
 
@@ -24,6 +26,20 @@ pub(crate) enum Error {
     /// The host's.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// The guest's memory cannot be mapped.
+    #[error("the guest's memory cannot be mapped: {0}")]
+    Memory(HostError),
+    /// The guest gets no PCI root.
+    #[error(transparent)]
+    Acpi(#[from] AcpiError),
+    /// The process that serves a guest cannot be asked, or cannot answer.
+    #[error("the socket {} cannot be used: {why}", path.display())]
+    Status {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// The backend's, as it signals by [`xen_eventfd_vhost::Backend::errors`].
     #[error("the backend says that a queue is broken")]
     BrokenQueue,

@@ -8,16 +8,28 @@
 
 #![deny(unsafe_code)]
 
+mod acpi;
+mod backends;
+mod commands;
 mod demo;
 mod device;
 mod devices;
 mod error;
+mod host;
+mod kind;
+mod layout;
+mod memory;
 mod queue;
 mod server;
+mod spec;
+mod status;
+mod toolstack;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
+use std::path::{PathBuf, absolute};
 use std::process::ExitCode;
+use xen_eventfd::EngineKind;
 use xen_eventfd_cli::commands::{completion, man};
 use xen_eventfd_cli::failure::{EXIT_CODES, Exit, Failure};
 use xen_eventfd_cli::session::Session;
@@ -29,6 +41,14 @@ struct Arguments {
     /// Print objects instead of prose
     #[arg(long, global = true)]
     json: bool,
+    /// Where engines keep locks and records; all engines of a host must agree on it
+    /// [default: /run/xen-eventfd]
+    #[arg(long, global = true, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
+    /// The engine that passes kicks and interrupts on: auto, kernel or userspace
+    /// [default: auto, or XEN_EVENTFD_ENGINE]
+    #[arg(long, global = true, value_name = "ENGINE")]
+    engine: Option<EngineKind>,
     /// Say more on standard error; twice for even more
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
@@ -38,6 +58,10 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Start(commands::start::Arguments),
+    Serve(commands::serve::Arguments),
+    List(commands::list::Arguments),
+    Show(commands::show::Arguments),
     Demo(demo::Arguments),
     Completion(completion::Arguments),
     Man(man::Arguments),
@@ -54,10 +78,15 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(arguments) => arguments,
         Err(exit) => return exit,
     };
-    let Arguments { json, verbose, command } = arguments;
-    let session = Session { json, verbose, ..Session::default() };
+    let Arguments { json, run_dir, engine, verbose, command } = arguments;
+    let run_dir = run_dir.map(|dir| absolute(&dir).unwrap_or(dir));
+    let session = Session { json, run_dir, engine, verbose, host: None };
     session.trace();
     usage::conclude(match command {
+        Command::Start(arguments) => commands::start::run(&session, &arguments),
+        Command::Serve(arguments) => commands::serve::run(&session, &arguments),
+        Command::List(arguments) => commands::list::run(&session, &arguments),
+        Command::Show(arguments) => commands::show::run(&session, &arguments),
         Command::Demo(arguments) => demo::run(&session, &arguments),
         Command::Man(arguments) => man::run(&session, Arguments::command(), &arguments),
         Command::Completion(arguments) => {

@@ -57,14 +57,13 @@ impl Devices {
     /// guest can have that id.
     pub fn confine(&self, dom: DomId) -> Result<()> {
         let failed = |device| move |errno| HostError::new(Call::Confine(device, dom), errno);
-        let (mut privcmd_dom, mut evtchn_dom) = (dom.0, evtchn::RestrictDomid { domid: dom.0 });
+        let mut evtchn_dom = evtchn::RestrictDomid { domid: dom.0 };
         // SAFETY: the request reads one such struct.
         unsafe { ioctl(self.evtchn.as_fd(), evtchn::RESTRICT_DOMID, &mut evtchn_dom) }
             .map_err(failed(channels::DEVICE))?;
-        // SAFETY: the request reads one domain id.
-        unsafe { ioctl(self.privcmd.as_fd(), privcmd::RESTRICT, &mut privcmd_dom) }
-            .map_err(failed(operations::DEVICE))?;
+        restrict_privcmd(&self.privcmd, dom)?;
         if let Some(module) = &self.module {
+            let mut privcmd_dom = dom.0;
             // SAFETY: as on privcmd, which defines the request.
             unsafe { ioctl(module.as_fd(), privcmd::RESTRICT, &mut privcmd_dom) }
                 .map_err(failed(eventfd::DEVICE))?;
@@ -76,6 +75,25 @@ impl Devices {
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         [&self.privcmd, &self.evtchn].into_iter().chain(&self.module).map(AsFd::as_fd)
     }
+}
+
+/// Opens `/dev/xen/privcmd` and confines it to one guest, permanently: a process that gets it can map that guest's
+/// memory, and no other's.
+///
+/// # Errors
+/// As [`Devices::open`] and [`Devices::confine`].
+pub fn confined_privcmd(dom: DomId) -> Result<OwnedFd> {
+    let privcmd = open_at(operations::DEVICE)?;
+    restrict_privcmd(&privcmd, dom)?;
+    Ok(privcmd)
+}
+
+fn restrict_privcmd(device: &OwnedFd, dom: DomId) -> Result<()> {
+    let mut domid = dom.0;
+    // SAFETY: the request reads one domain id.
+    unsafe { ioctl(device.as_fd(), privcmd::RESTRICT, &mut domid) }
+        .map(drop)
+        .map_err(|errno| HostError::new(Call::Confine(operations::DEVICE, dom), errno))
 }
 
 fn open_at(path: &'static str) -> Result<OwnedFd> {

@@ -19,7 +19,7 @@ mod xenstore;
 #[cfg(fuzzing)]
 pub use xenstore::fuzz as fuzz_xenstore;
 
-pub use devices::{Devices, KnownGuest};
+pub use devices::{Devices, KnownGuest, confined_privcmd};
 pub use xenstore::XenstoreClient;
 
 use crate::guest_ports::GuestPorts;

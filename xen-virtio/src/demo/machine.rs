@@ -2,21 +2,18 @@
 
 use super::driver::{Disk, Ram, Trouble};
 use super::process::Process;
-use crate::device::{Device, Kind, Place};
 use crate::devices::Devices;
 use crate::error::Error;
+use crate::memory::Regions;
 use crate::server::Server;
+use crate::spec::{DeviceSpec, SpecError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use virtio_bindings::virtio_blk::virtio_blk_config;
-use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 use xen_eventfd::{Host, VcpuId, Xen};
 use xen_eventfd_cli::failure::{Exit, Failure};
-use xen_eventfd_core::PciFunction;
 use xen_eventfd_model::{Config, Model, Vcpu};
-use xen_eventfd_vhost::user::Frontend;
-use xen_eventfd_vhost::{Memory, Needs, Region};
+use xen_eventfd_vhost::{Backend, Memory, Region};
 
 /// Bytes of one request, and of a sector, in which the disk counts.
 pub(super) const BLOCK: usize = 4096;
@@ -25,10 +22,6 @@ const SECTOR: usize = 512;
 const RAM: u64 = 16 << 20;
 /// How long a reply of the backend may take, and a request of the guest.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-const DISK: Kind =
-    Kind { device_type: VIRTIO_ID_BLOCK, config: size_of::<virtio_blk_config>(), queues: 1 };
-const PLACE: Place = Place { registers: 0xE000_0000, doorbell: 0xC000 };
 
 /// What came of a round.
 #[derive(Debug, Clone, Copy, Default)]
@@ -69,18 +62,13 @@ pub(super) fn measure(blocks: u32) -> Result<Round, Failure> {
     let ram = Arc::new(Ram::new(RAM)?);
     let host: Arc<dyn Host> = model.client("xen-virtio");
     let xen = Xen::builder().run_dir(dir.path()).open_on(Arc::clone(&host))?;
-    let guest = xen.guest(dom)?;
 
-    let needs = Needs { queues: DISK.queues, fixed: false };
-    let frontend = Frontend::connect(&socket, needs, PATIENCE).map_err(Error::from)?;
-    let memory = Memory::File { file: ram.file(), offset: 0 };
-    let regions = [Region { guest_address: 0, size: ram.size(), memory }];
-    let (device, function) =
-        Device::new(&*host, &guest, Box::new(frontend), DISK, PLACE, &regions)?;
-    let devices = Arc::new(Devices::new(Arc::clone(&host), dom));
-    let at = PciFunction::new(0, 1, 0).ok_or_else(no_such_function)?;
-    devices.add(at, device, function);
-    let server = Server::start(&host, dir.path(), dom, &devices)?;
+    let spec: DeviceSpec = format!("blk,socket={}", socket.display())
+        .parse()
+        .map_err(|error: SpecError| Failure::new(Exit::Failed, error.to_string()))?;
+    let frontend = spec.connect([0; 6])?;
+    let server = Server::start(&xen, dir.path(), dom, vec![(spec, frontend)], &mut &*ram)?;
+    let (devices, guest) = (Arc::clone(server.devices()), server.guest().clone());
 
     let completed = Arc::new(AtomicU64::new(0));
     let work =
@@ -90,12 +78,14 @@ pub(super) fn measure(blocks: u32) -> Result<Round, Failure> {
     let round = vcpu.join()?;
     let delivered = guest.counters().delivered;
     server.stop()?;
-    guest.close()?;
     Ok(Round { delivered, backend: backend.id(), ..round })
 }
 
-fn no_such_function() -> Failure {
-    Failure::new(Exit::Failed, "PCI has no such function")
+impl Regions for &Ram {
+    fn regions_for(&mut self, _: &dyn Backend) -> Result<Vec<Region<'_>>, Error> {
+        let memory = Memory::File { file: self.file(), offset: 0 };
+        Ok(vec![Region { guest_address: 0, size: self.size(), memory }])
+    }
 }
 
 /// Waits for the guest as long as requests come back.

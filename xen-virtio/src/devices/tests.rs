@@ -1,12 +1,14 @@
 //! A guest on the model, and a backend that notes what is asked of it.
 
 use super::Devices;
-use crate::device::{Device, Kind, Place};
+use crate::device::Device;
+use crate::kind::{DeviceConfig, Kind};
+use crate::layout::Place;
 use crate::server::Server;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
-use xen_eventfd::{DomId, Guest, Host, Space, VcpuId, Width, Xen};
+use xen_eventfd::{DomId, Host, Space, VcpuId, Width, Xen};
 use xen_eventfd_core::PciFunction;
 use xen_eventfd_ioreq::new_eventfd;
 use xen_eventfd_model::{Config, Model, Vcpu};
@@ -149,7 +151,6 @@ struct Bench {
     /// Of the backend's end, and of its errors.
     eventfds: [OwnedFd; 2],
     _server: Server,
-    _guest: Guest,
     _dir: tempfile::TempDir,
 }
 
@@ -164,15 +165,16 @@ impl Bench {
         let (end, errors) = (new_eventfd().unwrap(), new_eventfd().unwrap());
         let eventfds = [&end, &errors].map(|fd| fd.try_clone().unwrap());
         let backend = Notes { state: Arc::clone(&state), end, errors };
-        let kind = Kind { device_type: 2, config: 8, queues: 1 };
-        let place = Place { registers: 0xE000_0000, doorbell: 0xC000 };
+        let kind = Kind { device_type: 2, config: DeviceConfig::of_backend(8), queues: 1 };
+        let function = PciFunction::new(0, 1, 0).unwrap();
+        let place = Place { function, registers: 0xE000_0000, doorbell: 0xC000 };
         let (device, function) =
-            Device::new(&*host, &guest, Box::new(backend), kind, place, &[]).unwrap();
+            Device::new(&*host, &guest, Box::new(backend), &kind, place, &[]).unwrap();
         let devices = Arc::new(Devices::new(Arc::clone(&host), dom));
-        devices.add(PciFunction::new(0, 1, 0).unwrap(), device, function);
-        let server = Server::start(&host, dir.path(), dom, &devices).unwrap();
+        devices.add(place.function, device, function);
+        let server = Server::serve(&host, dir.path(), guest, Arc::clone(&devices)).unwrap();
         let vcpu = model.vcpu(dom, VcpuId(0));
-        Self { vcpu, state, devices, eventfds, _server: server, _guest: guest, _dir: dir }
+        Self { vcpu, state, devices, eventfds, _server: server, _dir: dir }
     }
 
     /// With the queue running.

@@ -1,0 +1,58 @@
+//! `list`: the guests that have devices here.
+
+use super::run_dir_of;
+use crate::server::SERVES;
+use crate::status::{Status, ask};
+use clap::Args;
+use serde::Serialize;
+use xen_eventfd_cli::failure::{Exit, Failure};
+use xen_eventfd_cli::session::Session;
+use xen_eventfd_cli::table::{Side, cell, table};
+use xen_eventfd_ioreq::{Role, run_dir};
+
+/// List the guests that are served with devices, and the process that serves each.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    guests: Vec<Status>,
+}
+
+pub(crate) fn run(session: &Session, _: &Arguments) -> Result<Exit, Failure> {
+    let run_dir = run_dir_of(session);
+    let holders = run_dir::holders(&run_dir, Role::Registers).map_err(xen_eventfd::Error::from)?;
+    let ours = holders.into_iter().filter(|holder| holder.text.contains(SERVES));
+    // One that ends meanwhile is served no more.
+    let report =
+        Report { guests: ours.filter_map(|holder| ask(&run_dir, holder.dom).ok()).collect() };
+    session.print("virtio.list", &report, || report.prose())?;
+    Ok(Exit::Success)
+}
+
+impl Report {
+    fn prose(&self) -> String {
+        if self.guests.is_empty() {
+            return "No guest is served with devices.\n".to_owned();
+        }
+        let heads = [
+            ("DOM", Side::Right),
+            ("NAME", Side::Left),
+            ("PROCESS", Side::Right),
+            ("ENGINE", Side::Left),
+            ("DEVICES", Side::Right),
+            ("KICKS", Side::Right),
+        ];
+        let row = |guest: &Status| {
+            vec![
+                guest.domid.to_string(),
+                cell(guest.name.as_deref()),
+                guest.pid.to_string(),
+                guest.engine.clone(),
+                guest.devices.len().to_string(),
+                guest.kicks.to_string(),
+            ]
+        };
+        table(&heads, &self.guests.iter().map(row).collect::<Vec<_>>())
+    }
+}

@@ -1,0 +1,189 @@
+//! The commands that serve real guests, a module for each.
+
+pub(crate) mod list;
+pub(crate) mod serve;
+pub(crate) mod show;
+pub(crate) mod start;
+
+use crate::backends::default_mac;
+use crate::error::Error;
+use crate::host::Machine;
+use crate::layout::MAX_DEVICES;
+use crate::memory::GuestRam;
+use crate::server::{Connected, Released, Server};
+use crate::spec::DeviceSpec;
+use crate::status::{Answering, DeviceStatus, Status};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use xen_eventfd::{Domain, run_dir};
+use xen_eventfd_cli::failure::{Exit, Failure};
+use xen_eventfd_cli::session::Session;
+use xen_eventfd_cli::signals::{Caught, Signals};
+
+/// The devices of a guest, on the command line.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Devices {
+    /// A device: blk,socket=PATH[,queues=N]; fs,socket=PATH,tag=NAME[,queues=N]; rng,socket=PATH;
+    /// net,tap=NAME[,pairs=N][,mac=MAC][,offloads=off]; or another by its virtio number:
+    /// NUMBER,socket=PATH[,queues=N][,config=BYTES]
+    #[arg(long = "device", value_name = "DEVICE", required = true)]
+    devices: Vec<DeviceSpec>,
+}
+
+impl Devices {
+    /// Connects to all backends.
+    ///
+    /// # Errors
+    /// More devices than a bus has room for; the first backend that cannot be had.
+    fn connect(&self, uuid: Option<&str>) -> Result<Vec<Connected>, Failure> {
+        if self.devices.len() > MAX_DEVICES.into() {
+            let sentence =
+                format!("{} devices; a guest's bus has room for {MAX_DEVICES}", self.devices.len());
+            return Err(Failure::new(Exit::Usage, sentence));
+        }
+        let connect = |(number, spec): (u8, &DeviceSpec)| {
+            let backend = spec.connect(default_mac(uuid, number));
+            Ok((spec.clone(), backend.map_err(|error| of_device(spec, error))?))
+        };
+        (0..).zip(&self.devices).map(connect).collect()
+    }
+
+    /// The same devices with backends that have served another guest.
+    fn again(&self, backends: Vec<Released>) -> Result<Vec<Connected>, Failure> {
+        let again = |(spec, backend): (&DeviceSpec, Released)| {
+            Ok((spec.clone(), backend.map_err(|error| of_device(spec, error))?))
+        };
+        self.devices.iter().zip(backends).map(again).collect()
+    }
+}
+
+/// A failure that names the device.
+fn of_device(spec: &DeviceSpec, error: Error) -> Failure {
+    let failure = Failure::from(error);
+    Failure::new(failure.exit, format!("{spec}: {}", failure.sentence))
+}
+
+/// A guest in service.
+#[derive(Debug)]
+struct Serving {
+    server: Arc<Server>,
+    /// Dropped before the server is stopped.
+    answering: Answering,
+}
+
+/// What ended the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Signal(Caught),
+    /// The guest is gone.
+    Gone,
+    /// Something ended or stopped on this host.
+    Released,
+}
+
+impl Serving {
+    /// Serves a guest that was created and has not run.
+    fn begin(
+        session: &Session,
+        machine: &Machine,
+        domain: &Domain,
+        connected: Vec<Connected>,
+    ) -> Result<Self, Failure> {
+        let xen = machine.xen();
+        if xen.host().has_lines(domain.id).map_err(Error::from)? {
+            let sentence = format!(
+                "{} is an HVM guest, whose PCI bus is its device model's; only PVH guests (type=\"pvh\") are \
+                 served",
+                named(domain)
+            );
+            return Err(Failure::new(Exit::Usage, sentence));
+        }
+        // First, as it is refused for a PV guest, whose frames are none of its own.
+        xen.host().vcpus(domain.id).map_err(Error::from)?;
+        let mut ram = GuestRam::find(machine.foreign(), machine, domain.id)?;
+        tracing::info!(bytes = ram.size(), "the guest's memory was found");
+        let run_dir = run_dir_of(session);
+        let texts: Vec<String> = connected.iter().map(|(spec, _)| spec.to_string()).collect();
+        let server = Server::start(xen, &run_dir, domain.id, connected, &mut ram)?;
+        let server = Arc::new(server);
+        machine.add_pci_root(domain.id)?;
+        let (name, engine) = (domain.name.clone(), xen.engine().to_string());
+        let status = move |server: &Server| status(server, &texts, name.clone(), engine.clone());
+        let answering = Answering::start(&run_dir, &server, status)?;
+        Ok(Self { server, answering })
+    }
+
+    fn status(&self, domain: &Domain, engine: String, devices: &Devices) -> Status {
+        let texts: Vec<String> = devices.devices.iter().map(ToString::to_string).collect();
+        status(&self.server, &texts, domain.name.clone(), engine)
+    }
+
+    /// Waits until the guest is gone, a signal comes, or `other` is readable.
+    fn wait(&self, signals: &mut Signals, other: Option<BorrowedFd<'_>>) -> Result<End, Failure> {
+        loop {
+            let gone = self.server.gone();
+            let signal_fd = signals.as_fd();
+            let mut polled = vec![
+                PollFd::from_borrowed_fd(signal_fd, PollFlags::IN),
+                PollFd::from_borrowed_fd(gone, PollFlags::IN),
+            ];
+            polled.extend(other.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+            match poll(&mut polled, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(Failure::system("wait for the guest", errno)),
+            }
+            let ready: Vec<bool> = polled.iter().map(|fd| !fd.revents().is_empty()).collect();
+            if let Some(caught) = signals.take_end() {
+                return Ok(End::Signal(caught));
+            }
+            if ready[1] {
+                return Ok(End::Gone);
+            }
+            if ready.get(2) == Some(&true) {
+                return Ok(End::Released);
+            }
+        }
+    }
+
+    /// Lets go of the guest.
+    fn stop(self) -> Result<Vec<Released>, Failure> {
+        drop(self.answering);
+        // No other thread has it any more.
+        let server = Arc::try_unwrap(self.server);
+        let server = server.map_err(|_| Failure::new(Exit::Failed, "the guest is still in use"))?;
+        Ok(server.stop()?)
+    }
+}
+
+fn status(server: &Server, texts: &[String], name: Option<String>, engine: String) -> Status {
+    let devices = server.devices().report().into_iter().zip(texts);
+    Status {
+        domid: server.guest().dom().0,
+        name,
+        pid: std::process::id(),
+        engine,
+        register_accesses: server.devices().requests(),
+        kicks: server.guest().counters().delivered,
+        devices: devices
+            .map(|(report, text)| DeviceStatus {
+                function: report.function.to_string(),
+                device: text.clone(),
+                running: report.running,
+                features: report.features,
+                failure: report.failure,
+            })
+            .collect(),
+    }
+}
+
+/// A guest, by its name if it has one.
+fn named(domain: &Domain) -> String {
+    domain.name.clone().unwrap_or_else(|| domain.id.to_string())
+}
+
+fn run_dir_of(session: &Session) -> PathBuf {
+    session.run_dir.clone().unwrap_or_else(|| Path::new(run_dir::DEFAULT).to_owned())
+}

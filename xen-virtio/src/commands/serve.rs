@@ -1,0 +1,128 @@
+//! `serve`: a guest's devices, until the guest is gone.
+
+use super::{Devices, End, Serving, named};
+use crate::host::Machine;
+use crate::status::Status;
+use crate::toolstack::{self, State};
+use clap::Args;
+use serde::Serialize;
+use xen_eventfd::Domain;
+use xen_eventfd_cli::failure::{Exit, Failure};
+use xen_eventfd_cli::session::Session;
+use xen_eventfd_cli::signals::Signals;
+
+/// Serve a guest that was created paused, until it is gone.
+///
+/// The guest is a PVH guest that `xl create -p` has created. It gets a PCI bus, on which the devices are from
+/// 00:01.0 on, in the order in which they are given. Once this says that the guest is served, `xl unpause` lets it
+/// run. `xen-virtio start` does all three, and follows reboots.
+///
+/// A backend that does not map a guest's memory by itself (vhost-user's protocol feature XEN_MMAP) needs the kernel
+/// module of xen-eventfd. It can read and write all of the guest's memory.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The guest, by name or number
+    dom: String,
+    #[command(flatten)]
+    devices: Devices,
+}
+
+/// What `--json` prints on a line of its own.
+#[derive(Debug, Serialize)]
+pub(super) struct Served<'a> {
+    #[serde(flatten)]
+    status: &'a Status,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Ended {
+    domid: u16,
+    guest_gone: bool,
+    register_accesses: u64,
+    kicks: u64,
+}
+
+pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    // First, so that all threads leave the signals to this one.
+    let mut signals = Signals::that_end()?;
+    let machine = Machine::open(session.open()?)?;
+    let domain = machine.xen().find(&arguments.dom)?;
+    check_new(&domain)?;
+    let devices = &arguments.devices;
+    let connected = devices.connect(domain.uuid.as_deref())?;
+    let serving = Serving::begin(session, &machine, &domain, connected)?;
+    report_served(session, &machine, &serving, &domain, devices, |name| {
+        format!("{name} is served; let it run: xl unpause {name}")
+    })?;
+    let end = serving.wait(&mut signals, None)?;
+    let ended = Ended::of(&serving, end == End::Gone);
+    serving.stop()?;
+    report_ended(session, &domain, &ended)?;
+    match end {
+        End::Signal(caught) => Ok(Exit::Backend(caught.code())),
+        End::Gone | End::Released => Ok(Exit::Success),
+    }
+}
+
+/// A guest that runs has looked for its devices already.
+fn check_new(domain: &Domain) -> Result<(), Failure> {
+    let name = named(domain);
+    let (exit, why) = match toolstack::state(domain.id)? {
+        State::New => return Ok(()),
+        State::Started => (
+            Exit::Usage,
+            "runs already, and a guest looks for its devices when it starts; create it paused (xl create -p), \
+             or have `xen-virtio start` create it",
+        ),
+        State::Stopped(_) => (Exit::GuestGone, "has stopped; destroy it, and create it anew"),
+        State::Gone => (Exit::GuestGone, "is gone"),
+    };
+    Err(Failure::new(exit, format!("{name} {why}")))
+}
+
+/// Says that a guest is served.
+pub(super) fn report_served(
+    session: &Session,
+    machine: &Machine,
+    serving: &Serving,
+    domain: &Domain,
+    devices: &Devices,
+    sentence: impl FnOnce(&str) -> String,
+) -> Result<(), Failure> {
+    let status = serving.status(domain, machine.xen().engine().to_string(), devices);
+    session.print("virtio.served", &Served { status: &status }, || {
+        let name = named(domain);
+        let lines = status.devices.iter().map(|device| {
+            format!("{} {}: {}\n", name, device.function.trim_start_matches("0000:"), device.device)
+        });
+        lines.collect::<String>() + &sentence(&name)
+    })
+}
+
+/// Says that its service has ended.
+pub(super) fn report_ended(
+    session: &Session,
+    domain: &Domain,
+    ended: &Ended,
+) -> Result<(), Failure> {
+    session.print("virtio.ended", ended, || {
+        let why = if ended.guest_gone { "is gone" } else { "is not served any more" };
+        format!(
+            "{} {why}: {} kicks were passed on, {} accesses to registers answered",
+            named(domain),
+            ended.kicks,
+            ended.register_accesses
+        )
+    })
+}
+
+impl Ended {
+    pub(super) fn of(serving: &Serving, guest_gone: bool) -> Self {
+        Self {
+            domid: serving.server.guest().dom().0,
+            guest_gone,
+            register_accesses: serving.server.devices().requests(),
+            kicks: serving.server.guest().counters().delivered,
+        }
+    }
+}

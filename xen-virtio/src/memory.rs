@@ -1,0 +1,201 @@
+//! A guest's memory: where it is, and what a backend maps to have it.
+
+use crate::error::{Error, Result};
+use core::ops::Range;
+use std::os::fd::{AsFd, OwnedFd};
+use xen_eventfd_core::DomId;
+use xen_eventfd_host::HostError;
+use xen_eventfd_host::memory::{FRAME, ForeignMemory};
+use xen_eventfd_vhost::{Backend, Memory, Region};
+
+/// libxl gives a PVH guest memory from 0 up to here, and the rest from 4 GiB on (`libxl__build_hvm`).
+const HOLE: Range<u64> = 0xFC00_0000..1 << 32;
+/// No guest has as much.
+const END: u64 = 1 << 46;
+
+/// A guest's memory, for its backends.
+pub(crate) trait Regions {
+    /// What this backend maps.
+    fn regions_for(&mut self, backend: &dyn Backend) -> Result<Vec<Region<'_>>>;
+}
+
+/// The memory of a guest of this machine that has not run yet, or has given none of it back.
+#[derive(Debug)]
+pub(crate) struct GuestRam<'a> {
+    dom: DomId,
+    open: &'a dyn Open,
+    ranges: Vec<Range<u64>>,
+    /// What backends map: an object of the module for each range, or privcmd.
+    files: Vec<OwnedFd>,
+    privcmd: Option<OwnedFd>,
+}
+
+/// What opens guest memory for backends.
+pub(crate) trait Open: core::fmt::Debug {
+    /// A file whose `mmap` is this memory of the guest.
+    fn memory(&self, dom: DomId, range: Range<u64>) -> Result<OwnedFd>;
+
+    /// A `/dev/xen/privcmd` that can map this guest's memory and no other's.
+    fn privcmd(&self, dom: DomId) -> Result<OwnedFd>;
+}
+
+impl<'a> GuestRam<'a> {
+    /// Finds where the guest has memory, by mapping frames.
+    pub(crate) fn find(
+        foreign: &dyn ForeignMemory,
+        open: &'a dyn Open,
+        dom: DomId,
+    ) -> Result<Self> {
+        // Without the first frame there is no guest, or no right to it.
+        drop(foreign.map(dom, &[0]).map_err(Error::Memory)?);
+        let low = 0..end_of(foreign, dom, 0..HOLE.start)?;
+        let high = HOLE.end..end_of(foreign, dom, HOLE.end..END)?;
+        let ranges = [low, high].into_iter().filter(|range| !range.is_empty()).collect();
+        Ok(Self { dom, open, ranges, files: Vec::new(), privcmd: None })
+    }
+
+    /// Its size in bytes.
+    pub(crate) fn size(&self) -> u64 {
+        self.ranges.iter().map(|range| range.end - range.start).sum()
+    }
+}
+
+impl Regions for GuestRam<'_> {
+    /// It is opened for the first backend of a kind.
+    fn regions_for(&mut self, backend: &dyn Backend) -> Result<Vec<Region<'_>>> {
+        let region = |range: &Range<u64>, memory| Region {
+            guest_address: range.start,
+            size: range.end - range.start,
+            memory,
+        };
+        if backend.maps_guests() {
+            let privcmd = match self.privcmd.take() {
+                Some(privcmd) => privcmd,
+                None => self.open.privcmd(self.dom)?,
+            };
+            let privcmd: &OwnedFd = self.privcmd.insert(privcmd);
+            let memory = Memory::Foreign { privcmd: privcmd.as_fd(), domain: self.dom };
+            return Ok(self.ranges.iter().map(|range| region(range, memory)).collect());
+        }
+        if self.files.is_empty() {
+            let opened = self.ranges.iter().map(|range| self.open.memory(self.dom, range.clone()));
+            self.files = opened.collect::<Result<_>>()?;
+        }
+        let files = self.ranges.iter().zip(self.files.iter().map(AsFd::as_fd));
+        Ok(files.map(|(range, file)| region(range, Memory::File { file, offset: 0 })).collect())
+    }
+}
+
+/// Where the memory that begins with a range ends: its beginning if the guest has none there.
+fn end_of(foreign: &dyn ForeignMemory, dom: DomId, range: Range<u64>) -> Result<u64> {
+    let frame = FRAME as u64;
+    let (first, mut there, mut missing) =
+        (range.start / frame, 0, (range.end - range.start) / frame);
+    // The first `there` frames are there, and none from `missing` on. Guests are small, so from below.
+    let mut step = 1;
+    while there < missing {
+        let next = (there + step).min(missing);
+        if has(foreign, dom, first + next - 1)? {
+            there = next;
+            step *= 2;
+        } else if step == 1 {
+            missing = there;
+        } else {
+            missing = next - 1;
+            step = ((missing - there) / 2).max(1);
+        }
+    }
+    Ok((first + there) * frame)
+}
+
+fn has(foreign: &dyn ForeignMemory, dom: DomId, frame: u64) -> Result<bool> {
+    match foreign.map(dom, &[frame]) {
+        Ok(_) => Ok(true),
+        Err(error) if is_gone(foreign, dom, &error) => Err(Error::Memory(error)),
+        Err(_) => Ok(false),
+    }
+}
+
+/// A frame of a guest that is gone is refused like one that never was.
+fn is_gone(foreign: &dyn ForeignMemory, dom: DomId, error: &HostError) -> bool {
+    error.errno == rustix::io::Errno::SRCH || foreign.map(dom, &[0]).is_err()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::sync::atomic::AtomicU8;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use xen_eventfd_host::memory::GuestMemory;
+    use xen_eventfd_host::{Call, Errno, HostError};
+
+    /// A guest that has these frames.
+    #[derive(Debug)]
+    struct Frames(Vec<Range<u64>>, AtomicUsize);
+
+    #[derive(Debug)]
+    struct Mapped;
+
+    impl GuestMemory for Mapped {
+        fn bytes(&self) -> &[AtomicU8] {
+            &[]
+        }
+    }
+
+    impl Open for Frames {
+        fn memory(&self, _: DomId, _: Range<u64>) -> Result<OwnedFd> {
+            Err(Error::Eventfd(Errno::NOSYS))
+        }
+
+        fn privcmd(&self, _: DomId) -> Result<OwnedFd> {
+            Err(Error::Eventfd(Errno::NOSYS))
+        }
+    }
+
+    impl ForeignMemory for Frames {
+        fn map(
+            &self,
+            dom: DomId,
+            frames: &[u64],
+        ) -> xen_eventfd_host::Result<Box<dyn GuestMemory>> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            match frames.iter().find(|frame| !self.0.iter().any(|range| range.contains(frame))) {
+                None => Ok(Box::new(Mapped)),
+                Some(frame) => Err(HostError::new(Call::MapMemory(dom, *frame), Errno::NOENT)),
+            }
+        }
+    }
+
+    fn ranges(frames: &[Range<u64>]) -> Result<Vec<Range<u64>>> {
+        let guest = Frames(frames.to_vec(), AtomicUsize::new(0));
+        let found = GuestRam::find(&guest, &guest, DomId(1)).map(|ram| ram.ranges);
+        assert!(guest.1.load(Ordering::Relaxed) < 200, "too many maps");
+        found
+    }
+
+    #[test]
+    fn memory_is_found_to_the_frame() {
+        for frames in [1, 2, 3, 5, 0x1000, 0x1001, 0x8_0000, 0xF_BFFF, 0xF_C000] {
+            let all = 0..frames;
+            let found = ranges(std::slice::from_ref(&all)).unwrap();
+            assert_eq!(found, vec![all.start..all.end << 12], "{frames:#x}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_below_the_hole_is_above_4_gib() {
+        for high in [1, 0x4000, 0x1234_5678] {
+            let both = [0..0xF_C000, 0x10_0000..0x10_0000 + high];
+            let expected = both.clone().map(|range| range.start << 12..range.end << 12);
+            // The tables of ACPI are no memory.
+            let tables = 0xF_C000..0xF_C007;
+            let all = [both.as_slice(), std::slice::from_ref(&tables)].concat();
+            assert_eq!(ranges(&all).unwrap(), expected, "{high:#x}");
+        }
+    }
+
+    #[test]
+    fn a_guest_without_memory_is_an_error() {
+        assert!(matches!(ranges(&[]), Err(Error::Memory(_))));
+    }
+}

@@ -1,0 +1,229 @@
+//! Xen's toolstack, by its command `xl`: creating a guest, and what its state is. There is no other stable
+//! interface for that.
+
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use xen_eventfd::DomId;
+use xen_eventfd_cli::failure::{Exit, Failure};
+
+const XL: &str = "xl";
+
+type Result<T> = core::result::Result<T, Failure>;
+
+/// Why a guest stopped (`SHUTDOWN_*` of Xen's `public/sched.h`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    PowerOff,
+    Reboot,
+    Crash,
+    /// Suspended, or for a reason that only debugging has.
+    Other,
+}
+
+/// The state of a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It was created paused and has not run.
+    New,
+    /// It runs, or has run.
+    Started,
+    /// It has stopped and was not destroyed yet.
+    Stopped(Reason),
+    /// There is none, or it is being destroyed.
+    Gone,
+}
+
+/// What becomes of a guest that stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    Destroy,
+    Restart,
+    Preserve,
+}
+
+/// What is in a guest's configuration file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Config {
+    pub(crate) name: String,
+    /// `pvh`, `hvm` or `pv`.
+    pub(crate) guest_type: String,
+    pub(crate) on_poweroff: Action,
+    pub(crate) on_reboot: Action,
+    pub(crate) on_crash: Action,
+}
+
+impl Config {
+    /// What is to become of a guest that stopped for this reason.
+    pub(crate) fn action(&self, reason: Reason) -> Action {
+        match reason {
+            Reason::PowerOff => self.on_poweroff,
+            Reason::Reboot => self.on_reboot,
+            Reason::Crash => self.on_crash,
+            Reason::Other => Action::Preserve,
+        }
+    }
+
+    /// Takes it from what `xl create --dryrun` prints.
+    fn parse(text: &[u8]) -> core::result::Result<Self, String> {
+        let all: Value = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        let text = |place: &str| all.pointer(place).and_then(Value::as_str);
+        let missing = |place: &str| format!("{place} is missing");
+        let needed = |place: &str| text(place).map(str::to_owned).ok_or_else(|| missing(place));
+        let action = |name: &str, default| match text(&format!("/{name}")) {
+            None => Ok(default),
+            Some("destroy") => Ok(Action::Destroy),
+            Some("restart") => Ok(Action::Restart),
+            Some("preserve") => Ok(Action::Preserve),
+            Some(other) => {
+                Err(format!("{name} is {other}; it can be destroy, restart or preserve here"))
+            }
+        };
+        Ok(Self {
+            name: needed("/c_info/name")?,
+            guest_type: needed("/c_info/type")?,
+            on_poweroff: action("on_poweroff", Action::Destroy)?,
+            on_reboot: action("on_reboot", Action::Restart)?,
+            on_crash: action("on_crash", Action::Destroy)?,
+        })
+    }
+}
+
+/// What is in a configuration file. No guest is made.
+pub(crate) fn read(file: &Path) -> Result<Config> {
+    let printed = run(Command::new(XL).args(["create", "--quiet", "--dryrun"]).arg(file))?;
+    Config::parse(&printed).map_err(|why| {
+        let sentence = format!("{} cannot be used: {why}", file.display());
+        Failure::new(Exit::Usage, sentence)
+    })
+}
+
+/// Creates a guest, paused. `xl` does not wait for its end.
+pub(crate) fn create_paused(file: &Path) -> Result<()> {
+    run(Command::new(XL).args(["create", "--quiet", "-p", "-e"]).arg(file)).map(drop)
+}
+
+/// Lets a guest run.
+pub(crate) fn unpause(dom: DomId) -> Result<()> {
+    run(Command::new(XL).arg("unpause").arg(dom.0.to_string())).map(drop)
+}
+
+/// Destroys a guest.
+pub(crate) fn destroy(dom: DomId) -> Result<()> {
+    run(Command::new(XL).arg("destroy").arg(dom.0.to_string())).map(drop)
+}
+
+/// The state of a guest.
+pub(crate) fn state(dom: DomId) -> Result<State> {
+    let output = output(Command::new(XL).args(["list", "-v"]).arg(dom.0.to_string()))?;
+    if !output.status.success() {
+        return Ok(State::Gone);
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    parse_state(&text).ok_or_else(|| {
+        Failure::new(Exit::Failed, format!("`{XL} list -v {}` printed no state: {text}", dom.0))
+    })
+}
+
+/// The line of `xl list -v` with one guest: name, id, memory, vCPUs, state, time, UUID, reason, label.
+fn parse_state(text: &str) -> Option<State> {
+    let mut words = text.lines().nth(1)?.split_whitespace().rev().skip(1);
+    let (reason, _uuid, time, flags) = (words.next()?, words.next()?, words.next()?, words.next()?);
+    let time: f64 = time.parse().ok()?;
+    let flag = |at: usize, letter: u8| flags.as_bytes().get(at) == Some(&letter);
+    if flags.len() != 6 {
+        return None;
+    }
+    Some(if flag(5, b'd') {
+        State::Gone
+    } else if flag(3, b's') {
+        State::Stopped(match reason {
+            "0" => Reason::PowerOff,
+            "1" => Reason::Reboot,
+            "3" | "4" => Reason::Crash,
+            _ => Reason::Other,
+        })
+    } else if flag(2, b'p') && time == 0.0 {
+        State::New
+    } else {
+        State::Started
+    })
+}
+
+fn output(command: &mut Command) -> Result<Output> {
+    command.stdin(Stdio::null()).output().map_err(|error| {
+        let sentence = format!("cannot run `{XL}`: {error}; it is in the package xen-utils");
+        Failure::new(Exit::NoXen, sentence)
+    })
+}
+
+/// Runs it, and returns what it printed.
+fn run(command: &mut Command) -> Result<Vec<u8>> {
+    let Output { status, stdout, stderr } = output(command)?;
+    if status.success() {
+        return Ok(stdout);
+    }
+    let stderr = String::from_utf8_lossy(&stderr);
+    let why: Vec<&str> = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let what: Vec<_> = command.get_args().map(|word| word.to_string_lossy()).collect();
+    let sentence = format!("`{XL} {}` failed ({status}): {}", what.join(" "), why.join("; "));
+    Err(Failure::new(Exit::Failed, sentence))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "Name                                        ID   Mem VCPUs\tState\tTime(s)   \
+                        UUID                            Reason-Code\tSecurity Label\n";
+
+    fn line(flags: &str, time: &str, reason: &str) -> Option<State> {
+        let uuid = "0a1b2c3d-0000-4000-8000-000000000001";
+        let row =
+            format!("web server    3   127     1     {flags}  {time} {uuid}  {reason}      -\n");
+        parse_state(&(HEAD.to_owned() + &row))
+    }
+
+    #[test]
+    fn a_guest_is_new_until_it_has_run() {
+        assert_eq!(line("--p---", "0.0", "-"), Some(State::New));
+        assert_eq!(line("--p---", "0.1", "-"), Some(State::Started));
+        assert_eq!(line("-b----", "0.0", "-"), Some(State::Started));
+        assert_eq!(line("r-----", "12.5", "-"), Some(State::Started));
+    }
+
+    #[test]
+    fn a_stopped_guest_has_a_reason() {
+        let stopped = |reason, flags| line(flags, "2.0", reason);
+        assert_eq!(stopped("0", "---s--"), Some(State::Stopped(Reason::PowerOff)));
+        assert_eq!(stopped("1", "---sr-"), Some(State::Stopped(Reason::Reboot)));
+        assert_eq!(stopped("2", "---ss-"), Some(State::Stopped(Reason::Other)));
+        assert_eq!(stopped("3", "---sc-"), Some(State::Stopped(Reason::Crash)));
+        assert_eq!(stopped("0", "--psrd"), Some(State::Gone));
+    }
+
+    #[test]
+    fn what_is_no_list_has_no_state() {
+        assert_eq!(parse_state(HEAD), None);
+        assert_eq!(line("running", "2.0", "-"), None);
+        assert_eq!(line("-b----", "soon", "-"), None);
+        assert_eq!(parse_state(""), None);
+    }
+
+    #[test]
+    fn a_configuration_has_defaults_as_xl_has_them() {
+        let parse = |text: &str| Config::parse(text.as_bytes());
+        let config = parse(r#"{"c_info": {"type": "pvh", "name": "web"}, "on_reboot": "restart"}"#);
+        let config = config.unwrap();
+        assert_eq!((&*config.name, &*config.guest_type), ("web", "pvh"));
+        assert_eq!(config.action(Reason::PowerOff), Action::Destroy);
+        assert_eq!(config.action(Reason::Reboot), Action::Restart);
+        assert_eq!(config.action(Reason::Other), Action::Preserve);
+        let kept = r#"{"c_info": {"type": "pvh", "name": "w"}, "on_crash": "preserve"}"#;
+        assert_eq!(parse(kept).unwrap().action(Reason::Crash), Action::Preserve);
+        let odd = r#"{"c_info": {"type": "pvh", "name": "w"}, "on_crash": "coredump-destroy"}"#;
+        assert!(parse(odd).unwrap_err().contains("coredump-destroy"));
+        assert!(parse(r#"{"c_info": {"type": "pvh"}}"#).unwrap_err().contains("name"));
+        assert!(parse("Parsing config").is_err());
+    }
+}
