@@ -1,4 +1,7 @@
-//! The programs on the pages of this folder, as documentation tests.
+//! The programs on the pages of this folder, as documentation tests; and the schema of what commands print, for
+//! their tests.
+
+pub mod schema;
 
 #[cfg(doctest)]
 mod pages {

@@ -1,0 +1,29 @@
+//! What a command prints with `--json` is an object of the documented schema.
+
+use std::process::{Command, Stdio};
+use xen_eventfd_docs::schema::Schema;
+
+#[test]
+fn what_comes_of_a_command_is_an_object_of_the_schema() {
+    let mut schema = Schema::default();
+    for (words, printed, exit) in [
+        (&["demo", "--blocks", "8"][..], "virtio.demo", 0),
+        (&["man"], "man", 0),
+        (&["completion", "bash"], "completion", 0),
+        (&["--help"], "help", 0),
+        (&["--version"], "version", 0),
+        (&["demo", "--blocks", "many"], "error", 2),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xen-virtio"));
+        let done = command.arg("--json").args(words).stdin(Stdio::null()).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        let (out, err) = (text(done.stdout), text(done.stderr));
+        assert_eq!(done.status.code(), Some(exit), "{words:?}: {err}");
+        assert_eq!(schema.lines(&(out + &err)), [printed], "{words:?}");
+    }
+    let unseen = schema.unseen();
+    assert!(
+        unseen.iter().all(|kind| !kind.starts_with("virtio.")),
+        "no command printed {unseen:?}"
+    );
+}
