@@ -95,6 +95,7 @@ tests! {
     channels::flood, [Race], "a flood on one guest's channel delays other guests' kicks only for a bounded time";
     channels::limit, [], "the limit of bound event channels for all callers holds exactly";
     ports::flood, [Race], "a flood of 8 vCPUs neither keeps an upcall going nor has the end of an event deferred";
+    ports::no_waits, [Race], "of four vCPUs that kick back to back, no handler waits for a lock";
     ownership::one_owner, [], "a guest has one file, and another one only after that is closed";
     ownership::owner, [], "OWNER names the process that holds a guest";
     ownership::reserve, [], "a guest can be reserved for another engine";

@@ -5,6 +5,7 @@ use super::fdinfo::mounted;
 use crate::device::GuestFile;
 use crate::device::structs::{Doorbell, Irq};
 use anyhow::{Result, ensure};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use xen_eventfd_scenarios::TestContext;
@@ -80,6 +81,51 @@ pub(super) fn longest_upcall() -> Result<u64> {
     let counts = traced("upcall_event")?;
     let before = counts.iter().filter_map(|line| line.rsplit_once("count=")?.1.parse::<u64>().ok());
     Ok(before.max().map_or(0, |before| before + 1))
+}
+
+/// Has the kernel trace each wait for a lock, and whence it came.
+pub(super) struct Waits {
+    #[expect(dead_code, reason = "held")]
+    on: On,
+}
+
+const CONTENTION: &str = "lock/contention_begin";
+
+impl Waits {
+    /// `None`: the kernel has no such tracepoint.
+    pub(super) fn trace() -> Result<Option<Self>> {
+        let trigger = format!("{TRACING}/events/{CONTENTION}/trigger");
+        if !Path::new(&trigger).exists() {
+            println!("this kernel does not trace waits for locks: they were not counted");
+            return Ok(None);
+        }
+        let on = On::switch(&[CONTENTION])?;
+        fs::write(trigger, "stacktrace")?;
+        Ok(Some(Self { on }))
+    }
+
+    /// The stacks of those that came from the module so far, innermost function first.
+    pub(super) fn of_module(&self) -> Result<Vec<Vec<String>>> {
+        let symbols = fs::read_to_string("/proc/kallsyms")?;
+        let of_module = |line: &&str| line.ends_with("[xen_eventfd]");
+        let names = symbols.lines().filter(of_module).filter_map(|line| line.split(' ').nth(2));
+        let names: BTreeSet<&str> = names.filter_map(|name| name.split('\t').next()).collect();
+        let text = fs::read_to_string(format!("{TRACING}/trace"))?;
+        let stacks = text.split("<stack trace>").skip(1).map(|stack| {
+            let calls = stack.lines().skip(1).map_while(|line| line.trim().strip_prefix("=> "));
+            calls.map(str::to_owned).collect::<Vec<_>>()
+        });
+        let function = |call: &String| call.split(['+', ' ']).next().unwrap_or_default().to_owned();
+        let is_modules =
+            |stack: &Vec<String>| stack.iter().any(|call| names.contains(&*function(call)));
+        Ok(stacks.filter(is_modules).collect())
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        let _ = fs::write(format!("{TRACING}/events/{CONTENTION}/trigger"), "!stacktrace");
+    }
 }
 
 pub(super) fn kicks(test: &mut TestContext<'_>) -> Result<()> {
