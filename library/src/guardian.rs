@@ -69,6 +69,24 @@ impl Guardian {
         }
     }
 
+    /// Keeps the guardian of this process for a run directory, for ioreq servers that the process has beside those
+    /// of an engine (the crate `xen-eventfd-ioreq`). It recovers them too. An engine of its own keeps one by itself,
+    /// unless the kernel module serves. `None` with [`Guardian::None`].
+    ///
+    /// # Errors
+    /// [`Error::NoGuardian`] if its program is not there or cannot be started.
+    ///
+    #[doc = example!(r#"
+# let other = tempfile::tempdir()?;
+assert!(Guardian::None.keep(other.path())?.is_none());
+let missing = Guardian::Program("/no/such".into()).keep(other.path());
+assert!(matches!(missing, Err(Error::NoGuardian(_))));
+"#)]
+    pub fn keep(&self, run_dir: &Path) -> Result<Option<Guarded>> {
+        let guard = self.clone().absolute().guard(&absolute(run_dir))?;
+        Ok(guard.map(Guarded))
+    }
+
     /// The guardian of this process for a run directory, if there is to be one: the one that runs, or
     /// else a new one.
     pub(crate) fn guard(&self, run_dir: &Path) -> Result<Option<Arc<Guard>>> {
@@ -95,6 +113,24 @@ impl Guardian {
             guard: Arc::downgrade(&guard),
         });
         Ok(Some(guard))
+    }
+}
+
+/// A guardian of this process, which is there until this is dropped or the guardian is killed.
+#[derive(Debug)]
+pub struct Guarded(Arc<Guard>);
+
+impl Guarded {
+    /// Whether the guardian is there.
+    ///
+    #[doc = example!(r#"
+# let other = tempfile::tempdir()?;
+if let Ok(Some(guarded)) = Guardian::Auto.keep(other.path()) {
+    assert!(guarded.is_there());
+}
+"#)]
+    pub fn is_there(&self) -> bool {
+        self.0.runs()
     }
 }
 

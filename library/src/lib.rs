@@ -59,7 +59,7 @@ pub use engine::doorbells::{MAX_REGISTRATIONS, MAX_UNMATCHED, Registered};
 pub use engine::module::ModuleAbi;
 pub use error::{Error, Result};
 pub use find::{DomainSelector, find};
-pub use guardian::{Guardian, VARIABLE as GUARDIAN_VARIABLE};
+pub use guardian::{Guarded, Guardian, VARIABLE as GUARDIAN_VARIABLE};
 pub use guest::{ChannelFd, Fallback, Guest, IoEvent, IrqFd, UnmatchedKicks};
 pub use probe::{ModuleInfo, Probe};
 pub use xen::{Builder, ENGINE_VARIABLE, EngineKind, Xen};

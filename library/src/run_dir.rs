@@ -20,8 +20,8 @@ pub fn holders(path: &Path) -> Result<Vec<Holder>> {
     Ok(run_dir::holders(path, Role::Doorbells)?)
 }
 
-/// The guests whose engine was killed, in the order of their numbers. No file is changed, and no engine
-/// disturbed. `xen-eventfd reap` ([`Builder::reap`](crate::Builder::reap)) or the guest's next engine recovers
+/// The guests whose engine was killed, or a process that served devices, in the order of their numbers; a guest that
+/// lost both is named twice. No file is changed, and no engine disturbed. `xen-eventfd reap` ([`Builder::reap`](crate::Builder::reap)) or the guest's next engine recovers
 /// them.
 ///
 /// # Errors
@@ -32,5 +32,10 @@ pub fn holders(path: &Path) -> Result<Vec<Holder>> {
 assert_eq!(run_dir::orphans(dir.path())?, []);
 "#)]
 pub fn orphans(path: &Path) -> Result<Vec<Orphan>> {
-    Ok(run_dir::orphans(path, Role::Doorbells)?)
+    let mut orphans = Vec::new();
+    for role in Role::ALL {
+        orphans.extend(run_dir::orphans(path, role)?);
+    }
+    orphans.sort_by_key(|orphan| orphan.dom);
+    Ok(orphans)
 }

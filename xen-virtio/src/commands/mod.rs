@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use xen_eventfd::{Domain, run_dir};
+use xen_eventfd::{Domain, Guarded, Guardian, run_dir};
 use xen_eventfd_cli::failure::{Exit, Failure};
 use xen_eventfd_cli::session::Session;
 use xen_eventfd_cli::signals::{Caught, Signals};
@@ -72,6 +72,8 @@ struct Serving {
     server: Arc<Server>,
     /// Dropped before the server is stopped.
     answering: Answering,
+    /// If this process is killed, it recovers the server.
+    guarded: Option<Guarded>,
 }
 
 /// What ended the service.
@@ -107,13 +109,14 @@ impl Serving {
         tracing::info!(bytes = ram.size(), "the guest's memory was found");
         let run_dir = run_dir_of(session);
         let texts: Vec<String> = connected.iter().map(|(spec, _)| spec.to_string()).collect();
+        let guarded = Guardian::Auto.keep(&run_dir)?;
         let server = Server::start(xen, &run_dir, domain.id, connected, &mut ram)?;
         let server = Arc::new(server);
         machine.add_pci_root(domain.id)?;
         let (name, engine) = (domain.name.clone(), xen.engine().to_string());
         let status = move |server: &Server| status(server, &texts, name.clone(), engine.clone());
         let answering = Answering::start(&run_dir, &server, status)?;
-        Ok(Self { server, answering })
+        Ok(Self { server, answering, guarded })
     }
 
     fn status(&self, domain: &Domain, engine: String, devices: &Devices) -> Status {
@@ -154,7 +157,9 @@ impl Serving {
         // No other thread has it any more.
         let server = Arc::try_unwrap(self.server);
         let server = server.map_err(|_| Failure::new(Exit::Failed, "the guest is still in use"))?;
-        Ok(server.stop()?)
+        let backends = server.stop()?;
+        drop(self.guarded);
+        Ok(backends)
     }
 }
 
