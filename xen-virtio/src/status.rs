@@ -44,8 +44,8 @@ pub(crate) struct DeviceStatus {
     pub(crate) device: String,
     /// Queues that its backend serves.
     pub(crate) running: Vec<u16>,
-    /// The features that its driver has accepted.
-    pub(crate) features: u64,
+    /// The features that its driver has accepted, in hexadecimal.
+    pub(crate) features: String,
     /// Why it needed a reset first, if it ever did.
     pub(crate) failure: Option<String>,
 }

@@ -6,8 +6,11 @@ use xen_eventfd_docs::schema::Schema;
 #[test]
 fn what_comes_of_a_command_is_an_object_of_the_schema() {
     let mut schema = Schema::default();
+    let run_dir = tempfile::tempdir().unwrap();
+    let run_dir = run_dir.path().to_str().unwrap();
     for (words, printed, exit) in [
         (&["demo", "--blocks", "8"][..], "virtio.demo", 0),
+        (&["list", "--run-dir", run_dir], "virtio.list", 0),
         (&["man"], "man", 0),
         (&["completion", "bash"], "completion", 0),
         (&["--help"], "help", 0),
@@ -21,9 +24,11 @@ fn what_comes_of_a_command_is_an_object_of_the_schema() {
         assert_eq!(done.status.code(), Some(exit), "{words:?}: {err}");
         assert_eq!(schema.lines(&(out + &err)), [printed], "{words:?}");
     }
+    // What needs a guest of real Xen is held against the schema in `src/commands/tests.rs`, and in the lab.
+    let real = ["virtio.served", "virtio.ended", "virtio.show"];
     let unseen = schema.unseen();
     assert!(
-        unseen.iter().all(|kind| !kind.starts_with("virtio.")),
+        unseen.iter().all(|kind| !kind.starts_with("virtio.") || real.contains(&&**kind)),
         "no command printed {unseen:?}"
     );
 }

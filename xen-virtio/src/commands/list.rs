@@ -15,8 +15,8 @@ use xen_eventfd_ioreq::{Role, run_dir};
 pub(crate) struct Arguments {}
 
 #[derive(Debug, Serialize)]
-struct Report {
-    guests: Vec<Status>,
+pub(super) struct Report {
+    pub(super) guests: Vec<Status>,
 }
 
 pub(crate) fn run(session: &Session, _: &Arguments) -> Result<Exit, Failure> {
@@ -31,7 +31,7 @@ pub(crate) fn run(session: &Session, _: &Arguments) -> Result<Exit, Failure> {
 }
 
 impl Report {
-    fn prose(&self) -> String {
+    pub(super) fn prose(&self) -> String {
         if self.guests.is_empty() {
             return "No guest is served with devices.\n".to_owned();
         }

@@ -177,7 +177,7 @@ fn status(server: &Server, texts: &[String], name: Option<String>, engine: Strin
                 function: report.function.to_string(),
                 device: text.clone(),
                 running: report.running,
-                features: report.features,
+                features: format!("{:#x}", report.features),
                 failure: report.failure,
             })
             .collect(),
@@ -192,3 +192,6 @@ fn named(domain: &Domain) -> String {
 fn run_dir_of(session: &Session) -> PathBuf {
     session.run_dir.clone().unwrap_or_else(|| Path::new(run_dir::DEFAULT).to_owned())
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,15 +31,15 @@ pub(crate) struct Arguments {
 #[derive(Debug, Serialize)]
 pub(super) struct Served<'a> {
     #[serde(flatten)]
-    status: &'a Status,
+    pub(super) status: &'a Status,
 }
 
 #[derive(Debug, Serialize)]
 pub(super) struct Ended {
-    domid: u16,
-    guest_gone: bool,
-    register_accesses: u64,
-    kicks: u64,
+    pub(super) domid: u16,
+    pub(super) guest_gone: bool,
+    pub(super) register_accesses: u64,
+    pub(super) kicks: u64,
 }
 
 pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {

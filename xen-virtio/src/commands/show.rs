@@ -25,7 +25,7 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     Ok(Exit::Success)
 }
 
-fn prose(status: &Status) -> String {
+pub(super) fn prose(status: &Status) -> String {
     let heads = [
         ("FUNCTION", Side::Left),
         ("DEVICE", Side::Left),
@@ -46,7 +46,7 @@ fn prose(status: &Status) -> String {
                 device.function.trim_start_matches("0000:").to_owned(),
                 device.device.clone(),
                 device.running.len().to_string(),
-                format!("{:#x}", device.features),
+                device.features.clone(),
                 state,
             ]
         })

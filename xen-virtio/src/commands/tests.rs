@@ -1,0 +1,58 @@
+//! What the commands print of a guest of real Xen is as it is documented.
+
+use super::list::Report;
+use super::serve::{Ended, Served};
+use super::show;
+use crate::status::{DeviceStatus, Status};
+use serde::Serialize;
+use xen_eventfd_cli::session::Session;
+use xen_eventfd_docs::schema::Schema;
+
+fn status() -> Status {
+    let device = |function: &str, failure: Option<&str>| DeviceStatus {
+        function: function.to_owned(),
+        device: "blk,socket=/run/disk.sock".to_owned(),
+        running: vec![0, 1],
+        features: format!("{:#x}", u64::MAX),
+        failure: failure.map(str::to_owned),
+    };
+    Status {
+        domid: 7,
+        name: Some("web".to_owned()),
+        pid: 412,
+        engine: "kernel".to_owned(),
+        register_accesses: 155,
+        kicks: 4_000,
+        devices: vec![
+            device("0000:00:01.0", None),
+            device("0000:00:02.0", Some("the backend has closed the connection")),
+        ],
+    }
+}
+
+#[test]
+fn each_object_is_one_of_the_schema() {
+    let status = status();
+    check("virtio.served", &Served { status: &status });
+    check("virtio.show", &status);
+    check("virtio.list", &Report { guests: vec![status.clone()] });
+    let ended = Ended { domid: 7, guest_gone: true, register_accesses: 155, kicks: 4_000 };
+    check("virtio.ended", &ended);
+}
+
+fn check(kind: &str, object: &impl Serialize) {
+    let session = Session { json: true, ..Session::default() };
+    let line = session.line(kind, object, String::new).unwrap();
+    assert_eq!(Schema::default().lines(str::from_utf8(&line).unwrap()), [kind]);
+}
+
+#[test]
+fn a_person_reads_which_device_is_not_well() {
+    let shown = show::prose(&status());
+    for part in ["web (domain 7)", "process 412", "00:01.0", "in use", "closed the connection"] {
+        assert!(shown.contains(part), "{part} is not in {shown}");
+    }
+    let list = Report { guests: vec![status()] }.prose();
+    assert!(list.contains("web") && list.contains("412"), "{list}");
+    assert!(Report { guests: vec![] }.prose().contains("No guest"));
+}
