@@ -478,4 +478,10 @@ mod tests {
         assert!(page.contains("of 2 measurements 1 differ in a second run"), "{page}");
         assert!(page.contains("median 22,000, then 22,500"), "{page}");
     }
+
+    #[test]
+    fn the_page_in_the_repository_has_these_words() {
+        let page = include_str!("../../../docs/bench.md");
+        crate::lab::rig::check_page(page, &[BEGIN, READING]);
+    }
 }

@@ -149,4 +149,9 @@ mod tests {
         }
         assert!(bars("PV", &measured).contains("beside a flood"));
     }
+
+    #[test]
+    fn the_page_in_the_repository_has_these_words() {
+        crate::lab::rig::check_page(include_str!("../../../docs/hostile.md"), &[BEGIN, FLOOD]);
+    }
 }

@@ -76,16 +76,22 @@ pub(crate) fn versions(lab: &Lab) -> BTreeMap<String, String> {
     named.map(|package| (package.name.clone(), package.version.clone())).collect()
 }
 
+/// Fails unless a page has these parts, and what every page has of the machine.
+#[cfg(test)]
+pub(crate) fn check_page(page: &str, parts: &[&str]) {
+    for part in parts.iter().copied().chain([QEMU]) {
+        assert!(page.contains(part), "the page has not:\n{part}");
+    }
+}
+
 /// A page's words for these.
 pub(crate) fn made_with(versions: &BTreeMap<String, String>) -> String {
     let rows = versions.iter().map(|(package, version)| format!("| {package} | {version} |\n"));
-    format!(
-        "| package | version |\n|---|---|\n{}\nQEMU is built from that package's source with the \
-         patches in `lab/src/emulator/patches`. Which processor it emulates, and what Xen is \
-         reported, is in `lab/src/arch.rs`.\n",
-        rows.collect::<String>()
-    )
+    format!("| package | version |\n|---|---|\n{}\n{QEMU}\n", rows.collect::<String>())
 }
+
+const QEMU: &str = "QEMU is built from that package's source with the patches in \
+    `lab/src/emulator/patches`. Which processor it emulates, and what Xen gets of it, is in `lab/src/arch.rs`.";
 
 const ENGINES: [Engine; 2] = [Engine::Userspace, Engine::Kernel];
 

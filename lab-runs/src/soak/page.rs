@@ -143,4 +143,9 @@ mod tests {
                 .all(|(_, plot)| plot.contains("event channels") || plot.contains("slabs"))
         );
     }
+
+    #[test]
+    fn the_page_in_the_repository_has_these_words() {
+        crate::lab::rig::check_page(include_str!("../../../docs/soak.md"), &[BEGIN]);
+    }
 }
