@@ -36,7 +36,7 @@ assert_eq!(IoEventAddress::Pio(0xc050).addr(), 0xc050);
         }
     }
 
-    /// The doorbell at this address that takes what `datamatch` says.
+    /// The doorbell at this address that takes what `datamatch` selects.
     pub(crate) fn doorbell(&self, datamatch: impl Into<Filter>) -> Result<Doorbell> {
         let addr = self.addr();
         Doorbell::new(self.space(), addr, datamatch.into())

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 /// An eventfd, as a caller has it: all that is [`AsFd`] (the standard library's descriptors, those of
 /// rustix and nix), and, with the feature `vmm-sys-util`, the `EventFd` of rust-vmm, which is not.
 ///
-/// `By` says which of the two it is, so that both may be implemented; the compiler finds it.
+/// `By` is which of the two it is, so that both may be implemented; the compiler finds it.
 ///
 #[cfg_attr(feature = "vmm-sys-util", doc = example!(r#"
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -30,7 +30,7 @@ call.write(1)?;
         the version of that crate that it was built with"
 )]
 pub trait AsEventFd<By> {
-    /// The descriptor, which stays the caller's.
+    /// The descriptor, which the caller keeps.
     fn as_eventfd(&self) -> BorrowedFd<'_>;
 }
 

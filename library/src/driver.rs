@@ -20,7 +20,7 @@ use xen_eventfd_ioreq::Turns;
 # let other = tempfile::tempdir()?;
 use rustix::event::{PollFd, PollFlags, poll};
 let xen = Xen::builder().without_threads().run_dir(other.path()).open_on(host)?;
-let mut driver = xen.driver().expect("nobody has taken it");
+let mut driver = xen.driver().expect("it is taken once");
 let guest = xen.guest(dom)?;
 let kick = eventfd(0, EventfdFlags::NONBLOCK)?;
 let _queue = guest.register_ioevent(&kick, &IoEventAddress::Mmio(0xfe00_0050), 3_u32)?;
@@ -68,12 +68,12 @@ impl Driver {
     ///
     /// # Errors
     /// [`crate::Error::EngineStopped`] if the host failed. The guests are let go of then, and each
-    /// further call says the same.
+    /// further call returns the same.
     ///
     #[doc = example!(r#"
 # let other = tempfile::tempdir()?;
 let xen = Xen::builder().without_threads().run_dir(other.path()).open_on(host)?;
-let turn = xen.driver().expect("nobody has taken it").process()?;
+let turn = xen.driver().expect("it is taken once").process()?;
 assert_eq!((turn.events, turn.interrupts), (0, 0), "it is called for nothing, and does not wait");
 "#)]
     pub fn process(&mut self) -> Result<Turn> {

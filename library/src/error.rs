@@ -14,7 +14,7 @@ pub type Result<T> = core::result::Result<T, Error>;
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Xen, Linux or xenstore said no.
+    /// Xen, Linux or xenstore refused a call.
     #[error(transparent)]
     Host(#[from] HostError),
 
@@ -40,7 +40,7 @@ pub enum Error {
     InUse {
         /// The guest.
         dom: DomId,
-        /// Who holds it: process id, name, engine.
+        /// What holds it: process id, name, engine.
         holder: String,
     },
 
@@ -106,7 +106,7 @@ pub enum Error {
         what: &'static str,
         /// On what.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         errno: Errno,
     },
 
@@ -120,7 +120,7 @@ pub enum Error {
         why: String,
     },
 
-    /// Nobody would look after the guests if this process were killed.
+    /// There is no guardian, which would reap after this process if it were killed.
     #[error(
         "no guardian: {0}; install the xen-eventfd command, or choose Guardian::None and have a \
          supervisor run `xen-eventfd reap` after a crash"
@@ -132,7 +132,7 @@ pub enum Error {
     Forked,
 
     /// No engine can run here.
-    #[error("no engine can run here: {0}; `xen-eventfd doctor` tells what is missing")]
+    #[error("no engine can run here: {0}; `xen-eventfd doctor` lists what is missing")]
     NoEngine(String),
 
     /// The guest has no interrupt controller for lines, as far as is known: it is no HVM guest.

@@ -1,4 +1,4 @@
-//! Eventfds that somebody handed us.
+//! Eventfds that a caller passed.
 
 use crate::{Error, Result};
 use rustix::io::Errno;
@@ -15,7 +15,7 @@ pub(crate) struct EventFd {
     fd: OwnedFd,
     /// Names the eventfd itself, however many descriptors it has.
     id: u64,
-    /// Whether it was made with `EFD_SEMAPHORE`. Linux tells since 6.5.
+    /// Whether it was made with `EFD_SEMAPHORE`. Linux reports it since 6.5.
     semaphore: Option<bool>,
 }
 
@@ -23,7 +23,7 @@ pub(crate) struct EventFd {
 static RAISING: Mutex<BTreeSet<(ProcessTag, u64)>> = Mutex::new(BTreeSet::new());
 
 /// The right to raise an interrupt for what an eventfd counts. One has it at a time: of two readers of
-/// a counter one would hear nothing.
+/// a counter there would be no wakeup.
 #[derive(Debug)]
 pub(crate) struct IrqClaim((ProcessTag, u64));
 
@@ -40,7 +40,7 @@ impl EventFd {
         let not = |what: &str| Error::NotAnEventFd { fd: raw, what: what.to_owned() };
         let fd = rustix::io::fcntl_dupfd_cloexec(theirs, 3).map_err(|errno| match errno {
             Errno::BADF => not("not open"),
-            // That is what Linux says where no number from 3 on is allowed.
+            // That is what Linux returns where no number from 3 on is allowed.
             Errno::INVAL => Error::Host(HostError::new(Call::EventFd, Errno::MFILE)),
             other => Error::Host(HostError::new(Call::EventFd, other)),
         })?;

@@ -36,8 +36,8 @@ impl FromStr for DomainSelector {
 }
 
 impl DomainSelector {
-    /// The number that is meant, of these domains if it is said by name. Whether there is a domain of a
-    /// number that is said is not looked at.
+    /// The number that is meant, of these domains if it is given by name. Whether a domain has a
+    /// number that is given is not checked.
     ///
     /// # Errors
     /// [`Error::UnknownDomain`]; [`Error::AmbiguousName`].

@@ -1,13 +1,13 @@
 //! What looks after the guests when this process ends without letting go of them.
 //!
 //! A userspace engine that is killed leaves its server enabled and its guests' vCPUs waiting. The
-//! guardian is a small process, `xen-eventfd guard`, that waits for ours to end and then reaps what it
+//! guardian is a small process, `xen-eventfd guard`, that waits for this process to end and then reaps what it
 //! left. There is one for each process and run directory, for as long as the process has guests.
 //!
 //! It is tied to this process by a file in memory, its standard input, on which this process holds a
 //! record lock (`F_SETLK`). Linux releases that when the process ends, and also when it executes another
 //! program, which closes the file. A child that is forked does not inherit the lock, so, unlike the end
-//! of a pipe, it cannot hold the guardian back; and unlike a pidfd, the lock tells of `exec`.
+//! of a pipe, it cannot hold the guardian back; and unlike a pidfd, the lock is also released by `exec`.
 
 use crate::eventfd;
 use crate::{Error, Result};
@@ -29,7 +29,7 @@ pub const VARIABLE: &str = "XEN_EVENTFD_GUARDIAN";
 /// The program's usual name.
 const PROGRAM: &str = "xen-eventfd";
 
-/// Who reaps after this process.
+/// What reaps after this process.
 ///
 #[doc = example!(r#"
 # let other = tempfile::tempdir()?;
@@ -47,7 +47,7 @@ pub enum Guardian {
     /// directory in which [`crate::Builder::guardian`] is called; a name alone is looked for on the
     /// PATH.
     Program(PathBuf),
-    /// Nobody, or a supervisor that runs `xen-eventfd reap`.
+    /// Nothing, or a supervisor that runs `xen-eventfd reap`.
     None,
 }
 
@@ -220,7 +220,7 @@ impl Drop for Guard {
 /// Waits for the end of a guardian. One that is no longer needed and does not end by itself is ended.
 fn watch(child: &Mutex<Child>, runs: &AtomicBool, released: &OwnedFd) {
     let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
-    // It says nothing, and holds its end until it ends.
+    // It writes nothing, and has its end open until it ends.
     if let Some(says) = child.stdout.take() {
         let event = PollFlags::IN | PollFlags::HUP;
         let mut ends = [PollFd::new(&says, event), PollFd::new(released, event)];

@@ -22,15 +22,15 @@ use xen_eventfd_ioreq::sync::{Mutex, lock};
 /// [`Guest::close`]: its vCPUs go on, and its kicks go to the VMM again.
 ///
 /// # The difference from KVM
-/// Xen decides by address alone who gets an access. Once a doorbell is registered, every access
+/// Xen routes an access by its address alone. Once a doorbell is registered, every access
 /// to its bytes comes here, so a write that matches no registration cannot fall through to the
 /// VMM. Register an eventfd for each queue, or a wildcard ([`crate::AnyValue`], [`crate::NoDatamatch`])
-/// beside the datamatches, or a [fallback](Guest::register_fallback) that tells the VMM what it
+/// beside the datamatches, or a [fallback](Guest::register_fallback) that passes the VMM what it
 /// missed. What still matches nothing is *held*, and delivered when its eventfd is registered.
 ///
 /// # Fork
 /// It is of no use in a child that is forked: calls fail with [`Error::Forked`], and dropping it, or
-/// what was registered, does nothing. The parent's guest and registrations stay as they are.
+/// what was registered, does nothing. The parent's guest and registrations are not affected.
 #[derive(Debug, Clone)]
 pub struct Guest(Own<Attached>);
 
@@ -77,7 +77,7 @@ impl Guest {
     /// # Errors
     /// [`Error::Exists`] if a write could belong to another registration as well;
     /// [`Error::Invalid`]; [`Error::NotAnEventFd`]; [`Error::GuestDied`]; [`Error::Host`] if Xen
-    /// has no room for one more range.
+    /// keeps no further range.
     ///
     #[doc = example!(r#"
 let doorbell = IoEventAddress::Mmio(0xfe00_0050);
@@ -171,7 +171,7 @@ assert_eq!(guest.unregister_all(&kick, None)?, 1);
     #[doc = example!(r#"
 let rest = eventfd(0, EventfdFlags::empty())?;
 let fallback = guest.register_fallback(&rest, &IoEventAddress::Mmio(0xfe00_0050), 4)?;
-// The guest writes 9, for which nobody has registered.
+// The guest writes 9, for which there is no registration.
 # vcpu.write(Space::Mmio, 0xfe00_0050, Width::Four, 9)?;
 let missed = fallback.take();
 assert_eq!((missed.kicks[0].0.value, missed.kicks[0].1), (9, 1));
@@ -195,7 +195,7 @@ assert_eq!((missed.kicks[0].0.value, missed.kicks[0].1), (9, 1));
     /// once. Several signals between two turns of the engine raise it once, as under KVM.
     ///
     /// Each write is one signal, however much it adds. Of an eventfd with `EFD_SEMAPHORE` each takes
-    /// 1: the rest of a larger write stays in the counter, and raises nothing.
+    /// 1: the rest of a larger write is left in the counter, and raises nothing.
     ///
     /// # Errors
     /// [`Error::Busy`] if the eventfd raises an interrupt already, of whichever guest and by whichever
@@ -238,7 +238,7 @@ guest.unregister_irqfd(&call, msi)?;
     /// Signals `eventfd` whenever the guest rings its event channel `port`, which it must have
     /// allocated for this domain. The port may carry an irqfd the other way as well.
     ///
-    /// The eventfd is signalled once at the beginning, as Xen cannot tell whether the guest rang
+    /// The eventfd is signalled once at the beginning, as Xen does not report whether the guest rang
     /// before anybody was bound.
     ///
     /// # Errors
@@ -278,10 +278,10 @@ assert!(guest.unregister_channel(&rung, port).is_err());
     }
 
     /// Lets go of the guest now, whatever is still registered: none of its vCPUs waits for us
-    /// afterwards, and no server, port or page of ours is left.
+    /// afterwards, and no server, port or page of the engine is left.
     ///
     /// # Errors
-    /// [`Error::Host`] if Xen refused a part; then the record stays, and `xen-eventfd reap` or
+    /// [`Error::Host`] if Xen refused a part; then the record is kept, and `xen-eventfd reap` or
     /// the next engine does the rest.
     ///
     #[doc = example!(r#"
@@ -304,7 +304,7 @@ assert_eq!(guest.dom(), dom);
     /// Our ioreq server in it. No other outranks it if this is the highest id of all (7).
     ///
     #[doc = example!(r#"
-// All ids were free: the highest is ours.
+// All ids were free: the engine has the highest.
 assert_eq!(guest.server().0, 7);
 "#)]
     pub fn server(&self) -> IoServerId {
@@ -319,7 +319,7 @@ assert_eq!(guest.server().0, 7);
     /// starts another. A supervisor that runs `xen-eventfd reap` is not known here.
     ///
     #[doc = example!(r#"
-// On a host of one's own there is no guardian unless told.
+// On a host of one's own there is no guardian by default.
 assert!(!guest.is_guarded());
 "#)]
     pub fn is_guarded(&self) -> bool {
@@ -363,7 +363,7 @@ assert_eq!(guest.registered()[0].kicks, 0);
 let (one, two) = (eventfd(0, EventfdFlags::empty())?, eventfd(0, EventfdFlags::empty())?);
 let doorbell = IoEventAddress::Mmio(0xfe00_0050);
 let _one = guest.register_ioevent(&one, &doorbell, 1_u32)?;
-// The guest writes 2, for which nobody waits yet.
+// The guest writes 2, for which there is no registration yet.
 # vcpu.write(Space::Mmio, 0xfe00_0050, Width::Four, 2)?;
 assert_eq!(guest.held()[0].value, 2);
 let _two = guest.register_ioevent(&two, &doorbell, 2_u32)?;

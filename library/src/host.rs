@@ -1,8 +1,8 @@
-//! What an engine asks of Xen, for those who put a host of their own below it: one that counts,
+//! What an engine calls of Xen, to put a host of one's own below it: one that counts,
 //! records, or fails on demand, or another way to Xen. [`Builder::open_on`](crate::Builder::open_on)
 //! takes it.
 //!
-//! All that [`Host`] and [`HostError`] need is here. A host that asks another, and lets a caller see how
+//! All that [`Host`] and [`HostError`] need is here. A host that passes calls on to another, and lets a caller see how
 //! often an interrupt was raised:
 //!
 //! ```
@@ -27,7 +27,7 @@
 //!         }
 //!         self.inner.inject_msi(dom, addr, data)
 //!     }
-//!     // All others ask the inner one.
+//!     // All others are the inner one's.
 //! #   fn domains(&self) -> Result<Vec<Domain>> {
 //! #       self.inner.domains()
 //! #   }

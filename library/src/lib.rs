@@ -2,13 +2,13 @@
 //!
 //! A virtio guest rings a doorbell; a backend waits on an eventfd. [`Xen`] connects the two, with
 //! the verbs of kvm-ioctls: [`Guest::register_ioevent`] signals an eventfd for a guest's write,
-//! [`Guest::register_irqfd`] raises a guest's interrupt for a signal. The VMM stays asleep.
+//! [`Guest::register_irqfd`] raises a guest's interrupt for a signal. The VMM is not woken.
 //!
-//! Start at [`Xen`]. What differs from KVM is said at [`Guest`]; `docs/embedding.md` says what a program
+//! Start at [`Xen`]. [`Guest`] has what differs from KVM; `docs/embedding.md` says what a program
 //! must do about fork, signals, descriptors, threads, seccomp and privileges. [`Driver`] is an engine on
 //! the program's own event loop, [`Devices`] are for a process that may open none.
 //!
-//! What happens beside the calls (a guest that died, a guardian that ended) is told through `tracing`;
+//! What happens beside the calls (a guest that died, a guardian that ended) is reported through `tracing`;
 //! in a program that has no subscriber of that, through `log`.
 
 /// A running example on the model: a guest `dom` with a `vcpu`, taken as `guest` by `xen`.

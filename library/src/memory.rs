@@ -9,7 +9,7 @@ use xen_eventfd_ioreq::reservable;
 
 impl Xen {
     /// Makes a part of a guest's memory a file: its `mmap` (`MAP_SHARED`) maps the guest's pages, with
-    /// `guest_address` at offset 0, and its `lseek` tells the length. It can be passed to programs that
+    /// `guest_address` at offset 0, and its `lseek` returns the length. It can be passed to programs that
     /// know nothing of Xen, as vhost-user backends are.
     ///
     /// The kernel module does this, whichever engine serves the guest, and the guest need not be taken. Pages

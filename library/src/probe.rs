@@ -1,4 +1,4 @@
-//! What can serve guests on this machine, asked as an engine that opens asks it.
+//! What can serve guests on this machine, by the calls that an engine makes when it opens.
 
 use crate::guardian::find_for_others;
 use crate::xen::pick;
@@ -39,7 +39,7 @@ pub struct Probe {
     pub guardian: Option<PathBuf>,
 }
 
-/// What the kernel module says of itself.
+/// What the kernel module reports of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ModuleInfo {
@@ -50,7 +50,7 @@ pub struct ModuleInfo {
 }
 
 impl ModuleInfo {
-    /// What a module of this version says.
+    /// What a module of this version reports.
     pub fn new(abi: u32, complete: bool) -> Self {
         Self { abi, complete }
     }
@@ -63,8 +63,8 @@ impl From<&Info> for ModuleInfo {
 }
 
 impl Probe {
-    /// A machine on which everything answers, without the kernel module. Whatever does not is set by
-    /// whoever wants to see what is then picked.
+    /// A machine on which everything answers, without the kernel module. To see what is picked where
+    /// something does not, set that field.
     ///
     /// ```
     /// use xen_eventfd::{EngineKind, ModuleInfo, Probe};
@@ -119,7 +119,7 @@ impl Probe {
         if module.is_some() {
             return Ok(EngineKind::Kernel);
         }
-        // It keeps its guests from those who use the module, if that is there.
+        // It reserves its guests in the module, if that is there.
         reservable(self.module.clone())?;
         self.signaller.clone()?;
         self.kernel.clone()?;
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_that_is_too_old_for_userspace_is_told_and_the_module_does_without() {
+    fn a_kernel_that_is_too_old_for_userspace_is_reported_and_the_module_does_without() {
         let lacks = features::Feature::ReadWithoutWaiting;
         let mut probe = with_module(Ok(ModuleInfo::new(1, true)));
         probe.kernel = Err(HostError::new(Call::Kernel(lacks), Errno::OPNOTSUPP));

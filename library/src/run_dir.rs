@@ -1,4 +1,4 @@
-//! The directory in which engines say what they hold: the lock and the record of each guest.
+//! The directory in which engines record what they hold: the lock and the record of each guest.
 
 use crate::Result;
 use std::path::Path;

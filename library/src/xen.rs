@@ -112,7 +112,7 @@ let xen = Xen::builder().engine(EngineKind::Userspace).run_dir(other.path()).ope
         self
     }
 
-    /// Where locks and records are kept; [`run_dir::DEFAULT`] unless told. All engines of a host
+    /// Where locks and records are kept; [`run_dir::DEFAULT`] by default. All engines of a host
     /// must agree on it. A relative path is one of the working directory of this moment.
     ///
     /// It is made with mode 0700, its files with 0600, whatever the umask. One that is a link, that
@@ -128,8 +128,8 @@ let xen = Xen::builder().run_dir(other.path()).open_on(host)?;
         self
     }
 
-    /// Who looks after the guests when this process is killed; [`Guardian::Auto`] unless told on
-    /// a real host, [`Guardian::None`] on any other. The kernel engine needs none, and starts none.
+    /// What reaps the guests when this process is killed; by default [`Guardian::Auto`] on a real host,
+    /// [`Guardian::None`] on any other. The kernel engine needs none, and starts none.
     ///
     #[doc = example!(r#"
 # let other = tempfile::tempdir()?;
@@ -183,7 +183,7 @@ let xen = Xen::builder()
     #[doc = example!(r#"
 # let other = tempfile::tempdir()?;
 let xen = Xen::builder().without_threads().run_dir(other.path()).open_on(host)?;
-let mut driver = xen.driver().expect("nobody has taken it");
+let mut driver = xen.driver().expect("it is taken once");
 driver.process()?; // whenever the descriptor of `driver` is readable
 "#)]
     #[must_use]
@@ -202,7 +202,7 @@ driver.process()?; // whenever the descriptor of `driver` is readable
 # // Whatever this machine is.
 match Xen::builder().engine(EngineKind::Userspace).run_dir(dir.path()).open() {
     Ok(_) => println!("this is a Xen domain with its devices"),
-    Err(error) => println!("{error}"), // says what is missing, and what to do
+    Err(error) => println!("{error}"), // what is missing, and what to do
 }
 "#)]
     pub fn open(self) -> Result<Xen> {
@@ -231,13 +231,13 @@ match Xen::builder().engine(EngineKind::Userspace).run_dir(dir.path()).open() {
     }
 
     /// Opens Xen by devices that a launcher has opened, and perhaps [confined](Devices::confine) to one
-    /// guest, for the guests of which it tells. No device is opened and xenstore is not asked, so the
+    /// guest, for the guests that it names. No device is opened and xenstore is not asked, so the
     /// process needs neither root's rights nor their files.
     ///
     /// The kernel engine serves if the module is among the devices, else the userspace engine, unless
-    /// [`Builder::engine`] says which. The run directory is one that this process may write; engines that
-    /// use another one do not see the guest's lock, and only the module keeps them away. Unless told
-    /// otherwise there is no guardian: one without root's rights could do nothing, so the launcher reaps
+    /// [`Builder::engine`] names one. The run directory is one that this process may write; engines that
+    /// use another one do not see the guest's lock, and only the module keeps them away. By default
+    /// there is no guardian: one without root's rights could do nothing, so the launcher reaps
     /// ([`Builder::reap`] with that directory) when the process has ended, and before it starts another,
     /// as confined devices cannot recover what a dead engine left.
     ///
@@ -309,7 +309,7 @@ match Xen::builder().engine(EngineKind::Userspace).run_dir(dir.path()).open() {
 let probe = Xen::builder().run_dir(dir.path()).probe();
 match probe.engine() {
     Ok(engine) => println!("the {engine} engine serves here"),
-    Err(error) => println!("{error}"), // says what is missing, and what to do
+    Err(error) => println!("{error}"), // what is missing, and what to do
 }
 "#)]
     pub fn probe(&self) -> Probe {
@@ -344,7 +344,7 @@ let xen = Xen::builder().run_dir(other.path()).open_on(host)?;
         self.run_dir.as_deref().unwrap_or(Path::new(run_dir::DEFAULT))
     }
 
-    /// Sweeps up after engines that were killed: every guest that has a record and no living
+    /// Reaps after engines that were killed: every guest that has a record and no living
     /// engine. Needs no engine of its own. Servers of device registers (`xen-eventfd-ioreq`) in the same
     /// directory are recovered too; a guest that has both is named twice.
     ///
@@ -398,7 +398,7 @@ pub(crate) fn pick<T>(
         EngineKind::Userspace => Ok(None),
         EngineKind::Auto => match module() {
             Ok(module) => Ok(Some(module)),
-            // That it could not be asked says nothing of the module.
+            // That it could not be opened for want of memory or descriptors says nothing of the module.
             Err(why) if matches!(why.errno(), Errno::MFILE | Errno::NFILE | Errno::NOMEM) => {
                 Err(why)
             }

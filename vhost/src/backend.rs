@@ -1,4 +1,4 @@
-//! What a device asks of its backend.
+//! What a device requests of its backend.
 
 use crate::Result;
 use core::fmt;
@@ -77,13 +77,13 @@ pub trait Backend: Send + fmt::Debug {
     /// As [`Backend::start_queue`].
     fn stop_queue(&mut self, index: u16) -> Result<u16>;
 
-    /// Stops all queues and forgets the features that were accepted, as at the start. The memory stays.
+    /// Stops all queues and forgets the features that were accepted, as at the start. The memory is kept.
     ///
     /// # Errors
     /// As of any call.
     fn reset(&mut self) -> Result<()>;
 
-    /// Becomes readable when the backend has ended or failed ([`Backend::check`] says which); `None` if it
+    /// Becomes readable when the backend has ended or failed ([`Backend::check`] returns which); `None` if it
     /// cannot end before its owner.
     fn fd(&self) -> Option<BorrowedFd<'_>>;
 
@@ -147,7 +147,7 @@ pub enum Memory<'a> {
 pub struct Needs {
     /// As many queues.
     pub queues: u16,
-    /// Whether their number is the device type's own. A backend that does not say how many queues it has is
+    /// Whether their number is the device type's own. A backend that does not report how many queues it has is
     /// taken to have those, and is refused where the number is chosen.
     pub fixed: bool,
 }

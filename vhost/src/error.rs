@@ -55,7 +55,7 @@ pub enum Error {
     },
     /// The backend has closed the connection.
     #[error(
-        "the backend has closed the connection{}; its own output says why",
+        "the backend has closed the connection{}; see its own output",
         request.map(|request| format!(" at {request}")).unwrap_or_default()
     )]
     Ended {
@@ -84,8 +84,8 @@ pub enum Error {
     /// The backend has sent what no request asked for.
     #[error("the backend sends without a request; it does not speak vhost-user as specified")]
     Unsolicited,
-    /// The backend says that a request failed.
-    #[error("the backend refuses {request}; its own output says why")]
+    /// The backend reports that a request failed.
+    #[error("the backend refuses {request}; see its own output")]
     Refused {
         /// The request.
         request: Request,
@@ -202,7 +202,7 @@ pub enum Lack {
     Queues {
         /// As many as the device needs.
         needed: u16,
-        /// As many as the backend has; `None` if it does not say.
+        /// As many as the backend has; `None` if it does not report it.
         found: Option<u16>,
     },
 }
@@ -243,7 +243,7 @@ pub enum Wrong {
     Size(u32),
     /// It brings descriptors.
     Descriptors,
-    /// Its number is none that this can be.
+    /// Its number is out of range.
     Number(u64),
     /// It is about another queue.
     Queue(u32),
@@ -251,7 +251,7 @@ pub enum Wrong {
     Configuration {
         /// Where they begin.
         offset: u32,
-        /// As many as the header says.
+        /// As many as the header has.
         size: u32,
     },
     /// It lacks features that were offered before, and accepted.
@@ -265,7 +265,7 @@ impl fmt::Display for Wrong {
             Self::Flags(flags) => write!(f, "has the flags {flags:#x}, which a reply has not"),
             Self::Size(size) => write!(f, "has a payload of {size} bytes"),
             Self::Descriptors => f.write_str("brings descriptors"),
-            Self::Number(number) => write!(f, "says {number:#x}, which is out of range"),
+            Self::Number(number) => write!(f, "has {number:#x}, which is out of range"),
             Self::Queue(index) => write!(f, "is about queue {index}"),
             Self::Configuration { offset, size } => {
                 write!(f, "has {size} bytes of the configuration from {offset} on instead")

@@ -1,4 +1,4 @@
-//! Which of virtio's feature bits a backend may have a say in.
+//! Which of virtio's feature bits are the backend's to offer.
 
 use virtio_bindings::virtio_config::{
     VIRTIO_F_IN_ORDER, VIRTIO_F_NOTIFY_ON_EMPTY, VIRTIO_F_ORDER_PLATFORM, VIRTIO_F_VERSION_1,

@@ -5,7 +5,7 @@
 //! affair. [`user`] has backends that are processes at a Unix socket (vhost-user), [`linux`] those that are in
 //! the kernel.
 //!
-//! What a backend says is not trusted. A call ends by its time limit whatever the backend does, and what
+//! What a backend sends is not trusted. A call ends by its time limit whatever the backend does, and what
 //! is wrong with a reply is an [`Error`].
 #![cfg(target_os = "linux")]
 #![deny(unsafe_code)]

@@ -1,4 +1,4 @@
-//! A PCI bus: which function an access is for, as configuration mechanism 1 and the BARs say.
+//! A PCI bus: which function an access is for, by configuration mechanism 1 and the BARs.
 
 use crate::effect::Effect;
 use crate::function::Function;

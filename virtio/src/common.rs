@@ -126,7 +126,7 @@ impl Common {
         self.status.contains(DeviceStatus::DRIVER_OK)
     }
 
-    /// The device gives up until it is reset.
+    /// The device does nothing until it is reset.
     pub(crate) fn needs_reset(&mut self) {
         self.status |= DeviceStatus::DEVICE_NEEDS_RESET;
     }
@@ -174,8 +174,8 @@ impl Common {
         }
     }
 
-    /// Writes a register. `mapped` says which vector an event gets that is to have this one. Starts and stops
-    /// of queues follow from the registers, except for `stopped`.
+    /// Writes a register. `mapped` returns the vector that an event gets for the one that the driver wrote.
+    /// Starts and stops of queues follow from the registers, except for `stopped`.
     pub(crate) fn write(
         &mut self,
         offset: u32,

@@ -1,4 +1,4 @@
-//! A configuration space: 256 bytes, of which a mask says what the guest may change.
+//! A configuration space: 256 bytes, with a mask of the bits that the guest may change.
 //!
 //! The source is the PCI Local Bus Specification 3.0, chapter 6.
 
@@ -28,7 +28,7 @@ pub(crate) const LINE_OFF: u16 = 1 << 10;
 pub(crate) const LINE_PENDING: u16 = 1 << 3;
 const HAS_CAPABILITIES: u16 = 1 << 4;
 
-/// What a function says of itself.
+/// A function's identity.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Identity {
     pub(crate) vendor: u16,

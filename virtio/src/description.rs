@@ -20,7 +20,7 @@ const MAX_TYPE: u16 = 0x3F;
 pub struct Description {
     /// The virtio device ID: 1 network, 2 block, …
     pub device_type: u16,
-    /// The features that it offers. VIRTIO_F_VERSION_1 is a must; VIRTIO_F_RING_RESET needs nothing of a
+    /// The features that it offers. VIRTIO_F_VERSION_1 is required; VIRTIO_F_RING_RESET needs nothing of a
     /// backend but that a queue can be stopped.
     pub features: u64,
     /// The largest size of each queue, a power of 2.
@@ -55,7 +55,7 @@ pub enum DescriptionError {
     #[error("a queue of {0} entries; a power of 2 up to {MAX_QUEUE_SIZE} is needed")]
     QueueSize(u16),
     /// The configuration is too long.
-    #[error("{0} bytes of device configuration; a function has room for {MAX_CONFIG}")]
+    #[error("{0} bytes of device configuration; a function has at most {MAX_CONFIG}")]
     Config(usize),
     /// A BAR is not aligned to its size.
     #[error("a BAR of {size:#x} bytes at {at:#x}")]
@@ -115,7 +115,7 @@ impl Description {
         }
     }
 
-    /// The function's identity. Revision 1 says that it is no legacy device.
+    /// The function's identity. Revision 1 means that it is no legacy device.
     pub(crate) fn identity(&self) -> Identity {
         Identity {
             vendor: VENDOR,
@@ -127,7 +127,7 @@ impl Description {
     }
 }
 
-/// Base class and subclass of a device type: what an administrator reads in `lspci`. Drivers do not care.
+/// Base class and subclass of a device type: what an administrator reads in `lspci`. Drivers do not use it.
 fn class(device_type: u16) -> [u8; 2] {
     let id = u8::try_from(device_type).map_or(Id::Reserved, Id::from);
     match id {

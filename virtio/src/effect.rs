@@ -55,7 +55,7 @@ pub enum Bar {
 /// What the caller has to do, in this order, before the guest goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// The driver's features, which the device accepted (FEATURES_OK). They stay until [`Effect::Reset`].
+    /// The driver's features, which the device accepted (FEATURES_OK). They hold until [`Effect::Reset`].
     Features(u64),
     /// The driver is ready (DRIVER_OK). The queues that it has enabled start next.
     DriverOk,
@@ -83,7 +83,7 @@ pub enum Effect {
         /// Where it is.
         to: Option<u64>,
     },
-    /// The driver wrote to the device configuration. What is there stays, until
+    /// The driver wrote to the device configuration. What is there is kept until
     /// [`Function::set_config`](crate::Function::set_config).
     ConfigWritten {
         /// The first byte.

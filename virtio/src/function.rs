@@ -75,8 +75,8 @@ impl Function {
         })
     }
 
-    /// Reads the configuration space. `held` says of a queue whose route is [`Route::Masked`] whether its calls
-    /// are pending; it is asked only where the pending bits are read.
+    /// Reads the configuration space. `held` returns for a queue whose route is [`Route::Masked`] whether its calls
+    /// are pending; it is called only where the pending bits are read.
     pub fn read_config(
         &mut self,
         register: u16,

@@ -24,7 +24,7 @@ pub(crate) const PENDING: Range<u32> = 0x1800..0x1810;
 
 /// Bytes of one entry of the MSI-X table.
 pub(crate) const ENTRY_SIZE: u32 = 16;
-/// Vectors for which table and pending bits have room.
+/// Vectors that fit into the table and the pending bits.
 pub(crate) const MAX_VECTORS: usize = 128;
 
 const _: () = {

@@ -2,7 +2,7 @@
 
 use xen_eventfd_core::Width;
 
-/// The value of a read of `width` bytes, of which `byte` says each.
+/// The value of a read of `width` bytes, of which `byte` returns each.
 pub(crate) fn gather(width: Width, mut byte: impl FnMut(u8) -> u8) -> u64 {
     (0..width.bytes()).rev().fold(0, |value, at| value << 8 | u64::from(byte(at)))
 }

@@ -1,4 +1,4 @@
-//! The doorbells of one guest: who waits for which kick, and what has come so far.
+//! The doorbells of one guest: which eventfd is for which kick, and what has come so far.
 
 use crate::eventfd::EventFd;
 use crate::{Error, Result};
@@ -12,7 +12,7 @@ use xen_eventfd_core::{Counters, DomId, Doorbell, Kick, Request, Space};
 use xen_eventfd_ioreq::MAX_HELD;
 use xen_eventfd_ioreq::sync::{Mutex, lock};
 
-/// Registrations that one guest can have with the userspace engine; the kernel module says how many
+/// Registrations that one guest can have with the userspace engine; the kernel module reports how many
 /// it keeps.
 pub const MAX_REGISTRATIONS: usize = 16_384;
 /// Distinct kicks that the userspace engine keeps for one fallback.
@@ -36,7 +36,7 @@ pub struct Registered {
 pub(crate) struct Registration {
     pub(crate) doorbell: Doorbell,
     pub(crate) eventfd: Arc<EventFd>,
-    /// Tells this registration from one like it that came before or after.
+    /// Distinguishes this registration from an equal one before or after it.
     pub(crate) serial: u64,
     /// For a fallback: what it received.
     pub(crate) unmatched: Option<Arc<Mutex<Unmatched>>>,
@@ -67,7 +67,7 @@ impl Doorbells {
         self.held.marks()
     }
 
-    /// Puts a kick aside that was answered by somebody else.
+    /// Holds a kick that another engine answered.
     pub(crate) fn hold(&mut self, kick: Kick) {
         self.held.insert(kick);
     }
@@ -87,7 +87,7 @@ impl Doorbells {
         table::place(&self.table, doorbell).map(|_| ()).map_err(|why| exists(doorbell, &why))
     }
 
-    /// Takes hold of bytes. Returns those that Xen must now be told to route to us. From here on
+    /// Claims bytes. Returns those that are now to be mapped in Xen. From here on
     /// their kicks are held.
     pub(crate) fn claim(&mut self, bytes: Bytes) -> Vec<Bytes> {
         let pieces: Vec<Piece> = claims::acquire(&self.claims, bytes).collect();
@@ -96,7 +96,7 @@ impl Doorbells {
     }
 
     /// Lets go of bytes. Returns those that Xen should take back; until [`Self::forget`] they
-    /// stay known as routed to us.
+    /// are still known as mapped.
     pub(crate) fn unclaim(&mut self, bytes: Bytes) -> Vec<Bytes> {
         let pieces: Vec<Piece> = claims::release(&self.claims, bytes).collect();
         self.claims = pieces.iter().map(|piece| piece.claim).collect();
@@ -104,12 +104,12 @@ impl Doorbells {
         owed(&pieces, Debt::Unmap)
     }
 
-    /// What nobody holds and Xen still routes to us.
+    /// What is mapped in Xen and no longer claimed.
     pub(crate) fn stuck(&self) -> Vec<Bytes> {
         self.claims.iter().filter(|claim| claim.holders == 0).map(|claim| claim.bytes).collect()
     }
 
-    /// Held kicks for bytes that nobody has registered: they came to an engine that died.
+    /// Held kicks for bytes without a registration: they came to an engine that died.
     pub(crate) fn inherited(&self) -> Vec<Kick> {
         let claimed = |kick: &Kick| self.claims.iter().any(|claim| claim.bytes.meet(&kick.access));
         self.held.marks().iter().filter(|kick| !claimed(kick)).copied().collect()
@@ -203,7 +203,7 @@ impl Doorbells {
     ) -> bool {
         let Some(found) = self.table.get_mut(index) else { return false };
         if let Some(unmatched) = &found.unmatched {
-            // Before the signal: who is woken finds them.
+            // Before the signal: the backend that is woken finds them.
             let mut unmatched = lock(unmatched);
             kicks.iter().for_each(|kick| unmatched.add(*kick, 1));
         }

@@ -40,7 +40,7 @@ pub(crate) trait Engine: Send + Sync + fmt::Debug {
 
 /// A guest in the hands of an engine. Dropping it lets go of the guest.
 ///
-/// A registration has a serial number, which tells it from one like it that came before or after.
+/// A registration has a serial number, which distinguishes it from an equal one before or after it.
 /// Once the guest is dead or let go of, whatever would change something fails with
 /// [`crate::Error::GuestDied`].
 pub(crate) trait Attachment: Send + Sync + fmt::Debug {

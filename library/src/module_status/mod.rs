@@ -35,7 +35,7 @@ pub struct Guest {
     /// How it was taken.
     #[serde(serialize_with = "serialize::interface")]
     pub interface: Interface,
-    /// Who took it.
+    /// The process that took it.
     pub owner: Owner,
     /// It has died, and its file is still open.
     pub dead: bool,

@@ -154,7 +154,7 @@ mod tests {
     use crate::Port;
     use proptest::prelude::*;
 
-    /// All that the module can say, in its order.
+    /// All that the module can write, in its order.
     const SAMPLE: &str = "dom:\t3\ninterface:\tnative\nowner:\t412 my backend\nserver:\t7\n\
         vcpus:\t2\ndelivered:\t1000\nheld:\t1\nredelivered:\t0\nlate:\t4\nreads:\t2\n\
         broadcasts:\t5\nodd:\t6\nspurious:\t1\n\

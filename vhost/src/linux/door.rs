@@ -25,7 +25,7 @@ impl Interface {
     }
 }
 
-/// `TUNSETIFF` and its like of `linux/if_tun.h`. Their numbers say `int` also where the argument is another.
+/// `TUNSETIFF` and its like of `linux/if_tun.h`. Their numbers encode `int` also where the argument is another.
 const SET_INTERFACE: Opcode = opcode::write::<i32>(b'T', 202);
 const SET_OFFLOAD: Opcode = opcode::write::<u32>(b'T', 208);
 const GET_INTERFACE: Opcode = opcode::read::<u32>(b'T', 210);
@@ -63,7 +63,7 @@ pub(super) fn set_offload(tap: BorrowedFd<'_>, flags: u32) -> Result<(), Errno> 
 }
 
 fn issue<I: Ioctl>(tap: BorrowedFd<'_>, request: I) -> Result<I::Output, Errno> {
-    // SAFETY: who made the request has promised that its number and its argument belong together.
+    // SAFETY: by the contract of the request's constructor, its number and its argument belong together.
     unsafe { ioctl(tap, request) }
 }
 

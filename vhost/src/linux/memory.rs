@@ -8,7 +8,7 @@ use vhost::VhostUserMemoryRegionInfo;
 use vm_memory::mmap::MmapRegionError;
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 
-/// Maps all regions, and says where, as the kernel wants it.
+/// Maps all regions. Returns where they are, in the kernel's struct.
 pub(super) fn map(
     regions: &[Region<'_>],
 ) -> Result<(GuestMemoryMmap, Vec<VhostUserMemoryRegionInfo>)> {

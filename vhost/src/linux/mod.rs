@@ -26,7 +26,7 @@ fn failed(request: &'static str, error: &vhost::Error) -> Error {
         vhost::Error::IoctlError(error) | vhost::Error::IOError(error) => {
             Error::Kernel { request, errno: errno(error) }
         }
-        // What the crate finds wrong before it asks: a queue that is not in the guest's memory.
+        // What the crate refuses before it calls the kernel: a queue that is not in the guest's memory.
         _ => Error::Kernel { request, errno: Errno::FAULT },
     }
 }

@@ -46,7 +46,7 @@ const SEVERAL: u64 = 1 << VIRTIO_NET_F_MQ | 1 << VIRTIO_NET_F_CTRL_VQ;
 
 /// A card whose packets the kernel carries between the guest and tap devices. Queues 2n and 2n + 1 are those of
 /// the tap device n: receive, transmit. If there are several, the last queue is the control queue, by which the
-/// driver says how many of the pairs it uses; at first it is one. A thread of this process has that queue.
+/// driver selects how many of the pairs it uses; at first it is one. A thread of this process has that queue.
 pub struct Net {
     pairs: Pairs,
     /// With the control queue.

@@ -36,7 +36,7 @@ impl Tap {
     fn queue(name: &str, several: bool) -> Result<Self> {
         let failed = |errno| Error::Tap { name: name.to_owned(), errno };
         let mut bytes = [0; 16];
-        // The last byte stays 0.
+        // The last byte is 0.
         match bytes.get_mut(..name.len()) {
             Some(place) if (1..16).contains(&name.len()) => place.copy_from_slice(name.as_bytes()),
             _ => return Err(failed(Errno::NAMETOOLONG)),
@@ -83,7 +83,7 @@ impl Tap {
         door::set_queue(self.file.as_fd(), Interface::new([0; 16], flags)).map_err(failed)
     }
 
-    /// Says what packets the guest takes, by the features that its driver has accepted.
+    /// Sets which packets the guest takes, by the features that its driver has accepted.
     pub(super) fn set_offload(&self, features: u64) -> Result<()> {
         let has = |bit: u32| features & (1 << bit) != 0;
         let mut flags = 0;

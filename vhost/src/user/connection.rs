@@ -185,7 +185,7 @@ impl Connection {
         let mut bytes = vec![0; length];
         let mut left = &mut bytes[..];
         while !left.is_empty() {
-            // One is enough to see that there are some. Linux closes those that find no room.
+            // One is enough to see that there are some. Linux closes those beyond the buffer.
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
             let mut ancillary = RecvAncillaryBuffer::new(&mut space);
             let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;

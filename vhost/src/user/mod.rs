@@ -28,7 +28,7 @@ const PROTOCOL: u64 = protocol::MQ
     | protocol::RESET_DEVICE
     | protocol::XEN_MMAP;
 
-/// The most queues that a backend can say it has, as many as virtio's largest devices.
+/// The most queues that a backend can report, as many as virtio's largest devices.
 const MAX_QUEUES_SAID: u64 = 0x8000;
 /// The most queues of which a kick or call eventfd can be set.
 const MAX_QUEUES: u16 = 256;
@@ -54,7 +54,7 @@ impl Frontend {
     /// may take as long as `limit`, now and later.
     ///
     /// # Errors
-    /// [`Error::Connect`]; [`Error::Lacks`] if the backend has not what `needs` says; what can go wrong with a reply.
+    /// [`Error::Connect`]; [`Error::Lacks`] if the backend lacks what `needs` has; what can go wrong with a reply.
     pub fn connect(path: &Path, needs: Needs, limit: Duration) -> Result<Self> {
         Self::negotiate(Connection::open(path, limit)?, needs)
     }

@@ -1,7 +1,7 @@
 //! The messages of vhost-user, as bytes.
 //!
 //! Reference: `docs/interop/vhost-user.rst` of QEMU, whose names are used. A message is a [`Header`] and a
-//! payload, in the machine's byte order, without padding but where a field says so. A [`Payload`] is read from
+//! payload, in the machine's byte order, without padding but in fields of that name. A [`Payload`] is read from
 //! exactly as many bytes as it has.
 
 use core::fmt;
@@ -13,12 +13,12 @@ pub const REPLY: u32 = 1 << 2;
 /// The flag of a request whose result is to be acknowledged ([`protocol::REPLY_ACK`]).
 pub const NEED_REPLY: u32 = 1 << 3;
 
-/// The virtio feature bit by which a backend says that it has protocol features.
+/// The virtio feature bit by which a backend offers protocol features.
 pub const PROTOCOL_FEATURES: u64 = 1 << 30;
 
 /// Protocol features ("Protocol features" in the specification).
 pub mod protocol {
-    /// The backend says how many queues it has.
+    /// The backend reports how many queues it has.
     pub const MQ: u64 = 1 << 0;
     /// A request is acknowledged if it asks for that.
     pub const REPLY_ACK: u64 = 1 << 3;

@@ -1,4 +1,4 @@
-//! A guest that the module serves, however it is asked.
+//! A guest that the module serves, by whichever ABI.
 
 use super::{ModuleAbi, ModuleEngine};
 use crate::engine::doorbells::{Doorbells, Registered, Registration, Unmatched};
@@ -21,7 +21,7 @@ pub(super) struct ModuleGuest<I: ModuleAbi> {
     engine: Arc<ModuleEngine<I>>,
     dom: DomId,
     server: IoServerId,
-    /// Signalled by whoever learns first that the guest is dead, the module or we.
+    /// Signalled once the guest is known to be dead, by the module or by this engine.
     gone: OwnedFd,
     /// `None` once the guest is let go of or known to be dead.
     open: Mutex<Option<Open<I>>>,
@@ -56,13 +56,13 @@ struct IrqFd {
 }
 
 impl<I: ModuleAbi> Open<I> {
-    /// What is registered. Of the module's counts, those that it does not tell are missing.
+    /// What is registered. Of the module's counts, those that it does not report are missing.
     fn registered(&self, last_error: &Mutex<Option<HostError>>) -> Result<Vec<Registered>> {
-        let kicks = told(self.interface.assigned(), last_error)?;
+        let kicks = answered(self.interface.assigned(), last_error)?;
         let kicks: HashMap<_, _> = kicks.into_iter().collect();
         let show = |ours: &Registration| {
             let delivered = kicks.get(&ours.doorbell).copied().unwrap_or(0);
-            // Ours are those that a dead engine left.
+            // This engine's own are those that a dead one left.
             Registered { doorbell: ours.doorbell, kicks: ours.kicks + delivered }
         };
         Ok(self.doorbells.table().iter().map(show).collect())
@@ -70,7 +70,7 @@ impl<I: ModuleAbi> Open<I> {
 
     /// What waits for an eventfd, of which we know ourselves what a dead engine left.
     fn held(&self, last_error: &Mutex<Option<HostError>>) -> Result<Vec<Kick>> {
-        let theirs = told(self.interface.held(), last_error)?;
+        let theirs = answered(self.interface.held(), last_error)?;
         let ours = self.doorbells.held().iter().copied();
         let all: BTreeSet<Kick> = theirs.into_iter().chain(ours).collect();
         Ok(all.into_iter().collect())
@@ -113,7 +113,7 @@ impl<I: ModuleAbi> Open<I> {
 
 /// An answer of the module; nothing, if it does not answer, which is kept and logged. That the guest is
 /// gone is an error.
-fn told<T: Default>(
+fn answered<T: Default>(
     answer: host::Result<T>,
     last_error: &Mutex<Option<HostError>>,
 ) -> host::Result<T> {
@@ -123,7 +123,7 @@ fn told<T: Default>(
             *lock(last_error) = Some(error);
             Ok(T::default())
         }
-        told => told,
+        answered => answered,
     }
 }
 
@@ -169,7 +169,7 @@ impl<I: ModuleAbi> ModuleGuest<I> {
         let died = |open: &Open<I>| {
             // Before another may take what has its number.
             open.hold.forget();
-            // It has room: it was signalled once at most.
+            // The counter is not full: it was signalled once at most.
             let _ = rustix::io::write(&self.gone, &1_u64.to_ne_bytes());
         };
         with(self.dom, &self.open, died, what)
@@ -182,7 +182,7 @@ impl<I: ModuleAbi> ModuleGuest<I> {
 }
 
 /// What a refusal means where there may be `limit` registrations and are `have`. That too many event
-/// channels are bound is an error of its own, with another limit: it stays as the host names it.
+/// channels are bound is an error of its own, with another limit: it is left as the host names it.
 fn too_many(dom: DomId, error: Error, have: usize, limit: usize) -> Error {
     match error {
         Error::Host(HostError { call: Call::Bind(..), errno: Errno::NOSPC, .. })
@@ -287,7 +287,7 @@ impl<I: ModuleAbi> Attachment for ModuleGuest<I> {
             Ok(())
         });
         if let Err(error) = collected {
-            tracing::debug!(%error, dom = %self.dom, "a fallback was not asked");
+            tracing::debug!(%error, dom = %self.dom, "the kicks of a fallback are unknown");
         }
     }
 
@@ -355,7 +355,7 @@ impl<I: ModuleAbi> Attachment for ModuleGuest<I> {
             None => Ok(()),
         });
         if let Err(error) = counted {
-            tracing::debug!(%error, dom = %self.dom, "an irqfd was not asked");
+            tracing::debug!(%error, dom = %self.dom, "the counts of an irqfd are unknown");
         }
     }
 
@@ -438,7 +438,7 @@ impl<I: ModuleAbi> Attachment for ModuleGuest<I> {
         self.with(|open| open.held(&self.last_error)).unwrap_or_default()
     }
 
-    /// A question that the module did not answer; it wakes vCPUs by a call that does not fail.
+    /// A query that the module did not answer; it wakes vCPUs by a call that does not fail.
     fn last_error(&self) -> Option<HostError> {
         lock(&self.last_error).clone()
     }
@@ -521,9 +521,9 @@ mod tests {
         }
     }
 
-    /// A module that answers no question about an irqfd, and ends one unless it `refuses`.
+    /// A module that answers no query, and ends an irqfd unless it `refuses`.
     #[derive(Debug, Default)]
-    struct Deaf {
+    struct Silent {
         refuses: bool,
         ended: AtomicU64,
     }
@@ -532,7 +532,7 @@ mod tests {
         HostError::new(Call::Query(DomId(1)), Errno::INTR)
     }
 
-    impl ModuleAbi for Deaf {
+    impl ModuleAbi for Silent {
         fn take(_: &dyn Host, _: &Control, _: DomId, _: BorrowedFd<'_>) -> Result<Self> {
             Ok(Self::default())
         }
@@ -598,7 +598,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_that_the_module_does_not_answer_is_told_and_what_we_know_is_listed() {
+    fn a_query_that_the_module_does_not_answer_is_reported_and_what_the_engine_knows_is_listed() {
         let (mut open, _dir) = open();
         let fd = eventfd::new().unwrap();
         let eventfd = Arc::new(EventFd::new(fd.as_fd()).unwrap());
@@ -616,12 +616,12 @@ mod tests {
         assert_eq!((lock(&one).clone(), lock(&two).clone()), (Some(broken()), Some(broken())));
 
         let gone = HostError::new(Call::Query(DomId(1)), Errno::NODEV);
-        assert_eq!(told::<()>(Err(gone.clone()), &one), Err(gone));
+        assert_eq!(answered::<()>(Err(gone.clone()), &one), Err(gone));
         assert_eq!(lock(&one).clone(), Some(broken()), "a guest's end is no failure");
     }
 
     /// An interface that answers nothing, with nothing registered.
-    fn open() -> (Open<Deaf>, tempfile::TempDir) {
+    fn open() -> (Open<Silent>, tempfile::TempDir) {
         let model = xen_eventfd_model::Model::new();
         let dom = model.domain(xen_eventfd_model::Config::new("guest"));
         let dir = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! The engine in the kernel: the module serves a guest, and ends with its file.
 //!
 //! There is no thread, no record and no guardian. What is kept here is what the module does not
-//! tell: which registration is whose, and kicks that a dead userspace engine left, which are
+//! report: which registration is whose, and kicks that a dead userspace engine left, which are
 //! signalled when their eventfd comes.
 //!
 //! The requests are those of the module's own ABI ([`native`]). It has another one, that of Linux's privcmd

@@ -27,7 +27,7 @@ struct GuestCore {
     irqs: Mutex<BTreeMap<u64, Arc<IrqSource>>>,
 }
 
-/// A guest that is ours; dropping it lets go of it.
+/// A guest that this engine serves; dropping it lets go of it.
 #[derive(Debug)]
 pub(super) struct UserspaceGuest {
     /// First, as the engine must not end before it.
@@ -70,7 +70,7 @@ impl UserspaceGuest {
                 lock(&self.core.doorbells).forget(*piece);
             }
         }
-        // There may be room now for what Xen could not take back before.
+        // Xen may now be able to take back what it could not before.
         let stuck = lock(&self.core.doorbells).stuck();
         let mut others = stuck.into_iter().filter(|piece| !released.contains(piece));
         while room {
@@ -80,7 +80,7 @@ impl UserspaceGuest {
     }
 
     /// Has Xen take bytes back. `false`: it does not, as when taking them from the middle of a
-    /// range needs one range too many. They stay ours then, and are answered.
+    /// range needs one range too many. They are still mapped then, and answered.
     fn unmap(&self, piece: Bytes) -> bool {
         match self.server.ranges().unmap(piece) {
             Ok(()) => {
@@ -88,7 +88,7 @@ impl UserspaceGuest {
                 true
             }
             Err(error) => {
-                tracing::debug!(%error, "the bytes stay claimed");
+                tracing::debug!(%error, "the bytes are still mapped");
                 false
             }
         }
@@ -378,7 +378,7 @@ impl Handler for GuestCore {
         lock(&self.doorbells).inherited()
     }
 
-    /// Gives up the registrations, with their references to eventfds.
+    /// Drops the registrations, with their references to eventfds.
     fn ended(&self) {
         lock(&self.doorbells).clear();
     }
@@ -393,7 +393,7 @@ impl GuestCore {
         ended
     }
 
-    /// A line stays up for as long as an irqfd is there that can lower it.
+    /// A line is up for as long as an irqfd is there that can lower it.
     fn lower_unused(&self, left_up: Option<Line>) {
         let Some(line) = left_up else { return };
         let others: Vec<_> = lock(&self.irqs).values().cloned().collect();

@@ -14,19 +14,19 @@ use xen_eventfd_host::{Call, Errno, HostError, LocalPort};
 use xen_eventfd_ioreq::sync::{Mutex, lock};
 use xen_eventfd_ioreq::{FdSource, PortSource};
 
-/// Who hears the guest's end of a channel.
+/// What an event of the guest's end of a channel signals.
 #[derive(Debug, Default)]
 pub(super) struct Listener {
     /// The eventfd that stands for events of the guest, if one does, and its serial number.
     pub(super) eventfd: Option<(u64, EventFd)>,
-    /// An event came while nobody listened. It is not ended, so no further one comes: a guest may
+    /// An event came without a listener. It is not ended, so no further one comes: a guest may
     /// ring at no cost to us.
     pub(super) missed: bool,
     /// The port is unbound, and its number may be another's.
     pub(super) closed: bool,
 }
 
-/// A guest's port that is bound for as long as somebody uses it, in either direction.
+/// A guest's port that is bound for as long as it is used, in either direction.
 #[derive(Debug)]
 pub(super) struct Channel {
     shared: Arc<Shared>,
@@ -53,7 +53,7 @@ impl Channel {
         if !std::mem::replace(&mut listener.closed, true)
             && let Err(error) = self.shared.events().unbind(self.local)
         {
-            tracing::warn!(%error, "a port stays bound");
+            tracing::warn!(%error, "a port is still bound");
         }
     }
 }
@@ -83,7 +83,7 @@ pub(super) enum Action {
     Operate(IrqOp, Option<IrqOp>),
 }
 
-/// How signals of an eventfd are told apart from what is in its counter.
+/// How signals of an eventfd are distinguished from what is in its counter.
 #[derive(Debug)]
 enum Signals {
     /// A read empties it: what is there is a signal.
@@ -194,7 +194,7 @@ impl IrqSource {
             Ok(true) => {}
             Ok(false) => return Ok(()),
             Err(error) => {
-                // It stays readable, and would keep the thread busy for ever.
+                // It would always be readable, and keep the thread busy.
                 self.shared.event_loop.ignore(open.signals.fd(&open.eventfd));
                 self.counts.failed.fetch_add(1, Ordering::Relaxed);
                 return Err(error);
@@ -272,8 +272,8 @@ impl IrqSource {
         Ok(line.map_or(Ok(()), |line| self.shared.host().set_line(self.dom, line, false)))
     }
 
-    /// Passes on what was signalled so far, and nothing after that. What is masked stays with the
-    /// eventfd. Afterwards neither the eventfd nor the port is held, whoever still has this value.
+    /// Passes on what was signalled so far, and nothing after that. What is masked is left in the
+    /// eventfd. Afterwards neither the eventfd nor the port is held, also while this value lives.
     ///
     /// Returns which interrupt it was; its line may still be up.
     pub(super) fn finish(&self) -> Option<Irq> {
