@@ -74,7 +74,7 @@ pub enum Error {
         limit: Duration,
     },
     /// The backend has sent a reply that breaks the protocol.
-    #[error("the backend's reply to {request} {wrong}; it does not speak vhost-user as specified")]
+    #[error("the backend's reply to {request} {wrong}; this is not vhost-user as specified")]
     Reply {
         /// The request.
         request: Request,
@@ -82,7 +82,7 @@ pub enum Error {
         wrong: Wrong,
     },
     /// The backend has sent what no request asked for.
-    #[error("the backend sends without a request; it does not speak vhost-user as specified")]
+    #[error("the backend sends without a request; this is not vhost-user as specified")]
     Unsolicited,
     /// The backend reports that a request failed.
     #[error("the backend refuses {request}; see its own output")]

@@ -255,7 +255,7 @@ impl Common {
         self.status.contains(DeviceStatus::FEATURES_OK) && self.driver_features & bits(feature) != 0
     }
 
-    /// All registers but the generation, which goes on.
+    /// Resets all registers but the generation.
     fn reset(&mut self) {
         self.feature_select = 0;
         self.driver_select = 0;

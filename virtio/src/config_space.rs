@@ -45,7 +45,7 @@ pub(crate) struct ConfigSpace {
     bytes: [u8; SIZE],
     /// The bits of each byte that the guest may change.
     writable: [u8; SIZE],
-    /// Where the next capability goes, and the pointer that leads to it.
+    /// Where the next capability will be, and the pointer that leads to it.
     end: usize,
     link: usize,
 }

@@ -32,7 +32,7 @@ const LENGTH: usize = 4;
 const CHECKSUM: usize = 9;
 const FADT_FACS: [usize; 2] = [132, 36];
 const FADT_DSDT: [usize; 2] = [140, 40];
-/// As strict as a table can want it.
+/// The strictest alignment that a table needs.
 const ALIGN: u64 = 64;
 
 /// Why a guest gets no PCI root.

@@ -28,7 +28,7 @@ impl DeviceSpec {
     }
 }
 
-/// The address of a guest's card with this number, from its UUID, which stays the same if its configuration
+/// The address of a guest's card with this number, from its UUID, which is the same if its configuration
 /// has one.
 pub(crate) fn default_mac(uuid: Option<&str>, number: u8) -> [u8; 6] {
     let digits: Vec<char> =

@@ -4,7 +4,7 @@ use core::ops::RangeInclusive;
 use xen_eventfd_core::PciFunction;
 use xen_eventfd_virtio::REGISTERS_SIZE;
 
-/// Devices that a bus has room for: 00:00.0 is the host bridge.
+/// Devices that fit on a bus: 00:00.0 is the host bridge.
 pub(crate) const MAX_DEVICES: u8 = 31;
 
 /// The window for memory BARs. libxl gives a PVH guest no memory from 0xFC000000 to 4 GiB; the ACPI tables begin

@@ -45,7 +45,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Sends calls another way. What is pending stays so.
+    /// Routes calls another way. What is pending is still pending.
     pub(crate) fn reroute(&mut self, guest: &Guest, route: Route) -> Result<()> {
         match route {
             Route::Message(message) if irq(message).check().is_ok() => {

@@ -141,7 +141,7 @@ impl Net {
         Ok(())
     }
 
-    /// Goes on with another kick or call eventfd.
+    /// Restarts the control queue with another kick or call eventfd.
     fn restart_control(
         &mut self,
         kick: Option<BorrowedFd<'_>>,
@@ -283,7 +283,7 @@ impl Backend for Net {
         Ok(())
     }
 
-    /// The kernel stays.
+    /// The kernel does not end.
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }

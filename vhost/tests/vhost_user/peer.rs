@@ -1,4 +1,4 @@
-//! A backend that answers with whatever bytes a test wants.
+//! A backend that answers with the bytes that a test gives it.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -30,7 +30,7 @@ pub(crate) fn raw(request: u32, flags: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Answers requests until the frontend goes, with `answer` where it lies.
+/// Answers requests until the frontend disconnects, with `answer` where it lies.
 pub(crate) fn peer(
     mut answer: impl FnMut(Request) -> Answer + Send + 'static,
 ) -> (UnixStream, JoinHandle<()>) {

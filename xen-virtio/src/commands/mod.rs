@@ -37,11 +37,11 @@ impl Devices {
     /// Connects to all backends.
     ///
     /// # Errors
-    /// More devices than a bus has room for; the first backend that cannot be had.
+    /// More devices than fit on a bus; the first backend that cannot be connected to.
     fn connect(&self, uuid: Option<&str>) -> Result<Vec<Connected>, Failure> {
         if self.devices.len() > MAX_DEVICES.into() {
             let sentence =
-                format!("{} devices; a guest's bus has room for {MAX_DEVICES}", self.devices.len());
+                format!("{} devices; a guest's bus holds {MAX_DEVICES}", self.devices.len());
             return Err(Failure::new(Exit::Usage, sentence));
         }
         let connect = |(number, spec): (u8, &DeviceSpec)| {

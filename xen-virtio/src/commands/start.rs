@@ -63,7 +63,7 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         report_ended(session, &domain, &ended)?;
         match finished {
             Finished::Signal(caught) => {
-                note(&format!("{} stays, without its devices", named(&domain)));
+                note(&format!("{} is left as it is, without its devices", named(&domain)));
                 return Ok(Exit::Backend(caught.code()));
             }
             Finished::Gone => return Ok(Exit::Success),
@@ -90,7 +90,7 @@ fn begin(
     Ok(serving)
 }
 
-/// The guest that was created goes again.
+/// Destroys the guest that was created.
 fn undone(domain: &Domain, failure: Failure) -> Failure {
     match toolstack::destroy(domain.id) {
         Ok(()) => failure,

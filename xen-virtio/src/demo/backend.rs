@@ -60,7 +60,7 @@ pub(crate) enum Error {
     Daemon(vhost_user_backend::Error),
 }
 
-/// Serves one frontend, until it goes. A line on standard output says that the socket is there.
+/// Serves one frontend, until it disconnects. A line on standard output reports that the socket is there.
 pub(crate) fn serve(arguments: &Arguments) -> Result<(), Error> {
     let disk = Disk::new(arguments)?;
     let path = &arguments.socket;
@@ -70,7 +70,7 @@ pub(crate) fn serve(arguments: &Arguments) -> Result<(), Error> {
     let name = "demo-backend".to_owned();
     let mut daemon =
         VhostUserDaemon::new(name, Arc::new(Mutex::new(disk)), memory).map_err(Error::Daemon)?;
-    // A caller that does not read it does not want it.
+    // The caller need not read it.
     let _ = writeln!(io::stdout(), "listening at {}", path.display());
     daemon.start(&mut listener).map_err(Error::Daemon)?;
     match daemon.wait() {
@@ -122,7 +122,7 @@ impl Disk {
             vring.add_used(head, self.request(chain).unwrap_or(0))?;
         }
         if used && vring.needs_notification()? {
-            // Fails only if the frontend has set no eventfd, and then does not want to be called.
+            // Fails only if the frontend has set no eventfd, and then is not to be signalled.
             let _ = vring.signal_used_queue();
         }
         Ok(())
@@ -165,7 +165,7 @@ impl Disk {
         io::copy(from, &mut &self.file).map(drop)
     }
 
-    /// Goes to a sector from which there are as many bytes.
+    /// Seeks to a sector from which there are as many bytes.
     fn seek(&self, sector: u64, length: u64) -> io::Result<()> {
         let first = sector.checked_mul(SECTOR);
         let end = first.and_then(|first| first.checked_add(length));

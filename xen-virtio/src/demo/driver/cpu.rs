@@ -10,7 +10,7 @@ use xen_eventfd_model::{Stopped, Vcpu};
 const CONFIG_ADDRESS: u64 = 0xCF8;
 const CONFIG_DATA: u64 = 0xCFC;
 
-/// A vCPU. virtio-drivers cannot hear that it has stopped: then reads are all ones, and [`Cpu::check`] says why.
+/// A vCPU. virtio-drivers cannot be notified that it has stopped: then reads are all ones, and [`Cpu::check`] returns why.
 #[derive(Debug, Clone)]
 pub(crate) struct Cpu {
     vcpu: Vcpu,
