@@ -487,7 +487,7 @@ assert_eq!(refused.to_string(), "no domain 77; `xl list` lists all domains");
     #[doc = example!(r#"
 assert_eq!(xen.find("guest")?.id, dom);
 assert_eq!(xen.find("1")?.id, dom);
-assert!(matches!(xen.find("nobody"), Err(Error::UnknownDomain(_))));
+assert!(matches!(xen.find("absent"), Err(Error::UnknownDomain(_))));
 "#)]
     pub fn find(&self, name: &str) -> Result<Domain> {
         self.0.get()?;

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use xen_eventfd::Xen;
 use xen_eventfd_model::{Config, Model};
 
-/// Keeps what it is told.
+/// Keeps what is logged.
 struct Kept(Mutex<Vec<(Level, String, String)>>);
 
 impl Log for Kept {

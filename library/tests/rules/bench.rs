@@ -101,7 +101,7 @@ impl Bench {
         reaped.into_iter().find(|(dom, _)| *dom == self.dom).map(|(_, reaped)| reaped)
     }
 
-    /// The records as they are now, in a directory where nobody holds a lock: a process that is
+    /// The records as they are now, in a directory without locks: a process that is
     /// killed on the model keeps those that it has.
     pub(crate) fn inherit(&self) -> TempDir {
         inherit(self.run_dir.path())

@@ -1,4 +1,4 @@
-//! A process without descriptors left is told so, and nothing else.
+//! A process without descriptors left gets that error, and no other.
 
 use crate::alone::alone;
 use crate::bench::{AT, Bench, config, event};

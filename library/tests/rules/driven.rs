@@ -118,7 +118,7 @@ fn a_guest_that_dies_is_noticed_in_a_turn() {
             settle(&mut driver);
             !guest.is_served()
         });
-        until_readable(guest.gone(), "whoever watches is told");
+        until_readable(guest.gone(), "the end is reported");
         bench.assert_let_go();
     }
 }
@@ -133,7 +133,7 @@ fn a_guest_that_lost_its_server_is_gone() {
         settle(&mut driver);
         !guest.is_served()
     });
-    until_readable(guest.gone(), "whoever watches is told");
+    until_readable(guest.gone(), "the end is reported");
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn a_driver_that_is_dropped_lets_go_of_the_guests() {
     until("it waits for a turn", || bench.vcpu(0).is_parked());
     drop(driver);
     assert_eq!(kicks.join(), Ok(()));
-    until_readable(guest.gone(), "whoever watches is told");
+    until_readable(guest.gone(), "the end is reported");
     drop((registered, guest, xen));
     bench.assert_usable();
 }

@@ -1,4 +1,4 @@
-//! Whatever host call fails, and whoever dies at it: an error is a value, nothing is left, and the
+//! Whatever host call fails, and whichever process dies at it: an error is a value, nothing is left, and the
 //! vCPUs of a living guest go on.
 
 use crate::bench::{AT, count, event};
@@ -90,8 +90,8 @@ fn killed(act: Act, verdict: Verdict) {
             let dom = scene.bench.dom;
             let reaped = scene.bench.reap(records.path());
             assert!(!matches!(reaped, Some(Err(_) | Ok(Reaped::InUse))), "{name}: {reaped:?}");
-            // One that Xen has made and nobody has heard of, or that is about to be given back: it was
-            // never enabled, so nobody waits for it; and no record names what may be another's.
+            // One that Xen has made and whose id no process has, or that is about to be given back: it was
+            // never enabled, so no vCPU waits for it; and no record names what may be another's.
             let unknown = match (site.kind, verdict) {
                 (CallKind::CreateServer, Verdict::KillAfter) => 1,
                 (CallKind::DestroyServer, Verdict::KillBefore) if act == Act::Attach => 1,

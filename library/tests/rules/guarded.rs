@@ -1,4 +1,4 @@
-//! A program is told whether its guests are looked after when it is killed.
+//! A program can query whether its guests are reaped when it is killed.
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::os::unix::fs::PermissionsExt;

@@ -181,7 +181,7 @@ fn several_signals_at_once_are_one_interrupt() {
     assert_eq!(bench.model.msis(bench.dom, 0x41), 1);
 }
 
-/// Whatever the thread for interrupts was told before this, it has done when this returns.
+/// What the thread for interrupts was to do before this, it has done when this returns.
 fn settle(bench: &Bench, guest: &Guest) {
     let (fence, line) = (event(), Line::Isa(9));
     let _fence = guest.register_irqfd(&fence, Irq::Line(line, Trigger::Pulse)).unwrap();
@@ -241,13 +241,13 @@ fn nothing_is_raised_after_unregister() {
     assert_eq!(guest.unregister_irqfd(&call, other).unwrap_err().errno(), Errno::NOENT);
     guest.unregister_irqfd(&call, MSI).unwrap();
     signal(&call);
-    // Whatever the thread was told before this, it has done once this is raised.
+    // What the thread was to do before this, it has done once this is raised.
     let fence = event();
     let _fence = guest.register_irqfd(&fence, other).unwrap();
     signal(&fence);
     bench.vcpu(0).wait_edge(ISA, 0).unwrap();
     assert_eq!((irqfd.raised(), bench.model.msis(bench.dom, 0x41)), (0, 0));
-    assert_eq!(count(&call), 1, "nobody took the signal");
+    assert_eq!(count(&call), 1, "the signal is still in the counter");
     assert_eq!(guest.unregister_irqfd(&call, MSI).unwrap_err().errno(), Errno::NOENT);
 }
 
@@ -295,12 +295,12 @@ fn an_interrupt_of_a_guest_that_dies_is_the_last() {
         }
     }));
     signal(&call);
-    // Xen takes interrupts for the dead as long as somebody holds a page of theirs.
+    // Xen takes interrupts for a dead guest as long as a page of it is mapped.
     until("it is counted", || irqfd.raised() + irqfd.failed() == 1);
     until_readable(guest.gone(), "the death is noticed");
     signal(&call);
     assert_eq!(irqfd.raised() + irqfd.failed(), 1);
-    assert_eq!(count(&call), 1, "nobody took the signal");
+    assert_eq!(count(&call), 1, "the signal is still in the counter");
     drop(irqfd);
     drop(guest);
     bench.assert_let_go();

@@ -57,11 +57,11 @@ fn an_engine_that_stops_lets_go_of_its_guests() {
     let registered = guest.register_ioevent(&queue, &AT, 1_u32).unwrap();
     bench.kick(0, 1);
     bench.backend.fail(CallKind::Pending, 1, Errno::IO);
-    // This one finds nobody, or whoever is just about to let go.
+    // This one finds no engine, or one that is about to let go.
     let kicking = bench.vcpu(0).run(|vcpu| kick(vcpu, 1));
     assert_eq!(kicking.join(), Ok(()));
     until("the engine has stopped", || !guest.is_served());
-    until_readable(guest.gone(), "whoever watches is told");
+    until_readable(guest.gone(), "the end is reported");
     bench.assert_let_go();
     let msi = Irq::Msi { addr: 0xFEE0_0000, data: 0x41 };
     for refused in [
@@ -99,7 +99,7 @@ fn a_vcpu_that_cannot_be_woken_is_told_of_and_woken_in_the_end() {
     bench.kick(0, 1);
     bench.backend.fail(CallKind::Notify, 1, Errno::IO);
     let kicking = bench.vcpu(0).run(|vcpu| kick(vcpu, 1));
-    until("it is told", || guest.last_error().is_some_and(|error| error.errno == Errno::IO));
+    until("it is reported", || guest.last_error().is_some_and(|error| error.errno == Errno::IO));
     assert!(bench.vcpu(0).is_parked());
     guest.close().unwrap();
     assert_eq!(kicking.join(), Ok(()));
@@ -211,7 +211,7 @@ fn a_server_of_another_that_has_the_id_of_ours_outlives_us() {
     assert_eq!(bench.model.servers(bench.dom), theirs.found);
 }
 
-/// As when xenstored is started again: for a while there is nobody to set a watch with.
+/// As when xenstored is started again: for a while no watch can be set.
 #[test]
 fn a_watch_that_cannot_be_set_up_at_once_is_tried_again() {
     let bench = Bench::new();

@@ -1,4 +1,4 @@
-//! What an engine that was killed leaves, and who is told from whom.
+//! What an engine that was killed leaves, and what distinguishes one from another.
 
 use crate::bench::{AT, Bench, Frost, config, count, event, kick, until};
 use rustix::io::Errno;
@@ -33,7 +33,7 @@ fn orphan_of<T>(kill: impl FnOnce(&Client) -> T) -> (Bench, [Kick; 2], TempDir) 
     (bench, kicks, records)
 }
 
-/// As whoever takes over the lock of a dead engine does, when a child of it has the descriptors.
+/// As a process does that takes over the lock of a dead engine, when a child of it has the descriptors.
 fn mark_inherited(bench: &Bench, records: &TempDir) {
     let path = records.path().join(format!("{}.json", bench.dom.0));
     let record = std::fs::read_to_string(&path).unwrap();
@@ -137,7 +137,7 @@ fn a_reaper_is_killed_after_any_call() {
     a_reaper_fails(Verdict::KillAfter);
 }
 
-/// What was answered for a dead engine waits until somebody wants it, whatever comes in between.
+/// What was answered for a dead engine waits until it is registered for, whatever comes in between.
 #[test]
 fn a_kick_of_a_dead_engine_waits_for_its_eventfd() {
     let (bench, kicks, records) = orphan();
@@ -308,7 +308,7 @@ fn a_bound_server_is_left_alone(inherited: bool) {
     kicks.into_iter().for_each(|kick| assert_eq!(kick.join(), Err(Stopped::Destroyed)));
 }
 
-/// What a record says was created and is no more, is nobody's to destroy.
+/// What a record says was created and is no more, is not destroyed.
 #[test]
 fn a_server_that_is_not_there_is_not_destroyed() {
     let bench = Bench::beside_a_vmm();

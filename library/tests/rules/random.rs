@@ -36,7 +36,7 @@ enum Step {
     Fail(CallKind),
 }
 
-/// One line, to be read by whoever looks at a failure.
+/// One line, for a failure's message.
 impl fmt::Debug for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -253,7 +253,7 @@ proptest! {
     }
 }
 
-/// What fails is told as the few steps that matter, with small numbers.
+/// What fails is reported as the few steps that matter, with small numbers.
 #[test]
 fn a_failure_shrinks_to_what_matters() {
     let mut runner = TestRunner::deterministic();

@@ -277,7 +277,7 @@ fn a_guest_that_is_let_go_of_takes_no_registration() {
     guest.close().unwrap();
     assert_refuses_all(&guest);
     assert!(!guest.is_served());
-    assert!(!is_readable(guest.gone()), "nobody died");
+    assert!(!is_readable(guest.gone()), "no guest died");
     drop(registered);
     assert!(guest.close().is_ok(), "a second time does nothing");
     bench.assert_let_go();
@@ -466,7 +466,7 @@ fn a_record_that_cannot_be_written_leaves_no_vcpu_behind() {
             } else if enabled.load(SeqCst) {
                 let mut parked = parked.lock().unwrap();
                 let parked = parked.get_or_insert_with(|| balloon(&vcpu));
-                // It must go on before the server does: then nobody could wake it.
+                // It must go on before the server does: then nothing could wake it.
                 let last = site.kind == CallKind::DestroyServer;
                 until("the vCPU goes on", || !last || parked.is_finished());
             }

@@ -176,7 +176,7 @@ fn a_program_may_leave_its_directory() {
             std::thread::sleep(Duration::from_millis(5));
         }
         let said = std::fs::read_to_string(said).unwrap();
-        assert_eq!(Path::new(said.trim_end()), home.join("run"), "what the guardian is told");
+        assert_eq!(Path::new(said.trim_end()), home.join("run"), "what the guardian gets");
         std::env::set_current_dir("/dev").unwrap();
         drop(guest);
         assert_eq!(std::fs::read_dir(home.join("run")).unwrap().count(), 0, "files are left");

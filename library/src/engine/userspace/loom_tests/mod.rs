@@ -75,7 +75,7 @@ impl Scene {
     }
 
     /// Starts a thread that signals an eventfd, and then does what the engine's thread for interrupts
-    /// does when it is told of that.
+    /// does when it is notified of that.
     fn caller(&mut self, call: &Arc<Queue>, serial: u64) {
         let (xen, shared) = (self.xen.clone(), Arc::clone(&self.engine.shared));
         let call = Arc::clone(call);
@@ -189,7 +189,7 @@ fn two_vcpus_do_not_meet() {
     assert_eq!(seen, [(vec![End::Answered; 2], 2)].into());
 }
 
-/// The backend has been told when the guest goes on, in every order.
+/// The backend's eventfd is signalled before the guest goes on, in every order.
 #[test]
 fn a_kick_is_signalled_before_the_guest_goes_on() {
     let (_folder, run_dir) = run_dir();
@@ -198,10 +198,10 @@ fn a_kick_is_signalled_before_the_guest_goes_on() {
         let queue = Arc::new(Queue::new());
         scene.guest.register(doorbell(), queue.reference(), None).unwrap();
         scene.engine();
-        let (xen, told) = (scene.xen.clone(), Arc::clone(&queue));
+        let (xen, signalled) = (scene.xen.clone(), Arc::clone(&queue));
         scene.threads.push(loom::thread::spawn(move || {
             let end = xen.write(0, 7);
-            assert_eq!(told.taken(), 1);
+            assert_eq!(signalled.taken(), 1);
             xen.leave();
             vec![end]
         }));
@@ -292,7 +292,7 @@ fn a_guest_may_die_at_any_moment() {
     assert_eq!(seen, [vec![End::Answered], vec![End::Destroyed]].into());
 }
 
-/// The other direction: what was signalled before a deassign is raised once, whoever comes first, and
+/// The other direction: what was signalled before a deassign is raised once, whichever thread comes first, and
 /// nothing after it.
 #[test]
 fn a_signal_is_raised_once_and_not_after_deassign() {
@@ -310,7 +310,7 @@ fn a_signal_is_raised_once_and_not_after_deassign() {
             assert_eq!(scene.xen.msis(), raised, "raised after deassign");
             raised.len() as u64
         });
-        // Signals that nobody has passed on yet are one.
+        // Signals that are not passed on yet are one.
         let all: &[u64] = if signals_before == 0 { &[0, 1] } else { &[1] };
         assert!(seen.iter().eq(all), "{seen:?}");
     }

@@ -12,8 +12,8 @@ use xen_eventfd_core::Request;
 use xen_eventfd_core::ioreq::{COPY, Ioreq};
 use xen_eventfd_core::slot::{Slot, State};
 
-/// The kernel's handler. It takes a READY slot whoever works on it, and gives back what it does
-/// not know. Returns whether it rang the vCPU.
+/// The kernel's handler. It takes a READY slot, even one that the device model works on, and gives back what
+/// it does not know. Returns whether it rang the vCPU.
 fn kernel(slot: &Slot, ours: bool, signals: &AtomicU64) -> bool {
     if slot.state() != State::Ready {
         return false;
@@ -67,7 +67,7 @@ fn the_lost_kick_is_found() {
     assert!(seen.contains(&(End::Answered, 0)), "{seen:?}");
 }
 
-/// The kernel gives back what is answered already: nobody will look at it again.
+/// The kernel gives back what is answered already: it is not looked at again.
 #[test]
 fn the_hung_vcpu_is_found() {
     let seen = outcomes(false);

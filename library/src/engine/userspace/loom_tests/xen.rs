@@ -49,9 +49,9 @@ pub(super) struct Xen(Arc<Inner>);
 struct Inner {
     slots: Arc<Vec<Slot>>,
     world: Mutex<World>,
-    /// Rung at every change for which somebody may wait.
+    /// Notified of every change for which a thread may wait.
     changed: Condvar,
-    /// Stands for every descriptor that somebody wants to poll, and that nobody polls here.
+    /// Stands for every descriptor that could be polled, and is not polled here.
     fd: OwnedFd,
 }
 
@@ -67,7 +67,7 @@ struct World {
     /// How often the first vCPU has rung, and what each owner of a shared slot has heard of it.
     rung: u64,
     heard: Vec<u64>,
-    /// Threads that may still do something. Once there is none, whoever waits waits for ever.
+    /// Threads that may still do something. Once there is none, a thread that waits does so for ever.
     busy: usize,
 }
 
@@ -129,7 +129,7 @@ impl Xen {
 
     fn change(&self) -> MutexGuard<'_, World> {
         let world = lock(&self.0.world);
-        // Before the change, but nobody can look before the lock is released.
+        // Before the change, but no thread sees it before the lock is released.
         self.0.changed.notify_all();
         world
     }
