@@ -3,7 +3,7 @@
 use crate::failure::{Exit, Failure};
 use crate::module_status::{
     self, ChannelStatus, Counters, DoorbellStatus, DoorbellWords, IrqStatus, IrqWords, KickWords,
-    Served, serialize,
+    MemoryStatus, Served, serialize,
 };
 use crate::served::{Engine, Guest, Machine};
 use crate::session::Session;
@@ -14,8 +14,8 @@ use xen_eventfd::Kick;
 
 /// Show all that is known of a guest's doorbells and interrupts.
 ///
-/// Of a guest that the kernel module serves: its counters, doorbells, kicks that wait, interrupts and
-/// event channels. Of one that an engine in userspace serves: its process.
+/// Of a guest that the kernel module serves: its counters, doorbells, kicks that wait, interrupts,
+/// event channels and mapped memory. Of one that an engine in userspace serves: its process.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The guest, by name or number
@@ -43,6 +43,8 @@ pub(crate) struct Report {
     irqs: Option<Vec<IrqStatus>>,
     #[serde(serialize_with = "serialize::optional_list")]
     channels: Option<Vec<ChannelStatus>>,
+    #[serde(serialize_with = "serialize::optional_list")]
+    memory: Option<Vec<MemoryStatus>>,
     #[serde(skip)]
     module: Option<module_status::Guest>,
 }
@@ -81,6 +83,7 @@ impl Report {
             waiting: shown.map(|shown| shown.waiting.clone()),
             irqs: shown.map(|shown| shown.irqs.clone()),
             channels: shown.map(|shown| shown.channels.clone()),
+            memory: shown.map(|shown| shown.memory.clone()),
             guest,
             module,
         }
@@ -109,8 +112,14 @@ impl Report {
             facts.push(("vcpus", vcpus.to_string()));
             facts.extend(counters.named().map(|(name, value)| (name, value.to_string())));
         }
-        let parts =
-            [prose_of(&facts), doorbells(shown), waiting(shown), irqs(shown), channels(shown)];
+        let parts = [
+            prose_of(&facts),
+            doorbells(shown),
+            waiting(shown),
+            irqs(shown),
+            channels(shown),
+            memory(shown),
+        ];
         parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
     }
 }
@@ -160,6 +169,25 @@ fn channels(guest: &module_status::Guest) -> String {
         vec![port.0.to_string(), signals.to_string()]
     };
     section(&heads, &guest.channels, row)
+}
+
+fn memory(guest: &module_status::Guest) -> String {
+    let heads = [
+        ("MEMORY", Side::Left),
+        ("LENGTH", Side::Right),
+        ("MAPPED (PAGES)", Side::Right),
+        ("MAPPINGS", Side::Right),
+    ];
+    let row = |part: &MemoryStatus| {
+        let MemoryStatus { guest_address, length, mapped, mappings } = part;
+        vec![
+            format!("{guest_address:#x}"),
+            format!("{length:#x}"),
+            mapped.to_string(),
+            mappings.to_string(),
+        ]
+    };
+    section(&heads, &guest.memory, row)
 }
 
 /// A table, or nothing if it would be empty.

@@ -5,5 +5,5 @@ pub mod folder;
 pub use xen_eventfd::Counters;
 pub use xen_eventfd::module_status::{
     ChannelStatus, DoorbellStatus, DoorbellWords, Guest, Interface, IrqStatus, IrqWords, KickWords,
-    Owner, Served, Unreadable, serialize,
+    MemoryStatus, Owner, Served, Unreadable, serialize,
 };

@@ -138,6 +138,19 @@ pub struct ChannelStatus {
     pub signals: u64,
 }
 
+/// A part of a guest's memory that is an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryStatus {
+    /// Where it begins.
+    pub guest_address: u64,
+    /// Its length in bytes.
+    pub length: u64,
+    /// Pages of it that are mapped.
+    pub mapped: u64,
+    /// Mappings of it in processes.
+    pub mappings: u64,
+}
+
 /// The value of a [`Fields`]' field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Field {
@@ -241,6 +254,22 @@ impl Fields for ChannelStatus {
         each: &mut impl FnMut(&'static str, Field) -> Result<(), E>,
     ) -> Result<(), E> {
         each!(each, "port": number(self.port.0), "signals": number(self.signals))
+    }
+}
+
+impl Fields for MemoryStatus {
+    fn fields<E>(
+        &self,
+        each: &mut impl FnMut(&'static str, Field) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Self { guest_address, length, mapped, mappings } = *self;
+        each!(
+            each,
+            "addr": number(guest_address),
+            "length": number(length),
+            "mapped": number(mapped),
+            "mappings": number(mappings),
+        )
     }
 }
 

@@ -19,7 +19,9 @@ mod text;
 pub use text::Unreadable;
 #[cfg(fuzzing)]
 pub use text::fuzz;
-pub use xen_eventfd_core::status::{ChannelStatus, DoorbellStatus, Interface, IrqStatus};
+pub use xen_eventfd_core::status::{
+    ChannelStatus, DoorbellStatus, Interface, IrqStatus, MemoryStatus,
+};
 pub use xen_eventfd_core::wire::text::{DoorbellWords, IrqWords, KickWords};
 
 use crate::{Counters, DomId, IoServerId, Kick};
@@ -54,6 +56,9 @@ pub struct Guest {
     /// Event channels that signal an eventfd.
     #[serde(serialize_with = "serialize::list")]
     pub channels: Vec<ChannelStatus>,
+    /// Parts of its memory that are objects of the module.
+    #[serde(serialize_with = "serialize::list")]
+    pub memory: Vec<MemoryStatus>,
 }
 
 /// The process that took a guest.

@@ -1,6 +1,8 @@
 //! A guest's whole text.
 
-use super::{ChannelStatus, DoorbellStatus, Guest, Interface, IrqStatus, Owner, Served};
+use super::{
+    ChannelStatus, DoorbellStatus, Guest, Interface, IrqStatus, MemoryStatus, Owner, Served,
+};
 use crate::{Counters, DomId, IoServerId, Kick};
 use core::str::FromStr;
 use xen_eventfd_core::status::Counter;
@@ -40,6 +42,7 @@ struct Draft {
     waiting: Vec<Kick>,
     irqs: Vec<IrqStatus>,
     channels: Vec<ChannelStatus>,
+    memory: Vec<MemoryStatus>,
 }
 
 impl FromStr for Guest {
@@ -80,6 +83,7 @@ impl Draft {
             Line::Waiting(kick) => self.waiting.push(kick),
             Line::Irq(irq) => self.irqs.push(irq),
             Line::Channel(channel) => self.channels.push(channel),
+            Line::Memory(memory) => self.memory.push(memory),
         }
     }
 
@@ -96,6 +100,7 @@ impl Draft {
             waiting: self.waiting,
             irqs: self.irqs,
             channels: self.channels,
+            memory: self.memory,
         })
     }
 }
@@ -119,6 +124,7 @@ fn write(guest: &Guest) -> String {
     lines.extend(guest.waiting.iter().copied().map(Line::Waiting));
     lines.extend(guest.irqs.iter().copied().map(Line::Irq));
     lines.extend(guest.channels.iter().copied().map(Line::Channel));
+    lines.extend(guest.memory.iter().copied().map(Line::Memory));
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 

@@ -8,7 +8,9 @@ use super::super::doorbell::{self, Doorbell, Filter};
 use super::super::id::{DomId, IoServerId, Port};
 use super::super::ioreq::{Kick, Space, Width};
 use super::super::irq::{InvalidIrq, Irq, Line as IrqLine, Trigger};
-use super::super::status::{ChannelStatus, Counter, DoorbellStatus, Interface, IrqStatus};
+use super::super::status::{
+    ChannelStatus, Counter, DoorbellStatus, Interface, IrqStatus, MemoryStatus,
+};
 use core::fmt;
 use core::str::{FromStr, SplitAsciiWhitespace};
 
@@ -44,6 +46,8 @@ pub enum Line<'a> {
     Irq(IrqStatus),
     /// An event channel that signals an eventfd.
     Channel(ChannelStatus),
+    /// A part of its memory that is an object.
+    Memory(MemoryStatus),
 }
 
 /// What is wrong with a line.
@@ -132,6 +136,12 @@ impl<'a> Line<'a> {
                 let port = Port(words.number("port")?);
                 Self::Channel(ChannelStatus { port, signals: words.pair("signals")? })
             }
+            "memory" => {
+                let guest_address = words.number("the address")?;
+                let length = words.named("length")?;
+                let (mapped, mappings) = (words.pair("mapped")?, words.pair("mappings")?);
+                Self::Memory(MemoryStatus { guest_address, length, mapped, mappings })
+            }
             counter if Counter::by_name(counter).is_some() => {
                 Self::Counter(counter, words.number("the count")?)
             }
@@ -166,6 +176,10 @@ impl fmt::Display for Line<'_> {
             }
             Self::Channel(ChannelStatus { port, signals }) => {
                 write!(f, "channel:\t{} signals {signals}", port.0)
+            }
+            Self::Memory(MemoryStatus { guest_address, length, mapped, mappings }) => {
+                write!(f, "memory:\t{guest_address:#x} length {length:#x} ")?;
+                write!(f, "mapped {mapped} mappings {mappings}")
             }
         }
     }
@@ -390,7 +404,7 @@ mod tests {
     use std::format;
 
     /// A line of each kind.
-    const LINES: [&str; 24] = [
+    const LINES: [&str; 25] = [
         "dom:\t3",
         "interface:\tnative",
         "interface:\tprivcmd",
@@ -415,6 +429,7 @@ mod tests {
         "irq:\tintx 3.1 level raised 0 failed 0",
         "irq:\tspi 33 pulse raised 0 failed 0",
         "channel:\t7 signals 3",
+        "memory:\t0xe00000 length 0x200000 mapped 512 mappings 1",
     ];
 
     #[test]
