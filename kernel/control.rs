@@ -9,6 +9,8 @@ use crate::abi::{native, privcmd};
 use crate::access::{self, Confined};
 use crate::file;
 use crate::guests;
+use crate::mapping;
+use crate::memory::Memory;
 use crate::member::Member;
 use crate::privcmd::Assigned;
 use crate::protocol::DomId;
@@ -61,6 +63,11 @@ impl MiscDevice for Control {
                 let dom = native::owned(arg)?;
                 device.may(dom)?;
                 guests::with_owner(dom, |owner| native::owner(arg, owner)).ok_or(ENOENT)??;
+            }
+            native::MEMORY => {
+                let (dom, range) = native::memory(arg)?;
+                device.may(dom)?;
+                return mapping::install(Memory::create(dom, range)?);
             }
             privcmd::RESTRICT => device.restrict(privcmd::restrict(arg)?)?,
             privcmd::IOEVENTFD => {

@@ -181,7 +181,7 @@ pub(crate) fn with_owner<T>(dom: DomId, tell: impl FnOnce(&Owner) -> T) -> Optio
 }
 
 /// Some domain went: has each of ours looked at. It waits for nothing.
-pub(crate) extern "C" fn look_at_all() {
+pub(crate) fn look_at_all() {
     let guests = GUESTS.lock();
     let Some(guests) = guests.as_ref() else { return };
     for listed in guests.listed.values() {
@@ -213,7 +213,7 @@ fn reap_if_dead(taken: &Taken) {
 }
 
 /// Lets go of all guests, which are gone for those who have them. No process runs that could take one again.
-pub(crate) extern "C" fn let_go_of_all() {
+pub(crate) fn let_go_of_all() {
     let mut last = None;
     while let Some(taken) = after(last) {
         last = Some(taken.guest.dom().0);

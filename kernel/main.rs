@@ -5,6 +5,7 @@
 use access::Access;
 use death::Clock;
 use guests::Registry;
+use memory::Memories;
 use kernel::miscdevice::{MiscDeviceOptions, MiscDeviceRegistration};
 use kernel::prelude::*;
 use suspend::BeforeSuspend;
@@ -27,7 +28,10 @@ mod interrupt;
 mod irqfd;
 mod irqs;
 mod kicks;
+mod loaded;
+mod mapping;
 mod member;
+mod memory;
 mod operations;
 mod page;
 mod port;
@@ -42,6 +46,7 @@ mod suspend;
 mod taken;
 mod task;
 mod trace;
+mod unpopulated;
 mod workqueue;
 mod xen;
 mod xenstore;
@@ -71,6 +76,19 @@ struct XenEventfd {
     before_suspend: BeforeSuspend,
     /// After all that has guests looked at or let go of; the watch is `access`'s.
     registry: Registry,
+    memories: Memories,
+}
+
+/// Some domain went: has each guest looked at of which we have something. It waits for nothing.
+extern "C" fn look_at_all() {
+    guests::look_at_all();
+    memory::look_at_all();
+}
+
+/// This domain is about to be suspended.
+extern "C" fn let_go_of_all() {
+    guests::let_go_of_all();
+    memory::let_go_of_all();
 }
 
 impl kernel::InPlaceModule for XenEventfd {
@@ -82,9 +100,11 @@ impl kernel::InPlaceModule for XenEventfd {
             // SAFETY: A module is initialised once, and its device comes next.
             registry: unsafe { Registry::open() }?,
             // SAFETY: As above.
-            access: unsafe { Access::settle(guests::look_at_all) }?,
-            clock: Clock::start(guests::look_at_all)?,
-            before_suspend: BeforeSuspend::call(guests::let_go_of_all)?,
+            memories: unsafe { Memories::open() }?,
+            // SAFETY: As above.
+            access: unsafe { Access::settle(look_at_all) }?,
+            clock: Clock::start(look_at_all)?,
+            before_suspend: BeforeSuspend::call(let_go_of_all)?,
             device <- MiscDeviceRegistration::register(options),
         })
     }

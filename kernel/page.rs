@@ -9,6 +9,7 @@ use crate::bindings;
 use crate::protocol::ioreq::SLOTS;
 use crate::protocol::slot::Slot;
 use crate::protocol::{DomId, IoServerId};
+use crate::unpopulated::{Occupied, Vacant};
 use crate::xen;
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
@@ -33,7 +34,7 @@ enum Backing {
     /// Our own page, and the entry that pointed at it.
     Pv { own: ManuallyDrop<Page>, entry: u64 },
     /// A frame without memory.
-    Pvh { _place: Unpopulated },
+    Pvh { _place: Occupied },
 }
 
 // SAFETY: Slots are atomic, and the mapping is the kernel's, not a thread's.
@@ -69,10 +70,10 @@ impl IoreqPage {
     }
 
     fn map_pvh(dom: DomId, server: IoServerId) -> Result<Self> {
-        let mut place = Unpopulated::new()?;
-        xen::acquire_ioreq_page(dom, server, place.frame)?;
-        place.occupied = true;
-        let address = vmap(place.page)?;
+        let place = Vacant::new()?;
+        xen::acquire_ioreq_page(dom, server, place.frame())?;
+        let place = place.occupied();
+        let address = vmap(place.page().as_ptr())?;
         // INVARIANT: It is mapped, and the frame is where Xen put it.
         Ok(Self { address, backing: Backing::Pvh { _place: place } })
     }
@@ -103,39 +104,6 @@ impl Drop for IoreqPage {
             // The frame goes after this, with its place.
             Backing::Pvh { .. } => vunmap(self.address),
         }
-    }
-}
-
-/// A frame number of ours without memory behind it, and its `struct page`.
-struct Unpopulated {
-    page: *mut kernel::bindings::page,
-    frame: xen::Frame,
-    /// Xen has put a guest's frame there.
-    occupied: bool,
-}
-
-impl Unpopulated {
-    fn new() -> Result<Self> {
-        // SAFETY: It may be called at any time that may sleep.
-        let page = unsafe { bindings::shim_alloc_unpopulated() };
-        if page.is_null() {
-            return Err(ENOMEM);
-        }
-        // SAFETY: It is the page that we have just got.
-        let frame = unsafe { bindings::shim_page_frame(page) };
-        Ok(Self { page, frame, occupied: false })
-    }
-}
-
-impl Drop for Unpopulated {
-    fn drop(&mut self) {
-        // Rather lost than handed on while it still is the guest's.
-        if self.occupied && xen::remove_from_physmap(self.frame).is_err() {
-            pr_warn_once!("a guest's page stays in the memory map: leak\n");
-            return;
-        }
-        // SAFETY: `new` got it, and nothing maps it any more.
-        unsafe { bindings::shim_free_unpopulated(self.page) };
     }
 }
 

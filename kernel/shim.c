@@ -16,6 +16,7 @@
 #include <xen/events.h>
 #include <xen/interface/hvm/dm_op.h>
 #include <xen/xen.h>
+#include <xen/xen-ops.h>
 
 bool shim_xen_domain(void)
 {
@@ -37,7 +38,7 @@ int shim_dm_op(domid_t domain, unsigned int count, struct xen_dm_op_buf *buffers
 	return HYPERVISOR_dm_op(domain, count, buffers);
 }
 
-int shim_memory_op(unsigned int command, void *argument)
+long shim_memory_op(unsigned int command, void *argument)
 {
 	return HYPERVISOR_memory_op(command, argument);
 }
@@ -174,6 +175,38 @@ void shim_free_unpopulated(struct page *page)
 xen_pfn_t shim_page_frame(struct page *page)
 {
 	return page_to_pfn(page);
+}
+
+bool shim_page_is_referenced(struct page *page)
+{
+	return page_count(page) > 1;
+}
+
+void shim_show_frames(struct vm_area_struct *vma)
+{
+	/* What is inherited by fork(), or moved, would be entries that only Xen's tools can make. */
+	vm_flags_set(vma, VM_IO | VM_PFNMAP | VM_DONTCOPY | VM_DONTEXPAND | VM_DONTDUMP);
+}
+
+void shim_show_pages(struct vm_area_struct *vma)
+{
+	vm_flags_set(vma, VM_MIXEDMAP | VM_DONTEXPAND | VM_DONTDUMP);
+}
+
+int shim_remap(struct vm_area_struct *vma, unsigned long address, xen_pfn_t *frames, int count, int *errors,
+	       domid_t owner)
+{
+	return xen_remap_domain_gfn_array(vma, address, frames, count, errors, vma->vm_page_prot, owner, NULL);
+}
+
+bool shim_is_mapped(struct vm_area_struct *vma, unsigned long address)
+{
+	struct follow_pfnmap_args args = { .vma = vma, .address = address };
+
+	if (follow_pfnmap_start(&args))
+		return false;
+	follow_pfnmap_end(&args);
+	return true;
 }
 
 struct attachment {

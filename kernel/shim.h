@@ -11,6 +11,7 @@
 
 struct file;
 struct page;
+struct vm_area_struct;
 struct task_struct;
 struct workqueue_struct;
 struct xen_dm_op_buf;
@@ -22,7 +23,7 @@ bool shim_xen_pv_domain(void);
 
 /* HYPERVISOR_*(): zero or more, or a negative errno, which is Xen's. */
 int shim_dm_op(domid_t domain, unsigned int count, struct xen_dm_op_buf *buffers);
-int shim_memory_op(unsigned int command, void *argument);
+long shim_memory_op(unsigned int command, void *argument);
 int shim_event_channel_op(int command, void *argument);
 
 /*
@@ -51,6 +52,23 @@ int shim_pv_unmap(void *address, u64 before);
 struct page *shim_alloc_unpopulated(void);
 void shim_free_unpopulated(struct page *page);
 xen_pfn_t shim_page_frame(struct page *page);
+
+/* Whether page_count() of one of these is more than that of who allocated it. */
+bool shim_page_is_referenced(struct page *page);
+
+/*
+ * What a mapping that is being made will have: entries without pages, in a PV domain, or pages that the kernel
+ * counts references to.
+ */
+void shim_show_frames(struct vm_area_struct *vma);
+void shim_show_pages(struct vm_area_struct *vma);
+
+/* xen_remap_domain_gfn_array() in a PV domain. Entries of the mapping that Xen refuses stay as they were. */
+int shim_remap(struct vm_area_struct *vma, unsigned long address, xen_pfn_t *frames, int count, int *errors,
+	       domid_t owner);
+
+/* Whether a mapping of frames has an entry for this address. */
+bool shim_is_mapped(struct vm_area_struct *vma, unsigned long address);
 
 /*
  * Puts an entry with this callback at the head of an eventfd's wait queue, alone there of its kind,

@@ -4,6 +4,7 @@
 //!
 //! Nothing is formatted under a spinlock: each line is of the moment in which it was made.
 
+use crate::memory;
 use crate::protocol::status::ChannelStatus;
 use crate::protocol::wire::text::{printable, Line};
 use crate::taken::Taken;
@@ -34,6 +35,8 @@ pub(crate) fn taken(taken: &Taken, out: &mut impl Write) -> fmt::Result {
         // Others have the file now.
         put(Line::OwnerEnded)?;
     }
+    let shown = (0..).map_while(|nth| memory::shown(guest.dom(), nth));
+    shown.into_iter().try_for_each(|part| put(Line::Memory(part)))?;
     let Ok(stats) = guest.stats() else {
         return if guest.is_reserved() { Ok(()) } else { put(Line::Dead) };
     };

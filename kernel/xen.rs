@@ -20,6 +20,11 @@ const FRAME_IOREQ: u64 = 1;
 /// `EVTCHNSTAT_interdomain`.
 const STATUS_INTERDOMAIN: u32 = 2;
 
+/// `XENMEM_maximum_gpfn`, which Linux's headers leave out.
+const MAXIMUM_GPFN: u32 = 14;
+/// `XENMAPSPACE_gmfn_foreign`.
+const SPACE_FOREIGN: u16 = 4;
+
 /// The number of a page frame.
 pub(crate) type Frame = bindings::xen_pfn_t;
 
@@ -130,22 +135,55 @@ pub(crate) fn acquire_ioreq_page(dom: DomId, server: IoServerId, frame: Frame) -
         frame_list: &raw mut frame,
         ..Default::default()
     };
-    // SAFETY: The argument is what the command takes, and its list has the one frame that it says;
-    // both outlive the call.
-    to_result(unsafe {
-        bindings::shim_memory_op(bindings::XENMEM_acquire_resource, (&raw mut argument).cast())
-    })?;
+    // SAFETY: The argument is what the command takes, and its list has the one frame that it says.
+    unsafe { memory_op(bindings::XENMEM_acquire_resource, &mut argument) }?;
     Ok(frame)
+}
+
+/// # Safety
+/// Xen names this struct for the command. What it points to is as long as it says, and outlives the call.
+unsafe fn memory_op<T>(command: u32, argument: &mut T) -> Result<u64> {
+    // SAFETY: The caller's promise.
+    let answer = unsafe { bindings::shim_memory_op(command, core::ptr::from_mut(argument).cast()) };
+    u64::try_from(answer).map_err(|_| Error::from_errno(answer as c_int))
+}
+
+/// The highest frame number that a guest has.
+pub(crate) fn last_frame(dom: DomId) -> Result<u64> {
+    let mut argument: bindings::domid_t = dom.0;
+    // SAFETY: The command takes a domain's number.
+    unsafe { memory_op(MAXIMUM_GPFN, &mut argument) }
+}
+
+/// Puts frames of a guest at frame numbers of ours that have nothing at them, of a domain that is not PV. The error
+/// of each, or 0, is where the others are; one that Xen did not come to stays as it is.
+pub(crate) fn add_foreign<const N: usize>(
+    dom: DomId,
+    count: usize,
+    theirs: &mut [bindings::xen_ulong_t; N],
+    ours: &mut [Frame; N],
+    errors: &mut [c_int; N],
+) -> Result {
+    const { assert!(N <= u16::MAX as usize) };
+    let mut argument = bindings::xen_add_to_physmap_range {
+        domid: DomId::SELF.0,
+        space: SPACE_FOREIGN,
+        size: count.min(N) as u16,
+        foreign_domid: dom.0,
+        idxs: theirs.as_mut_ptr(),
+        gpfns: ours.as_mut_ptr(),
+        errs: errors.as_mut_ptr(),
+    };
+    // SAFETY: The argument is what the command takes; its lists are at least as long as it says.
+    unsafe { memory_op(bindings::XENMEM_add_to_physmap_range, &mut argument) }.map(|_| ())
 }
 
 /// Takes what is at a frame of ours out of our memory map.
 pub(crate) fn remove_from_physmap(frame: Frame) -> Result {
     let mut argument =
         bindings::xen_remove_from_physmap { domid: DomId::SELF.0, gpfn: frame };
-    // SAFETY: The argument is what the command takes, and outlives the call.
-    to_result(unsafe {
-        bindings::shim_memory_op(bindings::XENMEM_remove_from_physmap, (&raw mut argument).cast())
-    })
+    // SAFETY: The argument is what the command takes.
+    unsafe { memory_op(bindings::XENMEM_remove_from_physmap, &mut argument) }.map(|_| ())
 }
 
 fn event_channel_op<T>(command: u32, argument: &mut T) -> Result {

@@ -33,7 +33,7 @@ fuzz_target!(|bytes: &[u8]| {
         && let Ok((dom, part)) = memory.part()
     {
         assert!(part.pages > 0 && part.last() <= u64::MAX / 4096);
-        assert_eq!(MemoryArg::of(dom, part.first * 4096, part.pages * 4096), memory);
+        assert_eq!(MemoryArg::of(dom, part.start(), part.bytes()), memory);
     }
     if let Some(asked) = parsed::<DoorbellArg>(bytes)
         && let Ok(doorbell) = asked.doorbell()

@@ -12,10 +12,11 @@ use crate::protocol::status::{DoorbellStatus, Interface};
 use crate::protocol::unmatched::UnmatchedKick;
 pub(crate) use crate::protocol::wire::native::{
     Listed, ASSIGN, ASSIGN_CHANNEL, ASSIGN_IRQ, CREATE, DEASSIGN, DEASSIGN_CHANNEL, DEASSIGN_IRQ,
-    IRQ_STATE, IRQ_STATS, LIST, LOWER, MASK_IRQ, MISSED, OWNER, QUERY, SET_IRQ, STATS, UNMASK_IRQ,
+    IRQ_STATE, IRQ_STATS, LIST, LOWER, MASK_IRQ, MEMORY, MISSED, OWNER, QUERY, SET_IRQ, STATS, UNMASK_IRQ,
 };
+pub(crate) use crate::protocol::wire::native::MemoryRange;
 use crate::protocol::wire::native::{
-    self, ChannelArg, CreateArg, DoorbellArg, EntryArg, IrqArg, IrqChangeArg, IrqStateArg, MissedArg,
+    self, ChannelArg, CreateArg, DoorbellArg, EntryArg, IrqArg, IrqChangeArg, IrqStateArg, MemoryArg, MissedArg,
     OwnerArg, QueryArg, StatsArg,
 };
 use crate::protocol::wire::Invalid;
@@ -30,7 +31,8 @@ const FEATURES: u64 = native::FEATURE_DOORBELLS
     | native::FEATURE_PRIVCMD
     | native::FEATURE_IRQ_CHANGES
     | native::FEATURE_SHARE
-    | native::FEATURE_OWN;
+    | native::FEATURE_OWN
+    | native::FEATURE_MEMORY;
 
 fn valid<T>(value: Result<T, Invalid>) -> Result<T> {
     value.map_err(|_| EINVAL)
@@ -83,6 +85,11 @@ pub(crate) fn owned(arg: UserPtr) -> Result<DomId> {
 /// Answers [`OWNER`].
 pub(crate) fn owner(arg: UserPtr, owner: &Owner) -> Result {
     answer(arg, &OwnerArg { pid: owner.pid(), name: *owner.name(), ..OwnerArg::default() })
+}
+
+/// The guest and the part of its memory that [`MEMORY`] asks for.
+pub(crate) fn memory(arg: UserPtr) -> Result<(DomId, MemoryRange)> {
+    valid(read::<MemoryArg>(arg)?.part())
 }
 
 /// The doorbell and the file descriptor that [`ASSIGN`] and [`DEASSIGN`] name.

@@ -114,16 +114,18 @@ struct xen_eventfd_owner {
 /*
  * Makes a part of a guest's memory an object, and returns a new file descriptor, close-on-exec, whose
  * mmap() maps it, for programs that know nothing of Xen. On a control file. The guest need not be taken, and
- * the object outlives the control file. It may be passed to any process; who has it has the memory.
+ * the object outlives the control file. It may be passed to any process: a process that has it can map it.
  *
  * Offset 0 of the object is guest_address. mmap() takes MAP_SHARED alone, and no more than the object has
  * (EINVAL); lseek() with SEEK_END tells its length. Nothing is mapped before it is touched, and then up to 2
  * MiB around it: what begins at a multiple of 2 MiB is mapped in the fewest steps. A page that the guest
- * does not have is SIGBUS, or EFAULT in a system call, and so is all of it once the guest is gone; a page
- * that the guest gives back, once it was mapped, stays what it was. In a PV domain a mapping is not inherited
- * by fork(), its protection cannot be changed (EACCES), and I/O that bypasses the page cache (O_DIRECT) is
- * EFAULT; elsewhere I/O may go to the memory directly, and the memory is given back to Xen only once that is
- * over.
+ * does not have is SIGBUS, or EFAULT in a system call, and so is all of it once the guest is gone, or this
+ * domain was suspended. A page that was mapped stays what it was until all mappings, and in a domain that is
+ * not PV the files, are closed, even if the guest gives it back to Xen and gets another.
+ *
+ * In a domain that is not PV, I/O may go to the memory directly (O_DIRECT), and what it refers to is given
+ * back only once it is over. In a PV domain there are no pages behind a mapping: such I/O is EFAULT, and a
+ * mapping is not inherited by fork().
  *
  * EINVAL: guest_address or length is not a multiple of 4096, length is 0, or the part ends beyond the
  * guest's last page (XENMEM_maximum_gpfn). ENODEV: there is no such guest, or it is dying. EOPNOTSUPP: it is a

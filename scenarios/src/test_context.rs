@@ -330,6 +330,11 @@ impl Guest {
         Ok(())
     }
 
+    /// What a vCPU has reported, each line without its name.
+    pub fn reports(&self, vcpu: usize) -> &[String] {
+        self.reports.get(&format!("v{vcpu}")).map_or(&[], Vec::as_slice)
+    }
+
     /// Waits until the guest has allocated the event channel of this name.
     ///
     /// # Errors

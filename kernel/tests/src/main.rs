@@ -76,6 +76,21 @@ enum Command {
         /// The other guest.
         dom: u16,
     },
+    /// Asks for a PV guest's memory.
+    #[command(hide = true)]
+    RefusedMemory {
+        /// The guest.
+        dom: u16,
+    },
+    /// Maps a memory object, which is standard input, and reads a word at this offset.
+    #[command(hide = true)]
+    ReadMemory {
+        /// In bytes.
+        at: usize,
+        /// Ends then.
+        #[arg(long)]
+        once: bool,
+    },
     /// Assigns an interrupt line through a guest's file, which is standard input.
     #[command(hide = true)]
     Line,
@@ -140,6 +155,14 @@ fn main() -> Result<ExitCode> {
         }
         Command::ServeAndResume { dom } => {
             tests::serve_and_resume(DomId(dom)).with_context(|| format!("domain {dom}"))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::RefusedMemory { dom } => {
+            tests::refused_of(DomId(dom))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::ReadMemory { at, once } => {
+            tests::read_memory(at, once)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Line => {

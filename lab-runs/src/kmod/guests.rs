@@ -11,6 +11,9 @@ use crate::{boots::place, tally::Tally};
 /// How long one boot's tests may take.
 const TIMEOUT: Duration = Duration::from_secs(1800);
 
+/// A disk in memory, for direct I/O to a guest's memory.
+const DISK: &str = "brd";
+
 /// Has the tests with random calls make those of an earlier run, which has printed it.
 const SEED: &str = "KERNEL_TEST_SEED";
 
@@ -43,7 +46,10 @@ impl Guests {
     ) -> Result<Tally> {
         let place = place(kind, cpus);
         let name = format!("kmod-guests-{}-{cpus}", kind.name());
-        let boot = self.put(module.put(Boot::new(kind).cpus(cpus).name(name)));
+        let mut boot = self.put(module.put(Boot::new(kind).cpus(cpus).name(name)));
+        for (file, module) in lab.modules(&[DISK])? {
+            boot = boot.payload_bytes(format!("lib/modules/{file}"), 0o644, module);
+        }
         let mut script = match std::env::var(SEED) {
             Ok(seed) => format!("{SEED}={} kernel-test run", quote(&seed)),
             Err(_) => "kernel-test run".to_owned(),

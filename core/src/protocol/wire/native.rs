@@ -341,9 +341,6 @@ impl OwnerArg {
     }
 }
 
-/// Bytes of a page of guest memory, as Xen counts it.
-const PAGE: u64 = 4096;
-
 /// A part of a guest's memory in whole pages, of which there is at least one; it ends within 64 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryRange {
@@ -354,6 +351,21 @@ pub struct MemoryRange {
 }
 
 impl MemoryRange {
+    /// Bytes of a page, as Xen counts them.
+    pub const PAGE: u64 = 4096;
+
+    /// The guest address of its first byte.
+    #[inline]
+    pub const fn start(&self) -> u64 {
+        self.first.saturating_mul(Self::PAGE)
+    }
+
+    /// Its length in bytes.
+    #[inline]
+    pub const fn bytes(&self) -> u64 {
+        self.pages.saturating_mul(Self::PAGE)
+    }
+
     /// Its last page.
     #[inline]
     pub const fn last(&self) -> u64 {
@@ -377,11 +389,13 @@ impl MemoryArg {
     pub fn part(&self) -> Result<(DomId, MemoryRange), Invalid> {
         let Self { flags, dom, pad, guest_address, length } = *self;
         zero(flags)?;
-        if pad != [0; 6] || length == 0 || (guest_address | length) & (PAGE - 1) != 0 {
+        let unaligned = (guest_address | length) & (MemoryRange::PAGE - 1) != 0;
+        if pad != [0; 6] || length == 0 || unaligned {
             return Err(Invalid);
         }
         guest_address.checked_add(length - 1).ok_or(Invalid)?;
-        Ok((guest(dom, 0)?, MemoryRange { first: guest_address / PAGE, pages: length / PAGE }))
+        let (first, pages) = (guest_address / MemoryRange::PAGE, length / MemoryRange::PAGE);
+        Ok((guest(dom, 0)?, MemoryRange { first, pages }))
     }
 }
 
@@ -813,7 +827,7 @@ mod tests {
         assert_eq!(argument.part(), Ok((DomId(3), part)));
         assert_eq!(part.last(), 0x202);
         let last = MemoryArg::of(DomId(3), 0xFFFF_FFFF_FFFF_F000, 0x1000);
-        assert_eq!(last.part().unwrap().1.last(), u64::MAX / PAGE);
+        assert_eq!(last.part().unwrap().1.last(), u64::MAX / MemoryRange::PAGE);
         for wrong in [
             MemoryArg { flags: 1, ..argument },
             MemoryArg { dom: DomId::FIRST_RESERVED, ..argument },

@@ -3,18 +3,19 @@
 //! two cannot have the same error.
 
 pub(crate) mod edge;
+pub(crate) mod mapped;
 pub(crate) mod request;
 pub(crate) mod structs;
 pub(crate) mod xen;
 
 use core::ffi::c_void;
-use request::CREATE;
+use request::{CREATE, MEMORY};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use structs::{
-    Channel, Create, Doorbell, Entry, Irq, Missed, Owner, PrivcmdIoEventFd, Query, Stats,
+    Channel, Create, Doorbell, Entry, Irq, Memory, Missed, Owner, PrivcmdIoEventFd, Query, Stats,
 };
 use xen_eventfd::DomId;
 
@@ -43,13 +44,13 @@ impl AsFd for GuestFile {
     }
 }
 
-/// Makes a request on a file with these bytes, followed by zeros. Returns the guest's
-/// file that [`CREATE`] makes.
+/// Makes a request on a file with these bytes, followed by zeros. Returns the file that
+/// [`CREATE`] or [`MEMORY`] makes.
 pub(crate) fn issue(
     file: impl AsFd,
     request: u32,
     bytes: &mut [u8],
-) -> Result<Option<GuestFile>, Errno> {
+) -> Result<Option<OwnedFd>, Errno> {
     let mut arena = vec![0; ARENA.max(bytes.len())];
     let (front, _) = arena.split_at_mut(bytes.len());
     front.copy_from_slice(bytes);
@@ -63,17 +64,17 @@ pub(crate) fn issue_at(
     file: impl AsFd,
     request: u32,
     address: usize,
-) -> Result<Option<GuestFile>, Errno> {
+) -> Result<Option<OwnedFd>, Errno> {
     let call = Call { request, address };
     // SAFETY: the module touches the argument by copying from and to user memory, which fails where
     // there is none, and at most `ARENA` bytes from there on. Callers pass an unmapped address, that of
     // an arena, or that of memory that was mapped for this.
     let fd = unsafe { rustix::ioctl::ioctl(file.as_fd(), call) }?;
-    if request != CREATE {
+    if request != CREATE && request != MEMORY {
         return Ok(None);
     }
     // SAFETY: the module has just created it, and nothing else uses it.
-    Ok(Some(GuestFile(unsafe { OwnedFd::from_raw_fd(fd) })))
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
 /// Makes a request on the file that has this number now: another thread may be closing it.
@@ -128,7 +129,13 @@ impl Control {
     /// Takes a guest.
     pub(crate) fn create(&self, create: &Create) -> Result<GuestFile, Errno> {
         let file = issue(self, CREATE, &mut create.bytes())?;
-        Ok(file.expect("a creation that succeeds makes a file"))
+        Ok(GuestFile(file.expect("a creation that succeeds makes a file")))
+    }
+
+    /// Makes a part of a guest's memory an object.
+    pub(crate) fn memory(&self, memory: &Memory) -> Result<OwnedFd, Errno> {
+        let file = issue(self, MEMORY, &mut memory.bytes())?;
+        Ok(file.expect("a request that succeeds makes a file"))
     }
 
     pub(crate) fn owner(&self, dom: DomId) -> Result<Owner, Errno> {

@@ -3,6 +3,7 @@
 pub(crate) const QUERY: u32 = 0xEF00;
 pub(crate) const CREATE: u32 = 0xEF01;
 pub(crate) const OWNER: u32 = 0xEF02;
+pub(crate) const MEMORY: u32 = 0xEF03;
 pub(crate) const ASSIGN: u32 = 0xEF10;
 pub(crate) const DEASSIGN: u32 = 0xEF11;
 pub(crate) const STATS: u32 = 0xEF12;
@@ -20,7 +21,7 @@ pub(crate) const ASSIGN_CHANNEL: u32 = 0xEF30;
 pub(crate) const DEASSIGN_CHANNEL: u32 = 0xEF31;
 
 /// The requests of a control file.
-pub(crate) const OF_CONTROL: [u32; 3] = [QUERY, CREATE, OWNER];
+pub(crate) const OF_CONTROL: [u32; 4] = [QUERY, CREATE, OWNER, MEMORY];
 /// The requests of a guest's file.
 pub(crate) const OF_GUEST: [u32; 15] = [
     ASSIGN,

@@ -181,6 +181,25 @@ impl Owner {
     }
 }
 
+/// `struct xen_eventfd_memory`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Memory {
+    pub(crate) flags: u32,
+    pub(crate) dom: u16,
+    pub(crate) guest_address: u64,
+    pub(crate) length: u64,
+}
+
+impl Memory {
+    pub(crate) const SIZE: u32 = 32;
+
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let bytes = Bytes::default().u32(Self::SIZE).u32(self.flags).u16(self.dom);
+        let padded = bytes.u16(0).u32(0);
+        padded.u64(self.guest_address).u64(self.length).up_to(Self::SIZE)
+    }
+}
+
 /// `struct xen_eventfd_doorbell`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Doorbell {

@@ -51,7 +51,7 @@ struct Caller<'a> {
     /// Used instead of the setting's control file, as it may be confined.
     control: Control,
     /// The file of the free guest, now and then.
-    second: Option<GuestFile>,
+    second: Option<OwnedFd>,
     /// The number of results by errno, of the native ABI and of the privcmd ABI; 0 is success.
     answers: [BTreeMap<i32, u32>; 2],
 }
@@ -145,7 +145,7 @@ impl Caller<'_> {
         Ok(())
     }
 
-    fn native(&mut self) -> Result<Option<GuestFile>, Errno> {
+    fn native(&mut self) -> Result<Option<OwnedFd>, Errno> {
         let mut chosen = self.random.below(self.calls.len());
         // Taking a guest takes a hundred times as long as any other call.
         if self.calls[chosen].request == CREATE && !self.random.once_in(5) {
@@ -167,14 +167,16 @@ impl Caller<'_> {
             Some(second) if to_second => second.as_fd(),
             _ => self.setting.file.as_fd(),
         };
-        match anywhere {
+        let made = match anywhere {
             Some(address) => issue_at(file, request, address),
             None => issue(file, request, &mut bytes),
-        }
+        };
+        // Of memory, an object is let go of at once.
+        made.map(|file| file.filter(|_| request == CREATE))
     }
 
     /// A request of the privcmd ABI that is similar to a valid one: on a guest, on a reserved one, on none.
-    fn privcmd(&mut self) -> Result<Option<GuestFile>, Errno> {
+    fn privcmd(&mut self) -> Result<Option<OwnedFd>, Errno> {
         let dom = match self.random.below(30) {
             0 => self.setting.guest.dom().0,
             1 => self.setting.free.dom().0,

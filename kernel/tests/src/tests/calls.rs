@@ -3,10 +3,12 @@
 use crate::device::request::{
     ANY, ASSIGN, ASSIGN_CHANNEL, ASSIGN_IRQ, CREATE, DEASSIGN, DEASSIGN_CHANNEL, DEASSIGN_IRQ,
     IRQ_CHANNEL, IRQ_INTX, IRQ_ISA, IRQ_MSI, IRQ_SPI, IRQ_STATE, IRQ_STATS, LIST, LIST_DOORBELLS,
-    LOWER, MASK_IRQ, MISSED, OF_CONTROL, OWNER, PIO, QUERY, SET_IRQ, STATS, UNMASK_IRQ, VALUE,
-    WIDTH,
+    LOWER, MASK_IRQ, MEMORY, MISSED, OF_CONTROL, OWNER, PIO, QUERY, SET_IRQ, STATS, UNMASK_IRQ,
+    VALUE, WIDTH,
 };
-use crate::device::structs::{Channel, Create, Doorbell, Entry, Irq, Missed, Owner, Query, Stats};
+use crate::device::structs::{
+    Channel, Create, Doorbell, Entry, Irq, Memory, Missed, Owner, Query, Stats,
+};
 use crate::device::{Control, GuestFile, issue, issue_at};
 use crate::tests::common::{DOORBELL, IDLE};
 use anyhow::{Context, Result};
@@ -206,6 +208,33 @@ fn of_control(setting: &Setting) -> Vec<Call> {
                     _ => Err(Errno::NOENT),
                 }),
                 zero("pad", 6, 2, Ok(())),
+            ],
+        },
+        Call {
+            name: "MEMORY".to_owned(),
+            request: MEMORY,
+            good: Memory { flags: 0, dom: setting.free.dom().0, guest_address: 0, length: 0x2000 }
+                .bytes(),
+            verdict: Ok(()),
+            undo: None,
+            eventfd: None,
+            fields: vec![
+                zero("flags", 4, 4, Ok(())),
+                field("dom", 8, 2, move |dom| match dom {
+                    _ if reserved(dom) => Err(Errno::INVAL),
+                    0 => Err(Errno::PERM),
+                    _ if dom == taken || dom == free => Ok(()),
+                    _ => Err(Errno::NODEV),
+                }),
+                zero("pad", 10, 2, Ok(())),
+                zero("more pad", 12, 4, Ok(())),
+                // The guest's last page is that of Xen's tools, below 4 GiB.
+                only("guest_address", 16, 8, Ok(()), |address| {
+                    address % 0x1000 == 0 && address <= 0xFEFF_E000
+                }),
+                only("length", 24, 8, Ok(()), |length| {
+                    length % 0x1000 == 0 && length != 0 && length <= 0xFF00_0000
+                }),
             ],
         },
     ]

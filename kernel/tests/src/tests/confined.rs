@@ -7,10 +7,10 @@ use super::leftovers::{self, Before};
 use super::random::{self, ERRNOS, Random};
 use crate::device::request::{
     ASSIGN, ASSIGN_CHANNEL, ASSIGN_IRQ, CREATE, CREATE_OWN, CREATE_RESERVE, CREATE_SHARE, DEASSIGN,
-    DEASSIGN_CHANNEL, DEASSIGN_IRQ, LOWER, OWNER, PRIVCMD_IOEVENTFD, PRIVCMD_IRQFD, QUERY,
+    DEASSIGN_CHANNEL, DEASSIGN_IRQ, LOWER, MEMORY, OWNER, PRIVCMD_IOEVENTFD, PRIVCMD_IRQFD, QUERY,
     RESTRICT,
 };
-use crate::device::structs::{Channel, Create, Doorbell, Irq, Owner};
+use crate::device::structs::{Channel, Create, Doorbell, Irq, Memory, Owner};
 use crate::device::{Control, GuestFile, issue};
 use anyhow::{Context, Result, anyhow, ensure};
 use rustix::io::Errno;
@@ -42,7 +42,7 @@ struct Caller<'a> {
     /// Another guest, which it may not serve.
     other: DomId,
     /// The file of its own guest, while it holds the guest.
-    file: Option<GuestFile>,
+    file: Option<OwnedFd>,
     eventfds: Vec<OwnedFd>,
     /// The number of results by errno; 0 is success.
     answers: BTreeMap<i32, u32>,
@@ -65,7 +65,7 @@ impl Caller<'_> {
 
     /// A valid struct, except for the domain, and sometimes for a byte.
     fn request(&mut self) -> (u32, Vec<u8>) {
-        let takes = [CREATE, CREATE, PRIVCMD_IOEVENTFD, PRIVCMD_IOEVENTFD, PRIVCMD_IRQFD];
+        let takes = [CREATE, CREATE, MEMORY, PRIVCMD_IOEVENTFD, PRIVCMD_IOEVENTFD, PRIVCMD_IRQFD];
         let queries = [QUERY, OWNER, OWNER, RESTRICT];
         let takes = self.random.once_in(2).then(|| *self.random.one_of(&takes));
         let request = takes.unwrap_or_else(|| *self.random.one_of(&queries));
@@ -76,6 +76,7 @@ impl Caller<'_> {
                 let gone = if self.random.once_in(3) { self.eventfd() } else { -1 };
                 Create { flags, dom, gone }.bytes()
             }
+            MEMORY => Memory { flags: 0, dom, guest_address: 0, length: 0x1000 }.bytes(),
             OWNER => Owner::of(DomId(dom)),
             RESTRICT => dom.to_ne_bytes().to_vec(),
             PRIVCMD_IOEVENTFD => self.ioeventfd(dom),
@@ -154,7 +155,9 @@ impl Caller<'_> {
                     "request {request:#x} about {named:?} succeeded, confined to {}",
                     self.own
                 );
-                self.file = file.or_else(|| self.file.take());
+                // Of memory, an object is let go of at once.
+                let guest = file.filter(|_| request == CREATE);
+                self.file = guest.or_else(|| self.file.take());
                 0
             }
             Err(errno) => {
@@ -170,7 +173,7 @@ impl Caller<'_> {
 /// The domain that a request on a control file names.
 fn named(request: u32, bytes: &[u8]) -> Option<DomId> {
     let at = match request {
-        CREATE => 8,
+        CREATE | MEMORY => 8,
         OWNER => 4,
         RESTRICT => 0,
         PRIVCMD_IOEVENTFD => 44,

@@ -2,6 +2,8 @@
 //! `cargo xtask kmod test` runs.
 
 use super::common::two_queues;
+use super::mapped::{is_dead, is_sigbus, part_of};
+use crate::device::mapped::Mapped;
 use crate::device::structs::Create;
 use crate::device::xen::set_target;
 use crate::device::{Control, GuestFile};
@@ -16,12 +18,15 @@ pub(crate) fn aim(dom: DomId, target: DomId) -> Result<()> {
     set_target(dom, target).context("XEN_DOMCTL_set_target")
 }
 
-/// Runs in the guest: serves two queues of another, waits for a line of input, which comes when it was resumed,
+/// Runs in the guest: serves two queues of another and maps memory of it, waits for a line of input, which comes when it was resumed,
 /// and serves that one no longer.
 pub(crate) fn serve_and_resume(dom: DomId) -> Result<()> {
     let gone = new_eventfd()?;
     let file = Control::open()?.create(&Create::of(dom).notify_gone(&gone))?;
     let queues = two_queues(&file)?;
+    let (memory, length) = part_of(dom)?;
+    let shown = Mapped::of(&memory, 0, length)?;
+    shown.write(0, 1);
     writeln!(stdout(), "says serving")?;
     queues.iter().try_for_each(|queue| await_count(queue, 2).map(drop))?;
     ensure!(take_count(&gone)? == 0, "gone, and it kicks");
@@ -29,10 +34,13 @@ pub(crate) fn serve_and_resume(dom: DomId) -> Result<()> {
     stdin().read_line(&mut String::new())?;
     ensure!(await_count(&gone, 1)? == 1, "gone more than once");
     ensure!(file.stats().err() == Some(Errno::NODEV), "what is gone has counters");
-    drop(file);
+    ensure!(is_dead(&memory)? && is_sigbus(&memory, 0)?, "memory of what is gone");
+    drop((file, shown, memory));
     // Where it resumed it has no target, so this guest is not its to control.
     let again = GuestFile::of(dom).map(drop).err();
     ensure!(again == Some(Errno::PERM), "to serve it again: {again:?}");
+    let again = part_of(dom).err().and_then(|error| error.downcast().ok());
+    ensure!(again == Some(Errno::PERM), "to map it again: {again:?}");
     writeln!(stdout(), "says closed")?;
     Ok(())
 }

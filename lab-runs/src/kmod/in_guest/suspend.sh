@@ -43,6 +43,9 @@ xl create -q -p stub.cfg || exit 1
 stub=$(xl domid stub)
 xenstore-write "/local/domain/$stub/target" "$served"
 kernel-test aim "$stub" "$served" || exit 1
+insmod /lib/modules/xen-eventfd.ko && kernel-test refused-memory "$stub"
+verdict the_memory_of_a_pv_guest_is_not_mapped $?
+rmmod xen_eventfd
 xl unpause stub
 says serving
 xl unpause served
