@@ -10,7 +10,6 @@ use xen_eventfd_core::irq::{Irq, IrqOp, Line, Trigger};
 use xen_eventfd_core::slot::{Slot, State};
 use xen_eventfd_core::unmatched::Unmatched;
 use xen_eventfd_core::wire::privcmd::{IoEventFd, IrqFd};
-use xen_eventfd_core::wire::Invalid;
 use xen_eventfd_core::{
     table, ConfigAccess, Doorbell, Filter, Kick, Odd, PciFunction, Port, Request, Space, Width,
 };
@@ -39,6 +38,10 @@ const ADDRS: [u64; 18] = [
     u64::MAX - 1,
     u64::MAX,
 ];
+/// Around both ends of a PCI function's configuration space.
+const REGISTERS: [u64; 9] = [0, 1, 0x50, 0xFFC, 0xFFD, 0xFFE, 0xFFF, 0x1000, 0xFFFF_FFFF];
+/// Of the first bus, of the last one, and of another segment.
+const FUNCTIONS: [u64; 4] = [0, 8, 0xFFFF, 0xFFFF_0008];
 const VALUES: [u64; 11] =
     [0, 1, 3, 0xFF, 0x100, 0xFFFF, 0x1_0000, 0xFFFF_FFFF, 1 << 32, u64::MAX - 1, u64::MAX];
 
@@ -92,11 +95,17 @@ fn reference(slot: &Ioreq) -> Request {
 
 #[test]
 fn every_request_is_what_the_reference_says() {
+    let config = FUNCTIONS.map(|function| REGISTERS.map(|register| function << 32 | register));
+    let config = config.concat();
     for (kind, flags) in (0..=255).flat_map(|kind| (0..=255).map(move |flags| (kind, flags))) {
         for (size, count) in LENGTHS.iter().flat_map(|size| [0, 1, 2, u32::MAX].map(|c| (*size, c)))
         {
             // Where it went matters for memory, ports and configuration space only.
-            let addrs = if kind <= 2 && count == 1 { &ADDRS[..] } else { &ADDRS[..1] };
+            let addrs = match kind {
+                PIO | COPY if count == 1 => &ADDRS[..],
+                PCI_CONFIG if count == 1 => &config,
+                _ => &ADDRS[..1],
+            };
             for addr in addrs.iter().copied() {
                 let slot =
                     Ioreq { addr, data: !addr, count, size, flags, kind, ..Ioreq::default() };
@@ -285,21 +294,21 @@ fn every_small_history_of_the_stores_agrees_with_sets() {
 
 #[test]
 fn every_interrupt_is_checked_on_both_sides() {
+    let check = |irq: Irq, is_one: bool| assert_eq!(irq.check().is_ok(), is_one, "{irq}");
     for byte in 0..=255_u8 {
-        let check = |line| Irq::Line(line, Trigger::Level).check().is_ok();
-        assert_eq!(check(Line::Isa(byte)), byte < 16);
+        let line = |line| Irq::Line(line, Trigger::Level);
+        check(line(Line::Isa(byte)), byte < 16);
         for pin in 0..=255 {
-            assert_eq!(check(Line::PciIntx { device: byte, pin }), byte < 32 && pin < 4);
+            check(line(Line::PciIntx { device: byte, pin }), byte < 32 && pin < 4);
         }
     }
     for line in (0..=2048).chain([u32::MAX]) {
-        let spi = Irq::Line(Line::Spi(line), Trigger::Pulse).check().is_ok();
-        assert_eq!(spi, (32..1020).contains(&line));
-        assert_eq!(Irq::EventChannel(Port(line)).check().is_ok(), line != 0);
+        check(Irq::Line(Line::Spi(line), Trigger::Pulse), (32..1020).contains(&line));
+        check(Irq::EventChannel(Port(line)), line != 0);
     }
     for addr in [0, 0xFEDF_FFFF, 0xFEE0_0000, 0xFEEF_FFFF, 0xFEF0_0000, 0x1_FEE0_0000, u64::MAX] {
         let local_apic = (0xFEE0_0000..0xFEF0_0000).contains(&addr);
-        assert_eq!(Irq::Msi { addr, data: u32::MAX }.check().is_ok(), local_apic);
+        check(Irq::Msi { addr, data: u32::MAX }, local_apic);
     }
 }
 
@@ -346,45 +355,65 @@ fn every_request_of_the_patch_is_taken_or_refused_as_the_reference_says() {
     }
 }
 
-/// All operations, lengths and single bytes that are not zero.
+/// What an operation does to an interrupt, if it is one of the four that do.
+fn operation(bytes: &[u8]) -> Option<IrqOp> {
+    let byte = |at: usize| bytes.get(at).copied();
+    let word = |at: usize| Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));
+    let is_zero = |from: usize, to: usize| Some(bytes.get(from..to)?.iter().all(|byte| *byte == 0));
+    let up = |at| [false, true].get(usize::from(byte(at)?)).copied();
+    if !is_zero(4, 8)? {
+        return None;
+    }
+    match word(0)? {
+        8 if is_zero(8, 11)? => {
+            let (device, pin, up) = (byte(11)?, byte(12)?, up(13)?);
+            let line = Line::PciIntx { device, pin };
+            (device < 32 && pin < 4).then_some(IrqOp::Set { line, up })
+        }
+        9 => {
+            let (line, up) = (byte(8)?, up(9)?);
+            (line < 16).then_some(IrqOp::Set { line: Line::Isa(line), up })
+        }
+        14 if is_zero(12, 16)? && is_zero(20, 24)? => {
+            let (data, addr) = (word(8)?, word(16)?);
+            let local_apic = (0xFEE0_0000..0xFEF0_0000).contains(&addr);
+            local_apic.then_some(IrqOp::Msi { addr: addr.into(), data })
+        }
+        19 if is_zero(13, 16)? => {
+            let (line, up) = (word(8)?, up(12)?);
+            (32..1020).contains(&line).then_some(IrqOp::Set { line: Line::Spi(line), up })
+        }
+        _ => None,
+    }
+}
+
+/// All operations and lengths: zeros but for one byte, and what is valid but for one byte.
 #[test]
 fn every_operation_but_four_is_refused() {
-    for (op, len) in (0..=40_u8).flat_map(|op| (0..=32_usize).map(move |len| (op, len))) {
-        for at in 1..len.max(2) {
-            for byte in [0, 1, 2, 3, 4, 15, 16, 31, 32, 255] {
-                let mut bytes = vec![0; len];
-                if let Some(first) = bytes.first_mut() {
-                    *first = op;
-                }
+    const BYTES: [u8; 14] = [0, 1, 2, 3, 4, 15, 16, 31, 32, 0xE0, 0xEF, 0xF0, 0xFE, 255];
+    // What follows the number and its pad.
+    let valid: [(u8, &[u8]); 4] = [
+        (8, &[0, 0, 0, 3, 1, 1]),
+        (9, &[5, 1]),
+        (14, &[0x41, 0, 0, 0, 0, 0, 0, 0, 0, 0x10, 0xE0, 0xFE]),
+        (19, &[33, 0, 0, 0, 1]),
+    ];
+    let mut taken = BTreeSet::new();
+    for (op, payload) in (0..=40).map(|op| (op, &[][..])).chain(valid) {
+        let mut whole = [0; 32];
+        whole[0] = op;
+        whole[8..8 + payload.len()].copy_from_slice(payload);
+        for (len, at) in (0..=32_usize).flat_map(|len| (0..len.max(1)).map(move |at| (len, at))) {
+            for byte in BYTES {
+                let mut bytes = whole[..len].to_vec();
                 if let Some(place) = bytes.get_mut(at) {
                     *place = byte;
                 }
-                let (payload, rest) = match op {
-                    8 => (6, &[11, 12, 13][..]),
-                    9 => (2, &[8, 9][..]),
-                    14 => (16, &[][..]),
-                    19 => (8, &[][..]),
-                    _ => (usize::MAX, &[][..]),
-                };
-                let read = IrqOp::parse(&bytes);
-                if len < 8_usize.saturating_add(payload) {
-                    assert_eq!(read, Err(Invalid));
-                } else if payload != usize::MAX {
-                    let limit = match (op, at) {
-                        (8, 11) => 32,
-                        (8, 12) => 4,
-                        (8, 13) | (9, 9) => 2,
-                        (9, 8) => 16,
-                        _ => 1,
-                    };
-                    let inside = !rest.is_empty()
-                        && (at >= 8 + payload || byte == 0 || rest.contains(&at) && byte < limit);
-                    // An MSI to address 0 and an SPI below 32 or above 1019 cannot be.
-                    let spi =
-                        op == 19 && (at == 8 && byte >= 32 || at == 9 && (1..=3).contains(&byte));
-                    assert_eq!(read.is_ok(), inside || spi, "{bytes:?}");
-                }
+                let read = IrqOp::parse(&bytes).ok();
+                assert_eq!(read, operation(&bytes), "{bytes:?}");
+                taken.extend(read.map(|_| bytes[0]));
             }
         }
     }
+    assert!(taken.iter().eq(&[8, 9, 14, 19]), "{taken:?}");
 }
