@@ -5,7 +5,7 @@ use super::leftovers;
 use super::module::with_parameter;
 use crate::device::GuestFile;
 use crate::device::structs::{Channel, Doorbell, Irq};
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use rustix::io::Errno;
 use xen_eventfd::Port;
 use xen_eventfd_scenarios::TestContext;
@@ -125,7 +125,7 @@ pub(super) fn limit(test: &mut TestContext<'_>) -> Result<()> {
         file.deassign_channel(&channel)?;
         refused(other.assign_channel(&more), Errno::NOSPC, "while the port has an irqfd")?;
         file.deassign_irq(&Irq::channel(one, &call))?;
-        other.assign_channel(&more)?;
+        other.assign_channel(&more).context("the place of a channel that has ended")?;
         refused(file.assign_channel(&channel), Errno::NOSPC, "the limit is reached")?;
         drop(other);
         Ok(file.assign_channel(&channel)?)

@@ -142,12 +142,14 @@ pub(super) fn owner_ended(test: &mut TestContext<'_>) -> Result<()> {
         let file = GuestFile::of(guest.dom())?;
         ensure!(fdinfo(&file)?.contains(&owner()?));
         let text = shown_to_others(&file)?;
-        ensure!(text.contains(&format!("owner:\t0 {name}\nserver:")), "{text}");
+        let unknown = format!("owner:\t0 {name}\nserver:");
+        ensure!(text.contains(&unknown), "a process of another PID namespace reads {text}");
     }
     let file = received_from_a_process_that_ends(guest.dom())?;
     for text in [fdinfo(&file)?, shown_to_others(&file)?] {
         let ended = "\nowner-state:\tended\n";
-        ensure!(text.contains("owner:\t0 ") && text.contains(ended), "{text}");
+        let is_told = text.contains("owner:\t0 ") && text.contains(ended);
+        ensure!(is_told, "the owner has ended, and this is shown: {text}");
     }
     ensure!(Control::open()?.owner(guest.dom())?.pid == 0, "an owner that has ended is reported");
     Ok(())

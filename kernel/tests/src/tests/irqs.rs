@@ -269,7 +269,8 @@ pub(super) fn semaphore(test: &mut TestContext<'_>) -> Result<()> {
     let left = u64::MAX - 2;
     file.deassign_irq(&irq)?;
     let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", call.as_raw_fd()))?;
-    ensure!(info.contains(&format!("eventfd-count: {left:16x}")), "{info}");
+    let is_left = info.contains(&format!("eventfd-count: {left:16x}"));
+    ensure!(is_left, "the end of the assignment has changed the counter: {info}");
     Ok(())
 }
 
@@ -300,7 +301,8 @@ pub(super) fn changed(test: &mut TestContext<'_>) -> Result<()> {
     ];
     for (new, errno, what) in refusals {
         refused(file.set_irq(&other, &new), errno, what)?;
-        ensure!(file.irq_stats(&other)? == (2, 0), "{what}");
+        let counts = file.irq_stats(&other).with_context(|| format!("after {what}"))?;
+        ensure!(counts == (2, 0), "{counts:?} after {what}");
     }
     ensure!(leftovers::interrupts()? == bound);
     file.set_irq(&other, &channel)?;

@@ -6,7 +6,7 @@ use super::leftovers::Before;
 use crate::device::request::CREATE_SHARE;
 use crate::device::structs::{Channel, Create, Doorbell, Irq, PrivcmdIoEventFd};
 use crate::device::{Control, GuestFile};
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use rustix::io::Errno;
 use std::thread;
 use xen_eventfd::DomId;
@@ -28,7 +28,9 @@ pub(super) fn interrupts_beside(test: &mut TestContext<'_>) -> Result<()> {
     control.ioeventfd(&notifier)?;
     refused(control.create(&Create::of(guest.dom())), Errno::BUSY, "a shared guest alone")?;
     // Any file that may serve the guest: the first one, and another.
-    let (calls, channels) = (shared(&control, guest.dom())?, shared(&second, guest.dom())?);
+    let [calls, channels] = [&control, &second]
+        .map(|file| shared(file, guest.dom()).context("a guest's file beside the privcmd ABI"));
+    let (calls, channels) = (calls?, channels?);
     guest.start()?;
     let port = guest.port("call")?;
     let (irq, channel) = (Irq::channel(port, &call), Channel::new(port, &received));
@@ -71,7 +73,7 @@ pub(super) fn any_order(test: &mut TestContext<'_>) -> Result<()> {
     let share = |gone| Create { flags: CREATE_SHARE, ..Create::of(guest.dom()).notify_gone(gone) };
     let first = control.create(&share(&gone))?;
     control.ioeventfd(&notifier)?;
-    let second = control.create(&share(&others))?;
+    let second = control.create(&share(&others)).context("a second file of a shared guest")?;
     // Confined files share the guest that they may serve, and no other.
     let confined = Control::open()?;
     confined.restrict(other.dom())?;
@@ -100,8 +102,8 @@ pub(super) fn joined_during_close(test: &mut TestContext<'_>) -> Result<()> {
         let (control, kick) = (Control::open()?, new_eventfd()?);
         let notifier = PrivcmdIoEventFd::of(dom, BASE, value, &kick);
         for _ in 0..ROUNDS {
-            control.ioeventfd(&notifier)?;
-            control.ioeventfd(&notifier.deassign())?;
+            control.ioeventfd(&notifier).context("a file that joins")?;
+            control.ioeventfd(&notifier.deassign()).context("a file that leaves")?;
         }
         Ok(())
     };

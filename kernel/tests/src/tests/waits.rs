@@ -49,6 +49,12 @@ impl Silence {
         Ok(state(&format!("/proc/{}", self.xenstored.as_raw_nonzero()))? == 'T')
     }
 
+    /// Checks that it is not over yet: what was done meanwhile did not wait for its end.
+    fn lasts(&self, what: &str) -> Result<()> {
+        ensure!(self.is_stopped()?, "the time limit ended first: {what} waited for xenstored");
+        Ok(())
+    }
+
     /// Whether it lasted until now.
     fn end(mut self) -> Result<()> {
         self.over.take().map(|over| over.send(()).ok());
@@ -96,9 +102,11 @@ pub(super) fn xenstored_at_the_first_open(test: &mut TestContext<'_>) -> Result<
     let owner = Process::from(owner);
     sleeps_in_the_module(&owner)?;
     is_killable(owner)?;
+    silence.lasts("a process that was killed")?;
     // Opening the node and QUERY need nothing from xenstore.
     let control = Control::open()?;
     control.query()?;
+    silence.lasts("an open or QUERY")?;
     let shown = fs::read_to_string(format!("/proc/self/fdinfo/{}", control.number()))?;
     ensure!(shown.contains("confined:\tunknown\n"), "{shown}");
     silence.end()?;
@@ -119,7 +127,9 @@ pub(super) fn xenstored_during_a_request(test: &mut TestContext<'_>) -> Result<(
     // It holds no lock meanwhile.
     file.assign(&Doorbell::value(DOORBELL, 4, 0, &kick))?;
     ensure!(file.stats()?.doorbells == 1);
+    silence.lasts("a request that needs nothing from it")?;
     is_killable(caller)?;
+    silence.lasts("a process that was killed")?;
     silence.end()?;
     file.stats()?;
     Ok(())
