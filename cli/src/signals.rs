@@ -165,6 +165,18 @@ pub fn without_signals<T>(what: impl FnOnce() -> T) -> io::Result<T> {
     Ok(done)
 }
 
+/// Does something with SIGCHLD unblocked, which does nothing to this process. A program that is started meanwhile has
+/// it unblocked too: programs of Xen's toolstack wait for it, forever if it is blocked.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn with_sigchld<T>(what: impl FnOnce() -> T) -> io::Result<T> {
+    let before = SigSet::from(Signal::SIGCHLD).thread_swap_mask(SigmaskHow::SIG_UNBLOCK)?;
+    let done = what();
+    before.thread_set_mask()?;
+    Ok(done)
+}
+
 /// The signals that this process ignores.
 fn ignored() -> Vec<Signal> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use xen_eventfd::DomId;
 use xen_eventfd_cli::failure::{Exit, Failure};
+use xen_eventfd_cli::signals::with_sigchld;
 
 const XL: &str = "xl";
 
@@ -151,7 +152,8 @@ fn parse_state(text: &str) -> Option<State> {
 }
 
 fn output(command: &mut Command) -> Result<Output> {
-    command.stdin(Stdio::null()).output().map_err(|error| {
+    let done = with_sigchld(|| command.stdin(Stdio::null()).output());
+    done.and_then(|done| done).map_err(|error| {
         let sentence = format!("cannot run `{XL}`: {error}; it is in the package xen-utils");
         Failure::new(Exit::NoXen, sentence)
     })
@@ -173,6 +175,18 @@ fn run(command: &mut Command) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use xen_eventfd_cli::signals::Signals;
+
+    #[test]
+    fn a_program_of_the_toolstack_can_wait_for_its_children() {
+        let _signals = Signals::that_end().unwrap();
+        let printed = run(Command::new("sh").args(["-c", "grep SigBlk /proc/$$/status"])).unwrap();
+        let line = String::from_utf8(printed).unwrap();
+        let mask = line.trim().strip_prefix("SigBlk:").map(str::trim);
+        let mask = u64::from_str_radix(mask.unwrap(), 16).unwrap();
+        // SIGCHLD is 17, and SIGTERM 15.
+        assert_eq!((mask >> 16 & 1, mask >> 14 & 1), (0, 1), "{line}");
+    }
 
     const HEAD: &str = "Name                                        ID   Mem VCPUs\tState\tTime(s)   \
                         UUID                            Reason-Code\tSecurity Label\n";
