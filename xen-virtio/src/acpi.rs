@@ -24,6 +24,7 @@ const OEM_TABLE: [u8; 8] = *b"PCIROOT ";
 const RSDP_SIZE: usize = 36;
 const RSDP_SIZE_OF_1_0: usize = 20;
 /// Where the RSDP's and the tables' fields are (ACPI 6.5, 5.2.5.3 and 5.2.6 to 5.2.9).
+const RSDP_RSDT: usize = 16;
 const RSDP_XSDT: usize = 24;
 const RSDP_CHECKSUM: usize = 32;
 const HEADER: usize = HEADER_SIZE as usize;
@@ -101,6 +102,11 @@ pub(crate) fn add_root(tables: &Extent, bios: Option<&Extent>) -> Result<Vec<Pat
     let xsdt = tables.table(xsdt_at).filter(|table| table.starts_with(b"XSDT") && sum(table) == 0);
     let xsdt = xsdt.filter(|table| table.len() >= HEADER).ok_or(missing("there is no XSDT"))?;
     let mut end = xsdt_at + xsdt.len() as u64;
+    // The table of those who know no XSDT is not changed: Linux takes the other.
+    let rsdt_at = field(root, RSDP_RSDT) & u64::from(u32::MAX);
+    if let Some(rsdt) = tables.table(rsdt_at).filter(|_| rsdt_at != 0) {
+        end = end.max(rsdt_at + rsdt.len() as u64);
+    }
     for entry in xsdt[HEADER..].chunks_exact(8) {
         let at = field(entry, 0);
         let table = tables.table(at).ok_or(missing("a table is elsewhere"))?;
@@ -218,7 +224,7 @@ mod tests {
         table
     }
 
-    /// Tables as libxl lays them out: FACS, DSDT, FADT, MADT, XSDT, and the RSDP in the next page.
+    /// Tables as libxl lays them out: FACS, DSDT, FADT, MADT, XSDT, RSDT, and the RSDP in the next page.
     fn tables(madt: usize) -> Extent {
         let mut extent = Extent { base: TABLES, bytes: vec![0; 4 * FRAME] };
         let mut put = |at: usize, bytes: &[u8]| {
@@ -231,9 +237,12 @@ mod tests {
         let apic = put(0x1280, &table(b"APIC", madt, &[]));
         let xsdt_at = (0x1280 + madt).next_multiple_of(16);
         let xsdt = put(xsdt_at, &table(b"XSDT", 52, &[(36, fadt), (44, apic)]));
+        let rsdt_at = (xsdt_at + 52).next_multiple_of(16);
+        let rsdt = put(rsdt_at, &table(b"RSDT", 44, &[(36, fadt | apic << 32)]));
         let mut root = b"RSD PTR ".to_vec();
         root.resize(RSDP_SIZE, 0);
         root[15] = 2;
+        root[16..20].copy_from_slice(&u32::try_from(rsdt).unwrap().to_le_bytes());
         set_sum(&mut root[..RSDP_SIZE_OF_1_0], 8);
         root[RSDP_XSDT..RSDP_XSDT + 8].copy_from_slice(&xsdt.to_le_bytes());
         set_sum(&mut root, RSDP_CHECKSUM);
@@ -267,7 +276,7 @@ mod tests {
         assert_eq!(new[..2], old);
         assert!(new[2].starts_with(b"SSDT") && sum(&new[2]) == 0);
         let changed = (0..after.bytes.len()).filter(|at| before.bytes[*at] != after.bytes[*at]);
-        let old_end = 0x1280 + 80 + 52;
+        let old_end = 0x1280 + 80 + 64 + 44;
         assert!(changed.into_iter().all(|at| (old_end..0x2000).contains(&at) || at >= 0x3000));
     }
 
