@@ -184,3 +184,20 @@ fn ignored() -> Vec<Signal> {
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
     Signal::iterator().filter(|signal| mask >> (*signal as i32 - 1) & 1 == 1).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_of_the_toolstack_can_wait_for_its_children() {
+        let _signals = Signals::that_end().unwrap();
+        let blocked = || {
+            let mask = SigSet::thread_get_mask().unwrap();
+            (mask.contains(Signal::SIGCHLD), mask.contains(Signal::SIGTERM))
+        };
+        assert_eq!(blocked(), (true, true));
+        assert_eq!(with_sigchld(blocked).unwrap(), (false, true));
+        assert_eq!(blocked(), (true, true));
+    }
+}
