@@ -49,11 +49,17 @@ fn foreign_memory(host: &LinuxHost, dom: DomId) -> Result<()> {
 fn guest_ports(host: &LinuxHost, dom: DomId) -> Result<()> {
     let port = host.allocate_port(dom)?;
     let unbound = host.binding(dom, port)?;
-    ensure!(unbound == Binding::Unbound { by: DomId(0) }, "{unbound:?}");
+    ensure!(
+        unbound == Binding::Unbound { by: DomId(0) },
+        "the port that was allocated is {unbound:?}"
+    );
     let channels = host.event_channels()?;
     let local = channels.bind(dom, port)?;
     let bound = host.binding(dom, port)?;
-    ensure!(bound == Binding::Bound { by: DomId(0), port: local }, "{bound:?}");
+    ensure!(
+        bound == Binding::Bound { by: DomId(0), port: local },
+        "the port that was bound is {bound:?}"
+    );
     channels.unbind(local)?;
     let gone = host.allocate_port(DomId(0x7FE0)).err().context("a port of no domain")?;
     ensure!(gone.errno == Errno::SRCH, "{gone}");
@@ -77,7 +83,7 @@ fn xenstore(dom: DomId) -> Result<()> {
     let events = events_until(&mut store, &state)?;
     let ours = |event: &WatchEvent| event.token == "ours" && event.path.starts_with(&node);
     // The first comes with the watch.
-    ensure!(events[0].path == node && events.iter().all(ours), "{events:?}");
+    ensure!(events[0].path == node && events.iter().all(ours), "other events came: {events:?}");
 
     let late = store.begin()?;
     store.write(late, &state, b"5")?;
