@@ -61,6 +61,31 @@ fn cargo_static(verb: &str, package: &str) -> (Command, PathBuf) {
     (cargo, folder.join(target).join("lab"))
 }
 
+/// Builds a program of a crate that is none of the workspace's, static, and puts it into `root/bin`. Crates and
+/// versions are those that the crate's own lock file names.
+pub(crate) fn install_static(
+    name: &str,
+    version: &str,
+    features: &[&str],
+    root: &Path,
+) -> Result<()> {
+    let mut cargo = cargo(workspace());
+    cargo
+        .args(["install", "--quiet", "--locked", name, "--version", &format!("={version}")])
+        .args(["--features", &features.join(",")])
+        .args(["--target", Arch::LAB.rust_target(), "--root"])
+        .arg(root)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags().join("\u{1f}"))
+        // Speed matters less than the time it takes to build it.
+        .env("CARGO_PROFILE_RELEASE_LTO", "off")
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
+        // A folder of its own, removed by cargo afterwards.
+        .env_remove("CARGO_TARGET_DIR");
+    run(&mut cargo, &format!("{name} {version}, static for dom0,"))
+}
+
 /// Builds the bare-metal guest in `guest/metal`, with the settings of its own `.cargo` folder,
 /// and returns the path of its ELF file.
 ///

@@ -11,6 +11,7 @@
 //!                                 <digest>/, <digest>.lock, a lock and an apt of their own
 //! <cache>/systems/                the same for systems that packages are installed in
 //! <cache>/llvm/                   the same for the tools that read coverage
+//! <cache>/backends/               the same for backends of virtio devices
 //! <cache>/std-sources/            the same for what sanitizers build the standard library from
 //! <cache>/tools/                  programs that the project's own commands build for themselves
 //! ```
@@ -46,6 +47,7 @@ pub(crate) enum CacheKind {
     Systems,
     Llvm,
     StdSources,
+    Backends,
 }
 
 impl CacheKind {
@@ -57,6 +59,7 @@ impl CacheKind {
             Self::Systems => "systems",
             Self::Llvm => "llvm",
             Self::StdSources => "std-sources",
+            Self::Backends => "backends",
         }
     }
 }

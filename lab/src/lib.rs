@@ -26,6 +26,7 @@
 
 mod apt;
 mod arch;
+mod backends;
 mod binaries;
 mod boot;
 mod cache;
@@ -57,6 +58,7 @@ use anyhow::{Context, Result};
 
 pub use crate::{
     arch::Arch,
+    backends::Backends,
     binaries::{build_guest, build_static, build_static_test},
     boot::{Boot, Clock},
     commands::Output,
