@@ -155,7 +155,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
 }
 
-fn platforms(platform: Option<Platform>) -> Vec<Platform> {
+pub(crate) fn platforms(platform: Option<Platform>) -> Vec<Platform> {
     platform.map_or_else(|| vec![Platform::X86Pvh, Platform::X86Pv], |platform| vec![platform])
 }
 
@@ -261,7 +261,7 @@ pub(crate) fn start(lab: &Lab, boot: Boot, loaded: bool) -> Result<(Machine, ker
 
 /// The end of a machine in which the module was tested: it goes, and neither dom0's kernel nor Xen
 /// has anything to complain of.
-fn finish(
+pub(crate) fn finish(
     mut machine: Machine,
     log: kernel_log::Log,
     place: &str,

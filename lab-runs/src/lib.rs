@@ -3,6 +3,7 @@
 
 pub mod bench;
 pub mod boots;
+pub mod devices;
 pub mod hostile;
 pub mod kmod;
 pub mod lab;

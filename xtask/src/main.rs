@@ -11,7 +11,7 @@ mod tool;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xen_eventfd_lab_runs::{Tally, bench, hostile, kmod, lab, soak};
+use xen_eventfd_lab_runs::{Tally, bench, devices, hostile, kmod, lab, soak};
 
 /// The project's own commands.
 #[derive(Debug, Parser)]
@@ -29,6 +29,8 @@ enum Command {
     Fuzz(attacks::Fuzz),
     /// What a kick and a call cost, on real Xen, counted in instructions
     Bench(bench::Arguments),
+    /// Stock Linux guests with virtio devices, whose backends know nothing of Xen
+    Devices(devices::Arguments),
     /// Guests and backends that mean harm, a million accesses of them, and a neighbour beside them
     Hostile(hostile::Arguments),
     /// The kernel module
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Command::Soak(arguments) => judged(soak::run(&arguments)),
         Command::Hostile(arguments) => judged(hostile::run(&arguments)),
         Command::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Devices(arguments) => devices::run(&arguments),
         Command::Kmod(arguments) => kmod::run(&arguments),
         Command::Lab(arguments) => lab::run(arguments),
         Command::Test(arguments) => test::run(&arguments),

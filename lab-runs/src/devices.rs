@@ -1,0 +1,144 @@
+//! `cargo xtask devices`: stock Linux guests with virtio devices, whose backends know nothing of Xen.
+
+mod guest;
+
+use crate::boots::{Boots, place};
+use crate::is_asked_for;
+use crate::kmod::{self, Module};
+use crate::tally::Tally;
+use anyhow::{Result, ensure};
+use clap::Args;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use xen_eventfd_lab::{Backends, Boot, Lab, Platform, build_static};
+
+/// Where, and what.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The platform: x86-pv or x86-pvh; both if not given
+    #[arg(long, value_parser = Platform::parse)]
+    platform: Option<Platform>,
+    /// Only parts whose name contains one of these: kernel, userspace, refusals
+    names: Vec<String>,
+}
+
+/// What one machine tests.
+#[derive(Debug)]
+struct Part {
+    name: &'static str,
+    script: &'static str,
+}
+
+/// What scripts share stands in front of each.
+macro_rules! script {
+    ($file:literal) => {
+        concat!(include_str!("devices/common.sh"), include_str!($file))
+    };
+}
+
+const PARTS: [Part; 3] = [
+    Part { name: "kernel", script: script!("devices/kernel.sh") },
+    Part { name: "userspace", script: script!("devices/userspace.sh") },
+    Part { name: "refusals", script: script!("devices/refusals.sh") },
+];
+
+/// What dom0 loads for its backends.
+const MODULES: [&str; 2] = ["vhost_net", "tun"];
+const SHORT: Duration = Duration::from_secs(30);
+/// Guests boot a stock kernel, each in an emulated machine.
+const TIMEOUT: Duration = Duration::from_secs(900);
+
+/// What goes into dom0.
+#[derive(Debug)]
+pub struct Tests {
+    lab: Lab,
+    module: Module,
+    backends: Backends,
+    command: PathBuf,
+    devices: PathBuf,
+    guest: Vec<u8>,
+    modules: Vec<(String, Vec<u8>)>,
+}
+
+/// Carries it out.
+///
+/// # Errors
+/// Something cannot be built, or no part has such a name.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let tests = Tests::prepare()?;
+    let mut boots = Boots::default();
+    tests.add_some(&mut boots, (), arguments.platform, &arguments.names);
+    let mut tally = Tally::default();
+    boots.run().into_iter().for_each(|done| tally += done.tally);
+    ensure!(!tally.is_empty(), "no part is called anything like that");
+    Ok(tally.exit())
+}
+
+impl Tests {
+    /// Builds it.
+    ///
+    /// # Errors
+    /// Something cannot be built.
+    pub fn prepare() -> Result<Self> {
+        let lab = Lab::prepare()?;
+        Ok(Self {
+            module: kmod::build(&lab, false)?,
+            backends: Backends::prepare()?,
+            command: build_static("xen-eventfd-cli", "xen-eventfd")?,
+            devices: build_static("xen-virtio", "xen-virtio")?,
+            guest: guest::image(&lab)?,
+            modules: lab.modules(&MODULES)?,
+            lab,
+        })
+    }
+
+    /// Has all of it run in both kinds of dom0.
+    pub fn add<'a, G: Copy + Send>(&'a self, boots: &mut Boots<'a, G>, group: G) {
+        self.add_some(boots, group, None, &[]);
+    }
+
+    fn add_some<'a, G: Copy + Send>(
+        &'a self,
+        boots: &mut Boots<'a, G>,
+        group: G,
+        platform: Option<Platform>,
+        names: &[String],
+    ) {
+        for part in PARTS.iter().filter(|part| is_asked_for(part.name, names)) {
+            for kind in kmod::platforms(platform) {
+                let place = format!("{}, {}", place(kind, 1), part.name);
+                boots.add(group, place.clone(), (kind, 1), move || self.play(kind, part, &place));
+            }
+        }
+    }
+
+    fn play(&self, kind: Platform, part: &Part, place: &str) -> Result<Tally> {
+        let boot = Boot::new(kind).name(format!("devices-{}-{}", part.name, kind.name()));
+        let mut boot = self
+            .backends
+            .put(self.module.put(boot))?
+            .payload("bin/xen-eventfd", &self.command)
+            .payload("bin/xen-virtio", &self.devices)
+            .payload("lab/vmlinuz", self.lab.kernel())
+            .payload_bytes("lab/guest.cpio", 0o644, self.guest.as_slice())
+            .payload_bytes("lab/script", 0o644, part.script);
+        for (file, module) in &self.modules {
+            boot = boot.payload_bytes(format!("lib/devices/{file}"), 0o644, module.as_slice());
+        }
+        let (mut machine, log) = kmod::start(&self.lab, boot, true)?;
+        for (file, _) in &self.modules {
+            machine.check(&format!("insmod /lib/devices/{file}"), SHORT)?;
+        }
+        let mut tally = Tally::default();
+        let status =
+            machine.run_with("sh /lab/script", TIMEOUT, |line| tally.receive(place, line))?;
+        ensure!(!tally.is_empty(), "{place}: no test was run; status {status}");
+        tally.end(place, status);
+        if tally.failed > 0 {
+            println!("{}", machine.report("the consoles:"));
+        }
+        kmod::finish(machine, log, place, &mut tally)?;
+        Ok(tally)
+    }
+}

@@ -1,0 +1,117 @@
+# What the scripts beside this one share: it is put in front of each. One verdict a line.
+# shellcheck shell=sh
+
+cd /tmp || exit 1
+echo 0 >asked
+ports=$(lsevtchn 0 | wc -l)
+
+# within SECONDS COMMAND...: waits until it succeeds
+within() {
+	left=$(($1 * 4))
+	shift
+	until "$@" >/dev/null 2>&1; do
+		left=$((left - 1))
+		[ $left -gt 0 ] || return 1
+		usleep 250000
+	done
+}
+
+verdict() { # NAME STATUS FILE...: ok, or what the files say
+	if [ "$2" = 0 ]; then
+		echo "ok      $1"
+	else
+		name=$1
+		shift 2
+		echo "FAILED  $name: $(tail -n 8 "$@" 2>&1 | tr '\r\n' '  ' | tail -c 900)"
+	fi
+}
+
+console() { echo "/var/log/xen/console/guest-$1.log"; }
+
+# config NAME VCPUS WORDS [RAMDISK]: a guest of the stock kernel, with these words on its command line. To reboot by a
+# keyboard controller, of which there is none, would take it minutes of the emulator.
+config() {
+	printf 'name="%s"\ntype="pvh"\nkernel="/lab/vmlinuz"\nmemory=192\nvcpus=%s\ncmdline="console=hvc0 quiet panic=1 reboot=t %s"\n' \
+		"$1" "$2" "$3" >"$1.cfg"
+	[ -z "$4" ] || printf 'ramdisk="%s"\n' "$4" >>"$1.cfg"
+}
+
+# up GUEST TIMES: waits until it has come up so often
+up() { within 180 eval "[ \"\$(grep -c '^@up' $(console "$1"))\" -ge $2 ]"; }
+
+# ask GUEST COMMAND: has the guest's shell carry it out; says what that says, and has its status
+ask() {
+	number=$(($(cat asked) + 1))
+	echo $number >asked
+	echo "$number $2" >"$(xenstore-read "/local/domain/$(xl domid "$1")/console/tty")"
+	if ! within 240 grep -q "^@$number " "$(console "$1")"; then
+		echo "$1 does not answer"
+		return 1
+	fi
+	tr -d '\r' <"$(console "$1")" | sed "1,/^@begin $number\$/d; /^@$number /,\$d"
+	return "$(tr -d '\r' <"$(console "$1")" | sed -n "s/^@$number //p")"
+}
+
+# background FILE COMMAND...: begins it; `$!` is its process
+background() {
+	output=$1
+	shift
+	"$@" >"$output" 2>&1 &
+}
+
+# disk NAME: a backend with NAME.img at NAME.sock
+disk() {
+	[ -e "$1.img" ] || truncate -s 16M "$1.img"
+	background "$1.log" qemu-storage-daemon --blockdev "driver=file,node-name=disk,filename=/tmp/$1.img" \
+		--export "type=vhost-user-blk,id=disk,node-name=disk,addr.type=unix,addr.path=/tmp/$1.sock,writable=on,num-queues=2"
+	backends="$backends $!"
+	within 20 test -S "$1.sock"
+}
+
+# rng NAME [-xen]: a backend at NAME.sock0, one that maps a guest's memory by itself if asked for
+rng() {
+	background "$1.log" "vhost-device-rng$2" --socket-path "/tmp/$1.sock"
+	backends="$backends $!"
+	within 20 test -S "$1.sock0"
+}
+
+# files NAME FOLDER: a backend with a folder's files at NAME.sock
+files() {
+	background "$1.log" virtiofsd "--socket-path=/tmp/$1.sock" "--shared-dir=$2" --sandbox=none --seccomp=none
+	backends="$backends $!"
+	within 20 test -S "$1.sock"
+}
+
+# ready FILE: waits until `serve` has said that its guest may run
+ready() { within 60 grep -q "is served" "$1"; }
+
+# woken PID: how often the process's threads have slept and been woken, without those that vhost-net has in the
+# kernel
+woken() {
+	for task in /proc/"$1"/task/*; do
+		grep -q '^vhost-' "$task/comm" || grep '^voluntary' "$task/status"
+	done | awk '{ sum += $2 } END { print sum }'
+}
+
+sum() { md5sum "$@" | cut -d ' ' -f 1; }
+
+alone() { xl list >left.txt && [ "$(wc -l <left.txt)" = 2 ]; }
+unserved() { xen-eventfd list --json >left.txt && grep -q '"guests":\[\],"orphans":\[\]' left.txt; }
+unserving() { ps >left.txt && ! grep -E "xen-(virtio|eventfd)" left.txt; }
+no_ports() { lsevtchn 0 >left.txt && [ "$(wc -l <left.txt)" -le "$ports" ]; }
+
+# left NAME: nothing is, once guests, their backends and xen-virtio have ended
+left() {
+	# shellcheck disable=SC2086
+	[ -z "$backends" ] || kill $backends 2>/dev/null
+	backends=
+	within 30 alone
+	verdict "$1_leaves_no_guest" $? left.txt
+	within 10 unserved
+	verdict "$1_leaves_no_registration" $? left.txt
+	within 10 no_ports
+	verdict "$1_leaves_no_port" $? left.txt
+	within 10 unserving
+	verdict "$1_leaves_no_process" $? left.txt
+	rm -f ./*.sock ./*.sock0
+}

@@ -1,0 +1,36 @@
+//! The guest: the lab's stock kernel, busybox, and a shell at its console. Its files are an initramfs, and also
+//! what a virtiofs device has as a root file system.
+
+use anyhow::{Context, Result};
+use std::fs;
+use std::process::Command;
+use xen_eventfd_lab::{Archive, Lab};
+
+/// What drives the devices, beside what the kernel has built in.
+const MODULES: [&str; 3] = ["virtio_blk", "virtio_net", "virtio_rng"];
+
+/// Its files, as an archive.
+pub(super) fn image(lab: &Lab) -> Result<Vec<u8>> {
+    let mut archive = Archive::new();
+    archive.character_device("dev/console", 5, 1)?;
+    for folder in ["proc", "sys", "tmp", "root"] {
+        archive.folder(folder)?;
+    }
+    let busybox = lab.root().join("usr/bin/busybox");
+    let program =
+        fs::read(&busybox).with_context(|| format!("{}: cannot read", busybox.display()))?;
+    archive.file("bin/busybox", 0o755, &program)?;
+    // It would make its links by itself, each by requests of a virtiofs device.
+    let names = Command::new(&busybox).arg("--list").output().context("busybox does not run")?;
+    for name in String::from_utf8(names.stdout)?.lines().filter(|name| *name != "busybox") {
+        archive.symlink(&format!("bin/{name}"), "busybox")?;
+    }
+    archive.file("init", 0o755, include_bytes!("guest.sh"))?;
+    let mut order = String::new();
+    for (file, module) in lab.modules(&MODULES)? {
+        archive.file(&format!("lib/modules/{file}"), 0o644, &module)?;
+        order += &(file + "\n");
+    }
+    archive.file("lib/modules/order", 0o644, order.as_bytes())?;
+    Ok(archive.finish())
+}

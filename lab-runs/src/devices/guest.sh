@@ -1,0 +1,93 @@
+#!/bin/busybox sh
+# First process of a guest: loads what drives its devices, then does what is typed at its console, a line each:
+# a number and a command. It answers with what the command says between `@begin NUMBER` and `@NUMBER STATUS`.
+
+export PATH=/bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev 2>/dev/null
+mount -t tmpfs tmpfs /tmp
+ip link set lo up
+while read -r module; do
+	insmod "/lib/modules/$module" || echo "@trouble: $module is not loaded"
+done </lib/modules/order
+
+sum() { md5sum "$@" | cut -d ' ' -f 1; }
+
+# quiet COMMAND...: without what it says, if it succeeds
+quiet() { "$@" >/tmp/said 2>&1 || { cat /tmp/said && false; }; }
+
+# write_disk: each half of 4 MiB by another vCPU, past the page cache; says their sum
+write_disk() {
+	seq 1000000 | head -c 4194304 >/tmp/pattern
+	taskset 1 dd if=/tmp/pattern of=/dev/vda bs=64k count=32 oflag=direct 2>/dev/null &
+	quiet taskset 2 dd if=/tmp/pattern of=/dev/vda bs=64k count=32 skip=32 seek=32 oflag=direct && wait $! &&
+		quiet dd if=/dev/zero of=/dev/vda bs=4k count=1 seek=2000 conv=fsync && sum /tmp/pattern
+}
+
+# read_disk: the sum of what is there
+read_disk() { dd if=/dev/vda bs=64k count=64 iflag=direct 2>/dev/null | sum; }
+
+# reads NUMBER: reads so many blocks of the disk, each by a request of its own
+reads() { quiet dd if=/dev/vda of=/dev/null bs=4k "count=$1" iflag=direct; }
+
+# card INDEX: the network of a card, with dom0 as .1 and the guest as .2
+card() {
+	ip addr add "10.9.$1.2/24" dev "eth$1" && ip link set "eth$1" up &&
+		ping -c 20 -i 0.01 -W 5 -q "10.9.$1.1"
+}
+
+# fetch INDEX: the sum of dom0's file, which comes by this card
+fetch() { wget -q -T 60 -O - "10.9.$1.1/file" | sum; }
+
+# interrupts PATTERN: how many a device's vectors have brought
+interrupts() {
+	grep "$1" /proc/interrupts | awk '{ for (i = 2; i <= NF && $i ~ /^[0-9]+$/; i++) n += $i } END { print n + 0 }'
+}
+
+# moves: has the vectors of cards take turns between vCPUs until /tmp/stop is there; says how often
+moves() {
+	moved=0
+	until [ -e /tmp/stop ]; do
+		for cpu in 1 2; do
+			for irq in $(grep -E 'virtio[0-9]+-(in|out)put' /proc/interrupts | cut -d : -f 1); do
+				echo $cpu >"/proc/irq/$irq/smp_affinity" && moved=$((moved + 1))
+			done
+			usleep 20000
+		done
+	done
+	echo $moved
+}
+
+# load TIMES EXPECTED: disk and cards at once while vectors move; what comes back is looked at
+load() {
+	rm -f /tmp/stop
+	disk=$(read_disk)
+	moves >/tmp/moved &
+	mover=$!
+	(for _ in $(seq "$1"); do [ "$(read_disk)" = "$disk" ] || echo "the disk's bytes changed"; done) >/tmp/disk.said &
+	reader=$!
+	for _ in $(seq "$1"); do
+		for card in 0 1; do [ "$(fetch $card)" = "$2" ] || echo "card $card brought other bytes"; done
+	done >/tmp/cards.said
+	wait $reader
+	touch /tmp/stop
+	wait $mover
+	cat /tmp/disk.said /tmp/cards.said
+	echo "moved $(cat /tmp/moved)"
+}
+
+# random NUMBER: bytes of that generator, and how many differ
+random() {
+	echo "virtio_rng.$1" >/sys/class/misc/hw_random/rng_current &&
+		[ "$(cat /sys/class/misc/hw_random/rng_current)" = "virtio_rng.$1" ] &&
+		dd if=/dev/hwrng bs=64 count=16 iflag=fullblock 2>/dev/null | od -An -v -tx1 -w1 | sort | uniq -c | wc -l
+}
+
+stty -echo
+echo "@up"
+while read -r number command; do
+	echo "@begin $number"
+	(eval "$command") </dev/null 2>&1
+	echo "@$number $?"
+done
