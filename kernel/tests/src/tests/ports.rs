@@ -14,7 +14,7 @@ use xen_eventfd_scenarios::test_context::{Guest, await_count, new_eventfd, take_
 const KICKS: u64 = 200;
 
 /// Kicks of each vCPU where four of them kick at once.
-const WRITES: u64 = 200;
+const WRITES: u64 = 500;
 
 /// More events than one upcall has where each port is handled once in it, and a quarter of those after which
 /// Linux begins to think of deferring ends (`handle_irq_for_port` of `drivers/xen/events/events_base.c`).
@@ -123,7 +123,7 @@ pub(super) fn no_waits(test: &mut TestContext<'_>) -> Result<()> {
     for kick in &kicks {
         ensure!(await_count(kick, WRITES)? == WRITES);
     }
-    let waited = waits.of_module()?;
+    let waited = waits.of_handlers()?;
     println!(
         "4 vCPUs wrote {WRITES} times each; handlers waited for a lock {} times",
         waited.len()

@@ -104,21 +104,24 @@ impl Waits {
         Ok(Some(Self { on }))
     }
 
-    /// The stacks of those that came from the module so far, innermost function first.
-    pub(super) fn of_module(&self) -> Result<Vec<Vec<String>>> {
+    /// The stacks of those in the module's handlers of events so far, innermost function first.
+    pub(super) fn of_handlers(&self) -> Result<Vec<Vec<String>>> {
         let symbols = fs::read_to_string("/proc/kallsyms")?;
         let of_module = |line: &&str| line.ends_with("[xen_eventfd]");
         let names = symbols.lines().filter(of_module).filter_map(|line| line.split(' ').nth(2));
-        let names: BTreeSet<&str> = names.filter_map(|name| name.split('\t').next()).collect();
+        let names = names.filter_map(|name| name.split('\t').next());
+        // `handle` of `kernel/port.rs`, as Rust mangles it, for each kind of port.
+        let names: BTreeSet<&str> = names.filter(|name| name.contains("4port6handle")).collect();
+        ensure!(!names.is_empty(), "the module has no handler");
         let text = fs::read_to_string(format!("{TRACING}/trace"))?;
         let stacks = text.split("<stack trace>").skip(1).map(|stack| {
             let calls = stack.lines().skip(1).map_while(|line| line.trim().strip_prefix("=> "));
             calls.map(str::to_owned).collect::<Vec<_>>()
         });
         let function = |call: &String| call.split(['+', ' ']).next().unwrap_or_default().to_owned();
-        let is_modules =
+        let is_handlers =
             |stack: &Vec<String>| stack.iter().any(|call| names.contains(&*function(call)));
-        Ok(stacks.filter(is_modules).collect())
+        Ok(stacks.filter(is_handlers).collect())
     }
 }
 
