@@ -1,13 +1,13 @@
 # What is refused: with a sentence that says why, and with nothing lost.
 # shellcheck shell=sh
 
-# refused NAME WORD ARGUMENTS...: xen-virtio refuses it, and says so in one line, which has this word
+# refused NAME WORD ARGUMENTS...: xen-virtio refuses it, and says one reason, in which this word is
 refused() {
 	name=$1 word=$2
 	shift 2
 	timeout 60 xen-virtio "$@" >out 2>err
 	status=$?
-	[ $status != 0 ] && [ $status -lt 100 ] && [ "$(wc -l <err)" = 1 ] && grep -qi -- "$word" err
+	[ $status != 0 ] && [ $status -lt 100 ] && [ "$(grep -cE '^(xen-virtio|error): ' err)" = 1 ] && grep -qi -- "$word" err
 	verdict "$name" $? out err
 	cat err
 }
