@@ -96,7 +96,7 @@ woken() {
 sum() { md5sum "$@" | cut -d ' ' -f 1; }
 
 alone() { xl list >left.txt && [ "$(wc -l <left.txt)" = 2 ]; }
-unserved() { xen-eventfd list --json >left.txt && grep -q '"guests":\[\],"orphans":\[\]' left.txt; }
+unserved() { xen-eventfd list --json >left.txt 2>&1 && grep -q '"guests":\[\],"orphans":\[\]' left.txt; }
 unserving() { ps >left.txt && ! grep -E "xen-(virtio|eventfd)" left.txt; }
 no_ports() { lsevtchn 0 >left.txt && [ "$(wc -l <left.txt)" -le "$ports" ]; }
 
