@@ -21,8 +21,8 @@ pub fn holders(path: &Path) -> Result<Vec<Holder>> {
 }
 
 /// The guests whose engine was killed, or a process that served devices, in the order of their numbers; a guest that
-/// lost both is named twice. No file is changed, and no engine disturbed. `xen-eventfd reap` ([`Builder::reap`](crate::Builder::reap)) or the guest's next engine recovers
-/// them.
+/// lost both is named twice. No file is changed, and no engine disturbed. `xen-eventfd reap`
+/// ([`Builder::reap`](crate::Builder::reap)) or the guest's next engine recovers them.
 ///
 /// # Errors
 /// [`Error::RunDir`](crate::Error::RunDir) if the directory or a lock cannot be read.

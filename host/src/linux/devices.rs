@@ -56,19 +56,12 @@ impl Devices {
     /// [`Call::Confine`]: [`Errno::INVAL`] or [`Errno::ACCESS`] if one is confined already, or if no
     /// guest can have that id.
     pub fn confine(&self, dom: DomId) -> Result<()> {
-        let failed = |device| move |errno| HostError::new(Call::Confine(device, dom), errno);
         let mut evtchn_dom = evtchn::RestrictDomid { domid: dom.0 };
         // SAFETY: the request reads one such struct.
         unsafe { ioctl(self.evtchn.as_fd(), evtchn::RESTRICT_DOMID, &mut evtchn_dom) }
-            .map_err(failed(channels::DEVICE))?;
-        restrict_privcmd(&self.privcmd, dom)?;
-        if let Some(module) = &self.module {
-            let mut privcmd_dom = dom.0;
-            // SAFETY: as on privcmd, which defines the request.
-            unsafe { ioctl(module.as_fd(), privcmd::RESTRICT, &mut privcmd_dom) }
-                .map_err(failed(eventfd::DEVICE))?;
-        }
-        Ok(())
+            .map_err(|errno| HostError::new(Call::Confine(channels::DEVICE, dom), errno))?;
+        restrict(&self.privcmd, operations::DEVICE, dom)?;
+        self.module.as_ref().map_or(Ok(()), |module| restrict(module, eventfd::DEVICE, dom))
     }
 
     /// The descriptors, for the launcher to pass on: privcmd, evtchn, and the module's if there is one.
@@ -84,16 +77,17 @@ impl Devices {
 /// As [`Devices::open`] and [`Devices::confine`].
 pub fn confined_privcmd(dom: DomId) -> Result<OwnedFd> {
     let privcmd = open_at(operations::DEVICE)?;
-    restrict_privcmd(&privcmd, dom)?;
+    restrict(&privcmd, operations::DEVICE, dom)?;
     Ok(privcmd)
 }
 
-fn restrict_privcmd(device: &OwnedFd, dom: DomId) -> Result<()> {
+/// Confines privcmd, or the module, which has that request too.
+fn restrict(device: &OwnedFd, path: &'static str, dom: DomId) -> Result<()> {
     let mut domid = dom.0;
     // SAFETY: the request reads one domain id.
     unsafe { ioctl(device.as_fd(), privcmd::RESTRICT, &mut domid) }
         .map(drop)
-        .map_err(|errno| HostError::new(Call::Confine(operations::DEVICE, dom), errno))
+        .map_err(|errno| HostError::new(Call::Confine(path, dom), errno))
 }
 
 fn open_at(path: &'static str) -> Result<OwnedFd> {
