@@ -4,7 +4,7 @@ use crate::commands;
 use crate::failure::EXIT_CODES;
 use crate::session::Session;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand};
 use std::path::{PathBuf, absolute};
 use xen_eventfd::EngineKind;
 
@@ -13,6 +13,18 @@ use xen_eventfd::EngineKind;
 #[derive(Debug, Parser)]
 #[command(name = "xen-eventfd", version, after_help = EXIT_CODES)]
 pub struct Arguments {
+    /// The options of every command
+    #[command(flatten)]
+    pub options: Options,
+
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The options of every command, of this program and of `xen-virtio`.
+#[derive(Debug, Args)]
+pub struct Options {
     /// Print JSON objects instead of text
     #[arg(long, global = true)]
     pub json: bool,
@@ -29,10 +41,6 @@ pub struct Arguments {
     /// Print more on standard error; repeat for still more
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
-
-    /// What to do
-    #[command(subcommand)]
-    pub command: Command,
 }
 
 /// The commands. What each does is said at its arguments, for the help texts as well.
@@ -55,8 +63,8 @@ pub enum Command {
     Exec(commands::exec::Arguments),
 }
 
-impl Arguments {
-    /// The global options.
+impl Options {
+    /// What commands share of them.
     pub fn session(&self) -> Session {
         Session {
             json: self.json,
@@ -91,7 +99,7 @@ mod tests {
     fn a_run_dir_is_meant_where_it_is_given() {
         let arguments = Arguments::parse_from(["xen-eventfd", "--run-dir", "run", "guard"]);
         let here = std::env::current_dir().unwrap();
-        assert_eq!(arguments.session().run_dir, Some(here.join("run")));
+        assert_eq!(arguments.options.session().run_dir, Some(here.join("run")));
     }
 
     #[test]

@@ -76,7 +76,7 @@ fn taken(arguments: &Arguments, words: &[OsString]) {
     };
     // What `exec` becomes may have such a word of its own.
     if !matches!(arguments.command, Command::Exec(_)) {
-        assert_eq!(arguments.session().json, ours.iter().any(|word| word == "--json"));
+        assert_eq!(arguments.options.session().json, ours.iter().any(|word| word == "--json"));
     }
     match &arguments.command {
         Command::Run(run) => {

@@ -44,9 +44,9 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// The same, on another host than this machine's Xen: the model, in tests.
 pub fn run_on(words: impl IntoIterator<Item = OsString>, host: Option<Arc<dyn Host>>) -> ExitCode {
     let words: Vec<OsString> = words.into_iter().collect();
-    match usage::parse::<Arguments>(&words, |arguments| arguments.json) {
+    match usage::parse::<Arguments>(&words, |arguments| arguments.options.json) {
         Ok(arguments) => {
-            let session = Session { host, ..arguments.session() };
+            let session = Session { host, ..arguments.options.session() };
             session.trace();
             usage::conclude(commands::dispatch(&session, arguments.command))
         }

@@ -27,31 +27,17 @@ mod toolstack;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
-use std::path::{PathBuf, absolute};
 use std::process::ExitCode;
-use xen_eventfd::EngineKind;
+use xen_eventfd_cli::arguments::Options;
 use xen_eventfd_cli::commands::{completion, man};
 use xen_eventfd_cli::failure::{EXIT_CODES, Exit, Failure};
-use xen_eventfd_cli::session::Session;
 use xen_eventfd_cli::{output, usage};
 
 #[derive(Debug, Parser)]
 #[command(name = "xen-virtio", version, about, after_long_help = EXIT_CODES)]
 struct Arguments {
-    /// Print objects instead of prose
-    #[arg(long, global = true)]
-    json: bool,
-    /// Where engines keep locks and records; all engines of a host must agree on it
-    /// [default: /run/xen-eventfd]
-    #[arg(long, global = true, value_name = "DIR")]
-    run_dir: Option<PathBuf>,
-    /// The engine that passes kicks and interrupts on: auto, kernel or userspace
-    /// [default: auto, or XEN_EVENTFD_ENGINE]
-    #[arg(long, global = true, value_name = "ENGINE")]
-    engine: Option<EngineKind>,
-    /// Say more on standard error; twice for even more
-    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
-    verbose: u8,
+    #[command(flatten)]
+    options: Options,
     #[command(subcommand)]
     command: Command,
 }
@@ -74,13 +60,12 @@ enum Command {
 pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     output::speak_as("xen-virtio");
     let words: Vec<OsString> = words.into_iter().collect();
-    let arguments = match usage::parse::<Arguments>(&words, |arguments| arguments.json) {
+    let arguments = match usage::parse::<Arguments>(&words, |arguments| arguments.options.json) {
         Ok(arguments) => arguments,
         Err(exit) => return exit,
     };
-    let Arguments { json, run_dir, engine, verbose, command } = arguments;
-    let run_dir = run_dir.map(|dir| absolute(&dir).unwrap_or(dir));
-    let session = Session { json, run_dir, engine, verbose, host: None };
+    let Arguments { options, command } = arguments;
+    let session = options.session();
     session.trace();
     usage::conclude(match command {
         Command::Start(arguments) => commands::start::run(&session, &arguments),
