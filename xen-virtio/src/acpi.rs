@@ -82,6 +82,14 @@ impl Extent {
         self.get(at, 8)?.try_into().ok().map(u64::from_le_bytes)
     }
 
+    /// The tables that the FADT names: FACS and DSDT.
+    fn named_by_fadt(&self, fadt: u64) -> impl Iterator<Item = u64> {
+        [FADT_FACS, FADT_DSDT].into_iter().filter_map(move |[wide, narrow]| {
+            let wide = self.u64(fadt + wide as u64).filter(|at| *at != 0);
+            wide.or(self.u32(fadt + narrow as u64).map(u64::from)).filter(|at| *at != 0)
+        })
+    }
+
     /// A whole table.
     fn table(&self, at: u64) -> Option<&[u8]> {
         let length = self.u32(at.checked_add(LENGTH as u64)?)?;
@@ -107,23 +115,16 @@ pub(crate) fn add_root(tables: &Extent, bios: Option<&Extent>) -> Result<Vec<Pat
     if let Some(rsdt) = tables.table(rsdt_at).filter(|_| rsdt_at != 0) {
         end = end.max(rsdt_at + rsdt.len() as u64);
     }
-    for entry in xsdt[HEADER..].chunks_exact(8) {
-        let at = field(entry, 0);
+    let mut others: Vec<u64> =
+        xsdt[HEADER..].chunks_exact(8).map(|entry| field(entry, 0)).collect();
+    while let Some(at) = others.pop() {
         let table = tables.table(at).ok_or(missing("a table is elsewhere"))?;
         if table.starts_with(b"SSDT") && table.get(10..16) == Some(&OEM) {
             return Ok(Vec::new());
         }
         end = end.max(at + table.len() as u64);
         if table.starts_with(b"FACP") {
-            for [wide, narrow] in [FADT_FACS, FADT_DSDT] {
-                let wide = tables.u64(at + wide as u64).filter(|at| *at != 0);
-                let at = wide.or(tables.u32(at + narrow as u64).map(u64::from)).unwrap_or(0);
-                if at == 0 {
-                    continue;
-                }
-                let table = tables.table(at).ok_or(missing("a table is elsewhere"))?;
-                end = end.max(at + table.len() as u64);
-            }
+            others.extend(tables.named_by_fadt(at));
         }
     }
     let ssdt = ssdt();

@@ -33,8 +33,8 @@ impl Machine {
         &self.foreign
     }
 
-    /// Puts a PCI root into the ACPI tables of a guest that has not run yet. Returns whether it had none.
-    pub(crate) fn add_pci_root(&self, dom: DomId) -> Result<bool> {
+    /// Puts a PCI root into the ACPI tables of a guest that has not run yet.
+    pub(crate) fn add_pci_root(&self, dom: DomId) -> Result<()> {
         let first = TABLES / FRAME as u64;
         let pages: Vec<u64> = (first..first + TABLE_PAGES)
             .take_while(|frame| self.foreign.map(dom, &[*frame]).is_ok())
@@ -44,16 +44,15 @@ impl Machine {
         let bios = self.foreign.map(dom, &[BIOS_PAGE / FRAME as u64]).ok();
         let tables_copy = copy(TABLES, &*tables);
         let bios_copy = bios.as_ref().map(|bios| copy(BIOS_PAGE, &**bios));
-        let patches = acpi::add_root(&tables_copy, bios_copy.as_ref())?;
-        for Patch { at, bytes } in &patches {
+        for Patch { at, bytes } in acpi::add_root(&tables_copy, bios_copy.as_ref())? {
             let (base, memory) = match &bios {
-                Some(bios) if *at < TABLES => (BIOS_PAGE, bios),
+                Some(bios) if at < TABLES => (BIOS_PAGE, bios),
                 _ => (TABLES, &tables),
             };
             // They are in what was read.
-            memory.write(usize::try_from(at - base).unwrap_or(0), bytes);
+            memory.write(usize::try_from(at - base).unwrap_or(0), &bytes);
         }
-        Ok(!patches.is_empty())
+        Ok(())
     }
 }
 

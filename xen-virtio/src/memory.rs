@@ -4,7 +4,6 @@ use crate::error::{Error, Result};
 use core::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use xen_eventfd_core::DomId;
-use xen_eventfd_host::HostError;
 use xen_eventfd_host::memory::{FRAME, ForeignMemory};
 use xen_eventfd_vhost::{Backend, Memory, Region};
 
@@ -48,8 +47,10 @@ impl<'a> GuestRam<'a> {
     ) -> Result<Self> {
         // Without the first frame there is no guest, or no right to it.
         drop(foreign.map(dom, &[0]).map_err(Error::Memory)?);
-        let low = 0..end_of(foreign, dom, 0..HOLE.start)?;
-        let high = HOLE.end..end_of(foreign, dom, HOLE.end..END)?;
+        let low = 0..end_of(foreign, dom, 0..HOLE.start);
+        let high = HOLE.end..end_of(foreign, dom, HOLE.end..END);
+        // A frame of a guest that is gone is refused like one that never was.
+        drop(foreign.map(dom, &[0]).map_err(Error::Memory)?);
         let ranges = [low, high].into_iter().filter(|range| !range.is_empty()).collect();
         Ok(Self { dom, open, ranges, files: Vec::new(), privcmd: None })
     }
@@ -87,7 +88,7 @@ impl Regions for GuestRam<'_> {
 }
 
 /// Where the memory that begins with a range ends: its beginning if the guest has none there.
-fn end_of(foreign: &dyn ForeignMemory, dom: DomId, range: Range<u64>) -> Result<u64> {
+fn end_of(foreign: &dyn ForeignMemory, dom: DomId, range: Range<u64>) -> u64 {
     let frame = FRAME as u64;
     let (first, mut there, mut missing) =
         (range.start / frame, 0, (range.end - range.start) / frame);
@@ -95,7 +96,7 @@ fn end_of(foreign: &dyn ForeignMemory, dom: DomId, range: Range<u64>) -> Result<
     let mut step = 1;
     while there < missing {
         let next = (there + step).min(missing);
-        if has(foreign, dom, first + next - 1)? {
+        if foreign.map(dom, &[first + next - 1]).is_ok() {
             there = next;
             step *= 2;
         } else if step == 1 {
@@ -105,20 +106,7 @@ fn end_of(foreign: &dyn ForeignMemory, dom: DomId, range: Range<u64>) -> Result<
             step = ((missing - there) / 2).max(1);
         }
     }
-    Ok((first + there) * frame)
-}
-
-fn has(foreign: &dyn ForeignMemory, dom: DomId, frame: u64) -> Result<bool> {
-    match foreign.map(dom, &[frame]) {
-        Ok(_) => Ok(true),
-        Err(error) if is_gone(foreign, dom, &error) => Err(Error::Memory(error)),
-        Err(_) => Ok(false),
-    }
-}
-
-/// A frame of a guest that is gone is refused like one that never was.
-fn is_gone(foreign: &dyn ForeignMemory, dom: DomId, error: &HostError) -> bool {
-    error.errno == rustix::io::Errno::SRCH || foreign.map(dom, &[0]).is_err()
+    (first + there) * frame
 }
 
 #[cfg(test)]

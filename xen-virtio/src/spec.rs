@@ -81,18 +81,12 @@ impl FromStr for DeviceSpec {
         let mut words = text.split(',');
         let of = words.next().unwrap_or_default().to_owned();
         let mut settings = Settings::parse(of.clone(), words)?;
-        let known = match of.as_str() {
-            "blk" | "rng" => "socket and queues",
-            "fs" => "socket, tag and queues",
-            "net" => "tap, pairs, mac and offloads",
-            _ => "socket, queues and config",
-        };
-        let (kind, fixed_queues, backend) = match of.as_str() {
-            "blk" => settings.blk()?,
-            "fs" => settings.fs()?,
-            "rng" => settings.rng()?,
-            "net" => settings.net()?,
-            number => settings.numbered(number)?,
+        let (known, (kind, fixed_queues, backend)) = match of.as_str() {
+            "blk" => ("socket and queues", settings.blk()?),
+            "fs" => ("socket, tag and queues", settings.fs()?),
+            "rng" => ("socket and queues", settings.rng()?),
+            "net" => ("tap, pairs, mac and offloads", settings.net()?),
+            number => ("socket, queues and config", settings.numbered(number)?),
         };
         match settings.values.pop_first() {
             Some((name, _)) => Err(SpecError::Unknown { of, name, known }),

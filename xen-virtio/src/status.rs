@@ -2,7 +2,6 @@
 //! `show` read.
 
 use crate::error::{Error, Result};
-use crate::server::Server;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::io::{Read, Write};
@@ -68,13 +67,13 @@ fn path(run_dir: &Path, dom: DomId) -> PathBuf {
 }
 
 impl Answering {
-    /// Listens. Only this process has the guest, so what is in the way is a dead one's.
+    /// Listens. `status` is `None` once the guest is let go of. Only this process has the guest, so what is in the way is a dead one's.
     pub(crate) fn start(
         run_dir: &Path,
-        server: &Arc<Server>,
-        status: impl Fn(&Server) -> Status + Send + 'static,
+        dom: DomId,
+        status: impl Fn() -> Option<Status> + Send + 'static,
     ) -> Result<Self> {
-        let path = path(run_dir, server.guest().dom());
+        let path = path(run_dir, dom);
         let failed = failed(&path);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -83,15 +82,15 @@ impl Answering {
             _ => {}
         }
         let listener = UnixListener::bind(&path).map_err(&failed)?;
-        let (ends, server) = (Arc::new(AtomicBool::new(false)), Arc::downgrade(server));
+        let ends = Arc::new(AtomicBool::new(false));
         let has_ended = Arc::clone(&ends);
         let answer = move || {
             for client in listener.incoming().flatten() {
-                let Some(server) = server.upgrade().filter(|_| !has_ended.load(Ordering::Acquire))
-                else {
+                if has_ended.load(Ordering::Acquire) {
                     return;
-                };
-                let object = serde_json::to_vec(&status(&server)).unwrap_or_default();
+                }
+                let Some(status) = status() else { return };
+                let object = serde_json::to_vec(&status).unwrap_or_default();
                 // One that does not read has no answer.
                 let _ = client
                     .set_write_timeout(Some(PATIENCE))

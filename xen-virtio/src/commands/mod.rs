@@ -6,6 +6,7 @@ pub(crate) mod show;
 pub(crate) mod start;
 
 use crate::backends::default_mac;
+use crate::devices::Report;
 use crate::error::Error;
 use crate::host::Machine;
 use crate::layout::MAX_DEVICES;
@@ -18,10 +19,11 @@ use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use xen_eventfd::{Domain, Guarded, Guardian, run_dir};
+use xen_eventfd::{Domain, EngineKind, Guarded, Guardian, run_dir};
 use xen_eventfd_cli::failure::{Exit, Failure};
 use xen_eventfd_cli::session::Session;
 use xen_eventfd_cli::signals::{Caught, Signals};
+use xen_eventfd_vhost::Backend;
 
 /// The devices of a guest, on the command line.
 #[derive(Debug, clap::Args)]
@@ -45,35 +47,48 @@ impl Devices {
             return Err(Failure::new(Exit::Usage, sentence));
         }
         let connect = |(number, spec): (u8, &DeviceSpec)| {
-            let backend = spec.connect(default_mac(uuid, number));
-            Ok((spec.clone(), backend.map_err(|error| of_device(spec, error))?))
+            connected(spec, spec.connect(default_mac(uuid, number)))
         };
         (0..).zip(&self.devices).map(connect).collect()
     }
 
     /// The same devices with backends that have served another guest.
     fn again(&self, backends: Vec<Released>) -> Result<Vec<Connected>, Failure> {
-        let again = |(spec, backend): (&DeviceSpec, Released)| {
-            Ok((spec.clone(), backend.map_err(|error| of_device(spec, error))?))
-        };
-        self.devices.iter().zip(backends).map(again).collect()
+        let backends = self.devices.iter().zip(backends);
+        backends.map(|(spec, backend)| connected(spec, backend)).collect()
     }
 }
 
-/// A failure that names the device.
-fn of_device(spec: &DeviceSpec, error: Error) -> Failure {
-    let failure = Failure::from(error);
-    Failure::new(failure.exit, format!("{spec}: {}", failure.sentence))
+/// A device with its backend, or a failure that names the device.
+fn connected(
+    spec: &DeviceSpec,
+    backend: Result<Box<dyn Backend>, Error>,
+) -> Result<Connected, Failure> {
+    let backend = backend.map_err(|error| {
+        let failure = Failure::from(error);
+        Failure::new(failure.exit, format!("{spec}: {}", failure.sentence))
+    })?;
+    Ok((spec.clone(), backend))
 }
 
 /// A guest in service.
 #[derive(Debug)]
 struct Serving {
-    server: Arc<Server>,
-    /// Dropped before the server is stopped.
+    guest: Arc<ServedGuest>,
+    /// Dropped before the guest is let go of.
     answering: Answering,
     /// If this process is killed, it recovers the server.
     guarded: Option<Guarded>,
+}
+
+/// What is shown of a guest in service.
+#[derive(Debug)]
+struct ServedGuest {
+    server: Server,
+    name: Option<String>,
+    engine: EngineKind,
+    /// The devices, as they were given.
+    devices: Vec<String>,
 }
 
 /// What ended the service.
@@ -108,26 +123,22 @@ impl Serving {
         let mut ram = GuestRam::find(machine.foreign(), machine, domain.id)?;
         tracing::info!(bytes = ram.size(), "the guest's memory was found");
         let run_dir = run_dir_of(session);
-        let texts: Vec<String> = connected.iter().map(|(spec, _)| spec.to_string()).collect();
+        let devices = connected.iter().map(|(spec, _)| spec.to_string()).collect();
         let guarded = Guardian::Auto.keep(&run_dir)?;
         let server = Server::start(xen, &run_dir, domain.id, connected, &mut ram)?;
-        let server = Arc::new(server);
         machine.add_pci_root(domain.id)?;
-        let (name, engine) = (domain.name.clone(), xen.engine().to_string());
-        let status = move |server: &Server| status(server, &texts, name.clone(), engine.clone());
-        let answering = Answering::start(&run_dir, &server, status)?;
-        Ok(Self { server, answering, guarded })
-    }
-
-    fn status(&self, domain: &Domain, engine: String, devices: &Devices) -> Status {
-        let texts: Vec<String> = devices.devices.iter().map(ToString::to_string).collect();
-        status(&self.server, &texts, domain.name.clone(), engine)
+        let (name, engine) = (domain.name.clone(), xen.engine());
+        let guest = Arc::new(ServedGuest { server, name, engine, devices });
+        let shown = Arc::downgrade(&guest);
+        let status = move || shown.upgrade().map(|guest| guest.status());
+        let answering = Answering::start(&run_dir, domain.id, status)?;
+        Ok(Self { guest, answering, guarded })
     }
 
     /// Waits until the guest is gone, a signal comes, or `other` is readable.
     fn wait(&self, signals: &mut Signals, other: Option<BorrowedFd<'_>>) -> Result<End, Failure> {
         loop {
-            let gone = self.server.gone();
+            let gone = self.guest.server.gone();
             let signal_fd = signals.as_fd();
             let mut polled = vec![
                 PollFd::from_borrowed_fd(signal_fd, PollFlags::IN),
@@ -155,32 +166,33 @@ impl Serving {
     fn stop(self) -> Result<Vec<Released>, Failure> {
         drop(self.answering);
         // No other thread has it any more.
-        let server = Arc::try_unwrap(self.server);
-        let server = server.map_err(|_| Failure::new(Exit::Failed, "the guest is still in use"))?;
-        let backends = server.stop()?;
+        let guest = Arc::try_unwrap(self.guest);
+        let guest = guest.map_err(|_| Failure::new(Exit::Failed, "the guest is still in use"))?;
+        let backends = guest.server.stop()?;
         drop(self.guarded);
         Ok(backends)
     }
 }
 
-fn status(server: &Server, texts: &[String], name: Option<String>, engine: String) -> Status {
-    let devices = server.devices().report().into_iter().zip(texts);
-    Status {
-        domid: server.guest().dom().0,
-        name,
-        pid: std::process::id(),
-        engine,
-        register_accesses: server.devices().requests(),
-        kicks: server.guest().counters().delivered,
-        devices: devices
-            .map(|(report, text)| DeviceStatus {
-                function: report.function.to_string(),
-                device: text.clone(),
-                running: report.running,
-                features: format!("{:#x}", report.features),
-                failure: report.failure,
-            })
-            .collect(),
+impl ServedGuest {
+    fn status(&self) -> Status {
+        let Self { server, name, engine, devices } = self;
+        let device = |(report, device): (Report, &String)| DeviceStatus {
+            function: report.function.to_string(),
+            device: device.clone(),
+            running: report.running,
+            features: format!("{:#x}", report.features),
+            failure: report.failure,
+        };
+        Status {
+            domid: server.guest().dom().0,
+            name: name.clone(),
+            pid: std::process::id(),
+            engine: engine.to_string(),
+            register_accesses: server.devices().requests(),
+            kicks: server.guest().counters().delivered,
+            devices: server.devices().report().into_iter().zip(devices).map(device).collect(),
+        }
     }
 }
 

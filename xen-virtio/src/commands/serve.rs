@@ -48,10 +48,9 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let machine = Machine::open(session.open()?)?;
     let domain = machine.xen().find(&arguments.dom)?;
     check_new(&domain)?;
-    let devices = &arguments.devices;
-    let connected = devices.connect(domain.uuid.as_deref())?;
+    let connected = arguments.devices.connect(domain.uuid.as_deref())?;
     let serving = Serving::begin(session, &machine, &domain, connected)?;
-    report_served(session, &machine, &serving, &domain, devices, |name| {
+    report_served(session, &serving, &domain, |name| {
         format!("{name} is served; let it run: xl unpause {name}")
     })?;
     let end = serving.wait(&mut signals, None)?;
@@ -83,13 +82,11 @@ fn check_new(domain: &Domain) -> Result<(), Failure> {
 /// Says that a guest is served.
 pub(super) fn report_served(
     session: &Session,
-    machine: &Machine,
     serving: &Serving,
     domain: &Domain,
-    devices: &Devices,
     sentence: impl FnOnce(&str) -> String,
 ) -> Result<(), Failure> {
-    let status = serving.status(domain, machine.xen().engine().to_string(), devices);
+    let status = serving.guest.status();
     session.print("virtio.served", &Served { status: &status }, || {
         let name = named(domain);
         let lines = status.devices.iter().map(|device| {
@@ -118,11 +115,7 @@ pub(super) fn report_ended(
 
 impl Ended {
     pub(super) fn of(serving: &Serving, guest_gone: bool) -> Self {
-        Self {
-            domid: serving.server.guest().dom().0,
-            guest_gone,
-            register_accesses: serving.server.devices().requests(),
-            kicks: serving.server.guest().counters().delivered,
-        }
+        let Status { domid, register_accesses, kicks, .. } = serving.guest.status();
+        Self { domid, guest_gone, register_accesses, kicks }
     }
 }

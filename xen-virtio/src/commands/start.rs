@@ -52,7 +52,7 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         toolstack::create_paused(&arguments.file)?;
         let domain = machine.xen().find(&config.name)?;
         let devices = connected.take().unwrap_or_default();
-        let begun = begin(session, &machine, &domain, devices, arguments);
+        let begun = begin(session, &machine, &domain, devices);
         let serving = match begun {
             Ok(serving) => serving,
             Err(failure) => return Err(undone(&domain, failure)),
@@ -81,12 +81,10 @@ fn begin(
     machine: &Machine,
     domain: &Domain,
     connected: Vec<Connected>,
-    arguments: &Arguments,
 ) -> Result<Serving, Failure> {
     let serving = Serving::begin(session, machine, domain, connected)?;
     toolstack::unpause(domain.id)?;
-    let devices = &arguments.devices;
-    report_served(session, machine, &serving, domain, devices, |name| format!("{name} runs"))?;
+    report_served(session, &serving, domain, |name| format!("{name} runs"))?;
     Ok(serving)
 }
 
