@@ -114,10 +114,6 @@ impl Product for BackendPackages {
         apt.describe(self.layout(), &wanted)
     }
 
-    fn serves(&self, _: &Manifest) -> bool {
-        true
-    }
-
     fn build(
         &self,
         manifest: &Manifest,

@@ -46,10 +46,6 @@ impl Product for LabPackages {
         apt.describe(self.layout(), &wanted)
     }
 
-    fn serves(&self, _: &Manifest) -> bool {
-        true
-    }
-
     fn build(
         &self,
         manifest: &Manifest,

@@ -30,8 +30,11 @@ pub(crate) trait Product {
     /// Which packages exactly it consists of today.
     fn resolve(&self, apt: &Apt) -> Result<Manifest>;
 
-    /// Whether what consists of these packages serves, however new they are.
-    fn serves(&self, manifest: &Manifest) -> bool;
+    /// Whether what consists of these packages serves, however new they are: any, unless it has to fit another
+    /// product.
+    fn serves(&self, _manifest: &Manifest) -> bool {
+        true
+    }
 
     /// Makes it from the packages in `archives`, in a folder that may hold what an earlier attempt
     /// left.
