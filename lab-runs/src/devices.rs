@@ -5,6 +5,7 @@ mod guest;
 use crate::boots::{Boots, place};
 use crate::is_asked_for;
 use crate::kmod::{self, Module};
+use crate::modules::Modules;
 use crate::tally::Tally;
 use anyhow::{Result, ensure};
 use clap::Args;
@@ -33,7 +34,7 @@ struct Part {
 /// What scripts share stands in front of each.
 macro_rules! script {
     ($file:literal) => {
-        concat!(include_str!("devices/common.sh"), include_str!($file))
+        concat!(include_str!("within.sh"), include_str!("devices/common.sh"), include_str!($file))
     };
 }
 
@@ -45,7 +46,6 @@ const PARTS: [Part; 3] = [
 
 /// What dom0 loads for its backends.
 const MODULES: [&str; 2] = ["vhost_net", "tun"];
-const SHORT: Duration = Duration::from_secs(30);
 /// Guests boot a stock kernel, each in an emulated machine.
 const TIMEOUT: Duration = Duration::from_secs(900);
 
@@ -58,7 +58,7 @@ pub struct Tests {
     command: PathBuf,
     devices: PathBuf,
     guest: Vec<u8>,
-    modules: Vec<(String, Vec<u8>)>,
+    modules: Modules,
 }
 
 /// Carries it out.
@@ -88,7 +88,7 @@ impl Tests {
             command: build_static("xen-eventfd-cli", "xen-eventfd")?,
             devices: build_static("xen-virtio", "xen-virtio")?,
             guest: guest::image(&lab)?,
-            modules: lab.modules(&MODULES)?,
+            modules: Modules::of(&lab, &MODULES)?,
             lab,
         })
     }
@@ -115,7 +115,7 @@ impl Tests {
 
     fn play(&self, kind: Platform, part: &Part, place: &str) -> Result<Tally> {
         let boot = Boot::new(kind).name(format!("devices-{}-{}", part.name, kind.name()));
-        let mut boot = self
+        let boot = self
             .backends
             .put(self.module.put(boot))?
             .payload("bin/xen-eventfd", &self.command)
@@ -123,13 +123,9 @@ impl Tests {
             .payload("lab/vmlinuz", self.lab.kernel())
             .payload_bytes("lab/guest.cpio", 0o644, self.guest.as_slice())
             .payload_bytes("lab/script", 0o644, part.script);
-        for (file, module) in &self.modules {
-            boot = boot.payload_bytes(format!("lib/devices/{file}"), 0o644, module.as_slice());
-        }
+        let boot = self.modules.put(boot);
         let (mut machine, log) = kmod::start(&self.lab, boot, true)?;
-        for (file, _) in &self.modules {
-            machine.check(&format!("insmod /lib/devices/{file}"), SHORT)?;
-        }
+        self.modules.load(&mut machine)?;
         let mut tally = Tally::default();
         let status =
             machine.run_with("sh /lab/script", TIMEOUT, |line| tally.receive(place, line))?;

@@ -7,6 +7,7 @@ pub mod devices;
 pub mod hostile;
 pub mod kmod;
 pub mod lab;
+mod modules;
 pub mod soak;
 pub mod tally;
 mod upstream;

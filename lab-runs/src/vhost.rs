@@ -1,8 +1,9 @@
 //! Linux's vhost-net, with the modules of the stock kernel, in a dom0 of the lab: the tests of the crate that uses it.
 
 use crate::boots::{Boots, place};
+use crate::modules::Modules;
 use crate::tally::Tally;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use std::path::PathBuf;
 use std::time::Duration;
 use xen_eventfd_lab::{Boot, Lab, Machine, Platform, build_static_test};
@@ -19,7 +20,7 @@ const TIMEOUT: Duration = Duration::from_secs(300);
 pub struct Tests {
     lab: Lab,
     program: PathBuf,
-    modules: Vec<(String, Vec<u8>)>,
+    modules: Modules,
 }
 
 impl Tests {
@@ -30,7 +31,7 @@ impl Tests {
     pub fn prepare() -> Result<Self> {
         let program = build_static_test("xen-eventfd-vhost", "linux_net")?;
         let lab = Lab::prepare()?;
-        let modules = lab.modules(&MODULES)?;
+        let modules = Modules::of(&lab, &MODULES)?;
         Ok(Self { lab, program, modules })
     }
 
@@ -43,22 +44,15 @@ impl Tests {
     }
 
     fn play(&self, kind: Platform, place: &str) -> Result<Tally> {
-        let mut boot = Boot::new(kind).name(format!("vhost-{}", kind.name()));
-        boot = boot.payload("bin/linux_net", &self.program);
-        for (file, module) in &self.modules {
-            boot = boot.payload_bytes(format!("lib/vhost/{file}"), 0o644, module.as_slice());
-        }
+        let boot = Boot::new(kind).name(format!("vhost-{}", kind.name()));
+        let boot = self.modules.put(boot.payload("bin/linux_net", &self.program));
         let mut machine = self.lab.boot(boot)?;
-        let insert = |machine: &mut Machine, (file, _): &(String, Vec<u8>)| {
-            machine.check(&format!("insmod /lib/vhost/{file}"), SHORT).map(drop)
-        };
-        let (vhost_net, needed) = self.modules.split_last().context("no module was found")?;
-        needed.iter().try_for_each(|module| insert(&mut machine, module))?;
+        self.modules.load_needed(&mut machine)?;
         // Tests return at once where it is otherwise.
         machine.check("test -c /dev/net/tun && test ! -e /dev/vhost-net", SHORT)?;
         let mut tally = Tally::default();
         run(&mut machine, WITHOUT_THE_MODULE, place, &mut tally)?;
-        insert(&mut machine, vhost_net)?;
+        self.modules.load_last(&mut machine)?;
         machine.check("test -c /dev/vhost-net", SHORT)?;
         run(&mut machine, &format!("--skip {WITHOUT_THE_MODULE}"), place, &mut tally)?;
         if tally.failed > 0 {

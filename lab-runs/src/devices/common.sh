@@ -2,21 +2,11 @@
 # shellcheck shell=sh
 
 cd /tmp || exit 1
+step=250000
 # `xen-eventfd list` reads what the module shows there.
 mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null
 echo 0 >asked
 ports=$(lsevtchn 0 | wc -l)
-
-# within SECONDS COMMAND...: waits until it succeeds
-within() {
-	left=$(($1 * 4))
-	shift
-	until "$@" >/dev/null 2>&1; do
-		left=$((left - 1))
-		[ $left -gt 0 ] || return 1
-		usleep 250000
-	done
-}
 
 verdict() { # NAME STATUS FILE...: ok, or what the files say
 	if [ "$2" = 0 ]; then

@@ -3,6 +3,7 @@
 # shellcheck shell=sh
 
 cd /tmp || exit 1
+step=50000
 export XEN_EVENTFD_ENGINE="$1"
 doorbell=0xfe000050
 
@@ -11,17 +12,6 @@ guest() {
 	printf 'name="%s"\ntype="pvh"\nkernel="/lab/guest"\nmemory=16\nvcpus=1\ncmdline="%s"\non_poweroff="preserve"\n' \
 		"$1" "$2" >"$1.cfg"
 	xl create -q -e -p "$1.cfg"
-}
-
-# within SECONDS COMMAND...: waits until it succeeds
-within() {
-	left=$(($1 * 20))
-	shift
-	until "$@" >/dev/null 2>&1; do
-		left=$((left - 1))
-		[ $left -gt 0 ] || return 1
-		usleep 50000
-	done
 }
 
 # served GUEST [RUN-DIR]: waits until an engine has taken it and claimed its doorbell

@@ -27,6 +27,8 @@ pub(super) struct Stage {
 
 /// Names the checks of the command, which are no scenario.
 const COMMAND: &str = "command";
+/// What it is tested by.
+const COMMANDS: &str = concat!(include_str!("../within.sh"), include_str!("commands.sh"));
 
 /// How long one boot's scenarios may take.
 const TIMEOUT: Duration = Duration::from_secs(900);
@@ -112,7 +114,7 @@ impl Stage {
             .put(boot)
             .payload("lab/traces.json", &self.traces)
             .payload("lab/vmlinuz", self.lab.kernel())
-            .payload_bytes("lab/commands", 0o644, include_str!("commands.sh"));
+            .payload_bytes("lab/commands", 0o644, COMMANDS);
         let boot = match &self.module {
             Some(module) => module.put(boot),
             None => boot,
