@@ -181,10 +181,14 @@ fn advice_on_tap(errno: Errno) -> &'static str {
              USER vnet_hdr)"
         }
         Errno::INVAL => {
-            "; it is another kind of interface, or was made without vnet_hdr, or without \
-             multi_queue for several queues"
+            "; it is another kind of interface, or was made without vnet_hdr (IFF_VNET_HDR), or without \
+             multi_queue (IFF_MULTI_QUEUE) for several queues"
         }
         Errno::BADFD | Errno::NOTTY => "; it is no open tap device",
+        Errno::BADF => {
+            "; it is not open: what starts this program must leave it open (no close-on-exec)"
+        }
+        Errno::XDEV => "; it is another tap device than the first: all queues of a card are of one",
         Errno::NAMETOOLONG => "; a name has 1 to 15 bytes",
         _ => "",
     }

@@ -7,7 +7,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::fs::File;
 use std::net::{Ipv4Addr, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
@@ -164,9 +164,13 @@ fn guest(network: u8) -> [u8; 4] {
 /// A card over a tap device that is up.
 fn card(name: &str, pairs: u16, network: u8) -> Net {
     let taps = Tap::open(name, pairs).unwrap();
+    bring_up(name, network);
+    Net::new(taps, CARD).unwrap()
+}
+
+fn bring_up(name: &str, network: u8) {
     run(&format!("ip addr add {}/30 dev {name}", Ipv4Addr::from(host(network))));
     run(&format!("ip link set {name} up"));
-    Net::new(taps, CARD).unwrap()
 }
 
 /// The question for the host's address, as a packet with its header.
@@ -230,6 +234,30 @@ fn packets_go_both_ways_and_a_stopped_queue_goes_on_where_it_was() {
     transmit.post(Some(&arp_request(0)));
     std::thread::sleep(std::time::Duration::from_millis(100));
     assert_eq!(transmit.get(USED + 2), transmit.seen.to_le_bytes());
+}
+
+#[test]
+fn a_tap_device_that_is_handed_over_serves_one_guest_after_the_other() {
+    if !has_vhost() {
+        return;
+    }
+    let opened = Tap::open("xevhanded", 1).unwrap();
+    bring_up("xevhanded", 5);
+    let taps = Tap::inherited(&[opened[0].as_fd().as_raw_fd()]).unwrap();
+    drop(opened);
+    let mut card = Net::new(taps, CARD).unwrap();
+    for _ in 0..2 {
+        let memory = guest_memory();
+        card.accept(VERSION_1).unwrap();
+        set_memory(&mut card, &memory);
+        let (mut receive, mut transmit) = (Ring::new(&memory, 0), Ring::new(&memory, 1));
+        receive.start(&mut card, 0);
+        transmit.start(&mut card, 0);
+        transmit.post(Some(&arp_request(5)));
+        transmit.used();
+        received(&mut receive, |packet| is_arp_reply(packet, 5));
+        card.reset().unwrap();
+    }
 }
 
 #[test]

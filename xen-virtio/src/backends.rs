@@ -1,7 +1,7 @@
 //! Connects a device to the backend that its description names.
 
 use crate::error::Result;
-use crate::spec::{BackendSpec, DeviceSpec};
+use crate::spec::{BackendSpec, DeviceSpec, TapSpec};
 use std::time::Duration;
 use xen_eventfd_vhost::linux::{Net, Options, Tap};
 use xen_eventfd_vhost::user::Frontend;
@@ -20,9 +20,13 @@ impl DeviceSpec {
                 let needs = Needs { queues: self.kind.queues, fixed: self.fixed_queues };
                 Ok(Box::new(Frontend::connect(socket, needs, PATIENCE)?))
             }
-            BackendSpec::VhostNet { tap, pairs, mac: own, offloads } => {
+            BackendSpec::VhostNet { tap, mac: own, offloads } => {
                 let options = Options { mac: own.unwrap_or(mac), offloads: *offloads };
-                Ok(Box::new(Net::new(Tap::open(tap, *pairs)?, options)?))
+                let taps = match tap {
+                    TapSpec::Named { name, queues } => Tap::open(name, *queues)?,
+                    TapSpec::Open(numbers) => Tap::inherited(numbers)?,
+                };
+                Ok(Box::new(Net::new(taps, options)?))
             }
         }
     }

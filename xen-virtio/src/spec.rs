@@ -5,6 +5,7 @@ use core::fmt;
 use core::mem::{offset_of, size_of};
 use core::str::FromStr;
 use std::collections::BTreeMap;
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use virtio_bindings::virtio_blk::virtio_blk_config;
 use virtio_bindings::virtio_ids::{VIRTIO_ID_BLOCK, VIRTIO_ID_FS, VIRTIO_ID_NET, VIRTIO_ID_RNG};
@@ -34,6 +35,8 @@ pub(crate) enum SpecError {
     Twice(String),
     #[error("a device of type {of} needs {name}")]
     Missing { of: String, name: &'static str },
+    #[error("{0} stands beside fd, whose descriptors are a tap device's queues, one for each pair")]
+    BesideFd(&'static str),
     #[error("{value:?} is no {name}: {expected}")]
     Value { name: &'static str, value: String, expected: String },
 }
@@ -58,19 +61,35 @@ pub(crate) enum BackendSpec {
     VhostUser(PathBuf),
     /// Linux's vhost-net.
     VhostNet {
-        /// The tap device.
-        tap: String,
-        /// Pairs of queues.
-        pairs: u16,
+        tap: TapSpec,
         /// The card's address; one of Xen's that is made of the guest's UUID, unless it is given.
         mac: Option<[u8; 6]>,
         offloads: bool,
     },
 }
 
+/// A card's tap device. Each of its queues is a pair of the card's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TapSpec {
+    /// The one of this name, with as many queues.
+    Named { name: String, queues: u16 },
+    /// Queues that this process has open as descriptors with these numbers.
+    Open(Vec<RawFd>),
+}
+
 impl fmt::Display for DeviceSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
+    }
+}
+
+impl DeviceSpec {
+    /// The numbers of the descriptors that the device takes.
+    pub(crate) fn descriptors(&self) -> &[RawFd] {
+        match &self.backend {
+            BackendSpec::VhostNet { tap: TapSpec::Open(numbers), .. } => numbers,
+            _ => &[],
+        }
     }
 }
 
@@ -85,7 +104,7 @@ impl FromStr for DeviceSpec {
             "blk" => ("socket and queues", settings.blk()?),
             "fs" => ("socket, tag and queues", settings.fs()?),
             "rng" => ("socket and queues", settings.rng()?),
-            "net" => ("tap, pairs, mac and offloads", settings.net()?),
+            "net" => ("tap or fd, pairs, mac and offloads", settings.net()?),
             number => ("socket, queues and config", settings.numbered(number)?),
         };
         match settings.values.pop_first() {
@@ -167,7 +186,7 @@ impl Settings {
     }
 
     fn net(&mut self) -> Result<Parsed> {
-        let pairs = self.count("pairs", 1, MAX_PAIRS)?;
+        let (tap, pairs) = self.tap()?;
         let mac = self.values.remove("mac").map(|value| {
             let expected = "six bytes in hexadecimal, as 00:16:3e:01:02:03".to_owned();
             mac_of(&value).ok_or(SpecError::Value { name: "mac", value, expected })
@@ -184,8 +203,37 @@ impl Settings {
         let control = u16::from(pairs > 1);
         let config = DeviceConfig::of_backend(size_of::<virtio_net_config>());
         let kind = Kind { device_type: id(VIRTIO_ID_NET), queues: 2 * pairs + control, config };
-        let backend = BackendSpec::VhostNet { tap: self.needed("tap")?, pairs, mac, offloads };
+        let backend = BackendSpec::VhostNet { tap, mac, offloads };
         Ok((kind, true, backend))
+    }
+
+    /// A card's tap device, and how many pairs of queues the card has.
+    fn tap(&mut self) -> Result<(TapSpec, u16)> {
+        let Some(value) = self.values.remove("fd") else {
+            let queues = self.count("pairs", 1, MAX_PAIRS)?;
+            return match self.values.remove("tap") {
+                Some(name) => Ok((TapSpec::Named { name, queues }, queues)),
+                None => Err(SpecError::Missing { of: self.of.clone(), name: "tap or fd" }),
+            };
+        };
+        for beside in ["tap", "pairs"] {
+            if self.values.contains_key(beside) {
+                return Err(SpecError::BesideFd(beside));
+            }
+        }
+        let number = |word: &str| {
+            let is_number = word.bytes().all(|byte| byte.is_ascii_digit());
+            is_number.then(|| word.parse().ok()).flatten()
+        };
+        let numbers: Option<Vec<RawFd>> = value.split(':').map(number).collect();
+        let pairs = |numbers: &Vec<_>| u16::try_from(numbers.len()).ok();
+        match numbers.as_ref().and_then(pairs).filter(|pairs| *pairs <= MAX_PAIRS) {
+            Some(pairs) => Ok((TapSpec::Open(numbers.unwrap_or_default()), pairs)),
+            None => {
+                let expected = format!("1 to {MAX_PAIRS} numbers of open descriptors, as 3 or 3:4");
+                Err(SpecError::Value { name: "fd", value, expected })
+            }
+        }
     }
 
     fn numbered(&mut self, number: &str) -> Result<Parsed> {
@@ -247,19 +295,32 @@ mod tests {
     #[test]
     fn a_card_has_an_address_and_offloads() {
         let of = |text: &str| parse(text).unwrap().backend;
-        let card = |mac, offloads, pairs| BackendSpec::VhostNet {
-            tap: "tap0".into(),
-            pairs,
-            mac,
-            offloads,
-        };
-        assert_eq!(of("net,tap=tap0"), card(None, true, 1));
+        let tap = TapSpec::Named { name: "tap0".into(), queues: 1 };
+        let card = |mac, offloads| BackendSpec::VhostNet { tap: tap.clone(), mac, offloads };
+        assert_eq!(of("net,tap=tap0"), card(None, true));
         let mac = Some([0, 0x16, 0x3e, 1, 2, 0xff]);
-        assert_eq!(of("net,tap=tap0,mac=00:16:3E:01:02:ff,offloads=off"), card(mac, false, 1));
+        assert_eq!(of("net,tap=tap0,mac=00:16:3E:01:02:ff,offloads=off"), card(mac, false));
         for bad in ["1", "0:16:3e:1:2:3", "00:16:3e:01:02", "00:16:3e:01:02:+3", ""] {
             let refused = parse(&format!("net,tap=tap0,mac={bad}")).unwrap_err();
             assert!(refused.to_string().contains("six bytes"), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_tap_device_is_handed_over_by_a_descriptor_for_each_pair() {
+        for (text, numbers, queues) in
+            [("net,fd=3", vec![3], 2), ("net,mac=00:16:3e:00:00:01,fd=7:12:9", vec![7, 12, 9], 7)]
+        {
+            let spec = parse(text).unwrap();
+            assert_eq!((spec.descriptors(), spec.kind.queues), (&numbers[..], queues), "{text}");
+            let BackendSpec::VhostNet { tap, .. } = spec.backend else { panic!("{text}") };
+            assert_eq!(tap, TapSpec::Open(numbers));
+        }
+        assert!(parse("net,tap=tap0").unwrap().descriptors().is_empty());
+        let most = |count: usize| parse(&format!("net,fd={}", vec!["3"; count].join(":")));
+        assert!(most(63).is_ok());
+        let error = most(64).unwrap_err().to_string();
+        assert!(error.contains("1 to 63 numbers"), "{error}");
     }
 
     #[test]
@@ -270,7 +331,15 @@ mod tests {
             ("64,socket=/s", "1 to 63"),
             ("blk", "needs socket"),
             ("fs,socket=/s", "needs tag"),
-            ("net", "needs tap"),
+            ("net", "needs tap or fd"),
+            ("net,fd=", "as 3 or 3:4"),
+            ("net,fd=3:", "as 3 or 3:4"),
+            ("net,fd=-1", "as 3 or 3:4"),
+            ("net,fd=+3", "as 3 or 3:4"),
+            ("net,fd=tap0", "as 3 or 3:4"),
+            ("net,fd=2147483648", "as 3 or 3:4"),
+            ("net,fd=3,tap=tap0", "tap stands beside fd"),
+            ("net,fd=3:4,pairs=2", "pairs stands beside fd"),
             ("blk,/s", "NAME=VALUE"),
             ("blk,socket=/s,socket=/t", "twice"),
             ("blk,socket=/s,tag=x", "it has socket and queues"),

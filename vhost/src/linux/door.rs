@@ -1,9 +1,10 @@
-//! What needs unsafe code: the requests of a tap device, and eventfds as rust-vmm has them.
+//! What needs unsafe code: the requests of a tap device, descriptors that are known by their number, and eventfds as
+//! rust-vmm has them.
 #![expect(unsafe_code, reason = "listed in docs/unsafe.md")]
 
 use rustix::io::Errno;
 use rustix::ioctl::{Getter, IntegerSetter, Ioctl, Opcode, Setter, Updater, ioctl, opcode};
-use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use vmm_sys_util::eventfd::EventFd;
 
 /// `struct ifreq`, as the requests of a tap device use it.
@@ -65,6 +66,23 @@ pub(super) fn set_offload(tap: BorrowedFd<'_>, flags: u32) -> Result<(), Errno> 
 fn issue<I: Ioctl>(tap: BorrowedFd<'_>, request: I) -> Result<I::Output, Errno> {
     // SAFETY: by the contract of the request's constructor, its number and its argument belong together.
     unsafe { ioctl(tap, request) }
+}
+
+/// A descriptor of the file that this process has open under a number. Both are closed when a program is executed.
+pub(super) fn inherited(number: RawFd) -> Result<OwnedFd, Errno> {
+    let failed = || Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::BADF);
+    // SAFETY: the request takes numbers, and has no effect on a descriptor but on the new one.
+    let own = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 0) };
+    if own < 0 {
+        return Err(failed());
+    }
+    // SAFETY: `fcntl` has just made it, for this caller.
+    let own = unsafe { OwnedFd::from_raw_fd(own) };
+    // SAFETY: the request takes numbers. The descriptor stays open, as it was.
+    match unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } {
+        0 => Ok(own),
+        _ => Err(failed()),
+    }
 }
 
 /// An eventfd as rust-vmm has it, for the time of a request.

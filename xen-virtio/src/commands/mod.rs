@@ -16,6 +16,7 @@ use crate::spec::DeviceSpec;
 use crate::status::{Answering, DeviceStatus, Status};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,7 +30,8 @@ use xen_eventfd_vhost::Backend;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Devices {
     /// A device: blk,socket=PATH[,queues=N]; fs,socket=PATH,tag=NAME[,queues=N]; rng,socket=PATH;
-    /// net,tap=NAME[,pairs=N][,mac=MAC][,offloads=off]; or another by its virtio number:
+    /// net,tap=NAME[,pairs=N][,mac=MAC][,offloads=off]; net,fd=N[:N...][,mac=MAC][,offloads=off] with a tap
+    /// device's queues as open descriptors; or another by its virtio number:
     /// NUMBER,socket=PATH[,queues=N][,config=BYTES]
     #[arg(long = "device", value_name = "DEVICE", required = true)]
     devices: Vec<DeviceSpec>,
@@ -44,6 +46,15 @@ impl Devices {
         if self.devices.len() > MAX_DEVICES.into() {
             let sentence =
                 format!("{} devices; a guest's bus holds {MAX_DEVICES}", self.devices.len());
+            return Err(Failure::new(Exit::Usage, sentence));
+        }
+        let mut taken = BTreeSet::new();
+        let mut descriptors = self.devices.iter().flat_map(DeviceSpec::descriptors);
+        if let Some(twice) = descriptors.find(|number| !taken.insert(**number)) {
+            let sentence = format!(
+                "descriptor {twice} stands twice; each pair of a card's queues needs a queue of a tap device \
+                 of its own"
+            );
             return Err(Failure::new(Exit::Usage, sentence));
         }
         let connect = |(number, spec): (u8, &DeviceSpec)| {

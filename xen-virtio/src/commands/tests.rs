@@ -2,9 +2,10 @@
 
 use super::list::Report;
 use super::serve::{Ended, Served};
-use super::show;
+use super::{Devices, show};
 use crate::status::{DeviceStatus, Status};
 use serde::Serialize;
+use xen_eventfd_cli::failure::Exit;
 use xen_eventfd_cli::session::Session;
 use xen_eventfd_docs::schema::Schema;
 
@@ -38,6 +39,24 @@ fn each_object_is_one_of_the_schema() {
     check("virtio.list", &Report { guests: vec![status.clone()] });
     let ended = Ended { domid: 7, guest_gone: true, register_accesses: 155, kicks: 4_000 };
     check("virtio.ended", &ended);
+}
+
+#[test]
+fn a_descriptor_serves_one_pair_of_queues() {
+    for devices in [&["net,fd=1000:1001:1000"][..], &["net,fd=1000", "net,tap=tap0", "net,fd=1000"]]
+    {
+        let devices = devices.iter().map(|device| device.parse().unwrap()).collect();
+        let failure = Devices { devices }.connect(None).unwrap_err();
+        assert_eq!(failure.exit, Exit::Usage);
+        assert!(failure.sentence.contains("descriptor 1000 stands twice"), "{}", failure.sentence);
+    }
+    let devices = vec!["net,fd=1000000".parse().unwrap()];
+    let failure = Devices { devices }.connect(None).unwrap_err();
+    assert!(
+        failure.sentence.contains("net,fd=1000000: cannot use descriptor"),
+        "{}",
+        failure.sentence
+    );
 }
 
 fn check(kind: &str, object: &impl Serialize) {
