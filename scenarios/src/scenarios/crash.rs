@@ -133,7 +133,9 @@ pub(super) fn soft_reset(test: &mut TestContext<'_>) -> Result<()> {
         "listen msi 0x41 go; listen evtchn old; wait old; \
          repeat {KICKS}; write mmio:{DOORBELL:#x} 4 0; end; soft-reset; say again; \
          wait go; listen evtchn new; wait new; repeat {KICKS}; write mmio:{DOORBELL:#x} 4 0; end | \
-         listen msi 0x42 stop; until stop; write mmio:{DOORBELL:#x} 4 1; end"
+         listen msi 0x42 pause; listen msi 0x43 on; listen msi 0x44 stop; \
+         until pause; write mmio:{DOORBELL:#x} 4 1; end; wait on; \
+         until stop; write mmio:{DOORBELL:#x} 4 1; end"
     ))?;
     let dom = guest.dom();
     let (kicks, beside, call) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
@@ -149,24 +151,29 @@ pub(super) fn soft_reset(test: &mut TestContext<'_>) -> Result<()> {
     test_context::signal(&call)?;
     await_count(&kicks, KICKS.into())?;
     guest.await_message(0, "again")?;
-    // Longer than the engine's interval between two checks of its guests.
-    ensure!(!test_context::readable(served.gone(), Duration::from_secs(6))?, "the guest is gone");
-    ensure!(served.is_served());
-    ensure!(test.environment().servers(dom)? == servers);
     test_context::take_count(&beside)?;
     await_count(&beside, 1)?;
-    // Its channel was closed; the next one may have the same number.
-    drop(old);
     let raise = |irq: Irq| -> Result<()> {
         let call = new_eventfd()?;
         test_context::signal(&call)?;
         served.register_irqfd(&call, irq)?.keep();
         Ok(())
     };
+    // Longer than the engine's interval between two checks of its guests. A guest that kicks meanwhile would
+    // have an emulator carry out all the instructions of these seconds.
+    raise(msi(1, 0x42))?;
+    ensure!(!test_context::readable(served.gone(), Duration::from_secs(6))?, "the guest is gone");
+    ensure!(served.is_served());
+    ensure!(test.environment().servers(dom)? == servers);
+    test_context::take_count(&beside)?;
+    raise(msi(1, 0x43))?;
+    await_count(&beside, 1)?;
+    // Its channel was closed; the next one may have the same number.
+    drop(old);
     raise(msi(0, 0x41))?;
     raise(Irq::EventChannel(guest.port("new")?))?;
     await_count(&kicks, KICKS.into())?;
-    raise(msi(1, 0x42))?;
+    raise(msi(1, 0x44))?;
     guest.finish()?;
     guest.trace_reports(test);
     ensure!(served.is_served());
