@@ -12,7 +12,7 @@ use clap::Args;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use xen_eventfd_lab::{Backends, Boot, Lab, Platform, build_static};
+use xen_eventfd_lab::{Backends, Boot, Lab, Platform, build_guest, build_static};
 
 /// Where, and what.
 #[derive(Debug, Args)]
@@ -20,7 +20,7 @@ pub struct Arguments {
     /// The platform: x86-pv or x86-pvh; both if not given
     #[arg(long, value_parser = Platform::parse)]
     platform: Option<Platform>,
-    /// Only parts whose name contains one of these: kernel, userspace, refusals
+    /// Only parts whose name contains one of these: kernel, userspace, metal, refusals
     names: Vec<String>,
 }
 
@@ -38,9 +38,10 @@ macro_rules! script {
     };
 }
 
-const PARTS: [Part; 3] = [
+const PARTS: [Part; 4] = [
     Part { name: "kernel", script: script!("devices/kernel.sh") },
     Part { name: "userspace", script: script!("devices/userspace.sh") },
+    Part { name: "metal", script: script!("devices/metal.sh") },
     Part { name: "refusals", script: script!("devices/refusals.sh") },
 ];
 
@@ -58,6 +59,8 @@ pub struct Tests {
     command: PathBuf,
     devices: PathBuf,
     guest: Vec<u8>,
+    /// The guest without an operating system.
+    metal: PathBuf,
     modules: Modules,
 }
 
@@ -88,6 +91,7 @@ impl Tests {
             command: build_static("xen-eventfd-cli", "xen-eventfd")?,
             devices: build_static("xen-virtio", "xen-virtio")?,
             guest: guest::image(&lab)?,
+            metal: build_guest("xen-eventfd-guest")?,
             modules: Modules::of(&lab, &MODULES)?,
             lab,
         })
@@ -121,6 +125,7 @@ impl Tests {
             .payload("bin/xen-eventfd", &self.command)
             .payload("bin/xen-virtio", &self.devices)
             .payload("lab/vmlinuz", self.lab.kernel())
+            .payload("lab/metal", &self.metal)
             .payload_bytes("lab/guest.cpio", 0o644, self.guest.as_slice())
             .payload_bytes("lab/script", 0o644, part.script);
         let boot = self.modules.put(boot);

@@ -1,5 +1,5 @@
 //! The test guest: a PVH guest without an operating system that carries out the script on its
-//! command line. Xen enters in [`arch`]; then [`main`] runs, and [`vcpu::Guest::run`] on
+//! command line, or drives a virtio disk ([`virtio`]). Xen enters in [`arch`]; then [`main`] runs, and [`vcpu::Guest::run`] on
 //! every vCPU that has a section.
 #![no_std]
 #![no_main]
@@ -12,6 +12,7 @@ mod hypercall;
 mod image;
 mod sync;
 mod vcpu;
+mod virtio;
 mod xen;
 
 use core::panic::PanicInfo;
@@ -42,6 +43,9 @@ extern "sysv64" fn main(start_info: u32) -> ! {
     let script = unsafe { arch::command_line(start_info) }
         .and_then(|line| if line.is_empty() { image::script() } else { Ok(line) })
         .unwrap_or_else(|why| give_up(format_args!("{why}")));
+    if let Some(blocks) = virtio::blocks(script) {
+        virtio::run(blocks);
+    }
     let program = Program::parse(script).unwrap_or_else(|why| give_up(format_args!("{why}")));
     let vcpus = program.vcpus();
     GUEST.set(Guest::new(program, events));

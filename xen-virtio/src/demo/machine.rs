@@ -1,6 +1,6 @@
 //! The machine: a guest on the model, its disk on its PCI bus, and a backend in a process of its own.
 
-use super::driver::{Disk, Ram, Trouble};
+use super::driver::{Cpu, Disk, Ram, Trouble};
 use super::process::Process;
 use crate::devices::Devices;
 use crate::error::Error;
@@ -123,7 +123,7 @@ struct Work {
 impl Work {
     fn run(&self, vcpu: &Vcpu) -> Result<Round, Failure> {
         self.ram.give()?;
-        let mut disk = Disk::find(vcpu)?;
+        let mut disk = Disk::find(Cpu::new(vcpu))?;
         let accesses = self.devices.requests();
         let began = Instant::now();
         let mut round = Round { blocks: self.blocks.into(), accesses, ..Round::default() };

@@ -2,13 +2,9 @@
 
 use core::cell::{Cell, RefCell};
 use std::rc::Rc;
-use virtio_drivers::transport::pci::bus::{ConfigurationAccess, DeviceFunction};
-use xen_eventfd::{Space, Width};
-use xen_eventfd_model::{Stopped, Vcpu};
-
-/// The ports of PCI's configuration mechanism 1.
-const CONFIG_ADDRESS: u64 = 0xCF8;
-const CONFIG_DATA: u64 = 0xCFC;
+pub(super) use xen_eventfd_core::{Space, Width};
+pub(super) use xen_eventfd_model::Stopped;
+use xen_eventfd_model::Vcpu;
 
 /// A vCPU. virtio-drivers cannot be notified that it has stopped: then reads are all ones, and [`Cpu::check`] returns why.
 #[derive(Debug, Clone)]
@@ -55,26 +51,4 @@ impl Cpu {
     fn note<T>(&self, done: Result<T, Stopped>) -> Option<T> {
         done.map_err(|why| self.stopped.borrow_mut().get_or_insert(why).clone()).ok()
     }
-}
-
-impl ConfigurationAccess for Cpu {
-    fn read_word(&self, at: DeviceFunction, register: u8) -> u32 {
-        self.write(Space::Pio, CONFIG_ADDRESS, Width::Four, address(at, register));
-        u32::try_from(self.read(Space::Pio, CONFIG_DATA, Width::Four)).unwrap_or(u32::MAX)
-    }
-
-    fn write_word(&mut self, at: DeviceFunction, register: u8, data: u32) {
-        self.write(Space::Pio, CONFIG_ADDRESS, Width::Four, address(at, register));
-        self.write(Space::Pio, CONFIG_DATA, Width::Four, data.into());
-    }
-
-    unsafe fn unsafe_clone(&self) -> Self {
-        self.clone()
-    }
-}
-
-fn address(at: DeviceFunction, register: u8) -> u64 {
-    let function =
-        u64::from(at.bus) << 16 | u64::from(at.device) << 11 | u64::from(at.function) << 8;
-    1 << 31 | function | u64::from(register & !3)
 }

@@ -2,7 +2,7 @@
 //!
 //! The crate has a PCI transport of its own, whose registers are memory of the process.
 
-use super::cpu::Cpu;
+use super::cpu::{Cpu, Space, Width};
 use core::mem::size_of;
 use virtio_drivers::transport::pci::bus::{
     BarInfo, Command, ConfigurationAccess, DeviceFunction, PCI_CAP_ID_VNDR, PciRoot,
@@ -13,8 +13,11 @@ use virtio_drivers::transport::pci::{
 };
 use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Transport};
 use virtio_drivers::{Error, PhysAddr, Result};
-use xen_eventfd::{Space, Width};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// The ports of PCI's configuration mechanism 1.
+const CONFIG_ADDRESS: u64 = 0xCF8;
+const CONFIG_DATA: u64 = 0xCFC;
 
 /// Offsets in the common configuration (virtio 1.3, section 4.1.4.3).
 const DEVICE_FEATURE_SELECT: u64 = 0x00;
@@ -105,14 +108,14 @@ impl Function {
         self.get(offset, Width::Two)
     }
 
-    /// The accesses to `size` bytes of the device configuration: offset and width of each.
-    fn pieces(size: usize) -> impl Iterator<Item = (usize, Width)> {
-        let width = match size {
-            1 => Width::One,
-            2 => Width::Two,
-            _ => Width::Four,
+    /// The accesses to `size` bytes of the device configuration: offset, bytes and width of each.
+    fn pieces(size: usize) -> impl Iterator<Item = (usize, usize, Width)> {
+        let (bytes, width) = match size {
+            1 => (1, Width::One),
+            2 => (2, Width::Two),
+            _ => (4, Width::Four),
         };
-        (0..size).step_by(width.bytes().into()).map(move |at| (at, width))
+        (0..size).step_by(bytes).map(move |at| (at, bytes, width))
     }
 }
 
@@ -206,9 +209,8 @@ impl Transport for Function {
     fn read_config_space<T: FromBytes + IntoBytes>(&self, offset: usize) -> Result<T> {
         let device = self.device.ok_or(Error::ConfigSpaceMissing)?;
         let mut value = T::new_zeroed();
-        for (at, width) in Self::pieces(size_of::<T>()) {
+        for (at, bytes, width) in Self::pieces(size_of::<T>()) {
             let read = self.cpu.read(Space::Mmio, device + (offset + at) as u64, width);
-            let bytes = usize::from(width.bytes());
             let to = value.as_mut_bytes().get_mut(at..at + bytes);
             to.ok_or(Error::ConfigSpaceTooSmall)?.copy_from_slice(&read.to_le_bytes()[..bytes]);
         }
@@ -221,11 +223,33 @@ impl Transport for Function {
         value: T,
     ) -> Result<()> {
         let device = self.device.ok_or(Error::ConfigSpaceMissing)?;
-        for (at, width) in Self::pieces(size_of::<T>()) {
-            let bytes = value.as_bytes().iter().skip(at).take(width.bytes().into());
+        for (at, bytes, width) in Self::pieces(size_of::<T>()) {
+            let bytes = value.as_bytes().iter().skip(at).take(bytes);
             let value = bytes.rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
             self.cpu.write(Space::Mmio, device + (offset + at) as u64, width, value);
         }
         Ok(())
     }
+}
+
+impl ConfigurationAccess for Cpu {
+    fn read_word(&self, at: DeviceFunction, register: u8) -> u32 {
+        self.write(Space::Pio, CONFIG_ADDRESS, Width::Four, config_address(at, register));
+        u32::try_from(self.read(Space::Pio, CONFIG_DATA, Width::Four)).unwrap_or(u32::MAX)
+    }
+
+    fn write_word(&mut self, at: DeviceFunction, register: u8, data: u32) {
+        self.write(Space::Pio, CONFIG_ADDRESS, Width::Four, config_address(at, register));
+        self.write(Space::Pio, CONFIG_DATA, Width::Four, data.into());
+    }
+
+    unsafe fn unsafe_clone(&self) -> Self {
+        self.clone()
+    }
+}
+
+fn config_address(at: DeviceFunction, register: u8) -> u64 {
+    let function =
+        u64::from(at.bus) << 16 | u64::from(at.device) << 11 | u64::from(at.function) << 8;
+    1 << 31 | function | u64::from(register & !3)
 }
