@@ -13,6 +13,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const XENS: [u8; 3] = [0x00, 0x16, 0x3E];
 
 impl DeviceSpec {
+    /// Whether the descriptors that it takes are queues of a tap device.
+    pub(crate) fn check(&self) -> Result<()> {
+        Ok(Tap::inherited(self.descriptors()).map(drop)?)
+    }
+
     /// Connects. `mac` is the address of a card for which none was given.
     pub(crate) fn connect(&self, mac: [u8; 6]) -> Result<Box<dyn Backend>> {
         match &self.backend {

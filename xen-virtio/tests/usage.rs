@@ -1,6 +1,9 @@
 //! The command line: mistakes, the man page and completion, as of `xen-eventfd`.
 
+use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use xen_eventfd_vhost::linux::Tap;
 
 fn xen_virtio(words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xen-virtio"));
@@ -31,4 +34,32 @@ fn the_man_page_and_the_completion_are_of_this_program() {
     let script = xen_virtio(&["completion", "bash"]);
     let script = str::from_utf8(&script.stdout).unwrap();
     assert!(script.contains("xen-virtio") && !script.contains("xen-eventfd"), "{script}");
+}
+
+/// What a command that creates or serves a guest says, with this as its standard input.
+fn refused(words: &[&str], device: &str, input: impl Into<Stdio>) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xen-virtio"));
+    let done = command.args(words).args(["--device", device]).stdin(input).output().unwrap();
+    assert!(!done.status.success(), "{words:?}");
+    String::from_utf8(done.stderr).unwrap()
+}
+
+#[test]
+fn a_descriptor_is_looked_at_before_this_process_opens_anything() {
+    for words in [["serve", "guest"], ["start", "guest.cfg"]] {
+        let said = refused(&words, "net,fd=0", Stdio::null());
+        assert!(said.contains("net,fd=0: cannot use descriptor 0 as a tap device"), "{said}");
+        assert!(said.contains("it is no open tap device"), "{said}");
+        // Numbers that it would give to what it opens itself, unless it has inherited them.
+        let is_free = |number: &u32| !Path::new(&format!("/proc/self/fd/{number}")).exists();
+        for number in (3..).filter(is_free).take(4) {
+            let said = refused(&words, &format!("net,fd={number}"), Stdio::null());
+            assert!(said.contains("must leave it open"), "{said}");
+        }
+        if let Ok(taps) = Tap::open("xevusage%d", 1) {
+            let tap = taps[0].as_fd().try_clone_to_owned().unwrap();
+            let said = refused(&words, "net,fd=0", tap);
+            assert!(!said.contains("descriptor"), "{said}");
+        }
+    }
 }

@@ -38,25 +38,35 @@ pub(crate) struct Devices {
 }
 
 impl Devices {
-    /// Connects to all backends.
+    /// Looks at what was given, before this process opens anything: what a number of a descriptor stands for is the
+    /// caller's until then.
     ///
     /// # Errors
-    /// More devices than fit on a bus; the first backend that cannot be connected to.
-    fn connect(&self, uuid: Option<&str>) -> Result<Vec<Connected>, Failure> {
+    /// More devices than fit on a bus; a descriptor that is given twice, or is none of a tap device.
+    fn check(&self) -> Result<(), Failure> {
+        let refused = |sentence| Err(Failure::new(Exit::Usage, sentence));
         if self.devices.len() > MAX_DEVICES.into() {
-            let sentence =
-                format!("{} devices; a guest's bus holds {MAX_DEVICES}", self.devices.len());
-            return Err(Failure::new(Exit::Usage, sentence));
+            return refused(format!(
+                "{} devices; a guest's bus holds {MAX_DEVICES}",
+                self.devices.len()
+            ));
         }
         let mut taken = BTreeSet::new();
         let mut descriptors = self.devices.iter().flat_map(DeviceSpec::descriptors);
         if let Some(twice) = descriptors.find(|number| !taken.insert(**number)) {
-            let sentence = format!(
+            return refused(format!(
                 "descriptor {twice} stands twice; each pair of a card's queues needs a queue of a tap device \
                  of its own"
-            );
-            return Err(Failure::new(Exit::Usage, sentence));
+            ));
         }
+        self.devices.iter().try_for_each(|spec| of_device(spec, spec.check()))
+    }
+
+    /// Connects to all backends.
+    ///
+    /// # Errors
+    /// The first backend that cannot be connected to.
+    fn connect(&self, uuid: Option<&str>) -> Result<Vec<Connected>, Failure> {
         let connect = |(number, spec): (u8, &DeviceSpec)| {
             connected(spec, spec.connect(default_mac(uuid, number)))
         };
@@ -75,11 +85,15 @@ fn connected(
     spec: &DeviceSpec,
     backend: Result<Box<dyn Backend>, Error>,
 ) -> Result<Connected, Failure> {
-    let backend = backend.map_err(|error| {
+    Ok((spec.clone(), of_device(spec, backend)?))
+}
+
+/// The same with the device in the failure's sentence.
+fn of_device<T>(spec: &DeviceSpec, done: Result<T, Error>) -> Result<T, Failure> {
+    done.map_err(|error| {
         let failure = Failure::from(error);
         Failure::new(failure.exit, format!("{spec}: {}", failure.sentence))
-    })?;
-    Ok((spec.clone(), backend))
+    })
 }
 
 /// A guest in service.

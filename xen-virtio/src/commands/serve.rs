@@ -43,7 +43,8 @@ pub(super) struct Ended {
 }
 
 pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
-    // First, so that all threads leave the signals to this one.
+    arguments.devices.check()?;
+    // Before there are threads, so that all of them leave the signals to this one.
     let mut signals = Signals::that_end()?;
     let machine = Machine::open(session.open()?)?;
     let domain = machine.xen().find(&arguments.dom)?;

@@ -35,6 +35,7 @@ enum Finished {
 }
 
 pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
+    arguments.devices.check()?;
     let mut signals = Signals::that_end()?;
     let config = toolstack::read(&arguments.file)?;
     if config.guest_type != "pvh" {
