@@ -8,7 +8,7 @@ use crate::server::Server;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
-use xen_eventfd::{DomId, Host, Space, VcpuId, Width, Xen};
+use xen_eventfd::{DomId, Host, IoEventAddress, Space, VcpuId, Width, Xen};
 use xen_eventfd_core::PciFunction;
 use xen_eventfd_ioreq::new_eventfd;
 use xen_eventfd_model::{Config, Model, Vcpu};
@@ -150,7 +150,7 @@ struct Bench {
     devices: Arc<Devices>,
     /// Of the backend's end, and of its errors.
     eventfds: [OwnedFd; 2],
-    _server: Server,
+    server: Server,
     _dir: tempfile::TempDir,
 }
 
@@ -174,7 +174,7 @@ impl Bench {
         devices.add(place.function, device, function);
         let server = Server::serve(&host, dir.path(), guest, Arc::clone(&devices)).unwrap();
         let vcpu = model.vcpu(dom, VcpuId(0));
-        Self { vcpu, state, devices, eventfds, _server: server, _dir: dir }
+        Self { vcpu, state, devices, eventfds, server, _dir: dir }
     }
 
     /// With the queue running.
@@ -235,9 +235,7 @@ impl Bench {
     /// How many kicks the backend finds.
     fn kicks(&self) -> u64 {
         let state = self.state.lock().unwrap();
-        let (kick, _) = state.eventfds.as_ref().unwrap();
-        let mut count = [0; 8];
-        rustix::io::read(kick, &mut count).map_or(0, |_| u64::from_ne_bytes(count))
+        kicks_of(&state.eventfds.as_ref().unwrap().0)
     }
 
     /// The backend has used buffers.
@@ -255,6 +253,11 @@ impl Bench {
     fn calls(&self) -> Vec<Call> {
         core::mem::take(&mut self.state.lock().unwrap().calls)
     }
+}
+
+fn kicks_of(eventfd: &OwnedFd) -> u64 {
+    let mut count = [0; 8];
+    rustix::io::read(eventfd, &mut count).map_or(0, |_| u64::from_ne_bytes(count))
 }
 
 fn started() -> Call {
@@ -386,6 +389,24 @@ fn a_device_whose_backend_refuses_asks_its_driver_for_a_reset() {
     bench.start();
     assert_eq!(bench.get(0x14, Width::One), 15 | NEEDS_RESET);
     bench.wait(CONFIG);
+}
+
+#[test]
+fn a_device_whose_doorbell_is_taken_names_it_and_starts_once_it_is_free() {
+    let bench = Bench::new();
+    let (eventfd, port) = (new_eventfd().unwrap(), IoEventAddress::Pio(DOORBELL));
+    let taken = bench.server.guest().register_ioevent(&eventfd, &port, 0_u16).unwrap();
+    bench.start();
+    assert_eq!(bench.get(0x14, Width::One), 15 | NEEDS_RESET);
+    let failure = bench.devices.failure().unwrap();
+    assert!(failure.contains("0xc000"), "{failure}");
+    bench.kick(DOORBELL);
+    assert_eq!(kicks_of(&eventfd), 1);
+    drop(taken);
+    bench.set(0x14, Width::One, 0);
+    bench.start();
+    bench.kick(DOORBELL);
+    assert_eq!((bench.get(0x14, Width::One), bench.kicks()), (15, 1));
 }
 
 #[test]
