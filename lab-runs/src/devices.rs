@@ -4,6 +4,7 @@ mod guest;
 
 use crate::boots::{Boots, place};
 use crate::is_asked_for;
+use crate::kmod::kernel_log::TROUBLE;
 use crate::kmod::{self, Module};
 use crate::modules::Modules;
 use crate::tally::Tally;
@@ -34,7 +35,12 @@ struct Part {
 /// What scripts share stands in front of each.
 macro_rules! script {
     ($file:literal) => {
-        concat!(include_str!("within.sh"), include_str!("devices/common.sh"), include_str!($file))
+        concat!(
+            include_str!("within.sh"),
+            include_str!("devices/common.sh"),
+            include_str!("devices/checks.sh"),
+            include_str!($file)
+        )
     };
 }
 
@@ -127,6 +133,7 @@ impl Tests {
             .payload("lab/vmlinuz", self.lab.kernel())
             .payload("lab/metal", &self.metal)
             .payload_bytes("lab/guest.cpio", 0o644, self.guest.as_slice())
+            .payload_bytes("lab/trouble", 0o644, TROUBLE)
             .payload_bytes("lab/script", 0o644, part.script);
         let boot = self.modules.put(boot);
         let (mut machine, log) = kmod::start(&self.lab, boot, true)?;

@@ -44,6 +44,20 @@ ask() {
 	return "$(tr -d '\r' <"$(console "$1")" | sed -n "s/^@$number //p")"
 }
 
+# power_off GUEST: has it end; it cannot say so
+power_off() { echo "1 poweroff -f" >"$(xenstore-read "/local/domain/$(xl domid "$1")/console/tty")"; }
+
+# refused NAME WORD ARGUMENTS...: xen-virtio refuses it, and says one reason, in which this word is
+refused() {
+	name=$1 word=$2
+	shift 2
+	timeout 60 xen-virtio "$@" >out 2>err
+	status=$?
+	[ $status != 0 ] && [ $status -lt 100 ] && [ "$(grep -cE '^(xen-virtio|error): ' err)" = 1 ] && grep -qi -- "$word" err
+	verdict "$name" $? out err
+	cat err
+}
+
 # background FILE COMMAND...: begins it; `$!` is its process
 background() {
 	output=$1
@@ -67,9 +81,10 @@ rng() {
 	within 20 test -S "$1.sock0"
 }
 
-# files NAME FOLDER: a backend with a folder's files at NAME.sock
+# files NAME FOLDER: a backend with a folder's files at NAME.sock. A program that is run again is in the guest's page
+# cache: to read it anew each time would be most of what the emulator does.
 files() {
-	background "$1.log" virtiofsd "--socket-path=/tmp/$1.sock" "--shared-dir=$2" --sandbox=none --seccomp=none
+	background "$1.log" virtiofsd "--socket-path=/tmp/$1.sock" "--shared-dir=$2" --cache=always --sandbox=none --seccomp=none
 	backends="$backends $!"
 	within 20 test -S "$1.sock"
 }

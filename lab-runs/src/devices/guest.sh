@@ -17,8 +17,10 @@ sum() { md5sum "$@" | cut -d ' ' -f 1; }
 # quiet COMMAND...: without what it says, if it succeeds
 quiet() { "$@" >/tmp/said 2>&1 || { cat /tmp/said && false; }; }
 
-# write_disk: each half of 4 MiB by another vCPU, past the page cache; says their sum
+# write_disk: each half of 4 MiB by another vCPU, past the page cache, and then flushed, which the disk wants once its
+# cache is turned on; says their sum
 write_disk() {
+	echo "write back" >/sys/block/vda/cache_type
 	seq 1000000 | head -c 4194304 >/tmp/pattern
 	taskset 1 dd if=/tmp/pattern of=/dev/vda bs=64k count=32 oflag=direct 2>/dev/null &
 	quiet taskset 2 dd if=/tmp/pattern of=/dev/vda bs=64k count=32 skip=32 seek=32 oflag=direct && wait $! &&
@@ -30,6 +32,9 @@ read_disk() { dd if=/dev/vda bs=64k count=64 iflag=direct 2>/dev/null | sum; }
 
 # reads NUMBER: reads so many blocks of the disk, each by a request of its own
 reads() { quiet dd if=/dev/vda of=/dev/null bs=4k "count=$1" iflag=direct; }
+
+# flushes: how often the disk was
+flushes() { awk '{ print $16 }' /sys/block/vda/stat; }
 
 # card INDEX: the network of a card, with dom0 as .1 and the guest as .2
 card() {
@@ -53,7 +58,7 @@ moves() {
 			for irq in $(grep -E 'virtio[0-9]+-(in|out)put' /proc/interrupts | cut -d : -f 1); do
 				echo $cpu >"/proc/irq/$irq/smp_affinity" && moved=$((moved + 1))
 			done
-			usleep 20000
+			usleep 5000
 		done
 	done
 	echo $moved

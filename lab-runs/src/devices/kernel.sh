@@ -1,79 +1,9 @@
-# A guest of two vCPUs with every kind of device, served by the kernel engine. `start` makes it, and makes it
-# again when it reboots.
+# Every device by the kernel engine. `start` makes the guest, and makes it again when it reboots.
 # shellcheck shell=sh
 
-mkdir root www
-# The guest's root file system.
-(cd root && cpio -idm </lab/guest.cpio) 2>/dev/null
-dd if=/dev/urandom of=www/file bs=64k count=16 2>/dev/null
-file=$(sum www/file)
-httpd -h /tmp/www
-
-files fs /tmp/root
-disk blk
-rng plain
-rng mapped -xen
-config all 2 "root=fs rootfstype=virtiofs rw init=/init"
-background all.log xen-virtio start all.cfg --device fs,socket=/tmp/fs.sock,tag=fs \
-	--device blk,socket=/tmp/blk.sock,queues=2 \
-	--device net,tap=tap0,mac=52:54:00:00:00:01,pairs=2 \
-	--device net,tap=tap1,mac=52:54:00:00:00:02,offloads=off \
-	--device rng,socket=/tmp/plain.sock0 --device rng,socket=/tmp/mapped.sock0
-server=$!
-
-up all 1
-verdict fs_is_a_root_file_system $? all.log fs.log "$(console all)"
-xen-virtio list >said && grep -q all said && xen-virtio show all >said && [ "$(grep -cE '(socket|tap)=' said)" = 6 ]
-verdict list_and_show_have_its_devices $? said
-echo dom0 >root/told
-ask all 'grep "^fs / virtiofs rw" /proc/mounts && cat /told' >said && grep -q dom0 said
-verdict fs_shows_what_dom0_writes $? said fs.log
-said=$(ask all 'dd if=/dev/urandom of=/file bs=64k count=16 2>/dev/null; sync; sum /file')
-[ -n "$said" ] && [ "$said" = "$(sum root/file)" ]
-verdict fs_keeps_what_the_guest_writes $? fs.log
-
-pattern=$(ask all write_disk)
-[ -n "$pattern" ] && [ "$(ask all read_disk)" = "$pattern" ]
-verdict blk_reads_what_was_written $? blk.log
-[ "$(head -c 4194304 blk.img | sum)" = "$pattern" ]
-verdict blk_has_it_in_the_file $? blk.log
-ask all 'ls /sys/block/vda/mq | wc -l; interrupts virtio1-req.0; interrupts virtio1-req.1; grep virtio1 /proc/interrupts' >said
-[ "$(sed -n 1p said)" = 2 ] && [ "$(sed -n 2p said)" -gt 9 ] && [ "$(sed -n 3p said)" -gt 9 ]
-verdict blk_has_a_queue_for_each_vcpu $? said blk.log
-
-for card in 0 1; do
-	ip addr add 10.9.$card.1/24 dev tap$card && ip link set tap$card up
-	ask all "card $card" >said
-	verdict net_ping_$card $? said all.log
-	[ "$(ask all "fetch $card")" = "$file" ]
-	verdict net_to_the_guest_$card $? all.log
-done
-ask all 'mkdir /tmp/www && dd if=/dev/urandom of=/tmp/www/file bs=64k count=16 2>/dev/null && httpd -h /tmp/www && sum /tmp/www/file' >said
-# mean CARD DIRECTION: bytes of a packet that carries data, at the tap device
-statistic() { cat "/sys/class/net/tap$1/statistics/$2_$3"; }
-for card in 0 1; do
-	bytes=$(statistic $card rx bytes) packets=$(statistic $card rx packets)
-	[ "$(wget -q -T 60 -O - 10.9.$card.2/file | sum)" = "$(tail -n 1 said)" ]
-	verdict net_from_the_guest_$card $? said all.log
-	mean=$((($(statistic $card rx bytes) - bytes) / ($(statistic $card rx packets) - packets)))
-	echo "        card $card: $mean bytes a packet of the guest's"
-	if [ $card = 0 ]; then [ $mean -gt 1514 ]; else [ $mean -le 1514 ]; fi
-	verdict net_offloads_$card $? all.log
-done
-ask all 'taskset 1 wget -q -O /tmp/one 10.9.0.1/file & taskset 2 wget -q -O /tmp/two 10.9.0.1/file; wait; sum /tmp/one; sum /tmp/two; interrupts virtio2-input.0; interrupts virtio2-input.1' >said
-[ "$(grep -c "$file" said)" = 2 ] && [ "$(sed -n 3p said)" -gt 9 ] && [ "$(sed -n 4p said)" -gt 9 ]
-verdict net_has_two_pairs_of_queues $? said all.log
-
-for number in 0 1; do
-	# Of 1,024 random bytes, nearly all values come.
-	[ "$(ask all "random $number")" -gt 200 ]
-	verdict rng_brings_random_bytes_$number $? plain.log mapped.log
-done
-
-ask all "load 4 $file" >said
-grep -q '^moved' said && [ "$(wc -l <said)" = 1 ] && [ "$(sed 's/moved //' said)" -gt 20 ]
-verdict load_with_vectors_that_move $? said all.log
-echo "        vectors $(cat said)"
+all_backends
+all_devices start all.cfg
+check_devices
 
 # sleeps NAME COMMAND: ten times as many requests wake xen-virtio no more often
 sleeps() {
@@ -90,6 +20,7 @@ sleeps 'reads of the disk' reads
 verdict blk_wakes_only_its_backend $? said
 sleeps 'pings' 'ping -q -i 0.002 10.9.0.1 -c'
 verdict net_wakes_no_process $? said
+check_log
 
 ask all 'reboot -f' >/dev/null &
 up all 2
@@ -102,7 +33,7 @@ verdict fs_has_it_after_a_reboot $? fs.log all.log
 ask all "card 0" >said && [ "$(ask all 'fetch 0')" = "$file" ]
 verdict net_works_after_a_reboot $? said all.log
 
-echo "1 poweroff -f" >"$(xenstore-read "/local/domain/$(xl domid all)/console/tty")"
+power_off all
 wait $server
 verdict start_ends_with_its_guest $? all.log
 left kernel

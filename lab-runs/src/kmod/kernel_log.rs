@@ -7,7 +7,7 @@ use xen_eventfd_lab::{Machine, Voice};
 
 /// A kernel that says what is in one of these lines has found a mistake of ours. The tests in dom0
 /// look for the same.
-const TROUBLE: &str = include_str!("../../../kernel/tests/trouble.txt");
+pub(crate) const TROUBLE: &str = include_str!("../../../kernel/tests/trouble.txt");
 
 /// The kernel's log from a mark on.
 #[derive(Debug)]
