@@ -10,11 +10,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 const KICK: &str = "mmio:0xfe000050:4:3";
-/// Notes the signals that it gets, and ends when `$DIR/end` is there.
+/// Notes the signals that it gets, and ends when `$DIR/end` is there, or the test's files go: not the folder, which a
+/// note of that moment keeps.
 const NOTES: &str = "for name in HUP INT QUIT TERM USR1 USR2 ALRM VTALRM PROF PWR WINCH CONT; do \
                      trap \"echo $name >>$DIR/signals\" $name; done; \
                      echo $$ >$DIR/pid; : >$DIR/ready; \
-                     while test -d $DIR -a ! -e $DIR/end; do sleep 0.02; done; exit 9";
+                     while test -e $DIR/pid -a ! -e $DIR/end; do sleep 0.02; done; exit 9";
 
 const WAITS: &str = "echo $$ >$DIR/pid; : >$DIR/ready; exec sleep 1000";
 const PLAIN: &str = "exec \"$0\" \"$@\"";
