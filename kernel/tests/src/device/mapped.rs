@@ -10,6 +10,8 @@ use rustix::pipe::{IoSliceRaw, SpliceFlags, vmsplice};
 use std::os::fd::AsFd;
 
 pub(crate) const PAGE: usize = 4096;
+/// What the pages of one page table map.
+const TABLE: usize = 512 * PAGE;
 
 /// Bytes of a guest, which may change at any time. An access to a page that the guest does not have is SIGBUS.
 #[derive(Debug)]
@@ -83,12 +85,16 @@ impl Mapped {
         unsafe { mprotect(self.word(at).cast(), length, access) }
     }
 
-    /// Moves it to another address.
+    /// Moves it to another address, and each page to another place in a page table: Linux moves a table with all of its
+    /// pages where it can.
     pub(crate) fn move_away(&mut self) -> Result<(), Errno> {
-        let length = self.length;
+        let (length, room) = (self.length, self.length + TABLE);
         // SAFETY: the kernel chooses the address.
         let place =
-            unsafe { mmap_anonymous(null_mut(), length, ProtFlags::empty(), MapFlags::PRIVATE) }?;
+            unsafe { mmap_anonymous(null_mut(), room, ProtFlags::empty(), MapFlags::PRIVATE) }?;
+        let shift = self.start.addr().get().wrapping_add(PAGE).wrapping_sub(place.addr()) % TABLE;
+        // SAFETY: it is within the room.
+        let place = unsafe { place.add(shift) };
         let flags = MremapFlags::MAYMOVE;
         // SAFETY: the mapping is this one, and what is at its new place belongs to it alone.
         let moved =

@@ -216,13 +216,14 @@ pub(super) fn changed(test: &mut TestContext<'_>) -> Result<()> {
     let mut memory = Mapped::of(&file, 0, CHUNK)?;
     memory.write(0, 1);
     memory.write(PAGE, 2);
+    memory.move_away()?;
+    ensure!(memory.read(0) == 1 && memory.read(PAGE) == 2);
     memory.protect(0, PAGE, false)?;
     ensure!(memory.read(0) == 1);
     let zeros = fs::File::open("/dev/zero")?;
     refused(memory.read_from(&zeros, 0, PAGE), Errno::FAULT, "a write to what is protected")?;
     memory.protect(0, PAGE, true)?;
     memory.write(0, 3);
-    memory.move_away()?;
     ensure!(memory.read(0) == 3 && memory.read(PAGE) == 2);
     memory.cut(CHUNK / 2)?;
     ensure!(memory.read(0) == 3 && memory.read(PAGE) == 2);
