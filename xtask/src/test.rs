@@ -68,6 +68,8 @@ enum Stage {
     Module,
     /// Linux's vhost-net in both kinds of dom0, as a network card's backend
     Vhost,
+    /// Stock Linux guests with a disk, files, network cards and random bytes, in both kinds of dom0
+    Devices,
     /// Debian's packages: built twice, checked, installed, and loaded in both kinds of dom0
     Packages,
 }

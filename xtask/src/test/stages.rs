@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use xen_eventfd_lab::{Platform, build_static};
 use xen_eventfd_lab_runs::Tally;
 use xen_eventfd_lab_runs::boots::Boots;
+use xen_eventfd_lab_runs::devices;
 use xen_eventfd_lab_runs::kmod;
 use xen_eventfd_lab_runs::lab::Scenarios;
 use xen_eventfd_lab_runs::vhost;
@@ -80,6 +81,7 @@ impl Stages {
             | Stage::Privcmd
             | Stage::Module
             | Stage::Vhost
+            | Stage::Devices
             | Stage::Packages => bail!("it plays in machines"),
         }
     }
@@ -112,6 +114,7 @@ impl Stages {
                 Ok(Job::Scenarios(scenarios)) => scenarios.add(&mut boots, *stage, long),
                 Ok(Job::Module(tests)) => tests.add_all(&mut boots, *stage, long),
                 Ok(Job::Vhost(tests)) => tests.add(&mut boots, *stage),
+                Ok(Job::Devices(tests)) => tests.add(&mut boots, *stage),
                 Ok(Job::Packages) => {
                     boots.add(*stage, "packages", (Platform::X86Pvh, 1), kmod::test_packages);
                 }
@@ -152,6 +155,7 @@ impl Stages {
             Stage::Privcmd => Job::Scenarios(Arc::new(self.scenarios()?.with_privcmd()?)),
             Stage::Module => Job::Module(Box::new(kmod::Tests::all()?)),
             Stage::Vhost => Job::Vhost(vhost::Tests::prepare()?),
+            Stage::Devices => Job::Devices(Box::new(devices::Tests::prepare()?)),
             Stage::Packages => Job::Packages,
             _ => Job::Scenarios(self.scenarios()?),
         })
@@ -163,6 +167,7 @@ enum Job {
     Scenarios(Arc<Scenarios>),
     Module(Box<kmod::Tests>),
     Vhost(vhost::Tests),
+    Devices(Box<devices::Tests>),
     Packages,
 }
 
