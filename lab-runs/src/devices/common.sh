@@ -104,7 +104,7 @@ sum() { md5sum "$@" | cut -d ' ' -f 1; }
 
 alone() { xl list >left.txt && [ "$(wc -l <left.txt)" = 2 ]; }
 unserved() { xen-eventfd list --json >left.txt 2>&1 && grep -q '"guests":\[\],"orphans":\[\]' left.txt; }
-unserving() { ps >left.txt && ! grep -E "xen-(virtio|eventfd)" left.txt; }
+ended() { ps >left.txt && ! grep -E "xen-(virtio|eventfd)|qemu-storage|virtiofsd|vhost-device" left.txt; }
 no_ports() { lsevtchn 0 >left.txt && [ "$(wc -l <left.txt)" -le "$ports" ]; }
 
 # left NAME: nothing is, once guests, their backends and xen-virtio have ended
@@ -112,13 +112,13 @@ left() {
 	# shellcheck disable=SC2086
 	[ -z "$backends" ] || kill $backends 2>/dev/null
 	backends=
+	within 30 ended
+	verdict "$1_leaves_no_process" $? left.txt
 	within 30 alone
 	verdict "$1_leaves_no_guest" $? left.txt
 	within 10 unserved
 	verdict "$1_leaves_no_registration" $? left.txt
 	within 10 no_ports
 	verdict "$1_leaves_no_port" $? left.txt
-	within 10 unserving
-	verdict "$1_leaves_no_process" $? left.txt
 	rm -f ./*.sock ./*.sock0
 }

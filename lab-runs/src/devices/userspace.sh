@@ -15,7 +15,9 @@ wait $server
 verdict serve_ends_with_its_guest $? all.log
 left userspace
 
-rmmod xen_eventfd
+goes() { ps >left.txt && rmmod xen_eventfd; }
+within 10 goes
+verdict module_goes_after_its_guest $? left.txt
 rng mapped -xen
 config bare 1 "" /lab/guest.cpio
 xl create -q -p bare.cfg
