@@ -53,9 +53,6 @@ const PARTS: [Part; 4] = [
 
 /// What dom0 loads for its backends.
 const MODULES: [&str; 2] = ["vhost_net", "tun"];
-/// A guest's two vCPUs take turns on one CPU. One that waits in a loop for the other's answer to an interrupt would keep
-/// that CPU for a millisecond each time, and the emulator is slow at such loops: a guest took twice as long to boot.
-const PREEMPT: &str = "sched_ratelimit_us=0";
 /// Guests boot a stock kernel, each in an emulated machine.
 const TIMEOUT: Duration = Duration::from_secs(900);
 
@@ -127,9 +124,7 @@ impl Tests {
     }
 
     fn play(&self, kind: Platform, part: &Part, place: &str) -> Result<Tally> {
-        let boot = Boot::new(kind)
-            .name(format!("devices-{}-{}", part.name, kind.name()))
-            .xen_argument(PREEMPT);
+        let boot = Boot::new(kind).name(format!("devices-{}-{}", part.name, kind.name()));
         let boot = self
             .backends
             .put(self.module.put(boot))?
