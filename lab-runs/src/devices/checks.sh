@@ -86,9 +86,10 @@ check_net() {
 		bytes=$(statistic $card rx bytes) packets=$(statistic $card rx packets)
 		[ "$(wget -q -T 60 -O - 10.9.$card.2/file | sum)" = "$(tail -n 1 said)" ]
 		verdict net_from_the_guest_$card $? said all.log
-		mean=$((($(statistic $card rx bytes) - bytes) / ($(statistic $card rx packets) - packets)))
+		bytes=$(($(statistic $card rx bytes) - bytes)) packets=$(($(statistic $card rx packets) - packets))
+		mean=$((packets > 0 ? bytes / packets : 0))
 		echo "        card $card: $mean bytes a packet of the guest's"
-		if [ $card = 0 ]; then [ $mean -gt 1514 ]; else [ $mean -le 1514 ]; fi
+		if [ $card = 0 ]; then [ $mean -gt 1514 ]; else [ $mean -gt 0 ] && [ $mean -le 1514 ]; fi
 		verdict net_offloads_$card $? all.log
 	done
 	ask all 'taskset 1 wget -q -O /tmp/one 10.9.0.1/file & taskset 2 wget -q -O /tmp/two 10.9.0.1/file; wait; sum /tmp/one; sum /tmp/two; interrupts virtio2-input.0; interrupts virtio2-input.1' >said
