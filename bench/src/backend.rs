@@ -1,11 +1,11 @@
 //! The backend: a process that reads the eventfd in a loop and records when it had
 //! a count.
 
-use crate::arch;
 use anyhow::{Context, Result};
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
+use xen_eventfd_bench::arch;
 
 /// Added to the eventfd to make the backend print its records and end.
 const OVER: u64 = 1 << 32;

@@ -1,6 +1,5 @@
 //! One measurement of calls: a backend writes an eventfd, and a guest's handler runs.
 
-use crate::arch;
 use crate::device::Device;
 use crate::floor::Floor;
 use crate::guest::Guest;
@@ -14,7 +13,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 use xen_eventfd::{DomId, Guardian, Irq, Port, Xen};
-use xen_eventfd_bench::{Calls, Figures, Interrupt, Spread, Way};
+use xen_eventfd_bench::{Calls, Figures, Interrupt, Spread, Way, arch};
 use xen_eventfd_host::linux::LinuxHost;
 use xen_eventfd_host::{EventChannels, Host, LocalPort};
 use xen_eventfd_scenarios::TestContext;

@@ -4,14 +4,14 @@ use crate::backend::{Backend, Found};
 use crate::floor::Floor;
 use crate::guest::Guest;
 use crate::switches::{Processes, Role, Switches};
-use crate::{arch, way};
+use crate::way;
 use anyhow::{Context, Result, ensure};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
-use xen_eventfd_bench::{Figures, Filter, Kicks, Space, Spread};
+use xen_eventfd_bench::{Figures, Filter, Kicks, Space, Spread, arch};
 use xen_eventfd_scenarios::TestContext;
 
 /// Kicks of each vCPU that are measured.

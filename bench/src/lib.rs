@@ -1,6 +1,10 @@
 //! The cases and the figures: the program in dom0 prints one line of JSON for each
 //! measurement, and `cargo xtask bench` reads it.
 
+pub mod arch;
+pub mod devices;
+pub mod tasks;
+
 use serde::{Deserialize, Serialize};
 use std::fmt;
 

@@ -1,6 +1,5 @@
 //! `bench`: measures the cost of a kick and of a call in each way, in domain 0 of real Xen.
 
-mod arch;
 mod backend;
 mod calls;
 mod device;

@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use std::collections::BTreeMap;
-use std::fs;
 use xen_eventfd_bench::Wakeups;
+use xen_eventfd_bench::tasks::{self, Id, Task};
 
 /// The role of a process; a process without a role counts as another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,56 +19,34 @@ pub(crate) enum Role {
 #[derive(Debug, Default)]
 pub(crate) struct Processes(pub(crate) Vec<(u32, Role)>);
 
-/// The count of each task, and whether it is a task of a process.
+/// All tasks at one time.
 #[derive(Debug)]
-pub(crate) struct Switches(BTreeMap<(u32, u32), (u64, bool)>);
+pub(crate) struct Switches(BTreeMap<Id, Task>);
 
 impl Switches {
-    /// The current counts. A task that ends meanwhile counts nothing.
+    /// The current counts.
     pub(crate) fn now() -> Result<Self> {
-        let mut tasks = BTreeMap::new();
-        for process in numbers("/proc")? {
-            for thread in numbers(&format!("/proc/{process}/task")).unwrap_or_default() {
-                let path = format!("/proc/{process}/task/{thread}/status");
-                let Ok(status) = fs::read_to_string(path) else { continue };
-                // A kernel thread has no memory of its own.
-                let user = status.contains("\nVmSize:");
-                if let Some(count) = field(&status, "voluntary_ctxt_switches:") {
-                    tasks.insert((process, thread), (count, user));
-                }
-            }
-        }
-        Ok(Self(tasks))
+        Ok(Self(tasks::all()?))
     }
 
     /// The increase since then.
     pub(crate) fn until(&self, later: &Self, processes: &Processes) -> Wakeups {
         let mut wakeups = Wakeups::default();
-        for ((process, thread), (after, user)) in &later.0 {
-            let before = self.0.get(&(*process, *thread)).map_or(0, |(count, _)| *count);
+        for ((process, thread), after) in &later.0 {
+            let before = self.0.get(&(*process, *thread)).map_or(0, |task| task.woken);
             let role = processes.0.iter().find(|(pid, _)| pid == process).map(|(_, role)| *role);
             let count = match role {
                 Some(Role::Bench) => continue,
                 Some(Role::Vmm) => &mut wakeups.vmm,
                 Some(Role::Engine) => &mut wakeups.engine,
                 Some(Role::Backend) => &mut wakeups.backend,
-                None if *user => &mut wakeups.others,
+                None if after.user => &mut wakeups.others,
                 None => &mut wakeups.kernel,
             };
-            *count += after.saturating_sub(before);
+            *count += after.woken.saturating_sub(before);
         }
         wakeups
     }
-}
-
-fn numbers(folder: &str) -> Result<Vec<u32>> {
-    let names = fs::read_dir(folder)?.flatten();
-    Ok(names.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
-}
-
-fn field(status: &str, name: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-    line.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -82,11 +60,5 @@ mod tests {
         std::thread::sleep(std::time::Duration::from_millis(1));
         let wakeups = before.until(&Switches::now().unwrap(), &processes);
         assert!(wakeups.backend >= 1, "{wakeups:?}");
-    }
-
-    #[test]
-    fn only_its_own_field_is_read() {
-        let status = "nonvoluntary_ctxt_switches:\t9\nvoluntary_ctxt_switches:\t17\n";
-        assert_eq!(field(status, "voluntary_ctxt_switches:"), Some(17));
     }
 }
