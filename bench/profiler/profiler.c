@@ -2,9 +2,15 @@
 /*
  * A QEMU plugin: counts, between two marks, how often each block of instructions is executed.
  *
- * A mark is a multi-byte no-operation with a number that no compiler emits. At the second one, a
- * line for each executed block is written to the file that `out=` names: the number of the pair of
- * marks, the block's address, its number of instructions, and its number of executions.
+ * A mark is a multi-byte no-operation with a number that no compiler emits, in whatever runs on the
+ * machine. At the second one, lines are written to the file that `out=` names; the first number of each
+ * is that of the pair of marks:
+ *
+ *   block PAIR WORLD ADDRESS INSTRUCTIONS TIMES   an executed block
+ *   entries PAIR WORLD TIMES                      how often Xen entered that world by VMRUN
+ *
+ * World 0 is whatever runs without VMRUN: Xen and PV domains. World 1 is the first vCPU that was ever
+ * entered by VMRUN, which is a PVH dom0's, if that is what dom0 is; world 2 is all others.
  */
 
 #include <inttypes.h>
@@ -19,7 +25,21 @@ typedef uint64_t qemu_plugin_id_t;
 struct qemu_plugin_tb;
 struct qemu_plugin_insn;
 struct qemu_info;
-enum { NO_REGISTERS };
+struct qemu_plugin_register;
+enum { NO_REGISTERS, READS_REGISTERS };
+/* GLib's arrays, as they are to those who use them. */
+struct bytes {
+	uint8_t *data;
+	unsigned int length;
+};
+struct descriptions {
+	struct description {
+		struct qemu_plugin_register *handle;
+		const char *name;
+		const char *feature;
+	} *data;
+	unsigned int length;
+};
 
 size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
 uint64_t qemu_plugin_tb_vaddr(const struct qemu_plugin_tb *tb);
@@ -34,31 +54,81 @@ void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb *tb,
 void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *insn,
 					    void (*executed)(unsigned int, void *), int flags,
 					    void *data);
+void qemu_plugin_register_vcpu_init_cb(qemu_plugin_id_t id,
+				       void (*began)(qemu_plugin_id_t, unsigned int));
+struct descriptions *qemu_plugin_get_registers(void);
+int qemu_plugin_read_register(struct qemu_plugin_register *handle, struct bytes *to);
+struct bytes *g_byte_array_new(void);
+struct bytes *g_byte_array_set_size(struct bytes *bytes, unsigned int length);
 
 /* QEMU 9.2 and later. */
 __attribute__((visibility("default"))) int qemu_plugin_version = 4;
+
+enum { WORLDS = 3 };
 
 struct block {
 	struct block *next;
 	uint64_t address;
 	uint64_t instructions;
-	uint64_t times;
+	uint64_t times[WORLDS];
+	bool xens;
 };
 
 /* nopl NUMBER(%rax) */
 static const uint8_t begin_mark[] = { 0x0f, 0x1f, 0x80, 0x01, 0x45, 0x46, 0x58 };
 static const uint8_t end_mark[] = { 0x0f, 0x1f, 0x80, 0x02, 0x45, 0x46, 0x58 };
+static const uint8_t vmrun[] = { 0x0f, 0x01, 0xd8 };
 
 static struct block *blocks;
 static bool counting;
 static unsigned int pairs;
 static FILE *out;
+static unsigned int world;
+static uint64_t entries[WORLDS];
+/* The control block, by its address, of world 1. */
+static uint64_t first;
+static struct qemu_plugin_register *rax;
+static struct bytes *value;
 
 static void block_executed(unsigned int cpu, void *data)
 {
+	struct block *block = data;
+
 	(void)cpu;
+	if (block->xens)
+		world = 0;
 	if (counting)
-		((struct block *)data)->times++;
+		block->times[world]++;
+}
+
+static void entered(unsigned int cpu, void *data)
+{
+	uint64_t control = 0;
+
+	(void)cpu;
+	(void)data;
+	g_byte_array_set_size(value, 0);
+	if (qemu_plugin_read_register(rax, value) != sizeof(control))
+		abort();
+	memcpy(&control, value->data, sizeof(control));
+	if (!first)
+		first = control;
+	world = control == first ? 1 : 2;
+	entries[world] += counting;
+}
+
+static void cpu_began(qemu_plugin_id_t id, unsigned int cpu)
+{
+	struct descriptions *registers = qemu_plugin_get_registers();
+
+	(void)id;
+	(void)cpu;
+	for (unsigned int nth = 0; nth < registers->length; nth++) {
+		if (!strcmp(registers->data[nth].name, "rax"))
+			rax = registers->data[nth].handle;
+	}
+	if (!rax)
+		abort();
 }
 
 static void began(unsigned int cpu, void *data)
@@ -73,22 +143,26 @@ static void ended(unsigned int cpu, void *data)
 	(void)cpu;
 	(void)data;
 	counting = false;
-	for (struct block *block = blocks; block; block = block->next) {
-		if (block->times)
-			fprintf(out, "%u %" PRIx64 " %" PRIu64 " %" PRIu64 "\n", pairs,
-				block->address, block->instructions, block->times);
-		block->times = 0;
+	for (unsigned int of = 0; of < WORLDS; of++) {
+		for (struct block *block = blocks; block; block = block->next) {
+			if (block->times[of])
+				fprintf(out, "block %u %u %" PRIx64 " %" PRIu64 " %" PRIu64 "\n", pairs,
+					of, block->address, block->instructions, block->times[of]);
+			block->times[of] = 0;
+		}
+		if (entries[of])
+			fprintf(out, "entries %u %u %" PRIu64 "\n", pairs, of, entries[of]);
+		entries[of] = 0;
 	}
 	fflush(out);
 	pairs++;
 }
 
-static bool is(const struct qemu_plugin_insn *insn, const uint8_t mark[7])
+static bool is(const struct qemu_plugin_insn *insn, const uint8_t *wanted, size_t size)
 {
-	uint8_t bytes[7];
+	uint8_t bytes[16];
 
-	return qemu_plugin_insn_data(insn, bytes, sizeof(bytes)) == sizeof(bytes) &&
-	       !memcmp(bytes, mark, sizeof(bytes));
+	return qemu_plugin_insn_data(insn, bytes, sizeof(bytes)) == size && !memcmp(bytes, wanted, size);
 }
 
 static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
@@ -102,15 +176,18 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 	block->next = blocks;
 	block->address = qemu_plugin_tb_vaddr(tb);
 	block->instructions = count;
+	block->xens = block->address >= 0xffff800000000000 && block->address < 0xffff880000000000;
 	blocks = block;
 	qemu_plugin_register_vcpu_tb_exec_cb(tb, block_executed, NO_REGISTERS, block);
 	for (size_t nth = 0; nth < count; nth++) {
 		struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, nth);
 
-		if (is(insn, begin_mark))
+		if (is(insn, begin_mark, sizeof(begin_mark)))
 			qemu_plugin_register_vcpu_insn_exec_cb(insn, began, NO_REGISTERS, NULL);
-		else if (is(insn, end_mark))
+		else if (is(insn, end_mark, sizeof(end_mark)))
 			qemu_plugin_register_vcpu_insn_exec_cb(insn, ended, NO_REGISTERS, NULL);
+		else if (block->xens && is(insn, vmrun, sizeof(vmrun)))
+			qemu_plugin_register_vcpu_insn_exec_cb(insn, entered, READS_REGISTERS, NULL);
 	}
 }
 
@@ -123,8 +200,10 @@ __attribute__((visibility("default"))) int qemu_plugin_install(qemu_plugin_id_t 
 		if (!strncmp(words[nth], "out=", 4))
 			out = fopen(words[nth] + 4, "w");
 	}
-	if (!out)
+	value = g_byte_array_new();
+	if (!out || !value)
 		return -1;
+	qemu_plugin_register_vcpu_init_cb(id, cpu_began);
 	qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
 	return 0;
 }

@@ -138,6 +138,8 @@ pub struct Started {
     pub until_first_read: u64,
     /// How long `xen-virtio` had run then, in nanoseconds.
     pub ran: u64,
+    /// And how long when it let the guest run.
+    pub until_it_runs: u64,
     /// What it has in memory, by the names in `/proc/PID/status`, in KiB.
     pub memory: BTreeMap<String, u64>,
 }

@@ -1,6 +1,8 @@
 //! `cargo xtask bench`: what a kick and a call cost, measured twice, into `docs/bench.md`.
 
+mod blocks;
 mod cases;
+mod devices;
 mod host;
 mod kept;
 mod profile;
@@ -31,6 +33,9 @@ pub struct Arguments {
     /// Count where the instructions of a kick go, instead of measuring
     #[arg(long, conflicts_with_all = ["once", "again", "cases"])]
     profile: bool,
+    /// Measure whole devices of guests instead, and write docs/devices-cost.md
+    #[arg(long, conflicts_with_all = ["once", "again", "profile", "cases"])]
+    devices: bool,
     /// Measure nothing: write the report from the figures of the last time
     #[arg(long, conflicts_with_all = ["platform", "once", "again", "profile", "cases"])]
     render: bool,
@@ -43,6 +48,9 @@ pub struct Arguments {
 /// # Errors
 /// What was measured breaks a rule, differs between two runs, or could not be measured.
 pub fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.devices {
+        return devices::run(&platforms(arguments), arguments.render);
+    }
     let writes = arguments.cases.is_empty();
     if arguments.profile {
         profile(arguments)?;
@@ -120,8 +128,7 @@ fn render() -> Result<()> {
     report::write(&all, host.as_deref())?;
     for Known { platform, results, .. } in &all {
         for target in targets::all(results) {
-            let verdict = if target.kept { "kept  " } else { "MISSED" };
-            println!("{verdict}  {}: {}: {}", platform.name(), target.promise, target.measured);
+            println!("{}", target.line(*platform));
         }
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! `cargo xtask devices`: stock Linux guests with virtio devices, whose backends know nothing of Xen.
 
-mod guest;
+pub(crate) mod guest;
 
 use crate::boots::{Boots, place};
 use crate::is_asked_for;
@@ -32,27 +32,22 @@ struct Part {
     script: &'static str,
 }
 
-/// What scripts share stands in front of each.
-macro_rules! script {
-    ($file:literal) => {
-        concat!(
-            include_str!("within.sh"),
-            include_str!("devices/common.sh"),
-            include_str!("devices/checks.sh"),
-            include_str!($file)
-        )
-    };
-}
+/// What scripts share, which stands in front of each.
+pub(crate) const SHARED: &str = concat!(
+    include_str!("within.sh"),
+    include_str!("devices/common.sh"),
+    include_str!("devices/checks.sh")
+);
 
 const PARTS: [Part; 4] = [
-    Part { name: "kernel", script: script!("devices/kernel.sh") },
-    Part { name: "userspace", script: script!("devices/userspace.sh") },
-    Part { name: "metal", script: script!("devices/metal.sh") },
-    Part { name: "refusals", script: script!("devices/refusals.sh") },
+    Part { name: "kernel", script: include_str!("devices/kernel.sh") },
+    Part { name: "userspace", script: include_str!("devices/userspace.sh") },
+    Part { name: "metal", script: include_str!("devices/metal.sh") },
+    Part { name: "refusals", script: include_str!("devices/refusals.sh") },
 ];
 
 /// What dom0 loads for its backends.
-const MODULES: [&str; 2] = ["vhost_net", "tun"];
+pub(crate) const MODULES: [&str; 2] = ["vhost_net", "tun"];
 /// Guests boot a stock kernel, each in an emulated machine.
 const TIMEOUT: Duration = Duration::from_secs(900);
 
@@ -96,7 +91,7 @@ impl Tests {
             backends: Backends::prepare()?,
             command: build_static("xen-eventfd-cli", "xen-eventfd")?,
             devices: build_static("xen-virtio", "xen-virtio")?,
-            guest: guest::image(&lab)?,
+            guest: guest::image(&lab, &[], &[])?,
             metal: build_guest("xen-eventfd-guest")?,
             modules: Modules::of(&lab, &MODULES)?,
             lab,
@@ -134,7 +129,7 @@ impl Tests {
             .payload("lab/metal", &self.metal)
             .payload_bytes("lab/guest.cpio", 0o644, self.guest.as_slice())
             .payload_bytes("lab/trouble", 0o644, TROUBLE)
-            .payload_bytes("lab/script", 0o644, part.script);
+            .payload_bytes("lab/script", 0o644, format!("{SHARED}{}", part.script));
         let boot = self.modules.put(boot);
         let (mut machine, log) = kmod::start(&self.lab, boot, true)?;
         self.modules.load(&mut machine)?;

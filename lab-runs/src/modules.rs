@@ -31,6 +31,12 @@ impl Modules {
         self.0.iter().try_for_each(|module| insert(machine, module))
     }
 
+    /// The command that loads all of them.
+    pub(crate) fn loading(&self) -> String {
+        let commands: Vec<_> = self.0.iter().map(|(file, _)| command(file)).collect();
+        commands.join(" && ")
+    }
+
     /// Loads what the last one needs.
     pub(crate) fn load_needed(&self, machine: &mut Machine) -> Result<()> {
         self.split()?.1.iter().try_for_each(|module| insert(machine, module))
@@ -50,6 +56,10 @@ fn path(file: &str) -> String {
     format!("lib/needed/{file}")
 }
 
+fn command(file: &str) -> String {
+    format!("insmod /{}", path(file))
+}
+
 fn insert(machine: &mut Machine, (file, _): &Module) -> Result<()> {
-    machine.check(&format!("insmod /{}", path(file)), TIMEOUT).map(drop)
+    machine.check(&command(file), TIMEOUT).map(drop)
 }

@@ -1,10 +1,13 @@
 //! Where the instructions of a kick go: counted by a plug-in of the emulator, between the mark before
 //! the first kick and the one after the last.
 
-use super::{cases, rig::Rig};
+use super::blocks::{self, Counted, Names};
+use super::cases;
+use super::rig::Rig;
+use super::svg::grouped;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use xen_eventfd_bench::{Case, Filter, Kicks, Space, Way};
@@ -42,8 +45,8 @@ impl Part {
         match address {
             // guest/metal/link.ld
             0x10_0000..0xB0_0000 => Self::Guest,
-            0..0x8000_0000_0000 => Self::Processes,
-            0xFFFF_8000_0000_0000..0xFFFF_8800_0000_0000 => Self::Xen,
+            _ if blocks::is_process(address) => Self::Processes,
+            _ if blocks::is_xen(address) => Self::Xen,
             _ => Self::Kernel,
         }
     }
@@ -76,17 +79,15 @@ fn cases(platform: Platform) -> Vec<Kicks> {
 pub(super) fn count(rig: &Rig, platform: Platform) -> Result<()> {
     let kicks = cases(platform);
     let cases: Vec<_> = kicks.iter().copied().map(Case::Kicks).collect();
-    let blocks = parse(&rig.profile(platform, &cases)?)?;
-    let wanted: BTreeSet<String> = blocks
-        .iter()
-        .flatten()
-        .filter(|(address, _)| matches!(Part::of(**address), Part::Xen | Part::Kernel))
-        .map(|(address, _)| format!("{address:016x}"))
-        .collect();
-    let names = names(&rig.symbols(platform, &wanted.into_iter().collect::<Vec<_>>())?);
+    let blocks = blocks::parse(&rig.profile(platform, &cases)?)?;
+    let addresses = blocks.iter().flat_map(|counted| counted.instructions.keys());
+    let wanted = addresses
+        .map(|(_, address)| *address)
+        .filter(|address| matches!(Part::of(*address), Part::Xen | Part::Kernel));
+    let names = rig.symbols(platform, wanted)?;
     ensure!(blocks.len() == kicks.len(), "{} of {} were counted", blocks.len(), kicks.len());
     let pairs = kicks.iter().zip(&blocks);
-    let profiles: Vec<_> = pairs.map(|(kicks, blocks)| profile(kicks, blocks, &names)).collect();
+    let profiles: Vec<_> = pairs.map(|(kicks, counted)| profile(kicks, counted, &names)).collect();
     let path = path(platform);
     fs::write(&path, serde_json::to_string(&profiles)?)
         .with_context(|| format!("writing {}", path.display()))
@@ -104,45 +105,13 @@ pub(super) fn load(platform: Platform) -> Result<Vec<Profile>> {
     }
 }
 
-/// For each pair of marks: the instructions executed in the blocks that begin at each address.
-fn parse(text: &str) -> Result<Vec<BTreeMap<u64, u64>>> {
-    let mut all: Vec<BTreeMap<u64, u64>> = Vec::new();
-    for line in text.lines() {
-        let words: Vec<&str> = line.split(' ').collect();
-        let [pair, address, instructions, times] = words[..] else {
-            anyhow::bail!("the plug-in says {line:?}");
-        };
-        let (pair, address): (usize, _) = (pair.parse()?, u64::from_str_radix(address, 16)?);
-        let (instructions, times): (u64, u64) = (instructions.parse()?, times.parse()?);
-        if all.len() <= pair {
-            all.resize_with(pair + 1, BTreeMap::new);
-        }
-        let blocks = all.get_mut(pair).context("it was made")?;
-        *blocks.entry(address).or_default() += instructions * times;
-    }
-    Ok(all)
-}
-
-/// By address: the symbol, and the kernel module that it is of.
-fn names(lines: &[String]) -> BTreeMap<u64, (String, String)> {
-    let name = |line: &String| {
-        let mut words = line.split(' ');
-        let address = u64::from_str_radix(words.next()?, 16).ok()?;
-        let symbol = words.next()?.to_owned();
-        Some((address, (symbol, words.next().unwrap_or_default().to_owned())))
-    };
-    lines.iter().filter_map(name).collect()
-}
-
-fn profile(
-    kicks: &Kicks,
-    blocks: &BTreeMap<u64, u64>,
-    names: &BTreeMap<u64, (String, String)>,
-) -> Profile {
+fn profile(kicks: &Kicks, counted: &Counted, names: &Names) -> Profile {
     let (mut parts, mut functions) = (BTreeMap::new(), BTreeMap::new());
-    for (address, instructions) in blocks {
+    for ((_, address), instructions) in &counted.instructions {
         let mut part = Part::of(*address);
-        if let Some((symbol, module)) = names.get(address) {
+        if let Some((symbol, module)) =
+            names.of(*address).filter(|_| part != Part::Guest && part != Part::Processes)
+        {
             let ours = ["[xen_eventfd]", "[xen_eventfd_floor]", "[xen_privcmd]"];
             if ours.contains(&module.as_str()) {
                 part = Part::Module;
@@ -155,6 +124,17 @@ fn profile(
         functions.into_iter().map(|((part, symbol), count)| (part, symbol, count)).collect();
     functions.sort_by_key(|(_, _, count)| core::cmp::Reverse(*count));
     Profile { way: kicks.way, backend: kicks.backend, kicks: 1000, parts, functions }
+}
+
+/// The first few functions of a profile, with the instructions of each in one of so many requests.
+pub(super) fn functions(all: &[(Part, String, u64)], few: usize, requests: u64) -> String {
+    let name = |(part, symbol, count): &(Part, String, u64)| {
+        let symbol = format!("{:#}", rustc_demangle::demangle(symbol));
+        // Markdown would take what is between these for a tag.
+        let symbol = symbol.replace('<', "\\<");
+        format!("{} {symbol} ({})", part.title(), grouped(count / requests.max(1)))
+    };
+    all.iter().take(few).map(name).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -183,9 +163,9 @@ mod tests {
     #[test]
     fn instructions_add_up_by_function() {
         let blocks =
-            parse("0 ffffffff81000010 3 10\n0 ffffffff81000010 2 5\n1 100000 1 1\n").unwrap();
-        assert_eq!(blocks[0][&0xffff_ffff_8100_0010], 40);
-        let names = names(&["ffffffff81000010 handle [xen_eventfd]".to_owned()]);
+            blocks::parse("block 0 0 ffffffff81000010 3 10\nblock 0 0 ffffffff81000010 2 5\n")
+                .unwrap();
+        let names = Names::parse(&["ffffffff81000010 handle [xen_eventfd]".to_owned()]);
         let profile = profile(&cases(Platform::X86Pv)[0], &blocks[0], &names);
         assert_eq!(profile.parts[&Part::Module], 40);
         assert_eq!(profile.functions, [(Part::Module, "handle".to_owned(), 40)]);

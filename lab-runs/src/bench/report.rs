@@ -2,13 +2,12 @@
 
 use super::cases;
 use super::host::Counted;
-use super::profile::{Part, Profile};
+use super::profile::{Part, Profile, functions};
 use super::results::Results;
 use super::svg::{self, grouped};
 use super::targets::{self, quotient};
 use crate::lab::rig::made_with;
 use anyhow::{Context, Result};
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use xen_eventfd_bench::{Calls, Case, Figures, Filter, Interrupt, Kicks, Space, Spread, Way};
@@ -140,31 +139,8 @@ fn name_of_interrupt(interrupt: Interrupt) -> &'static str {
 }
 
 fn promises(page: &mut String, all: &[Known]) {
-    let _ =
-        writeln!(page, "## Targets\n\n| dom0 | target | measured (medians) | |\n|---|---|---|---|");
-    let mut missed: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
-    for Known { platform, results, .. } in all {
-        let name = platform.title();
-        for target in targets::all(results) {
-            let verdict = if target.kept { "kept" } else { "**missed**" };
-            let (promise, measured) = (target.promise, &target.measured);
-            let _ = writeln!(page, "| {name} | {promise} | {measured} | {verdict} |");
-            if !target.kept {
-                let why = target.why.unwrap_or("It is not known why.");
-                missed.entry(why).or_default().insert(format!("{name}, {promise}"));
-            }
-        }
-    }
-    page.push('\n');
-    if missed.is_empty() {
-        return;
-    }
-    let _ = writeln!(page, "Why some are missed:\n");
-    for (why, promises) in missed {
-        let promises: Vec<_> = promises.into_iter().collect();
-        let _ = writeln!(page, "- *{}*: {why}", promises.join("*; *"));
-    }
-    page.push('\n');
+    let targets = all.iter().map(|known| (known.platform, targets::all(&known.results)));
+    page.push_str(&targets::table(targets));
 }
 
 /// `min | median | p99` of a spread.
@@ -332,14 +308,8 @@ fn parts(page: &mut String, profiles: &[Profile]) {
     }
     let _ = writeln!(page, "\nThe functions with the most of them, while a backend waits:\n");
     for profile in profiles.iter().filter(|profile| profile.backend) {
-        let name = |(part, symbol, count): &(Part, String, u64)| {
-            let symbol = format!("{:#}", rustc_demangle::demangle(symbol));
-            // Markdown would take what is between these for a tag.
-            let symbol = symbol.replace('<', "\\<");
-            format!("{} {symbol} ({})", part.title(), grouped(count / profile.kicks.max(1)))
-        };
-        let names: Vec<_> = profile.functions.iter().take(FUNCTIONS).map(name).collect();
-        let _ = writeln!(page, "- **{}**: {}", profile.way.title(), names.join(", "));
+        let names = functions(&profile.functions, FUNCTIONS, profile.kicks);
+        let _ = writeln!(page, "- **{}**: {names}", profile.way.title());
     }
     page.push('\n');
 }
@@ -433,6 +403,7 @@ fn plots(known: &Known) -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
     use xen_eventfd_bench::{Measured, Wakeups};
 
     fn known(differs: bool) -> Known {

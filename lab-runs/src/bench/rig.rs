@@ -1,10 +1,11 @@
 //! The machine that is measured on: everything built, and one boot.
 
+use super::blocks::Names;
 use crate::kmod::{self, Module};
 use crate::lab::rig;
 use crate::upstream::Upstream;
 use anyhow::{Context, Result, ensure};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -108,26 +109,41 @@ impl Rig {
         std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
     }
 
-    /// The functions of Xen and of dom0's kernel, its modules included, that these addresses are in;
-    /// each line an address and a name.
-    pub(super) fn symbols(&self, platform: Platform, addresses: &[String]) -> Result<Vec<String>> {
-        let questions: String = addresses.iter().map(|address| format!("{address} ~\n")).collect();
-        let boot = self.boot(platform, "symbols").payload_bytes("lab/questions", 0o644, questions);
-        // A question is the last of the lines with its address, and its answer the symbol before.
-        let script = format!(
-            "{} && {{ cat /lab/questions; \
-             awk '{{print $1, $3, $4}}' /proc/kallsyms /proc/xen/xensyms; }} | LC_ALL=C sort | \
-             awk '$2 == \"~\" {{print $1, last; next}} {{last = $2 \" \" $3}}'",
-            loading()
-        );
-        let outcome = self.lab.run(boot, &script, TIMEOUT, |_| {})?;
-        ensure!(outcome.output.success(), "{}", outcome.report);
-        Ok(outcome.output.lines)
+    /// The functions of Xen and of dom0's kernel, its modules included, that these addresses are in.
+    pub(super) fn symbols(
+        &self,
+        platform: Platform,
+        addresses: impl IntoIterator<Item = u64>,
+    ) -> Result<Names> {
+        symbols(&self.lab, self.boot(platform, "symbols"), &loading(), addresses)
     }
 }
 
+/// The functions of Xen and of dom0's kernel that these addresses are in, once its modules are loaded as in the
+/// machine that was measured.
+pub(super) fn symbols(
+    lab: &Lab,
+    boot: Boot,
+    loading: &str,
+    addresses: impl IntoIterator<Item = u64>,
+) -> Result<Names> {
+    let addresses: BTreeSet<u64> = addresses.into_iter().collect();
+    let questions: String = addresses.iter().map(|address| format!("{address:016x} ~\n")).collect();
+    let boot = boot.payload_bytes("lab/questions", 0o644, questions);
+    // A question is the last of the lines with its address, and its answer the symbol before. Of questions with the
+    // same answer, the first is answered.
+    let script = format!(
+        "{loading} && {{ cat /lab/questions; \
+         awk '{{print $1, $3, $4}}' /proc/kallsyms /proc/xen/xensyms; }} | LC_ALL=C sort | \
+         awk '$2 == \"~\" {{if (last != said) print $1, last; said = last; next}} {{last = $2 \" \" $3}}'"
+    );
+    let outcome = lab.run(boot, &script, TIMEOUT, |_| {})?;
+    ensure!(outcome.output.success(), "{}", outcome.report);
+    Ok(Names::parse(&outcome.output.lines))
+}
+
 /// Builds the plug-in for QEMU that counts.
-fn profiler() -> Result<PathBuf> {
+pub(super) fn profiler() -> Result<PathBuf> {
     let path = target_folder().join("bench/profiler.so");
     std::fs::create_dir_all(path.parent().context("a folder")?)?;
     let source = workspace().join("bench/profiler/profiler.c");

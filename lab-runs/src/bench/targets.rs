@@ -2,19 +2,30 @@
 
 use super::results::Results;
 use super::svg::grouped;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use xen_eventfd_bench::{Figures, Spread, Way};
+use xen_eventfd_lab::Platform;
 
 /// A promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Target {
     /// What is promised.
-    pub(super) promise: &'static str,
+    pub(super) promise: String,
     /// The two figures.
     pub(super) measured: String,
     /// Whether it is kept.
     pub(super) kept: bool,
     /// Why not, if that is known to happen.
     pub(super) why: Option<&'static str>,
+}
+
+impl Target {
+    /// A line that says whether it is kept.
+    pub(super) fn line(&self, platform: Platform) -> String {
+        let verdict = if self.kept { "kept  " } else { "MISSED" };
+        format!("{verdict}  {}: {}: {}", platform.name(), self.promise, self.measured)
+    }
 }
 
 /// Why a kick costs more than half of upstream's.
@@ -53,13 +64,13 @@ pub(super) fn quotient(part: u64, whole: u64) -> String {
 }
 
 /// Whether `part` is at most so many thousandths of `whole`.
-fn at_most(promise: &'static str, part: u64, whole: u64, limit: u64) -> Target {
+pub(super) fn at_most(promise: impl Into<String>, part: u64, whole: u64, limit: u64) -> Target {
     let measured = format!("{} of {}: {}", grouped(part), grouped(whole), quotient(part, whole));
-    Target { promise, measured, kept: part * 1000 <= whole * limit, why: None }
+    Target { promise: promise.into(), measured, kept: part * 1000 <= whole * limit, why: None }
 }
 
 /// With the minima beside the medians: two processes are woken, and dom0's scheduler has a choice.
-fn with_minima(promise: &'static str, part: &Spread, whole: &Spread) -> Target {
+fn with_minima(promise: &str, part: &Spread, whole: &Spread) -> Target {
     let mut target = at_most(promise, part.median(), whole.median(), 1050);
     target.measured.push_str(&format!("; minima: {}", quotient(part.min(), whole.min())));
     target
@@ -99,7 +110,7 @@ pub(super) fn all(results: &Results) -> Vec<Target> {
     targets.extend(half_of_upstream(promise, alone));
     if let Some(figures) = results.kicks(Way::Module, 1, 1) {
         targets.push(Target {
-            promise: "module: no process woken but the backend",
+            promise: "module: no process woken but the backend".to_owned(),
             measured: format!(
                 "{} in {} kicks",
                 grouped(foreign(figures)),
@@ -128,6 +139,35 @@ pub(super) fn all(results: &Results) -> Vec<Target> {
         targets.push(Target { why: Some(ENGINE), ..with_minima(promise, engine, vmm) });
     }
     targets
+}
+
+/// What a page says of the targets in each dom0.
+pub(super) fn table(all: impl Iterator<Item = (Platform, Vec<Target>)>) -> String {
+    let mut page =
+        "## Targets\n\n| dom0 | target | measured (medians) | |\n|---|---|---|---|\n".to_owned();
+    let mut missed: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for (platform, targets) in all {
+        let name = platform.title();
+        for Target { promise, measured, kept, why } in targets {
+            let verdict = if kept { "kept" } else { "**missed**" };
+            let _ = writeln!(page, "| {name} | {promise} | {measured} | {verdict} |");
+            if !kept {
+                let why = why.unwrap_or("It is not known why.");
+                missed.entry(why).or_default().insert(format!("{name}, {promise}"));
+            }
+        }
+    }
+    page.push('\n');
+    if missed.is_empty() {
+        return page;
+    }
+    page.push_str("Why some are missed:\n\n");
+    for (why, promises) in missed {
+        let promises: Vec<_> = promises.into_iter().collect();
+        let _ = writeln!(page, "- *{}*: {why}", promises.join("*; *"));
+    }
+    page.push('\n');
+    page
 }
 
 #[cfg(test)]

@@ -3,14 +3,15 @@
 
 use anyhow::{Context, Result};
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use xen_eventfd_lab::{Archive, Lab};
 
 /// What drives the devices, beside what the kernel has built in.
 const MODULES: [&str; 3] = ["virtio_blk", "virtio_net", "virtio_rng"];
 
-/// Its files, as an archive.
-pub(super) fn image(lab: &Lab) -> Result<Vec<u8>> {
+/// Its files, as an archive: with these modules too, and with these programs, each by its name in `bin`.
+pub(crate) fn image(lab: &Lab, modules: &[&str], programs: &[(&str, &Path)]) -> Result<Vec<u8>> {
     let mut archive = Archive::new();
     archive.character_device("dev/console", 5, 1)?;
     for folder in ["proc", "sys", "tmp", "root"] {
@@ -25,9 +26,13 @@ pub(super) fn image(lab: &Lab) -> Result<Vec<u8>> {
     for name in String::from_utf8(names.stdout)?.lines().filter(|name| *name != "busybox") {
         archive.symlink(&format!("bin/{name}"), "busybox")?;
     }
+    for (name, path) in programs {
+        let program = fs::read(path).with_context(|| format!("{}: cannot read", path.display()))?;
+        archive.file(&format!("bin/{name}"), 0o755, &program)?;
+    }
     archive.file("init", 0o755, include_bytes!("guest.sh"))?;
     let mut order = String::new();
-    for (file, module) in lab.modules(&MODULES)? {
+    for (file, module) in lab.modules(&[&MODULES, modules].concat())? {
         archive.file(&format!("lib/modules/{file}"), 0o644, &module)?;
         order += &(file + "\n");
     }

@@ -31,8 +31,11 @@ enum Command {
         #[arg(long)]
         since: u64,
         /// The process of xen-virtio, if that serves
-        #[arg(long)]
+        #[arg(long, requires = "ran")]
         process: Option<u32>,
+        /// How long that had run when the guest could, as `ran` says it
+        #[arg(long)]
+        ran: Option<u64>,
         /// The guest's console, to write to
         #[arg(long)]
         console: PathBuf,
@@ -42,6 +45,13 @@ enum Command {
         /// The guest's disk
         #[arg(long)]
         disk: PathBuf,
+    },
+    /// In dom0: how long xen-virtio has run when its guest does, in nanoseconds
+    Ran {
+        /// The process of xen-virtio
+        process: u32,
+        /// What it says
+        said: PathBuf,
     },
     /// The time, in nanoseconds since this domain has started
     Now,
@@ -81,10 +91,14 @@ fn print(ticks: &Ticks) -> Result<()> {
 
 fn main() -> Result<()> {
     match Arguments::parse().command {
-        Command::Measure { server, since, process, console, log, disk } => {
+        Command::Measure { server, since, process, ran, console, log, disk } => {
             let guest = guest::Guest::new(console, log, disk);
-            println!("{}", start::started(&guest, server, since, process)?);
+            println!("{}", start::started(&guest, server, since, process.zip(ran))?);
             guest.measure(server)
+        }
+        Command::Ran { process, said } => {
+            println!("{}", start::until_it_runs(process, &said)?);
+            Ok(())
         }
         Command::Now => {
             println!("{}", start::now());

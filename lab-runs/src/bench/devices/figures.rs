@@ -1,0 +1,148 @@
+//! What was measured of devices: kept below `target/bench`, so that the page can be written again.
+
+use super::rig::Rig;
+use crate::bench::blocks::{self, Counted, Names};
+use crate::bench::profile::Part;
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use xen_eventfd_bench::devices::{Load, Loaded, Measured, Server, Started};
+use xen_eventfd_lab::{Platform, target_folder};
+
+/// How many functions of a profile are kept.
+const FUNCTIONS: usize = 200;
+
+/// The figures of one dom0.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Figures {
+    /// What they were measured with: package and version.
+    pub(super) versions: BTreeMap<String, String>,
+    pub(super) started: Vec<Started>,
+    pub(super) loaded: Vec<(Loaded, Profile)>,
+}
+
+/// Where the instructions of all requests of a load went.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Profile {
+    pub(super) parts: BTreeMap<Part, u64>,
+    /// How often Xen let the guest go on: as often as it had stopped.
+    pub(super) exits: u64,
+    /// The most first.
+    pub(super) functions: Vec<(Part, String, u64)>,
+}
+
+/// What is known of an address: whose it is.
+fn part(platform: Platform, (world, address): (blocks::World, u64)) -> Part {
+    match address {
+        _ if blocks::is_xen(address) => Part::Xen,
+        _ if world.is_guest(platform) => Part::Guest,
+        _ if blocks::is_process(address) => Part::Processes,
+        _ => Part::Kernel,
+    }
+}
+
+impl Profile {
+    fn of(platform: Platform, counted: &Counted, names: &Names) -> Self {
+        let (mut parts, mut functions) = (BTreeMap::new(), BTreeMap::new());
+        for (place @ (_, address), instructions) in &counted.instructions {
+            let mut part = part(platform, *place);
+            if !blocks::is_process(*address) {
+                let (mut function, module) = names.of(*address).cloned().unwrap_or_default();
+                // The guest's kernel is dom0's, but its modules lie elsewhere.
+                if part == Part::Guest && !module.is_empty() {
+                    function = "a module".to_owned();
+                }
+                if part == Part::Kernel && module == "[xen_eventfd]" {
+                    part = Part::Module;
+                }
+                *functions.entry((part, function)).or_default() += instructions;
+            }
+            *parts.entry(part).or_default() += instructions;
+        }
+        let mut functions: Vec<(Part, String, u64)> =
+            functions.into_iter().map(|((part, name), count)| (part, name, count)).collect();
+        functions.sort_by_key(|(_, _, count)| core::cmp::Reverse(*count));
+        functions.truncate(FUNCTIONS);
+        let guests = counted.entries.iter().filter(|(world, _)| world.is_guest(platform));
+        Self { parts, exits: guests.map(|(_, times)| times).sum(), functions }
+    }
+
+    /// All instructions.
+    pub(super) fn all(&self) -> u64 {
+        self.parts.values().sum()
+    }
+}
+
+impl Figures {
+    pub(super) fn measure(rig: &Rig, platform: Platform) -> Result<Self> {
+        let (measured, counted) = rig.measure(platform)?;
+        let (mut started, mut loaded) = (Vec::new(), Vec::new());
+        for one in measured {
+            match one {
+                Measured::Started(one) => started.push(one),
+                Measured::Loaded(one) => loaded.push(one),
+            }
+        }
+        let (all, wanted) = (counted.len(), loaded.len());
+        ensure!(all == wanted, "{all} of {wanted} loads were counted");
+        let places = counted.iter().flat_map(|counted| counted.instructions.keys());
+        let addresses = places.map(|(_, address)| *address);
+        let names = rig.symbols(platform, addresses.filter(|one| !blocks::is_process(*one)))?;
+        let profiles = counted.iter().map(|counted| Profile::of(platform, counted, &names));
+        let loaded = loaded.into_iter().zip(profiles).collect();
+        Ok(Self { versions: rig.versions(), started, loaded })
+    }
+
+    pub(super) fn save(&self, platform: Platform) -> Result<()> {
+        let path = path(platform);
+        fs::create_dir_all(path.parent().context("a folder")?)?;
+        fs::write(&path, serde_json::to_string(self)?)
+            .with_context(|| format!("writing {}", path.display()))
+    }
+
+    /// What was measured last in such a dom0; `None` if nothing was.
+    pub(super) fn load(platform: Platform) -> Result<Option<Self>> {
+        match fs::read_to_string(path(platform)) {
+            Ok(text) => Ok(Some(serde_json::from_str(&text)?)),
+            Err(_) => Ok(None),
+        }
+    }
+
+    pub(super) fn of(&self, server: Server, load: Load) -> Option<&(Loaded, Profile)> {
+        self.loaded.iter().find(|(loaded, _)| (loaded.server, loaded.load) == (server, load))
+    }
+
+    pub(super) fn started(&self, server: Server) -> Option<&Started> {
+        self.started.iter().find(|started| started.server == server)
+    }
+}
+
+fn path(platform: Platform) -> PathBuf {
+    target_folder().join("bench").join(format!("devices-{}.json", platform.name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_address_is_the_guests_and_dom0s() {
+        let text = "block 0 0 ffffffff81000010 1 10\nblock 0 1 ffffffff81000010 1 20\n\
+            block 0 2 ffffffff81000010 1 40\nblock 0 1 7f0000000000 1 3\nblock 0 0 7f0000000000 1 5\n\
+            block 0 0 ffff82d040200000 1 7\nblock 0 0 ffffffffc0200000 1 9\nentries 0 1 2\nentries 0 2 4\n";
+        let counted = blocks::parse(text).unwrap().remove(0);
+        let names = Names::parse(&["ffffffffc0200000 kicked [xen_eventfd]".to_owned()]);
+        let profile = |platform| Profile::of(platform, &counted, &names);
+        let parts = |platform| {
+            Part::ALL.map(|part| profile(platform).parts.get(&part).copied().unwrap_or(0))
+        };
+        assert_eq!(parts(Platform::X86Pv), [63, 7, 10, 9, 5]);
+        assert_eq!(parts(Platform::X86Pvh), [40, 7, 30, 9, 8]);
+        assert_eq!((profile(Platform::X86Pv).exits, profile(Platform::X86Pvh).exits), (6, 4));
+        let kicked = (Part::Module, "kicked".to_owned(), 9);
+        assert!(profile(Platform::X86Pvh).functions.contains(&kicked));
+        assert_eq!(profile(Platform::X86Pv).all(), 94);
+    }
+}

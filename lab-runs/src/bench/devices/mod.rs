@@ -1,0 +1,35 @@
+//! What whole devices of a guest cost, against Xen's own drivers, into `docs/devices-cost.md`.
+
+mod figures;
+mod page;
+mod rig;
+mod targets;
+
+use anyhow::{Context, Result};
+use figures::Figures;
+use xen_eventfd_lab::Platform;
+
+/// Measures in each dom0, unless it only renders; writes the page once there are figures of every dom0.
+pub(super) fn run(platforms: &[Platform], render: bool) -> Result<()> {
+    if !render {
+        let rig = rig::Rig::build()?;
+        for platform in platforms {
+            Figures::measure(&rig, *platform)?.save(*platform)?;
+        }
+    }
+    let mut all = Vec::new();
+    for platform in Platform::ALL {
+        let name = platform.name();
+        let figures = Figures::load(platform)?.with_context(|| {
+            format!("there are no figures of {name}: cargo xtask bench --devices --platform {name}")
+        })?;
+        all.push((platform, figures));
+    }
+    page::write(&all)?;
+    for (platform, figures) in &all {
+        for target in targets::all(*platform, figures) {
+            println!("{}", target.line(*platform));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,222 @@
+//! `docs/devices-cost.md`, out of figures alone.
+
+use super::figures::{Figures, Profile};
+use super::targets;
+use crate::bench::profile::{Part, functions};
+use crate::bench::svg::grouped;
+use crate::bench::targets::{quotient, table};
+use crate::lab::rig::made_with;
+use anyhow::{Context, Result};
+use std::fmt::Write as _;
+use std::fs;
+use xen_eventfd_bench::devices::{Load, Loaded, Server};
+use xen_eventfd_lab::{Platform, workspace};
+
+/// Words that no figure changes.
+const BEGIN: &str = include_str!("begin.md");
+const READING: &str = include_str!("reading.md");
+
+/// How many functions of a load stand on the page.
+const FUNCTIONS: usize = 8;
+
+/// Writes the page.
+pub(super) fn write(all: &[(Platform, Figures)]) -> Result<()> {
+    let path = workspace().join("docs/devices-cost.md");
+    fs::write(&path, page(all)).with_context(|| format!("writing {}", path.display()))
+}
+
+fn page(all: &[(Platform, Figures)]) -> String {
+    let mut page = BEGIN.to_owned();
+    if let Some((_, figures)) = all.first() {
+        let _ = writeln!(page, "Measured with:\n\n{}", made_with(&figures.versions));
+    }
+    let held =
+        |(platform, figures): &(Platform, Figures)| (*platform, targets::all(*platform, figures));
+    page.push_str(&table(all.iter().map(held)));
+    for (platform, figures) in all {
+        let _ = writeln!(page, "## {}\n", platform.title());
+        ticks(&mut page, figures);
+        parts(&mut page, figures);
+        wakeups(&mut page, figures);
+        starts(&mut page, figures);
+        most(&mut page, figures);
+    }
+    page.push_str(READING);
+    page
+}
+
+fn title(server: Server) -> &'static str {
+    match server {
+        Server::Pv => "Xen's own",
+        Server::Kernel => "kernel engine",
+        Server::Userspace => "userspace engine",
+    }
+}
+
+fn ticks(page: &mut String, figures: &Figures) {
+    let _ = writeln!(
+        page,
+        "### What a request takes\n\n\
+         | | Xen's own: min | median | p99 | kernel engine: min | median | p99 | of Xen's own | \
+         userspace engine: min | median | p99 | of Xen's own |\n\
+         |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+    );
+    for load in Load::ALL {
+        let of = |server| figures.of(server, load).map(|(loaded, _)| &loaded.ticks.each);
+        let cells = |server| match of(server) {
+            Some(each) => [each.min(), each.median(), each.p99()].map(grouped).join(" | "),
+            None => "– | – | –".to_owned(),
+        };
+        let share = |server| match (of(server), of(Server::Pv)) {
+            (Some(ours), Some(xens)) => quotient(ours.median(), xens.median()),
+            _ => "–".to_owned(),
+        };
+        let _ = writeln!(
+            page,
+            "| {} | {} | {} | {} | {} | {} |",
+            load.title(),
+            cells(Server::Pv),
+            cells(Server::Kernel),
+            share(Server::Kernel),
+            cells(Server::Userspace),
+            share(Server::Userspace)
+        );
+    }
+    page.push('\n');
+}
+
+/// Each load by each server.
+fn rows<'a>(
+    figures: &'a Figures,
+) -> impl Iterator<Item = (String, &'a Loaded, &'a Profile)> + use<'a> {
+    let servers = |load| Server::ALL.into_iter().map(move |server| (server, load));
+    Load::ALL.into_iter().flat_map(servers).filter_map(|(server, load)| {
+        let (loaded, profile) = figures.of(server, load)?;
+        Some((format!("{} | {}", load.title(), title(server)), loaded, profile))
+    })
+}
+
+fn parts(page: &mut String, figures: &Figures) {
+    let titles = Part::ALL.map(Part::title).join(" | ");
+    let _ = writeln!(
+        page,
+        "### Whose instructions they are\n\n\
+         | | by | {titles} | all | exits of the guest |\n\
+         |---|---|--:|--:|--:|--:|--:|--:|--:|"
+    );
+    for (name, Loaded { ticks, .. }, profile) in rows(figures) {
+        let each = |count: u64| grouped(count / ticks.requests.max(1));
+        let part = |part| each(profile.parts.get(&part).copied().unwrap_or(0));
+        let cells = Part::ALL.map(part).join(" | ");
+        let exits = quotient(profile.exits, ticks.requests);
+        let _ = writeln!(page, "| {name} | {cells} | {} | {exits} |", each(profile.all()));
+    }
+    page.push('\n');
+}
+
+fn wakeups(page: &mut String, figures: &Figures) {
+    let _ = writeln!(page, "### Who is woken\n\n| | by | requests | woken |\n|---|---|--:|---|");
+    for (name, Loaded { ticks, processes, .. }, _) in rows(figures) {
+        let woken = processes.iter().map(|(name, one)| format!("{name} {}", grouped(one.woken)));
+        let woken = woken.collect::<Vec<_>>().join(", ");
+        let _ = writeln!(page, "| {name} | {} | {woken} |", grouped(ticks.requests));
+    }
+    page.push('\n');
+}
+
+fn starts(page: &mut String, figures: &Figures) {
+    let _ = writeln!(
+        page,
+        "### A start\n\n\
+         | by | until the guest has read its disk | meanwhile xen-virtio runs | of that, until the guest runs | \
+         in memory, at most | of that, anonymous |\n|---|--:|--:|--:|--:|--:|"
+    );
+    for server in Server::ALL {
+        let Some(started) = figures.started(server) else { continue };
+        let size = |name| match started.memory.get(name) {
+            Some(size) => format!("{} KiB", grouped(*size)),
+            None => "–".to_owned(),
+        };
+        let ran = |time: u64| if time == 0 { "–".to_owned() } else { grouped(time) };
+        let _ = writeln!(
+            page,
+            "| {} | {} | {} | {} | {} | {} |",
+            title(server),
+            grouped(started.until_first_read),
+            ran(started.ran),
+            ran(started.until_it_runs),
+            size("VmHWM"),
+            size("RssAnon")
+        );
+    }
+    page.push('\n');
+}
+
+fn most(page: &mut String, figures: &Figures) {
+    let _ = writeln!(page, "### The functions with the most of them\n");
+    for (name, Loaded { ticks, .. }, profile) in rows(figures) {
+        let names = functions(&profile.functions, FUNCTIONS, ticks.requests);
+        let _ = writeln!(page, "- **{}**: {names}", name.replace(" | ", ", "));
+    }
+    page.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use xen_eventfd_bench::Spread;
+    use xen_eventfd_bench::devices::{Process, Started, Ticks};
+
+    fn figures() -> Figures {
+        let loaded = |(server, median)| {
+            let ticks = Ticks {
+                requests: 2000,
+                each: Spread::of(vec![median]).unwrap(),
+                all: median * 2000,
+            };
+            let name = if server == Server::Pv { "netback" } else { "vhost" };
+            let processes = BTreeMap::from([(name.to_owned(), Process { woken: 2000, ran: 1 })]);
+            let profile = Profile {
+                parts: BTreeMap::from([(Part::Xen, 2000 * median)]),
+                exits: 3000,
+                functions: vec![(Part::Xen, "svm_vmexit_handler".to_owned(), 4000)],
+            };
+            (Loaded { server, load: Load::Ping, ticks, processes }, profile)
+        };
+        let started = Started {
+            server: Server::Kernel,
+            until_first_read: 2_000_000_000,
+            ran: 22_000_000,
+            until_it_runs: 12_000_000,
+            memory: BTreeMap::from([("VmHWM".to_owned(), 9000)]),
+        };
+        Figures {
+            versions: BTreeMap::new(),
+            started: vec![started],
+            loaded: [(Server::Pv, 1000), (Server::Kernel, 500)].map(loaded).to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_page_has_figures_and_what_they_are_held_to() {
+        let page = page(&[(Platform::X86Pv, figures())]);
+        for text in [
+            "| PV dom0 | ping there and back: at most 0.58 of Xen's own | 500 of 1,000: 0.500 | kept |",
+            "| PV dom0 | no request of the guest wakes xen-virtio, whichever it is | 0 in 2,000 requests | kept |",
+            "| PV dom0 | xen-virtio: less than 8 MiB in memory | 9,000 KiB | **missed** |",
+            "| ping there and back | 1,000 | 1,000 | 1,000 | 500 | 500 | 500 | 0.500 |",
+            "| ping there and back | kernel engine | 0 | 500 | 0 | 0 | 0 | 500 | 1.500 |",
+            "| ping there and back | kernel engine | 2,000 | vhost 2,000 |",
+            "- **ping there and back, kernel engine**: Xen svm_vmexit_handler (2)",
+        ] {
+            assert!(page.contains(text), "{text:?} is not in {page}");
+        }
+    }
+
+    #[test]
+    fn the_page_in_the_repository_has_these_words() {
+        let page = include_str!("../../../../docs/devices-cost.md");
+        crate::lab::rig::check_page(page, &[BEGIN, READING]);
+    }
+}

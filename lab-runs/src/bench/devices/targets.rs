@@ -1,0 +1,118 @@
+//! What the project promises of devices, and whether it keeps it.
+
+use super::figures::Figures;
+use crate::bench::svg::grouped;
+use crate::bench::targets::{Target, at_most};
+use xen_eventfd_bench::devices::{Disk, Load, REQUESTS, Server};
+use xen_eventfd_lab::Platform;
+
+/// What `xen-virtio` may have in memory, in KiB.
+const MEMORY: u64 = 8 << 10;
+/// How long it may have run until its guest runs, in nanoseconds.
+const START: u64 = 50_000_000;
+
+/// Why a target is missed, as far as that is known.
+fn why(load: Load) -> Option<&'static str> {
+    match load {
+        Load::ToGuest | Load::FromGuest => Some(STREAM),
+        Load::Disk(_) => Some(DISK),
+        Load::Ping => None,
+    }
+}
+
+const STREAM: &str = "A kick is an access that stops the vCPU until dom0 has answered, and on one CPU dom0 then carries \
+    the packet before the guest goes on. So packets come one by one, each with an exit, a wake-up of vhost and often an \
+    interrupt. A notification of Xen's own drivers does not stop the vCPU, and many packets are found at once. What the \
+    module does for it is less than a hundredth.";
+const DISK: &str = "Nearly all is what Xen does for exits of the guest, most of which read the clock, and what dom0 \
+    does to run a process once for each request. Of the module there are 600 instructions. A backend in dom0's \
+    kernel, as Xen's own is, would save the process.";
+
+/// How many thousandths of what Xen's own drivers take.
+fn limit(platform: Platform, load: Load) -> u64 {
+    let [pv, pvh] = match load {
+        Load::Ping => [580, 700],
+        Load::ToGuest | Load::FromGuest => [1000, 900],
+        Load::Disk(Disk { bytes: 4096, depth: 1, .. }) => [850, 1100],
+        Load::Disk(_) => [800, 1000],
+    };
+    if platform == Platform::X86Pvh { pvh } else { pv }
+}
+
+/// All that these figures can be held to, with the kernel engine. Compared are medians.
+pub(super) fn all(platform: Platform, figures: &Figures) -> Vec<Target> {
+    let mut targets = Vec::new();
+    for load in Load::ALL {
+        let median = |server| Some(figures.of(server, load)?.0.ticks.each.median());
+        let (Some(ours), Some(xens)) = (median(Server::Kernel), median(Server::Pv)) else {
+            continue;
+        };
+        let limit = limit(platform, load);
+        let promise = format!(
+            "{}: at most {}.{:02} of Xen's own",
+            load.title(),
+            limit / 1000,
+            limit / 10 % 100
+        );
+        targets.push(Target { why: why(load), ..at_most(promise, ours, xens, limit) });
+    }
+    targets.extend(wakeups(figures));
+    if let Some(started) = figures.started(Server::Kernel) {
+        let memory = started.memory.get("VmHWM").copied().unwrap_or(u64::MAX);
+        targets.push(Target {
+            promise: "xen-virtio: less than 8 MiB in memory".to_owned(),
+            measured: format!("{} KiB", grouped(memory)),
+            kept: memory < MEMORY,
+            why: None,
+        });
+        targets.push(Target {
+            promise: "xen-virtio: less than 50 ms of processor time until its guest runs"
+                .to_owned(),
+            measured: format!("{} instructions, a nanosecond each", grouped(started.until_it_runs)),
+            kept: started.until_it_runs < START,
+            why: None,
+        });
+    }
+    targets
+}
+
+/// Who is woken while data flows.
+fn wakeups(figures: &Figures) -> Vec<Target> {
+    let woken = |load, counts: fn(&str) -> bool| {
+        let processes = &figures.of(Server::Kernel, load)?.0.processes;
+        let counted = processes.iter().filter(|(name, _)| counts(name));
+        Some(counted.map(|(_, process)| process.woken).sum::<u64>())
+    };
+    let requests = u64::from(REQUESTS);
+    let target = |promise: &str, woken: u64| Target {
+        promise: promise.to_owned(),
+        measured: format!("{} in {} requests", grouped(woken), grouped(requests)),
+        kept: woken * 100 < requests,
+        why: None,
+    };
+    let mut targets = Vec::new();
+    let loads = Load::ALL.into_iter();
+    // Something wakes up by a timer now and then, and when the guest writes its answer.
+    if let Some(most) = loads.filter_map(|load| woken(load, |name| name == "xen-virtio")).max() {
+        let promise = "no request of the guest wakes xen-virtio, whichever it is";
+        targets.push(target(promise, most));
+    }
+    let process = |name: &str| !matches!(name, "vhost" | "kernel threads");
+    if let Some(all) = woken(Load::Ping, process) {
+        targets.push(target("ping: no process of dom0 is woken", all));
+    }
+    targets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_load_has_its_limit_in_either_dom0() {
+        let limits = |platform| Load::ALL.map(|load| limit(platform, load));
+        let pv = [580, 1000, 1000, 850, 850, 800, 800, 800, 800];
+        let pvh = [700, 900, 900, 1100, 1100, 1000, 1000, 1000, 1000];
+        assert_eq!((limits(Platform::X86Pv), limits(Platform::X86Pvh)), (pv, pvh));
+    }
+}
