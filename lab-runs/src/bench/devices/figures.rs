@@ -29,6 +29,8 @@ pub(super) struct Profile {
     pub(super) parts: BTreeMap<Part, u64>,
     /// How often Xen let the guest go on: as often as it had stopped.
     pub(super) exits: u64,
+    /// The same of a PVH dom0.
+    pub(super) dom0_exits: u64,
     /// The most first.
     pub(super) functions: Vec<(Part, String, u64)>,
 }
@@ -65,8 +67,12 @@ impl Profile {
             functions.into_iter().map(|((part, name), count)| (part, name, count)).collect();
         functions.sort_by_key(|(_, _, count)| core::cmp::Reverse(*count));
         functions.truncate(FUNCTIONS);
-        let guests = counted.entries.iter().filter(|(world, _)| world.is_guest(platform));
-        Self { parts, exits: guests.map(|(_, times)| times).sum(), functions }
+        let entries = |guests| {
+            let worlds = counted.entries.iter();
+            let these = worlds.filter(|(world, _)| world.is_guest(platform) == guests);
+            these.map(|(_, times)| times).sum()
+        };
+        Self { parts, exits: entries(true), dom0_exits: entries(false), functions }
     }
 
     /// All instructions.
@@ -140,7 +146,8 @@ mod tests {
         };
         assert_eq!(parts(Platform::X86Pv), [63, 7, 10, 9, 5]);
         assert_eq!(parts(Platform::X86Pvh), [40, 7, 30, 9, 8]);
-        assert_eq!((profile(Platform::X86Pv).exits, profile(Platform::X86Pvh).exits), (6, 4));
+        let exits = |platform| (profile(platform).exits, profile(platform).dom0_exits);
+        assert_eq!((exits(Platform::X86Pv), exits(Platform::X86Pvh)), ((6, 0), (4, 2)));
         let kicked = (Part::Module, "kicked".to_owned(), 9);
         assert!(profile(Platform::X86Pvh).functions.contains(&kicked));
         assert_eq!(profile(Platform::X86Pv).all(), 94);

@@ -101,14 +101,16 @@ fn parts(page: &mut String, figures: &Figures) {
     let _ = writeln!(
         page,
         "### Whose instructions they are\n\n\
-         | | by | {titles} | all | exits of the guest |\n\
-         |---|---|--:|--:|--:|--:|--:|--:|--:|"
+         | | by | {titles} | all | exits of the guest | of dom0 |\n\
+         |---|---|--:|--:|--:|--:|--:|--:|--:|--:|"
     );
     for (name, Loaded { ticks, .. }, profile) in rows(figures) {
         let each = |count: u64| grouped(count / ticks.requests.max(1));
         let part = |part| each(profile.parts.get(&part).copied().unwrap_or(0));
         let cells = Part::ALL.map(part).join(" | ");
-        let exits = quotient(profile.exits, ticks.requests);
+        let exits = [profile.exits, profile.dom0_exits]
+            .map(|exits| quotient(exits, ticks.requests))
+            .join(" | ");
         let _ = writeln!(page, "| {name} | {cells} | {} | {exits} |", each(profile.all()));
     }
     page.push('\n');
@@ -180,6 +182,7 @@ mod tests {
             let profile = Profile {
                 parts: BTreeMap::from([(Part::Xen, 2000 * median)]),
                 exits: 3000,
+                dom0_exits: 1000,
                 functions: vec![(Part::Xen, "svm_vmexit_handler".to_owned(), 4000)],
             };
             (Loaded { server, load: Load::Ping, ticks, processes }, profile)
@@ -206,7 +209,7 @@ mod tests {
             "| PV dom0 | no request of the guest wakes xen-virtio, whichever it is | 0 in 2,000 requests | kept |",
             "| PV dom0 | xen-virtio: less than 8 MiB in memory | 9,000 KiB | **missed** |",
             "| ping there and back | 1,000 | 1,000 | 1,000 | 500 | 500 | 500 | 0.500 |",
-            "| ping there and back | kernel engine | 0 | 500 | 0 | 0 | 0 | 500 | 1.500 |",
+            "| ping there and back | kernel engine | 0 | 500 | 0 | 0 | 0 | 500 | 1.500 | 0.500 |",
             "| ping there and back | kernel engine | 2,000 | vhost 2,000 |",
             "- **ping there and back, kernel engine**: Xen svm_vmexit_handler (2)",
         ] {

@@ -21,12 +21,12 @@ fn why(load: Load) -> Option<&'static str> {
 }
 
 const STREAM: &str = "A kick is an access that stops the vCPU until dom0 has answered, and on one CPU dom0 then carries \
-    the packet before the guest goes on. So packets come one by one, each with an exit, a wake-up of vhost and often an \
-    interrupt. A notification of Xen's own drivers does not stop the vCPU, and many packets are found at once. What the \
-    module does for it is less than a hundredth.";
-const DISK: &str = "Nearly all is what Xen does for exits of the guest, most of which read the clock, and what dom0 \
-    does to run a process once for each request. Of the module there are 600 instructions. A backend in dom0's \
-    kernel, as Xen's own is, would save the process.";
+    the packet before the guest goes on. So packets come one by one, each with exits, a wake-up of vhost and often an \
+    interrupt. A notification of Xen's own drivers does not stop the vCPU, and many packets are found at once. The \
+    module's own part is less than a hundredth. What was tried is at the end of this page.";
+const DISK: &str = "Nearly all is what Xen does for exits of the guest, and of a PVH dom0, most of which read the clock, \
+    and what dom0 does to run a process once for each request. The module's own part is 600 instructions. A backend in \
+    dom0's kernel, as Xen's own is, would save the process.";
 
 /// How many thousandths of what Xen's own drivers take.
 fn limit(platform: Platform, load: Load) -> u64 {
