@@ -1,7 +1,7 @@
 //! Whole devices: what a guest does with its disk and its card, and what that took. The program
 //! `bench-devices` measures in dom0 and, for it, in the guest.
 
-use crate::{MARK, Spread};
+use crate::{Spread, parse_line, write_line};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -156,14 +156,14 @@ pub enum Measured {
 
 impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{MARK}{}", serde_json::to_string(self).map_err(|_| fmt::Error)?)
+        write_line(f, self)
     }
 }
 
 impl Measured {
     /// Parses a line; `None` if it is something else.
     pub fn parse(line: &str) -> Option<Self> {
-        serde_json::from_str(line.strip_prefix(MARK)?).ok()
+        parse_line(line)
     }
 }
 

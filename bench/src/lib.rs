@@ -5,6 +5,7 @@ pub mod arch;
 pub mod devices;
 pub mod tasks;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -199,20 +200,28 @@ pub struct Measured {
 }
 
 /// The prefix of a line, as the console has other output too.
-pub const MARK: &str = "bench: ";
+const MARK: &str = "bench: ";
 
 impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let json = serde_json::to_string(self).map_err(|_| fmt::Error)?;
-        write!(f, "{MARK}{json}")
+        write_line(f, self)
     }
 }
 
 impl Measured {
     /// Parses a line; `None` if it is something else.
     pub fn parse(line: &str) -> Option<Self> {
-        serde_json::from_str(line.strip_prefix(MARK)?).ok()
+        parse_line(line)
     }
+}
+
+fn write_line(f: &mut fmt::Formatter<'_>, measured: &impl Serialize) -> fmt::Result {
+    let json = serde_json::to_string(measured).map_err(|_| fmt::Error)?;
+    write!(f, "{MARK}{json}")
+}
+
+fn parse_line<T: DeserializeOwned>(line: &str) -> Option<T> {
+    serde_json::from_str(line.strip_prefix(MARK)?).ok()
 }
 
 #[cfg(test)]
