@@ -1,6 +1,7 @@
 //! What is drawn in a terminal, and plain text anywhere else.
 
 use anstyle::{AnsiColor, Color, Effects};
+use num_format::{Locale, ToFormattedString as _};
 use std::io::IsTerminal;
 
 /// How standard output is written to.
@@ -72,15 +73,7 @@ pub fn nanoseconds(ns: u64) -> String {
 
 /// 1234567 as 1,234,567.
 pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    number.to_formatted_string(&Locale::en)
 }
 
 #[cfg(test)]

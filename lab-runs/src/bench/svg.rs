@@ -1,5 +1,6 @@
 //! Plots: the few elements of SVG that they need.
 
+use num_format::{Locale, ToFormattedString as _};
 use std::fmt::Write as _;
 
 /// Text, axes and bars that can be read on a light and on a dark page.
@@ -30,15 +31,7 @@ fn page(title: &str, height: u32, body: &str) -> String {
 
 /// A number with separators: `22,441`.
 pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    number.to_formatted_string(&Locale::en)
 }
 
 /// The steps of an axis: a round number, of which at most eight reach `most`.
