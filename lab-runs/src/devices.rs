@@ -23,6 +23,9 @@ pub struct Arguments {
     platform: Option<Platform>,
     /// Only parts whose name contains one of these: kernel, userspace, metal, refusals
     names: Vec<String>,
+    /// Eight vCPUs for the guest with every device, and not two: it boots for longer
+    #[arg(long)]
+    many_vcpus: bool,
 }
 
 /// What one machine tests.
@@ -48,6 +51,10 @@ const PARTS: [Part; 4] = [
 
 /// What dom0 loads for its backends.
 pub(crate) const MODULES: [&str; 2] = ["vhost_net", "tun"];
+/// vCPUs of the guest with every device. Two have a queue each, and vectors that move from one to the other.
+const VCPUS: u32 = 2;
+/// Linux gives the first two of eight a queue each too.
+const MANY_VCPUS: u32 = 8;
 /// Guests boot a stock kernel, each in an emulated machine.
 const TIMEOUT: Duration = Duration::from_secs(900);
 
@@ -63,6 +70,7 @@ pub struct Tests {
     /// The guest without an operating system.
     metal: PathBuf,
     modules: Modules,
+    vcpus: u32,
 }
 
 /// Carries it out.
@@ -70,7 +78,8 @@ pub struct Tests {
 /// # Errors
 /// Something cannot be built, or no part has such a name.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let tests = Tests::prepare()?;
+    let vcpus = if arguments.many_vcpus { MANY_VCPUS } else { VCPUS };
+    let tests = Tests { vcpus, ..Tests::prepare()? };
     let mut boots = Boots::default();
     tests.add_some(&mut boots, (), arguments.platform, &arguments.names);
     let mut tally = Tally::default();
@@ -94,6 +103,7 @@ impl Tests {
             guest: guest::image(&lab, &[], &[])?,
             metal: build_guest("xen-eventfd-guest")?,
             modules: Modules::of(&lab, &MODULES)?,
+            vcpus: VCPUS,
             lab,
         })
     }
@@ -134,8 +144,8 @@ impl Tests {
         let (mut machine, log) = kmod::start(&self.lab, boot, true)?;
         self.modules.load(&mut machine)?;
         let mut tally = Tally::default();
-        let status =
-            machine.run_with("sh /lab/script", TIMEOUT, |line| tally.receive(place, line))?;
+        let command = format!("sh /lab/script {}", self.vcpus);
+        let status = machine.run_with(&command, TIMEOUT, |line| tally.receive(place, line))?;
         ensure!(!tally.is_empty(), "{place}: no test was run; status {status}");
         tally.end(place, status);
         if tally.failed > 0 {

@@ -13,7 +13,7 @@ all_backends() {
 	disk blk
 	rng plain
 	rng mapped -xen
-	config all 2 "root=fs rootfstype=virtiofs rw init=/init"
+	config all "$vcpus" "root=fs rootfstype=virtiofs rw init=/init"
 }
 
 # all_devices COMMAND...: this command of xen-virtio in the background, with the devices; `server` is its process

@@ -3,6 +3,8 @@
 
 cd /tmp || exit 1
 step=250000
+# Of the guest with every device.
+vcpus=$1
 # `xen-eventfd list` reads what the module shows there.
 mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null
 echo 0 >asked
