@@ -9,6 +9,7 @@ mod profile;
 mod report;
 mod results;
 mod rig;
+mod stored;
 pub(crate) mod svg;
 mod targets;
 

@@ -4,14 +4,13 @@
 use super::blocks::{self, Counted, Names};
 use super::cases;
 use super::rig::Rig;
+use super::stored::Stored;
 use super::svg::grouped;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::PathBuf;
 use xen_eventfd_bench::{Case, Filter, Kicks, Space, Way};
-use xen_eventfd_lab::{Platform, target_folder};
+use xen_eventfd_lab::Platform;
 
 /// Whose instructions they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -88,21 +87,16 @@ pub(super) fn count(rig: &Rig, platform: Platform) -> Result<()> {
     ensure!(blocks.len() == kicks.len(), "{} of {} were counted", blocks.len(), kicks.len());
     let pairs = kicks.iter().zip(&blocks);
     let profiles: Vec<_> = pairs.map(|(kicks, counted)| profile(kicks, counted, &names)).collect();
-    let path = path(platform);
-    fs::write(&path, serde_json::to_string(&profiles)?)
-        .with_context(|| format!("writing {}", path.display()))
+    stored(platform).save(&profiles)
 }
 
-fn path(platform: Platform) -> PathBuf {
-    target_folder().join("bench").join(format!("profile-{}.json", platform.name()))
+fn stored(platform: Platform) -> Stored {
+    Stored { kind: "profile-", platform }
 }
 
 /// What was counted last in such a dom0.
 pub(super) fn load(platform: Platform) -> Result<Vec<Profile>> {
-    match fs::read_to_string(path(platform)) {
-        Ok(text) => Ok(serde_json::from_str(&text)?),
-        Err(_) => Ok(Vec::new()),
-    }
+    Ok(stored(platform).load()?.unwrap_or_default())
 }
 
 fn profile(kicks: &Kicks, counted: &Counted, names: &Names) -> Profile {

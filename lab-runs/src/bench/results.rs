@@ -1,12 +1,11 @@
-//! What was measured: kept below `target/bench`, so that a report can be written again.
+//! What was measured.
 
-use anyhow::{Context, Result};
+use super::stored::Stored;
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::PathBuf;
 use xen_eventfd_bench::{Case, Figures, Filter, Kicks, Measured, Space, Way};
-use xen_eventfd_lab::{Platform, target_folder};
+use xen_eventfd_lab::Platform;
 
 /// The figures of one dom0.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,8 +28,8 @@ pub(super) struct Difference {
     pub(super) medians: [u64; 2],
 }
 
-fn path(platform: Platform) -> PathBuf {
-    target_folder().join("bench").join(format!("{}.json", platform.name()))
+fn stored(platform: Platform) -> Stored {
+    Stored { kind: "", platform }
 }
 
 impl Results {
@@ -56,18 +55,12 @@ impl Results {
     }
 
     pub(super) fn save(&self, platform: Platform) -> Result<()> {
-        let path = path(platform);
-        fs::create_dir_all(path.parent().context("a folder")?)?;
-        let text = serde_json::to_string(self)?;
-        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
+        stored(platform).save(self)
     }
 
     /// What was measured last in such a dom0; `None` if nothing was.
     pub(super) fn load(platform: Platform) -> Result<Option<Self>> {
-        match fs::read_to_string(path(platform)) {
-            Ok(text) => Ok(Some(serde_json::from_str(&text)?)),
-            Err(_) => Ok(None),
-        }
+        stored(platform).load()
     }
 
     /// The figures of a case.

@@ -1,15 +1,14 @@
-//! What was measured of devices: kept below `target/bench`, so that the page can be written again.
+//! What was measured of devices.
 
 use super::rig::Rig;
 use crate::bench::blocks::{self, Counted, Names};
 use crate::bench::profile::Part;
-use anyhow::{Context, Result, ensure};
+use crate::bench::stored::Stored;
+use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::PathBuf;
 use xen_eventfd_bench::devices::{Load, Loaded, Measured, Server, Started};
-use xen_eventfd_lab::{Platform, target_folder};
+use xen_eventfd_lab::Platform;
 
 /// How many functions of a profile are kept.
 const FUNCTIONS: usize = 200;
@@ -102,18 +101,12 @@ impl Figures {
     }
 
     pub(super) fn save(&self, platform: Platform) -> Result<()> {
-        let path = path(platform);
-        fs::create_dir_all(path.parent().context("a folder")?)?;
-        fs::write(&path, serde_json::to_string(self)?)
-            .with_context(|| format!("writing {}", path.display()))
+        stored(platform).save(self)
     }
 
     /// What was measured last in such a dom0; `None` if nothing was.
     pub(super) fn load(platform: Platform) -> Result<Option<Self>> {
-        match fs::read_to_string(path(platform)) {
-            Ok(text) => Ok(Some(serde_json::from_str(&text)?)),
-            Err(_) => Ok(None),
-        }
+        stored(platform).load()
     }
 
     pub(super) fn of(&self, server: Server, load: Load) -> Option<&(Loaded, Profile)> {
@@ -125,8 +118,8 @@ impl Figures {
     }
 }
 
-fn path(platform: Platform) -> PathBuf {
-    target_folder().join("bench").join(format!("devices-{}.json", platform.name()))
+fn stored(platform: Platform) -> Stored {
+    Stored { kind: "devices-", platform }
 }
 
 #[cfg(test)]
