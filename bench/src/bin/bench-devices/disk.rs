@@ -2,6 +2,7 @@
 
 mod aio;
 
+use crate::rounds;
 use aio::{Context, Operation};
 use anyhow::{Context as _, Result, ensure};
 use rustix::fs::{Mode, OFlags};
@@ -9,7 +10,6 @@ use rustix::io::{pread, pwrite};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use xen_eventfd_bench::devices::{Disk, REQUESTS, Ticks};
-use xen_eventfd_bench::{Spread, arch};
 
 /// What O_DIRECT wants of addresses.
 const ALIGNMENT: usize = 4096;
@@ -33,18 +33,7 @@ pub(crate) fn measure(path: &Path, disk: Disk) -> Result<Ticks> {
         round.carry_out()?;
     }
     let rounds = REQUESTS.div_ceil(disk.depth);
-    let mut each = Vec::with_capacity(rounds as usize);
-    arch::begin_mark();
-    let began = arch::now();
-    for _ in 0..rounds {
-        let before = arch::now();
-        round.carry_out()?;
-        each.push((arch::now() - before) / u64::from(disk.depth));
-    }
-    let all = arch::now() - began;
-    arch::end_mark();
-    let requests = u64::from(rounds) * u64::from(disk.depth);
-    Ok(Ticks { requests, each: Spread::of(each).context("rounds")?, all })
+    rounds::measure(rounds, disk.depth, || round.carry_out())
 }
 
 /// As many requests as are under way at once.

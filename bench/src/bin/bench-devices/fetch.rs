@@ -1,11 +1,11 @@
 //! A file by HTTP, past the file system of the one who fetches it.
 
+use crate::rounds;
 use anyhow::{Context, Result, ensure};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 use xen_eventfd_bench::devices::{FILE, Ticks};
-use xen_eventfd_bench::{Spread, arch};
 
 /// Longer than any server needs to answer.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -13,12 +13,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// Fetches the file `file`: once to warm up, and once to be measured.
 pub(crate) fn measure(address: Ipv4Addr) -> Result<Ticks> {
     fetch(address)?;
-    arch::begin_mark();
-    let began = arch::now();
-    fetch(address)?;
-    let all = arch::now() - began;
-    arch::end_mark();
-    Ok(Ticks { requests: 1, each: Spread::of(vec![all]).context("one fetch")?, all })
+    rounds::measure(1, 1, || fetch(address))
 }
 
 fn fetch(address: Ipv4Addr) -> Result<()> {

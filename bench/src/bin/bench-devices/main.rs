@@ -6,6 +6,7 @@ mod fetch;
 mod guest;
 mod ping;
 mod processes;
+mod rounds;
 mod start;
 
 use anyhow::{Context, Result};

@@ -1,11 +1,11 @@
 //! Echo requests of ICMP, one after the other.
 
+use crate::rounds;
 use anyhow::{Context, Result, ensure};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrV4, SocketType, ipproto};
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use xen_eventfd_bench::devices::{REQUESTS, Ticks};
-use xen_eventfd_bench::{Spread, arch};
 
 /// Requests that warm up: neighbours are known then.
 const WARM_UP: u16 = 32;
@@ -22,17 +22,7 @@ pub(crate) fn measure(address: Ipv4Addr) -> Result<Ticks> {
     for _ in 0..WARM_UP {
         pinger.ping()?;
     }
-    let mut each = Vec::with_capacity(REQUESTS as usize);
-    arch::begin_mark();
-    let began = arch::now();
-    for _ in 0..REQUESTS {
-        let before = arch::now();
-        pinger.ping()?;
-        each.push(arch::now() - before);
-    }
-    let all = arch::now() - began;
-    arch::end_mark();
-    Ok(Ticks { requests: REQUESTS.into(), each: Spread::of(each).context("pings")?, all })
+    rounds::measure(REQUESTS, 1, || pinger.ping())
 }
 
 struct Pinger {
