@@ -1,5 +1,5 @@
-//! Accesses of a guest to a virtio-pci function, and what the device does meanwhile: the effects never contradict
-//! one another or the function.
+//! Accesses of a guest to a virtio-pci function, and what the device does meanwhile, which another process may go
+//! on with at any point: the effects never contradict one another or the function.
 #![no_main]
 
 #[path = "../../virtio/tests/transport/observer.rs"]
@@ -49,6 +49,14 @@ fuzz_target!(|bytes: &[u8]| {
             5 => function.signal_queue(register),
             6 => function.change_config(&step[1..]),
             7 => function.needs_reset(),
+            // Another process goes on with it.
+            8 => {
+                let state = function.state();
+                let (restored, _) = Function::restore(&state).unwrap();
+                assert_eq!(restored.state(), state);
+                function = restored;
+                Vec::new()
+            }
             _ => Vec::new(),
         };
         observer.follow(&effects, &function);

@@ -3,6 +3,7 @@
 use crate::effect::Effect;
 use crate::function::Function;
 use crate::host_bridge::HostBridge;
+use crate::state::{BusState, StateError};
 use crate::value::{gather, low};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -54,6 +55,21 @@ impl Bus {
     /// which Linux recognises configuration mechanism 1.
     pub fn with_host_bridge() -> Self {
         Self { bridge: Some(HostBridge::default()), ..Self::default() }
+    }
+
+    /// Its whole state, but for its functions'.
+    pub fn state(&self) -> BusState {
+        let bridge = self.bridge.as_ref().map(HostBridge::state);
+        BusState { config_address: self.config_address, bridge }
+    }
+
+    /// A bus in a state, without functions.
+    ///
+    /// # Errors
+    /// No bus can be in that state.
+    pub fn restore(state: &BusState) -> Result<Self, StateError> {
+        let bridge = state.bridge.as_deref().map(HostBridge::restore).transpose()?;
+        Ok(Self { bridge, config_address: state.config_address, ..Self::default() })
     }
 
     /// Puts a function on the bus. Returns the one that was there.

@@ -12,6 +12,7 @@ use crate::description::{Description, bits};
 use crate::effect::Effect;
 use crate::layout::COMMON;
 use crate::msix::NO_VECTOR;
+use crate::state::{CommonState, QueueState, StateError};
 use crate::value::{high, low, with_half, word};
 use alloc::vec::Vec;
 use virtio_spec::{DeviceStatus, F};
@@ -38,6 +39,13 @@ enum Field {
     Device { is_high: bool },
     QueueReset,
 }
+
+/// The bits of the status that a driver sets.
+const SETTABLE: DeviceStatus = DeviceStatus::ACKNOWLEDGE
+    .union(DeviceStatus::DRIVER)
+    .union(DeviceStatus::FAILED)
+    .union(DeviceStatus::FEATURES_OK)
+    .union(DeviceStatus::DRIVER_OK);
 
 /// Offset and width of each.
 const FIELDS: [(u32, Width, Field); 20] = [
@@ -77,6 +85,18 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
+    fn restored((offered, state): (&Self, &QueueState)) -> Self {
+        Self {
+            max_size: offered.max_size,
+            size: state.size,
+            vector: state.vector,
+            is_enabled: state.is_enabled,
+            descriptors: state.descriptors,
+            driver: state.driver,
+            device: state.device,
+        }
+    }
+
     fn new(max_size: u16) -> Self {
         Self {
             max_size,
@@ -121,9 +141,86 @@ impl Common {
         }
     }
 
+    /// All registers.
+    pub(crate) fn state(&self) -> CommonState {
+        let queue = |queue: &Queue| QueueState {
+            size: queue.size,
+            vector: queue.vector,
+            is_enabled: queue.is_enabled,
+            descriptors: queue.descriptors,
+            driver: queue.driver,
+            device: queue.device,
+        };
+        CommonState {
+            feature_select: self.feature_select,
+            driver_select: self.driver_select,
+            driver_features: self.driver_features,
+            status: self.status.bits(),
+            config_vector: self.config_vector,
+            generation: self.generation,
+            config_changed: self.config_changed,
+            queue_select: self.queue_select,
+            queues: self.queues.iter().map(queue).collect(),
+        }
+    }
+
+    /// Sets all registers. `mapped` as [`Common::write`] has it.
+    pub(crate) fn restore(
+        &mut self,
+        state: &CommonState,
+        mapped: impl Fn(u16) -> u16,
+    ) -> Result<(), StateError> {
+        if state.queues.len() != self.queues.len() {
+            return Err(StateError::Size);
+        }
+        let status = DeviceStatus::from_bits_retain(state.status);
+        if !(SETTABLE | DeviceStatus::DEVICE_NEEDS_RESET).contains(status) {
+            return Err(StateError::Value);
+        }
+        let is_set = |vector: u16| mapped(vector) == vector;
+        let restored = Self {
+            offered: self.offered,
+            feature_select: state.feature_select,
+            driver_select: state.driver_select,
+            driver_features: state.driver_features,
+            status,
+            config_vector: state.config_vector,
+            generation: state.generation,
+            config_changed: state.config_changed,
+            queue_select: state.queue_select,
+            queues: self.queues.iter().zip(&state.queues).map(Queue::restored).collect(),
+        };
+        let is_packed = restored.driver_features & bits(F::RING_PACKED) != 0;
+        let fits = |queue: &Queue| {
+            (1..=queue.max_size).contains(&queue.size)
+                && (is_packed || queue.size.is_power_of_two())
+                && is_set(queue.vector)
+        };
+        let is_negotiated = !status.contains(DeviceStatus::FEATURES_OK) || restored.acceptable();
+        let is_live = !restored.is_live() || restored.negotiated(F::VERSION_1);
+        let is_valid = is_negotiated
+            && is_live
+            && is_set(state.config_vector)
+            && restored.queues.iter().all(fits);
+        if is_valid {
+            *self = restored;
+        }
+        is_valid.then_some(()).ok_or(StateError::Value)
+    }
+
+    /// The features that the driver and the device have agreed on (FEATURES_OK).
+    pub(crate) fn accepted(&self) -> Option<u64> {
+        self.status.contains(DeviceStatus::FEATURES_OK).then_some(self.driver_features)
+    }
+
     /// The driver runs (DRIVER_OK).
     pub(crate) fn is_live(&self) -> bool {
         self.status.contains(DeviceStatus::DRIVER_OK)
+    }
+
+    /// Whether the device does nothing until it is reset.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.status.contains(DeviceStatus::DEVICE_NEEDS_RESET)
     }
 
     /// The device does nothing until it is reset.
@@ -232,16 +329,9 @@ impl Common {
             self.reset();
             return;
         }
-        let settable = DeviceStatus::ACKNOWLEDGE
-            | DeviceStatus::DRIVER
-            | DeviceStatus::FAILED
-            | DeviceStatus::FEATURES_OK
-            | DeviceStatus::DRIVER_OK;
-        let asked = DeviceStatus::from_bits_truncate(value) & settable & !self.status;
+        let asked = DeviceStatus::from_bits_truncate(value) & SETTABLE & !self.status;
         self.status |= asked & !(DeviceStatus::FEATURES_OK | DeviceStatus::DRIVER_OK);
-        let acceptable = self.driver_features & !self.offered == 0
-            && self.driver_features & bits(F::VERSION_1) != 0;
-        if asked.contains(DeviceStatus::FEATURES_OK) && acceptable {
+        if asked.contains(DeviceStatus::FEATURES_OK) && self.acceptable() {
             self.status |= DeviceStatus::FEATURES_OK;
             effects.push(Effect::Features(self.driver_features));
         }
@@ -249,6 +339,11 @@ impl Common {
             self.status |= DeviceStatus::DRIVER_OK;
             effects.push(Effect::DriverOk);
         }
+    }
+
+    /// Whether the driver's features are some that a device can agree to.
+    fn acceptable(&self) -> bool {
+        self.driver_features & !self.offered == 0 && self.driver_features & bits(F::VERSION_1) != 0
     }
 
     fn negotiated(&self, feature: F) -> bool {

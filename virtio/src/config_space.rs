@@ -2,7 +2,9 @@
 //!
 //! The source is the PCI Local Bus Specification 3.0, chapter 6.
 
+use crate::state::StateError;
 use crate::value::gather;
+use alloc::vec::Vec;
 use xen_eventfd_core::Width;
 
 /// Bytes of a configuration space. What is beyond, only PCI Express has.
@@ -107,6 +109,22 @@ impl ConfigSpace {
                 *old = *old & !mask | new & mask;
             }
         }
+    }
+
+    /// The bits that a guest may change, all others as 0.
+    pub(crate) fn state(&self) -> Vec<u8> {
+        self.bytes.iter().zip(&self.writable).map(|(byte, mask)| byte & mask).collect()
+    }
+
+    /// Sets the bits that a guest may change.
+    pub(crate) fn restore(&mut self, state: &[u8]) -> Result<(), StateError> {
+        if state.len() != SIZE {
+            return Err(StateError::Size);
+        }
+        for ((byte, mask), new) in self.bytes.iter_mut().zip(&self.writable).zip(state) {
+            *byte = *byte & !mask | new & mask;
+        }
+        Ok(())
     }
 
     pub(crate) fn byte(&self, at: usize) -> u8 {

@@ -3,6 +3,7 @@
 use crate::config_space::Identity;
 use crate::layout::{DEVICE, DOORBELL_SIZE, MAX_VECTORS, REGISTERS_SIZE};
 use alloc::vec::Vec;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use virtio_spec::{F, Id};
 
@@ -16,7 +17,7 @@ const MAX_QUEUE_SIZE: u16 = 0x8000;
 const MAX_TYPE: u16 = 0x3F;
 
 /// A device, as its function presents it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Description {
     /// The virtio device ID: 1 network, 2 block, …
     pub device_type: u16,

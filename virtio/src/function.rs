@@ -16,6 +16,7 @@ use crate::layout::{
     COMMON, DEVICE, DOORBELL_BAR, DOORBELL_SIZE, ISR, PENDING, REGISTERS_BAR, REGISTERS_SIZE, TABLE,
 };
 use crate::msix::{ENABLE, MASK_ALL, MsiX};
+use crate::state::{FunctionState, StateError};
 use crate::value::{gather, word};
 use alloc::vec::Vec;
 use virtio_spec::pci::IsrStatus;
@@ -42,6 +43,8 @@ pub struct Function {
     config: Vec<u8>,
     has_line: bool,
     known: Known,
+    /// What it was made of.
+    description: Description,
 }
 
 impl Function {
@@ -72,7 +75,57 @@ impl Function {
             config: description.config.clone(),
             has_line: description.has_line,
             known: Known { registers: None, doorbell: None, line: false, queues },
+            description: description.clone(),
         })
+    }
+
+    /// Its whole state.
+    pub fn state(&self) -> FunctionState {
+        let (entries, pending) = self.msix.state();
+        FunctionState {
+            description: Description { config: self.config.clone(), ..self.description.clone() },
+            space: self.space.state(),
+            common: self.common.state(),
+            entries,
+            pending,
+            isr: self.isr.bits(),
+        }
+    }
+
+    /// A function in a state, and what has to be done for its device to be in it too, when nothing was done yet:
+    /// features accepted, BARs decoded, queues started, the line set. Which queue's calls are held is not in it.
+    ///
+    /// # Errors
+    /// No function can be in that state.
+    pub fn restore(state: &FunctionState) -> Result<(Self, Vec<Effect>), StateError> {
+        let mut function = Self::new(&state.description)?;
+        function.space.restore(&state.space)?;
+        function.follow_control();
+        function.msix.restore(&state.entries, state.pending)?;
+        let msix = &function.msix;
+        function.common.restore(&state.common, |vector| msix.mapped(vector))?;
+        function.isr = IsrStatus::from_bits_retain(state.isr);
+        if !(IsrStatus::QUEUE_INTERRUPT | IsrStatus::DEVICE_CONFIGURATION_INTERRUPT)
+            .contains(function.isr)
+        {
+            return Err(StateError::Value);
+        }
+        let mut effects = Vec::new();
+        effects.extend(function.common.accepted().map(Effect::Features));
+        effects.extend(function.common.is_live().then_some(Effect::DriverOk));
+        function.reconcile(&mut effects);
+        Ok((function, effects))
+    }
+
+    /// Notifies the driver, if it runs, of a change of the configuration that may have been there: of one its notification
+    /// may have been lost with a process.
+    pub fn notify_again(&mut self) -> Vec<Effect> {
+        self.notify_of_config()
+    }
+
+    /// Whether the device does nothing until its driver resets it.
+    pub fn is_broken(&self) -> bool {
+        self.common.is_broken()
     }
 
     /// Reads the configuration space. `held` returns for a queue whose route is [`Route::Masked`] whether its calls
@@ -103,9 +156,7 @@ impl Function {
     pub fn write_config(&mut self, register: u16, width: Width, value: u64) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.space.write(register, width, value);
-        let control = self.space.word(self.places.msix_control);
-        self.msix.is_enabled = control & ENABLE != 0;
-        self.msix.is_held = control & MASK_ALL != 0 || !self.space.commands(MASTERS_BUS);
+        self.follow_control();
         let data = self.places.window + 12;
         if touches(register, width, data)
             && let Some((bar, offset, width)) = self.window()
@@ -192,6 +243,13 @@ impl Function {
         let decoded =
             self.space.commands(decodes).then(|| self.space.bar(index.into(), size, last));
         decoded.flatten().map(u64::from)
+    }
+
+    /// Takes over what MSI-X has of the configuration space.
+    fn follow_control(&mut self) {
+        let control = self.space.word(self.places.msix_control);
+        self.msix.is_enabled = control & ENABLE != 0;
+        self.msix.is_held = control & MASK_ALL != 0 || !self.space.commands(MASTERS_BUS);
     }
 
     /// Only a driver that runs is notified.

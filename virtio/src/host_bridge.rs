@@ -1,6 +1,8 @@
 //! The host bridge, in which Linux recognises that there is a PCI bus.
 
 use crate::config_space::{ConfigSpace, Identity};
+use crate::state::StateError;
+use alloc::vec::Vec;
 use xen_eventfd_core::Width;
 
 /// A function of class 0600 with nothing but its header. Its IDs are those of the generic bridge of virtual
@@ -32,5 +34,17 @@ impl HostBridge {
     /// Writes to it.
     pub(crate) fn write_config(&mut self, register: u16, width: Width, value: u64) {
         self.space.write(register, width, value);
+    }
+
+    /// What a guest may change of it.
+    pub(crate) fn state(&self) -> Vec<u8> {
+        self.space.state()
+    }
+
+    /// A bridge in this state.
+    pub(crate) fn restore(state: &[u8]) -> Result<Self, StateError> {
+        let mut bridge = Self::default();
+        bridge.space.restore(state)?;
+        Ok(bridge)
     }
 }

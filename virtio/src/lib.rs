@@ -27,6 +27,7 @@ mod function;
 mod host_bridge;
 mod layout;
 mod msix;
+mod state;
 mod value;
 
 pub use bus::{ADDRESS_PORTS, Answer, Bus, Target};
@@ -34,3 +35,4 @@ pub use description::{Description, DescriptionError, MAX_CONFIG, MAX_QUEUES};
 pub use effect::{Bar, Effect, Message, QueueSetup, Route};
 pub use function::Function;
 pub use layout::REGISTERS_SIZE;
+pub use state::{BusState, CommonState, EntryState, FunctionState, QueueState, StateError};

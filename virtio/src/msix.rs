@@ -6,6 +6,7 @@
 
 use crate::effect::{Message, Route};
 use crate::layout::{ENTRY_SIZE, MAX_VECTORS};
+use crate::state::{EntryState, StateError};
 use crate::value::{high, low, with_half, word};
 use alloc::vec::Vec;
 use xen_eventfd_core::Width;
@@ -87,6 +88,40 @@ impl MsiX {
     /// Forgets what is pending.
     pub(crate) fn forget(&mut self) {
         self.pending = 0;
+    }
+
+    /// The table, and what is pending.
+    pub(crate) fn state(&self) -> (Vec<EntryState>, [u8; 16]) {
+        let entry = |entry: &Entry| EntryState {
+            addr: entry.message.addr,
+            data: entry.message.data,
+            is_masked: entry.is_masked,
+        };
+        (self.entries.iter().map(entry).collect(), self.pending.to_le_bytes())
+    }
+
+    /// Sets the table and what is pending.
+    pub(crate) fn restore(
+        &mut self,
+        entries: &[EntryState],
+        pending: [u8; 16],
+    ) -> Result<(), StateError> {
+        let pending = u128::from_le_bytes(pending);
+        if entries.len() != self.entries.len() {
+            return Err(StateError::Size);
+        }
+        if pending.checked_shr(word(entries.len() as u64).into()).unwrap_or(0) != 0
+            || entries.iter().any(|entry| entry.addr & 3 != 0)
+        {
+            return Err(StateError::Value);
+        }
+        let entry = |state: &EntryState| Entry {
+            message: Message { addr: state.addr, data: state.data },
+            is_masked: state.is_masked,
+        };
+        self.entries = entries.iter().map(entry).collect();
+        self.pending = pending;
+        Ok(())
     }
 
     /// A byte of the table; 0 beyond its end.

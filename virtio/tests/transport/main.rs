@@ -15,5 +15,6 @@ mod notifications;
 mod observer;
 mod queues;
 mod random;
+mod state;
 mod status;
 mod window;

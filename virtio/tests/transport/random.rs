@@ -1,4 +1,5 @@
-//! Accesses of any kind, in any order, among those of a driver that starts its device.
+//! Accesses of any kind, in any order, among those of a driver that starts its device; and a function that is made
+//! anew from its state in between.
 
 use crate::driver::{DOORBELL, REGISTERS, description};
 use crate::observer::Observer;
@@ -56,42 +57,62 @@ fn starts() -> Vec<Step> {
     ]
 }
 
-fn steps() -> impl Strategy<Value = Step> {
-    let registers = || offsets().prop_map(|offset| u64::from(REGISTERS) + offset);
-    let ports = || u64::from(DOORBELL)..u64::from(DOORBELL) + 4;
+fn registers() -> impl Strategy<Value = u64> {
+    offsets().prop_map(|offset| u64::from(REGISTERS) + offset)
+}
+
+fn writes() -> impl Strategy<Value = Step> {
+    let ports = u64::from(DOORBELL)..u64::from(DOORBELL) + 4;
     prop_oneof![
-        1 => (0_u16..0x104, widths()).prop_map(|(at, width)| Step::ReadConfig(at, width)),
         2 => (0_u16..0x104, widths(), values())
             .prop_map(|(at, width, value)| Step::WriteConfig(at, width, value)),
-        1 => (registers(), widths()).prop_map(|(at, width)| Step::Read(Space::Mmio, at, width)),
         4 => (registers(), widths(), values())
             .prop_map(|(at, width, value)| Step::Write(Space::Mmio, at, width, value)),
-        1 => (ports(), widths(), 0_u64..4)
+        1 => (ports, widths(), 0_u64..4)
             .prop_map(|(at, width, value)| Step::Write(Space::Pio, at, width, value)),
+    ]
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        7 => writes(),
+        1 => (0_u16..0x104, widths()).prop_map(|(at, width)| Step::ReadConfig(at, width)),
+        1 => (registers(), widths()).prop_map(|(at, width)| Step::Read(Space::Mmio, at, width)),
         1 => (0_u16..4).prop_map(Step::Signal),
         1 => any::<u8>().prop_map(Step::Change),
         1 => Just(Step::NeedsReset),
     ]
 }
 
-fn take(function: &mut Function, step: &Step) -> Vec<Effect> {
+/// The answer of a read, and the effects.
+fn answer(function: &mut Function, step: &Step) -> (Option<u64>, Vec<Effect>) {
     match *step {
         Step::ReadConfig(at, width) => {
             let (value, effects) = function.read_config(at, width, |queue| queue == 1);
             assert_eq!(value & !width.mask(), 0);
-            effects
+            (Some(value), effects)
         }
-        Step::WriteConfig(at, width, value) => function.write_config(at, width, value),
+        Step::WriteConfig(at, width, value) => (None, function.write_config(at, width, value)),
         Step::Read(space, addr, width) => function
             .read(Access { space, addr, width }, |queue| queue == 1)
-            .map_or(Vec::new(), |(_, effects)| effects),
+            .map_or((None, Vec::new()), |(value, effects)| (Some(value), effects)),
         Step::Write(space, addr, width, value) => {
-            function.write(Kick::new(space, addr, width, value)).unwrap_or_default()
+            (None, function.write(Kick::new(space, addr, width, value)).unwrap_or_default())
         }
-        Step::Signal(queue) => function.signal_queue(queue),
-        Step::Change(byte) => function.change_config(&[byte]),
-        Step::NeedsReset => function.needs_reset(),
+        Step::Signal(queue) => (None, function.signal_queue(queue)),
+        Step::Change(byte) => (None, function.change_config(&[byte])),
+        Step::NeedsReset => (None, function.needs_reset()),
     }
+}
+
+fn take(function: &mut Function, step: &Step) -> Vec<Effect> {
+    answer(function, step).1
+}
+
+/// The same function, from its state as it is kept in a file, and what its device has to do.
+fn restored(function: &Function) -> (Function, Vec<Effect>) {
+    let text = serde_json::to_string(&function.state()).unwrap();
+    Function::restore(&serde_json::from_str(&text).unwrap()).unwrap()
 }
 
 proptest! {
@@ -108,5 +129,50 @@ proptest! {
             let effects = take(&mut function, step);
             observer.follow(&effects, &function);
         }
+    }
+
+    #[test]
+    fn a_function_that_is_restored_answers_and_acts_as_the_one_before(
+        is_started in any::<bool>(),
+        before in prop::collection::vec(steps(), 0..30),
+        after in prop::collection::vec(steps(), 0..30),
+    ) {
+        let mut function = Function::new(&description()).unwrap();
+        let begin = if is_started { starts() } else { Vec::new() };
+        for step in begin.iter().chain(&before) {
+            take(&mut function, step);
+        }
+        let (mut restored, effects) = restored(&function);
+        prop_assert_eq!(restored.state(), function.state());
+        // What its device does then is all that the device before had done.
+        let mut observer = Observer::new(description());
+        observer.follow(&effects, &restored);
+        for step in &after {
+            let (ours, theirs) = (answer(&mut restored, step), answer(&mut function, step));
+            prop_assert_eq!(&ours, &theirs, "{:?}", step);
+            observer.follow(&ours.1, &restored);
+        }
+        prop_assert_eq!(restored.state(), function.state());
+    }
+
+    #[test]
+    fn a_write_that_is_made_again_changes_nothing_more(
+        is_started in any::<bool>(),
+        before in prop::collection::vec(steps(), 0..30),
+        write in writes(),
+    ) {
+        let mut function = Function::new(&description()).unwrap();
+        let begin = if is_started { starts() } else { Vec::new() };
+        for step in begin.iter().chain(&before) {
+            take(&mut function, step);
+        }
+        take(&mut function, &write);
+        let once = function.state();
+        let effects = take(&mut function, &write);
+        prop_assert_eq!(function.state(), once);
+        let repeats = |effect: &Effect| {
+            matches!(effect, Effect::Kick(_) | Effect::ConfigWritten { .. })
+        };
+        prop_assert!(effects.iter().all(repeats), "{:?}", effects);
     }
 }
