@@ -57,7 +57,7 @@ impl Machine<'_> {
                 ),
             };
         }
-        if self.installed() {
+        if self.installed("xen_eventfd") {
             let found = format!("installed, not loaded: {DEVICE} is not there");
             return poor(NAME, found, "modprobe xen-eventfd");
         }
@@ -69,15 +69,15 @@ impl Machine<'_> {
         poor(NAME, "not installed", advice)
     }
 
-    /// Whether `modprobe` would find the module.
-    fn installed(&self) -> bool {
+    /// Whether `modprobe` would find a module.
+    pub(super) fn installed(&self, name: &str) -> bool {
         let index = self.at(&format!("/lib/modules/{}/modules.dep", self.release));
         let index = fs::read_to_string(index).unwrap_or_default();
         index.lines().any(|line| {
             let file = line.split(':').next().and_then(|path| path.rsplit('/').next());
             // Perhaps compressed: `xen-eventfd.ko.xz`.
             let module = file.and_then(|file| file.split(".ko").next()).unwrap_or_default();
-            matches!(module, "xen-eventfd" | "xen_eventfd")
+            module.replace('-', "_") == name
         })
     }
 

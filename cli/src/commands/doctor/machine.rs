@@ -55,6 +55,7 @@ impl Machine<'_> {
             self.upstream(),
             self.userspace(),
         ];
+        let checks = checks.into_iter().chain(self.device_checks()).collect();
         let (probe, by) = (&self.probe, self.named_by);
         Report { engines: Engines::of(probe), picked: engine::pick(probe, by), checks }
     }

@@ -3,9 +3,10 @@
 //! Nothing is changed: devices are looked at and opened, no guest is touched. What can serve is the
 //! library's answer ([`xen_eventfd::Builder::probe`]), so that it is the engine's as well.
 //!
-//! [`machine`] looks at Xen and its devices, [`kernel`] at what there is for the module, and
-//! [`engine`] says which engine would be picked.
+//! [`machine`] looks at Xen and its devices, [`kernel`] at what there is for the module, `devices` at what
+//! virtio devices need besides, and [`engine`] says which engine would be picked.
 
+mod devices;
 pub mod engine;
 pub mod kernel;
 pub mod machine;
@@ -22,9 +23,8 @@ use std::path::Path;
 
 /// Report what this host has, what is missing and how to get it.
 ///
-/// Xen, its devices, xenstore, the kernel and its module, what killed engines have left, and which
-/// engine would be picked, and why. Nothing is changed. Ends with 0 if an engine can run, with 3
-/// otherwise.
+/// Xen, its devices, xenstore, the kernel and its module, what killed engines have left, what xen-virtio needs, and
+/// which engine would be picked, and why. Nothing is changed. Ends with 0 if an engine can run, with 3 otherwise.
 #[derive(Debug, Args)]
 pub struct Arguments {}
 

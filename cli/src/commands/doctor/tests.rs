@@ -284,6 +284,54 @@ fn upstreams_ioeventfd_is_named_with_the_reason_why_it_is_not_used() {
 }
 
 #[test]
+fn virtio_devices_need_the_toolstack_and_for_most_backends_the_module() {
+    let stand = |files: &[(&str, &str)]| reported(&dom0(files), "virtio devices");
+    assert_eq!(stand(&[]).0, Standing::Fact);
+    let command = ("usr/sbin/xen-virtio", "");
+    let (standing, text) = stand(&[command]);
+    assert_eq!(standing, Standing::Poor);
+    assert!(text.contains("no xl") && text.contains("apt install"), "{text}");
+    let xl = ("usr/sbin/xl", "");
+    let (standing, text) = stand(&[command, xl]);
+    assert_eq!(standing, Standing::Poor);
+    assert!(text.contains("XEN_MMAP only") && text.contains("kernel module"), "{text}");
+    let (standing, text) = stand(&[command, xl, ("dev/xen/eventfd", "")]);
+    assert_eq!((standing, &*text), (Standing::Ok, "/usr/sbin/xen-virtio, for any backend -> "));
+}
+
+#[test]
+fn vhost_is_there_or_named_with_the_module_that_brings_it() {
+    for (name, device, module) in [
+        ("vhost-net", "dev/vhost-net", "vhost_net"),
+        ("vhost-vsock", "dev/vhost-vsock", "vhost_vsock"),
+        ("vhost-scsi", "dev/vhost-scsi", "vhost_scsi"),
+        ("tap devices", "dev/net/tun", "tun"),
+    ] {
+        assert_eq!(reported(&dom0(&[(device, "")]), name).0, Standing::Ok);
+        let index = format!("kernel/drivers/{}.ko.xz: kernel/x.ko\n", module.replace('_', "-"));
+        let there = reported(&dom0(&[("lib/modules/6.12.0/modules.dep", &index)]), name).1;
+        assert!(there.contains(&format!("modprobe {module}")), "{there}");
+        let absent = reported(&dom0(&[]), name).1;
+        assert!(absent.contains(&format!("no module {module}")), "{absent}");
+    }
+}
+
+#[test]
+fn backends_and_the_device_model_are_named_where_they_are() {
+    let report = dom0(&[
+        ("usr/bin/qemu-storage-daemon", ""),
+        ("usr/libexec/virtiofsd", ""),
+        ("usr/lib/xen/bin/qemu-system-i386", ""),
+    ]);
+    let backends = "/usr/bin/qemu-storage-daemon (blk), /usr/libexec/virtiofsd (fs)";
+    assert_eq!(check(&report, "backends").found, backends);
+    assert_eq!(check(&report, "device model").found, "/usr/lib/xen/bin/qemu-system-i386");
+    let bare = dom0(&[]);
+    assert!(check(&bare, "backends").found.starts_with("none of "));
+    assert!(check(&bare, "device model").found.contains("qemu-system-xen"));
+}
+
+#[test]
 fn an_engine_that_is_asked_for_is_the_one_that_counts() {
     let tree = Tree::new(&DOM0);
     let mut machine = tree.machine(Probe::answering(EngineKind::Kernel));
