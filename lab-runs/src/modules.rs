@@ -19,6 +19,12 @@ impl Modules {
         lab.modules(names).map(Self)
     }
 
+    /// The same without those that others bring.
+    pub(crate) fn without(mut self, others: &Self) -> Self {
+        self.0.retain(|(file, _)| others.0.iter().all(|(other, _)| other != file));
+        self
+    }
+
     /// Puts their files into dom0.
     pub(crate) fn put(&self, boot: Boot) -> Boot {
         self.0.iter().fold(boot, |boot, (file, module)| {

@@ -1,4 +1,4 @@
-//! Linux's vhost-net, with the modules of the stock kernel, in a dom0 of the lab: the tests of the crate that uses it.
+//! Linux's own vhost, with the modules of the stock kernel, in a dom0 of the lab: the tests of the crate that uses it.
 
 use crate::boots::{Boots, place};
 use crate::modules::Modules;
@@ -10,7 +10,9 @@ use xen_eventfd_lab::{Boot, Lab, Machine, Platform, build_static_test};
 
 /// What to load, beside what it needs.
 const MODULES: [&str; 1] = ["vhost_net"];
-/// The tests that run before that is loaded.
+/// What to load for the other devices. The last has the disks of a target's tests.
+const OTHERS: [&str; 3] = ["vhost_vsock", "vhost_scsi", "target_core_mod"];
+/// The tests that run before all that is loaded.
 const WITHOUT_THE_MODULE: &str = "without_the_module";
 const SHORT: Duration = Duration::from_secs(30);
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -21,6 +23,7 @@ pub struct Tests {
     lab: Lab,
     program: PathBuf,
     modules: Modules,
+    others: Modules,
 }
 
 impl Tests {
@@ -29,10 +32,11 @@ impl Tests {
     /// # Errors
     /// Something cannot be built.
     pub fn prepare() -> Result<Self> {
-        let program = build_static_test("xen-eventfd-vhost", "linux_net")?;
+        let program = build_static_test("xen-eventfd-vhost", "linux")?;
         let lab = Lab::prepare()?;
         let modules = Modules::of(&lab, &MODULES)?;
-        Ok(Self { lab, program, modules })
+        let others = Modules::of(&lab, &OTHERS)?.without(&modules);
+        Ok(Self { lab, program, modules, others })
     }
 
     /// Has them run in both kinds of dom0.
@@ -45,7 +49,7 @@ impl Tests {
 
     fn play(&self, kind: Platform, place: &str) -> Result<Tally> {
         let boot = Boot::new(kind).name(format!("vhost-{}", kind.name()));
-        let boot = self.modules.put(boot.payload("bin/linux_net", &self.program));
+        let boot = self.others.put(self.modules.put(boot.payload("bin/linux", &self.program)));
         let mut machine = self.lab.boot(boot)?;
         self.modules.load_needed(&mut machine)?;
         // Tests return at once where it is otherwise.
@@ -53,7 +57,12 @@ impl Tests {
         let mut tally = Tally::default();
         run(&mut machine, WITHOUT_THE_MODULE, place, &mut tally)?;
         self.modules.load_last(&mut machine)?;
-        machine.check("test -c /dev/vhost-net", SHORT)?;
+        self.others.load(&mut machine)?;
+        machine.check("mount -t configfs configfs /sys/kernel/config", SHORT)?;
+        machine.check(
+            "cd /dev && test -c vhost-net && test -c vhost-vsock && test -c vhost-scsi",
+            SHORT,
+        )?;
         run(&mut machine, &format!("--skip {WITHOUT_THE_MODULE}"), place, &mut tally)?;
         if tally.failed > 0 {
             println!("{}", machine.report("the consoles:"));
@@ -67,7 +76,7 @@ impl Tests {
 fn run(machine: &mut Machine, chosen: &str, place: &str, tally: &mut Tally) -> Result<()> {
     let before = tally.clone();
     // Two tests at once would add to each other's numbers of packets.
-    let command = format!("linux_net --test-threads 1 {chosen} 2>&1");
+    let command = format!("linux --test-threads 1 {chosen} 2>&1");
     let status = machine.run_with(&command, TIMEOUT, |line| {
         tally.receive(place, &verdict(line));
     })?;

@@ -45,6 +45,23 @@ pub enum Error {
         /// Why.
         errno: Errno,
     },
+    /// A context identifier of sockets cannot be had.
+    #[error("cannot give a guest's sockets the context identifier {cid}: {errno}{}", advice_on_cid(*errno))]
+    Cid {
+        /// The identifier.
+        cid: u64,
+        /// Why.
+        errno: Errno,
+    },
+    /// There is no such target for vhost-scsi, or another guest has it.
+    #[error(
+        "there is no free target {wwpn} for vhost-scsi; make one in /sys/kernel/config/target/vhost (with \
+         targetcli: /vhost create {wwpn}), with a nexus and a disk, and give it to one guest only"
+    )]
+    Target {
+        /// Its name.
+        wwpn: String,
+    },
     /// The kernel refuses a request to its vhost.
     #[error("Linux's vhost refuses {request}: {errno}")]
     Kernel {
@@ -170,6 +187,14 @@ fn advice_on_device(path: &str, errno: Errno) -> String {
             "; run as root, or as a member of the device's group".to_owned()
         }
         _ => String::new(),
+    }
+}
+
+fn advice_on_cid(errno: Errno) -> &'static str {
+    match errno {
+        Errno::ADDRINUSE => "; another guest has it: each needs one of its own",
+        Errno::INVAL => "; a guest's is 3 to 4294967294",
+        _ => "",
     }
 }
 

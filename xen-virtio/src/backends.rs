@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::spec::{BackendSpec, DeviceSpec, TapSpec};
 use std::time::Duration;
-use xen_eventfd_vhost::linux::{Net, Options, Tap};
+use xen_eventfd_vhost::linux::{self, Net, Options, Tap};
 use xen_eventfd_vhost::user::Frontend;
 use xen_eventfd_vhost::{Backend, Needs};
 
@@ -18,20 +18,24 @@ impl DeviceSpec {
         Ok(Tap::inherited(self.descriptors()).map(drop)?)
     }
 
-    /// Connects. `mac` is the address of a card for which none was given.
-    pub(crate) fn connect(&self, mac: [u8; 6]) -> Result<Box<dyn Backend>> {
+    /// Connects.
+    pub(crate) fn connect(&self) -> Result<Box<dyn Backend>> {
         match &self.backend {
             BackendSpec::VhostUser(socket) => {
                 let needs = Needs { queues: self.kind.queues, fixed: self.fixed_queues };
                 Ok(Box::new(Frontend::connect(socket, needs, PATIENCE)?))
             }
-            BackendSpec::VhostNet { tap, mac: own, offloads } => {
-                let options = Options { mac: own.unwrap_or(mac), offloads: *offloads };
+            BackendSpec::VhostNet { tap, mac, offloads } => {
+                let options = Options { mac: *mac, offloads: *offloads };
                 let taps = match tap {
                     TapSpec::Named { name, queues } => Tap::open(name, *queues)?,
                     TapSpec::Open(numbers) => Tap::inherited(numbers)?,
                 };
                 Ok(Box::new(Net::new(taps, options)?))
+            }
+            BackendSpec::Sockets { cid } => Ok(Box::new(linux::Device::vsock(*cid)?)),
+            BackendSpec::Target { wwpn, queues } => {
+                Ok(Box::new(linux::Device::scsi(wwpn, *queues)?))
             }
         }
     }

@@ -19,8 +19,6 @@ use xen_eventfd_virtio::{Bar, Description, Effect, Function, QueueSetup};
 
 /// What the function does by itself, with a backend that can stop a queue.
 const RING_RESET: u64 = 1 << VIRTIO_F_RING_RESET;
-/// Entries of each queue, at most.
-const QUEUE_SIZE: u16 = 256;
 
 /// A device of a guest.
 #[derive(Debug)]
@@ -52,8 +50,8 @@ impl Device {
         backend.set_memory(memory)?;
         let function = Function::new(&Description {
             device_type: kind.device_type,
-            features: backend.features() | RING_RESET,
-            queue_sizes: vec![QUEUE_SIZE; kind.queues.into()],
+            features: kind.features.offered(&*backend) | RING_RESET,
+            queue_sizes: vec![kind.queue_size; kind.queues.into()],
             config: kind.config.read(&mut *backend)?,
             // Calls reach the guest by messages only.
             has_line: false,

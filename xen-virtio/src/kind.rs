@@ -10,7 +10,29 @@ pub(crate) struct Kind {
     pub(crate) device_type: u16,
     /// Request queues.
     pub(crate) queues: u16,
+    /// Entries of each queue, at most.
+    pub(crate) queue_size: u16,
+    pub(crate) features: Features,
     pub(crate) config: DeviceConfig,
+}
+
+/// Which features a device offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Features {
+    /// Of those that the backend offers, these at most.
+    pub(crate) of_backend: u64,
+    /// These too, which are not the backend's affair.
+    pub(crate) own: u64,
+}
+
+impl Features {
+    /// All that the backend offers.
+    pub(crate) const OF_BACKEND: Self = Self { of_backend: u64::MAX, own: 0 };
+
+    /// What the device offers with this backend.
+    pub(crate) fn offered(self, backend: &dyn Backend) -> u64 {
+        backend.features() & self.of_backend | self.own
+    }
 }
 
 /// Where the bytes of a device's configuration come from.

@@ -24,6 +24,7 @@ mod server;
 mod spec;
 mod status;
 mod toolstack;
+mod types;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;

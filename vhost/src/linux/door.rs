@@ -1,10 +1,11 @@
-//! What needs unsafe code: the requests of a tap device, descriptors that are known by their number, and eventfds as
+//! What needs unsafe code: the requests of a tap device and of vhost's devices, descriptors that are known by their number, and eventfds as
 //! rust-vmm has them.
 #![expect(unsafe_code, reason = "listed in docs/unsafe.md")]
 
 use rustix::io::Errno;
 use rustix::ioctl::{Getter, IntegerSetter, Ioctl, Opcode, Setter, Updater, ioctl, opcode};
 use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use vhost::vhost_kern::vhost_binding::vhost_vring_addr;
 use vmm_sys_util::eventfd::EventFd;
 
 /// `struct ifreq`, as the requests of a tap device use it.
@@ -63,9 +64,78 @@ pub(super) fn set_offload(tap: BorrowedFd<'_>, flags: u32) -> Result<(), Errno> 
     issue(tap, unsafe { IntegerSetter::<SET_OFFLOAD>::new_usize(flags as usize) })
 }
 
-fn issue<I: Ioctl>(tap: BorrowedFd<'_>, request: I) -> Result<I::Output, Errno> {
+/// `struct vhost_scsi_target` of `linux/vhost.h`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Target {
+    abi_version: i32,
+    /// The target port's name, ended by a zero.
+    wwpn: [u8; 224],
+    tpgt: u16,
+    reserved: u16,
+}
+
+const _: () = assert!(size_of::<Target>() == 232);
+
+impl Target {
+    /// The target of this name; `None` if the name is empty, too long or has a zero.
+    pub(super) fn new(name: &str) -> Option<Self> {
+        let mut wwpn = [0; 224];
+        let is_name = (1..wwpn.len()).contains(&name.len()) && !name.contains('\0');
+        is_name.then_some(())?;
+        wwpn.get_mut(..name.len())?.copy_from_slice(name.as_bytes());
+        Some(Self { abi_version: 0, wwpn, tpgt: 0, reserved: 0 })
+    }
+
+    /// Its name.
+    pub(super) fn name(&self) -> String {
+        let bytes: Vec<u8> = self.wwpn.into_iter().take_while(|byte| *byte != 0).collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+/// `VHOST_*` of `linux/vhost.h`.
+const SET_VRING_ADDR: Opcode = opcode::write::<vhost_vring_addr>(0xAF, 0x11);
+const SCSI_SET_ENDPOINT: Opcode = opcode::write::<Target>(0xAF, 0x40);
+const SCSI_CLEAR_ENDPOINT: Opcode = opcode::write::<Target>(0xAF, 0x41);
+const VSOCK_SET_GUEST_CID: Opcode = opcode::write::<u64>(0xAF, 0x60);
+const VSOCK_SET_RUNNING: Opcode = opcode::write::<i32>(0xAF, 0x61);
+
+/// Has rings lead to a target.
+pub(super) fn set_endpoint(vhost: BorrowedFd<'_>, target: Target) -> Result<(), Errno> {
+    // SAFETY: the request reads a `struct vhost_scsi_target`.
+    issue(vhost, unsafe { Setter::<SCSI_SET_ENDPOINT, Target>::new(target) })
+}
+
+/// Has rings lead nowhere, once what is under way is done.
+pub(super) fn clear_endpoint(vhost: BorrowedFd<'_>, target: Target) -> Result<(), Errno> {
+    // SAFETY: the request reads a `struct vhost_scsi_target`.
+    issue(vhost, unsafe { Setter::<SCSI_CLEAR_ENDPOINT, Target>::new(target) })
+}
+
+/// Gives a guest's sockets their context identifier.
+pub(super) fn set_guest_cid(vhost: BorrowedFd<'_>, cid: u64) -> Result<(), Errno> {
+    // SAFETY: the request reads 64 bits.
+    issue(vhost, unsafe { Setter::<VSOCK_SET_GUEST_CID, u64>::new(cid) })
+}
+
+/// Starts or stops the rings of a guest's sockets.
+pub(super) fn set_running(vhost: BorrowedFd<'_>, runs: bool) -> Result<(), Errno> {
+    // SAFETY: the request reads an `int`.
+    issue(vhost, unsafe { Setter::<VSOCK_SET_RUNNING, i32>::new(runs.into()) })
+}
+
+/// Takes a ring's place in memory from the kernel, which does not serve the ring.
+pub(super) fn forget_ring(vhost: BorrowedFd<'_>, index: u32) -> Result<(), Errno> {
+    let nowhere = vhost_vring_addr { index, ..Default::default() };
+    // SAFETY: the request reads a `struct vhost_vring_addr`. The kernel accesses no memory by it: what is at address 0
+    // of a process faults.
+    issue(vhost, unsafe { Setter::<SET_VRING_ADDR, vhost_vring_addr>::new(nowhere) })
+}
+
+fn issue<I: Ioctl>(file: BorrowedFd<'_>, request: I) -> Result<I::Output, Errno> {
     // SAFETY: by the contract of the request's constructor, its number and its argument belong together.
-    unsafe { ioctl(tap, request) }
+    unsafe { ioctl(file, request) }
 }
 
 /// A descriptor of the file that this process has open under a number. Both are closed when a program is executed.

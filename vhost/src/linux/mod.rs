@@ -4,12 +4,15 @@
 //! the kernel reaches it there, so [`crate::Memory::Foreign`] is not for these backends.
 
 mod control;
+mod device;
 mod door;
 mod memory;
 mod net;
 mod pairs;
+mod ring;
 mod tap;
 
+pub use device::Device;
 pub use net::{Net, Options};
 pub use tap::Tap;
 
@@ -17,6 +20,8 @@ use crate::Error;
 use rustix::io::Errno;
 
 const VHOST_NET: &str = "/dev/vhost-net";
+const VHOST_SCSI: &str = "/dev/vhost-scsi";
+const VHOST_VSOCK: &str = "/dev/vhost-vsock";
 
 /// The error of a request of vhost.
 fn failed(request: &'static str, error: &vhost::Error) -> Error {

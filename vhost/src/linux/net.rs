@@ -1,10 +1,9 @@
 //! A network card: `/dev/vhost-net` and a tap device, one of each for a pair of queues.
 
 use super::control::Control;
-use super::door::event_fd;
 use super::pairs::{Pair, Pairs, SharedMemory, Vhost};
 use super::tap::Tap;
-use super::{failed, memory};
+use super::{failed, memory, ring};
 use crate::eventfd::{Signaller, new_eventfd};
 use crate::features::of_device;
 use crate::{Backend, Error, Queue, Region, Result};
@@ -12,7 +11,7 @@ use core::fmt;
 use core::mem::{offset_of, size_of};
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use vhost::{VhostBackend, VringConfigData};
+use vhost::VhostBackend;
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CSUM, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN,
     VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_HOST_ECN,
@@ -215,31 +214,9 @@ impl Backend for Net {
             self.running.insert(index);
             return self.start_control(queue, kick, call);
         };
-        let place = VringConfigData {
-            queue_max_size: queue.size,
-            queue_size: queue.size,
-            flags: 0,
-            desc_table_addr: queue.descriptors,
-            used_ring_addr: queue.used,
-            avail_ring_addr: queue.available,
-            log_addr: None,
-        };
-        let step = |name: &'static str| move |error: vhost::Error| failed(name, &error);
         let mut pairs = self.pairs.lock();
         let pair = &mut pairs[pair];
-        let vhost = &pair.vhost;
-        let [kick_fd, call_fd, errors] = [kick, call, self.errors.as_fd()].map(event_fd);
-        let descriptor = |error: std::io::Error| failed("SET_VRING", &vhost::Error::IOError(error));
-        vhost.set_vring_num(ring, queue.size).map_err(step("SET_VRING_NUM"))?;
-        vhost.set_vring_base(ring, queue.base).map_err(step("SET_VRING_BASE"))?;
-        vhost.set_vring_addr(ring, &place).map_err(step("SET_VRING_ADDR"))?;
-        vhost.set_vring_err(ring, &errors.map_err(descriptor)?).map_err(step("SET_VRING_ERR"))?;
-        vhost
-            .set_vring_call(ring, &call_fd.map_err(descriptor)?)
-            .map_err(step("SET_VRING_CALL"))?;
-        vhost
-            .set_vring_kick(ring, &kick_fd.map_err(descriptor)?)
-            .map_err(step("SET_VRING_KICK"))?;
+        ring::set_up(&pair.vhost, ring, queue, [kick, call, self.errors.as_fd()])?;
         // With the tap device the kernel also looks at the queue, so it needs no kick.
         pair.start(ring)?;
         self.running.insert(index);
@@ -250,10 +227,7 @@ impl Backend for Net {
         let Some((pair, ring)) = self.ring(index)? else {
             return self.restart_control(Some(kick), None);
         };
-        event_fd(kick)
-            .map_err(vhost::Error::IOError)
-            .and_then(|kick| self.pairs.lock()[pair].vhost.set_vring_kick(ring, &kick))
-            .map_err(|error| failed("SET_VRING_KICK", &error))?;
+        ring::set_kick(&self.pairs.lock()[pair].vhost, ring, kick)?;
         self.signaller.signal(kick)
     }
 
@@ -261,10 +235,7 @@ impl Backend for Net {
         let Some((pair, ring)) = self.ring(index)? else {
             return self.restart_control(None, Some(call));
         };
-        event_fd(call)
-            .map_err(vhost::Error::IOError)
-            .and_then(|call| self.pairs.lock()[pair].vhost.set_vring_call(ring, &call))
-            .map_err(|error| failed("SET_VRING_CALL", &error))
+        ring::set_call(&self.pairs.lock()[pair].vhost, ring, call)
     }
 
     fn stop_queue(&mut self, index: u16) -> Result<u16> {

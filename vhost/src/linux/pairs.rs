@@ -1,10 +1,9 @@
 //! The pairs of queues of a card, of which the driver uses the first few.
 
-use super::failed;
 use super::tap::Tap;
-use crate::{Error, Result};
+use super::{failed, ring};
+use crate::Result;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use vhost::VhostBackend;
 use vhost::net::VhostNet;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
@@ -71,13 +70,9 @@ impl Pair {
 
     /// Stops a ring and returns its base.
     pub(super) fn stop(&mut self, ring: usize) -> Result<u16> {
-        let request = "GET_VRING_BASE";
         self.serve(ring, false)?;
         self.started[ring] = false;
-        let base = self.vhost.get_vring_base(ring).map_err(|error| failed(request, &error))?;
-        // Of a split queue it is an index of 16 bits.
-        u16::try_from(base)
-            .map_err(|_| Error::Kernel { request, errno: rustix::io::Errno::OVERFLOW })
+        ring::base(&self.vhost, ring)
     }
 
     fn serve(&self, ring: usize, serve: bool) -> Result<()> {

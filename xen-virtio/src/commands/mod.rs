@@ -14,6 +14,7 @@ use crate::memory::GuestRam;
 use crate::server::{Connected, Released, Server};
 use crate::spec::DeviceSpec;
 use crate::status::{Answering, DeviceStatus, Status};
+use crate::types;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
@@ -29,11 +30,7 @@ use xen_eventfd_vhost::Backend;
 /// The devices of a guest, on the command line.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Devices {
-    /// A device: blk,socket=PATH[,queues=N]; fs,socket=PATH,tag=NAME[,queues=N]; rng,socket=PATH;
-    /// net,tap=NAME[,pairs=N][,mac=MAC][,offloads=off]; net,fd=N[:N...][,mac=MAC][,offloads=off] with a tap
-    /// device's queues as open descriptors; or another by its virtio number:
-    /// NUMBER,socket=PATH[,queues=N][,config=BYTES]
-    #[arg(long = "device", value_name = "DEVICE", required = true)]
+    #[arg(long = "device", value_name = "DEVICE", required = true, help = types::help())]
     devices: Vec<DeviceSpec>,
 }
 
@@ -67,16 +64,19 @@ impl Devices {
     /// # Errors
     /// The first backend that cannot be connected to.
     fn connect(&self, uuid: Option<&str>) -> Result<Vec<Connected>, Failure> {
-        let connect = |(number, spec): (u8, &DeviceSpec)| {
-            connected(spec, spec.connect(default_mac(uuid, number)))
-        };
-        (0..).zip(&self.devices).map(connect).collect()
+        self.of_guest(uuid).map(|spec| connected(&spec, spec.connect())).collect()
+    }
+
+    /// The devices of a guest with this UUID.
+    fn of_guest(&self, uuid: Option<&str>) -> impl Iterator<Item = DeviceSpec> {
+        let numbered = (0..).zip(&self.devices);
+        numbered.map(move |(number, spec)| spec.with_default_mac(default_mac(uuid, number)))
     }
 
     /// The same devices with backends that have served another guest.
     fn again(&self, backends: Vec<Released>) -> Result<Vec<Connected>, Failure> {
-        let backends = self.devices.iter().zip(backends);
-        backends.map(|(spec, backend)| connected(spec, backend)).collect()
+        let backends = self.of_guest(None).zip(backends);
+        backends.map(|(spec, backend)| connected(&spec, backend)).collect()
     }
 }
 

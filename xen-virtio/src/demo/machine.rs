@@ -66,7 +66,7 @@ pub(super) fn measure(blocks: u32) -> Result<Round, Failure> {
     let spec: DeviceSpec = format!("blk,socket={}", socket.display())
         .parse()
         .map_err(|error: SpecError| Failure::new(Exit::Failed, error.to_string()))?;
-    let frontend = spec.connect([0; 6])?;
+    let frontend = spec.connect()?;
     let server = Server::start(&xen, dir.path(), dom, vec![(spec, frontend)], &mut &*ram)?;
     let (devices, guest) = (Arc::clone(server.devices()), server.guest().clone());
 

@@ -2,7 +2,7 @@
 
 use super::Devices;
 use crate::device::Device;
-use crate::kind::{DeviceConfig, Kind};
+use crate::kind::{DeviceConfig, Features, Kind};
 use crate::layout::Place;
 use crate::server::Server;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -165,7 +165,8 @@ impl Bench {
         let (end, errors) = (new_eventfd().unwrap(), new_eventfd().unwrap());
         let eventfds = [&end, &errors].map(|fd| fd.try_clone().unwrap());
         let backend = Notes { state: Arc::clone(&state), end, errors };
-        let kind = Kind { device_type: 2, config: DeviceConfig::of_backend(8), queues: 1 };
+        let (config, features) = (DeviceConfig::of_backend(8), Features::OF_BACKEND);
+        let kind = Kind { device_type: 2, queues: 1, queue_size: 256, features, config };
         let function = PciFunction::new(0, 1, 0).unwrap();
         let place = Place { function, registers: 0xE000_0000, doorbell: 0xC000 };
         let (device, function) =

@@ -1,14 +1,10 @@
-//! Linux's vhost-net and tap devices, with a driver of a few lines.
-//!
-//! A test returns at once where the kernel has not what it needs. All of them run in dom0 of the lab, with the
-//! kernel's own modules: `cargo xtask test --only vhost`.
+//! Linux's vhost-net and tap devices.
 
+use super::ring::{BEGIN, MEMORY, Ring, USED, guest_memory, set_memory};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::fs::{MemfdFlags, memfd_create};
 use std::fs::File;
 use std::net::{Ipv4Addr, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::process::Command;
 use virtio_bindings::virtio_net::{
@@ -16,9 +12,8 @@ use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ,
     VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_OK,
 };
-use virtio_bindings::virtio_ring::{VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 use xen_eventfd_vhost::linux::{Net, Options, Tap};
-use xen_eventfd_vhost::{Backend, Errno, Error, Memory, Queue, Region};
+use xen_eventfd_vhost::{Backend, Errno, Error, Queue};
 
 const VERSION_1: u64 = 1 << 32;
 const MERGED: u64 = 1 << VIRTIO_NET_F_MRG_RXBUF;
@@ -28,114 +23,6 @@ const MAC: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];
 const CARD: Options = Options { mac: MAC, offloads: true };
 /// The header of virtio before a packet, in bytes.
 const HEADER: usize = 12;
-
-/// Where a guest has its memory: not at 0, so that an address of one kind is not taken for the other.
-const BEGIN: u64 = 0x10_0000;
-/// What one queue takes of it, in bytes, and where its parts are.
-const QUEUE_BYTES: u64 = 0x10000;
-const AVAILABLE: u64 = 0x400;
-const USED: u64 = 0x800;
-const BUFFERS: u64 = 0x1000;
-const BUFFER_BYTES: usize = 0x800;
-const SIZE: u16 = 8;
-
-/// Where a queue has the buffer of a slot.
-fn buffer(slot: u16) -> u64 {
-    BUFFERS + u64::from(slot) * BUFFER_BYTES as u64
-}
-
-/// A guest's memory in bytes, with room for the queues of two pairs and the control queue.
-const MEMORY: u64 = 5 * QUEUE_BYTES;
-
-fn guest_memory() -> File {
-    let memory = File::from(memfd_create("guest", MemfdFlags::CLOEXEC).unwrap());
-    memory.set_len(MEMORY).unwrap();
-    memory
-}
-
-fn set_memory(card: &mut Net, memory: &File) {
-    let memory = Memory::File { file: memory.as_fd(), offset: 0 };
-    card.set_memory(&[Region { guest_address: BEGIN, size: MEMORY, memory }]).unwrap();
-}
-
-/// One queue, as its driver has it.
-struct Ring<'a> {
-    memory: &'a File,
-    index: u16,
-    kick: OwnedFd,
-    call: OwnedFd,
-    posted: u16,
-    seen: u16,
-}
-
-impl<'a> Ring<'a> {
-    fn new(memory: &'a File, index: u16) -> Self {
-        let [kick, call] = [(); 2].map(|()| eventfd(0, EventfdFlags::CLOEXEC).unwrap());
-        Self { memory, index, kick, call, posted: 0, seen: 0 }
-    }
-
-    fn queue(&self, base: u16) -> Queue {
-        let begin = BEGIN + self.at(0);
-        let (available, used) = (begin + AVAILABLE, begin + USED);
-        Queue { size: SIZE, descriptors: begin, available, used, base }
-    }
-
-    fn start(&self, card: &mut Net, base: u16) {
-        let queue = self.queue(base);
-        card.start_queue(self.index, &queue, self.kick.as_fd(), self.call.as_fd()).unwrap();
-    }
-
-    fn at(&self, place: u64) -> u64 {
-        u64::from(self.index) * QUEUE_BYTES + place
-    }
-
-    fn put(&self, place: u64, bytes: &[u8]) {
-        self.memory.write_all_at(bytes, self.at(place)).unwrap();
-    }
-
-    fn get<const N: usize>(&self, place: u64) -> [u8; N] {
-        let mut bytes = [0; N];
-        self.memory.read_exact_at(&mut bytes, self.at(place)).unwrap();
-        bytes
-    }
-
-    /// Makes a buffer available, with these bytes or for as many as it holds, and kicks.
-    fn post(&mut self, bytes: Option<&[u8]>) {
-        self.make_available(bytes);
-        rustix::io::write(&self.kick, &1_u64.to_ne_bytes()).unwrap();
-    }
-
-    fn make_available(&mut self, bytes: Option<&[u8]>) {
-        let slot = self.posted % SIZE;
-        let place = buffer(slot);
-        let (length, flags) = match bytes {
-            Some(bytes) => (bytes.len(), 0),
-            None => (BUFFER_BYTES, VRING_DESC_F_WRITE),
-        };
-        self.put(place, bytes.unwrap_or_default());
-        let address = BEGIN + self.at(place);
-        let length = u32::try_from(length).unwrap();
-        let descriptor =
-            [&address.to_le_bytes()[..], &length.to_le_bytes(), &flags.to_le_bytes()].concat();
-        self.put(16 * u64::from(slot), &descriptor);
-        self.put(AVAILABLE + 4 + 2 * u64::from(slot), &slot.to_le_bytes());
-        self.posted += 1;
-        self.put(AVAILABLE + 2, &self.posted.to_le_bytes());
-    }
-
-    /// The next buffer that the backend has used, after its call.
-    fn used(&mut self) -> Vec<u8> {
-        while self.get(USED + 2) == self.seen.to_le_bytes() {
-            poll(&mut [PollFd::new(&self.call, PollFlags::IN)], None).unwrap();
-            rustix::io::read(&self.call, &mut [0; 8]).unwrap();
-        }
-        let entry = USED + 4 + 8 * u64::from(self.seen % SIZE);
-        let [slot, length] = [0, 4].map(|field| u32::from_le_bytes(self.get(entry + field)));
-        self.seen += 1;
-        let bytes: [u8; BUFFER_BYTES] = self.get(buffer(u16::try_from(slot).unwrap()));
-        bytes[..length as usize].to_vec()
-    }
-}
 
 /// Whether the kernel has tap devices and this process may make one.
 fn has_taps() -> bool {
@@ -327,27 +214,8 @@ fn packets(name: &str) -> u32 {
 
 /// Sends a command to the card and returns its result.
 fn command(control: &mut Ring<'_>, bytes: &[u8]) -> u32 {
-    let place = buffer(0);
-    let result = place + 0x100;
-    control.put(place, bytes);
-    control.put(result, &[0xEE]);
-    let length = u32::try_from(bytes.len()).unwrap();
-    for (index, place, length, flags, next) in
-        [(0, place, length, VRING_DESC_F_NEXT, 1_u32), (1, result, 1, VRING_DESC_F_WRITE, 0)]
-    {
-        let address = BEGIN + control.at(place);
-        let flags = flags | next << 16;
-        let descriptor =
-            [&address.to_le_bytes()[..], &length.to_le_bytes(), &flags.to_le_bytes()].concat();
-        control.put(16 * index, &descriptor);
-    }
-    let slot = u64::from(control.posted % SIZE);
-    control.put(AVAILABLE + 4 + 2 * slot, &0_u16.to_le_bytes());
-    control.posted += 1;
-    control.put(AVAILABLE + 2, &control.posted.to_le_bytes());
-    rustix::io::write(&control.kick, &1_u64.to_ne_bytes()).unwrap();
-    assert_eq!(control.used().len(), 1);
-    let [result] = control.get(result);
+    assert_eq!(control.exchange(bytes, 1), 1);
+    let [result] = control.get(Ring::ANSWER);
     result.into()
 }
 
