@@ -95,6 +95,20 @@ pub trait Backend: Send + fmt::Debug {
 
     /// An eventfd that the backend signals when it finds a queue broken.
     fn errors(&self) -> BorrowedFd<'_>;
+
+    /// Becomes readable when the backend requests something by itself ([`Backend::take_requests`]); `None` if it does
+    /// not, or no more.
+    fn requests(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Takes what the backend has requested, without waiting. Returns whether the device's configuration has changed.
+    ///
+    /// # Errors
+    /// [`crate::Error::Request`], [`crate::Error::Flood`].
+    fn take_requests(&mut self) -> Result<bool> {
+        Ok(false)
+    }
 }
 
 /// A split queue as its driver has set it up. Addresses are the guest's physical ones.

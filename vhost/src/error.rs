@@ -101,6 +101,17 @@ pub enum Error {
     /// The backend has sent what no request asked for.
     #[error("the backend sends without a request; this is not vhost-user as specified")]
     Unsolicited,
+    /// The backend has made a request that breaks the protocol.
+    #[error("a request of the backend {wrong}; this is not vhost-user as specified")]
+    Request {
+        /// What is wrong.
+        wrong: Wrong,
+    },
+    /// The backend makes more requests than a device has reason for, or takes no replies to them.
+    #[error(
+        "the backend requests more than a device that changes: over 64 at once and 10 a second after that"
+    )]
+    Flood,
     /// The backend reports that a request failed.
     #[error("the backend refuses {request}; see its own output")]
     Refused {
@@ -260,7 +271,7 @@ impl fmt::Display for Lack {
     }
 }
 
-/// What is wrong with a reply.
+/// What is wrong with a reply, or with a request of the backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Wrong {
@@ -272,6 +283,8 @@ pub enum Wrong {
     Size(u32),
     /// It brings descriptors.
     Descriptors,
+    /// It ends before its time.
+    Cut,
     /// Its number is out of range.
     Number(u64),
     /// It is about another queue.
@@ -291,9 +304,10 @@ impl fmt::Display for Wrong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Request(number) => write!(f, "is one to request {number}"),
-            Self::Flags(flags) => write!(f, "has the flags {flags:#x}, which a reply has not"),
+            Self::Flags(flags) => write!(f, "has the flags {flags:#x}, which it cannot have"),
             Self::Size(size) => write!(f, "has a payload of {size} bytes"),
             Self::Descriptors => f.write_str("brings descriptors"),
+            Self::Cut => f.write_str("ends in its middle"),
             Self::Number(number) => write!(f, "has {number:#x}, which is out of range"),
             Self::Queue(index) => write!(f, "is about queue {index}"),
             Self::Configuration { offset, size } => {

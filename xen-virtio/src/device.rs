@@ -120,9 +120,18 @@ impl Device {
         }
     }
 
-    /// What becomes readable when the backend ends or finds a queue broken.
+    /// What becomes readable when the backend ends, finds a queue broken, or requests something.
     pub(crate) fn backend_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.backend.fd().into_iter().chain([self.backend.errors()])
+        let backend = &self.backend;
+        backend.fd().into_iter().chain([backend.errors()]).chain(backend.requests())
+    }
+
+    /// Looks at what the backend has requested. Returns the effects if its configuration has changed.
+    pub(crate) fn take_requests(&mut self, function: &mut Function) -> Result<Vec<Effect>> {
+        if !self.backend.take_requests()? || !self.config.is_of_backend() {
+            return Ok(Vec::new());
+        }
+        Ok(function.change_config(&self.config.read(&mut *self.backend)?))
     }
 
     /// Whether the backend is there and has no complaint.

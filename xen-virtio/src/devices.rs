@@ -106,7 +106,7 @@ impl Devices {
         }
     }
 
-    /// Has an event loop look at the backends: the device of one that ends needs a reset.
+    /// Has an event loop look at the backends: the device of one that ends needs a reset, and what one requests is done.
     pub(crate) fn watch_backends(self: &Arc<Self>, event_loop: &Arc<EventLoop>) -> Result<()> {
         let mut state = self.state();
         state.events = Arc::downgrade(event_loop);
@@ -126,9 +126,11 @@ impl Devices {
         let State { bus, devices, events, .. } = &mut *state;
         let Some((device, function)) = devices.get_mut(&at).zip(bus.function(at)) else { return };
         // A reply makes it readable too, until that is read.
-        let Err(error) = device.check_backend() else { return };
-        ignore_backend(events, device);
-        let effects = needs_reset(at, device, function, &error);
+        let checked = device.check_backend().and_then(|()| device.take_requests(function));
+        let effects = checked.unwrap_or_else(|error| {
+            ignore_backend(events, device);
+            needs_reset(at, device, function, &error)
+        });
         self.carry_out(&mut state, at, effects);
     }
 

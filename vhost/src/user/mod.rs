@@ -5,6 +5,7 @@
 //! REPLY_ACK) is asked for its features instead: as it answers in order, it has done the rest by then.
 
 mod connection;
+mod requests;
 pub mod wire;
 
 use crate::eventfd::{Signaller, new_eventfd};
@@ -12,6 +13,7 @@ use crate::features::{VERSION_1, of_device};
 use crate::{Backend, Error, Lack, Memory, Needs, Queue, Region, Result, Wrong};
 use connection::Connection;
 use core::time::Duration;
+use requests::Requests;
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -24,6 +26,7 @@ use wire::{
 /// The protocol features that are negotiated where the backend has them. All others are left alone.
 const PROTOCOL: u64 = protocol::MQ
     | protocol::REPLY_ACK
+    | protocol::BACKEND_REQ
     | protocol::CONFIG
     | protocol::RESET_DEVICE
     | protocol::XEN_MMAP;
@@ -46,6 +49,8 @@ pub struct Frontend {
     queues: u16,
     running: BTreeSet<u16>,
     errors: OwnedFd,
+    /// What the backend requests by itself, until it closes that.
+    requests: Option<Requests>,
     signaller: Signaller,
 }
 
@@ -76,6 +81,7 @@ impl Frontend {
             queues: 0,
             running: BTreeSet::new(),
             errors: new_eventfd()?,
+            requests: None,
             signaller: Signaller::default(),
         };
         new.offered = new.get_u64(Request::GetFeatures)?;
@@ -87,6 +93,10 @@ impl Frontend {
             return lacks(Lack::ProtocolFeatures);
         }
         new.protocol = new.get_u64(Request::GetProtocolFeatures)? & PROTOCOL;
+        if !new.has(protocol::CONFIG) {
+            // There is nothing else that it could request.
+            new.protocol &= !protocol::BACKEND_REQ;
+        }
         // Acknowledgements begin once this is done, so it has none itself.
         let payload = new.protocol.emit();
         new.connection.send(Request::SetProtocolFeatures, &payload, &[])?;
@@ -97,6 +107,11 @@ impl Frontend {
             found => return lacks(Lack::Queues { needed: needs.queues, found }),
         };
         new.set(Request::SetOwner, &[], &[])?;
+        if new.has(protocol::BACKEND_REQ) {
+            let (requests, theirs) = Requests::new()?;
+            new.set(Request::SetBackendReqFd, &[], &[theirs.as_fd()])?;
+            new.requests = Some(requests);
+        }
         new.settle()?;
         Ok(new)
     }
@@ -345,5 +360,18 @@ impl Backend for Frontend {
 
     fn errors(&self) -> BorrowedFd<'_> {
         self.errors.as_fd()
+    }
+
+    fn requests(&self) -> Option<BorrowedFd<'_>> {
+        self.requests.as_ref().map(Requests::fd)
+    }
+
+    fn take_requests(&mut self) -> Result<bool> {
+        let Some(requests) = &mut self.requests else { return Ok(false) };
+        let (changed, closed) = requests.take()?;
+        if closed {
+            self.requests = None;
+        }
+        Ok(changed)
     }
 }

@@ -22,6 +22,8 @@ pub mod protocol {
     pub const MQ: u64 = 1 << 0;
     /// A request is acknowledged if it asks for that.
     pub const REPLY_ACK: u64 = 1 << 3;
+    /// The backend makes requests by itself.
+    pub const BACKEND_REQ: u64 = 1 << 5;
     /// The backend has the device's configuration.
     pub const CONFIG: u64 = 1 << 9;
     /// The backend resets the device on request.
@@ -35,6 +37,9 @@ pub const XEN_MMAP_FOREIGN: u32 = 1;
 
 /// In the payload of [`Request::SetVringKick`] and its like: the bits of the queue's index.
 pub const VRING_INDEX_MASK: u64 = 0xFF;
+
+/// The number of a backend's request that says that the configuration has changed ("Back-end message types").
+pub const CONFIG_CHANGE: u32 = 2;
 
 /// The most regions of a memory table.
 pub const MAX_REGIONS: usize = 8;
@@ -84,6 +89,7 @@ requests! {
     SetProtocolFeatures = 16 "SET_PROTOCOL_FEATURES",
     GetQueueNum = 17 "GET_QUEUE_NUM",
     SetVringEnable = 18 "SET_VRING_ENABLE",
+    SetBackendReqFd = 21 "SET_BACKEND_REQ_FD",
     GetConfig = 24 "GET_CONFIG",
     SetConfig = 25 "SET_CONFIG",
     ResetDevice = 34 "RESET_DEVICE",
@@ -250,7 +256,8 @@ pub fn memory_table(regions: &[(MemoryRegion, XenRegion)], xen_mmap: bool) -> Ve
 mod tests {
     use super::*;
     use vhost::vhost_user::message::{
-        FrontendReq, VhostUserHeaderFlag, VhostUserProtocolFeatures, VhostUserVirtioFeatures,
+        BackendReq, FrontendReq, VhostUserHeaderFlag, VhostUserProtocolFeatures,
+        VhostUserVirtioFeatures,
     };
 
     #[test]
@@ -259,12 +266,14 @@ mod tests {
             let theirs = FrontendReq::try_from(*request as u32).unwrap();
             assert_eq!(request.to_string(), format!("{theirs:?}"));
         }
+        assert_eq!(BackendReq::try_from(CONFIG_CHANGE), Ok(BackendReq::CONFIG_CHANGE_MSG));
         assert_eq!(REPLY, VhostUserHeaderFlag::REPLY.bits());
         assert_eq!(NEED_REPLY, VhostUserHeaderFlag::NEED_REPLY.bits());
         assert_eq!(PROTOCOL_FEATURES, VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits());
         for (ours, theirs) in [
             (protocol::MQ, VhostUserProtocolFeatures::MQ),
             (protocol::REPLY_ACK, VhostUserProtocolFeatures::REPLY_ACK),
+            (protocol::BACKEND_REQ, VhostUserProtocolFeatures::BACKEND_REQ),
             (protocol::CONFIG, VhostUserProtocolFeatures::CONFIG),
             (protocol::RESET_DEVICE, VhostUserProtocolFeatures::RESET_DEVICE),
             (protocol::XEN_MMAP, VhostUserProtocolFeatures::XEN_MMAP),

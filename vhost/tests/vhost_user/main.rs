@@ -4,6 +4,7 @@ mod lies;
 mod messages;
 mod peer;
 mod recorder;
+mod requests;
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};

@@ -1,7 +1,12 @@
 //! A backend that answers with the bytes that a test gives it.
 
+use core::mem::MaybeUninit;
+use rustix::io::IoSliceMut;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use xen_eventfd_vhost::user::wire::{
     ConfigRange, Header, PROTOCOL_FEATURES, Payload, REPLY, Request, VERSION, VringState, protocol,
@@ -41,12 +46,35 @@ pub(crate) fn peer(
 pub(crate) fn peer_with(
     mut answer: impl FnMut(Request, &[u8]) -> Answer + Send + 'static,
 ) -> (UnixStream, JoinHandle<()>) {
+    listening(move |request, payload, _| answer(request, payload))
+}
+
+/// A peer that makes requests by itself, with these protocol features. Its end of the channel is received once it is
+/// set.
+pub(crate) fn peer_with_requests(protocol: u64) -> (UnixStream, Receiver<UnixStream>) {
+    let (sender, receiver) = channel();
+    let (socket, _) = listening(move |request, _, files| match request {
+        Request::GetProtocolFeatures => Answer::Bytes(reply(request, &protocol.emit())),
+        Request::SetBackendReqFd => {
+            assert_eq!(files.len(), 1);
+            files.into_iter().for_each(|file| sender.send(file.into()).unwrap());
+            Answer::Truth
+        }
+        _ => Answer::Truth,
+    });
+    (socket, receiver)
+}
+
+/// Answers with the requests' payloads and descriptors.
+fn listening(
+    mut answer: impl FnMut(Request, &[u8], Vec<OwnedFd>) -> Answer + Send + 'static,
+) -> (UnixStream, JoinHandle<()>) {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     let answering = std::thread::spawn(move || {
-        while let Some((header, payload)) = next(&mut theirs) {
+        while let Some((header, payload, files)) = next(&mut theirs) {
             let known = Request::ALL.iter().find(|request| **request as u32 == header.request);
             let request = *known.unwrap();
-            match answer(request, &payload) {
+            match answer(request, &payload, files) {
                 Answer::Truth => _ = theirs.write_all(&truth(request, &header, &payload)),
                 Answer::Bytes(bytes) => _ = theirs.write_all(&bytes),
                 Answer::Act(act) => act(&mut theirs),
@@ -56,13 +84,24 @@ pub(crate) fn peer_with(
     (ours, answering)
 }
 
-fn next(socket: &mut UnixStream) -> Option<(Header, Vec<u8>)> {
-    let mut bytes = [0; Header::SIZE];
-    socket.read_exact(&mut bytes).ok()?;
+fn next(socket: &mut UnixStream) -> Option<(Header, Vec<u8>, Vec<OwnedFd>)> {
+    let (mut bytes, mut files) = ([0; Header::SIZE], Vec::new());
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let into = &mut [IoSliceMut::new(&mut bytes)];
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::WAITALL;
+    if recvmsg(&*socket, into, &mut ancillary, flags).ok()?.bytes < Header::SIZE {
+        return None;
+    }
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            files.extend(rights);
+        }
+    }
     let header = Header::parse(&bytes).unwrap();
     let mut payload = vec![0; header.size as usize];
     socket.read_exact(&mut payload).ok()?;
-    Some((header, payload))
+    Some((header, payload, files))
 }
 
 /// A backend with two queues, a configuration of zeroes, and acknowledgements.

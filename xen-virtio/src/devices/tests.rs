@@ -17,6 +17,8 @@ use xen_eventfd_vhost::{Backend, Error, Queue, Region, Result};
 const VERSION_1: u64 = 1 << 32;
 const RING_RESET: u64 = 1 << 40;
 const REGISTERS: u64 = 0xE000_0000;
+/// Where the device's configuration is among its registers.
+const DEVICE: u64 = 0x200;
 const DOORBELL: u64 = 0xC000;
 const NEEDS_RESET: u64 = 64;
 /// The vectors of configuration changes and of the queue.
@@ -38,6 +40,8 @@ struct State {
     /// Of the queue that was started last.
     eventfds: Option<(OwnedFd, OwnedFd)>,
     config: Vec<u8>,
+    /// The backend says that its configuration has changed, or something that it must not.
+    request: Option<Result<bool>>,
     /// The backend cannot start a queue.
     refuses: bool,
     has_ended: bool,
@@ -49,6 +53,8 @@ struct Notes {
     /// Readable once the backend has ended, and when it finds a queue broken.
     end: OwnedFd,
     errors: OwnedFd,
+    /// Readable once there is a request.
+    requests: OwnedFd,
 }
 
 impl Notes {
@@ -141,6 +147,16 @@ impl Backend for Notes {
     fn errors(&self) -> BorrowedFd<'_> {
         self.errors.as_fd()
     }
+
+    fn requests(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.requests.as_fd())
+    }
+
+    fn take_requests(&mut self) -> Result<bool> {
+        let request = self.state.lock().unwrap().request.take().unwrap_or(Ok(false));
+        let _ = rustix::io::read(&self.requests, &mut [0; 8]);
+        request
+    }
 }
 
 /// A guest with one device of one queue, and 8 bytes of configuration.
@@ -148,8 +164,8 @@ struct Bench {
     vcpu: Vcpu,
     state: Arc<Mutex<State>>,
     devices: Arc<Devices>,
-    /// Of the backend's end, and of its errors.
-    eventfds: [OwnedFd; 2],
+    /// Of the backend's end, of its errors, and of its requests.
+    eventfds: [OwnedFd; 3],
     server: Server,
     _dir: tempfile::TempDir,
 }
@@ -162,9 +178,9 @@ impl Bench {
         let xen = Xen::builder().run_dir(dir.path()).open_on(Arc::clone(&host)).unwrap();
         let guest = xen.guest(dom).unwrap();
         let state = Arc::new(Mutex::new(State { config: (0..8).collect(), ..State::default() }));
-        let (end, errors) = (new_eventfd().unwrap(), new_eventfd().unwrap());
-        let eventfds = [&end, &errors].map(|fd| fd.try_clone().unwrap());
-        let backend = Notes { state: Arc::clone(&state), end, errors };
+        let [end, errors, requests] = [(); 3].map(|()| new_eventfd().unwrap());
+        let eventfds = [&end, &errors, &requests].map(|fd| fd.try_clone().unwrap());
+        let backend = Notes { state: Arc::clone(&state), end, errors, requests };
         let (config, features) = (DeviceConfig::of_backend(8), Features::OF_BACKEND);
         let kind = Kind { device_type: 2, queues: 1, queue_size: 256, features, config };
         let function = PciFunction::new(0, 1, 0).unwrap();
@@ -459,4 +475,51 @@ fn a_backend_that_is_only_readable_is_well() {
     bench.call();
     bench.wait(QUEUE);
     assert_eq!((bench.get(0x14, Width::One), bench.devices.failure()), (15, None));
+}
+
+impl Bench {
+    /// The backend requests something, or what it must not.
+    fn request(&self, request: Result<bool>) {
+        self.state.lock().unwrap().request = Some(request);
+        rustix::io::write(&self.eventfds[2], &1_u64.to_ne_bytes()).unwrap();
+    }
+}
+
+#[test]
+fn a_change_of_the_configuration_that_the_backend_tells_reaches_the_driver() {
+    let bench = Bench::running();
+    let generation = || bench.get(0x15, Width::One);
+    for value in [77, 78] {
+        // It is another one once the driver has read the configuration.
+        let (before, _) = (generation(), bench.get(DEVICE, Width::Four));
+        bench.state.lock().unwrap().config[2] = value;
+        assert_ne!(bench.get(DEVICE + 2, Width::One), u64::from(value), "before it is told");
+        bench.request(Ok(true));
+        bench.wait(CONFIG);
+        assert_eq!(bench.get(DEVICE + 2, Width::One), u64::from(value));
+        assert_ne!(generation(), before);
+    }
+    assert_eq!(bench.get(0x14, Width::One), 15);
+    assert!(bench.devices.failure().is_none());
+}
+
+#[test]
+fn a_request_that_is_none_of_a_change_changes_nothing() {
+    let bench = Bench::running();
+    bench.state.lock().unwrap().config[2] = 77;
+    bench.request(Ok(false));
+    while bench.state.lock().unwrap().request.is_some() {
+        std::thread::yield_now();
+    }
+    assert_eq!(bench.get(DEVICE + 2, Width::One), 2);
+    assert_eq!(bench.vcpu.try_take_msi(CONFIG), Ok(false));
+}
+
+#[test]
+fn a_backend_that_floods_requests_leaves_its_device_in_need_of_a_reset() {
+    let bench = Bench::running();
+    bench.request(Err(Error::Flood));
+    bench.wait(CONFIG);
+    assert_eq!(bench.get(0x14, Width::One), NEEDS_RESET | 15);
+    assert!(bench.devices.failure().unwrap().contains("over 64 at once"));
 }
