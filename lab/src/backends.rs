@@ -1,5 +1,5 @@
-//! Backends of virtio devices that know nothing of Xen: Debian's qemu-storage-daemon and virtiofsd, and
-//! rust-vmm's random number generator, with and without its support for Xen.
+//! Backends of virtio devices that know nothing of Xen: Debian's qemu-storage-daemon, virtiofsd and passt, and
+//! rust-vmm's for random numbers, with and without its support for Xen, for sockets and for a console.
 //!
 //! Only machines that test devices have them, as their libraries are larger than all else in dom0.
 
@@ -23,12 +23,17 @@ use crate::{
     setup::{self, Product},
 };
 
-const PACKAGES: [&str; 2] = ["qemu-utils", "virtiofsd"];
+const PACKAGES: [&str; 3] = ["qemu-utils", "virtiofsd", "passt"];
 /// The programs, in a tree of those packages.
 const PROGRAMS: [&str; 2] = ["usr/bin/qemu-storage-daemon", "usr/libexec/virtiofsd"];
 
-/// A crate with a program of this name, and its version.
+/// The program of a network, which only some machines have.
+const NETWORK: &str = "usr/bin/passt";
+
+/// Crates with a program of this name, and their versions.
 const RNG: (&str, &str) = ("vhost-device-rng", "0.1.0");
+const VSOCK: (&str, &str) = ("vhost-device-vsock", "0.3.0");
+const CONSOLE: (&str, &str) = ("vhost-device-console", "0.1.0");
 
 /// A folder of the cache with them.
 #[derive(Debug)]
@@ -37,26 +42,30 @@ pub struct Backends {
     root: PathBuf,
     /// In dom0's `bin`, and where it was built.
     built: [(&'static str, PathBuf); 2],
+    /// The same for only some machines.
+    more: [(&'static str, PathBuf); 2],
     _held: Lock,
 }
 
 impl Backends {
-    /// Takes them from the cache. The first time, they are set up: 13 MB to download, and the generator is
-    /// built, with the crates that its lock file names, as Debian has no package of it.
+    /// Takes them from the cache. The first time, they are set up: 13 MB to download, and rust-vmm's
+    /// are built, with the crates that their lock files name, as Debian has no packages of them.
     ///
     /// # Errors
     ///
-    /// The packages cannot be had, or the generator cannot be built.
+    /// The packages cannot be had, or something cannot be built.
     pub fn prepare() -> Result<Self> {
         let arch = Arch::LAB;
         let (folder, _held) =
             setup::obtain(CacheKind::Backends, arch, false, &BackendPackages(arch))?;
         let tools = Cache::open(CacheKind::Backends)?.tools();
         let built = [
-            ("vhost-device-rng", install(&tools, &[])?),
-            ("vhost-device-rng-xen", install(&tools, &["xen"])?),
+            (RNG.0, install(&tools, RNG, &[])?),
+            ("vhost-device-rng-xen", install(&tools, RNG, &["xen"])?),
         ];
-        Ok(Self { arch, root: folder.join("root"), built, _held })
+        let more =
+            [(VSOCK.0, install(&tools, VSOCK, &[])?), (CONSOLE.0, install(&tools, CONSOLE, &[])?)];
+        Ok(Self { arch, root: folder.join("root"), built, more, _held })
     }
 
     /// Puts them into dom0's `/bin`.
@@ -83,11 +92,18 @@ impl Backends {
         }
         Ok(boot)
     }
+
+    /// Puts those of more types of devices there too, beside [`Backends::put`].
+    #[must_use]
+    pub fn put_more(&self, boot: Boot) -> Boot {
+        // It needs no library but the C library, which is there.
+        let boot = boot.payload("bin/passt", self.root.join(NETWORK));
+        self.more.iter().fold(boot, |boot, (name, path)| boot.payload(format!("bin/{name}"), path))
+    }
 }
 
-/// Builds the generator with these features, static, into a folder of its own below `tools`.
-fn install(tools: &Path, features: &[&str]) -> Result<PathBuf> {
-    let (name, version) = RNG;
+/// Builds a crate's program with these features, static, into a folder of its own below `tools`.
+fn install(tools: &Path, (name, version): (&str, &str), features: &[&str]) -> Result<PathBuf> {
     let root = tools.join([&[name, version], features].concat().join("-"));
     let program = root.join("bin").join(name);
     if program.is_file() {
@@ -102,7 +118,7 @@ struct BackendPackages(Arch);
 
 impl Product for BackendPackages {
     fn layout(&self) -> u32 {
-        1
+        2
     }
 
     fn resolve(&self, apt: &Apt) -> Result<Manifest> {
@@ -124,7 +140,7 @@ impl Product for BackendPackages {
         progress.stage("unpacking backends of virtio devices");
         let root = folder.join("root");
         unpack_all(manifest, archives, &root)?;
-        for program in PROGRAMS {
+        for program in PROGRAMS.into_iter().chain([NETWORK]) {
             ensure!(root.join(program).is_file(), "the packages bring no {program}");
         }
         fs::remove_dir_all(root.join("usr/share")).context("the packages bring no usr/share")
@@ -133,9 +149,10 @@ impl Product for BackendPackages {
     fn describe(&self, manifest: &Manifest) -> String {
         let version = |name| manifest.version_of(name).unwrap_or("?");
         format!(
-            "qemu-storage-daemon {} and virtiofsd {}",
+            "qemu-storage-daemon {}, virtiofsd {} and passt {}",
             version("qemu-utils"),
-            version("virtiofsd")
+            version("virtiofsd"),
+            version("passt")
         )
     }
 }
