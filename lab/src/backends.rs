@@ -74,19 +74,11 @@ impl Backends {
     ///
     /// The cache is damaged.
     pub fn put(&self, mut boot: Boot) -> Result<Boot> {
-        let programs = PROGRAMS.map(|program| self.root.join(program));
-        for program in &programs {
-            let name = program.file_name().unwrap_or_default().to_string_lossy();
-            boot = boot.payload(format!("bin/{name}"), program);
+        for program in PROGRAMS {
+            let name = program.rsplit('/').next().unwrap_or(program);
+            boot = boot.payload(format!("bin/{name}"), self.root.join(program));
         }
-        // The C library too, with its loader: it may be newer than the lab's.
-        let folder = format!("usr/lib/{}", self.arch.library_folder());
-        let libraries = elf::libraries(&programs, &[self.root.join(&folder)])?;
-        for (name, path) in libraries {
-            boot = boot.payload(format!("{folder}/{name}"), path);
-        }
-        let loader = self.arch.loader().trim_start_matches('/');
-        boot = boot.payload(loader, self.root.join(loader));
+        boot = put_libraries(boot, self.arch, &self.root, &PROGRAMS)?;
         for (name, path) in &self.built {
             boot = boot.payload(format!("bin/{name}"), path);
         }
@@ -100,6 +92,24 @@ impl Backends {
         let boot = boot.payload("bin/passt", self.root.join(NETWORK));
         self.more.iter().fold(boot, |boot, (name, path)| boot.payload(format!("bin/{name}"), path))
     }
+}
+
+/// Puts what programs of a tree need to run into dom0.
+///
+/// The C library too, with its loader: it may be newer than the lab's.
+pub(crate) fn put_libraries(
+    mut boot: Boot,
+    arch: Arch,
+    root: &Path,
+    programs: &[&str],
+) -> Result<Boot> {
+    let folder = format!("usr/lib/{}", arch.library_folder());
+    let programs: Vec<PathBuf> = programs.iter().map(|program| root.join(program)).collect();
+    for (name, path) in elf::libraries(&programs, &[root.join(&folder)])? {
+        boot = boot.payload(format!("{folder}/{name}"), path);
+    }
+    let loader = arch.loader().trim_start_matches('/');
+    Ok(boot.payload(loader, root.join(loader)))
 }
 
 /// Builds a crate's program with these features, static, into a folder of its own below `tools`.

@@ -12,6 +12,7 @@
 //! <cache>/systems/                the same for systems that packages are installed in
 //! <cache>/llvm/                   the same for the tools that read coverage
 //! <cache>/backends/               the same for backends of virtio devices
+//! <cache>/device-models/          the same for the QEMU that an HVM guest in the lab has
 //! <cache>/std-sources/            the same for what sanitizers build the standard library from
 //! <cache>/tools/                  programs that the project's own commands build for themselves
 //! ```
@@ -48,6 +49,7 @@ pub(crate) enum CacheKind {
     Llvm,
     StdSources,
     Backends,
+    DeviceModels,
 }
 
 impl CacheKind {
@@ -60,6 +62,7 @@ impl CacheKind {
             Self::Llvm => "llvm",
             Self::StdSources => "std-sources",
             Self::Backends => "backends",
+            Self::DeviceModels => "device-models",
         }
     }
 }

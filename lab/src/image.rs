@@ -109,7 +109,7 @@ fn build_base(lab: &Path, arch: Arch) -> Result<Vec<u8>> {
 }
 
 /// The folder with Xen's programs, whatever its version.
-fn xen_programs(root: &Path) -> Result<PathBuf> {
+pub(crate) fn xen_programs(root: &Path) -> Result<PathBuf> {
     fs::read_dir(root.join("usr/lib"))?
         .flatten()
         .map(|entry| entry.path().join("bin"))

@@ -33,6 +33,7 @@ mod cache;
 mod commands;
 mod console;
 mod cpio;
+mod device_model;
 mod elf;
 mod emulator;
 mod image;
@@ -54,7 +55,7 @@ mod tree;
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 pub use crate::{
     arch::Arch,
@@ -64,6 +65,7 @@ pub use crate::{
     commands::Output,
     console::{Line, Splitter, Voice, is_fatal},
     cpio::Archive,
+    device_model::DeviceModel,
     kernel_build::KernelBuild,
     llvm::Llvm,
     machine::{Machine, quote},
@@ -246,6 +248,14 @@ impl Lab {
     #[must_use]
     pub fn root(&self) -> PathBuf {
         self.folder.join("root")
+    }
+
+    /// The firmware with which Xen starts an HVM guest.
+    pub(crate) fn hvmloader(&self) -> Result<PathBuf> {
+        let programs = image::xen_programs(&self.root())?;
+        let path = programs.with_file_name("boot").join("hvmloader");
+        ensure!(path.is_file(), "Xen's packages bring no {}", path.display());
+        Ok(path)
     }
 
     /// dom0's kernel, which also runs as a PVH guest.
