@@ -41,7 +41,7 @@ pub const ADDRESS_PORTS: core::ops::RangeInclusive<u64> = 0xCF8..=0xCFB;
 /// Where the host bridge is.
 const HOST_BRIDGE: PciFunction = PciFunction::from_sbdf(0);
 
-/// A PCI bus.
+/// A PCI bus, or some functions of one whose host bridge another device model has.
 #[derive(Debug, Clone, Default)]
 pub struct Bus {
     bridge: Option<HostBridge>,
@@ -70,6 +70,11 @@ impl Bus {
     pub fn restore(state: &BusState) -> Result<Self, StateError> {
         let bridge = state.bridge.as_deref().map(HostBridge::restore).transpose()?;
         Ok(Self { bridge, config_address: state.config_address, ..Self::default() })
+    }
+
+    /// Whether the bus has its host bridge, and [`ADDRESS_PORTS`].
+    pub fn has_host_bridge(&self) -> bool {
+        self.bridge.is_some()
     }
 
     /// Puts a function on the bus. Returns the one that was there.

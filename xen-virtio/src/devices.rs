@@ -46,12 +46,11 @@ struct State {
 }
 
 impl Devices {
-    /// A guest without devices, but for a host bridge.
-    pub(crate) fn new(host: Arc<dyn Host>, dom: DomId) -> Self {
-        let (bus, devices) = (Bus::with_host_bridge(), BTreeMap::new());
+    /// A guest without devices, and what of its bus is ours.
+    pub(crate) fn new(host: Arc<dyn Host>, dom: DomId, bus: Bus) -> Self {
         let state = Mutex::new(State {
             bus,
-            devices,
+            devices: BTreeMap::new(),
             ranges: None,
             events: Weak::new(),
             ended: Vec::new(),
@@ -66,12 +65,16 @@ impl Devices {
         state.devices.insert(at, device);
     }
 
-    /// Routes to the server what is the bus's own: its functions, and the ports by which a guest finds them.
+    /// Routes to the server what of the bus is ours: its functions and, with a host bridge, the ports by which a guest
+    /// finds them.
     pub(crate) fn route(&self, ranges: &Ranges) -> Result<()> {
-        for function in self.state().bus.functions() {
+        let state = self.state();
+        for function in state.bus.functions() {
             ranges.map_function(function)?;
         }
-        if let Ok(ports) = Bytes::new(Space::Pio, *ADDRESS_PORTS.start(), *ADDRESS_PORTS.end()) {
+        if state.bus.has_host_bridge()
+            && let Ok(ports) = Bytes::new(Space::Pio, *ADDRESS_PORTS.start(), *ADDRESS_PORTS.end())
+        {
             ranges.map(ports)?;
         }
         Ok(())

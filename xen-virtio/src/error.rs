@@ -29,6 +29,12 @@ pub(crate) enum Error {
     /// The guest's memory cannot be mapped.
     #[error("the guest's memory cannot be mapped: {0}")]
     Memory(HostError),
+    /// What libxl writes for an HVM guest's firmware is not there.
+    #[error(
+        "the guest's memory has no table of where it is (HVM INFO at 0x9F800); an HVM guest has it from its creation \
+         until it runs: create it paused (xl create -p)"
+    )]
+    NoMemoryMap,
     /// The guest gets no PCI root.
     #[error(transparent)]
     Acpi(#[from] AcpiError),

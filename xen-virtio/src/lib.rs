@@ -16,6 +16,7 @@ mod device;
 mod devices;
 mod error;
 mod host;
+mod hvm_info;
 mod kind;
 mod layout;
 mod memory;

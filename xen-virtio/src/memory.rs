@@ -1,6 +1,8 @@
 //! A guest's memory: where it is, and what a backend maps to have it.
 
 use crate::error::{Error, Result};
+use crate::hvm_info;
+use crate::layout::Layout;
 use core::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use xen_eventfd_core::DomId;
@@ -39,19 +41,17 @@ pub(crate) trait Open: core::fmt::Debug {
 }
 
 impl<'a> GuestRam<'a> {
-    /// Finds where the guest has memory, by mapping frames.
+    /// Finds where the guest has memory.
     pub(crate) fn find(
         foreign: &dyn ForeignMemory,
         open: &'a dyn Open,
         dom: DomId,
+        layout: Layout,
     ) -> Result<Self> {
-        // Without the first frame there is no guest, or no right to it.
-        drop(foreign.map(dom, &[0]).map_err(Error::Memory)?);
-        let low = 0..end_of(foreign, dom, 0..HOLE.start);
-        let high = HOLE.end..end_of(foreign, dom, HOLE.end..END);
-        // A frame of a guest that is gone is refused like one that never was.
-        drop(foreign.map(dom, &[0]).map_err(Error::Memory)?);
-        let ranges = [low, high].into_iter().filter(|range| !range.is_empty()).collect();
+        let ranges = match layout {
+            Layout::OwnBus => by_mapping(foreign, dom)?,
+            Layout::BesideQemu => by_table(foreign, dom)?,
+        };
         Ok(Self { dom, open, ranges, files: Vec::new(), privcmd: None })
     }
 
@@ -87,6 +87,25 @@ impl Regions for GuestRam<'_> {
     }
 }
 
+/// Finds where a PVH guest has memory, by mapping frames.
+fn by_mapping(foreign: &dyn ForeignMemory, dom: DomId) -> Result<Vec<Range<u64>>> {
+    // Without the first frame there is no guest, or no right to it.
+    drop(foreign.map(dom, &[0]).map_err(Error::Memory)?);
+    let low = 0..end_of(foreign, dom, 0..HOLE.start);
+    let high = HOLE.end..end_of(foreign, dom, HOLE.end..END);
+    // A frame of a guest that is gone is refused like one that never was.
+    drop(foreign.map(dom, &[0]).map_err(Error::Memory)?);
+    Ok([low, high].into_iter().filter(|range| !range.is_empty()).collect())
+}
+
+/// Reads where an HVM guest has memory, in what its firmware gets.
+fn by_table(foreign: &dyn ForeignMemory, dom: DomId) -> Result<Vec<Range<u64>>> {
+    let page = foreign.map(dom, &[hvm_info::PAGE / FRAME as u64]).map_err(Error::Memory)?;
+    let mut copy = [0; FRAME];
+    page.read(0, &mut copy);
+    hvm_info::memory(&copy).ok_or(Error::NoMemoryMap)
+}
+
 /// Where the memory that begins with a range ends: its beginning if the guest has none there.
 fn end_of(foreign: &dyn ForeignMemory, dom: DomId, range: Range<u64>) -> u64 {
     let frame = FRAME as u64;
@@ -119,14 +138,29 @@ mod tests {
 
     /// A guest that has these frames.
     #[derive(Debug)]
-    struct Frames(Vec<Range<u64>>, AtomicUsize);
+    struct Frames {
+        frames: Vec<Range<u64>>,
+        maps: AtomicUsize,
+        /// What is in each.
+        content: Vec<u8>,
+    }
 
     #[derive(Debug)]
-    struct Mapped;
+    struct Mapped(Vec<AtomicU8>);
 
     impl GuestMemory for Mapped {
         fn bytes(&self) -> &[AtomicU8] {
-            &[]
+            &self.0
+        }
+    }
+
+    impl Frames {
+        fn new(frames: &[Range<u64>]) -> Self {
+            Self { frames: frames.to_vec(), maps: AtomicUsize::new(0), content: vec![0; FRAME] }
+        }
+
+        fn find(&self, layout: Layout) -> Result<Vec<Range<u64>>> {
+            GuestRam::find(self, self, DomId(1), layout).map(|ram| ram.ranges)
         }
     }
 
@@ -146,18 +180,21 @@ mod tests {
             dom: DomId,
             frames: &[u64],
         ) -> xen_eventfd_host::Result<Box<dyn GuestMemory>> {
-            self.1.fetch_add(1, Ordering::Relaxed);
-            match frames.iter().find(|frame| !self.0.iter().any(|range| range.contains(frame))) {
-                None => Ok(Box::new(Mapped)),
+            self.maps.fetch_add(1, Ordering::Relaxed);
+            let missing = |frame: &&u64| !self.frames.iter().any(|range| range.contains(frame));
+            match frames.iter().find(missing) {
+                None => {
+                    Ok(Box::new(Mapped(self.content.iter().copied().map(AtomicU8::new).collect())))
+                }
                 Some(frame) => Err(HostError::new(Call::MapMemory(dom, *frame), Errno::NOENT)),
             }
         }
     }
 
     fn ranges(frames: &[Range<u64>]) -> Result<Vec<Range<u64>>> {
-        let guest = Frames(frames.to_vec(), AtomicUsize::new(0));
-        let found = GuestRam::find(&guest, &guest, DomId(1)).map(|ram| ram.ranges);
-        assert!(guest.1.load(Ordering::Relaxed) < 200, "too many maps");
+        let guest = Frames::new(frames);
+        let found = guest.find(Layout::OwnBus);
+        assert!(guest.maps.load(Ordering::Relaxed) < 200, "too many maps");
         found
     }
 
@@ -185,5 +222,19 @@ mod tests {
     #[test]
     fn a_guest_without_memory_is_an_error() {
         assert!(matches!(ranges(&[]), Err(Error::Memory(_))));
+        let hvm = Frames::new(&[]).find(Layout::BesideQemu);
+        assert!(matches!(hvm, Err(Error::Memory(_))));
+    }
+
+    #[test]
+    fn what_qemu_adds_is_no_memory_of_an_hvm_guest() {
+        // The frames of a screen follow the memory.
+        let low = 0..0xA0;
+        let high = 0xC0..0x8000;
+        let mut guest = Frames::new(&[low, high]);
+        guest.content = hvm_info::tests::page(0x7800, 0);
+        assert_eq!(guest.find(Layout::BesideQemu).unwrap(), [0..0xA_0000, 0xC_0000..0x780_0000]);
+        guest.content.fill(0);
+        assert!(matches!(guest.find(Layout::BesideQemu), Err(Error::NoMemoryMap)));
     }
 }

@@ -3,7 +3,7 @@
 use crate::device::Device;
 use crate::devices::Devices;
 use crate::error::Result;
-use crate::layout::places;
+use crate::layout::Layout;
 use crate::memory::Regions;
 use crate::spec::DeviceSpec;
 use std::os::fd::BorrowedFd;
@@ -39,18 +39,19 @@ pub(crate) type Connected = (DeviceSpec, Box<dyn Backend>);
 pub(crate) type Released = Result<Box<dyn Backend>>;
 
 impl Server {
-    /// Takes the guest's registers and answers for its devices: the first is 00:01.0.
+    /// Takes the guest's registers and answers for its devices.
     pub(crate) fn start(
         xen: &Xen,
         run_dir: &Path,
         dom: DomId,
+        layout: Layout,
         connected: Vec<Connected>,
         memory: &mut dyn Regions,
     ) -> Result<Self> {
         let host = xen.host();
         let doorbells = xen.guest(dom)?;
-        let devices = Arc::new(Devices::new(Arc::clone(host), dom));
-        for ((spec, backend), place) in connected.into_iter().zip(places()) {
+        let devices = Arc::new(Devices::new(Arc::clone(host), dom, layout.bus()));
+        for ((spec, backend), place) in connected.into_iter().zip(layout.places()) {
             let regions = memory.regions_for(&*backend)?;
             let (device, function) =
                 Device::new(&**host, &doorbells, backend, &spec.kind, place, &regions)?;

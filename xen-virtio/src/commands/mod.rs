@@ -9,7 +9,7 @@ use crate::backends::default_mac;
 use crate::devices::Report;
 use crate::error::Error;
 use crate::host::Machine;
-use crate::layout::MAX_DEVICES;
+use crate::layout::Layout;
 use crate::memory::GuestRam;
 use crate::server::{Connected, Released, Server};
 use crate::spec::DeviceSpec;
@@ -42,11 +42,8 @@ impl Devices {
     /// More devices than fit on a bus; a descriptor that is given twice, or is none of a tap device.
     fn check(&self) -> Result<(), Failure> {
         let refused = |sentence| Err(Failure::new(Exit::Usage, sentence));
-        if self.devices.len() > MAX_DEVICES.into() {
-            return refused(format!(
-                "{} devices; a guest's bus holds {MAX_DEVICES}",
-                self.devices.len()
-            ));
+        if self.devices.len() > Layout::MOST {
+            return refused(too_many(self.devices.len(), Layout::MOST));
         }
         let mut taken = BTreeSet::new();
         let mut descriptors = self.devices.iter().flat_map(DeviceSpec::descriptors);
@@ -57,6 +54,15 @@ impl Devices {
             ));
         }
         self.devices.iter().try_for_each(|spec| of_device(spec, spec.check()))
+    }
+
+    /// Fails if the guest's bus has fewer slots than there are devices.
+    fn fit(&self, layout: Layout) -> Result<(), Failure> {
+        let slots = layout.places().count();
+        if self.devices.len() > slots {
+            return Err(Failure::new(Exit::Usage, too_many(self.devices.len(), slots)));
+        }
+        Ok(())
     }
 
     /// Connects to all backends.
@@ -78,6 +84,16 @@ impl Devices {
         let backends = self.of_guest(None).zip(backends);
         backends.map(|(spec, backend)| connected(&spec, backend)).collect()
     }
+}
+
+fn too_many(devices: usize, slots: usize) -> String {
+    format!("{devices} devices; this guest's bus holds {slots}")
+}
+
+/// Where a guest's devices are. A PV guest has no place for any, which is refused later.
+fn layout_of(machine: &Machine, domain: &Domain) -> Result<Layout, Failure> {
+    let is_hvm = machine.xen().host().has_lines(domain.id).map_err(Error::from)?;
+    Ok(if is_hvm { Layout::BesideQemu } else { Layout::OwnBus })
 }
 
 /// A device with its backend, or a failure that names the device.
@@ -135,23 +151,18 @@ impl Serving {
         connected: Vec<Connected>,
     ) -> Result<Self, Failure> {
         let xen = machine.xen();
-        if xen.host().has_lines(domain.id).map_err(Error::from)? {
-            let sentence = format!(
-                "{} is an HVM guest, whose PCI bus is its device model's; only PVH guests (type=\"pvh\") are \
-                 served",
-                named(domain)
-            );
-            return Err(Failure::new(Exit::Usage, sentence));
-        }
+        let layout = layout_of(machine, domain)?;
         // First, as it is refused for a PV guest, whose frames are none of its own.
         xen.host().vcpus(domain.id).map_err(Error::from)?;
-        let mut ram = GuestRam::find(machine.foreign(), machine, domain.id)?;
+        let mut ram = GuestRam::find(machine.foreign(), machine, domain.id, layout)?;
         tracing::info!(bytes = ram.size(), "the guest's memory was found");
         let run_dir = run_dir_of(session);
         let devices = connected.iter().map(|(spec, _)| spec.to_string()).collect();
         let guarded = Guardian::Auto.keep(&run_dir)?;
-        let server = Server::start(xen, &run_dir, domain.id, connected, &mut ram)?;
-        machine.add_pci_root(domain.id)?;
+        let server = Server::start(xen, &run_dir, domain.id, layout, connected, &mut ram)?;
+        if layout == Layout::OwnBus {
+            machine.add_pci_root(domain.id)?;
+        }
         let (name, engine) = (domain.name.clone(), xen.engine());
         let guest = Arc::new(ServedGuest { server, name, engine, devices });
         let shown = Arc::downgrade(&guest);

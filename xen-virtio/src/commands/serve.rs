@@ -1,6 +1,6 @@
 //! `serve`: a guest's devices, until the guest is gone.
 
-use super::{Devices, End, Serving, named};
+use super::{Devices, End, Serving, layout_of, named};
 use crate::host::Machine;
 use crate::status::Status;
 use crate::toolstack::{self, State};
@@ -13,9 +13,9 @@ use xen_eventfd_cli::signals::Signals;
 
 /// Serve a guest that was created paused, until it is gone.
 ///
-/// The guest is a PVH guest that `xl create -p` has created. It gets a PCI bus, on which the devices are from
-/// 00:01.0 on, in the order in which they are given. Once this says that the guest is served, `xl unpause` lets it
-/// run. `xen-virtio start` does all three, and follows reboots.
+/// The guest is a PVH or HVM guest that `xl create -p` has created. A PVH guest gets a PCI bus, on which the devices are
+/// from 00:01.0 on, in the order in which they are given; an HVM guest has them on QEMU's, from 00:10.0 on. Once this
+/// says that the guest is served, `xl unpause` lets it run. `xen-virtio start` does all three, and follows reboots.
 ///
 /// A backend that does not map a guest's memory by itself (vhost-user's protocol feature XEN_MMAP) needs the kernel
 /// module of xen-eventfd. It can read and write all of the guest's memory.
@@ -49,6 +49,7 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let machine = Machine::open(session.open()?)?;
     let domain = machine.xen().find(&arguments.dom)?;
     check_new(&domain)?;
+    arguments.devices.fit(layout_of(&machine, &domain)?)?;
     let connected = arguments.devices.connect(domain.uuid.as_deref())?;
     let serving = Serving::begin(session, &machine, &domain, connected)?;
     report_served(session, &serving, &domain, |name| {

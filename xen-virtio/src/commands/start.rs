@@ -3,6 +3,7 @@
 use super::serve::{Ended, report_ended, report_served};
 use super::{Devices, End, Serving, named};
 use crate::host::Machine;
+use crate::layout::Layout;
 use crate::server::Connected;
 use crate::toolstack::{self, Action, Config, Reason, State};
 use clap::Args;
@@ -38,13 +39,7 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     arguments.devices.check()?;
     let mut signals = Signals::that_end()?;
     let config = toolstack::read(&arguments.file)?;
-    if config.guest_type != "pvh" {
-        let sentence = format!(
-            "{} is of type {:?}; only PVH guests (type=\"pvh\") are served",
-            config.name, config.guest_type
-        );
-        return Err(Failure::new(Exit::Usage, sentence));
-    }
+    arguments.devices.fit(layout_of(&config)?)?;
     let machine = Machine::open(session.open()?)?;
     // Before a guest is there that would have to go again.
     let mut connected = Some(arguments.devices.connect(None)?);
@@ -72,6 +67,22 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
                 Some(exit) => return Ok(exit),
                 None => connected = Some(arguments.devices.again(backends)?),
             },
+        }
+    }
+}
+
+/// Where the devices of a guest of this type are.
+fn layout_of(config: &Config) -> Result<Layout, Failure> {
+    match &*config.guest_type {
+        "pvh" => Ok(Layout::OwnBus),
+        "hvm" => Ok(Layout::BesideQemu),
+        other => {
+            let sentence = format!(
+                "{} is of type {other:?}, which has no ioreq servers; only PVH and HVM guests (type=\"pvh\", \
+                 type=\"hvm\") are served",
+                config.name
+            );
+            Err(Failure::new(Exit::Usage, sentence))
         }
     }
 }

@@ -4,6 +4,7 @@ use super::driver::{Cpu, Disk, Ram, Trouble};
 use super::process::Process;
 use crate::devices::Devices;
 use crate::error::Error;
+use crate::layout::Layout;
 use crate::memory::Regions;
 use crate::server::Server;
 use crate::spec::{DeviceSpec, SpecError};
@@ -67,7 +68,8 @@ pub(super) fn measure(blocks: u32) -> Result<Round, Failure> {
         .parse()
         .map_err(|error: SpecError| Failure::new(Exit::Failed, error.to_string()))?;
     let frontend = spec.connect()?;
-    let server = Server::start(&xen, dir.path(), dom, vec![(spec, frontend)], &mut &*ram)?;
+    let connected = vec![(spec, frontend)];
+    let server = Server::start(&xen, dir.path(), dom, Layout::OwnBus, connected, &mut &*ram)?;
     let (devices, guest) = (Arc::clone(server.devices()), server.guest().clone());
 
     let completed = Arc::new(AtomicU64::new(0));

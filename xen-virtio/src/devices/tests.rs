@@ -3,7 +3,7 @@
 use super::Devices;
 use crate::device::Device;
 use crate::kind::{DeviceConfig, Features, Kind};
-use crate::layout::Place;
+use crate::layout::{Layout, Place};
 use crate::server::Server;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -187,7 +187,7 @@ impl Bench {
         let place = Place { function, registers: 0xE000_0000, doorbell: 0xC000 };
         let (device, function) =
             Device::new(&*host, &guest, Box::new(backend), &kind, place, &[]).unwrap();
-        let devices = Arc::new(Devices::new(Arc::clone(&host), dom));
+        let devices = Arc::new(Devices::new(Arc::clone(&host), dom, Layout::OwnBus.bus()));
         devices.add(place.function, device, function);
         let server = Server::serve(&host, dir.path(), guest, Arc::clone(&devices)).unwrap();
         let vcpu = model.vcpu(dom, VcpuId(0));
