@@ -96,19 +96,59 @@ assert_eq!(model.vcpu(dom, VcpuId(0)).read(Space::Mmio, 0xfe00_0000, Width::Four
         handler: Arc<dyn Handler>,
     ) -> Result<Self> {
         event_loop.alive()?;
-        let (host, gone) = (event_loop.host(), new_eventfd()?);
+        let host = event_loop.host();
         let run_dir = event_loop.run_dir().with_role(claim.role);
-        let mut hold = Hold::take(&**host, &run_dir, dom, claim.serves, claim.reserve)?;
-        let server = Server::create(&**host, event_loop.events(), &run_dir, &mut hold.record)
-            .map_err(|error| match error {
-                Error::Host(error) if error.is_gone() => Error::GuestDied(dom),
-                other => other,
-            })?;
+        let hold = Hold::take(&**host, &run_dir, dom, claim.serves, claim.reserve)?;
+        Self::begin(event_loop, dom, claim.role, handler, hold, None)
+    }
+
+    /// The same, but a server that a killed process left is not torn down: it is served on with its ranges, and
+    /// requests that wait are the handler's. Where it is gone, or cannot be served on, there is a new one without
+    /// ranges.
+    ///
+    /// # Errors
+    /// As [`GuestServer::take`].
+    ///
+    #[doc = example!(r#"
+// Its process lives.
+let again = GuestServer::take_over(&event_loop, dom, &claim, Arc::new(Magic));
+assert!(matches!(again, Err(Error::InUse { .. })));
+"#)]
+    pub fn take_over(
+        event_loop: &Arc<EventLoop>,
+        dom: DomId,
+        claim: &Claim<'_>,
+        handler: Arc<dyn Handler>,
+    ) -> Result<Self> {
+        event_loop.alive()?;
+        let (host, events) = (event_loop.host(), event_loop.events());
+        let run_dir = event_loop.run_dir().with_role(claim.role);
+        let (hold, server) =
+            Hold::take_over(&**host, events, &run_dir, dom, claim.serves, claim.reserve)?;
+        Self::begin(event_loop, dom, claim.role, handler, hold, server)
+    }
+
+    /// Serves a guest that is held, by this server or a new one.
+    fn begin(
+        event_loop: &Arc<EventLoop>,
+        dom: DomId,
+        role: Role,
+        handler: Arc<dyn Handler>,
+        mut hold: Hold,
+        server: Option<Server>,
+    ) -> Result<Self> {
+        let (host, gone) = (event_loop.host(), new_eventfd()?);
+        let run_dir = event_loop.run_dir().with_role(role);
+        let create = || Server::create(&**host, event_loop.events(), &run_dir, &mut hold.record);
+        let server = server.map_or_else(create, Ok).map_err(|error| match error {
+            Error::Host(error) if error.is_gone() => Error::GuestDied(dom),
+            other => other,
+        })?;
         handler.begin(Ranges::new(Arc::clone(host), dom, server.id), hold.held().collect());
         let guest = Self(Arc::new(GuestCore {
             event_loop: Arc::clone(event_loop),
             dom,
-            role: claim.role,
+            role,
             id: server.id,
             liveness: server.liveness(dom),
             ports: server.ports.clone(),
@@ -120,7 +160,7 @@ assert_eq!(model.vcpu(dom, VcpuId(0)).read(Space::Mmio, 0xfe00_0000, Width::Four
             hold: Mutex::new(Some(hold)),
         }));
         guest.0.listen();
-        event_loop.add_guest(dom, claim.role, &guest.0);
+        event_loop.add_guest(dom, role, &guest.0);
         // An event that came between a port's binding and the call above had no listener.
         guest.0.each_port(|vcpu, port| guest.0.serve(port, vcpu));
         // It may have died before the event loop knew it.

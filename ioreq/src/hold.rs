@@ -8,10 +8,11 @@ use crate::rank::give_back;
 use crate::record::Record;
 use crate::reservation::Reserve;
 use crate::run_dir::{Lock, Purpose, RunDir};
+use crate::server::Server;
 use crate::{Error, Result};
 use xen_eventfd_core::{DomId, IoServerId, Kick};
-use xen_eventfd_host::Host;
 use xen_eventfd_host::linux::eventfd::Reservation;
+use xen_eventfd_host::{EventChannels, Host};
 
 /// The right to serve a guest in one role, and the record of how.
 #[derive(Debug)]
@@ -38,19 +39,52 @@ impl Hold {
         serves: &'static str,
         reserve: &Reserve,
     ) -> Result<Self> {
-        let domain = host.domain(dom).map_err(|error| match error.is_gone() {
-            true => Error::UnknownDomain(dom.0.to_string()),
-            false => error.into(),
-        })?;
-        let lock = run_dir.lock(dom, Purpose::Serve(serves))?;
-        let fresh = Record::new(dom, domain.uuid);
-        let mut record = run_dir.read(dom)?.unwrap_or_else(|| fresh.clone());
+        let (lock, fresh, mut record) = Self::begin(host, run_dir, dom, serves)?;
         match orphan::recover(host, run_dir, &mut record)? {
             Reaped::GuestGone => record = fresh,
             reaped => tracing::debug!(?reaped, %dom, "looked for an orphan"),
         }
         let reservation = reserve.reserve(dom)?;
         Ok(Self { record, run_dir: run_dir.clone(), reservation, lock })
+    }
+
+    /// The same, and with the server that a killed process left, if it can be served on.
+    pub(crate) fn take_over(
+        host: &dyn Host,
+        events: &dyn EventChannels,
+        run_dir: &RunDir,
+        dom: DomId,
+        serves: &'static str,
+        reserve: &Reserve,
+    ) -> Result<(Self, Option<Server>)> {
+        let (lock, fresh, mut record) = Self::begin(host, run_dir, dom, serves)?;
+        let reservation = reserve.reserve(dom)?;
+        let server = match record.uuid == fresh.uuid {
+            true => orphan::adopt(host, events, run_dir, &mut record)?,
+            false => None,
+        };
+        if server.is_none() && record.uuid != fresh.uuid {
+            orphan::recover(host, run_dir, &mut record)?;
+            record = fresh;
+        }
+        Ok((Self { record, run_dir: run_dir.clone(), reservation, lock }, server))
+    }
+
+    /// Locks the guest. Returns the record of one of which nothing is known, and the one that is there.
+    fn begin(
+        host: &dyn Host,
+        run_dir: &RunDir,
+        dom: DomId,
+        serves: &'static str,
+    ) -> Result<(Lock, Record, Record)> {
+        let domain = host.domain(dom).map_err(|error| match error.is_gone() {
+            true => Error::UnknownDomain(dom.0.to_string()),
+            false => error.into(),
+        })?;
+        let lock = run_dir.lock(dom, Purpose::Serve(serves))?;
+        let fresh = Record::new(dom, domain.uuid);
+        let record = run_dir.read(dom)?.unwrap_or_else(|| fresh.clone());
+        Ok((lock, fresh, record))
     }
 
     /// The guest.

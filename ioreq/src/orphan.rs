@@ -13,7 +13,7 @@ use crate::{Error, Result, Role};
 use std::path::Path;
 use std::time::Duration;
 use xen_eventfd_core::{DomId, IoServerId, Port, Request};
-use xen_eventfd_host::{Binding, Host, IoreqPage, LocalPort};
+use xen_eventfd_host::{Binding, EventChannels, Host, IoreqPage, LocalPort};
 
 /// What became of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +73,65 @@ const PATIENCE_STEP: Duration = Duration::from_millis(10);
 ///
 /// Afterwards the record names no server; kicks that were answered here are held in it.
 pub(crate) fn recover(host: &dyn Host, run_dir: &RunDir, record: &mut Record) -> Result<Reaped> {
+    let reaped = match find(host, run_dir, record)? {
+        Sought::Orphan(server, found) => {
+            Reaped::Swept { kicks: sweep(host, run_dir, record, &server, found)? }
+        }
+        Sought::Nothing => Reaped::Swept { kicks: 0 },
+        Sought::GuestGone => return Ok(Reaped::GuestGone),
+        Sought::NotOurs => Reaped::NotOurs,
+    };
+    forget_server(run_dir, record)?;
+    Ok(reaped)
+}
+
+/// Takes the server that the record names into service again, as it is, so that requests that wait are not answered
+/// for a dead process. `None`, after recovering what can be recovered, if there is none, or its process left a child
+/// that keeps its ports. The caller holds the guest's lock.
+pub(crate) fn adopt(
+    host: &dyn Host,
+    events: &dyn EventChannels,
+    run_dir: &RunDir,
+    record: &mut Record,
+) -> Result<Option<Server>> {
+    let (server, found) = match find(host, run_dir, record)? {
+        Sought::Orphan(server, found) if found.kept.iter().all(Option::is_none) => (server, found),
+        Sought::Orphan(server, found) => {
+            sweep(host, run_dir, record, &server, found)?;
+            forget_server(run_dir, record)?;
+            return Ok(None);
+        }
+        Sought::GuestGone => return Err(Error::GuestDied(record.dom())),
+        Sought::Nothing | Sought::NotOurs => {
+            forget_server(run_dir, record)?;
+            return Ok(None);
+        }
+    };
+    let adopted = Server::orphan(&server, found.page, found.kept);
+    adopted.serve_again(host, events, run_dir, record).map(Some)
+}
+
+fn forget_server(run_dir: &RunDir, record: &mut Record) -> Result<()> {
+    if record.server.is_some() || record.inherited {
+        record.server = None;
+        record.inherited = false;
+        run_dir.write(record)?;
+    }
+    Ok(())
+}
+
+/// What a record's server turned out to be.
+enum Sought {
+    /// An orphan.
+    Orphan(ServerRecord, Found),
+    /// The record names none.
+    Nothing,
+    GuestGone,
+    NotOurs,
+}
+
+/// Looks for the server that the record names, and gives back what was created and never enabled.
+fn find(host: &dyn Host, run_dir: &RunDir, record: &mut Record) -> Result<Sought> {
     let dom = record.dom();
     let same_guest = match host.domain(dom) {
         Ok(domain) => domain.uuid == record.uuid,
@@ -82,24 +141,18 @@ pub(crate) fn recover(host: &dyn Host, run_dir: &RunDir, record: &mut Record) ->
     if !same_guest {
         *record = Record::new(dom, record.uuid.take());
         run_dir.write(record)?;
-        return Ok(Reaped::GuestGone);
+        return Ok(Sought::GuestGone);
     }
     for id in record.created.clone() {
         recover_created(host, run_dir, record, IoServerId(id))?;
     }
-    let Some(server) = record.server.clone() else {
-        return Ok(Reaped::Swept { kicks: 0 });
-    };
-    let reaped = match recognise(host, dom, &server, record.inherited) {
-        Ok(Some(found)) => Reaped::Swept { kicks: sweep(host, run_dir, record, &server, found)? },
-        Ok(None) => Reaped::NotOurs,
-        Err(error) if error.is_gone() => Reaped::NotOurs,
-        Err(error) => return Err(error.into()),
-    };
-    record.server = None;
-    record.inherited = false;
-    run_dir.write(record)?;
-    Ok(reaped)
+    let Some(server) = record.server.clone() else { return Ok(Sought::Nothing) };
+    match recognise(host, dom, &server, record.inherited) {
+        Ok(Some(found)) => Ok(Sought::Orphan(server, found)),
+        Ok(None) => Ok(Sought::NotOurs),
+        Err(error) if error.is_gone() => Ok(Sought::NotOurs),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The ports that the page of a server shows.
@@ -176,7 +229,7 @@ fn recognise(
     Ok(Some(Found { page, kept }))
 }
 
-/// Adopts an orphan, answers and wakes its vCPUs, and destroys it. Returns how many kicks were
+/// Takes an orphan, answers and wakes its vCPUs, and destroys it. Returns how many kicks were
 /// answered.
 fn sweep(
     host: &dyn Host,

@@ -19,6 +19,7 @@ use crate::record::Record;
 use crate::{Error, Result, Role};
 use folder::Folder;
 use rustix::io::Errno;
+use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -31,6 +32,9 @@ pub const DEFAULT: &str = "/run/xen-eventfd";
 /// How long a reaper is waited for, in steps of [`PATIENCE_STEP`].
 pub(crate) const PATIENCE: u32 = 500;
 pub(crate) const PATIENCE_STEP: Duration = Duration::from_millis(10);
+
+/// What a file is called that a process keeps for the next one.
+const STATE: &str = "state";
 
 /// What a guest is locked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -249,11 +253,46 @@ impl RunDir {
         format!("{}{}.{kind}", dom.0, self.role.infix())
     }
 
-    /// Removes a guest's record.
+    /// Removes what is kept of a guest that is gone: its record, and its [state](RunDir::state).
     pub(crate) fn remove(&self, dom: DomId) {
-        if let Err(error) = self.folder().and_then(|folder| folder.remove(&self.record_of(dom))) {
+        let files = [self.record_of(dom), self.file_of(dom, STATE)];
+        let removed = |folder: Arc<Folder>| files.iter().try_for_each(|name| folder.remove(name));
+        if let Err(error) = self.folder().and_then(removed) {
             tracing::warn!(%error, "a record stays");
         }
+    }
+
+    /// A file for what the process that serves a guest keeps for the next one, to be read and written; `None` if there
+    /// is none. It outlives the process and is removed once the guest is gone.
+    ///
+    /// # Errors
+    /// [`Error::RunDir`]; [`Error::Untrusted`].
+    ///
+    #[doc = example!(r#"
+let run_dir = RunDir::open(dir.path(), Role::Registers)?;
+assert!(run_dir.state(dom)?.is_none());
+run_dir.new_state(dom)?;
+assert!(run_dir.state(dom)?.is_some());
+run_dir.remove_state(dom)?;
+"#)]
+    pub fn state(&self, dom: DomId) -> Result<Option<File>> {
+        self.folder()?.read_and_write(&self.file_of(dom, STATE))
+    }
+
+    /// A new one, in place of the one before. Only the process that serves the guest makes it.
+    ///
+    /// # Errors
+    /// [`Error::RunDir`].
+    pub fn new_state(&self, dom: DomId) -> Result<File> {
+        self.folder()?.new_file(&self.file_of(dom, STATE))
+    }
+
+    /// Removes it. Nothing happens if there is none.
+    ///
+    /// # Errors
+    /// [`Error::RunDir`].
+    pub fn remove_state(&self, dom: DomId) -> Result<()> {
+        self.folder()?.remove(&self.file_of(dom, STATE))
     }
 }
 
@@ -276,7 +315,6 @@ mod tests {
     use super::*;
     use crate::record::ServerRecord;
     use rustix::fs::FlockOperation;
-    use std::fs::File;
     use std::io::Write;
     use xen_eventfd_core::{Kick, Space, Width};
 

@@ -115,6 +115,37 @@ impl Server {
         Self { id: IoServerId(record.id), page, remotes, ports: Vec::new(), kept }
     }
 
+    /// Serves an orphan on, of which no port is bound: it is enabled and its ports are, and every vCPU is woken whose
+    /// answer its process has published and not announced.
+    pub(crate) fn serve_again(
+        mut self,
+        host: &dyn Host,
+        events: &dyn EventChannels,
+        run_dir: &RunDir,
+        record: &mut Record,
+    ) -> Result<Self> {
+        let dom = record.dom();
+        // A process that swept it may have been killed as well.
+        host.set_server_state(dom, self.id, true)?;
+        let bound = self.bind(events, dom).and_then(|()| {
+            let ports = self.remotes.iter().map(|port| port.0).collect();
+            let local = self.ports.iter().map(|port| port.0).collect();
+            record.server = Some(ServerRecord { id: self.id.0, ports, local });
+            run_dir.write(record)?;
+            Ok(self.ports.iter().try_for_each(|port| events.notify(*port))?)
+        });
+        match bound {
+            Ok(()) => Ok(self),
+            Err(error) => {
+                // It is an orphan again, for the next process.
+                for port in self.ports.drain(..) {
+                    let _ = events.unbind(port);
+                }
+                Err(error)
+            }
+        }
+    }
+
     /// Whether anything is still to be done for the guest, by what came of disabling the server: a guest
     /// that has lost it is dead.
     pub(crate) fn is_gone(disabled: &xen_eventfd_host::Result<()>) -> bool {

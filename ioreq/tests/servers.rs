@@ -1,5 +1,6 @@
 //! A guest's servers: who gets what, and what is left.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use xen_eventfd_core::doorbell::Bytes;
@@ -11,7 +12,7 @@ use xen_eventfd_ioreq::{
     Claim, Error, EventLoop, GuestServer, Handler, Ranges, Reaped, Reserve, Role, RunDir,
     ThreadNames, Threads, reap,
 };
-use xen_eventfd_model::{Client, Config, Model, Stopped};
+use xen_eventfd_model::{Client, Config, Model, Stopped, Verdict};
 
 const REGISTERS: u64 = 0xFE00_0000;
 const DOORBELL: u64 = 0xFE00_0050;
@@ -264,6 +265,113 @@ fn what_a_killed_process_left_is_recovered_in_its_role() {
         let handler = Arc::<Notes>::clone(&notes);
         let _server = GuestServer::take(&event_loop, bench.dom, &claim, handler).unwrap();
         assert_eq!(*notes.held.lock().unwrap(), held, "{role:?}");
+    }
+}
+
+/// A guest whose server of registers was left by a process that was killed, and what that process recorded.
+fn left(bench: &Bench) -> (IoServerId, tempfile::TempDir) {
+    let killed = bench.process("killed");
+    let server = killed.take(bench.dom, Role::Registers, &Notes::answering(0)).unwrap();
+    server.ranges().map(bytes(REGISTERS, REGISTERS + 0xFFF)).unwrap();
+    let records = tempfile::tempdir().unwrap();
+    copy(bench.dir.path(), records.path());
+    killed.client.kill();
+    (server.server(), records)
+}
+
+/// A process that takes a guest over with these records, whose client this changes before.
+fn take_over(
+    bench: &Bench,
+    records: &std::path::Path,
+    handler: &Arc<Notes>,
+    prepare: impl FnOnce(&Arc<Client>),
+) -> Result<(Process, GuestServer), Error> {
+    let client = bench.model.client("next");
+    prepare(&client);
+    let run_dir = RunDir::open(records, Role::Registers)?;
+    let event_loop = EventLoop::new(Arc::<Client>::clone(&client), run_dir)?;
+    let threads = Threads::start(&event_loop, NAMES, None)?;
+    let process = Process { client, event_loop, _threads: threads };
+    let claim = Claim { role: Role::Registers, serves: "test", reserve: &Reserve::No };
+    let handler = Arc::<Notes>::clone(handler);
+    let server = GuestServer::take_over(&process.event_loop, bench.dom, &claim, handler)?;
+    Ok((process, server))
+}
+
+#[test]
+fn a_server_that_is_taken_over_answers_who_waits_and_keeps_its_ranges() {
+    let bench = Bench::new(2);
+    let (id, records) = left(&bench);
+    let vcpu = bench.model.vcpu(bench.dom, VcpuId(1));
+    let waits = vcpu.run(|vcpu| vcpu.read(Space::Mmio, REGISTERS, Width::Four).unwrap());
+    vcpu.until_parked();
+    let notes = Notes::answering(0x77);
+    let (_process, server) = take_over(&bench, records.path(), &notes, |_| {}).unwrap();
+    assert_eq!((waits.join(), server.server()), (0x77, id));
+    assert_eq!((bench.read(0, REGISTERS + 4), bench.model.servers(bench.dom).len()), (0x77, 1));
+    server.let_go().unwrap();
+    assert_eq!(bench.model.servers(bench.dom), []);
+}
+
+#[test]
+fn a_server_that_was_swept_before_it_could_be_taken_over_is_made_anew() {
+    let bench = Bench::new(1);
+    let (_, records) = left(&bench);
+    assert_eq!(reap(&*bench.model.client("reaper"), records.path()).unwrap().len(), 1);
+    assert_eq!(bench.model.servers(bench.dom), []);
+    let notes = Notes::answering(0x77);
+    let (_process, server) = take_over(&bench, records.path(), &notes, |_| {}).unwrap();
+    server.ranges().map(bytes(REGISTERS, REGISTERS + 3)).unwrap();
+    assert_eq!(bench.read(0, REGISTERS), 0x77);
+}
+
+#[test]
+fn a_foreign_server_with_the_id_of_the_record_is_not_taken_over() {
+    let bench = Bench::new(1);
+    let (id, records) = left(&bench);
+    let foreign = bench.model.client("vmm");
+    foreign.destroy_server(bench.dom, id).unwrap();
+    assert_eq!(foreign.create_server(bench.dom).unwrap(), id);
+    let page = foreign.map_page(bench.dom, id).unwrap();
+    foreign.set_server_state(bench.dom, id, true).unwrap();
+    let events = foreign.event_channels().unwrap();
+    events.bind(bench.dom, page.slots()[0].vp_eport()).unwrap();
+    let notes = Notes::answering(0x77);
+    let (_process, server) = take_over(&bench, records.path(), &notes, |_| {}).unwrap();
+    assert_ne!(server.server(), id);
+}
+
+#[test]
+fn a_process_that_is_killed_at_any_step_of_taking_over_is_taken_over_itself() {
+    for step in 1.. {
+        let bench = Bench::new(2);
+        let (id, records) = left(&bench);
+        let vcpu = bench.model.vcpu(bench.dom, VcpuId(1));
+        let waits = vcpu.run(|vcpu| vcpu.read(Space::Mmio, REGISTERS, Width::Four).unwrap());
+        vcpu.until_parked();
+        let kept = Arc::new(tempfile::tempdir().unwrap());
+        let (from, to) = (records.path().to_owned(), Arc::clone(&kept));
+        let (notes, reached) = (Notes::answering(0x77), Arc::new(AtomicBool::new(false)));
+        let seen = Arc::clone(&reached);
+        let begun = take_over(&bench, records.path(), &notes, |client| {
+            client.on_call(Box::new(move |site| {
+                if site.index != step {
+                    return Verdict::Proceed;
+                }
+                copy(&from, to.path());
+                seen.store(true, Ordering::Release);
+                Verdict::KillBefore
+            }));
+        });
+        if !reached.load(Ordering::Acquire) {
+            assert!(step > 10 && begun.is_ok(), "{step} steps");
+            assert_eq!(waits.join(), 0x77);
+            return;
+        }
+        let again = take_over(&bench, kept.path(), &notes, |_| {}).unwrap();
+        assert_eq!((waits.join(), again.1.server()), (0x77, id), "killed at step {step}");
+        assert_eq!(bench.read(0, REGISTERS), 0x77);
+        drop(begun);
     }
 }
 

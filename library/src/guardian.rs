@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 use xen_eventfd_host::process::ProcessTag;
 use xen_eventfd_ioreq::Thread;
 use xen_eventfd_ioreq::run_dir::absolute;
@@ -83,13 +84,29 @@ let missing = Guardian::Program("/no/such".into()).keep(other.path());
 assert!(matches!(missing, Err(Error::NoGuardian(_))));
 "#)]
     pub fn keep(&self, run_dir: &Path) -> Result<Option<Guarded>> {
-        let guard = self.clone().absolute().guard(&absolute(run_dir))?;
+        self.keep_for(run_dir, Duration::ZERO)
+    }
+
+    /// The same, and it waits before it recovers anything: as long as this, in whole seconds, another process may take
+    /// the servers over (`GuestServer::take_over`). vCPUs that make a request of them wait meanwhile. A guardian
+    /// that this process has already stays as it is.
+    ///
+    /// # Errors
+    /// As [`Guardian::keep`].
+    ///
+    #[doc = example!(r#"
+# use std::time::Duration;
+# let other = tempfile::tempdir()?;
+assert!(Guardian::None.keep_for(other.path(), Duration::from_secs(5))?.is_none());
+"#)]
+    pub fn keep_for(&self, run_dir: &Path, takeover: Duration) -> Result<Option<Guarded>> {
+        let guard = self.clone().absolute().guard(&absolute(run_dir), takeover)?;
         Ok(guard.map(Guarded))
     }
 
     /// The guardian of this process for a run directory, if there is to be one: the one that runs, or
     /// else a new one.
-    pub(crate) fn guard(&self, run_dir: &Path) -> Result<Option<Arc<Guard>>> {
+    pub(crate) fn guard(&self, run_dir: &Path, takeover: Duration) -> Result<Option<Arc<Guard>>> {
         let program = match self {
             Self::None => return Ok(None),
             Self::Program(program) => program.clone(),
@@ -105,7 +122,7 @@ assert!(matches!(missing, Err(Error::NoGuardian(_))));
         if let Some(guard) = known.filter(|guard| guard.runs()) {
             return Ok(Some(guard));
         }
-        let guard = Arc::new(Guard::start(&program, run_dir)?);
+        let guard = Arc::new(Guard::start(&program, run_dir, takeover)?);
         running.push(Known {
             process: ProcessTag::current(),
             program,
@@ -163,7 +180,7 @@ const TIE: &str = "xen-eventfd-process";
 const PATIENCE: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
 
 impl Guard {
-    fn start(program: &Path, run_dir: &Path) -> Result<Self> {
+    fn start(program: &Path, run_dir: &Path, takeover: Duration) -> Result<Self> {
         let failed = |what: &str, error: &dyn std::fmt::Display| {
             Error::NoGuardian(format!("{}: cannot {what}: {error}", program.display()))
         };
@@ -177,6 +194,7 @@ impl Guard {
             .arg("--run-dir")
             .arg(run_dir)
             .arg("guard")
+            .args(takeover_words(takeover))
             .stdin(Stdio::from(stdin))
             .stdout(Stdio::piped())
             .process_group(0);
@@ -214,6 +232,14 @@ impl Drop for Guard {
         self.runs.store(false, Ordering::Release);
         let _ = rustix::io::write(&self.released, &1_u64.to_ne_bytes());
         self.tie.take();
+    }
+}
+
+/// The guardian's words for so much time; none for none, which every version of it knows.
+fn takeover_words(takeover: Duration) -> Vec<String> {
+    match takeover.as_secs() {
+        0 => vec![],
+        seconds => vec!["--takeover-time".to_owned(), seconds.to_string()],
     }
 }
 

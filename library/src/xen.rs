@@ -12,6 +12,7 @@ use core::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 use xen_eventfd_core::DomId;
 use xen_eventfd_host::linux::eventfd::Control;
 use xen_eventfd_host::linux::{Devices, KnownGuest, LinuxHost};
@@ -470,7 +471,7 @@ assert_eq!(refused.to_string(), "no domain 77; `xl list` lists all domains");
 "#)]
     pub fn guest(&self, dom: DomId) -> Result<Guest> {
         let Inner { engine, guardian, .. } = self.0.get()?;
-        let guard = guardian.guard(engine.run_dir().path())?;
+        let guard = guardian.guard(engine.run_dir().path(), Duration::ZERO)?;
         Guest::new(Arc::clone(engine), dom, guard)
     }
 

@@ -26,7 +26,11 @@ use xen_eventfd::{Reaped, run_dir};
 ///
 /// Standard input is what the library passes, which reports the end and an `exec`; or a pidfd.
 #[derive(Debug, Args)]
-pub struct Arguments {}
+pub struct Arguments {
+    /// How long another process may take the guests over before this reaps
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    takeover_time: u32,
+}
 
 /// The kernel may still hold the dead process's lock or ports for a moment; Xen or xenstore may
 /// be restarting: about 25 s in all.
@@ -45,14 +49,33 @@ const PAUSES: [Duration; 9] = [
 const PATIENCE_FOR_TIE: Duration = Duration::from_secs(10);
 
 /// Guards one process.
-pub(crate) fn run(session: &Session, _: &Arguments) -> Result<Exit, Failure> {
+pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Failure> {
     // Before it ends: then this is another's.
     let engine = getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
     detach()?;
     wait_for_end(std::io::stdin().as_fd())?;
     let path = session.run_dir.as_deref().unwrap_or(Path::new(run_dir::DEFAULT));
+    let limit = Duration::from_secs(arguments.takeover_time.into());
+    wait_for_takeover(limit, || is_left(path, engine).unwrap_or(true));
     let reap = || session.reap();
     reap_until_done(&PAUSES, || attempt(path, engine, reap).unwrap_or_else(Attempt::Failed))
+}
+
+/// How often a guardian looks whether all guests are taken over.
+const TAKEOVER_STEP: Duration = Duration::from_millis(50);
+
+/// Waits until another process has taken over what the engine left, but no longer than this.
+fn wait_for_takeover(limit: Duration, is_left: impl Fn() -> bool) {
+    let since = Instant::now();
+    while since.elapsed() < limit && is_left() {
+        std::thread::sleep(TAKEOVER_STEP);
+    }
+}
+
+/// Whether a guest is the engine's still, as it is about to end, or no process has it since.
+fn is_left(path: &Path, engine: Option<u32>) -> Result<bool, Failure> {
+    let is_engine = |holder: run_dir::Holder| holder.pid.is_some() && holder.pid == engine;
+    Ok(!run_dir::orphans(path)?.is_empty() || run_dir::holders(path)?.into_iter().any(is_engine))
 }
 
 /// What one attempt came to.
@@ -204,6 +227,28 @@ mod tests {
             answers(made)
         });
         (made, result)
+    }
+
+    #[test]
+    fn another_process_has_so_much_time_to_take_over_and_no_more() {
+        let looks = std::cell::Cell::new(0);
+        let taken_at_the_third = || {
+            looks.set(looks.get() + 1);
+            looks.get() < 3
+        };
+        wait_for_takeover(Duration::from_secs(60), taken_at_the_third);
+        assert_eq!(looks.get(), 3);
+        // None, unless it is asked for.
+        wait_for_takeover(Duration::ZERO, || panic!("it is looked at"));
+        wait_for_takeover(TAKEOVER_STEP, || true);
+    }
+
+    #[test]
+    fn a_record_without_a_holder_is_left_for_a_successor() {
+        let dir = recorded();
+        assert!(is_left(dir.path(), None).unwrap());
+        let empty = tempfile::tempdir().unwrap();
+        assert!(!is_left(empty.path(), None).unwrap());
     }
 
     #[test]

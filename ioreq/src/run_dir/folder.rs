@@ -110,6 +110,11 @@ impl Folder {
         self.open_file(name, OFlags::RDONLY)
     }
 
+    /// Opens a file to read and write it. `None`: there is none.
+    pub(super) fn read_and_write(&self, name: &str) -> Result<Option<File>> {
+        self.open_file(name, OFlags::RDWR)
+    }
+
     /// Opens a file to read and write it, making it if need be. `None`: it was removed meanwhile.
     pub(super) fn write(&self, name: &str) -> Result<Option<File>> {
         let file = self.open_file(name, OFlags::RDWR | OFlags::CREATE)?;
@@ -135,18 +140,24 @@ impl Folder {
         }
     }
 
+    /// Makes a file, in place of the one of that name: one that is left is a killed engine's, or a trap, and is not
+    /// used as it is.
+    pub(super) fn new_file(&self, name: &str) -> Result<File> {
+        match rustix::fs::unlinkat(&self.dir, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(self.refusal("replace", name, errno)),
+        }
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        let file =
+            rustix::fs::openat(&self.dir, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, FILE);
+        let file = File::from(file.map_err(|errno| self.refusal("make", name, errno))?);
+        rustix::fs::fchmod(&file, FILE).map_err(|errno| self.refusal("make", name, errno))?;
+        Ok(file)
+    }
+
     /// Puts a file in place of another, or of a link, in one step.
     pub(super) fn replace(&self, name: &str, draft: &str, contents: &[u8]) -> Result<()> {
-        // One that is left is a killed engine's, or a trap: the name is not used as it is.
-        match rustix::fs::unlinkat(&self.dir, draft, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(errno) => return Err(self.refusal("replace", draft, errno)),
-        }
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-        let file =
-            rustix::fs::openat(&self.dir, draft, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, FILE);
-        let mut file = File::from(file.map_err(|errno| self.refusal("make", draft, errno))?);
-        rustix::fs::fchmod(&file, FILE).map_err(|errno| self.refusal("make", draft, errno))?;
+        let mut file = self.new_file(draft)?;
         let written = file.write_all(contents);
         written.map_err(|error| failed("write", &self.path.join(draft), &error))?;
         rustix::fs::renameat(&self.dir, draft, &self.dir, name)
