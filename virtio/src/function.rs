@@ -227,6 +227,15 @@ impl Function {
         self.notify_of_config()
     }
 
+    /// The same, if the configuration is another.
+    pub fn change_config_to(&mut self, config: &[u8]) -> Vec<Effect> {
+        let bytes = config.len().min(self.config.len());
+        match self.config[..bytes] == config[..bytes] {
+            true => Vec::new(),
+            false => self.change_config(config),
+        }
+    }
+
     /// The device cannot go on until the driver resets it (DEVICE_NEEDS_RESET). The queues have stopped for the
     /// caller, but for the driver only a reset ends them.
     pub fn needs_reset(&mut self) -> Vec<Effect> {

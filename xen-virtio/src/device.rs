@@ -1,18 +1,24 @@
 //! A device: the effects of its function, carried out on its backend and in the engine.
 //!
+//! Its backend may be away for a while: killed, and not started again yet, or not connected yet since this process
+//! took the guest over. Kicks and what the driver does to registers are kept for it.
+//!
 //! # Invariants
-//! * The engine has the kicks and calls of exactly those queues that the backend serves.
+//! * The engine has the kicks and calls of exactly those queues that the backend serves, or will once it is there.
 //! * A queue's calls have their route before the backend can make one.
 
 use crate::error::{Error, Result};
 use crate::kind::{DeviceConfig, Kind};
 use crate::layout::Place;
 use crate::queue::Queue;
+use crate::record::DeviceRecord;
+use crate::resume::{Again, Resumes};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use virtio_bindings::virtio_config::VIRTIO_F_RING_RESET;
 use xen_eventfd::{Guest, Host};
+use xen_eventfd_core::PciFunction;
 use xen_eventfd_host::Signaller;
 use xen_eventfd_vhost::{Backend, Region};
 use xen_eventfd_virtio::{Bar, Description, Effect, Function, QueueSetup};
@@ -26,13 +32,21 @@ pub(crate) struct Device {
     guest: Guest,
     /// Kicks a queue whatever its backend has done with the eventfd.
     signaller: Box<dyn Signaller>,
-    backend: Box<dyn Backend>,
+    /// `None` while it is away.
+    backend: Option<Box<dyn Backend>>,
+    /// How it is connected to again; without, a device whose backend ends needs a reset.
+    again: Option<Again>,
+    resumes: Resumes,
+    /// Features that are not the backend's affair.
+    own: u64,
     /// The port of the doorbell, while the function decodes it.
     doorbell: Option<u16>,
     queues: BTreeMap<u16, Queue>,
     config: DeviceConfig,
     /// What its driver has accepted.
     features: u64,
+    /// What its driver wrote to the configuration since its reset, by the offset.
+    written: BTreeMap<u32, Vec<u8>>,
     /// Why it needed a reset first.
     failure: Option<String>,
 }
@@ -58,17 +72,67 @@ impl Device {
             registers: place.registers,
             doorbell: place.doorbell,
         })?;
-        let device = Self {
+        let device = Self::with(host, guest, kind, Some(backend))?;
+        Ok((device, function))
+    }
+
+    fn with(
+        host: &dyn Host,
+        guest: &Guest,
+        kind: &Kind,
+        backend: Option<Box<dyn Backend>>,
+    ) -> Result<Self> {
+        Ok(Self {
             guest: guest.clone(),
             signaller: host.signaller()?,
+            own: RING_RESET | kind.features.own,
             backend,
+            again: None,
+            resumes: Resumes::of(kind.device_type),
             doorbell: None,
             queues: BTreeMap::new(),
             config: kind.config.clone(),
             features: 0,
+            written: BTreeMap::new(),
             failure: None,
-        };
+        })
+    }
+
+    /// The same, which connects to its backend again if that ends.
+    pub(crate) fn with_again(self, again: Option<Again>) -> Self {
+        Self { again, ..self }
+    }
+
+    /// A device in the state that another process has left, whose backend is away, and its function.
+    pub(crate) fn restore(
+        host: &dyn Host,
+        guest: &Guest,
+        kind: &Kind,
+        again: Option<Again>,
+        record: &DeviceRecord,
+    ) -> Result<(Self, Function)> {
+        let (mut function, effects) = Function::restore(&record.function)?;
+        let mut device = Self::with(host, guest, kind, None)?.with_again(again);
+        device.written.clone_from(&record.written);
+        device.failure.clone_from(&record.failure);
+        for effect in effects {
+            device.carry_out(effect, &mut function)?;
+        }
+        if !device.queues.is_empty() && device.resumes == Resumes::Never {
+            device.fails(&Error::SessionEnded);
+            // The driver is notified with all others.
+            drop(function.needs_reset());
+            device.queues.clear();
+        }
         Ok((device, function))
+    }
+
+    /// What is kept of it.
+    pub(crate) fn record(&self, at: PciFunction, function: &Function) -> DeviceRecord {
+        let mut record = DeviceRecord::new(at, function.state());
+        record.written.clone_from(&self.written);
+        record.failure.clone_from(&self.failure);
+        record
     }
 
     /// Carries out an effect that is the device's own.
@@ -76,18 +140,25 @@ impl Device {
         match effect {
             Effect::Features(features) => {
                 self.features = features;
-                Ok(self.backend.accept(features & self.backend.features())?)
+                self.backend
+                    .as_mut()
+                    .map_or(Ok(()), |backend| Ok(backend.accept(features & backend.features())?))
             }
             Effect::Reset => {
                 self.features = 0;
+                self.written.clear();
                 self.queues.clear();
-                Ok(self.backend.reset()?)
+                self.backend.as_mut().map_or(Ok(()), |backend| Ok(backend.reset()?))
             }
+            // Only a reset ends it: until then no queue of it is served.
+            Effect::QueueStarted(_) if function.is_broken() => Ok(()),
             Effect::QueueStarted(setup) => self.start(&setup),
             Effect::QueueStopped(index) => {
                 self.queues.remove(&index);
-                self.backend.stop_queue(index)?;
-                Ok(())
+                self.backend.as_mut().map_or(Ok(()), |backend| {
+                    backend.stop_queue(index)?;
+                    Ok(())
+                })
             }
             Effect::Rerouted { queue, route } => match self.queues.get_mut(&queue) {
                 Some(queue) => queue.reroute(&self.guest, route),
@@ -108,9 +179,11 @@ impl Device {
                 if !self.config.is_of_backend() {
                     return Ok(());
                 }
-                let bytes = value.to_le_bytes();
-                self.backend.write_config(offset, &bytes[..width.bytes().into()])?;
-                function.set_config(&self.config.read(&mut *self.backend)?);
+                let bytes = value.to_le_bytes()[..width.bytes().into()].to_vec();
+                self.written.insert(offset, bytes.clone());
+                let Some(backend) = &mut self.backend else { return Ok(()) };
+                backend.write_config(offset, &bytes)?;
+                function.set_config(&self.config.read(&mut **backend)?);
                 Ok(())
             }
             Effect::DriverOk
@@ -120,24 +193,84 @@ impl Device {
         }
     }
 
+    /// What it needs to connect to its backend, if that is away.
+    pub(crate) fn is_away(&self) -> Option<&Again> {
+        self.again.as_ref().filter(|_| self.backend.is_none())
+    }
+
+    /// Whether its backend has ended.
+    pub(crate) fn has_lost_backend(&self) -> bool {
+        self.backend.as_ref().is_some_and(|backend| backend.check().is_err())
+    }
+
+    /// Drops a backend that has ended, to wait for it to come back. Returns whether the driver can go on once it has.
+    pub(crate) fn lose_backend(&mut self) -> Lost {
+        let Some(again) = &self.again else { return Lost::ForGood };
+        self.backend = None;
+        let is_complete = |queue: &Queue| {
+            let of_ring = |index: Result<u16>| index.ok();
+            let ring = queue.ring();
+            let counts = of_ring(again.rings.used(ring)).zip(of_ring(again.rings.available(ring)));
+            counts.is_some_and(|(used, available)| used == available)
+        };
+        let goes_on = match self.resumes {
+            Resumes::InOrder => true,
+            Resumes::Drained => self.queues.values().all(is_complete),
+            Resumes::Never => self.queues.is_empty(),
+        };
+        if goes_on { Lost::GoesOn } else { Lost::NeedsReset }
+    }
+
+    /// Goes on with a backend that is there again and has the guest's memory. Returns what the driver is to be
+    /// notified by, if the configuration is another.
+    pub(crate) fn resume(
+        &mut self,
+        mut backend: Box<dyn Backend>,
+        function: &mut Function,
+    ) -> Result<Vec<Effect>> {
+        let Some(again) = self.again.clone() else { return Ok(Vec::new()) };
+        if self.features != 0 {
+            // It has to have what the one before had.
+            backend.accept(self.features & (backend.features() | !self.own))?;
+        }
+        for (offset, bytes) in &self.written {
+            backend.write_config(*offset, bytes)?;
+        }
+        let config = self.config.read(&mut *backend)?;
+        if !function.is_broken() {
+            for (index, queue) in &self.queues {
+                let base = again.rings.used(queue.ring())?;
+                let ring = xen_eventfd_vhost::Queue { base, ..*queue.ring() };
+                backend.start_queue(*index, &ring, queue.kick(), queue.call())?;
+                // Of what was used before, the call may have been lost.
+                self.signaller.signal(queue.call())?;
+            }
+        }
+        self.backend = Some(backend);
+        Ok(function.change_config_to(&config))
+    }
+
     /// What becomes readable when the backend ends, finds a queue broken, or requests something.
     pub(crate) fn backend_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let backend = &self.backend;
-        backend.fd().into_iter().chain([backend.errors()]).chain(backend.requests())
+        self.backend.iter().flat_map(|backend| {
+            backend.fd().into_iter().chain([backend.errors()]).chain(backend.requests())
+        })
     }
 
     /// Looks at what the backend has requested. Returns the effects if its configuration has changed.
     pub(crate) fn take_requests(&mut self, function: &mut Function) -> Result<Vec<Effect>> {
-        if !self.backend.take_requests()? || !self.config.is_of_backend() {
+        let Some(backend) = &mut self.backend else { return Ok(Vec::new()) };
+        if !backend.take_requests()? || !self.config.is_of_backend() {
             return Ok(Vec::new());
         }
-        Ok(function.change_config(&self.config.read(&mut *self.backend)?))
+        Ok(function.change_config(&self.config.read(&mut **backend)?))
     }
 
     /// Whether the backend is there and has no complaint.
     pub(crate) fn check_backend(&self) -> Result<()> {
-        self.backend.check()?;
-        let errors = self.backend.errors();
+        let Some(backend) = &self.backend else { return Ok(()) };
+        backend.check()?;
+        let errors = backend.errors();
         let mut polled = [PollFd::new(&errors, PollFlags::IN)];
         match poll(&mut polled, Some(&Timespec::default()))? {
             0 => Ok(()),
@@ -179,14 +312,18 @@ impl Device {
     }
 
     /// Its backend, as at the start: it can serve another guest.
-    pub(crate) fn into_backend(mut self) -> Result<Box<dyn Backend>> {
-        self.backend.reset()?;
-        Ok(self.backend)
+    pub(crate) fn into_backend(self) -> Result<Box<dyn Backend>> {
+        match (self.backend, self.again) {
+            (Some(mut backend), _) => {
+                backend.reset()?;
+                Ok(backend)
+            }
+            (None, Some(again)) => again.connect(),
+            (None, None) => Err(Error::NoBackend),
+        }
     }
 
     fn start(&mut self, setup: &QueueSetup) -> Result<()> {
-        let mut queue = Queue::new(&self.guest, setup.index, setup.route)?;
-        queue.listen(&self.guest, self.doorbell)?;
         let ring = xen_eventfd_vhost::Queue {
             size: setup.size,
             descriptors: setup.descriptors,
@@ -194,8 +331,26 @@ impl Device {
             used: setup.device,
             base: 0,
         };
-        self.backend.start_queue(setup.index, &ring, queue.kick(), queue.call())?;
-        self.queues.insert(setup.index, queue);
-        Ok(())
+        let mut queue = Queue::new(&self.guest, setup.index, ring, setup.route)?;
+        queue.listen(&self.guest, self.doorbell)?;
+        let started = self.backend.as_mut().map_or(Ok(()), |backend| {
+            backend.start_queue(setup.index, &ring, queue.kick(), queue.call())
+        });
+        // With a backend that has ended, the next one starts it.
+        if started.is_ok() || self.has_lost_backend() {
+            self.queues.insert(setup.index, queue);
+        }
+        Ok(started?)
     }
+}
+
+/// What the end of a backend means for its device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// The driver waits, and goes on once the backend is there again.
+    GoesOn,
+    /// The driver has to reset the device, which works again once the backend is there.
+    NeedsReset,
+    /// It is not connected to again.
+    ForGood,
 }

@@ -1,8 +1,12 @@
 //! All devices of a guest: its PCI bus, as the handler of an ioreq server.
 
-use crate::device::Device;
+use crate::device::{Device, Lost};
 use crate::error::{Error, Result};
+use crate::reconnect::{self, Waker};
+use crate::record::{Record, Whose};
+use crate::resume::Again;
 use crate::server::Released;
+use rustix::io::Errno;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -10,6 +14,7 @@ use xen_eventfd::{Host, Kick, Space, VcpuId};
 use xen_eventfd_core::doorbell::Bytes;
 use xen_eventfd_core::{DomId, PciFunction, Request};
 use xen_eventfd_ioreq::{EventLoop, FdSource, Handler, Ranges};
+use xen_eventfd_vhost::Backend;
 use xen_eventfd_virtio::{ADDRESS_PORTS, Bar, Bus, Effect, Function, REGISTERS_SIZE, Target};
 
 /// The devices of a guest.
@@ -19,6 +24,8 @@ pub(crate) struct Devices {
     dom: DomId,
     state: Mutex<State>,
     requests: AtomicU64,
+    /// Wakes what connects to backends that are away.
+    waker: Arc<Waker>,
 }
 
 /// How a device is.
@@ -39,8 +46,11 @@ struct State {
     devices: BTreeMap<PciFunction, Device>,
     /// Once the server is there.
     ranges: Option<Ranges>,
-    /// What looks at the backends.
+    /// What looks at the backends, by which numbers.
     events: Weak<EventLoop>,
+    sources: BTreeMap<PciFunction, Vec<u64>>,
+    /// What is kept for the next process, if it is to go on.
+    record: Option<Record>,
     /// The devices, once the guest is let go of or dead.
     ended: Vec<Device>,
 }
@@ -53,9 +63,23 @@ impl Devices {
             devices: BTreeMap::new(),
             ranges: None,
             events: Weak::new(),
+            sources: BTreeMap::new(),
+            record: None,
             ended: Vec::new(),
         });
-        Self { host, dom, state, requests: AtomicU64::new(0) }
+        Self { host, dom, state, requests: AtomicU64::new(0), waker: Arc::default() }
+    }
+
+    /// Keeps the devices from now on, all of which are there, for a process that goes on with them.
+    pub(crate) fn keep(&self, mut record: Record, whose: &Whose) {
+        let mut state = self.state();
+        record.keep_bus(&state.bus.state());
+        state.record = Some(record);
+        let all: Vec<PciFunction> = state.devices.keys().copied().collect();
+        all.into_iter().for_each(|at| state.keep(at, None));
+        if let Some(record) = &mut state.record {
+            record.is_whose(whose);
+        }
     }
 
     /// Puts a device on the bus.
@@ -65,19 +89,42 @@ impl Devices {
         state.devices.insert(at, device);
     }
 
-    /// Routes to the server what of the bus is ours: its functions and, with a host bridge, the ports by which a guest
-    /// finds them.
-    pub(crate) fn route(&self, ranges: &Ranges) -> Result<()> {
-        let state = self.state();
+    /// Routes to the server what of the bus is ours: its functions, with a host bridge the ports by which a guest finds
+    /// them, and registers where they are. Of a server that is taken over, all or a part is routed already, and the registers of a function may
+    /// be where they were before (`stale`).
+    pub(crate) fn route(&self, ranges: &Ranges, stale: &[u64]) -> Result<()> {
+        let mut state = self.state();
+        for at in stale {
+            let unmapped = registers(*at).map_or(Ok(()), |bytes| ranges.unmap(bytes));
+            unless(Errno::NOENT, unmapped)?;
+        }
         for function in state.bus.functions() {
-            ranges.map_function(function)?;
+            unless(Errno::EXIST, ranges.map_function(function))?;
         }
         if state.bus.has_host_bridge()
             && let Ok(ports) = Bytes::new(Space::Pio, *ADDRESS_PORTS.start(), *ADDRESS_PORTS.end())
         {
-            ranges.map(ports)?;
+            unless(Errno::EXIST, ranges.map(ports))?;
+        }
+        let all: Vec<PciFunction> = state.devices.keys().copied().collect();
+        for at in all {
+            let address =
+                state.bus.function(at).and_then(|function| function.address(Bar::Registers));
+            let mapped = address.and_then(registers).map_or(Ok(()), |bytes| ranges.map(bytes));
+            unless(Errno::EXIST, mapped)?;
         }
         Ok(())
+    }
+
+    /// Interrupts the guest for what a process that was killed may not have announced. Queues' calls come once their
+    /// backends are there.
+    pub(crate) fn notify_again(&self) {
+        let mut state = self.state();
+        let all: Vec<PciFunction> = state.devices.keys().copied().collect();
+        for at in all {
+            let effects = state.bus.function(at).map(Function::notify_again);
+            self.carry_out(&mut state, at, effects.unwrap_or_default());
+        }
     }
 
     /// Requests of vCPUs so far: as often has the guest had to wait for this process.
@@ -89,7 +136,7 @@ impl Devices {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Carries effects out. A device that cannot go on asks its driver for a reset.
+    /// Carries effects out, of a state that is kept already. A device that cannot go on asks its driver for a reset.
     fn carry_out(&self, state: &mut State, at: PciFunction, effects: Vec<Effect>) {
         let mut left = VecDeque::from(effects);
         while let Some(effect) = left.pop_front() {
@@ -104,37 +151,105 @@ impl Devices {
             let (device, function) = (state.devices.get_mut(&at), state.bus.function(at));
             let Some((device, function)) = device.zip(function) else { return };
             if let Err(error) = device.carry_out(effect, function) {
-                left.extend(needs_reset(at, device, function, &error));
+                left.extend(self.fails(state, at, &error));
+                state.keep(at, None);
             }
         }
+        state.keep(at, None);
     }
 
-    /// Has an event loop look at the backends: the device of one that ends needs a reset, and what one requests is done.
+    /// A device's backend has ended, or does not do what it is asked for.
+    fn fails(&self, state: &mut State, at: PciFunction, error: &Error) -> Vec<Effect> {
+        let has_ended = state.devices.get(&at).is_some_and(Device::has_lost_backend);
+        if has_ended {
+            state.ignore_backend(at);
+        }
+        let State { bus, devices, .. } = state;
+        let Some((device, function)) = devices.get_mut(&at).zip(bus.function(at)) else {
+            return Vec::new();
+        };
+        let lost = if has_ended { device.lose_backend() } else { Lost::ForGood };
+        if lost != Lost::ForGood {
+            self.waker.wake();
+        }
+        if lost == Lost::GoesOn {
+            tracing::warn!(%error, device = %at, "a device waits for its backend");
+            return Vec::new();
+        }
+        needs_reset(at, device, function, error)
+    }
+
+    /// Has an event loop look at the backends, for their end and their requests, and backends that are away connected
+    /// to.
     pub(crate) fn watch_backends(self: &Arc<Self>, event_loop: &Arc<EventLoop>) -> Result<()> {
         let mut state = self.state();
         state.events = Arc::downgrade(event_loop);
-        for (at, device) in &state.devices {
-            for fd in device.backend_fds() {
-                let serial = event_loop.serial();
-                let source = BackendOf { at: *at, devices: Arc::downgrade(self) };
-                event_loop.add_fd(serial, Arc::new(source));
-                event_loop.watch(fd, serial)?;
-            }
+        let all: Vec<PciFunction> = state.devices.keys().copied().collect();
+        for at in all {
+            self.watch(&mut state, at)?;
+        }
+        drop(state);
+        reconnect::start(self, &self.waker).map_err(|error| Error::Thread(error.to_string()))?;
+        self.waker.wake();
+        Ok(())
+    }
+
+    fn watch(self: &Arc<Self>, state: &mut State, at: PciFunction) -> Result<()> {
+        let State { devices, events, sources, .. } = state;
+        let (Some(device), Some(event_loop)) = (devices.get(&at), events.upgrade()) else {
+            return Ok(());
+        };
+        for fd in device.backend_fds() {
+            let serial = event_loop.serial();
+            sources.entry(at).or_default().push(serial);
+            let source = BackendOf { at, devices: Arc::downgrade(self) };
+            event_loop.add_fd(serial, Arc::new(source));
+            event_loop.watch(fd, serial)?;
         }
         Ok(())
     }
 
     fn look_at_backend(&self, at: PciFunction) {
         let mut state = self.state();
-        let State { bus, devices, events, .. } = &mut *state;
-        let Some((device, function)) = devices.get_mut(&at).zip(bus.function(at)) else { return };
         // A reply makes it readable too, until that is read.
+        let State { bus, devices, .. } = &mut *state;
+        let Some((device, function)) = devices.get_mut(&at).zip(bus.function(at)) else { return };
         let checked = device.check_backend().and_then(|()| device.take_requests(function));
         let effects = checked.unwrap_or_else(|error| {
-            ignore_backend(events, device);
-            needs_reset(at, device, function, &error)
+            state.ignore_backend(at);
+            self.fails(&mut state, at, &error)
         });
+        state.keep(at, None);
         self.carry_out(&mut state, at, effects);
+    }
+
+    /// The devices whose backends are away.
+    pub(crate) fn away(&self) -> Vec<(PciFunction, Again)> {
+        let state = self.state();
+        let away = |(at, device): (&PciFunction, &Device)| Some((*at, device.is_away()?.clone()));
+        state.devices.iter().filter_map(away).collect()
+    }
+
+    /// Goes on with a backend that is there again.
+    ///
+    /// # Errors
+    /// It is away again, or is not what it was.
+    pub(crate) fn resume(
+        self: &Arc<Self>,
+        at: PciFunction,
+        backend: Box<dyn Backend>,
+    ) -> Result<()> {
+        let mut state = self.state();
+        let State { bus, devices, .. } = &mut *state;
+        let Some((device, function)) = devices.get_mut(&at).zip(bus.function(at)) else {
+            return Ok(());
+        };
+        let effects = device.resume(backend, function)?;
+        tracing::info!(device = %at, "a device has its backend");
+        self.watch(&mut state, at)?;
+        state.keep(at, None);
+        self.carry_out(&mut state, at, effects);
+        Ok(())
     }
 
     /// The backends of a guest that is let go of or dead, in the order of the devices.
@@ -159,10 +274,16 @@ impl Devices {
     }
 }
 
-/// A backend is looked at no more. Closing our descriptors is not enough: it has one of them too.
-fn ignore_backend(events: &Weak<EventLoop>, device: &Device) {
-    if let Some(events) = events.upgrade() {
-        device.backend_fds().for_each(|fd| events.ignore(fd));
+/// Where a function's registers are.
+fn registers(at: u64) -> Option<Bytes> {
+    Bytes::new(Space::Mmio, at, at + u64::from(REGISTERS_SIZE) - 1).ok()
+}
+
+/// What a host was asked for, which was done already if this is the error.
+fn unless(done: Errno, asked: xen_eventfd_host::Result<()>) -> Result<()> {
+    match asked {
+        Err(error) if error.errno == done => Ok(()),
+        asked => Ok(asked?),
     }
 }
 
@@ -198,11 +319,45 @@ impl FdSource for BackendOf {
 }
 
 impl State {
+    /// A backend is looked at no more. Closing our descriptors is not enough: it has one of them too.
+    fn ignore_backend(&mut self, at: PciFunction) {
+        let sources = self.sources.remove(&at).unwrap_or_default();
+        let Some(events) = self.events.upgrade() else { return };
+        if let Some(device) = self.devices.get(&at) {
+            device.backend_fds().for_each(|fd| events.ignore(fd));
+        }
+        sources.into_iter().for_each(|serial| events.remove_fd(serial));
+    }
+
+    /// Keeps a device as it is now. `moved_from`: its registers may still be routed from there.
+    fn keep(&mut self, at: PciFunction, moved_from: Option<u64>) {
+        let Some(record) = &mut self.record else { return };
+        let number = self.devices.keys().position(|known| *known == at);
+        let (device, function) = (self.devices.get(&at), self.bus.function(at));
+        if let (Some(number), Some((device, function))) = (number, device.zip(function)) {
+            let mut kept = device.record(at, function);
+            kept.registers_before = moved_from;
+            record.keep_device(number, &kept);
+        }
+    }
+
+    /// Keeps what an access has changed, before it is carried out.
+    fn keep_access(&mut self, at: Option<PciFunction>, effects: &[Effect]) {
+        let moved_from = effects.iter().find_map(|effect| match effect {
+            Effect::Moved { bar: Bar::Registers, from, .. } => *from,
+            _ => None,
+        });
+        match (at, &mut self.record) {
+            (Some(at), _) => self.keep(at, moved_from),
+            (None, Some(record)) => record.keep_bus(&self.bus.state()),
+            (None, None) => {}
+        }
+    }
+
     fn move_registers(&self, from: Option<u64>, to: Option<u64>) {
         let Some(ranges) = &self.ranges else { return };
-        let bytes = |at: u64| Bytes::new(Space::Mmio, at, at + u64::from(REGISTERS_SIZE) - 1).ok();
-        let unmapped = from.and_then(bytes).map_or(Ok(()), |bytes| ranges.unmap(bytes));
-        let mapped = to.and_then(bytes).map_or(Ok(()), |bytes| ranges.map(bytes));
+        let unmapped = from.and_then(registers).map_or(Ok(()), |bytes| ranges.unmap(bytes));
+        let mapped = to.and_then(registers).map_or(Ok(()), |bytes| ranges.map(bytes));
         if let Err(error) = unmapped.and(mapped) {
             // Two functions at one address, if it is the guest's fault.
             tracing::debug!(%error, "a device's registers are not where its guest put them");
@@ -245,7 +400,10 @@ impl Handler for Devices {
                 bus.read(target, width, pending)
             }
         };
-        if let Some(at) = answer.function {
+        if value.is_some() {
+            state.keep_access(answer.function, &answer.effects);
+        }
+        if let Some(at) = answer.function.filter(|_| !answer.effects.is_empty()) {
             self.carry_out(&mut state, at, answer.effects);
         }
         answer.value
@@ -253,9 +411,14 @@ impl Handler for Devices {
 
     fn ended(&self) {
         let mut state = self.state();
-        let State { devices, events, ended, .. } = &mut *state;
-        devices.values().for_each(|device| ignore_backend(events, device));
+        let all: Vec<PciFunction> = state.devices.keys().copied().collect();
+        all.into_iter().for_each(|at| state.ignore_backend(at));
+        let State { devices, ended, record, .. } = &mut *state;
         ended.extend(core::mem::take(devices).into_values().map(Device::ended));
+        if let Some(record) = record {
+            record.remove();
+        }
+        self.waker.end();
     }
 }
 

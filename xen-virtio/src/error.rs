@@ -4,7 +4,7 @@ use crate::acpi::AcpiError;
 use rustix::io::Errno;
 use std::path::PathBuf;
 use xen_eventfd::HostError;
-use xen_eventfd_virtio::DescriptionError;
+use xen_eventfd_virtio::{DescriptionError, StateError};
 
 pub(crate) type Result<T> = core::result::Result<T, Error>;
 
@@ -23,6 +23,20 @@ pub(crate) enum Error {
     /// The device is none that a PCI function can present.
     #[error(transparent)]
     Function(#[from] DescriptionError),
+    /// What is kept of a device is none of a PCI function.
+    #[error("what is kept of a device is damaged: {0}")]
+    State(#[from] StateError),
+    /// A device of a type that cannot go on over another connection.
+    #[error(
+        "the driver's session with the backend ended with the process that served the guest before"
+    )]
+    SessionEnded,
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(String),
+    /// The device's backend has ended.
+    #[error("its backend has ended")]
+    NoBackend,
     /// The host's.
     #[error(transparent)]
     Host(#[from] HostError),

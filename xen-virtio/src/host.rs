@@ -3,8 +3,10 @@
 use crate::acpi::{self, BIOS_PAGE, Extent, Patch, TABLES};
 use crate::error::{Error, Result};
 use crate::memory::Open;
+use crate::resume::{ForeignRings, Rings};
 use core::ops::Range;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use xen_eventfd::Xen;
 use xen_eventfd_core::DomId;
 use xen_eventfd_host::linux::{LinuxHost, confined_privcmd};
@@ -31,6 +33,11 @@ impl Machine {
 
     pub(crate) fn foreign(&self) -> &dyn ForeignMemory {
         &self.foreign
+    }
+
+    /// The queues of a guest, for as long as they are needed.
+    pub(crate) fn rings(&self, dom: DomId) -> Result<Arc<dyn Rings>> {
+        Ok(Arc::new(ForeignRings(LinuxHost::open()?, dom)))
     }
 
     /// Puts a PCI root into the ACPI tables of a guest that has not run yet.

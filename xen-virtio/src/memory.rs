@@ -7,7 +7,7 @@ use core::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use xen_eventfd_core::DomId;
 use xen_eventfd_host::memory::{FRAME, ForeignMemory};
-use xen_eventfd_vhost::{Backend, Memory, Region};
+use xen_eventfd_vhost::{Memory, Region};
 
 /// libxl gives a PVH guest memory from 0 up to here, and the rest from 4 GiB on (`libxl__build_hvm`).
 const HOLE: Range<u64> = 0xFC00_0000..1 << 32;
@@ -16,8 +16,8 @@ const END: u64 = 1 << 46;
 
 /// A guest's memory, for its backends.
 pub(crate) trait Regions {
-    /// What this backend maps.
-    fn regions_for(&mut self, backend: &dyn Backend) -> Result<Vec<Region<'_>>>;
+    /// What a backend maps; `maps_guests` is [`Backend::maps_guests`](xen_eventfd_vhost::Backend::maps_guests).
+    fn regions_for(&mut self, maps_guests: bool) -> Result<Vec<Region<'_>>>;
 }
 
 /// The memory of a guest of this machine that has not run yet, or has given none of it back.
@@ -63,13 +63,13 @@ impl<'a> GuestRam<'a> {
 
 impl Regions for GuestRam<'_> {
     /// It is opened for the first backend of a kind.
-    fn regions_for(&mut self, backend: &dyn Backend) -> Result<Vec<Region<'_>>> {
+    fn regions_for(&mut self, maps_guests: bool) -> Result<Vec<Region<'_>>> {
         let region = |range: &Range<u64>, memory| Region {
             guest_address: range.start,
             size: range.end - range.start,
             memory,
         };
-        if backend.maps_guests() {
+        if maps_guests {
             let privcmd = match self.privcmd.take() {
                 Some(privcmd) => privcmd,
                 None => self.open.privcmd(self.dom)?,

@@ -4,12 +4,15 @@ use crate::error::Result;
 use rustix::event::{EventfdFlags, eventfd};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use xen_eventfd::{Guest, IoEvent, IoEventAddress, Irq, IrqFd};
+use xen_eventfd_vhost::Queue as Ring;
 use xen_eventfd_virtio::{Message, Route};
 
 /// A queue that its backend serves. Dropping it takes its kicks and calls from the engine.
 #[derive(Debug)]
 pub(crate) struct Queue {
     index: u16,
+    /// Where it is in the guest.
+    ring: Ring,
     kick: OwnedFd,
     call: OwnedFd,
     doorbell: Option<IoEvent>,
@@ -19,12 +22,17 @@ pub(crate) struct Queue {
 
 impl Queue {
     /// A queue whose calls take `route` from the start.
-    pub(crate) fn new(guest: &Guest, index: u16, route: Route) -> Result<Self> {
+    pub(crate) fn new(guest: &Guest, index: u16, ring: Ring, route: Route) -> Result<Self> {
         let new = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let (kick, call) = (new()?, new()?);
-        let mut queue = Self { index, kick, call, doorbell: None, irqfd: None, is_masked: false };
+        let (doorbell, irqfd) = (None, None);
+        let mut queue = Self { index, ring, kick, call, doorbell, irqfd, is_masked: false };
         queue.reroute(guest, route)?;
         Ok(queue)
+    }
+
+    pub(crate) fn ring(&self) -> &Ring {
+        &self.ring
     }
 
     pub(crate) fn kick(&self) -> BorrowedFd<'_> {

@@ -5,6 +5,8 @@ use crate::devices::Devices;
 use crate::error::Result;
 use crate::layout::Layout;
 use crate::memory::Regions;
+use crate::record::{Kept, Record, Whose};
+use crate::resume::{Again, Connector, OwnedRegions, Rings};
 use crate::spec::DeviceSpec;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -15,6 +17,7 @@ use xen_eventfd_ioreq::{
     Claim, EventLoop, GuestServer, Handler, Reserve, Role, RunDir, ThreadNames, Threads,
 };
 use xen_eventfd_vhost::Backend;
+use xen_eventfd_virtio::Bus;
 
 const NAMES: ThreadNames =
     ThreadNames { ports: "xen-virtio", fds: "xen-virtio-fds", watch: "xen-virtio-end" };
@@ -32,6 +35,59 @@ pub(crate) struct Server {
     threads: Threads,
 }
 
+/// An ioreq server and what serves it.
+struct Serving {
+    registers: GuestServer,
+    event_loop: Arc<EventLoop>,
+    threads: Threads,
+}
+
+/// [`GuestServer::take`] or [`GuestServer::take_over`].
+type Take = fn(
+    &Arc<EventLoop>,
+    DomId,
+    &Claim<'_>,
+    Arc<dyn Handler>,
+) -> xen_eventfd_ioreq::Result<GuestServer>;
+
+impl Serving {
+    fn begin(
+        host: &Arc<dyn Host>,
+        run_dir: &Path,
+        dom: DomId,
+        devices: &Arc<Devices>,
+        take: Take,
+    ) -> Result<Self> {
+        let run_dir = RunDir::open(run_dir, Role::Registers)?;
+        let event_loop = EventLoop::new(Arc::clone(host), run_dir)?;
+        let threads = Threads::start(&event_loop, NAMES, None)?;
+        let claim = Claim { role: Role::Registers, serves: SERVES, reserve: &Reserve::No };
+        let registers = take(&event_loop, dom, &claim, Arc::<Devices>::clone(devices))?;
+        Ok(Self { registers, event_loop, threads })
+    }
+
+    fn of(self, doorbells: Guest, devices: Arc<Devices>) -> Server {
+        Server { registers: self.registers, doorbells, devices, threads: self.threads }
+    }
+}
+
+/// What it takes that another process can go on with a guest's devices, and that they go on with backends that were
+/// started again.
+#[derive(Debug)]
+pub(crate) struct Keep {
+    pub(crate) whose: Whose,
+    /// Of each device, in their order.
+    pub(crate) connectors: Vec<Connector>,
+    pub(crate) rings: Arc<dyn Rings>,
+}
+
+impl Keep {
+    fn again(&self, number: usize, memory: &Arc<OwnedRegions>) -> Option<Again> {
+        let connector = self.connectors.get(number)?.clone();
+        Some(Again { connector, memory: Arc::clone(memory), rings: Arc::clone(&self.rings) })
+    }
+}
+
 /// A device whose backend is connected.
 pub(crate) type Connected = (DeviceSpec, Box<dyn Backend>);
 
@@ -47,17 +103,67 @@ impl Server {
         layout: Layout,
         connected: Vec<Connected>,
         memory: &mut dyn Regions,
+        keep: Option<&Keep>,
     ) -> Result<Self> {
         let host = xen.host();
         let doorbells = xen.guest(dom)?;
+        let mut owned = OwnedRegions::default();
+        for (_, backend) in &connected {
+            owned.add(memory, backend.maps_guests())?;
+        }
+        let owned = Arc::new(owned);
         let devices = Arc::new(Devices::new(Arc::clone(host), dom, layout.bus()));
-        for ((spec, backend), place) in connected.into_iter().zip(layout.places()) {
-            let regions = memory.regions_for(&*backend)?;
+        for (number, ((spec, backend), place)) in
+            connected.into_iter().zip(layout.places()).enumerate()
+        {
+            let regions = owned.regions(backend.maps_guests());
             let (device, function) =
                 Device::new(&**host, &doorbells, backend, &spec.kind, place, &regions)?;
-            devices.add(place.function, device, function);
+            let again = keep.and_then(|keep| keep.again(number, &owned));
+            devices.add(place.function, device.with_again(again), function);
         }
-        Self::serve(host, run_dir, doorbells, devices)
+        let server = Self::serve(host, run_dir, doorbells, devices)?;
+        if let Some(keep) = keep {
+            let record = Record::new(&RunDir::open(run_dir, Role::Registers)?, dom)?;
+            server.devices.keep(record, &keep.whose);
+        }
+        Ok(server)
+    }
+
+    /// Goes on with the devices of a guest whose process was killed. Its vCPUs that wait for a register are answered; its
+    /// backends are connected to as they come.
+    pub(crate) fn take_over(
+        xen: &Xen,
+        run_dir: &Path,
+        dom: DomId,
+        specs: &[DeviceSpec],
+        memory: &mut dyn Regions,
+        keep: &Keep,
+        kept: Kept,
+    ) -> Result<Self> {
+        let host = xen.host();
+        let doorbells = xen.guest(dom)?;
+        let mut owned = OwnedRegions::default();
+        // Which of the two a backend needs is not known before it is there.
+        let files = owned.add(memory, false);
+        owned.add(memory, true).or(files)?;
+        let owned = Arc::new(owned);
+        let devices = Arc::new(Devices::new(Arc::clone(host), dom, Bus::restore(&kept.bus)?));
+        for (number, (spec, record)) in specs.iter().zip(&kept.devices).enumerate() {
+            let again = keep.again(number, &owned);
+            let (device, function) =
+                Device::restore(&**host, &doorbells, &spec.kind, again, record)?;
+            devices.add(record.at(), device, function);
+        }
+        devices.keep(kept.record, &keep.whose);
+        let stale: Vec<u64> =
+            kept.devices.iter().filter_map(|record| record.registers_before).collect();
+        let serving =
+            Serving::begin(host, run_dir, doorbells.dom(), &devices, GuestServer::take_over)?;
+        devices.route(&serving.registers.ranges(), &stale)?;
+        devices.watch_backends(&serving.event_loop)?;
+        devices.notify_again();
+        Ok(serving.of(doorbells, devices))
     }
 
     /// The same for devices that are there.
@@ -67,15 +173,10 @@ impl Server {
         doorbells: Guest,
         devices: Arc<Devices>,
     ) -> Result<Self> {
-        let run_dir = RunDir::open(run_dir, Role::Registers)?;
-        let event_loop = EventLoop::new(Arc::clone(host), run_dir)?;
-        let threads = Threads::start(&event_loop, NAMES, None)?;
-        let claim = Claim { role: Role::Registers, serves: SERVES, reserve: &Reserve::No };
-        let handler: Arc<dyn Handler> = Arc::<Devices>::clone(&devices);
-        let registers = GuestServer::take(&event_loop, doorbells.dom(), &claim, handler)?;
-        devices.route(&registers.ranges())?;
-        devices.watch_backends(&event_loop)?;
-        Ok(Self { registers, doorbells, devices, threads })
+        let serving = Serving::begin(host, run_dir, doorbells.dom(), &devices, GuestServer::take)?;
+        devices.route(&serving.registers.ranges(), &[])?;
+        devices.watch_backends(&serving.event_loop)?;
+        Ok(serving.of(doorbells, devices))
     }
 
     /// The guest's devices.
@@ -101,3 +202,6 @@ impl Server {
         Ok(backends)
     }
 }
+
+#[cfg(test)]
+mod tests;

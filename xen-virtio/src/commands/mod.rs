@@ -11,7 +11,9 @@ use crate::error::Error;
 use crate::host::Machine;
 use crate::layout::Layout;
 use crate::memory::GuestRam;
-use crate::server::{Connected, Released, Server};
+use crate::record::{Kept, Whose};
+use crate::resume::Connector;
+use crate::server::{Connected, Keep, Released, Server};
 use crate::spec::DeviceSpec;
 use crate::status::{Answering, DeviceStatus, Status};
 use crate::types;
@@ -21,6 +23,7 @@ use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use xen_eventfd::{Domain, EngineKind, Guarded, Guardian, run_dir};
 use xen_eventfd_cli::failure::{Exit, Failure};
 use xen_eventfd_cli::session::Session;
@@ -32,6 +35,10 @@ use xen_eventfd_vhost::Backend;
 pub(crate) struct Devices {
     #[arg(long = "device", value_name = "DEVICE", required = true, help = types::help())]
     devices: Vec<DeviceSpec>,
+    /// If this is killed, keep the guest's vCPUs waiting so long at their devices' registers, until `serve` with the same
+    /// devices goes on with them. Once the time is over they go on without the devices, and have them again later
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    takeover_time: u16,
 }
 
 impl Devices {
@@ -77,6 +84,19 @@ impl Devices {
     fn of_guest(&self, uuid: Option<&str>) -> impl Iterator<Item = DeviceSpec> {
         let numbered = (0..).zip(&self.devices);
         numbered.map(move |(number, spec)| spec.with_default_mac(default_mac(uuid, number)))
+    }
+
+    /// As they were given.
+    fn lines(&self) -> Vec<String> {
+        self.devices.iter().map(ToString::to_string).collect()
+    }
+
+    /// What it takes to go on with a guest that has these devices.
+    fn keep(&self, machine: &Machine, domain: &Domain) -> Result<Keep, Failure> {
+        let whose = Whose { domid: domain.id.0, uuid: domain.uuid.clone(), devices: self.lines() };
+        let connector = |spec: DeviceSpec| Connector::new(move || spec.connect());
+        let connectors = self.of_guest(domain.uuid.as_deref()).map(connector).collect();
+        Ok(Keep { whose, connectors, rings: machine.rings(domain.id)? })
     }
 
     /// The same devices with backends that have served another guest.
@@ -148,7 +168,46 @@ impl Serving {
         session: &Session,
         machine: &Machine,
         domain: &Domain,
+        given: &Devices,
         connected: Vec<Connected>,
+    ) -> Result<Self, Failure> {
+        let xen = machine.xen();
+        let layout = layout_of(machine, domain)?;
+        let serve = |ram: &mut GuestRam<'_>, run_dir: &Path| {
+            let keep = given.keep(machine, domain)?;
+            let keep = Some(&keep);
+            let server = Server::start(xen, run_dir, domain.id, layout, connected, ram, keep)?;
+            if layout == Layout::OwnBus {
+                machine.add_pci_root(domain.id)?;
+            }
+            Ok(server)
+        };
+        Self::with(session, machine, domain, given, serve)
+    }
+
+    /// Goes on with a guest whose process was killed.
+    fn take_over(
+        session: &Session,
+        machine: &Machine,
+        domain: &Domain,
+        given: &Devices,
+        kept: Kept,
+    ) -> Result<Self, Failure> {
+        let (xen, specs) = (machine.xen(), &given.devices);
+        let serve = |ram: &mut GuestRam<'_>, run_dir: &Path| {
+            let keep = given.keep(machine, domain)?;
+            Ok(Server::take_over(xen, run_dir, domain.id, specs, ram, &keep, kept)?)
+        };
+        Self::with(session, machine, domain, given, serve)
+    }
+
+    /// Serves a guest by what `serve` makes of its memory and the run directory.
+    fn with(
+        session: &Session,
+        machine: &Machine,
+        domain: &Domain,
+        given: &Devices,
+        serve: impl FnOnce(&mut GuestRam<'_>, &Path) -> Result<Server, Failure>,
     ) -> Result<Self, Failure> {
         let xen = machine.xen();
         let layout = layout_of(machine, domain)?;
@@ -157,14 +216,11 @@ impl Serving {
         let mut ram = GuestRam::find(machine.foreign(), machine, domain.id, layout)?;
         tracing::info!(bytes = ram.size(), "the guest's memory was found");
         let run_dir = run_dir_of(session);
-        let devices = connected.iter().map(|(spec, _)| spec.to_string()).collect();
-        let guarded = Guardian::Auto.keep(&run_dir)?;
-        let server = Server::start(xen, &run_dir, domain.id, layout, connected, &mut ram)?;
-        if layout == Layout::OwnBus {
-            machine.add_pci_root(domain.id)?;
-        }
+        let takeover = Duration::from_secs(given.takeover_time.into());
+        let guarded = Guardian::Auto.keep_for(&run_dir, takeover)?;
+        let server = serve(&mut ram, &run_dir)?;
         let (name, engine) = (domain.name.clone(), xen.engine());
-        let guest = Arc::new(ServedGuest { server, name, engine, devices });
+        let guest = Arc::new(ServedGuest { server, name, engine, devices: given.lines() });
         let shown = Arc::downgrade(&guest);
         let status = move || shown.upgrade().map(|guest| guest.status());
         let answering = Answering::start(&run_dir, domain.id, status)?;

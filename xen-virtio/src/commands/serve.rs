@@ -1,7 +1,9 @@
 //! `serve`: a guest's devices, until the guest is gone.
 
-use super::{Devices, End, Serving, layout_of, named};
+use super::{Devices, End, Serving, layout_of, named, run_dir_of};
+use crate::error::Error;
 use crate::host::Machine;
+use crate::record::{Kept, Record};
 use crate::status::Status;
 use crate::toolstack::{self, State};
 use clap::Args;
@@ -10,12 +12,16 @@ use xen_eventfd::Domain;
 use xen_eventfd_cli::failure::{Exit, Failure};
 use xen_eventfd_cli::session::Session;
 use xen_eventfd_cli::signals::Signals;
+use xen_eventfd_ioreq::{Role, RunDir};
 
 /// Serve a guest that was created paused, until it is gone.
 ///
 /// The guest is a PVH or HVM guest that `xl create -p` has created. A PVH guest gets a PCI bus, on which the devices are
 /// from 00:01.0 on, in the order in which they are given; an HVM guest has them on QEMU's, from 00:10.0 on. Once this
 /// says that the guest is served, `xl unpause` lets it run. `xen-virtio start` does all three, and follows reboots.
+///
+/// If this is killed, the same command again, with the same devices, goes on with the guest that runs, which does not
+/// notice (see --takeover-time).
 ///
 /// A backend that does not map a guest's memory by itself (vhost-user's protocol feature XEN_MMAP) needs the kernel
 /// module of xen-eventfd. It can read and write all of the guest's memory.
@@ -48,10 +54,16 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let mut signals = Signals::that_end()?;
     let machine = Machine::open(session.open()?)?;
     let domain = machine.xen().find(&arguments.dom)?;
-    check_new(&domain)?;
-    arguments.devices.fit(layout_of(&machine, &domain)?)?;
-    let connected = arguments.devices.connect(domain.uuid.as_deref())?;
-    let serving = Serving::begin(session, &machine, &domain, connected)?;
+    let given = &arguments.devices;
+    let serving = match left(session, &domain, given)? {
+        Some(kept) => Serving::take_over(session, &machine, &domain, given, kept)?,
+        None => {
+            check_new(&domain)?;
+            given.fit(layout_of(&machine, &domain)?)?;
+            let connected = given.connect(domain.uuid.as_deref())?;
+            Serving::begin(session, &machine, &domain, given, connected)?
+        }
+    };
     report_served(session, &serving, &domain, |name| {
         format!("{name} is served; let it run: xl unpause {name}")
     })?;
@@ -62,6 +74,29 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     match end {
         End::Signal(caught) => Ok(Exit::Backend(caught.code())),
         End::Gone | End::Released => Ok(Exit::Success),
+    }
+}
+
+/// What a process that was killed has left of a guest that runs.
+fn left(session: &Session, domain: &Domain, given: &Devices) -> Result<Option<Kept>, Failure> {
+    if toolstack::state(domain.id)? != State::Started {
+        return Ok(None);
+    }
+    let run_dir = RunDir::open(&run_dir_of(session), Role::Registers).map_err(Error::from)?;
+    let kept = Record::read(&run_dir, domain.id)?;
+    let kept = kept.filter(|kept| kept.whose.uuid == domain.uuid);
+    match kept.as_ref().map(|kept| &kept.whose.devices) {
+        Some(devices) if *devices != given.lines() => {
+            let devices: Vec<String> =
+                devices.iter().map(|line| format!("--device {line}")).collect();
+            let sentence = format!(
+                "{} runs with other devices; give those that it has, in their order ({}), or have it reboot",
+                named(domain),
+                devices.join(" ")
+            );
+            Err(Failure::new(Exit::Usage, sentence))
+        }
+        _ => Ok(kept),
     }
 }
 

@@ -48,7 +48,7 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         toolstack::create_paused(&arguments.file)?;
         let domain = machine.xen().find(&config.name)?;
         let devices = connected.take().unwrap_or_default();
-        let begun = begin(session, &machine, &domain, devices);
+        let begun = begin(session, &machine, &domain, &arguments.devices, devices);
         let serving = match begun {
             Ok(serving) => serving,
             Err(failure) => return Err(undone(&domain, failure)),
@@ -92,9 +92,10 @@ fn begin(
     session: &Session,
     machine: &Machine,
     domain: &Domain,
+    given: &Devices,
     connected: Vec<Connected>,
 ) -> Result<Serving, Failure> {
-    let serving = Serving::begin(session, machine, domain, connected)?;
+    let serving = Serving::begin(session, machine, domain, given, connected)?;
     toolstack::unpause(domain.id)?;
     report_served(session, &serving, domain, |name| format!("{name} runs"))?;
     Ok(serving)

@@ -46,7 +46,7 @@ fn a_descriptor_serves_one_pair_of_queues() {
     for devices in [&["net,fd=1000:1001:1000"][..], &["net,fd=1000", "net,tap=tap0", "net,fd=1000"]]
     {
         let devices = devices.iter().map(|device| device.parse().unwrap()).collect();
-        let failure = Devices { devices }.check().unwrap_err();
+        let failure = Devices { devices, takeover_time: 0 }.check().unwrap_err();
         assert_eq!(failure.exit, Exit::Usage);
         assert!(failure.sentence.contains("descriptor 1000 stands twice"), "{}", failure.sentence);
     }

@@ -4,7 +4,7 @@ use core::mem::{offset_of, size_of};
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use vhost::vhost_user::Listener;
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
@@ -62,16 +62,22 @@ pub(crate) enum Error {
 
 /// Serves one frontend, until it disconnects. A line on standard output reports that the socket is there.
 pub(crate) fn serve(arguments: &Arguments) -> Result<(), Error> {
-    let disk = Disk::new(arguments)?;
     let path = &arguments.socket;
+    serve_one(path, Disk::new(arguments)?, || {
+        // The caller need not read it.
+        let _ = writeln!(io::stdout(), "listening at {}", path.display());
+    })
+}
+
+/// The same with a disk that is there; `listens` is called once the socket is.
+pub(crate) fn serve_one(path: &Path, disk: Disk, listens: impl FnOnce()) -> Result<(), Error> {
     let mut listener =
-        Listener::new(path, true).map_err(|why| Error::Listen { path: path.clone(), why })?;
+        Listener::new(path, true).map_err(|why| Error::Listen { path: path.to_owned(), why })?;
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
     let name = "demo-backend".to_owned();
     let mut daemon =
         VhostUserDaemon::new(name, Arc::new(Mutex::new(disk)), memory).map_err(Error::Daemon)?;
-    // The caller need not read it.
-    let _ = writeln!(io::stdout(), "listening at {}", path.display());
+    listens();
     daemon.start(&mut listener).map_err(Error::Daemon)?;
     match daemon.wait() {
         Err(vhost_user_backend::Error::HandleRequest(
@@ -81,7 +87,7 @@ pub(crate) fn serve(arguments: &Arguments) -> Result<(), Error> {
     }
 }
 
-struct Disk {
+pub(crate) struct Disk {
     file: File,
     /// In bytes, whole sectors.
     size: u64,
@@ -100,15 +106,25 @@ impl Disk {
                 file
             }
         };
+        Self::of(file, arguments.queues, arguments.no_event_idx)
+    }
+
+    /// A disk in a file.
+    #[cfg(test)]
+    pub(crate) fn over(path: &Path, queues: u16) -> io::Result<Self> {
+        Self::of(File::options().read(true).write(true).open(path)?, queues, false)
+    }
+
+    fn of(file: File, queues: u16, no_event_idx: bool) -> io::Result<Self> {
         let size = (&file).seek(SeekFrom::End(0))? / SECTOR * SECTOR;
         let bit = |number: u32, offered: bool| if offered { 1_u64 << number } else { 0 };
         let features = bit(VIRTIO_F_VERSION_1, true)
             | bit(VIRTIO_RING_F_INDIRECT_DESC, true)
-            | bit(VIRTIO_RING_F_EVENT_IDX, !arguments.no_event_idx)
+            | bit(VIRTIO_RING_F_EVENT_IDX, !no_event_idx)
             | bit(VIRTIO_BLK_F_FLUSH, true)
-            | bit(VIRTIO_BLK_F_MQ, arguments.queues > 1)
+            | bit(VIRTIO_BLK_F_MQ, queues > 1)
             | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
-        Ok(Self { file, size, queues: arguments.queues, features, memory: None })
+        Ok(Self { file, size, queues, features, memory: None })
     }
 
     /// Completes all requests that are in a queue.

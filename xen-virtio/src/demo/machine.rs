@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use xen_eventfd::{Host, VcpuId, Xen};
 use xen_eventfd_cli::failure::{Exit, Failure};
 use xen_eventfd_model::{Config, Model, Vcpu};
-use xen_eventfd_vhost::{Backend, Memory, Region};
+use xen_eventfd_vhost::{Memory, Region};
 
 /// Bytes of one request, and of a sector, in which the disk counts.
 pub(super) const BLOCK: usize = 4096;
@@ -69,7 +69,7 @@ pub(super) fn measure(blocks: u32) -> Result<Round, Failure> {
         .map_err(|error: SpecError| Failure::new(Exit::Failed, error.to_string()))?;
     let frontend = spec.connect()?;
     let connected = vec![(spec, frontend)];
-    let server = Server::start(&xen, dir.path(), dom, Layout::OwnBus, connected, &mut &*ram)?;
+    let server = Server::start(&xen, dir.path(), dom, Layout::OwnBus, connected, &mut &*ram, None)?;
     let (devices, guest) = (Arc::clone(server.devices()), server.guest().clone());
 
     let completed = Arc::new(AtomicU64::new(0));
@@ -84,7 +84,7 @@ pub(super) fn measure(blocks: u32) -> Result<Round, Failure> {
 }
 
 impl Regions for &Ram {
-    fn regions_for(&mut self, _: &dyn Backend) -> Result<Vec<Region<'_>>, Error> {
+    fn regions_for(&mut self, _: bool) -> Result<Vec<Region<'_>>, Error> {
         let memory = Memory::File { file: self.file(), offset: 0 };
         Ok(vec![Region { guest_address: 0, size: self.size(), memory }])
     }

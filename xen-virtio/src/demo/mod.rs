@@ -8,7 +8,7 @@
 
 pub(crate) mod backend;
 #[expect(unsafe_code, reason = "virtio-drivers' traits have unsafe functions")]
-mod driver;
+pub(crate) mod driver;
 mod machine;
 mod process;
 

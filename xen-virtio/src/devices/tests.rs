@@ -4,8 +4,10 @@ use super::Devices;
 use crate::device::Device;
 use crate::kind::{DeviceConfig, Features, Kind};
 use crate::layout::{Layout, Place};
+use crate::resume::{Again, Connector, Rings};
 use crate::server::Server;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use xen_eventfd::{DomId, Host, IoEventAddress, Space, VcpuId, Width, Xen};
@@ -170,8 +172,78 @@ struct Bench {
     _dir: tempfile::TempDir,
 }
 
+/// What the queue in the guest's memory says.
+#[derive(Debug, Default)]
+struct Indices {
+    used: AtomicU16,
+    available: AtomicU16,
+}
+
+impl Rings for Indices {
+    fn read(&self, addr: u64) -> crate::error::Result<u16> {
+        let index = match addr {
+            0x2002 => &self.available,
+            0x3002 => &self.used,
+            other => panic!("{other:#x} is read"),
+        };
+        Ok(index.load(Ordering::Acquire))
+    }
+}
+
+/// A backend that is there again once `state` says so.
+fn again(state: &Arc<Mutex<State>>, indices: &Arc<Indices>) -> Again {
+    let state = Arc::clone(state);
+    let connector = Connector::new(move || {
+        if state.lock().unwrap().has_ended {
+            return Err(crate::error::Error::NoBackend);
+        }
+        let [end, errors, requests] = [(); 3].map(|()| new_eventfd().unwrap());
+        Ok(Box::new(Notes { state: Arc::clone(&state), end, errors, requests }))
+    });
+    let rings: Arc<dyn Rings> = Arc::<Indices>::clone(indices);
+    Again { connector, memory: Arc::default(), rings }
+}
+
 impl Bench {
     fn new() -> Self {
+        Self::of(2, |_| None)
+    }
+
+    /// With a device of this type, which connects to its backend again, and its queue running.
+    fn connecting_again(device_type: u16) -> (Self, Arc<Indices>) {
+        let indices = Arc::<Indices>::default();
+        let bench = Self::of(device_type, |state| Some(again(state, &indices)));
+        bench.start();
+        bench.calls();
+        (bench, indices)
+    }
+
+    /// The backend ends.
+    fn end_backend(&self) {
+        self.state.lock().unwrap().has_ended = true;
+        signal(&self.eventfds[0]);
+        self.until("the device has lost its backend", || !self.devices.away().is_empty());
+    }
+
+    /// It is started again, and the device has it.
+    fn restart_backend(&self) {
+        self.state.lock().unwrap().has_ended = false;
+        self.until("the device has its backend", || self.devices.away().is_empty());
+    }
+
+    fn until(&self, what: &str, is: impl Fn() -> bool) {
+        let began = Instant::now();
+        while !is() {
+            assert!(began.elapsed() < Duration::from_secs(30), "not in time: {what}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn status(&self) -> u64 {
+        self.get(0x14, Width::One)
+    }
+
+    fn of(device_type: u16, again: impl FnOnce(&Arc<Mutex<State>>) -> Option<Again>) -> Self {
         let (model, dir) = (Model::new(), tempfile::tempdir().unwrap());
         let dom: DomId = model.domain(Config::new("guest"));
         let host: Arc<dyn Host> = model.client("xen-virtio");
@@ -182,13 +254,13 @@ impl Bench {
         let eventfds = [&end, &errors, &requests].map(|fd| fd.try_clone().unwrap());
         let backend = Notes { state: Arc::clone(&state), end, errors, requests };
         let (config, features) = (DeviceConfig::of_backend(8), Features::OF_BACKEND);
-        let kind = Kind { device_type: 2, queues: 1, queue_size: 256, features, config };
+        let kind = Kind { device_type, queues: 1, queue_size: 256, features, config };
         let function = PciFunction::new(0, 1, 0).unwrap();
         let place = Place { function, registers: 0xE000_0000, doorbell: 0xC000 };
         let (device, function) =
             Device::new(&*host, &guest, Box::new(backend), &kind, place, &[]).unwrap();
         let devices = Arc::new(Devices::new(Arc::clone(&host), dom, Layout::OwnBus.bus()));
-        devices.add(place.function, device, function);
+        devices.add(place.function, device.with_again(again(&state)), function);
         let server = Server::serve(&host, dir.path(), guest, Arc::clone(&devices)).unwrap();
         let vcpu = model.vcpu(dom, VcpuId(0));
         Self { vcpu, state, devices, eventfds, server, _dir: dir }
@@ -522,4 +594,100 @@ fn a_backend_that_floods_requests_leaves_its_device_in_need_of_a_reset() {
     bench.wait(CONFIG);
     assert_eq!(bench.get(0x14, Width::One), NEEDS_RESET | 15);
     assert!(bench.devices.failure().unwrap().contains("over 64 at once"));
+}
+
+/// Virtio's numbers.
+const RNG: u16 = 4;
+const BLOCK: u16 = 2;
+const FILES: u16 = 26;
+
+fn started_at(base: u16) -> Call {
+    match started() {
+        Call::Start(index, ring) => Call::Start(index, Queue { base, ..ring }),
+        other => other,
+    }
+}
+
+#[test]
+fn a_device_goes_on_with_a_backend_that_is_started_again() {
+    let (bench, indices) = Bench::connecting_again(RNG);
+    bench.set(0x202, Width::Two, 0x5566);
+    indices.used.store(7, Ordering::Release);
+    indices.available.store(9, Ordering::Release);
+    bench.calls();
+    bench.end_backend();
+    assert_eq!((bench.status(), bench.devices.failure()), (15, None));
+    bench.restart_backend();
+    // With what its driver has accepted and written, from where requests are complete.
+    let written = Call::WriteConfig(2, vec![0x66, 0x55]);
+    assert_eq!(bench.calls(), [Call::Accept(VERSION_1), written, started_at(7)]);
+    // Of what was used before, the interrupt may have been lost.
+    bench.wait(QUEUE);
+    bench.kick(DOORBELL);
+    assert_eq!((bench.status(), bench.kicks()), (15, 1));
+    bench.call();
+    bench.wait(QUEUE);
+}
+
+#[test]
+fn a_kick_while_the_backend_is_away_is_there_when_it_comes() {
+    let (bench, _) = Bench::connecting_again(RNG);
+    bench.end_backend();
+    bench.kick(DOORBELL);
+    bench.restart_backend();
+    assert_eq!(bench.kicks(), 1);
+}
+
+#[test]
+fn a_disk_goes_on_if_no_request_was_outstanding() {
+    let (bench, indices) = Bench::connecting_again(BLOCK);
+    for index in [&indices.used, &indices.available] {
+        index.store(9, Ordering::Release);
+    }
+    bench.end_backend();
+    // A new request is none of the backend's that has ended.
+    indices.available.store(11, Ordering::Release);
+    bench.restart_backend();
+    assert_eq!(bench.calls(), [Call::Accept(VERSION_1), started_at(9)]);
+    assert_eq!(bench.status(), 15);
+}
+
+#[test]
+fn a_disk_with_outstanding_requests_needs_a_reset_and_works_after_it() {
+    for device_type in [BLOCK, FILES] {
+        let (bench, indices) = Bench::connecting_again(device_type);
+        indices.available.store(1, Ordering::Release);
+        bench.end_backend();
+        bench.wait(CONFIG);
+        assert_eq!(bench.status(), NEEDS_RESET | 15);
+        bench.restart_backend();
+        // No queue is served before the reset.
+        assert_eq!(bench.calls(), [Call::Accept(VERSION_1)]);
+        bench.set(0x14, Width::One, 0);
+        bench.start();
+        assert_eq!(bench.calls(), [Call::Reset, Call::Accept(VERSION_1), started()]);
+        bench.kick(DOORBELL);
+        assert_eq!((bench.status(), bench.kicks()), (15, 1));
+    }
+}
+
+#[test]
+fn a_driver_may_reset_and_start_its_device_while_the_backend_is_away() {
+    let (bench, _) = Bench::connecting_again(RNG);
+    bench.end_backend();
+    bench.set(0x14, Width::One, 0);
+    bench.start();
+    assert_eq!(bench.status(), 15);
+    bench.restart_backend();
+    assert_eq!(bench.calls(), [Call::Accept(VERSION_1), started()]);
+    bench.kick(DOORBELL);
+    assert_eq!(bench.kicks(), 1);
+}
+
+#[test]
+fn a_backend_that_is_away_at_the_end_is_connected_to_for_the_next_guest() {
+    let (bench, _) = Bench::connecting_again(RNG);
+    bench.end_backend();
+    bench.state.lock().unwrap().has_ended = false;
+    assert!(bench.server.stop().unwrap().iter().all(core::result::Result::is_ok));
 }

@@ -1,0 +1,163 @@
+//! How a device goes on with a backend that is connected anew: one that was killed and started again, or one whose
+//! connection ended with a process that served the guest before.
+//!
+//! A split queue has no index of what its backend has begun, only one of what is complete. Where requests are
+//! completed in their order, that is enough. Where they are not, what is outstanding is known only if the backend notes it
+//! in memory that outlives it (VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD), or if nothing is.
+
+use crate::error::Result;
+use crate::memory::Regions;
+use core::fmt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use virtio_bindings::virtio_ids::{
+    VIRTIO_ID_BLOCK, VIRTIO_ID_CONSOLE, VIRTIO_ID_NET, VIRTIO_ID_RNG, VIRTIO_ID_SCSI,
+    VIRTIO_ID_VSOCK,
+};
+use xen_eventfd_core::DomId;
+use xen_eventfd_host::memory::{FRAME, ForeignMemory};
+use xen_eventfd_vhost::{Backend, Memory, Queue, Region};
+
+/// What a device's queues need to go on, by its type, with a backend that notes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Resumes {
+    /// Requests are completed in their order, or one that is lost or done twice does no harm: what is complete says
+    /// where to go on.
+    InOrder,
+    /// The same if the backend completed what it had begun before it closed the connection; else not while a request
+    /// is outstanding.
+    Drained,
+    /// The driver has a session with its backend, which ends with the connection.
+    Never,
+}
+
+impl Resumes {
+    /// Of a device type, by its virtio number.
+    pub(crate) fn of(device_type: u16) -> Self {
+        match device_type.into() {
+            VIRTIO_ID_NET | VIRTIO_ID_CONSOLE | VIRTIO_ID_RNG | VIRTIO_ID_VSOCK => Self::InOrder,
+            VIRTIO_ID_BLOCK | VIRTIO_ID_SCSI => Self::Drained,
+            _ => Self::Never,
+        }
+    }
+}
+
+/// Reads queues in a guest's memory.
+pub(crate) trait Rings: Send + Sync + fmt::Debug {
+    /// The 16 bits at an address.
+    fn read(&self, addr: u64) -> Result<u16>;
+
+    /// How many requests of a split queue are complete, modulo 2^16.
+    fn used(&self, queue: &Queue) -> Result<u16> {
+        self.read(queue.used.wrapping_add(2))
+    }
+
+    /// How many requests the driver has made.
+    fn available(&self, queue: &Queue) -> Result<u16> {
+        self.read(queue.available.wrapping_add(2))
+    }
+}
+
+/// The queues of a guest of this machine.
+#[derive(Debug)]
+pub(crate) struct ForeignRings<M>(pub(crate) M, pub(crate) DomId);
+
+impl<M: ForeignMemory> Rings for ForeignRings<M> {
+    fn read(&self, addr: u64) -> Result<u16> {
+        let frame = FRAME as u64;
+        let page = self.0.map(self.1, &[addr / frame])?;
+        let mut bytes = [0; 2];
+        // A ring is aligned, so both are in the page.
+        page.read(usize::try_from((addr % frame) & !1).unwrap_or(0), &mut bytes);
+        Ok(u16::from_le_bytes(bytes))
+    }
+}
+
+/// Connects to a device's backend.
+#[derive(Clone)]
+pub(crate) struct Connector(Arc<dyn Fn() -> Result<Box<dyn Backend>> + Send + Sync>);
+
+impl Connector {
+    pub(crate) fn new(
+        connect: impl Fn() -> Result<Box<dyn Backend>> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(connect))
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Connector")
+    }
+}
+
+/// What a device needs to have its backend again.
+#[derive(Debug, Clone)]
+pub(crate) struct Again {
+    pub(crate) connector: Connector,
+    pub(crate) memory: Arc<OwnedRegions>,
+    pub(crate) rings: Arc<dyn Rings>,
+}
+
+impl Again {
+    /// A backend that has the guest's memory.
+    pub(crate) fn connect(&self) -> Result<Box<dyn Backend>> {
+        let mut backend = (self.connector.0)()?;
+        backend.set_memory(&self.memory.regions(backend.maps_guests()))?;
+        Ok(backend)
+    }
+}
+
+/// The guest's memory, with descriptors of its own.
+#[derive(Debug, Default)]
+pub(crate) struct OwnedRegions {
+    files: Vec<OwnedRegion>,
+    foreign: Vec<OwnedRegion>,
+}
+
+#[derive(Debug)]
+struct OwnedRegion {
+    guest_address: u64,
+    size: u64,
+    /// The file, or privcmd.
+    fd: OwnedFd,
+    offset: u64,
+    domain: Option<DomId>,
+}
+
+impl OwnedRegions {
+    /// Has the memory for backends of a kind, once.
+    pub(crate) fn add(&mut self, memory: &mut dyn Regions, maps_guests: bool) -> Result<()> {
+        let owned = if maps_guests { &mut self.foreign } else { &mut self.files };
+        if owned.is_empty() {
+            let regions = memory.regions_for(maps_guests)?;
+            *owned = regions.iter().map(OwnedRegion::of).collect::<Result<_>>()?;
+        }
+        Ok(())
+    }
+
+    /// What a backend of a kind maps; nothing, which it refuses, if it was of the other kind before.
+    pub(crate) fn regions(&self, maps_guests: bool) -> Vec<Region<'_>> {
+        let owned = if maps_guests { &self.foreign } else { &self.files };
+        owned.iter().map(OwnedRegion::region).collect()
+    }
+}
+
+impl OwnedRegion {
+    fn of(region: &Region<'_>) -> Result<Self> {
+        let (fd, offset, domain) = match region.memory {
+            Memory::File { file, offset } => (file, offset, None),
+            Memory::Foreign { privcmd, domain } => (privcmd, 0, Some(domain)),
+        };
+        let fd = rustix::io::fcntl_dupfd_cloexec(fd, 0)?;
+        Ok(Self { guest_address: region.guest_address, size: region.size, fd, offset, domain })
+    }
+
+    fn region(&self) -> Region<'_> {
+        let memory = match self.domain {
+            None => Memory::File { file: self.fd.as_fd(), offset: self.offset },
+            Some(domain) => Memory::Foreign { privcmd: self.fd.as_fd(), domain },
+        };
+        Region { guest_address: self.guest_address, size: self.size, memory }
+    }
+}

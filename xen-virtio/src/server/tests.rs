@@ -1,0 +1,270 @@
+//! A guest on the model that uses its disk, while the process that serves it is killed, or its backend is.
+
+use super::{Keep, Server};
+use crate::demo::backend::{self, Disk as BackendDisk};
+use crate::demo::driver::{Cpu, Disk, Ram, Trouble};
+use crate::error::Result;
+use crate::layout::Layout;
+use crate::record::{Record, Whose};
+use crate::resume::{Connector, Rings};
+use crate::spec::DeviceSpec;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use xen_eventfd::{DomId, Host, VcpuId, Xen};
+use xen_eventfd_ioreq::{Role, RunDir};
+use xen_eventfd_model::{Client, Config, Model, Running, Verdict};
+
+const BLOCK: usize = 4096;
+const RAM: u64 = 16 << 20;
+const DISK: u64 = 1 << 20;
+/// A guest that waits longer has lost a request.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+impl Rings for Ram {
+    fn read(&self, addr: u64) -> Result<u16> {
+        let mut bytes = [0; 2];
+        rustix::io::pread(self.file(), &mut bytes, addr)?;
+        Ok(u16::from_le_bytes(bytes))
+    }
+}
+
+/// A guest with a disk, whose backend serves one frontend after the other.
+struct Machine {
+    /// Dropped first, while its socket is there.
+    _backend: Backend,
+    model: Model,
+    dom: DomId,
+    ram: Arc<Ram>,
+    spec: DeviceSpec,
+    dir: tempfile::TempDir,
+}
+
+struct Backend {
+    ends: Arc<AtomicBool>,
+    socket: PathBuf,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Backend {
+    fn start(socket: PathBuf, disk: PathBuf) -> Self {
+        let ends = Arc::new(AtomicBool::new(false));
+        let (has_ended, path) = (Arc::clone(&ends), socket.clone());
+        let serve = move || {
+            let disk = || BackendDisk::over(&disk, 1);
+            while !has_ended.load(Ordering::Acquire) {
+                backend::serve_one(&path, disk().unwrap(), || {}).unwrap();
+            }
+        };
+        Self { ends, socket, thread: Some(std::thread::spawn(serve)) }
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Release);
+        let began = Instant::now();
+        while self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
+            // One that waits for a frontend has one.
+            drop(std::os::unix::net::UnixStream::connect(&self.socket));
+            std::thread::sleep(Duration::from_millis(2));
+            assert!(began.elapsed() < PATIENCE, "the backend does not end");
+        }
+    }
+}
+
+impl Machine {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, disk) = (dir.path().join("disk.sock"), dir.path().join("disk.img"));
+        std::fs::File::create(&disk).unwrap().set_len(DISK).unwrap();
+        let spec = format!("blk,socket={}", socket.display()).parse().unwrap();
+        let backend = Backend::start(socket, disk);
+        let model = Model::new();
+        let dom = model.domain(Config::new("guest"));
+        let ram = Arc::new(Ram::new(RAM).unwrap());
+        Self { _backend: backend, model, dom, ram, spec, dir }
+    }
+
+    /// Starts a process, which goes on with what the record in the run directory says. `prepare` is called with its
+    /// client first. `None`: it was killed before it served the guest.
+    fn process(&self, run_dir: &Path, prepare: impl FnOnce(&Arc<Client>)) -> Option<Server> {
+        let client = self.model.client("xen-virtio");
+        prepare(&client);
+        let server = self.serve(run_dir, &client);
+        if let Err(error) = &server {
+            assert!(client.is_killed(), "{error}");
+        }
+        server.ok()
+    }
+
+    fn serve(&self, run_dir: &Path, client: &Arc<Client>) -> Result<Server> {
+        let host: Arc<dyn Host> = Arc::<Client>::clone(client);
+        let xen = Xen::builder().run_dir(run_dir).open_on(host)?;
+        let devices = vec![self.spec.to_string()];
+        let whose = Whose { domid: self.dom.0, uuid: None, devices };
+        let spec = self.spec.clone();
+        let connectors = vec![Connector::new(move || spec.connect())];
+        let rings: Arc<dyn Rings> = Arc::<Ram>::clone(&self.ram);
+        let keep = Keep { whose, connectors, rings };
+        let ram = &mut &*self.ram;
+        match Record::read(&RunDir::open(run_dir, Role::Registers)?, self.dom)? {
+            Some(kept) => {
+                let specs = std::slice::from_ref(&self.spec);
+                Server::take_over(&xen, run_dir, self.dom, specs, ram, &keep, kept)
+            }
+            None => {
+                let began = Instant::now();
+                let backend = loop {
+                    // The backend may not listen yet.
+                    match self.spec.connect() {
+                        Err(_) if began.elapsed() < PATIENCE => {
+                            std::thread::sleep(Duration::from_millis(2));
+                        }
+                        connected => break connected?,
+                    }
+                };
+                let connected = vec![(self.spec.clone(), backend)];
+                Server::start(&xen, run_dir, self.dom, Layout::OwnBus, connected, ram, Some(&keep))
+            }
+        }
+    }
+
+    /// The guest writes so many blocks, reads each back, and returns how many were as it wrote them.
+    fn guest(
+        &self,
+        blocks: usize,
+        done: &Arc<AtomicU64>,
+    ) -> Running<core::result::Result<usize, String>> {
+        let (ram, done) = (Arc::clone(&self.ram), Arc::clone(done));
+        self.model.vcpu(self.dom, VcpuId(0)).run(move |vcpu| {
+            ram.give().unwrap();
+            let mut equal = 0;
+            let mut work = || -> core::result::Result<(), Trouble> {
+                let mut disk = Disk::find(Cpu::new(vcpu))?;
+                for number in 0..blocks {
+                    let written: Vec<u8> = pattern(number).collect();
+                    disk.write(8 * number, &written)?;
+                    let mut read = [0; BLOCK];
+                    disk.read(8 * number, &mut read)?;
+                    equal += usize::from(read[..] == written[..]);
+                    done.fetch_add(1, Ordering::AcqRel);
+                }
+                Ok(())
+            };
+            work().map_err(|error| error.to_string()).map(|()| equal)
+        })
+    }
+
+    fn blocks_on_disk(&self, blocks: usize) -> bool {
+        let disk = std::fs::read(self.dir.path().join("disk.img")).unwrap();
+        (0..blocks).flat_map(pattern).eq(disk[..blocks * BLOCK].iter().copied())
+    }
+}
+
+fn pattern(number: usize) -> impl Iterator<Item = u8> {
+    (0..BLOCK).map(move |at| ((at / 8 + 7 * number) % 251).to_le_bytes()[0])
+}
+
+fn until(what: impl Fn() -> String, is: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is() {
+        assert!(began.elapsed() < PATIENCE, "not within {PATIENCE:?}: {}", what());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// What a process has left in its run directory.
+fn copy(from: &Path, to: &Path) {
+    for file in std::fs::read_dir(from).unwrap().map(core::result::Result::unwrap) {
+        let name = file.file_name();
+        let is_kept = [".json", ".state"].iter().any(|end| name.to_string_lossy().ends_with(end));
+        // A record is replaced by another; one that is gone has a successor.
+        if is_kept && let Ok(bytes) = std::fs::read(file.path()) {
+            std::fs::write(to.join(name), bytes).unwrap();
+        }
+    }
+}
+
+/// Has the process killed at its call of this number, and what it leaves kept in `left`. Returns whether it was.
+fn kill_at(client: &Arc<Client>, step: u64, from: &Path, left: &Path) -> Arc<AtomicBool> {
+    let killed = Arc::new(AtomicBool::new(false));
+    let (from, left, seen) = (from.to_owned(), left.to_owned(), Arc::clone(&killed));
+    let (weak, dying) = (Arc::downgrade(client), AtomicBool::new(false));
+    client.on_call(Box::new(move |site| {
+        let Some(client) = weak.upgrade() else { return Verdict::Proceed };
+        if site.index == step {
+            dying.store(true, Ordering::Release);
+            copy(&from, &left);
+            client.kill();
+            seen.store(true, Ordering::Release);
+        }
+        // No other thread does anything meanwhile that a vCPU hears of, and none cleans up first.
+        while dying.load(Ordering::Acquire) && !client.is_killed() {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        Verdict::Proceed
+    }));
+    killed
+}
+
+/// Runs a guest, and kills the process that serves it at a step. Returns whether it came so far.
+fn round(step: u64) -> bool {
+    const BLOCKS: usize = 2;
+    let machine = Machine::new();
+    let [first, second] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let mut killed = Arc::default();
+    let process = machine.process(first.path(), |client| {
+        killed = kill_at(client, step, first.path(), second.path());
+    });
+    let done = Arc::new(AtomicU64::new(0));
+    let guest = process.is_some().then(|| machine.guest(BLOCKS, &done));
+    until(
+        || "the guest ends, or the process is killed".to_owned(),
+        || killed.load(Ordering::Acquire) || guest.as_ref().is_some_and(Running::is_finished),
+    );
+    let was_killed = killed.load(Ordering::Acquire);
+    let next = was_killed.then(|| {
+        drop(process);
+        machine.process(second.path(), |_| {})
+    });
+    let guest = guest.unwrap_or_else(|| machine.guest(BLOCKS, &done));
+    let state = || {
+        let report = next.as_ref().and_then(Option::as_ref).map(|server| server.devices().report());
+        format!(
+            "the guest ends, after a kill at step {step}: {report:?}\n{}",
+            machine.model.describe()
+        )
+    };
+    until(state, || guest.is_finished());
+    assert_eq!(guest.join(), Ok(BLOCKS), "killed at step {step}");
+    assert!(machine.blocks_on_disk(BLOCKS));
+    if let Some(next) = next {
+        assert!(next.is_some_and(|server| server.stop().is_ok()));
+        // Nothing is left for another process.
+        assert!(std::fs::read_dir(second.path()).unwrap().next().is_none());
+    }
+    was_killed
+}
+
+#[test]
+fn a_guest_notices_nothing_of_a_kill_at_any_step() {
+    // Rounds wait more than they work.
+    let (next, ends) = (AtomicU64::new(1), AtomicBool::new(false));
+    let rounds = || {
+        while !ends.load(Ordering::Acquire) {
+            if !round(next.fetch_add(1, Ordering::AcqRel)) {
+                ends.store(true, Ordering::Release);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..12 {
+            scope.spawn(rounds);
+        }
+    });
+    let steps = next.load(Ordering::Acquire);
+    assert!(steps > 100, "{steps} steps");
+}
