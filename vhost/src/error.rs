@@ -113,7 +113,7 @@ pub enum Error {
     )]
     Flood,
     /// The backend reports that a request failed.
-    #[error("the backend refuses {request}; see its own output")]
+    #[error("the backend refuses {request}; {}", advice_on_refusal(*request))]
     Refused {
         /// The request.
         request: Request,
@@ -198,6 +198,15 @@ fn advice_on_device(path: &str, errno: Errno) -> String {
             "; run as root, or as a member of the device's group".to_owned()
         }
         _ => String::new(),
+    }
+}
+
+fn advice_on_refusal(request: Request) -> &'static str {
+    match request {
+        Request::SetVringNum => {
+            "its queues are shorter than the device's: give these fewer entries (queue-size=N)"
+        }
+        _ => "see its own output",
     }
 }
 

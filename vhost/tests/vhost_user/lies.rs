@@ -79,6 +79,15 @@ fn an_acknowledgement_is_a_number_and_0_is_success() {
     assert_eq!(error_of(request, table_back), Error::Reply { request, wrong: Wrong::Size(40) });
 }
 
+/// As rust-vmm's backends do with a queue that is longer than their own.
+#[test]
+fn a_queue_that_is_too_long_for_its_backend_is_an_error_that_names_the_setting() {
+    let request = Request::SetVringNum;
+    let error = error_of(request, reply(request, &1_u64.emit()));
+    assert_eq!(error, Error::Refused { request });
+    assert!(error.to_string().ends_with("(queue-size=N)"), "{error}");
+}
+
 #[test]
 fn after_a_refusal_the_connection_goes_on() {
     let mut refuses = true;
