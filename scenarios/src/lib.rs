@@ -4,6 +4,7 @@
 //! through the library, checks its conditions, and records in the [`Trace`] what must be equal in every
 //! environment. [`ALL`] lists them. To add one, write such a function beside the others and list it.
 
+pub mod control;
 pub mod engine;
 pub mod environment;
 pub mod link;

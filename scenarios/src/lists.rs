@@ -4,31 +4,14 @@
 //! For domain 0 of real Xen. Xen prints its lists on its console when a debug key is pressed.
 
 use crate::PATIENCE;
-use anyhow::{Context, Result, ensure};
+use crate::control::Control;
+use anyhow::{Result, ensure};
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use xen_eventfd::DomId;
 
 /// The interval at which Xen's console is read again.
 const TICK: Duration = Duration::from_millis(5);
-
-/// Runs an `xl` command and returns what it prints.
-///
-/// # Errors
-/// It failed, or `xl` is not installed.
-pub fn xl(arguments: &[&str]) -> Result<String> {
-    let output = Command::new("xl").args(arguments).stdin(Stdio::null()).output();
-    let output = output.context("running xl")?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    ensure!(
-        output.status.success(),
-        "xl {} failed: {text}{}",
-        arguments.join(" "),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(text)
-}
 
 /// Xen's lists of domains and event channels.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,15 +30,19 @@ impl Lists {
     /// # Errors
     /// Xen does not print them.
     pub fn look() -> Result<Self> {
-        xl(&["dmesg", "-c"])?;
+        let mut control = Control::open()?;
+        control.take_console()?;
         // Event channels first, then domains, whose list ends with a line of its own.
-        xl(&["debug-keys", "e"])?;
-        xl(&["debug-keys", "q"])?;
+        control.press(b'e')?;
+        control.press(b'q')?;
         let (since, mut text) = (Instant::now(), String::new());
         // The console output follows the keys with a delay.
-        while !text.contains("Notifying guest") {
+        loop {
+            text.push_str(&control.take_console()?);
+            if text.contains("Notifying guest") {
+                break;
+            }
             ensure!(since.elapsed() < PATIENCE, "Xen does not print its lists: {text}");
-            text.push_str(&xl(&["dmesg", "-c"])?);
             std::thread::sleep(TICK);
         }
         Ok(Self::read(&text))

@@ -2,8 +2,9 @@
 
 use super::{ACCESSES, End, Environment, EnvironmentGuest, EnvironmentProcess};
 use crate::Engine;
+use crate::control::Control;
 use crate::link::Link;
-use crate::lists::{Lists, xl};
+use crate::lists::Lists;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::{File, Permissions};
 use std::io::Read;
@@ -142,7 +143,9 @@ impl Environment for XenEnvironment {
         // An `xl` daemon is needed only to make a soft reset; else the test waits for the guest's end.
         let alone: &[&str] = if reset { &[] } else { &["-e"] };
         xl(&[&["create", "-q", "-p"], alone, &[path]].concat())?;
-        let dom = DomId(xl(&["domid", &name])?.trim().parse()?);
+        let domains = self.host.domains()?;
+        let created = domains.iter().find(|domain| domain.name.as_ref() == Some(&name));
+        let dom = created.context("xl has created a guest, which xenstore does not have")?.id;
         let console = PathBuf::from(format!("{CONSOLES}/guest-{name}.log"));
         let (file, rest, destroyed) = (None, Vec::new(), false);
         Ok(Box::new(XenGuest { dom, config, console, file, rest, destroyed }))
@@ -184,9 +187,23 @@ impl Environment for XenEnvironment {
 
     fn zombies(&self) -> Result<Vec<DomId>> {
         let listed: Vec<DomId> = self.host.domains()?.iter().map(|domain| domain.id).collect();
-        let there = Lists::look()?.guests;
-        Ok(there.into_keys().filter(|dom| !listed.contains(dom)).collect())
+        let there = Control::open()?.guests()?;
+        Ok(there.into_iter().filter(|dom| !listed.contains(dom)).collect())
     }
+}
+
+/// Runs an `xl` command.
+fn xl(arguments: &[&str]) -> Result<()> {
+    let output = Command::new("xl").args(arguments).stdin(Stdio::null()).output();
+    let output = output.context("running xl")?;
+    ensure!(
+        output.status.success(),
+        "xl {} failed: {}{}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
 }
 
 #[derive(Debug)]
@@ -206,7 +223,7 @@ impl EnvironmentGuest for XenGuest {
     }
 
     fn start(&mut self) -> Result<()> {
-        xl(&["unpause", &self.dom.0.to_string()]).map(|_| ())
+        Control::open()?.unpause(self.dom)
     }
 
     fn destroy(&mut self) -> Result<()> {

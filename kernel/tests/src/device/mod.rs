@@ -6,7 +6,6 @@ pub(crate) mod edge;
 pub(crate) mod mapped;
 pub(crate) mod request;
 pub(crate) mod structs;
-pub(crate) mod xen;
 
 use core::ffi::c_void;
 use request::{CREATE, MEMORY};

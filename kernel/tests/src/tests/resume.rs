@@ -5,17 +5,17 @@ use super::common::two_queues;
 use super::mapped::{is_dead, is_sigbus, part_of};
 use crate::device::mapped::Mapped;
 use crate::device::structs::Create;
-use crate::device::xen::set_target;
 use crate::device::{Control, GuestFile};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use rustix::io::Errno;
 use std::io::{Write, stdin, stdout};
 use xen_eventfd::DomId;
+use xen_eventfd_scenarios::control;
 use xen_eventfd_scenarios::test_context::{await_count, new_eventfd, take_count};
 
 /// Runs in domain 0: lets a guest control another one, as a stub domain does.
 pub(crate) fn aim(dom: DomId, target: DomId) -> Result<()> {
-    set_target(dom, target).context("XEN_DOMCTL_set_target")
+    control::Control::open()?.set_target(dom, target)
 }
 
 /// Runs in the guest: serves two queues of another and maps memory of it, waits for a line of input, which comes when it was resumed,
