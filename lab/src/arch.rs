@@ -161,6 +161,8 @@ impl Arch {
             "guest_loglvl=all".to_owned(),
             "conring_size=1M".to_owned(),
             "console_timestamps=none".to_owned(),
+            // QEMU's memory is zeroed already. Xen would do it once more, beside dom0's first second.
+            "bootscrub=off".to_owned(),
             format!("dom0_mem={}M", boot.dom0_memory),
             format!("dom0_max_vcpus={}", boot.dom0_vcpus),
         ]);
