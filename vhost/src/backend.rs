@@ -1,7 +1,8 @@
 //! What a device requests of its backend.
 
-use crate::Result;
+use crate::{Error, Result};
 use core::fmt;
+use core::ops::Range;
 use std::os::fd::BorrowedFd;
 use xen_eventfd_core::DomId;
 
@@ -49,7 +50,8 @@ pub trait Backend: Send + fmt::Debug {
     /// once by itself, for what the driver put there before.
     ///
     /// # Errors
-    /// [`crate::Error::NoQueue`] if there is none of this index.
+    /// [`crate::Error::NoQueue`] if there is none of this index. A queue that is not in the memory that was set is
+    /// refused ([`crate::Error::Ring`]) before a backend that may end of it gets to know of it.
     fn start_queue(
         &mut self,
         index: u16,
@@ -126,6 +128,29 @@ pub struct Queue {
     pub base: u16,
 }
 
+impl Queue {
+    /// Whether all of it is in memory, and aligned (virtio 1.3, section 2.7).
+    ///
+    /// # Errors
+    /// [`crate::Error::Ring`]
+    pub(crate) fn check(&self, memory: &[Range<u64>]) -> Result<()> {
+        let size = u64::from(self.size);
+        for (part, at, length, alignment) in [
+            ("descriptor table", self.descriptors, 16 * size, 16),
+            ("available ring", self.available, 6 + 2 * size, 2),
+            ("used ring", self.used, 6 + 8 * size, 4),
+        ] {
+            let holds = |range: &Range<u64>| {
+                range.contains(&at) && at.checked_add(length).is_some_and(|end| end <= range.end)
+            };
+            if !at.is_multiple_of(alignment) || !memory.iter().any(holds) {
+                return Err(Error::Ring { part, at });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A contiguous piece of a guest's memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Region<'a> {
@@ -135,6 +160,13 @@ pub struct Region<'a> {
     pub size: u64,
     /// What a backend maps to have it.
     pub memory: Memory<'a>,
+}
+
+impl Region<'_> {
+    /// Where it is in the guest.
+    pub(crate) fn addresses(&self) -> Range<u64> {
+        self.guest_address..self.guest_address.saturating_add(self.size)
+    }
 }
 
 /// What a backend maps to have a region.

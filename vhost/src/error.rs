@@ -152,6 +152,16 @@ pub enum Error {
         /// As many queues as it has.
         queues: u16,
     },
+    /// A part of a queue is where the guest has no memory, or not aligned.
+    #[error(
+        "the {part} of a queue at {at:#x} is not in the guest's memory, or not aligned; its driver is wrong"
+    )]
+    Ring {
+        /// Which part.
+        part: &'static str,
+        /// Where it is, as the guest counts.
+        at: u64,
+    },
     /// The backend cannot have this memory.
     #[error("the backend cannot have this memory: {why}")]
     Memory {
@@ -169,6 +179,7 @@ impl Error {
                 | Self::NoConfiguration
                 | Self::BeyondConfiguration { .. }
                 | Self::NoQueue { .. }
+                | Self::Ring { .. }
                 | Self::Memory { .. }
         )
     }

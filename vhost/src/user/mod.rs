@@ -12,6 +12,7 @@ use crate::eventfd::{Signaller, new_eventfd};
 use crate::features::{VERSION_1, of_device};
 use crate::{Backend, Error, Lack, Memory, Needs, Queue, Region, Result, Wrong};
 use connection::Connection;
+use core::ops::Range;
 use core::time::Duration;
 use requests::Requests;
 use std::collections::BTreeSet;
@@ -48,6 +49,8 @@ pub struct Frontend {
     protocol: u64,
     queues: u16,
     running: BTreeSet<u16>,
+    /// Where the guest has memory, once that is set.
+    memory: Vec<Range<u64>>,
     errors: OwnedFd,
     /// What the backend requests by itself, until it closes that.
     requests: Option<Requests>,
@@ -80,6 +83,7 @@ impl Frontend {
             protocol: 0,
             queues: 0,
             running: BTreeSet::new(),
+            memory: Vec::new(),
             errors: new_eventfd()?,
             requests: None,
             signaller: Signaller::default(),
@@ -277,6 +281,7 @@ impl Backend for Frontend {
         let (table, files): (Vec<_>, Vec<_>) = table.into_iter().unzip();
         let payload = wire::memory_table(&table, self.has(protocol::XEN_MMAP));
         self.set(Request::SetMemTable, &payload, &files)?;
+        self.memory = regions.iter().map(Region::addresses).collect();
         self.settle()
     }
 
@@ -288,6 +293,7 @@ impl Backend for Frontend {
         call: BorrowedFd<'_>,
     ) -> Result<()> {
         let number = self.queue(index)?;
+        queue.check(&self.memory)?;
         let place = VringAddr {
             index: number,
             flags: 0,

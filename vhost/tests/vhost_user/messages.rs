@@ -1,7 +1,7 @@
 //! Each message, as rust-vmm's side of a backend understands it.
 
 use super::recorder::{CONFIG, FEATURES, Recorder, serve, signal};
-use super::{ONE_QUEUE, PATIENT, QUEUE, guest_memory, new_eventfd, region};
+use super::{ONE_QUEUE, PATIENT, QUEUE, SIZE, guest_memory, new_eventfd, region};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use vhost::vhost_user::message::{VhostUserProtocolFeatures as Protocol, VhostUserVirtioFeatures};
 use xen_eventfd_vhost::user::Frontend;
 use xen_eventfd_vhost::user::wire::Request;
-use xen_eventfd_vhost::{Backend, Error, Lack, Needs};
+use xen_eventfd_vhost::{Backend, Error, Lack, Needs, Queue};
 
 const ALL: Protocol =
     Protocol::MQ.union(Protocol::REPLY_ACK).union(Protocol::CONFIG).union(Protocol::RESET_DEVICE);
@@ -20,6 +20,15 @@ fn negotiated(protocol: Protocol) -> (Arc<Mutex<Recorder>>, Frontend) {
     let recorder = Recorder::new(protocol);
     let (socket, _) = serve(&recorder);
     let frontend = Frontend::over(socket, ONE_QUEUE, PATIENT).unwrap();
+    (recorder, frontend)
+}
+
+/// The same, ready to start a queue: with features and memory.
+fn ready(protocol: Protocol) -> (Arc<Mutex<Recorder>>, Frontend) {
+    let (recorder, mut frontend) = negotiated(protocol);
+    frontend.accept(1 << 32).unwrap();
+    frontend.set_memory(&[region(guest_memory().as_fd())]).unwrap();
+    asked(&recorder);
     (recorder, frontend)
 }
 
@@ -99,9 +108,7 @@ fn inode(file: &std::fs::File) -> u64 {
 
 #[test]
 fn a_queue_is_started_when_all_is_acknowledged_and_then_kicked_once() {
-    let (recorder, mut frontend) = negotiated(ALL);
-    frontend.accept(1 << 32).unwrap();
-    asked(&recorder);
+    let (recorder, mut frontend) = ready(ALL);
     let (kick, call) = (new_eventfd(), new_eventfd());
     frontend.start_queue(1, &QUEUE, kick.as_fd(), call.as_fd()).unwrap();
     let began = [
@@ -131,9 +138,26 @@ fn a_queue_is_started_when_all_is_acknowledged_and_then_kicked_once() {
 }
 
 #[test]
+fn a_queue_that_is_not_in_the_guests_memory_is_refused_before_the_backend_gets_to_know() {
+    let (recorder, mut frontend) = ready(ALL);
+    let eventfd = new_eventfd();
+    let last = SIZE - 16 * u64::from(QUEUE.size);
+    let places = [SIZE, last + 16, 0x1008, u64::MAX - 0xF, u64::MAX];
+    let of_table = places.map(|descriptors| Queue { descriptors, ..QUEUE });
+    let of_rings = [SIZE - 2, 0x2001, u64::MAX - 1].map(|available| Queue { available, ..QUEUE });
+    let used = [SIZE - 4, 0x3002, u64::MAX - 3].map(|used| Queue { used, ..QUEUE });
+    for queue in of_table.iter().chain(&of_rings).chain(&used) {
+        let error = frontend.start_queue(0, queue, eventfd.as_fd(), eventfd.as_fd()).unwrap_err();
+        assert!(matches!(error, Error::Ring { .. }) && error.is_callers(), "{queue:?}: {error}");
+    }
+    assert!(asked(&recorder).is_empty());
+    let whole = Queue { descriptors: last, ..QUEUE };
+    frontend.start_queue(0, &whole, eventfd.as_fd(), eventfd.as_fd()).unwrap();
+}
+
+#[test]
 fn a_running_queue_gets_other_eventfds() {
-    let (recorder, mut frontend) = negotiated(ALL);
-    frontend.accept(1 << 32).unwrap();
+    let (recorder, mut frontend) = ready(ALL);
     let old = new_eventfd();
     frontend.start_queue(0, &QUEUE, old.as_fd(), old.as_fd()).unwrap();
     asked(&recorder);
@@ -158,8 +182,7 @@ fn a_stopped_queue_says_where_it_is() {
 #[test]
 fn reset_stops_running_queues_and_resets_the_device_where_the_backend_can() {
     for (protocol, last) in [(ALL, Some("reset")), (Protocol::MQ, None)] {
-        let (recorder, mut frontend) = negotiated(protocol);
-        frontend.accept(1 << 32).unwrap();
+        let (recorder, mut frontend) = ready(protocol);
         let eventfd = new_eventfd();
         frontend.start_queue(0, &QUEUE, eventfd.as_fd(), eventfd.as_fd()).unwrap();
         asked(&recorder);
