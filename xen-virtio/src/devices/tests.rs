@@ -1,5 +1,7 @@
 //! A guest on the model, and a backend that notes what is asked of it.
 
+mod odd;
+
 use super::Devices;
 use crate::device::Device;
 use crate::kind::{DeviceConfig, Features, Kind};
@@ -206,13 +208,17 @@ fn again(state: &Arc<Mutex<State>>, indices: &Arc<Indices>) -> Again {
 
 impl Bench {
     fn new() -> Self {
-        Self::of(2, |_| None)
+        Self::on(Layout::OwnBus)
+    }
+
+    fn on(layout: Layout) -> Self {
+        Self::of(layout, 2, |_| None)
     }
 
     /// With a device of this type, which connects to its backend again, and its queue running.
     fn connecting_again(device_type: u16) -> (Self, Arc<Indices>) {
         let indices = Arc::<Indices>::default();
-        let bench = Self::of(device_type, |state| Some(again(state, &indices)));
+        let bench = Self::of(Layout::OwnBus, device_type, |state| Some(again(state, &indices)));
         bench.start();
         bench.calls();
         (bench, indices)
@@ -243,7 +249,11 @@ impl Bench {
         self.get(0x14, Width::One)
     }
 
-    fn of(device_type: u16, again: impl FnOnce(&Arc<Mutex<State>>) -> Option<Again>) -> Self {
+    fn of(
+        layout: Layout,
+        device_type: u16,
+        again: impl FnOnce(&Arc<Mutex<State>>) -> Option<Again>,
+    ) -> Self {
         let (model, dir) = (Model::new(), tempfile::tempdir().unwrap());
         let dom: DomId = model.domain(Config::new("guest"));
         let host: Arc<dyn Host> = model.client("xen-virtio");
@@ -259,7 +269,7 @@ impl Bench {
         let place = Place { function, registers: 0xE000_0000, doorbell: 0xC000 };
         let (device, function) =
             Device::new(&*host, &guest, Box::new(backend), &kind, place, &[]).unwrap();
-        let devices = Arc::new(Devices::new(Arc::clone(&host), dom, Layout::OwnBus.bus()));
+        let devices = Arc::new(Devices::new(Arc::clone(&host), dom, layout.bus()));
         devices.add(place.function, device.with_again(again(&state)), function);
         let server = Server::serve(&host, dir.path(), guest, Arc::clone(&devices)).unwrap();
         let vcpu = model.vcpu(dom, VcpuId(0));
@@ -358,6 +368,20 @@ fn started() -> Call {
 fn a_queue_starts_with_the_features_and_addresses_of_its_driver() {
     // VIRTIO_F_RING_RESET is the function's own.
     assert_eq!(Bench::running().calls(), [Call::Accept(VERSION_1), started()]);
+}
+
+#[test]
+fn beside_qemu_only_the_devices_functions_are_routed_here() {
+    let bench = Bench::on(Layout::BesideQemu);
+    let bridge = |port| {
+        bench.vcpu.write(Space::Pio, 0xCF8, Width::Four, 1 << 31).unwrap();
+        bench.vcpu.read(Space::Pio, port, Width::Four).unwrap()
+    };
+    assert_eq!([bridge(0xCF8), bridge(0xCFC)], [0xFFFF_FFFF; 2]);
+    assert_eq!(bench.devices.requests(), 0);
+    bench.start();
+    bench.kick(DOORBELL);
+    assert_eq!(bench.kicks(), 1);
 }
 
 #[test]
