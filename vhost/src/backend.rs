@@ -3,7 +3,7 @@
 use crate::{Error, Result};
 use core::fmt;
 use core::ops::Range;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use xen_eventfd_core::DomId;
 
 /// A backend, as its device sees it.
@@ -59,6 +59,40 @@ pub trait Backend: Send + fmt::Debug {
         kick: BorrowedFd<'_>,
         call: BorrowedFd<'_>,
     ) -> Result<()>;
+
+    /// Whether the backend notes which requests it has begun, in memory that outlives it: [`Backend::new_inflight`] and
+    /// [`Backend::set_inflight`] work.
+    fn notes_requests(&self) -> bool {
+        false
+    }
+
+    /// Memory for that, of which nothing is noted, for as many queues with as many descriptors each.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoInflight`] if it notes none.
+    fn new_inflight(&mut self, queues: u16, queue_size: u16) -> Result<Inflight> {
+        let _ = (queues, queue_size);
+        Err(crate::Error::NoInflight)
+    }
+
+    /// Gives the backend the memory, before any queue starts. It makes those requests again that are noted there.
+    ///
+    /// # Errors
+    /// As [`Backend::new_inflight`].
+    fn set_inflight(&mut self, inflight: &Inflight) -> Result<()> {
+        let _ = inflight;
+        Err(crate::Error::NoInflight)
+    }
+
+    /// The driver has put buffers into a queue before this backend was there: called before the queue starts, of a
+    /// device that goes on with another backend.
+    ///
+    /// # Errors
+    /// As [`Backend::start_queue`].
+    fn was_used(&mut self, index: u16) -> Result<()> {
+        let _ = index;
+        Ok(())
+    }
 
     /// Gives a running queue another eventfd to be kicked by, and kicks it once.
     ///
@@ -149,6 +183,21 @@ impl Queue {
         }
         Ok(())
     }
+}
+
+/// Memory in which a backend notes which requests it has begun.
+#[derive(Debug)]
+pub struct Inflight {
+    /// The file that it is in.
+    pub file: OwnedFd,
+    /// Where it begins there, in bytes.
+    pub offset: u64,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Queues of which it notes requests.
+    pub queues: u16,
+    /// Descriptors of each.
+    pub queue_size: u16,
 }
 
 /// A contiguous piece of a guest's memory.

@@ -136,6 +136,11 @@ pub enum Error {
          device its configuration otherwise"
     )]
     NoConfiguration,
+    /// The backend notes no requests in flight.
+    #[error(
+        "the backend does not note which requests it has begun (protocol feature INFLIGHT_SHMFD)"
+    )]
+    NoInflight,
     /// The configuration is not as long as that.
     #[error("a configuration has no bytes {offset} to {offset} + {length}")]
     BeyondConfiguration {
@@ -177,6 +182,7 @@ impl Error {
             self,
             Self::NotOffered { .. }
                 | Self::NoConfiguration
+                | Self::NoInflight
                 | Self::BeyondConfiguration { .. }
                 | Self::NoQueue { .. }
                 | Self::Ring { .. }

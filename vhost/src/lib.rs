@@ -17,6 +17,6 @@ mod features;
 pub mod linux;
 pub mod user;
 
-pub use backend::{Backend, Memory, Needs, Queue, Region};
+pub use backend::{Backend, Inflight, Memory, Needs, Queue, Region};
 pub use error::{Error, Lack, Result, Wrong};
 pub use rustix::io::Errno;

@@ -29,6 +29,7 @@ impl Interface {
 
 /// `TUNSETIFF` and its like of `linux/if_tun.h`. Their numbers encode `int` also where the argument is another.
 const SET_INTERFACE: Opcode = opcode::write::<i32>(b'T', 202);
+const SET_PERSISTENT: Opcode = opcode::write::<i32>(b'T', 203);
 const SET_OFFLOAD: Opcode = opcode::write::<u32>(b'T', 208);
 const GET_INTERFACE: Opcode = opcode::read::<u32>(b'T', 210);
 const SET_HEADER_SIZE: Opcode = opcode::write::<i32>(b'T', 216);
@@ -56,6 +57,12 @@ pub(super) fn set_header_size(tap: BorrowedFd<'_>, size: i32) -> Result<(), Errn
 pub(super) fn set_queue(tap: BorrowedFd<'_>, interface: Interface) -> Result<(), Errno> {
     // SAFETY: the request reads a `struct ifreq`.
     issue(tap, unsafe { Setter::<SET_QUEUE, Interface>::new(interface) })
+}
+
+/// Has a tap device stay, or go with its last queue.
+pub(super) fn set_persistent(tap: BorrowedFd<'_>, stays: bool) -> Result<(), Errno> {
+    // SAFETY: the request takes a number.
+    issue(tap, unsafe { IntegerSetter::<SET_PERSISTENT>::new_usize(stays.into()) })
 }
 
 /// Sets what packets that the device hands out may be like (`TUN_F_*`).

@@ -223,6 +223,14 @@ impl Backend for Net {
         Ok(())
     }
 
+    /// The driver fills the queues of the pairs that it has selected, the first few.
+    fn was_used(&mut self, index: u16) -> Result<()> {
+        match self.ring(index)? {
+            Some((pair, _)) => self.pairs.set_active_at_least(pair + 1),
+            None => Ok(()),
+        }
+    }
+
     fn set_kick(&mut self, index: u16, kick: BorrowedFd<'_>) -> Result<()> {
         let Some((pair, ring)) = self.ring(index)? else {
             return self.restart_control(Some(kick), None);

@@ -34,6 +34,11 @@ impl Pairs {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Has packets go by the first so many pairs too.
+    pub(super) fn set_active_at_least(&self, active: usize) -> Result<()> {
+        self.lock().iter_mut().take(active).try_for_each(|pair| pair.attach(true))
+    }
+
     /// Has packets go by the first so many pairs.
     pub(super) fn set_active(&self, active: usize) -> Result<()> {
         let mut pairs = self.lock();

@@ -6,6 +6,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4,
     VIRTIO_NET_F_GUEST_TSO6,
@@ -20,17 +21,38 @@ const HEADER: i32 = 12;
 pub struct Tap {
     pub(super) file: File,
     name: String,
+    /// The device was not there before.
+    is_new: bool,
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        // A process that is killed does not come here: its device stays for the next one.
+        if self.is_new {
+            let _ = door::set_persistent(self.file.as_fd(), false);
+        }
+    }
 }
 
 impl Tap {
-    /// Opens as many queues of the tap device of this name, which is made if there is none, and then goes
-    /// with its last queue.
+    /// Opens as many queues of the tap device of this name. It is made if there is none, and then goes with its last queue,
+    /// but for a process that is killed: then it stays, with its addresses and its bridge, for the next one.
     ///
     /// # Errors
     /// [`Error::Tap`]: [`Errno::BUSY`] if the device is another process's, [`Errno::PERM`] without the
     /// right to have it, [`Errno::INVAL`] if it is another kind of interface.
     pub fn open(name: &str, queues: u16) -> Result<Vec<Self>> {
-        (0..queues).map(|_| Self::queue(name, queues > 1)).collect()
+        let is_new = !Path::new("/sys/class/net").join(name).exists();
+        let queue = |_| {
+            let mut tap = Self::queue(name, queues > 1)?;
+            if is_new {
+                let failed = |errno| Error::Tap { name: name.to_owned(), errno };
+                door::set_persistent(tap.file.as_fd(), true).map_err(failed)?;
+                tap.is_new = true;
+            }
+            Ok(tap)
+        };
+        (0..queues).map(queue).collect()
     }
 
     fn queue(name: &str, several: bool) -> Result<Self> {
@@ -97,7 +119,8 @@ impl Tap {
         }
         door::set_header_size(tap.as_fd(), HEADER).map_err(failed)?;
         let name: Vec<u8> = interface.name.into_iter().take_while(|byte| *byte != 0).collect();
-        Ok(Self { file: tap.into(), name: String::from_utf8_lossy(&name).into_owned() })
+        let name = String::from_utf8_lossy(&name).into_owned();
+        Ok(Self { file: tap.into(), name, is_new: false })
     }
 
     /// The name of its network interface.
@@ -151,6 +174,26 @@ mod tests {
         bytes[..name.len()].copy_from_slice(name.as_bytes());
         let interface = Interface::new(bytes, u16::try_from(flags).unwrap());
         door::set_interface(tun.as_fd(), interface).ok().map(|()| tun)
+    }
+
+    #[test]
+    fn a_device_that_was_made_stays_for_the_next_process_and_goes_in_order() {
+        if opened("xevprobe", CARD).is_none() {
+            return;
+        }
+        let is_there = || Path::new("/sys/class/net/xevkept").exists();
+        // As a process that is killed leaves it.
+        let mut killed = Tap::open("xevkept", 1).unwrap();
+        killed[0].is_new = false;
+        drop(killed);
+        assert!(is_there());
+        let mut next = Tap::open("xevkept", 1).unwrap();
+        assert!(!next[0].is_new);
+        next[0].is_new = true;
+        drop(next);
+        assert!(!is_there());
+        drop(Tap::open("xevkept", 2).unwrap());
+        assert!(!is_there());
     }
 
     fn refused(numbers: &[RawFd]) -> (String, Errno) {

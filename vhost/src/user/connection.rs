@@ -8,9 +8,9 @@ use core::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, IoSlice, IoSliceMut, retry_on_intr};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, connect,
-    recv, recvmsg, sendmsg, shutdown, socket_with,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags,
+    SocketType, connect, recv, recvmsg, sendmsg, shutdown, socket_with,
 };
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -101,6 +101,24 @@ impl Connection {
             .map_err(|failure| self.fail(Some(request), failure))
     }
 
+    /// Makes a request whose reply brings a descriptor.
+    pub(super) fn exchange_for_file(
+        &self,
+        request: Request,
+        payload: &[u8],
+        size: usize,
+    ) -> Result<(Vec<u8>, OwnedFd)> {
+        let deadline = Instant::now() + self.limit;
+        let bytes = wire::message(request, false, payload);
+        let mut file = None;
+        let reply = self
+            .write(&bytes, &[], deadline)
+            .and_then(|()| self.reply_with(request, &(size..=size), deadline, Some(&mut file)));
+        reply
+            .and_then(|reply| Ok((reply, file.ok_or(Failure::Wrong(Wrong::Descriptors))?)))
+            .map_err(|failure| self.fail(Some(request), failure))
+    }
+
     /// The reply of a request that is wrong in itself, by its meaning.
     pub(super) fn wrong(&self, request: Request, wrong: Wrong) -> Error {
         self.fail(Some(request), Failure::Wrong(wrong))
@@ -166,7 +184,18 @@ impl Connection {
         sizes: &RangeInclusive<usize>,
         deadline: Instant,
     ) -> core::result::Result<Vec<u8>, Failure> {
-        let header = self.read(Header::SIZE, deadline)?;
+        self.reply_with(request, sizes, deadline, None)
+    }
+
+    /// The same, and a descriptor if one is wanted.
+    fn reply_with(
+        &self,
+        request: Request,
+        sizes: &RangeInclusive<usize>,
+        deadline: Instant,
+        file: Option<&mut Option<OwnedFd>>,
+    ) -> core::result::Result<Vec<u8>, Failure> {
+        let header = self.read(Header::SIZE, deadline, file)?;
         let header = Header::parse(&header).ok_or(Failure::Ended)?;
         if header.request != request as u32 {
             return Err(Failure::Wrong(Wrong::Request(header.request)));
@@ -175,13 +204,18 @@ impl Connection {
             return Err(Failure::Wrong(Wrong::Flags(header.flags)));
         }
         match usize::try_from(header.size) {
-            Ok(size) if sizes.contains(&size) => self.read(size, deadline),
+            Ok(size) if sizes.contains(&size) => self.read(size, deadline, None),
             _ => Err(Failure::Wrong(Wrong::Size(header.size))),
         }
     }
 
-    /// Reads as many bytes, which bring no descriptors.
-    fn read(&self, length: usize, deadline: Instant) -> core::result::Result<Vec<u8>, Failure> {
+    /// Reads as many bytes, which bring no descriptors but one if that is wanted.
+    fn read(
+        &self,
+        length: usize,
+        deadline: Instant,
+        mut file: Option<&mut Option<OwnedFd>>,
+    ) -> core::result::Result<Vec<u8>, Failure> {
         let mut bytes = vec![0; length];
         let mut left = &mut bytes[..];
         while !left.is_empty() {
@@ -192,9 +226,12 @@ impl Connection {
             let mut into = [IoSliceMut::new(left)];
             match recvmsg(&self.socket, &mut into, &mut ancillary, flags) {
                 Ok(received) => {
-                    // Those that came are closed here.
-                    let brought = ancillary.drain().count() > 0;
-                    if brought || received.flags.contains(ReturnFlags::CTRUNC) {
+                    // Those that came and are not wanted are closed here.
+                    let mut brought: Vec<OwnedFd> = ancillary.drain().flat_map(files).collect();
+                    if let Some(file) = file.as_deref_mut().filter(|file| file.is_none()) {
+                        *file = brought.pop();
+                    }
+                    if !brought.is_empty() || received.flags.contains(ReturnFlags::CTRUNC) {
                         return Err(Failure::Wrong(Wrong::Descriptors));
                     }
                     if received.bytes == 0 {
@@ -222,6 +259,14 @@ impl Connection {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(errno),
         }
+    }
+}
+
+/// The descriptors that a message brings.
+fn files(message: RecvAncillaryMessage<'_>) -> Vec<OwnedFd> {
+    match message {
+        RecvAncillaryMessage::ScmRights(files) => files.collect(),
+        _ => Vec::new(),
     }
 }
 

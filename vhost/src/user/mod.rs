@@ -10,7 +10,7 @@ pub mod wire;
 
 use crate::eventfd::{Signaller, new_eventfd};
 use crate::features::{VERSION_1, of_device};
-use crate::{Backend, Error, Lack, Memory, Needs, Queue, Region, Result, Wrong};
+use crate::{Backend, Error, Inflight, Lack, Memory, Needs, Queue, Region, Result, Wrong};
 use connection::Connection;
 use core::ops::Range;
 use core::time::Duration;
@@ -20,8 +20,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use wire::{
-    ConfigRange, MAX_CONFIG, MAX_REGIONS, MemoryRegion, PROTOCOL_FEATURES, Payload, Request,
-    VRING_INDEX_MASK, VringAddr, VringState, XEN_MMAP_FOREIGN, XenRegion, protocol,
+    ConfigRange, InflightArea, MAX_CONFIG, MAX_REGIONS, MemoryRegion, PROTOCOL_FEATURES, Payload,
+    Request, VRING_INDEX_MASK, VringAddr, VringState, XEN_MMAP_FOREIGN, XenRegion, protocol,
 };
 
 /// The protocol features that are negotiated where the backend has them. All others are left alone.
@@ -29,9 +29,12 @@ const PROTOCOL: u64 = protocol::MQ
     | protocol::REPLY_ACK
     | protocol::BACKEND_REQ
     | protocol::CONFIG
+    | protocol::INFLIGHT_SHMFD
     | protocol::RESET_DEVICE
     | protocol::XEN_MMAP;
 
+/// More memory for requests in flight than any backend needs, in bytes.
+const MAX_INFLIGHT: u64 = 64 << 20;
 /// The most queues that a backend can report, as many as virtio's largest devices.
 const MAX_QUEUES_SAID: u64 = 0x8000;
 /// The most queues of which a kick or call eventfd can be set.
@@ -312,6 +315,36 @@ impl Backend for Frontend {
         self.set_number(Request::SetVringEnable, number, 1)?;
         self.settle()?;
         self.signaller.signal(kick)
+    }
+
+    fn notes_requests(&self) -> bool {
+        self.has(protocol::INFLIGHT_SHMFD)
+    }
+
+    fn new_inflight(&mut self, queues: u16, queue_size: u16) -> Result<Inflight> {
+        if !self.notes_requests() {
+            return Err(Error::NoInflight);
+        }
+        let request = Request::GetInflightFd;
+        let asked = InflightArea { queues, queue_size, ..InflightArea::default() };
+        let (reply, file) =
+            self.connection.exchange_for_file(request, &asked.emit(), InflightArea::SIZE)?;
+        let area = InflightArea::parse(&reply).ok_or(Error::Refused { request })?;
+        if !(1..=MAX_INFLIGHT).contains(&area.size) {
+            return Err(self.connection.wrong(request, Wrong::Number(area.size)));
+        }
+        Ok(Inflight { file, offset: area.offset, size: area.size, queues, queue_size })
+    }
+
+    fn set_inflight(&mut self, inflight: &Inflight) -> Result<()> {
+        if !self.notes_requests() {
+            return Err(Error::NoInflight);
+        }
+        let Inflight { file, offset, size, queues, queue_size } = inflight;
+        let (offset, size, queues, queue_size) = (*offset, *size, *queues, *queue_size);
+        let area = InflightArea { size, offset, queues, queue_size, padding: 0 };
+        self.set(Request::SetInflightFd, &area.emit(), &[file.as_fd()])?;
+        self.settle()
     }
 
     fn set_kick(&mut self, index: u16, kick: BorrowedFd<'_>) -> Result<()> {

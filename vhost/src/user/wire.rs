@@ -26,6 +26,8 @@ pub mod protocol {
     pub const BACKEND_REQ: u64 = 1 << 5;
     /// The backend has the device's configuration.
     pub const CONFIG: u64 = 1 << 9;
+    /// The backend notes which requests it has begun, in memory that it shares with the frontend.
+    pub const INFLIGHT_SHMFD: u64 = 1 << 12;
     /// The backend resets the device on request.
     pub const RESET_DEVICE: u64 = 1 << 13;
     /// The backend maps the memory of a Xen guest; a region of the memory table is longer.
@@ -92,6 +94,8 @@ requests! {
     SetBackendReqFd = 21 "SET_BACKEND_REQ_FD",
     GetConfig = 24 "GET_CONFIG",
     SetConfig = 25 "SET_CONFIG",
+    GetInflightFd = 31 "GET_INFLIGHT_FD",
+    SetInflightFd = 32 "SET_INFLIGHT_FD",
     ResetDevice = 34 "RESET_DEVICE",
 }
 
@@ -130,7 +134,7 @@ macro_rules! integers {
     };
 }
 
-integers! { u32 u64 }
+integers! { u16 u32 u64 }
 
 macro_rules! payloads {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $kind:ident,)* })*) => {
@@ -215,6 +219,21 @@ payloads! {
         domain: u32,
     }
 
+    /// Memory in which a backend notes the requests that it has begun ("inflight description"). With the padding that
+    /// it has in C, which QEMU's and other backends insist on.
+    InflightArea {
+        /// Its size in bytes.
+        size: u64,
+        /// Where it begins in its file.
+        offset: u64,
+        /// Queues of which it notes requests.
+        queues: u16,
+        /// Descriptors of each.
+        queue_size: u16,
+        /// 0.
+        padding: u32,
+    }
+
     /// What precedes bytes of the configuration.
     ConfigRange {
         /// Where they begin in it.
@@ -275,6 +294,7 @@ mod tests {
             (protocol::REPLY_ACK, VhostUserProtocolFeatures::REPLY_ACK),
             (protocol::BACKEND_REQ, VhostUserProtocolFeatures::BACKEND_REQ),
             (protocol::CONFIG, VhostUserProtocolFeatures::CONFIG),
+            (protocol::INFLIGHT_SHMFD, VhostUserProtocolFeatures::INFLIGHT_SHMFD),
             (protocol::RESET_DEVICE, VhostUserProtocolFeatures::RESET_DEVICE),
             (protocol::XEN_MMAP, VhostUserProtocolFeatures::XEN_MMAP),
         ] {
@@ -297,6 +317,12 @@ mod tests {
         assert_eq!((bytes.len(), VringAddr::parse(&bytes)), (40, Some(place)));
         assert_eq!(VringAddr::parse(&bytes[1..]), None);
         assert_eq!(VringAddr::parse(&[&bytes[..], &[0]].concat()), None);
+    }
+
+    #[test]
+    fn an_area_for_requests_in_flight_is_as_long_as_in_c() {
+        use vhost::vhost_user::message::VhostUserInflight;
+        assert_eq!(InflightArea::SIZE, size_of::<VhostUserInflight>());
     }
 
     #[test]

@@ -11,7 +11,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 use xen_eventfd_core::DomId;
 use xen_eventfd_vhost::user::Frontend;
-use xen_eventfd_vhost::user::wire::{NEED_REPLY, Payload, REPLY, Request, VERSION, protocol};
+use xen_eventfd_vhost::user::wire::{
+    InflightArea, NEED_REPLY, Payload, REPLY, Request, VERSION, protocol,
+};
 use xen_eventfd_vhost::{Backend, Errno, Error, Lack, Memory, Region, Wrong};
 
 /// Everything that a device asks of its backend, in one go, against a peer that answers `lie` with `bytes`.
@@ -236,6 +238,40 @@ fn a_reply_brings_no_descriptors_and_those_that_come_are_closed() {
         assert_eq!(error, Error::Reply { request, wrong });
         answering.join().unwrap();
     }
+}
+
+/// The reply to a request for notes, with as many descriptors and this size.
+fn notes<const N: usize>(socket: &mut UnixStream, size: u64) {
+    let file = guest_memory();
+    let files = [file.as_fd(); N];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    assert!(N == 0 || ancillary.push(SendAncillaryMessage::ScmRights(&files)));
+    let area = InflightArea { size, queues: 1, queue_size: 8, ..InflightArea::default() };
+    let bytes = reply(Request::GetInflightFd, &area.emit());
+    let flags = SendFlags::empty();
+    sendmsg(&*socket, &[IoSlice::new(&bytes)], &mut ancillary, flags).unwrap();
+}
+
+#[test]
+fn notes_of_requests_are_in_one_file_and_of_a_size_within_reason() {
+    let features = protocol::MQ | protocol::REPLY_ACK | protocol::INFLIGHT_SHMFD;
+    let asked = |act: fn(&mut UnixStream)| {
+        let (socket, _) = peer(move |request| match request {
+            Request::GetProtocolFeatures => Answer::Bytes(reply(request, &features.emit())),
+            Request::GetInflightFd => Answer::Act(act),
+            _ => Answer::Truth,
+        });
+        let mut frontend = Frontend::over(socket, ONE_QUEUE, PATIENT).unwrap();
+        frontend.new_inflight(1, 8).map(|notes| notes.size)
+    };
+    let request = Request::GetInflightFd;
+    let refused = |wrong| Err(Error::Reply { request, wrong });
+    assert_eq!(asked(|socket| notes::<1>(socket, 4096)), Ok(4096));
+    assert_eq!(asked(|socket| notes::<0>(socket, 4096)), refused(Wrong::Descriptors));
+    assert_eq!(asked(|socket| notes::<2>(socket, 4096)), refused(Wrong::Descriptors));
+    assert_eq!(asked(|socket| notes::<1>(socket, 0)), refused(Wrong::Number(0)));
+    assert_eq!(asked(|socket| notes::<1>(socket, 1 << 40)), refused(Wrong::Number(1 << 40)));
 }
 
 #[test]

@@ -244,3 +244,19 @@ fn the_end_of_a_backend_is_seen_without_a_request() {
     assert_eq!(poll(&mut [ended.unwrap()], None), Ok(1));
     assert_eq!(frontend.check(), Err(Error::Ended { request: None }));
 }
+
+#[test]
+fn a_backend_makes_and_gets_the_notes_of_what_it_has_begun() {
+    let (recorder, mut frontend) = negotiated(ALL | Protocol::INFLIGHT_SHMFD);
+    asked(&recorder);
+    assert!(frontend.notes_requests());
+    let notes = frontend.new_inflight(2, 256).unwrap();
+    assert_eq!((notes.size, notes.offset, notes.queues, notes.queue_size), (5, 64, 2, 256));
+    frontend.set_inflight(&notes).unwrap();
+    assert_eq!(asked(&recorder), ["notes? 2 of 256", "notes \"notes\" 2 of 256"]);
+
+    let (_, mut without) = negotiated(ALL);
+    assert!(!without.notes_requests());
+    assert_eq!(without.new_inflight(2, 256).unwrap_err(), Error::NoInflight);
+    assert_eq!(without.set_inflight(&notes), Err(Error::NoInflight));
+}

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -178,12 +179,18 @@ impl VhostUserBackendReqHandlerMut for Recorder {
         unreachable!()
     }
 
-    fn get_inflight_fd(&mut self, _: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
-        unreachable!()
+    fn get_inflight_fd(&mut self, area: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
+        self.note(format!("notes? {} of {}", area.num_queues, area.queue_size))?;
+        let file = File::from(super::guest_memory());
+        file.write_all_at(b"notes", 64).unwrap();
+        Ok((VhostUserInflight { mmap_size: 5, mmap_offset: 64, ..*area }, file))
     }
 
-    fn set_inflight_fd(&mut self, _: &VhostUserInflight, _: File) -> Result<()> {
-        unreachable!()
+    fn set_inflight_fd(&mut self, area: &VhostUserInflight, file: File) -> Result<()> {
+        let mut bytes = vec![0; usize::try_from(area.mmap_size).unwrap()];
+        file.read_exact_at(&mut bytes, area.mmap_offset).unwrap();
+        let bytes = String::from_utf8(bytes).unwrap();
+        self.note(format!("notes {bytes:?} {} of {}", area.num_queues, area.queue_size))
     }
 
     fn get_max_mem_slots(&mut self) -> Result<u64> {
