@@ -33,9 +33,6 @@ pub const DEFAULT: &str = "/run/xen-eventfd";
 pub(crate) const PATIENCE: u32 = 500;
 pub(crate) const PATIENCE_STEP: Duration = Duration::from_millis(10);
 
-/// What a file is called that a process keeps for the next one.
-const STATE: &str = "state";
-
 /// What a guest is locked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
@@ -253,46 +250,53 @@ impl RunDir {
         format!("{}{}.{kind}", dom.0, self.role.infix())
     }
 
-    /// Removes what is kept of a guest that is gone: its record, and its [state](RunDir::state).
+    /// Removes what is kept of a guest that is gone: its record, and [files](RunDir::kept) for the next process.
     pub(crate) fn remove(&self, dom: DomId) {
-        let files = [self.record_of(dom), self.file_of(dom, STATE)];
-        let removed = |folder: Arc<Folder>| files.iter().try_for_each(|name| folder.remove(name));
+        let kept = self.kept_of(dom, "");
+        let removed = |folder: Arc<Folder>| {
+            let files = folder.names()?.into_iter().filter(|name| name.starts_with(&kept));
+            files.chain([self.record_of(dom)]).try_for_each(|name| folder.remove(&name))
+        };
         if let Err(error) = self.folder().and_then(removed) {
             tracing::warn!(%error, "a record stays");
         }
     }
 
-    /// A file for what the process that serves a guest keeps for the next one, to be read and written; `None` if there
-    /// is none. It outlives the process and is removed once the guest is gone.
+    /// A file that the process that serves a guest keeps for the next one, to be read and written; `None` if there is
+    /// none. It outlives the process and is removed once the guest is gone.
     ///
     /// # Errors
     /// [`Error::RunDir`]; [`Error::Untrusted`].
     ///
     #[doc = example!(r#"
 let run_dir = RunDir::open(dir.path(), Role::Registers)?;
-assert!(run_dir.state(dom)?.is_none());
-run_dir.new_state(dom)?;
-assert!(run_dir.state(dom)?.is_some());
-run_dir.remove_state(dom)?;
+assert!(run_dir.kept(dom, "state")?.is_none());
+run_dir.keep(dom, "state")?;
+assert!(run_dir.kept(dom, "state")?.is_some());
+run_dir.remove_kept(dom, "state")?;
 "#)]
-    pub fn state(&self, dom: DomId) -> Result<Option<File>> {
-        self.folder()?.read_and_write(&self.file_of(dom, STATE))
+    pub fn kept(&self, dom: DomId, what: &str) -> Result<Option<File>> {
+        self.folder()?.read_and_write(&self.kept_of(dom, what))
     }
 
     /// A new one, in place of the one before. Only the process that serves the guest makes it.
     ///
     /// # Errors
     /// [`Error::RunDir`].
-    pub fn new_state(&self, dom: DomId) -> Result<File> {
-        self.folder()?.new_file(&self.file_of(dom, STATE))
+    pub fn keep(&self, dom: DomId, what: &str) -> Result<File> {
+        self.folder()?.new_file(&self.kept_of(dom, what))
     }
 
     /// Removes it. Nothing happens if there is none.
     ///
     /// # Errors
     /// [`Error::RunDir`].
-    pub fn remove_state(&self, dom: DomId) -> Result<()> {
-        self.folder()?.remove(&self.file_of(dom, STATE))
+    pub fn remove_kept(&self, dom: DomId, what: &str) -> Result<()> {
+        self.folder()?.remove(&self.kept_of(dom, what))
+    }
+
+    fn kept_of(&self, dom: DomId, what: &str) -> String {
+        self.file_of(dom, &format!("kept-{what}"))
     }
 }
 

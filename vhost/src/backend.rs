@@ -72,7 +72,7 @@ pub trait Backend: Send + fmt::Debug {
     /// [`crate::Error::NoInflight`] if it notes none.
     fn new_inflight(&mut self, queues: u16, queue_size: u16) -> Result<Inflight> {
         let _ = (queues, queue_size);
-        Err(crate::Error::NoInflight)
+        Err(Error::NoInflight)
     }
 
     /// Gives the backend the memory, before any queue starts. It makes those requests again that are noted there.
@@ -81,7 +81,7 @@ pub trait Backend: Send + fmt::Debug {
     /// As [`Backend::new_inflight`].
     fn set_inflight(&mut self, inflight: &Inflight) -> Result<()> {
         let _ = inflight;
-        Err(crate::Error::NoInflight)
+        Err(Error::NoInflight)
     }
 
     /// The driver has put buffers into a queue before this backend was there: called before the queue starts, of a

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::kind::{DeviceConfig, Kind};
 use crate::layout::Place;
 use crate::queue::Queue;
-use crate::record::DeviceRecord;
+use crate::record::{Area, DeviceRecord};
 use crate::resume::{Again, Resumes};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ use virtio_bindings::virtio_config::VIRTIO_F_RING_RESET;
 use xen_eventfd::{Guest, Host};
 use xen_eventfd_core::PciFunction;
 use xen_eventfd_host::Signaller;
-use xen_eventfd_vhost::{Backend, Region};
+use xen_eventfd_vhost::{Backend, Inflight, Region};
 use xen_eventfd_virtio::{Bar, Description, Effect, Function, QueueSetup};
 
 /// What the function does by itself, with a backend that can stop a queue.
@@ -49,6 +49,10 @@ pub(crate) struct Device {
     written: BTreeMap<u32, Vec<u8>>,
     /// Why it needed a reset first.
     failure: Option<String>,
+    /// Of all queues, as its backend notes requests.
+    sizes: (u16, u16),
+    /// Where its backend notes which requests it has begun, since the driver runs.
+    inflight: Option<Inflight>,
 }
 
 impl Device {
@@ -95,6 +99,8 @@ impl Device {
             features: 0,
             written: BTreeMap::new(),
             failure: None,
+            sizes: (kind.queues, kind.queue_size),
+            inflight: None,
         })
     }
 
@@ -115,10 +121,14 @@ impl Device {
         let mut device = Self::with(host, guest, kind, None)?.with_again(again);
         device.written.clone_from(&record.written);
         device.failure.clone_from(&record.failure);
+        if let (Some(again), Some(area)) = (&device.again, record.inflight) {
+            device.inflight = again.notebook.open(area)?;
+        }
         for effect in effects {
             device.carry_out(effect, &mut function)?;
         }
-        if !device.queues.is_empty() && device.resumes == Resumes::Never {
+        let notes = device.inflight.is_some();
+        if !device.queues.is_empty() && !notes && device.resumes == Resumes::Never {
             device.fails(&Error::SessionEnded);
             // The driver is notified with all others.
             drop(function.needs_reset());
@@ -132,6 +142,11 @@ impl Device {
         let mut record = DeviceRecord::new(at, function.state());
         record.written.clone_from(&self.written);
         record.failure.clone_from(&self.failure);
+        record.inflight = self.inflight.as_ref().map(|inflight| Area {
+            size: inflight.size,
+            queues: inflight.queues,
+            queue_size: inflight.queue_size,
+        });
         record
     }
 
@@ -148,6 +163,7 @@ impl Device {
                 self.features = 0;
                 self.written.clear();
                 self.queues.clear();
+                self.forget_requests();
                 self.backend.as_mut().map_or(Ok(()), |backend| Ok(backend.reset()?))
             }
             // Only a reset ends it: until then no queue of it is served.
@@ -186,10 +202,30 @@ impl Device {
                 function.set_config(&self.config.read(&mut **backend)?);
                 Ok(())
             }
-            Effect::DriverOk
-            | Effect::Moved { bar: Bar::Registers, .. }
-            | Effect::Raise(_)
-            | Effect::Line(_) => Ok(()),
+            Effect::DriverOk => self.note_requests(),
+            Effect::Moved { bar: Bar::Registers, .. } | Effect::Raise(_) | Effect::Line(_) => {
+                Ok(())
+            }
+        }
+    }
+
+    /// Has a backend that can note which requests it has begun.
+    fn note_requests(&mut self) -> Result<()> {
+        let (Some(again), Some(backend)) = (&self.again, &mut self.backend) else { return Ok(()) };
+        if !backend.notes_requests() {
+            return Ok(());
+        }
+        let inflight = match self.inflight.take() {
+            Some(inflight) => inflight,
+            None => again.notebook.make(&mut **backend, self.sizes.0, self.sizes.1)?,
+        };
+        let inflight = self.inflight.insert(inflight);
+        Ok(backend.set_inflight(inflight)?)
+    }
+
+    fn forget_requests(&mut self) {
+        if let (Some(again), Some(_)) = (&self.again, self.inflight.take()) {
+            again.notebook.remove();
         }
     }
 
@@ -214,6 +250,7 @@ impl Device {
             counts.is_some_and(|(used, available)| used == available)
         };
         let goes_on = match self.resumes {
+            _ if self.inflight.is_some() => true,
             Resumes::InOrder => true,
             Resumes::Drained => self.queues.values().all(is_complete),
             Resumes::Never => self.queues.is_empty(),
@@ -237,17 +274,33 @@ impl Device {
             backend.write_config(*offset, bytes)?;
         }
         let config = self.config.read(&mut *backend)?;
-        if !function.is_broken() {
-            for (index, queue) in &self.queues {
-                let base = again.rings.used(queue.ring())?;
-                let ring = xen_eventfd_vhost::Queue { base, ..*queue.ring() };
-                backend.start_queue(*index, &ring, queue.kick(), queue.call())?;
-                // Of what was used before, the call may have been lost.
-                self.signaller.signal(queue.call())?;
-            }
-        }
         self.backend = Some(backend);
-        Ok(function.change_config_to(&config))
+        let started = self.go_on(&again, function.is_broken());
+        if started.is_err() {
+            self.backend = None;
+        }
+        started.map(|()| function.change_config_to(&config))
+    }
+
+    /// Starts the queues where their requests are complete.
+    fn go_on(&mut self, again: &Again, is_broken: bool) -> Result<()> {
+        if is_broken || self.queues.is_empty() {
+            return Ok(());
+        }
+        // What is noted there is requested once more by the backend itself.
+        self.note_requests()?;
+        let Some(backend) = &mut self.backend else { return Ok(()) };
+        for (index, queue) in &self.queues {
+            if again.rings.available(queue.ring())? != 0 {
+                backend.was_used(*index)?;
+            }
+            let base = again.rings.used(queue.ring())?;
+            let ring = xen_eventfd_vhost::Queue { base, ..*queue.ring() };
+            backend.start_queue(*index, &ring, queue.kick(), queue.call())?;
+            // Of what was used before, the call may have been lost.
+            self.signaller.signal(queue.call())?;
+        }
+        Ok(())
     }
 
     /// What becomes readable when the backend ends, finds a queue broken, or requests something.
@@ -308,6 +361,7 @@ impl Device {
     /// The same without its doorbells and interrupts, as its guest is let go of.
     pub(crate) fn ended(mut self) -> Self {
         self.queues.clear();
+        self.forget_requests();
         self
     }
 

@@ -21,6 +21,8 @@ use xen_eventfd_core::{DomId, PciFunction};
 use xen_eventfd_ioreq::RunDir;
 use xen_eventfd_virtio::{BusState, FunctionState};
 
+/// What the file is called.
+const STATE: &str = "state";
 /// Bytes of one of the two places of an entry.
 const PLACE: usize = 1 << 16;
 /// What stands in front of a value: its serial number, its length, a checksum of all.
@@ -54,12 +56,29 @@ pub(crate) struct DeviceRecord {
     pub(crate) written: BTreeMap<u32, Vec<u8>>,
     /// Why it needed a reset first, if it ever did.
     pub(crate) failure: Option<String>,
+    /// Where its backend notes which requests it has begun.
+    pub(crate) inflight: Option<Area>,
+}
+
+/// A file of the run directory in which a backend notes requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Area {
+    /// In bytes.
+    pub(crate) size: u64,
+    pub(crate) queues: u16,
+    pub(crate) queue_size: u16,
 }
 
 impl DeviceRecord {
     pub(crate) fn new(at: PciFunction, function: FunctionState) -> Self {
-        let (registers_before, written, failure) = (None, BTreeMap::new(), None);
-        Self { at: at.sbdf(), function, registers_before, written, failure }
+        Self {
+            at: at.sbdf(),
+            function,
+            registers_before: None,
+            written: BTreeMap::new(),
+            failure: None,
+            inflight: None,
+        }
     }
 
     pub(crate) fn at(&self) -> PciFunction {
@@ -97,13 +116,13 @@ struct Value {
 impl Record {
     /// A new record, of which nothing is there until [`Record::is_whose`].
     pub(crate) fn new(run_dir: &RunDir, dom: DomId) -> Result<Self> {
-        let file = Some(run_dir.new_state(dom)?);
+        let file = Some(run_dir.keep(dom, STATE)?);
         Ok(Self { run_dir: run_dir.clone(), dom, file, last: BTreeMap::new() })
     }
 
     /// The record that a process left, if there is a whole one.
     pub(crate) fn read(run_dir: &RunDir, dom: DomId) -> Result<Option<Kept>> {
-        let Some(file) = run_dir.state(dom)? else { return Ok(None) };
+        let Some(file) = run_dir.kept(dom, STATE)? else { return Ok(None) };
         let mut last = BTreeMap::new();
         let whose: Option<Whose> = entry(&file, WHOSE, &mut last);
         let bus: Option<BusState> = entry(&file, BUS, &mut last);
@@ -134,7 +153,7 @@ impl Record {
     /// Another process is not to go on with the devices.
     pub(crate) fn remove(&mut self) {
         self.file = None;
-        if let Err(error) = self.run_dir.remove_state(self.dom) {
+        if let Err(error) = self.run_dir.remove_kept(self.dom, STATE) {
             tracing::warn!(%error, "what is kept of a guest's devices stays");
         }
     }
@@ -281,7 +300,7 @@ mod tests {
         let (_dir, run_dir, mut record) = recorded();
         record.is_whose(&whose());
         let before = Record::read(&run_dir, DOM).unwrap().unwrap().devices[0].clone();
-        let file = run_dir.state(DOM).unwrap().unwrap();
+        let file = run_dir.kept(DOM, STATE).unwrap().unwrap();
         let at = place(FIRST_DEVICE, 2);
         let mut changed = before.clone();
         changed.failure = Some("the backend has ended".to_owned());
@@ -325,6 +344,6 @@ mod tests {
         let mut large = device(1);
         large.failure = Some("x".repeat(PLACE));
         record.keep_device(0, &large);
-        assert!(run_dir.state(DOM).unwrap().is_none());
+        assert!(run_dir.kept(DOM, STATE).unwrap().is_none());
     }
 }

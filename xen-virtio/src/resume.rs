@@ -7,8 +7,12 @@
 
 use crate::error::Result;
 use crate::memory::Regions;
+use crate::record::Area;
 use core::fmt;
+use rustix::io::Errno;
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use virtio_bindings::virtio_ids::{
     VIRTIO_ID_BLOCK, VIRTIO_ID_CONSOLE, VIRTIO_ID_NET, VIRTIO_ID_RNG, VIRTIO_ID_SCSI,
@@ -16,7 +20,8 @@ use virtio_bindings::virtio_ids::{
 };
 use xen_eventfd_core::DomId;
 use xen_eventfd_host::memory::{FRAME, ForeignMemory};
-use xen_eventfd_vhost::{Backend, Memory, Queue, Region};
+use xen_eventfd_ioreq::RunDir;
+use xen_eventfd_vhost::{Backend, Inflight, Memory, Queue, Region};
 
 /// What a device's queues need to go on, by its type, with a backend that notes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,9 +96,57 @@ impl fmt::Debug for Connector {
     }
 }
 
+/// The file of a device in which its backend notes the requests that it has begun. It is in the run directory, as what a
+/// backend makes for that is closed with this process.
+#[derive(Debug, Clone)]
+pub(crate) struct Notebook {
+    pub(crate) run_dir: RunDir,
+    pub(crate) dom: DomId,
+    pub(crate) number: usize,
+}
+
+impl Notebook {
+    fn name(&self) -> String {
+        format!("inflight-{}", self.number)
+    }
+
+    /// A new one, with what the backend has put into its own.
+    pub(crate) fn make(
+        &self,
+        backend: &mut dyn Backend,
+        queues: u16,
+        queue_size: u16,
+    ) -> Result<Inflight> {
+        let Inflight { file: own, offset, size, queues, queue_size } =
+            backend.new_inflight(queues, queue_size)?;
+        let file = self.run_dir.keep(self.dom, &self.name())?;
+        let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
+        let copied = File::from(own)
+            .read_exact_at(&mut bytes, offset)
+            .and_then(|()| file.write_all_at(&bytes, 0));
+        copied.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        Ok(Inflight { file: file.into(), offset: 0, size, queues, queue_size })
+    }
+
+    /// The one that another process has left.
+    pub(crate) fn open(&self, area: Area) -> Result<Option<Inflight>> {
+        let Area { size, queues, queue_size } = area;
+        let file = self.run_dir.kept(self.dom, &self.name())?;
+        Ok(file.map(|file| Inflight { file: file.into(), offset: 0, size, queues, queue_size }))
+    }
+
+    /// Nothing is noted any more.
+    pub(crate) fn remove(&self) {
+        if let Err(error) = self.run_dir.remove_kept(self.dom, &self.name()) {
+            tracing::warn!(%error, "a device's notes of requests stay");
+        }
+    }
+}
+
 /// What a device needs to have its backend again.
 #[derive(Debug, Clone)]
 pub(crate) struct Again {
+    pub(crate) notebook: Notebook,
     pub(crate) connector: Connector,
     pub(crate) memory: Arc<OwnedRegions>,
     pub(crate) rings: Arc<dyn Rings>,

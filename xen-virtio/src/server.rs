@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::layout::Layout;
 use crate::memory::Regions;
 use crate::record::{Kept, Record, Whose};
-use crate::resume::{Again, Connector, OwnedRegions, Rings};
+use crate::resume::{Again, Connector, Notebook, OwnedRegions, Rings};
 use crate::spec::DeviceSpec;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -79,12 +79,17 @@ pub(crate) struct Keep {
     /// Of each device, in their order.
     pub(crate) connectors: Vec<Connector>,
     pub(crate) rings: Arc<dyn Rings>,
+    /// Of the registers.
+    pub(crate) run_dir: RunDir,
 }
 
 impl Keep {
     fn again(&self, number: usize, memory: &Arc<OwnedRegions>) -> Option<Again> {
         let connector = self.connectors.get(number)?.clone();
-        Some(Again { connector, memory: Arc::clone(memory), rings: Arc::clone(&self.rings) })
+        let (run_dir, dom) = (self.run_dir.clone(), DomId(self.whose.domid));
+        let notebook = Notebook { run_dir, dom, number };
+        let (memory, rings) = (Arc::clone(memory), Arc::clone(&self.rings));
+        Some(Again { notebook, connector, memory, rings })
     }
 }
 
@@ -124,7 +129,7 @@ impl Server {
         }
         let server = Self::serve(host, run_dir, doorbells, devices)?;
         if let Some(keep) = keep {
-            let record = Record::new(&RunDir::open(run_dir, Role::Registers)?, dom)?;
+            let record = Record::new(&keep.run_dir, dom)?;
             server.devices.keep(record, &keep.whose);
         }
         Ok(server)

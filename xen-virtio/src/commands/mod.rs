@@ -28,6 +28,7 @@ use xen_eventfd::{Domain, EngineKind, Guarded, Guardian, run_dir};
 use xen_eventfd_cli::failure::{Exit, Failure};
 use xen_eventfd_cli::session::Session;
 use xen_eventfd_cli::signals::{Caught, Signals};
+use xen_eventfd_ioreq::{Role, RunDir};
 use xen_eventfd_vhost::Backend;
 
 /// The devices of a guest, on the command line.
@@ -92,11 +93,12 @@ impl Devices {
     }
 
     /// What it takes to go on with a guest that has these devices.
-    fn keep(&self, machine: &Machine, domain: &Domain) -> Result<Keep, Failure> {
+    fn keep(&self, machine: &Machine, domain: &Domain, run_dir: &Path) -> Result<Keep, Failure> {
         let whose = Whose { domid: domain.id.0, uuid: domain.uuid.clone(), devices: self.lines() };
         let connector = |spec: DeviceSpec| Connector::new(move || spec.connect());
         let connectors = self.of_guest(domain.uuid.as_deref()).map(connector).collect();
-        Ok(Keep { whose, connectors, rings: machine.rings(domain.id)? })
+        let run_dir = RunDir::open(run_dir, Role::Registers).map_err(Error::from)?;
+        Ok(Keep { whose, connectors, rings: machine.rings(domain.id)?, run_dir })
     }
 
     /// The same devices with backends that have served another guest.
@@ -174,7 +176,7 @@ impl Serving {
         let xen = machine.xen();
         let layout = layout_of(machine, domain)?;
         let serve = |ram: &mut GuestRam<'_>, run_dir: &Path| {
-            let keep = given.keep(machine, domain)?;
+            let keep = given.keep(machine, domain, run_dir)?;
             let keep = Some(&keep);
             let server = Server::start(xen, run_dir, domain.id, layout, connected, ram, keep)?;
             if layout == Layout::OwnBus {
@@ -195,7 +197,7 @@ impl Serving {
     ) -> Result<Self, Failure> {
         let (xen, specs) = (machine.xen(), &given.devices);
         let serve = |ram: &mut GuestRam<'_>, run_dir: &Path| {
-            let keep = given.keep(machine, domain)?;
+            let keep = given.keep(machine, domain, run_dir)?;
             Ok(Server::take_over(xen, run_dir, domain.id, specs, ram, &keep, kept)?)
         };
         Self::with(session, machine, domain, given, serve)

@@ -6,17 +6,21 @@ use super::Devices;
 use crate::device::Device;
 use crate::kind::{DeviceConfig, Features, Kind};
 use crate::layout::{Layout, Place};
-use crate::resume::{Again, Connector, Rings};
+use crate::resume::{Again, Connector, Notebook, Rings};
 use crate::server::Server;
+use rustix::fs::{MemfdFlags, memfd_create};
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use xen_eventfd::{DomId, Host, IoEventAddress, Space, VcpuId, Width, Xen};
 use xen_eventfd_core::PciFunction;
-use xen_eventfd_ioreq::new_eventfd;
+use xen_eventfd_ioreq::{Role, RunDir, new_eventfd};
 use xen_eventfd_model::{Config, Model, Vcpu};
-use xen_eventfd_vhost::{Backend, Error, Queue, Region, Result};
+use xen_eventfd_vhost::{Backend, Error, Inflight, Queue, Region, Result};
 
 const VERSION_1: u64 = 1 << 32;
 const RING_RESET: u64 = 1 << 40;
@@ -35,6 +39,8 @@ enum Call {
     Start(u16, Queue),
     Stop(u16),
     WriteConfig(u32, Vec<u8>),
+    /// The backend gets its notes, of so many queues and descriptors.
+    Notes(u16, u16),
     Reset,
 }
 
@@ -48,6 +54,9 @@ struct State {
     request: Option<Result<bool>>,
     /// The backend cannot start a queue.
     refuses: bool,
+    /// The backend notes which requests it has begun, and has its notes here.
+    notes_requests: bool,
+    notes: Option<File>,
     has_ended: bool,
 }
 
@@ -116,6 +125,23 @@ impl Backend for Notes {
         }
         let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().unwrap();
         state.eventfds = Some((copy(kick), copy(call)));
+        Ok(())
+    }
+
+    fn notes_requests(&self) -> bool {
+        self.state.lock().unwrap().notes_requests
+    }
+
+    fn new_inflight(&mut self, queues: u16, queue_size: u16) -> Result<Inflight> {
+        let file = File::from(memfd_create("notes", MemfdFlags::CLOEXEC).unwrap());
+        file.write_all_at(b"####new!", 0).unwrap();
+        Ok(Inflight { file: file.into(), offset: 4, size: 4, queues, queue_size })
+    }
+
+    fn set_inflight(&mut self, inflight: &Inflight) -> Result<()> {
+        let mut state = self.call(Call::Notes(inflight.queues, inflight.queue_size));
+        assert_eq!((inflight.offset, inflight.size), (0, 4));
+        state.notes = Some(inflight.file.try_clone().unwrap().into());
         Ok(())
     }
 
@@ -193,7 +219,7 @@ impl Rings for Indices {
 }
 
 /// A backend that is there again once `state` says so.
-fn again(state: &Arc<Mutex<State>>, indices: &Arc<Indices>) -> Again {
+fn again(state: &Arc<Mutex<State>>, indices: &Arc<Indices>, dir: &Path) -> Again {
     let state = Arc::clone(state);
     let connector = Connector::new(move || {
         if state.lock().unwrap().has_ended {
@@ -203,7 +229,9 @@ fn again(state: &Arc<Mutex<State>>, indices: &Arc<Indices>) -> Again {
         Ok(Box::new(Notes { state: Arc::clone(&state), end, errors, requests }))
     });
     let rings: Arc<dyn Rings> = Arc::<Indices>::clone(indices);
-    Again { connector, memory: Arc::default(), rings }
+    let run_dir = RunDir::open(dir, Role::Registers).unwrap();
+    let notebook = Notebook { run_dir, dom: DomId(1), number: 0 };
+    Again { notebook, connector, memory: Arc::default(), rings }
 }
 
 impl Bench {
@@ -212,13 +240,19 @@ impl Bench {
     }
 
     fn on(layout: Layout) -> Self {
-        Self::of(layout, 2, |_| None)
+        Self::of(layout, 2, |_, _| None)
     }
 
     /// With a device of this type, which connects to its backend again, and its queue running.
     fn connecting_again(device_type: u16) -> (Self, Arc<Indices>) {
+        Self::connecting(device_type, false)
+    }
+
+    fn connecting(device_type: u16, notes_requests: bool) -> (Self, Arc<Indices>) {
         let indices = Arc::<Indices>::default();
-        let bench = Self::of(Layout::OwnBus, device_type, |state| Some(again(state, &indices)));
+        let again = |state: &_, dir: &_| Some(again(state, &indices, dir));
+        let bench = Self::of(Layout::OwnBus, device_type, again);
+        bench.state.lock().unwrap().notes_requests = notes_requests;
         bench.start();
         bench.calls();
         (bench, indices)
@@ -252,7 +286,7 @@ impl Bench {
     fn of(
         layout: Layout,
         device_type: u16,
-        again: impl FnOnce(&Arc<Mutex<State>>) -> Option<Again>,
+        again: impl FnOnce(&Arc<Mutex<State>>, &Path) -> Option<Again>,
     ) -> Self {
         let (model, dir) = (Model::new(), tempfile::tempdir().unwrap());
         let dom: DomId = model.domain(Config::new("guest"));
@@ -270,7 +304,7 @@ impl Bench {
         let (device, function) =
             Device::new(&*host, &guest, Box::new(backend), &kind, place, &[]).unwrap();
         let devices = Arc::new(Devices::new(Arc::clone(&host), dom, layout.bus()));
-        devices.add(place.function, device.with_again(again(&state)), function);
+        devices.add(place.function, device.with_again(again(&state, dir.path())), function);
         let server = Server::serve(&host, dir.path(), guest, Arc::clone(&devices)).unwrap();
         let vcpu = model.vcpu(dom, VcpuId(0));
         Self { vcpu, state, devices, eventfds, server, _dir: dir }
@@ -714,4 +748,41 @@ fn a_backend_that_is_away_at_the_end_is_connected_to_for_the_next_guest() {
     bench.end_backend();
     bench.state.lock().unwrap().has_ended = false;
     assert!(bench.server.stop().unwrap().iter().all(core::result::Result::is_ok));
+}
+
+#[test]
+fn a_backend_that_notes_requests_goes_on_with_its_notes() {
+    for device_type in [BLOCK, FILES] {
+        let (bench, indices) = Bench::connecting(device_type, true);
+        let notes = || {
+            let mut bytes = [0; 4];
+            bench
+                .state
+                .lock()
+                .unwrap()
+                .notes
+                .as_ref()
+                .unwrap()
+                .read_exact_at(&mut bytes, 0)
+                .unwrap();
+            bytes
+        };
+        assert_eq!(&notes(), b"new!");
+        let write =
+            |bytes| bench.state.lock().unwrap().notes.take().unwrap().write_all_at(bytes, 0);
+        write(b"1, 3").unwrap();
+        indices.available.store(3, Ordering::Release);
+        indices.used.store(1, Ordering::Release);
+        bench.end_backend();
+        assert_eq!(bench.status(), 15);
+        bench.restart_backend();
+        let accepted = Call::Accept(VERSION_1);
+        assert_eq!(bench.calls(), [accepted.clone(), Call::Notes(1, 256), started_at(1)]);
+        assert_eq!(&notes(), b"1, 3");
+        // After a reset there is nothing to be made again.
+        bench.set(0x14, Width::One, 0);
+        bench.start();
+        assert_eq!(bench.calls(), [Call::Reset, accepted, Call::Notes(1, 256), started()]);
+        assert_eq!(&notes(), b"new!");
+    }
 }

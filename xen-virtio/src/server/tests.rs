@@ -108,9 +108,10 @@ impl Machine {
         let spec = self.spec.clone();
         let connectors = vec![Connector::new(move || spec.connect())];
         let rings: Arc<dyn Rings> = Arc::<Ram>::clone(&self.ram);
-        let keep = Keep { whose, connectors, rings };
+        let registers = RunDir::open(run_dir, Role::Registers)?;
+        let keep = Keep { whose, connectors, rings, run_dir: registers.clone() };
         let ram = &mut &*self.ram;
-        match Record::read(&RunDir::open(run_dir, Role::Registers)?, self.dom)? {
+        match Record::read(&registers, self.dom)? {
             Some(kept) => {
                 let specs = std::slice::from_ref(&self.spec);
                 Server::take_over(&xen, run_dir, self.dom, specs, ram, &keep, kept)
@@ -180,7 +181,8 @@ fn until(what: impl Fn() -> String, is: impl Fn() -> bool) {
 fn copy(from: &Path, to: &Path) {
     for file in std::fs::read_dir(from).unwrap().map(core::result::Result::unwrap) {
         let name = file.file_name();
-        let is_kept = [".json", ".state"].iter().any(|end| name.to_string_lossy().ends_with(end));
+        let is_kept =
+            [".json", ".kept-state"].iter().any(|end| name.to_string_lossy().ends_with(end));
         // A record is replaced by another; one that is gone has a successor.
         if is_kept && let Ok(bytes) = std::fs::read(file.path()) {
             std::fs::write(to.join(name), bytes).unwrap();
