@@ -37,8 +37,8 @@ pub(crate) struct Device {
     /// How it is connected to again; without, a device whose backend ends needs a reset.
     again: Option<Again>,
     resumes: Resumes,
-    /// Features that are not the backend's affair.
-    own: u64,
+    /// The features of its backend that it offers its driver.
+    offered: u64,
     /// The port of the doorbell, while the function decodes it.
     doorbell: Option<u16>,
     queues: BTreeMap<u16, Queue>,
@@ -89,7 +89,9 @@ impl Device {
         Ok(Self {
             guest: guest.clone(),
             signaller: host.signaller()?,
-            own: RING_RESET | kind.features.own,
+            offered: backend
+                .as_ref()
+                .map_or(0, |backend| kind.features.offered(&**backend) & !kind.features.own),
             backend,
             again: None,
             resumes: Resumes::of(kind.device_type),
@@ -120,6 +122,7 @@ impl Device {
         let (mut function, effects) = Function::restore(&record.function)?;
         let mut device = Self::with(host, guest, kind, None)?.with_again(again);
         device.written.clone_from(&record.written);
+        device.offered = record.function.description.features & !(RING_RESET | kind.features.own);
         device.failure.clone_from(&record.failure);
         if let (Some(again), Some(area)) = (&device.again, record.inflight) {
             device.inflight = again.notebook.open(area)?;
@@ -266,9 +269,12 @@ impl Device {
         function: &mut Function,
     ) -> Result<Vec<Effect>> {
         let Some(again) = self.again.clone() else { return Ok(Vec::new()) };
+        let missing = self.offered & !backend.features();
+        if missing != 0 {
+            return Err(Error::Features(missing));
+        }
         if self.features != 0 {
-            // It has to have what the one before had.
-            backend.accept(self.features & (backend.features() | !self.own))?;
+            backend.accept(self.features & backend.features())?;
         }
         for (offset, bytes) in &self.written {
             backend.write_config(*offset, bytes)?;

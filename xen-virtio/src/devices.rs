@@ -244,7 +244,16 @@ impl Devices {
         let Some((device, function)) = devices.get_mut(&at).zip(bus.function(at)) else {
             return Ok(());
         };
-        let effects = device.resume(backend, function)?;
+        let effects = match device.resume(backend, function) {
+            // The driver put its queue where it has no memory.
+            Err(error @ Error::Host(_)) => {
+                let effects = needs_reset(at, device, function, &error);
+                state.keep(at, None);
+                self.carry_out(&mut state, at, effects);
+                return Err(error);
+            }
+            resumed => resumed?,
+        };
         tracing::info!(device = %at, "a device has its backend");
         self.watch(&mut state, at)?;
         state.keep(at, None);

@@ -34,6 +34,11 @@ pub(crate) enum Error {
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(String),
+    /// A backend that was started again is another.
+    #[error(
+        "the backend lacks features {0:#x}, which the one before had and the guest was offered; start that one again"
+    )]
+    Features(u64),
     /// The device's backend has ended.
     #[error("its backend has ended")]
     NoBackend,

@@ -2,6 +2,7 @@
 
 use crate::devices::Devices;
 use crate::resume::Again;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use xen_eventfd_core::PciFunction;
@@ -76,6 +77,8 @@ pub(crate) fn start(devices: &Arc<Devices>, waker: &Arc<Waker>) -> std::io::Resu
 }
 
 fn run(devices: &Weak<Devices>, waker: &Waker) {
+    // Why each is still away, as it was logged.
+    let mut reasons = BTreeMap::new();
     while waker.wait() {
         let mut pause = PAUSES[0];
         loop {
@@ -84,9 +87,19 @@ fn run(devices: &Weak<Devices>, waker: &Waker) {
             if away.is_empty() {
                 break;
             }
-            let attempts = away.iter().filter(|(at, again)| attempt(&devices, *at, again)).count();
+            let mut attempt = |(at, again): &(PciFunction, Again)| {
+                let reason = attempt(&devices, *at, again);
+                let is_there = reason.is_none();
+                if reasons.insert(*at, reason.clone()) != Some(reason.clone())
+                    && let Some(reason) = reason
+                {
+                    tracing::warn!(device = %at, "the backend is not there yet: {reason}");
+                }
+                is_there
+            };
+            let came = away.iter().filter(|away| attempt(away)).count();
             drop(devices);
-            pause = if attempts > 0 { PAUSES[0] } else { (2 * pause).min(PAUSES[1]) };
+            pause = if came > 0 { PAUSES[0] } else { (2 * pause).min(PAUSES[1]) };
             if !waker.pause(pause) {
                 return;
             }
@@ -94,12 +107,9 @@ fn run(devices: &Weak<Devices>, waker: &Waker) {
     }
 }
 
-/// Tries to have a backend again. Returns whether it is there.
-fn attempt(devices: &Arc<Devices>, at: PciFunction, again: &Again) -> bool {
+/// Tries to have a backend again. Returns why it is not there.
+fn attempt(devices: &Arc<Devices>, at: PciFunction, again: &Again) -> Option<String> {
     // A backend that answers this far is likely to answer what a vCPU may have to wait for.
     let resumed = again.connect().and_then(|backend| devices.resume(at, backend));
-    if let Err(error) = &resumed {
-        tracing::debug!(%error, device = %at, "the backend is not there yet");
-    }
-    resumed.is_ok()
+    resumed.err().map(|error| error.to_string())
 }

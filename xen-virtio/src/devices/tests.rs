@@ -13,7 +13,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use xen_eventfd::{DomId, Host, IoEventAddress, Space, VcpuId, Width, Xen};
@@ -54,6 +54,8 @@ struct State {
     request: Option<Result<bool>>,
     /// The backend cannot start a queue.
     refuses: bool,
+    /// What it offers beside VIRTIO_F_VERSION_1.
+    features: u64,
     /// The backend notes which requests it has begun, and has its notes here.
     notes_requests: bool,
     notes: Option<File>,
@@ -80,7 +82,7 @@ impl Notes {
 
 impl Backend for Notes {
     fn features(&self) -> u64 {
-        VERSION_1
+        VERSION_1 | self.state.lock().unwrap().features
     }
 
     fn queues(&self) -> u16 {
@@ -205,10 +207,16 @@ struct Bench {
 struct Indices {
     used: AtomicU16,
     available: AtomicU16,
+    /// There is no memory.
+    is_missing: AtomicBool,
 }
 
 impl Rings for Indices {
     fn read(&self, addr: u64) -> crate::error::Result<u16> {
+        if self.is_missing.load(Ordering::Acquire) {
+            let call = xen_eventfd_host::Call::MapMemory(DomId(1), addr);
+            return Err(xen_eventfd_host::HostError::new(call, rustix::io::Errno::NOENT).into());
+        }
         let index = match addr {
             0x2002 => &self.available,
             0x3002 => &self.used,
@@ -288,12 +296,31 @@ impl Bench {
         device_type: u16,
         again: impl FnOnce(&Arc<Mutex<State>>, &Path) -> Option<Again>,
     ) -> Self {
+        Self::offering(layout, device_type, 0, again)
+    }
+
+    /// With a backend that offers these features too, until `again` is called.
+    fn with_features(
+        device_type: u16,
+        features: u64,
+        again: impl FnOnce(&Arc<Mutex<State>>, &Path) -> Option<Again>,
+    ) -> Self {
+        Self::offering(Layout::OwnBus, device_type, features, again)
+    }
+
+    fn offering(
+        layout: Layout,
+        device_type: u16,
+        features: u64,
+        again: impl FnOnce(&Arc<Mutex<State>>, &Path) -> Option<Again>,
+    ) -> Self {
         let (model, dir) = (Model::new(), tempfile::tempdir().unwrap());
         let dom: DomId = model.domain(Config::new("guest"));
         let host: Arc<dyn Host> = model.client("xen-virtio");
         let xen = Xen::builder().run_dir(dir.path()).open_on(Arc::clone(&host)).unwrap();
         let guest = xen.guest(dom).unwrap();
-        let state = Arc::new(Mutex::new(State { config: (0..8).collect(), ..State::default() }));
+        let config = (0..8).collect();
+        let state = Arc::new(Mutex::new(State { config, features, ..State::default() }));
         let [end, errors, requests] = [(); 3].map(|()| new_eventfd().unwrap());
         let eventfds = [&end, &errors, &requests].map(|fd| fd.try_clone().unwrap());
         let backend = Notes { state: Arc::clone(&state), end, errors, requests };
@@ -785,4 +812,34 @@ fn a_backend_that_notes_requests_goes_on_with_its_notes() {
         assert_eq!(bench.calls(), [Call::Reset, accepted, Call::Notes(1, 256), started()]);
         assert_eq!(&notes(), b"new!");
     }
+}
+
+#[test]
+fn a_backend_that_lacks_what_the_guest_was_offered_is_not_taken() {
+    let indices = Arc::<Indices>::default();
+    let again = |state: &Arc<Mutex<State>>, dir: &Path| {
+        // Of what the first one offered, the next one lacks a feature.
+        state.lock().unwrap().features = 0;
+        Some(again(state, &indices, dir))
+    };
+    let bench = Bench::with_features(RNG, 1, again);
+    bench.start();
+    bench.end_backend();
+    bench.calls();
+    bench.state.lock().unwrap().has_ended = false;
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!((bench.devices.away().len(), bench.calls()), (1, vec![]));
+    bench.state.lock().unwrap().features = 1;
+    bench.restart_backend();
+    assert_eq!(bench.calls(), [Call::Accept(VERSION_1), started()]);
+}
+
+#[test]
+fn a_driver_whose_queue_is_in_no_memory_has_to_reset_its_device() {
+    let (bench, indices) = Bench::connecting_again(RNG);
+    bench.end_backend();
+    indices.is_missing.store(true, Ordering::Release);
+    bench.restart_backend();
+    bench.wait(CONFIG);
+    assert_eq!(bench.status(), NEEDS_RESET | 15);
 }
