@@ -23,6 +23,8 @@ pub enum Call {
     Xenstore(String),
     /// Count the vCPUs of a guest.
     Vcpus(DomId),
+    /// Have a guest reboot.
+    Reboot(DomId),
     /// Create an ioreq server.
     CreateServer(DomId),
     /// Destroy one.
@@ -75,6 +77,7 @@ impl fmt::Display for Call {
             Self::UnknownGuest(dom) => write!(f, "serve {dom}"),
             Self::Xenstore(path) => write!(f, "read {path} from xenstore"),
             Self::Vcpus(dom) => write!(f, "count the vCPUs of {dom}"),
+            Self::Reboot(dom) => write!(f, "have {dom} reboot"),
             Self::CreateServer(dom) => write!(f, "create an ioreq server for {dom}"),
             Self::DestroyServer(dom, id) => write!(f, "destroy {id} of {dom}"),
             Self::SetServerState(dom, id) => write!(f, "enable or disable {id} of {dom}"),

@@ -40,6 +40,9 @@ use xen_eventfd_core::wire::dm_op::DmOp;
 use xen_eventfd_core::{DomId, IoServerId, PciFunction, Port};
 use xenstore::Store;
 
+/// `SHUTDOWN_reboot` of Xen's `public/sched.h`.
+const SHUTDOWN_REBOOT: u32 = 1;
+
 /// This machine's Xen.
 ///
 /// # What Xen answers
@@ -257,6 +260,15 @@ fn known(guests: &[KnownGuest], dom: DomId) -> Result<&KnownGuest> {
 }
 
 impl LinuxHost {
+    /// Shuts a guest down as if it had asked for a reboot: the toolstack creates it anew, if its configuration says
+    /// so. It may be paused.
+    ///
+    /// # Errors
+    /// [`Call::Reboot`]: there is no such guest, or it is a PV guest.
+    pub fn reboot(&self, dom: DomId) -> Result<()> {
+        self.operate(dom, DmOp::Shutdown { reason: SHUTDOWN_REBOOT }, || Call::Reboot(dom))
+    }
+
     /// An operation without a result.
     #[inline]
     fn operate(&self, dom: DomId, operation: DmOp, call: impl FnOnce() -> Call) -> Result<()> {
