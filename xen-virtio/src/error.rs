@@ -4,6 +4,7 @@ use crate::acpi::AcpiError;
 use rustix::io::Errno;
 use std::path::PathBuf;
 use xen_eventfd::HostError;
+use xen_eventfd_cli::failure::Failure;
 use xen_eventfd_virtio::{DescriptionError, StateError};
 
 pub(crate) type Result<T> = core::result::Result<T, Error>;
@@ -68,6 +69,12 @@ pub(crate) enum Error {
     /// The backend's, as it signals by [`xen_eventfd_vhost::Backend::errors`].
     #[error("the backend says that a queue is broken")]
     BrokenQueue,
+    /// Xen's toolstack has refused it.
+    #[error(transparent)]
+    Toolstack(#[from] Failure),
+    /// The state directory of the daemon cannot be used.
+    #[error("the state directory of the daemon cannot be used: {0}")]
+    StateDir(#[from] std::io::Error),
     /// An eventfd could not be made.
     #[error("cannot make an eventfd: {0}")]
     Eventfd(#[from] Errno),

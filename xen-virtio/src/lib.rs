@@ -11,6 +11,7 @@
 mod acpi;
 mod backends;
 mod commands;
+mod daemon;
 mod demo;
 mod device;
 mod devices;
@@ -51,6 +52,8 @@ struct Arguments {
 enum Command {
     Start(commands::start::Arguments),
     Serve(commands::serve::Arguments),
+    Daemon(commands::daemon::Arguments),
+    Check(commands::check::Arguments),
     List(commands::list::Arguments),
     Show(commands::show::Arguments),
     Demo(demo::Arguments),
@@ -75,6 +78,8 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     usage::conclude(match command {
         Command::Start(arguments) => commands::start::run(&session, &arguments),
         Command::Serve(arguments) => commands::serve::run(&session, &arguments),
+        Command::Daemon(arguments) => commands::daemon::run(&session, &arguments),
+        Command::Check(arguments) => commands::check::run(&session, &arguments),
         Command::List(arguments) => commands::list::run(&session, &arguments),
         Command::Show(arguments) => commands::show::run(&session, &arguments),
         Command::Demo(arguments) => demo::run(&session, &arguments),

@@ -2,6 +2,7 @@
 //! interface for that.
 
 use serde_json::Value;
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use xen_eventfd::DomId;
@@ -9,6 +10,53 @@ use xen_eventfd_cli::failure::{Exit, Failure};
 use xen_eventfd_cli::signals::with_sigchld;
 
 const XL: &str = "xl";
+
+/// The command `xl`, for who pauses guests that libxl makes.
+#[derive(Debug, Clone)]
+pub(crate) struct Xl {
+    program: OsString,
+}
+
+impl Default for Xl {
+    fn default() -> Self {
+        Self { program: XL.into() }
+    }
+}
+
+impl Xl {
+    /// Another program in its place.
+    #[cfg(test)]
+    pub(crate) fn named(program: impl Into<OsString>) -> Self {
+        Self { program: program.into() }
+    }
+
+    /// Pauses a guest once more than it is: it runs when it was let run as often.
+    pub(crate) fn pause(&self, dom: DomId) -> Result<()> {
+        run(Command::new(&self.program).arg("pause").arg(dom.0.to_string())).map(drop)
+    }
+
+    /// Lets a guest run, as far as this process is concerned.
+    pub(crate) fn unpause(&self, dom: DomId) -> Result<()> {
+        run(Command::new(&self.program).arg("unpause").arg(dom.0.to_string())).map(drop)
+    }
+
+    /// Whether a guest is paused and has not run.
+    pub(crate) fn is_new(&self, dom: DomId) -> Result<bool> {
+        Ok(self.state(dom)? == State::New)
+    }
+
+    fn state(&self, dom: DomId) -> Result<State> {
+        let output =
+            output(Command::new(&self.program).args(["list", "-v"]).arg(dom.0.to_string()))?;
+        if !output.status.success() {
+            return Ok(State::Gone);
+        }
+        let text = String::from_utf8_lossy(&output.stdout);
+        parse_state(&text).ok_or_else(|| {
+            Failure::new(Exit::Failed, format!("`{XL} list -v {}` printed no state: {text}", dom.0))
+        })
+    }
+}
 
 type Result<T> = core::result::Result<T, Failure>;
 
@@ -106,7 +154,7 @@ pub(crate) fn create_paused(file: &Path) -> Result<()> {
 
 /// Lets a guest run.
 pub(crate) fn unpause(dom: DomId) -> Result<()> {
-    run(Command::new(XL).arg("unpause").arg(dom.0.to_string())).map(drop)
+    Xl::default().unpause(dom)
 }
 
 /// Destroys a guest.
@@ -116,14 +164,7 @@ pub(crate) fn destroy(dom: DomId) -> Result<()> {
 
 /// The state of a guest.
 pub(crate) fn state(dom: DomId) -> Result<State> {
-    let output = output(Command::new(XL).args(["list", "-v"]).arg(dom.0.to_string()))?;
-    if !output.status.success() {
-        return Ok(State::Gone);
-    }
-    let text = String::from_utf8_lossy(&output.stdout);
-    parse_state(&text).ok_or_else(|| {
-        Failure::new(Exit::Failed, format!("`{XL} list -v {}` printed no state: {text}", dom.0))
-    })
+    Xl::default().state(dom)
 }
 
 /// The line of `xl list -v` with one guest: name, id, memory, vCPUs, state, time, UUID, reason, label.

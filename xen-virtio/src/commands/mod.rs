@@ -1,5 +1,7 @@
 //! The commands that serve real guests, a module for each.
 
+pub(crate) mod check;
+pub(crate) mod daemon;
 pub(crate) mod list;
 pub(crate) mod serve;
 pub(crate) mod show;

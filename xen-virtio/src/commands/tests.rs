@@ -1,8 +1,10 @@
 //! What the commands print of a guest of real Xen is as it is documented.
 
+use super::daemon::Follows;
 use super::list::Report;
 use super::serve::{Ended, Served};
 use super::{Devices, show};
+use crate::daemon::{Event, Happened};
 use crate::status::{DeviceStatus, Status};
 use serde::Serialize;
 use xen_eventfd_cli::failure::Exit;
@@ -39,6 +41,12 @@ fn each_object_is_one_of_the_schema() {
     check("virtio.list", &Report { guests: vec![status.clone()] });
     let ended = Ended { domid: 7, guest_gone: true, register_accesses: 155, kicks: 4_000 };
     check("virtio.ended", &ended);
+    check("virtio.follows", &Follows { pid: 412, config: "/etc/xen/virtio.toml".to_owned() });
+    for (event, why) in
+        [(Happened::Held, None), (Happened::BackendEnded, Some("killed".to_owned()))]
+    {
+        check("virtio.event", &Event { domid: 7, name: "web".to_owned(), event, why });
+    }
 }
 
 #[test]

@@ -1,0 +1,402 @@
+//! One guest: held until its devices are served, then watched over until it is gone.
+
+use crate::daemon::config::{GuestEntry, Resolved};
+use crate::daemon::process::{Process, Supervised};
+use crate::daemon::record::{Pause, Phase, Record, StateDir};
+use crate::daemon::store::{Line, Seen, Store, XenbusState};
+use crate::daemon::{Event, Happened};
+use crate::error::Result;
+use crate::toolstack::Xl;
+use core::fmt;
+use std::ffi::OsString;
+use std::os::fd::BorrowedFd;
+use std::process::Command;
+use std::time::{Duration, Instant};
+use xen_eventfd_core::DomId;
+
+/// How long a backend may take until its socket is there, and `serve` until it has the guest.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long `serve` may take to notice that its guest is gone.
+const FAREWELL: Duration = Duration::from_secs(10);
+/// How long a guest's vCPUs wait for devices whose `serve` has ended, in seconds: longer than it takes to start it again.
+const TAKEOVER_TIME: &str = "30";
+/// How often what has no descriptor is looked at: a socket, a file.
+const PERIOD: Duration = Duration::from_millis(50);
+
+/// What a guest's devices are served with.
+pub(crate) struct Tools {
+    pub(crate) xl: Xl,
+    /// Has a guest reboot, whatever it does.
+    pub(crate) reboot: Box<dyn Fn(DomId) -> Result<()>>,
+    /// `xen-virtio`, with its global options.
+    pub(crate) serve: Vec<OsString>,
+    pub(crate) state: StateDir,
+}
+
+impl fmt::Debug for Tools {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tools").field("serve", &self.serve).finish_non_exhaustive()
+    }
+}
+
+/// A guest.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    record: Record,
+    server: Supervised,
+    backends: Vec<Supervised>,
+    /// `serve` was started and has not said yet that it serves.
+    announces: bool,
+    /// Since when that which is waited for may take its time.
+    since: Instant,
+    /// Since when the guest is gone.
+    gone: Option<Instant>,
+}
+
+impl Guest {
+    /// Holds a guest: it does not run before it is served.
+    ///
+    /// `was_there`: it was when the daemon started, and then it is not late if it has not run.
+    ///
+    /// # Errors
+    /// It cannot be paused, or nothing can be remembered of it.
+    pub(crate) fn hold(
+        seen: &Seen,
+        was_there: bool,
+        tools: &Tools,
+        store: &mut Store,
+    ) -> Result<Self> {
+        let record = Record {
+            domid: seen.dom.0,
+            uuid: seen.uuid.clone(),
+            name: seen.name.clone(),
+            pause: Pause::No,
+            late: false,
+            phase: Phase::New,
+            devices: Vec::new(),
+            server: None,
+            backends: Vec::new(),
+        };
+        let mut guest = Self::of(record);
+        if was_there && seen.may_run && !tools.xl.is_new(seen.dom)? {
+            let why = "it runs already, and a guest looks for its devices when it starts; reboot it (xl reboot)";
+            guest.record.phase = Phase::Failed(why.to_owned());
+            guest.keep(tools)?;
+            return Ok(guest);
+        }
+        guest.pause(tools, store, was_there)?;
+        Ok(guest)
+    }
+
+    /// A guest that the daemon before had.
+    pub(crate) fn resume(mut record: Record, tools: &Tools, store: &mut Store) -> Result<Self> {
+        if record.pause == Pause::Begun {
+            record.late = true;
+        }
+        let is_begun = record.pause == Pause::Begun;
+        let mut guest = Self::of(record);
+        if is_begun && store.guest(guest.dom())?.is_some() {
+            guest.pause(tools, store, false)?;
+        }
+        Ok(guest)
+    }
+
+    fn of(record: Record) -> Self {
+        Self {
+            server: Supervised::again(record.server),
+            backends: record.backends.iter().map(|id| Supervised::again(*id)).collect(),
+            announces: record.server.is_some() && record.phase == Phase::Starting,
+            since: Instant::now(),
+            gone: None,
+            record,
+        }
+    }
+
+    /// In two steps, as a daemon that is killed between them must not leave the guest paused once too often.
+    fn pause(&mut self, tools: &Tools, store: &mut Store, was_there: bool) -> Result<()> {
+        self.record.pause = Pause::Begun;
+        self.keep(tools)?;
+        tools.xl.pause(self.dom())?;
+        self.record.pause = Pause::Yes;
+        // Once it is paused: if libxl may have let it run by now, then perhaps before.
+        let may_run = store.guest(self.dom())?.is_some_and(|seen| seen.may_run);
+        self.record.late |= may_run && !(was_there && tools.xl.is_new(self.dom())?);
+        self.keep(tools)
+    }
+
+    fn unpause(&mut self, tools: &Tools) -> Result<()> {
+        if self.record.pause == Pause::Yes {
+            // Once too seldom leaves it paused, which is seen; once too often would let it run.
+            self.record.pause = Pause::No;
+            self.keep(tools)?;
+            tools.xl.unpause(self.dom())?;
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, tools: &Tools) -> Result<()> {
+        self.record.server = self.server.id();
+        self.record.backends = self.backends.iter().map(Supervised::id).collect();
+        Ok(tools.state.keep(&self.record)?)
+    }
+
+    pub(crate) fn dom(&self) -> DomId {
+        DomId(self.record.domid)
+    }
+
+    pub(crate) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Whether a process of its runs.
+    pub(crate) fn has_processes(&self) -> bool {
+        self.processes().next().is_some()
+    }
+
+    fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.backends.iter().chain([&self.server]).filter_map(Supervised::process)
+    }
+
+    /// What becomes readable when a process ends.
+    pub(crate) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.processes().map(Process::fd)
+    }
+
+    /// When it wants its turn, whatever happens.
+    pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
+        let supervised =
+            self.backends.iter().chain([&self.server]).filter_map(Supervised::deadline);
+        let waits = match self.record.phase {
+            Phase::Starting => true,
+            Phase::Served => self.announces || self.server.is_due(now),
+            Phase::Ended => self.has_processes(),
+            Phase::New | Phase::Failed(_) => false,
+        };
+        supervised.chain(waits.then(|| now + PERIOD)).min()
+    }
+
+    /// Does what is to be done now. `false`: nothing is left of it here.
+    ///
+    /// `entry` is what the configuration has for it, `waits`: another guest of its name is still ending.
+    ///
+    /// # Errors
+    /// The toolstack, xenstore or the state directory. It is tried again with the next turn.
+    pub(crate) fn turn(
+        &mut self,
+        seen: Option<&Seen>,
+        entry: Option<&GuestEntry>,
+        waits: bool,
+        around: (&Tools, &mut Store, &mut Vec<Event>),
+        now: Instant,
+    ) -> Result<bool> {
+        let (tools, store, events) = around;
+        let Some(seen) = seen.filter(|seen| seen.uuid == self.record.uuid) else {
+            return self.end(tools, events, now);
+        };
+        if self.record.phase == Phase::New && seen.is_complete && !waits {
+            if seen.lines.is_empty() {
+                self.unpause(tools)?;
+                tools.state.forget(self.record.domid)?;
+                return Ok(false);
+            }
+            if self.record.late {
+                let why = "it may have run before it was paused, without its devices, and is made to reboot";
+                self.fail(why.to_owned(), tools, events)?;
+                (tools.reboot)(self.dom())?;
+                return Ok(true);
+            }
+            match self.devices(seen, entry, tools) {
+                Ok(devices) => {
+                    self.backends = devices.iter().map(|_| Supervised::default()).collect();
+                    self.record.devices = devices;
+                    self.record.phase = Phase::Starting;
+                    self.since = now;
+                    self.keep(tools)?;
+                    self.happened(events, Happened::Held, None);
+                }
+                Err(why) => self.fail(why, tools, events)?,
+            }
+        }
+        if matches!(self.record.phase, Phase::Starting | Phase::Served) {
+            self.supervise(tools, events, now)?;
+        }
+        let wanted = match self.record.phase {
+            Phase::Served => XenbusState::CONNECTED,
+            _ => XenbusState::INIT_WAIT,
+        };
+        store.set_states(seen, wanted)?;
+        Ok(true)
+    }
+
+    /// The devices of its lines.
+    fn devices(
+        &self,
+        seen: &Seen,
+        entry: Option<&GuestEntry>,
+        tools: &Tools,
+    ) -> core::result::Result<Vec<Resolved>, String> {
+        let entry = entry.ok_or("the configuration does not name it any more")?;
+        let devices = entry.resolve(&seen.name, seen.dom.0, &tools.state.of(seen.dom.0))?;
+        match_lines(&seen.lines, &devices, &entry.name)?;
+        Ok(devices)
+    }
+
+    fn supervise(&mut self, tools: &Tools, events: &mut Vec<Event>, now: Instant) -> Result<()> {
+        let mut changed = false;
+        for number in 0..self.backends.len() {
+            changed |= self.supervise_backend(number, tools, events, now)?;
+        }
+        if let Some(how) = self.server.look(now) {
+            self.announces = false;
+            changed = true;
+            self.happened(events, Happened::ServeEnded, Some(how));
+        }
+        let sockets = self.record.devices.iter().filter(|device| device.command.is_some());
+        let listen =
+            sockets.filter_map(|device| device.socket.as_ref()).all(|socket| socket.exists());
+        if listen && self.server.is_due(now) {
+            let started = self.serve(tools);
+            self.announces = started.is_ok();
+            self.since = now;
+            changed = true;
+            if let Some(why) = self.server.started(started, now) {
+                self.happened(events, Happened::ServeEnded, Some(why));
+            }
+        }
+        if self.announces && tools.state.is_served(self.record.domid) {
+            self.announces = false;
+            self.record.phase = Phase::Served;
+            self.unpause(tools)?;
+            changed = true;
+            self.happened(events, Happened::Served, None);
+        }
+        if changed {
+            self.keep(tools)?;
+        }
+        if self.server.has_given_up() {
+            let why = "`xen-virtio serve` has failed too often; what it said is in the log";
+            self.fail(why.to_owned(), tools, events)?;
+        }
+        Ok(())
+    }
+
+    /// `true`: there is something to remember.
+    fn supervise_backend(
+        &mut self,
+        number: usize,
+        tools: &Tools,
+        events: &mut Vec<Event>,
+        now: Instant,
+    ) -> Result<bool> {
+        let (Some(backend), Some(device)) =
+            (self.backends.get_mut(number), self.record.devices.get(number))
+        else {
+            return Ok(false);
+        };
+        let Some(command) = &device.command else { return Ok(false) };
+        let mut what = backend.look(now).map(|how| format!("{}: {how}", device.device));
+        let mut changed = what.is_some();
+        if backend.is_due(now) {
+            tools.state.prepare(self.record.domid, number, device)?;
+            let started = Process::start(&mut command.command(), None);
+            self.since = now;
+            changed = true;
+            what = backend
+                .started(started, now)
+                .map(|why| format!("{}: {why}", device.device))
+                .or(what);
+        }
+        let listens = device.socket.as_ref().is_none_or(|socket| socket.exists());
+        if !listens
+            && now.saturating_duration_since(self.since) > PATIENCE
+            && backend.process().is_some()
+        {
+            what = Some(format!("{}: it does not listen", device.device));
+            self.since = now;
+            backend.end(now);
+        }
+        let has_given_up = backend.has_given_up() && changed;
+        if let Some(what) = what {
+            self.happened(events, Happened::BackendEnded, Some(what));
+        }
+        if has_given_up {
+            let device = self.record.devices.get(number).map(|device| device.device.clone());
+            let why = format!(
+                "the backend of {} has failed too often; what it said is in the log",
+                device.unwrap_or_default()
+            );
+            self.fail(why, tools, events)?;
+        }
+        Ok(changed)
+    }
+
+    fn serve(&self, tools: &Tools) -> std::io::Result<Process> {
+        let output = tools.state.output(self.record.domid)?;
+        let (program, options) =
+            tools.serve.split_first().ok_or(std::io::ErrorKind::InvalidInput)?;
+        let mut command = Command::new(program);
+        command.args(options).arg("--json").arg("serve").arg(self.record.domid.to_string());
+        command.args(["--takeover-time", TAKEOVER_TIME]);
+        for device in &self.record.devices {
+            command.arg("--device").arg(&device.device);
+        }
+        Process::start(&mut command, Some(output))
+    }
+
+    fn fail(&mut self, why: String, tools: &Tools, events: &mut Vec<Event>) -> Result<()> {
+        self.record.phase = Phase::Failed(why.clone());
+        self.happened(events, Happened::Failed, Some(why));
+        self.keep(tools)
+    }
+
+    /// Ends what served it. `serve` ends by itself, and its backends after it.
+    fn end(&mut self, tools: &Tools, events: &mut Vec<Event>, now: Instant) -> Result<bool> {
+        self.record.phase = Phase::Ended;
+        let gone = *self.gone.get_or_insert(now);
+        let is_over = now.saturating_duration_since(gone) > FAREWELL;
+        if self.server.look(now).is_none() && self.server.process().is_some() && !is_over {
+            return Ok(true);
+        }
+        let mut ended = self.server.end(now);
+        for backend in &mut self.backends {
+            ended &= backend.end(now);
+        }
+        if ended {
+            tools.state.forget(self.record.domid)?;
+            self.happened(events, Happened::Gone, None);
+        }
+        Ok(!ended)
+    }
+
+    fn happened(&self, events: &mut Vec<Event>, event: Happened, why: Option<String>) {
+        let Record { domid, name, .. } = &self.record;
+        events.push(Event { domid: *domid, name: name.clone(), event, why });
+    }
+}
+
+/// Each line has the device in the same place, of the same type.
+fn match_lines(
+    lines: &[Line],
+    devices: &[Resolved],
+    entry: &str,
+) -> core::result::Result<(), String> {
+    if lines.len() != devices.len() {
+        return Err(format!(
+            "it has {} virtio= lines, and the entry {entry:?} of the configuration {} devices; each line has one, in \
+             the same order",
+            lines.len(),
+            devices.len()
+        ));
+    }
+    for (line, device) in lines.iter().zip(devices) {
+        if line.virtio_number() != device.device_type() {
+            return Err(format!(
+                "its line type={} has the device {}, which is type=virtio,device{:02x}",
+                line.device_type,
+                device.device,
+                device.device_type().unwrap_or(0)
+            ));
+        }
+    }
+    Ok(())
+}
