@@ -52,7 +52,17 @@ impl<'a> GuestRam<'a> {
             Layout::OwnBus => by_mapping(foreign, dom)?,
             Layout::BesideQemu => by_table(foreign, dom)?,
         };
-        Ok(Self { dom, open, ranges, files: Vec::new(), privcmd: None })
+        Ok(Self::known(open, dom, ranges))
+    }
+
+    /// The same of a guest that has run, where it was found to have memory before.
+    pub(crate) fn known(open: &'a dyn Open, dom: DomId, ranges: Vec<Range<u64>>) -> Self {
+        Self { dom, open, ranges, files: Vec::new(), privcmd: None }
+    }
+
+    /// Where it is.
+    pub(crate) fn ranges(&self) -> &[Range<u64>] {
+        &self.ranges
     }
 
     /// Its size in bytes.

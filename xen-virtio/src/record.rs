@@ -12,6 +12,7 @@
 //! * A read is not recorded. Of one that was answered, bits of the ISR status may come once more; none is lost.
 
 use crate::error::Result;
+use core::ops::Range;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -43,6 +44,8 @@ pub(crate) struct Whose {
     pub(crate) uuid: Option<String>,
     /// The devices, as they were given.
     pub(crate) devices: Vec<String>,
+    /// Where the guest had memory before it ran. A guest that has run could have changed what that was read from.
+    pub(crate) memory: Vec<Range<u64>>,
 }
 
 /// A device.
@@ -257,7 +260,12 @@ mod tests {
     }
 
     fn whose() -> Whose {
-        Whose { domid: 5, uuid: Some("u".into()), devices: vec!["blk".into(), "net".into()] }
+        Whose {
+            domid: 5,
+            uuid: Some("u".into()),
+            devices: vec!["blk".into(), "net".into()],
+            memory: vec![0..9, 16..20],
+        }
     }
 
     fn recorded() -> (tempfile::TempDir, RunDir, Record) {

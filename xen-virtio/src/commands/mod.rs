@@ -95,8 +95,19 @@ impl Devices {
     }
 
     /// What it takes to go on with a guest that has these devices.
-    fn keep(&self, machine: &Machine, domain: &Domain, run_dir: &Path) -> Result<Keep, Failure> {
-        let whose = Whose { domid: domain.id.0, uuid: domain.uuid.clone(), devices: self.lines() };
+    fn keep(
+        &self,
+        machine: &Machine,
+        domain: &Domain,
+        ram: &GuestRam<'_>,
+        run_dir: &Path,
+    ) -> Result<Keep, Failure> {
+        let whose = Whose {
+            domid: domain.id.0,
+            uuid: domain.uuid.clone(),
+            devices: self.lines(),
+            memory: ram.ranges().to_vec(),
+        };
         let connector = |spec: DeviceSpec| Connector::new(move || spec.connect());
         let connectors = self.of_guest(domain.uuid.as_deref()).map(connector).collect();
         let run_dir = RunDir::open(run_dir, Role::Registers).map_err(Error::from)?;
@@ -177,8 +188,11 @@ impl Serving {
     ) -> Result<Self, Failure> {
         let xen = machine.xen();
         let layout = layout_of(machine, domain)?;
+        // First, as it is refused for a PV guest, whose frames are none of its own.
+        xen.host().vcpus(domain.id).map_err(Error::from)?;
+        let ram = GuestRam::find(machine.foreign(), machine, domain.id, layout)?;
         let serve = |ram: &mut GuestRam<'_>, run_dir: &Path| {
-            let keep = given.keep(machine, domain, run_dir)?;
+            let keep = given.keep(machine, domain, ram, run_dir)?;
             let keep = Some(&keep);
             let server = Server::start(xen, run_dir, domain.id, layout, connected, ram, keep)?;
             if layout == Layout::OwnBus {
@@ -186,7 +200,7 @@ impl Serving {
             }
             Ok(server)
         };
-        Self::with(session, machine, domain, given, serve)
+        Self::with(session, machine, domain, given, ram, serve)
     }
 
     /// Goes on with a guest whose process was killed.
@@ -198,11 +212,12 @@ impl Serving {
         kept: Kept,
     ) -> Result<Self, Failure> {
         let (xen, specs) = (machine.xen(), &given.devices);
+        let ram = GuestRam::known(machine, domain.id, kept.whose.memory.clone());
         let serve = |ram: &mut GuestRam<'_>, run_dir: &Path| {
-            let keep = given.keep(machine, domain, run_dir)?;
+            let keep = given.keep(machine, domain, ram, run_dir)?;
             Ok(Server::take_over(xen, run_dir, domain.id, specs, ram, &keep, kept)?)
         };
-        Self::with(session, machine, domain, given, serve)
+        Self::with(session, machine, domain, given, ram, serve)
     }
 
     /// Serves a guest by what `serve` makes of its memory and the run directory.
@@ -211,13 +226,10 @@ impl Serving {
         machine: &Machine,
         domain: &Domain,
         given: &Devices,
+        mut ram: GuestRam<'_>,
         serve: impl FnOnce(&mut GuestRam<'_>, &Path) -> Result<Server, Failure>,
     ) -> Result<Self, Failure> {
         let xen = machine.xen();
-        let layout = layout_of(machine, domain)?;
-        // First, as it is refused for a PV guest, whose frames are none of its own.
-        xen.host().vcpus(domain.id).map_err(Error::from)?;
-        let mut ram = GuestRam::find(machine.foreign(), machine, domain.id, layout)?;
         tracing::info!(bytes = ram.size(), "the guest's memory was found");
         let run_dir = run_dir_of(session);
         let takeover = Duration::from_secs(given.takeover_time.into());

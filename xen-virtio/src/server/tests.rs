@@ -104,7 +104,7 @@ impl Machine {
         let host: Arc<dyn Host> = Arc::<Client>::clone(client);
         let xen = Xen::builder().run_dir(run_dir).open_on(host)?;
         let devices = vec![self.spec.to_string()];
-        let whose = Whose { domid: self.dom.0, uuid: None, devices };
+        let whose = Whose { domid: self.dom.0, uuid: None, devices, memory: Vec::new() };
         let spec = self.spec.clone();
         let connectors = vec![Connector::new(move || spec.connect())];
         let rings: Arc<dyn Rings> = Arc::<Ram>::clone(&self.ram);
