@@ -13,7 +13,7 @@ use clap::Args;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use xen_eventfd_lab::{Backends, Boot, Lab, Platform, build_guest, build_static};
+use xen_eventfd_lab::{Backends, Boot, DeviceModel, Lab, Platform, build_guest, build_static};
 
 /// Where, and what.
 #[derive(Debug, Args)]
@@ -21,7 +21,8 @@ pub struct Arguments {
     /// The platform: x86-pv or x86-pvh; both if not given
     #[arg(long, value_parser = Platform::parse)]
     platform: Option<Platform>,
-    /// Only parts whose name contains one of these: kernel, userspace, metal, refusals
+    /// Only parts whose name contains one of these: kernel, userspace, metal, refusals; or hvm, which takes long and
+    /// runs only if it is named
     names: Vec<String>,
     /// Eight vCPUs for the guest with every device, and not two: it boots for longer
     #[arg(long)]
@@ -33,6 +34,8 @@ pub struct Arguments {
 struct Part {
     name: &'static str,
     script: &'static str,
+    /// Its guest is an HVM guest, for which dom0 has a device model.
+    is_hvm: bool,
 }
 
 /// What scripts share, which stands in front of each.
@@ -42,11 +45,12 @@ pub(crate) const SHARED: &str = concat!(
     include_str!("devices/checks.sh")
 );
 
-const PARTS: [Part; 4] = [
-    Part { name: "kernel", script: include_str!("devices/kernel.sh") },
-    Part { name: "userspace", script: include_str!("devices/userspace.sh") },
-    Part { name: "metal", script: include_str!("devices/metal.sh") },
-    Part { name: "refusals", script: include_str!("devices/refusals.sh") },
+const PARTS: [Part; 5] = [
+    Part { name: "kernel", script: include_str!("devices/kernel.sh"), is_hvm: false },
+    Part { name: "userspace", script: include_str!("devices/userspace.sh"), is_hvm: false },
+    Part { name: "metal", script: include_str!("devices/metal.sh"), is_hvm: false },
+    Part { name: "refusals", script: include_str!("devices/refusals.sh"), is_hvm: false },
+    Part { name: "hvm", script: include_str!("devices/hvm.sh"), is_hvm: true },
 ];
 
 /// What dom0 loads for its backends.
@@ -57,6 +61,8 @@ const VCPUS: u32 = 2;
 const MANY_VCPUS: u32 = 8;
 /// Guests boot a stock kernel, each in an emulated machine.
 const TIMEOUT: Duration = Duration::from_secs(900);
+/// An HVM guest has the firmware and the devices of a PC to go through.
+const HVM_TIMEOUT: Duration = Duration::from_secs(1800);
 
 /// What goes into dom0.
 #[derive(Debug)]
@@ -64,6 +70,7 @@ pub struct Tests {
     lab: Lab,
     module: Module,
     backends: Backends,
+    device_model: DeviceModel,
     command: PathBuf,
     devices: PathBuf,
     guest: Vec<u8>,
@@ -98,6 +105,7 @@ impl Tests {
         Ok(Self {
             module: kmod::build(&lab, false)?,
             backends: Backends::prepare()?,
+            device_model: DeviceModel::prepare()?,
             command: build_static("xen-eventfd-cli", "xen-eventfd")?,
             devices: build_static("xen-virtio", "xen-virtio")?,
             guest: guest::image(&lab, &[], &[])?,
@@ -120,7 +128,9 @@ impl Tests {
         platform: Option<Platform>,
         names: &[String],
     ) {
-        for part in PARTS.iter().filter(|part| is_asked_for(part.name, names)) {
+        let is_chosen =
+            |part: &&Part| is_asked_for(part.name, names) && !(part.is_hvm && names.is_empty());
+        for part in PARTS.iter().filter(is_chosen) {
             for kind in kmod::platforms(platform) {
                 let place = format!("{}, {}", place(kind, 1), part.name);
                 boots.add(group, place.clone(), (kind, 1), move || self.play(kind, part, &place));
@@ -140,12 +150,17 @@ impl Tests {
             .payload_bytes("lab/guest.cpio", 0o644, self.guest.as_slice())
             .payload_bytes("lab/trouble", 0o644, TROUBLE)
             .payload_bytes("lab/script", 0o644, format!("{SHARED}{}", part.script));
-        let boot = self.modules.put(boot);
+        let mut boot = self.modules.put(boot);
+        if part.is_hvm {
+            // The device model with its libraries is in dom0's memory, packed and unpacked.
+            boot = self.device_model.put(&self.lab, boot)?.memory(3072).dom0_memory(1536);
+        }
         let (mut machine, log) = kmod::start(&self.lab, boot, true)?;
         self.modules.load(&mut machine)?;
         let mut tally = Tally::default();
         let command = format!("sh /lab/script {}", self.vcpus);
-        let status = machine.run_with(&command, TIMEOUT, |line| tally.receive(place, line))?;
+        let timeout = if part.is_hvm { HVM_TIMEOUT } else { TIMEOUT };
+        let status = machine.run_with(&command, timeout, |line| tally.receive(place, line))?;
         ensure!(!tally.is_empty(), "{place}: no test was run; status {status}");
         tally.end(place, status);
         if tally.failed > 0 {

@@ -33,7 +33,7 @@ check_devices() {
 	xen-virtio list >said && grep -q all said && xen-virtio show all >said && [ "$(grep -cE '(socket|tap)=' said)" = 6 ]
 	verdict list_and_show_have_its_devices $? said
 	check_fs
-	check_blk
+	check_blk 1
 	check_net
 	for number in 0 1; do
 		# Of 1,024 random bytes, nearly all values come.
@@ -55,7 +55,7 @@ check_fs() {
 	verdict fs_keeps_what_the_guest_writes $? fs.log
 }
 
-# check_blk: `pattern` is the sum of what is on the disk then
+# check_blk NUMBER: the disk is this virtio device; `pattern` is the sum of what is on the disk then
 check_blk() {
 	pattern=$(ask all write_disk)
 	[ -n "$pattern" ] && [ "$(ask all read_disk)" = "$pattern" ]
@@ -65,7 +65,7 @@ check_blk() {
 	ask all 'cat /sys/block/vda/cache_type; flushes' >said
 	[ "$(sed -n 1p said)" = "write back" ] && [ "$(sed -n 2p said)" -gt 0 ]
 	verdict blk_is_flushed $? said blk.log
-	ask all 'ls /sys/block/vda/mq | wc -l; interrupts virtio1-req.0; interrupts virtio1-req.1; grep virtio1 /proc/interrupts' >said
+	ask all 'ls /sys/block/vda/mq | wc -l; interrupts '"virtio$1-req.0; interrupts virtio$1-req.1; grep virtio$1 /proc/interrupts" >said
 	[ "$(sed -n 1p said)" = 2 ] && [ "$(sed -n 2p said)" -gt 9 ] && [ "$(sed -n 3p said)" -gt 9 ]
 	verdict blk_has_a_queue_for_each_vcpu $? said blk.log
 }
