@@ -129,7 +129,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             let tests = privcmd::Tests::prepare(&lab.kernel_build()?, names)?;
             let mut boots = Boots::default();
             for kind in platforms(platform).into_iter().filter(|_| !patch) {
-                tests.add_ours(&mut boots, (), &lab, &module, kind, true);
+                tests.add_ours(&mut boots, (), &lab, &module, kind);
             }
             if platform != Some(Platform::X86Pv) {
                 tests.add_theirs(&mut boots, (), &lab);

@@ -3,9 +3,8 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Result, ensure};
-use xen_eventfd_lab::{Boot, Lab, Platform, build_guest, build_static, quote};
+use xen_eventfd_lab::{Boot, Lab, Machine, Platform, build_guest, build_static, quote};
 
-use super::{Module, finish, start};
 use crate::{boots::place, tally::Tally};
 
 /// How long one boot's tests may take.
@@ -35,21 +34,24 @@ impl Guests {
         boot.payload("bin/kernel-test", &self.tests).payload("lab/guest", &self.guest)
     }
 
-    /// One boot: all tests, or those that race.
+    /// Puts into dom0 what [`Guests::play`] needs.
+    pub(super) fn put_all(&self, lab: &Lab, boot: Boot) -> Result<Boot> {
+        let mut boot = self.put(boot);
+        for (file, module) in lab.modules(&[DISK])? {
+            boot = boot.payload_bytes(format!("lib/modules/{file}"), 0o644, module);
+        }
+        Ok(boot)
+    }
+
+    /// Plays all tests, or those that race, in a machine that has the module loaded.
     pub(super) fn play(
         &self,
-        lab: &Lab,
-        module: &Module,
+        machine: &mut Machine,
         (kind, cpus): (Platform, u32),
         races: bool,
         names: &[String],
     ) -> Result<Tally> {
         let place = place(kind, cpus);
-        let name = format!("kmod-guests-{}-{cpus}", kind.name());
-        let mut boot = self.put(module.put(Boot::new(kind).cpus(cpus).name(name)));
-        for (file, module) in lab.modules(&[DISK])? {
-            boot = boot.payload_bytes(format!("lib/modules/{file}"), 0o644, module);
-        }
         let mut script = match std::env::var(SEED) {
             Ok(seed) => format!("{SEED}={} kernel-test run", quote(&seed)),
             Err(_) => "kernel-test run".to_owned(),
@@ -64,7 +66,6 @@ impl Guests {
             script.push(' ');
             script.push_str(&quote(name));
         }
-        let (mut machine, log) = start(lab, boot, true)?;
         let mut tally = Tally::default();
         let status = machine.run_with(&script, TIMEOUT, |line| tally.receive(&place, line))?;
         ensure!(!tally.is_empty(), "{place}: no test was run; status {status}");
@@ -72,7 +73,6 @@ impl Guests {
         if status != 0 {
             println!("{}", machine.report("the consoles:"));
         }
-        finish(machine, log, &place, &mut tally)?;
         Ok(tally)
     }
 }

@@ -74,7 +74,7 @@ impl Programs {
 /// The tests with these in their names, or all, and what they need.
 #[derive(Debug)]
 pub(super) struct Tests {
-    programs: Programs,
+    pub(super) programs: Programs,
     /// Each list, and how many CPUs it is for.
     ours: Vec<(Vec<String>, u32)>,
     /// Those that are about the patch's own rules: that it passes them says that they are true.
@@ -92,7 +92,7 @@ impl Tests {
         Ok(Self { programs, ours, theirs, upstream: Upstream::build(kernel)? })
     }
 
-    /// Has them run on our module; those that race too, if wanted.
+    /// Has them run on our module, in machines of their own.
     pub(super) fn add_ours<'a, G: Copy + Send>(
         &'a self,
         boots: &mut Boots<'a, G>,
@@ -100,14 +100,26 @@ impl Tests {
         lab: &'a Lab,
         module: &'a Module,
         platform: Platform,
-        races: bool,
     ) {
-        for (tests, cpus) in self.ours.iter().filter(|(_, cpus)| races || *cpus == 1) {
+        for (tests, cpus) in &self.ours {
             let place = place(platform, *cpus);
             boots.add(group, format!("{place}: privcmd"), (platform, *cpus), move || {
                 test_ours(lab, module, &self.programs, (platform, *cpus), tests)
             });
         }
+    }
+
+    /// Runs those for so many CPUs in a machine that has the module loaded.
+    pub(super) fn play_ours(
+        &self,
+        machine: &mut Machine,
+        (platform, cpus): (Platform, u32),
+    ) -> Result<Tally> {
+        let mut tally = Tally::default();
+        for (tests, _) in self.ours.iter().filter(|(_, for_cpus)| *for_cpus == cpus) {
+            tally += play(machine, NODE, &place(platform, cpus), tests)?;
+        }
+        Ok(tally)
     }
 
     /// Has it measured who is woken by kicks.

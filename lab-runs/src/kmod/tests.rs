@@ -1,10 +1,11 @@
 //! The module's own tests, and what they need.
 
 use anyhow::{Result, ensure};
-use xen_eventfd_lab::{Boot, Lab, Platform};
+use xen_eventfd_lab::{Boot, Lab, Machine, Platform};
 
 use super::{
-    Module, NODE, SHORT, build, guests::Guests, in_guest, load, platforms, privcmd, start,
+    Module, NODE, SHORT, build, finish, guests::Guests, in_guest, load, platforms, privcmd, start,
+    unload,
 };
 use crate::{
     boots::{Boots, place},
@@ -61,20 +62,14 @@ impl Tests {
                 None if repeats && !long => vec![(1, false)],
                 None => vec![(1, false), (RACE_CPUS, names.is_empty())],
             };
+            let whole = names.is_empty() && cpus.is_none();
             for (cpus, races) in each {
                 boots.add(group, place(kind, cpus), (kind, cpus), move || {
-                    guests.play(lab, module, (kind, cpus), races, names)
+                    self.play((kind, cpus), races, whole, names)
                 });
             }
-            if names.is_empty() && cpus.is_none() {
-                privcmd.add_ours(boots, group, lab, module, kind, long || !repeats);
+            if whole {
                 privcmd.add_wakeups(boots, group, lab, module, kind);
-                let name = place(kind, 1);
-                boots.add(group, name.clone(), (kind, 1), move || {
-                    let mut tally = Tally::default();
-                    tally.judge(&name, "comes_and_goes", comes_and_goes(lab, module, kind));
-                    Ok(tally)
-                });
             }
         }
         if names.is_empty() && cpus.is_none() && platform != Some(Platform::X86Pvh) {
@@ -86,22 +81,37 @@ impl Tests {
             privcmd.add_theirs(boots, group, lab);
         }
     }
+
+    /// One boot: the tests of guests, and in a whole run what else one CPU or several are for.
+    fn play(
+        &self,
+        (kind, cpus): (Platform, u32),
+        races: bool,
+        whole: bool,
+        names: &[String],
+    ) -> Result<Tally> {
+        let Self { lab, module, guests, privcmd } = self;
+        let place = place(kind, cpus);
+        let boot = Boot::new(kind).cpus(cpus).name(format!("kmod-{}-{cpus}", kind.name()));
+        let boot = guests.put_all(lab, privcmd.programs.put(module.put(boot)))?;
+        let (mut machine, log) = start(lab, boot, true)?;
+        let mut tally = guests.play(&mut machine, (kind, cpus), races, names)?;
+        if whole {
+            tally += privcmd.play_ours(&mut machine, (kind, cpus))?;
+            tally.judge(&place, "comes_and_goes", comes_and_goes(&mut machine));
+        }
+        finish(machine, log, &place, &mut tally)?;
+        Ok(tally)
+    }
 }
 
-/// Boots, loads the module, opens its device, unloads it, and looks at what the kernel said.
-fn comes_and_goes(lab: &Lab, module: &Module, kind: Platform) -> Result<()> {
-    let boot = module.put(Boot::new(kind).name(format!("kmod-{}", kind.name())));
-    let (mut machine, log) = start(lab, boot, true)?;
-
+/// The module's device, while it is loaded and open, and while it is not. It is loaded before and after.
+fn comes_and_goes(machine: &mut Machine) -> Result<()> {
     let mode = machine.check(&format!("stat -c '%A %u %g' {NODE}"), SHORT)?.text();
     ensure!(mode == "crw------- 0 0", "{NODE} is root's alone, not {mode}");
     let refused = machine.run(&format!("exec 3<{NODE}; rmmod xen_eventfd"), SHORT)?;
     ensure!(!refused.success(), "rmmod is refused while the device is open");
-    machine.check("rmmod xen_eventfd", SHORT)?;
+    unload(machine)?;
     machine.check(&format!("test ! -e {NODE}"), SHORT)?;
-    load(&mut machine)?;
-    machine.check("rmmod xen_eventfd", SHORT)?;
-
-    log.end(&mut machine)?;
-    machine.finish().map(drop)
+    load(machine)
 }
