@@ -21,7 +21,7 @@ pub struct Arguments {
     /// The platform: x86-pv or x86-pvh; both if not given
     #[arg(long, value_parser = Platform::parse)]
     platform: Option<Platform>,
-    /// Only parts whose name contains one of these: kernel, userspace, metal, refusals; or hvm, which takes long and
+    /// Only parts whose name contains one of these: kernel, userspace, metal, refusals, types; or hvm, which takes long and
     /// runs only if it is named
     names: Vec<String>,
     /// Eight vCPUs for the guest with every device, and not two: it boots for longer
@@ -36,6 +36,8 @@ struct Part {
     script: &'static str,
     /// Its guest is an HVM guest, for which dom0 has a device model.
     is_hvm: bool,
+    /// Its machine has the backends, modules and programs of more types of devices.
+    has_more: bool,
 }
 
 /// What scripts share, which stands in front of each.
@@ -45,16 +47,40 @@ pub(crate) const SHARED: &str = concat!(
     include_str!("devices/checks.sh")
 );
 
-const PARTS: [Part; 5] = [
-    Part { name: "kernel", script: include_str!("devices/kernel.sh"), is_hvm: false },
-    Part { name: "userspace", script: include_str!("devices/userspace.sh"), is_hvm: false },
-    Part { name: "metal", script: include_str!("devices/metal.sh"), is_hvm: false },
-    Part { name: "refusals", script: include_str!("devices/refusals.sh"), is_hvm: false },
-    Part { name: "hvm", script: include_str!("devices/hvm.sh"), is_hvm: true },
+const PARTS: [Part; 6] = [
+    Part {
+        name: "kernel",
+        script: include_str!("devices/kernel.sh"),
+        is_hvm: false,
+        has_more: false,
+    },
+    Part {
+        name: "userspace",
+        script: include_str!("devices/userspace.sh"),
+        is_hvm: false,
+        has_more: false,
+    },
+    Part {
+        name: "metal",
+        script: include_str!("devices/metal.sh"),
+        is_hvm: false,
+        has_more: false,
+    },
+    Part {
+        name: "refusals",
+        script: include_str!("devices/refusals.sh"),
+        is_hvm: false,
+        has_more: false,
+    },
+    Part { name: "types", script: include_str!("devices/types.sh"), is_hvm: false, has_more: true },
+    Part { name: "hvm", script: include_str!("devices/hvm.sh"), is_hvm: true, has_more: false },
 ];
 
 /// What dom0 loads for its backends.
 pub(crate) const MODULES: [&str; 2] = ["vhost_net", "tun"];
+/// The same for more types of devices, and what drives these in a guest.
+const MORE_MODULES: [&str; 3] = ["vhost_vsock", "vhost_scsi", "target_core_file"];
+const MORE_DRIVERS: [&str; 3] = ["vmw_vsock_virtio_transport", "virtio_scsi", "sd_mod"];
 /// vCPUs of the guest with every device. Two have a queue each, and vectors that move from one to the other.
 const VCPUS: u32 = 2;
 /// Linux gives the first two of eight a queue each too.
@@ -77,7 +103,28 @@ pub struct Tests {
     /// The guest without an operating system.
     metal: PathBuf,
     modules: Modules,
+    more: More,
     vcpus: u32,
+}
+
+/// What goes into dom0 for more types of devices.
+#[derive(Debug)]
+struct More {
+    modules: Modules,
+    guest: Vec<u8>,
+    /// A program that exchanges bytes by sockets.
+    sockets: PathBuf,
+}
+
+impl More {
+    fn prepare(lab: &Lab, modules: &Modules) -> Result<Self> {
+        let sockets = build_static("xen-eventfd-guest-sockets", "sockets")?;
+        Ok(Self {
+            modules: Modules::of(lab, &MORE_MODULES)?.without(modules),
+            guest: guest::image(lab, &MORE_DRIVERS, &[("sockets", &sockets)])?,
+            sockets,
+        })
+    }
 }
 
 /// Carries it out.
@@ -102,6 +149,7 @@ impl Tests {
     /// Something cannot be built.
     pub fn prepare() -> Result<Self> {
         let lab = Lab::prepare()?;
+        let modules = Modules::of(&lab, &MODULES)?;
         Ok(Self {
             module: kmod::build(&lab, false)?,
             backends: Backends::prepare()?,
@@ -110,7 +158,8 @@ impl Tests {
             devices: build_static("xen-virtio", "xen-virtio")?,
             guest: guest::image(&lab, &[], &[])?,
             metal: build_guest("xen-eventfd-guest")?,
-            modules: Modules::of(&lab, &MODULES)?,
+            more: More::prepare(&lab, &modules)?,
+            modules,
             vcpus: VCPUS,
             lab,
         })
@@ -147,7 +196,6 @@ impl Tests {
             .payload("bin/xen-virtio", &self.devices)
             .payload("lab/vmlinuz", self.lab.kernel())
             .payload("lab/metal", &self.metal)
-            .payload_bytes("lab/guest.cpio", 0o644, self.guest.as_slice())
             .payload_bytes("lab/trouble", 0o644, TROUBLE)
             .payload_bytes("lab/script", 0o644, format!("{SHARED}{}", part.script));
         let mut boot = self.modules.put(boot);
@@ -155,8 +203,17 @@ impl Tests {
             // The device model with its libraries is in dom0's memory, packed and unpacked.
             boot = self.device_model.put(&self.lab, boot)?.memory(3072).dom0_memory(1536);
         }
+        let guest = if part.has_more { &self.more.guest } else { &self.guest };
+        boot = boot.payload_bytes("lab/guest.cpio", 0o644, guest.as_slice());
+        if part.has_more {
+            boot = self.more.modules.put(self.backends.put_more(boot));
+            boot = boot.payload("bin/sockets", &self.more.sockets);
+        }
         let (mut machine, log) = kmod::start(&self.lab, boot, true)?;
         self.modules.load(&mut machine)?;
+        if part.has_more {
+            self.more.modules.load(&mut machine)?;
+        }
         let mut tally = Tally::default();
         let command = format!("sh /lab/script {}", self.vcpus);
         let timeout = if part.is_hvm { HVM_TIMEOUT } else { TIMEOUT };

@@ -99,7 +99,10 @@ fn receive(connection: &mut dyn Connection) -> Result<()> {
     let mut length = [0; 8];
     connection.read_exact(&mut length).context("receiving a length")?;
     let length = u64::from_le_bytes(length);
-    let copied = std::io::copy(&mut connection.take(length), &mut std::io::stdout())?;
+    let mut output = std::io::stdout();
+    let copied = std::io::copy(&mut connection.take(length), &mut output)?;
+    // Before the other side can know that all has come.
+    output.flush()?;
     anyhow::ensure!(copied == length, "{copied} bytes of {length} have come");
     Ok(())
 }
