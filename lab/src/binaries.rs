@@ -43,6 +43,8 @@ pub fn build_static_test(package: &str, test: &str) -> Result<PathBuf> {
     let messages = String::from_utf8_lossy(&done.stdout);
     let executable = messages.lines().find_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        // A program of the package is built for the test, too.
+        (message.pointer("/target/name")? == test).then_some(())?;
         Some(PathBuf::from(message.get("executable")?.as_str()?))
     });
     existing(executable.unwrap_or(folder))
