@@ -13,7 +13,9 @@ use clap::Args;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use xen_eventfd_lab::{Backends, Boot, DeviceModel, Lab, Platform, build_guest, build_static};
+use xen_eventfd_lab::{
+    Backends, Boot, DeviceModel, Lab, Platform, build_guest, build_static, build_static_test,
+};
 
 /// Where, and what.
 #[derive(Debug, Args)]
@@ -21,7 +23,7 @@ pub struct Arguments {
     /// The platform: x86-pv or x86-pvh; both if not given
     #[arg(long, value_parser = Platform::parse)]
     platform: Option<Platform>,
-    /// Only parts whose name contains one of these: kernel, userspace, metal, refusals, types; or hvm, which takes long and
+    /// Only parts whose name contains one of these: kernel, userspace, metal, refusals, rights, types; or hvm, which takes long and
     /// runs only if it is named
     names: Vec<String>,
     /// Eight vCPUs for the guest with every device, and not two: it boots for longer
@@ -47,7 +49,7 @@ pub(crate) const SHARED: &str = concat!(
     include_str!("devices/checks.sh")
 );
 
-const PARTS: [Part; 6] = [
+const PARTS: [Part; 7] = [
     Part {
         name: "kernel",
         script: include_str!("devices/kernel.sh"),
@@ -69,6 +71,12 @@ const PARTS: [Part; 6] = [
     Part {
         name: "refusals",
         script: include_str!("devices/refusals.sh"),
+        is_hvm: false,
+        has_more: false,
+    },
+    Part {
+        name: "rights",
+        script: include_str!("devices/rights.sh"),
         is_hvm: false,
         has_more: false,
     },
@@ -102,6 +110,8 @@ pub struct Tests {
     guest: Vec<u8>,
     /// The guest without an operating system.
     metal: PathBuf,
+    /// Tests that run in dom0, by their names.
+    programs: [(&'static str, PathBuf); 2],
     modules: Modules,
     more: More,
     vcpus: u32,
@@ -160,6 +170,10 @@ impl Tests {
             metal: build_guest("xen-eventfd-guest")?,
             more: More::prepare(&lab, &modules)?,
             modules,
+            programs: [
+                ("confinement", build_static_test("xen-virtio", "confinement")?),
+                ("hostile_backend", build_static_test("xen-eventfd-vhost", "hostile_backend")?),
+            ],
             vcpus: VCPUS,
             lab,
         })
@@ -208,6 +222,9 @@ impl Tests {
         if part.has_more {
             boot = self.more.modules.put(self.backends.put_more(boot));
             boot = boot.payload("bin/sockets", &self.more.sockets);
+        }
+        for (name, program) in &self.programs {
+            boot = boot.payload(format!("bin/{name}"), program);
         }
         let (mut machine, log) = kmod::start(&self.lab, boot, true)?;
         self.modules.load(&mut machine)?;

@@ -264,8 +264,9 @@ match Xen::builder().engine(EngineKind::Userspace).run_dir(dir.path()).open() {
         devices: Devices,
         guests: impl IntoIterator<Item = KnownGuest>,
     ) -> Result<Xen> {
-        let Devices { privcmd, evtchn, module, .. } = devices;
-        let host = Arc::new(LinuxHost::handed(privcmd, evtchn, guests));
+        let Devices { privcmd, evtchn, mut more_evtchns, module, .. } = devices;
+        more_evtchns.push(evtchn);
+        let host = Arc::new(LinuxHost::handed(privcmd, more_evtchns, guests));
         let control = module.map(Control::over).transpose()?;
         match (self.engine.unwrap_or_default(), control) {
             (EngineKind::Auto | EngineKind::Kernel, Some(control)) => {

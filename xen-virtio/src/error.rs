@@ -75,6 +75,9 @@ pub(crate) enum Error {
     /// The state directory of the daemon cannot be used.
     #[error("the state directory of the daemon cannot be used: {0}")]
     StateDir(#[from] std::io::Error),
+    /// This process cannot give up what it does not need.
+    #[error("this process cannot be confined: {0}")]
+    Confinement(String),
     /// An eventfd could not be made.
     #[error("cannot make an eventfd: {0}")]
     Eventfd(#[from] Errno),

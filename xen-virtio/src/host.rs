@@ -1,13 +1,15 @@
 //! This machine's Xen, as far as devices need more of it than an engine.
 
 use crate::acpi::{self, BIOS_PAGE, Extent, Patch, TABLES};
+use crate::confinement::{Confinement, confine};
 use crate::error::{Error, Result};
 use crate::memory::Open;
 use crate::resume::{ForeignRings, Rings};
 use core::ops::Range;
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use xen_eventfd::Xen;
+use xen_eventfd::{Builder, Devices, Domain, KnownGuest, Xen};
 use xen_eventfd_core::DomId;
 use xen_eventfd_host::linux::{LinuxHost, confined_privcmd};
 use xen_eventfd_host::memory::{FRAME, ForeignMemory, GuestMemory};
@@ -20,11 +22,40 @@ const TABLE_PAGES: u64 = 18;
 pub(crate) struct Machine {
     xen: Xen,
     foreign: LinuxHost,
+    /// What it is reached by, if that can be confined to one guest.
+    devices: Option<Devices>,
 }
 
 impl Machine {
+    /// For any guest.
     pub(crate) fn open(xen: Xen) -> Result<Self> {
-        Ok(Self { xen, foreign: LinuxHost::open()? })
+        Ok(Self { xen, foreign: LinuxHost::open()?, devices: None })
+    }
+
+    /// For the guest with this name or number, which is looked for in xenstore. The connection to it is closed before
+    /// this returns, and no other is made.
+    pub(crate) fn open_for(builder: Builder, guest: &str) -> Result<(Self, Domain)> {
+        let kind = builder.probe().engine()?;
+        let host = LinuxHost::open()?;
+        let domain = xen_eventfd::find(&host, guest)?;
+        let known = KnownGuest::ask(&host, domain.id)?;
+        // The registers have event channels of their own.
+        let devices = Devices::open()?.with_another_evtchn()?;
+        let foreign = LinuxHost::handed(devices.try_clone()?.privcmd, [], []);
+        let xen = builder.engine(kind).open_with(devices.try_clone()?, [known])?;
+        Ok((Self { xen, foreign, devices: Some(devices) }, domain))
+    }
+
+    /// Gives up, for good, all that the process does not need to serve this guest. `None` if it serves several.
+    pub(crate) fn confine(
+        &self,
+        dom: DomId,
+        run_dir: &Path,
+        sockets: &[PathBuf],
+    ) -> Result<Option<Confinement>> {
+        let Some(devices) = &self.devices else { return Ok(None) };
+        devices.confine(dom)?;
+        confine(run_dir, sockets).map(Some).map_err(Error::Confinement)
     }
 
     pub(crate) fn xen(&self) -> &Xen {
@@ -37,7 +68,11 @@ impl Machine {
 
     /// The queues of a guest, for as long as they are needed.
     pub(crate) fn rings(&self, dom: DomId) -> Result<Arc<dyn Rings>> {
-        Ok(Arc::new(ForeignRings(LinuxHost::open()?, dom)))
+        let host = match &self.devices {
+            Some(devices) => LinuxHost::handed(devices.try_clone()?.privcmd, [], []),
+            None => LinuxHost::open()?,
+        };
+        Ok(Arc::new(ForeignRings(host, dom)))
     }
 
     /// Puts a PCI root into the ACPI tables of a guest that has not run yet.

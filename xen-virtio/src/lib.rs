@@ -11,6 +11,8 @@
 mod acpi;
 mod backends;
 mod commands;
+#[doc(hidden)]
+pub mod confinement;
 mod daemon;
 mod demo;
 mod device;

@@ -7,7 +7,7 @@ use core::mem::{offset_of, size_of};
 use core::str::FromStr;
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4,
     VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_GUEST_UFO, VIRTIO_NET_F_GUEST_USO4,
@@ -110,6 +110,14 @@ impl fmt::Display for DeviceSpec {
 }
 
 impl DeviceSpec {
+    /// The socket of its backend, if that is a process.
+    pub(crate) fn socket(&self) -> Option<&Path> {
+        match &self.backend {
+            BackendSpec::VhostUser(socket) => Some(socket),
+            _ => None,
+        }
+    }
+
     /// The numbers of the descriptors that the device takes.
     pub(crate) fn descriptors(&self) -> &[RawFd] {
         match &self.backend {

@@ -1,6 +1,7 @@
 //! What a running `xen-virtio` says of its guest: an object at a socket in the run directory, which `list` and
 //! `show` read.
 
+use crate::confinement::Confinement;
 use crate::error::{Error, Result};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,9 @@ pub(crate) struct Status {
     pub(crate) register_accesses: u64,
     /// Kicks that the engine passed on to backends.
     pub(crate) kicks: u64,
+    /// What the process has given up, if it serves this guest only.
+    #[serde(default)]
+    pub(crate) confinement: Option<Confinement>,
     pub(crate) devices: Vec<DeviceStatus>,
 }
 

@@ -21,6 +21,8 @@ pub struct Devices {
     pub privcmd: OwnedFd,
     /// `/dev/xen/evtchn`. It serves one engine at a time, as it has one queue of events.
     pub evtchn: OwnedFd,
+    /// The same device, opened once more for each event loop that the process has beside its engine's.
+    pub more_evtchns: Vec<OwnedFd>,
     /// `/dev/xen/eventfd`, the kernel module's, if there is one.
     pub module: Option<OwnedFd>,
 }
@@ -28,7 +30,7 @@ pub struct Devices {
 impl Devices {
     /// Wraps devices that are open.
     pub fn new(privcmd: OwnedFd, evtchn: OwnedFd, module: Option<OwnedFd>) -> Self {
-        Self { privcmd, evtchn, module }
+        Self { privcmd, evtchn, more_evtchns: Vec::new(), module }
     }
 
     /// Opens them. The kernel module is optional.
@@ -44,7 +46,35 @@ impl Devices {
         Ok(Self {
             privcmd: open_at(operations::DEVICE)?,
             evtchn: open_at(channels::DEVICE)?,
+            more_evtchns: Vec::new(),
             module,
+        })
+    }
+
+    /// The same with event channels for another event loop.
+    ///
+    /// # Errors
+    /// As [`Devices::open`].
+    pub fn with_another_evtchn(mut self) -> Result<Self> {
+        self.more_evtchns.push(open_at(channels::DEVICE)?);
+        Ok(self)
+    }
+
+    /// Other descriptors of the same devices: what is confined by these is confined by those.
+    ///
+    /// # Errors
+    /// [`Call::Open`] if the process has no descriptor left.
+    pub fn try_clone(&self) -> Result<Self> {
+        let clone = |fd: &OwnedFd, path| {
+            rustix::io::fcntl_dupfd_cloexec(fd, 0)
+                .map_err(|errno| HostError::new(Call::Open(path), errno))
+        };
+        let more = self.more_evtchns.iter().map(|evtchn| clone(evtchn, channels::DEVICE));
+        Ok(Self {
+            privcmd: clone(&self.privcmd, operations::DEVICE)?,
+            evtchn: clone(&self.evtchn, channels::DEVICE)?,
+            more_evtchns: more.collect::<Result<_>>()?,
+            module: self.module.as_ref().map(|fd| clone(fd, eventfd::DEVICE)).transpose()?,
         })
     }
 
@@ -56,15 +86,18 @@ impl Devices {
     /// [`Call::Confine`]: [`Errno::INVAL`] or [`Errno::ACCESS`] if one is confined already, or if no
     /// guest can have that id.
     pub fn confine(&self, dom: DomId) -> Result<()> {
-        let mut evtchn_dom = evtchn::RestrictDomid { domid: dom.0 };
-        // SAFETY: the request reads one such struct.
-        unsafe { ioctl(self.evtchn.as_fd(), evtchn::RESTRICT_DOMID, &mut evtchn_dom) }
-            .map_err(|errno| HostError::new(Call::Confine(channels::DEVICE, dom), errno))?;
+        for evtchn in core::iter::once(&self.evtchn).chain(&self.more_evtchns) {
+            let mut evtchn_dom = evtchn::RestrictDomid { domid: dom.0 };
+            // SAFETY: the request reads one such struct.
+            unsafe { ioctl(evtchn.as_fd(), evtchn::RESTRICT_DOMID, &mut evtchn_dom) }
+                .map_err(|errno| HostError::new(Call::Confine(channels::DEVICE, dom), errno))?;
+        }
         restrict(&self.privcmd, operations::DEVICE, dom)?;
         self.module.as_ref().map_or(Ok(()), |module| restrict(module, eventfd::DEVICE, dom))
     }
 
-    /// The descriptors, for the launcher to pass on: privcmd, evtchn, and the module's if there is one.
+    /// The descriptors, for the launcher to pass on: privcmd, evtchn, and the module's if there is one. What
+    /// [`Devices::with_another_evtchn`] has added is not among them.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         [&self.privcmd, &self.evtchn].into_iter().chain(&self.module).map(AsFd::as_fd)
     }

@@ -81,8 +81,8 @@ pub struct LinuxHost {
 enum Knowledge {
     /// It reads xenstore and opens devices.
     Own(Store),
-    /// Guests and one event channel device were passed to it.
-    Handed { guests: Vec<KnownGuest>, evtchn: Mutex<Option<OwnedFd>> },
+    /// Guests and event channel devices were passed to it.
+    Handed { guests: Vec<KnownGuest>, evtchns: Mutex<Vec<OwnedFd>> },
 }
 
 impl LinuxHost {
@@ -100,14 +100,14 @@ impl LinuxHost {
 
     /// Devices that were handed over, for these guests. Nothing is opened, and xenstore is not read. A
     /// confined device cannot query the binding of a port ([`Host::binding`]), there is no watch on the
-    /// end of domains ([`Host::releases`]), and there is one set of event channels.
+    /// end of domains ([`Host::releases`]), and there are as many sets of event channels as devices for them.
     pub fn handed(
         privcmd: OwnedFd,
-        evtchn: OwnedFd,
+        evtchns: impl IntoIterator<Item = OwnedFd>,
         guests: impl IntoIterator<Item = KnownGuest>,
     ) -> Self {
-        let guests = guests.into_iter().collect();
-        let knowledge = Knowledge::Handed { guests, evtchn: Mutex::new(Some(evtchn)) };
+        let (guests, evtchns) = (guests.into_iter().collect(), evtchns.into_iter().collect());
+        let knowledge = Knowledge::Handed { guests, evtchns: Mutex::new(evtchns) };
         Self { privcmd: Privcmd::over(privcmd), knowledge }
     }
 }
@@ -213,10 +213,10 @@ impl Host for LinuxHost {
     }
 
     fn event_channels(&self) -> Result<Box<dyn EventChannels>> {
-        let Knowledge::Handed { evtchn, .. } = &self.knowledge else {
+        let Knowledge::Handed { evtchns, .. } = &self.knowledge else {
             return Ok(Box::new(Evtchn::open()?));
         };
-        let handed = evtchn.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let handed = evtchns.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let used = HostError::new(Call::Open(evtchn::DEVICE), Errno::BUSY);
         Ok(Box::new(Evtchn::handed(handed.ok_or(used)?)?))
     }
@@ -302,7 +302,7 @@ mod tests {
         };
         let domain = Domain { id: DomId(5), name: Some("guest".into()), uuid: None };
         let guest = KnownGuest::new(domain.clone(), true);
-        let host = LinuxHost::handed(null(), null(), [guest.clone()]);
+        let host = LinuxHost::handed(null(), [null()], [guest.clone()]);
         assert_eq!(host.domains(), Ok(vec![domain]));
         assert_eq!(KnownGuest::ask(&host, DomId(5)), Ok(guest));
         let other = host.domain(DomId(6)).unwrap_err();

@@ -45,7 +45,7 @@ ask guest 'od -An -tx1 -N4 /sys/bus/pci/devices/0000:00:01.0/config' >said
 verdict a_vcpu_does_not_wait_for_a_process_that_was_killed $? said
 within 10 unserved
 verdict a_process_that_was_killed_leaves_no_registration $? left.txt
-refused a_guest_that_runs paused serve guest --device blk,socket=/tmp/blk.sock
+refused a_guest_that_runs_with_other_devices other serve guest --device blk,socket=/tmp/blk.sock
 ask guest 'echo on' >said && grep -q on said
 verdict a_guest_that_runs_goes_on $? said
 xl destroy guest

@@ -8,6 +8,7 @@ pub(crate) mod show;
 pub(crate) mod start;
 
 use crate::backends::default_mac;
+use crate::confinement::Confinement;
 use crate::devices::Report;
 use crate::error::Error;
 use crate::host::Machine;
@@ -94,6 +95,11 @@ impl Devices {
         self.devices.iter().map(ToString::to_string).collect()
     }
 
+    /// The sockets of their backends.
+    fn sockets(&self) -> Vec<PathBuf> {
+        self.devices.iter().filter_map(|spec| spec.socket().map(Path::to_owned)).collect()
+    }
+
     /// What it takes to go on with a guest that has these devices.
     fn keep(
         &self,
@@ -165,6 +171,7 @@ struct ServedGuest {
     engine: EngineKind,
     /// The devices, as they were given.
     devices: Vec<String>,
+    confinement: Option<Confinement>,
 }
 
 /// What ended the service.
@@ -235,8 +242,10 @@ impl Serving {
         let takeover = Duration::from_secs(given.takeover_time.into());
         let guarded = Guardian::Auto.keep_for(&run_dir, takeover)?;
         let server = serve(&mut ram, &run_dir)?;
-        let (name, engine) = (domain.name.clone(), xen.engine());
-        let guest = Arc::new(ServedGuest { server, name, engine, devices: given.lines() });
+        // Before anything asks for the state. What the guest asks until then waits in its slot or is answered.
+        let confinement = machine.confine(domain.id, &run_dir, &given.sockets())?;
+        let (name, engine, devices) = (domain.name.clone(), xen.engine(), given.lines());
+        let guest = Arc::new(ServedGuest { server, name, engine, devices, confinement });
         let shown = Arc::downgrade(&guest);
         let status = move || shown.upgrade().map(|guest| guest.status());
         let answering = Answering::start(&run_dir, domain.id, status)?;
@@ -284,7 +293,7 @@ impl Serving {
 
 impl ServedGuest {
     fn status(&self) -> Status {
-        let Self { server, name, engine, devices } = self;
+        let Self { server, name, engine, devices, confinement } = self;
         let device = |(report, device): (Report, &String)| DeviceStatus {
             function: report.function.to_string(),
             device: device.clone(),
@@ -299,6 +308,7 @@ impl ServedGuest {
             engine: engine.to_string(),
             register_accesses: server.devices().requests(),
             kicks: server.guest().counters().delivered,
+            confinement: *confinement,
             devices: server.devices().report().into_iter().zip(devices).map(device).collect(),
         }
     }

@@ -25,6 +25,9 @@ use xen_eventfd_ioreq::{Role, RunDir};
 ///
 /// A backend that does not map a guest's memory by itself (vhost-user's protocol feature XEN_MMAP) needs the kernel
 /// module of xen-eventfd. It can read and write all of the guest's memory.
+///
+/// Once it serves, the process is confined to this guest: its descriptors of Xen's devices act on no other, it has no
+/// connection to xenstore, and it has given up other files, programs, sockets and system calls than it needs.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// The guest, by name or number
@@ -52,8 +55,7 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     arguments.devices.check()?;
     // Before there are threads, so that all of them leave the signals to this one.
     let mut signals = Signals::that_end()?;
-    let machine = Machine::open(session.open()?)?;
-    let domain = machine.xen().find(&arguments.dom)?;
+    let (machine, domain) = Machine::open_for(session.builder(), &arguments.dom)?;
     let given = &arguments.devices;
     let serving = match left(session, &domain, given)? {
         Some(kept) => Serving::take_over(session, &machine, &domain, given, kept)?,

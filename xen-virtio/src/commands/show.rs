@@ -1,6 +1,7 @@
 //! `show`: a guest's devices.
 
 use super::run_dir_of;
+use crate::confinement::Confinement;
 use crate::status::{Status, ask};
 use clap::Args;
 use xen_eventfd_cli::failure::{Exit, Failure};
@@ -52,13 +53,28 @@ pub(super) fn prose(status: &Status) -> String {
         })
         .collect();
     format!(
-        "{} (domain {}), served by process {} with the {} engine\n{} kicks passed on, {} accesses to registers\n\n{}",
+        "{} (domain {}), served by process {} with the {} engine, {}\n{} kicks passed on, {} accesses to registers\n\n{}",
         status.name.as_deref().unwrap_or("a guest without a name"),
         status.domid,
         status.pid,
         status.engine,
+        confined(status.confinement),
         status.kicks,
         status.register_accesses,
         table(&heads, &rows)
     )
+}
+
+/// What the process has given up, in words.
+fn confined(confinement: Option<Confinement>) -> String {
+    let Some(Confinement { files, sockets, system_calls }) = confinement else {
+        return "which may serve other guests too".to_owned();
+    };
+    let kept = [("files", files), ("sockets", sockets), ("system calls", system_calls)];
+    let kept: Vec<&str> =
+        kept.into_iter().filter(|(_, given_up)| !given_up).map(|(what, _)| what).collect();
+    if kept.is_empty() {
+        return "confined to this guest".to_owned();
+    }
+    format!("confined to this guest, but for {} (the kernel is too old)", kept.join(" and "))
 }

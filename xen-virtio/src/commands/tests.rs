@@ -4,6 +4,7 @@ use super::daemon::Follows;
 use super::list::Report;
 use super::serve::{Ended, Served};
 use super::{Devices, show};
+use crate::confinement::Confinement;
 use crate::daemon::{Event, Happened};
 use crate::status::{DeviceStatus, Status};
 use serde::Serialize;
@@ -26,6 +27,7 @@ fn status() -> Status {
         engine: "kernel".to_owned(),
         register_accesses: 155,
         kicks: 4_000,
+        confinement: Some(Confinement { files: true, sockets: false, system_calls: true }),
         devices: vec![
             device("0000:00:01.0", None),
             device("0000:00:02.0", Some("the backend has closed the connection")),
@@ -38,6 +40,8 @@ fn each_object_is_one_of_the_schema() {
     let status = status();
     check("virtio.served", &Served { status: &status });
     check("virtio.show", &status);
+    let unconfined = Status { confinement: None, ..status.clone() };
+    check("virtio.show", &unconfined);
     check("virtio.list", &Report { guests: vec![status.clone()] });
     let ended = Ended { domid: 7, guest_gone: true, register_accesses: 155, kicks: 4_000 };
     check("virtio.ended", &ended);

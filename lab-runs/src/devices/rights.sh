@@ -1,0 +1,67 @@
+# What a process that serves a guest can reach, and what a backend can with what it was given.
+# shellcheck shell=sh
+
+confinement >said 2>&1
+verdict what_was_given_up_cannot_be_had_again $? said
+CONFINED_WHOLLY=1 confinement >said 2>&1
+verdict this_kernel_confines_files_and_sockets $? said
+
+config guest 1 "" /lab/guest.cpio
+config other 1 "" /lab/guest.cpio
+xl create -q -p other.cfg
+OTHER=$(xl domid other)
+export OTHER
+
+# hostile SOCKET TEST: the backend of that test, for a guest's device
+hostile() {
+	xl create -q -p guest.cfg
+	GUEST=$(xl domid guest)
+	export GUEST
+	background "$2.log" hostile_backend --ignored --exact "$2"
+	hostile=$!
+	within 20 test -S "$1.sock"
+	background served.log xen-virtio serve guest --device "rng,socket=/tmp/$1.sock"
+	server=$!
+	ready served.log
+	verdict "$2_is_served" $? served.log
+	kill $server
+	wait $server
+	wait $hostile
+	verdict "$2" $? "$2.log"
+	xl destroy guest
+}
+hostile privcmd privcmd_reaches_one_guest
+hostile memory a_memory_file_is_one_guests
+xl destroy other
+
+# confined ENGINE: the guest of the engine works, and its process is confined
+confined() {
+	xl create -q -p guest.cfg
+	rng "$1"
+	background "$1.log" env "XEN_EVENTFD_ENGINE=$1" xen-virtio serve guest --device "rng,socket=/tmp/$1.sock0" --device net,tap=tap0
+	server=$!
+	ready "$1.log"
+	verdict "$1_serves" $? "$1.log"
+	xl unpause guest
+	up guest 1
+	verdict "$1_guest_comes_up" $? "$1.log" "$(console guest)"
+	xen-virtio show guest >said && grep -q 'confined to this guest$' said
+	verdict "$1_says_that_it_is_confined" $? said
+	[ "$(grep -cE '^(NoNewPrivs:.1|Seccomp:.2)$' "/proc/$server/status")" = 2 ]
+	verdict "$1_is_confined" $? "/proc/$server/status"
+	# Each thread, the engine's too.
+	! grep -LE '^Seccomp:.2$' /proc/$server/task/*/status | grep .
+	verdict "$1_threads_are_confined" $?
+	[ "$(ask guest 'random 0')" -gt 200 ]
+	verdict "$1_random_bytes" $? "$1.log"
+	ip addr add 10.9.0.1/24 dev tap0 && ip link set tap0 up
+	ask guest 'card 0' >said
+	verdict "$1_pings" $? said "$1.log"
+	xl destroy guest
+	wait $server
+	verdict "$1_ends_with_its_guest" $? "$1.log"
+}
+confined kernel
+confined userspace
+left rights
+exit 0
