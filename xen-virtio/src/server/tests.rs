@@ -190,26 +190,33 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Has the process killed at its call of this number, and what it leaves kept in `left`. Returns whether it was.
-fn kill_at(client: &Arc<Client>, step: u64, from: &Path, left: &Path) -> Arc<AtomicBool> {
-    let killed = Arc::new(AtomicBool::new(false));
-    let (from, left, seen) = (from.to_owned(), left.to_owned(), Arc::clone(&killed));
-    let (weak, dying) = (Arc::downgrade(client), AtomicBool::new(false));
+/// The end of a process.
+#[derive(Default)]
+struct Kill {
+    begins: AtomicBool,
+    is_done: AtomicBool,
+}
+
+/// Has the process killed at its call of this number, and what it leaves kept in `left`.
+fn kill_at(client: &Arc<Client>, step: u64, from: &Path, left: &Path) -> Arc<Kill> {
+    let kill = Arc::new(Kill::default());
+    let (from, left, done) = (from.to_owned(), left.to_owned(), Arc::clone(&kill));
+    let weak = Arc::downgrade(client);
     client.on_call(Box::new(move |site| {
         let Some(client) = weak.upgrade() else { return Verdict::Proceed };
         if site.index == step {
-            dying.store(true, Ordering::Release);
+            done.begins.store(true, Ordering::Release);
             copy(&from, &left);
             client.kill();
-            seen.store(true, Ordering::Release);
+            done.is_done.store(true, Ordering::Release);
         }
         // No other thread does anything meanwhile that a vCPU hears of, and none cleans up first.
-        while dying.load(Ordering::Acquire) && !client.is_killed() {
+        while done.begins.load(Ordering::Acquire) && !client.is_killed() {
             std::thread::sleep(Duration::from_micros(100));
         }
         Verdict::Proceed
     }));
-    killed
+    kill
 }
 
 /// Runs a guest, and kills the process that serves it at a step. Returns whether it came so far.
@@ -217,17 +224,19 @@ fn round(step: u64) -> bool {
     const BLOCKS: usize = 2;
     let machine = Machine::new();
     let [first, second] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    let mut killed = Arc::default();
+    let mut kill = Arc::default();
     let process = machine.process(first.path(), |client| {
-        killed = kill_at(client, step, first.path(), second.path());
+        kill = kill_at(client, step, first.path(), second.path());
     });
     let done = Arc::new(AtomicU64::new(0));
-    let guest = process.is_some().then(|| machine.guest(BLOCKS, &done));
+    // A process that is being killed lets no guest run.
+    let runs = process.is_some() && !kill.begins.load(Ordering::Acquire);
+    let guest = runs.then(|| machine.guest(BLOCKS, &done));
     until(
         || "the guest ends, or the process is killed".to_owned(),
-        || killed.load(Ordering::Acquire) || guest.as_ref().is_some_and(Running::is_finished),
+        || kill.is_done.load(Ordering::Acquire) || guest.as_ref().is_some_and(Running::is_finished),
     );
-    let was_killed = killed.load(Ordering::Acquire);
+    let was_killed = kill.is_done.load(Ordering::Acquire);
     let next = was_killed.then(|| {
         drop(process);
         machine.process(second.path(), |_| {})
