@@ -254,7 +254,9 @@ impl RunDir {
     pub(crate) fn remove(&self, dom: DomId) {
         let kept = self.kept_of(dom, "");
         let removed = |folder: Arc<Folder>| {
-            let files = folder.names()?.into_iter().filter(|name| name.starts_with(&kept));
+            // An engine keeps none, and its threads may be forbidden to list a directory.
+            let names = if self.role == Role::Registers { folder.names()? } else { vec![] };
+            let files = names.into_iter().filter(|name| name.starts_with(&kept));
             files.chain([self.record_of(dom)]).try_for_each(|name| folder.remove(&name))
         };
         if let Err(error) = self.folder().and_then(removed) {
