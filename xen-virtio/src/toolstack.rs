@@ -95,6 +95,8 @@ pub(crate) enum Action {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Config {
     pub(crate) name: String,
+    /// Made up by `xl` for each reading, if the file has none.
+    pub(crate) uuid: Option<String>,
     /// `pvh`, `hvm` or `pv`.
     pub(crate) guest_type: String,
     pub(crate) on_poweroff: Action,
@@ -130,6 +132,7 @@ impl Config {
         };
         Ok(Self {
             name: needed("/c_info/name")?,
+            uuid: text("/c_info/uuid").map(str::to_owned),
             guest_type: needed("/c_info/type")?,
             on_poweroff: action("on_poweroff", Action::Destroy)?,
             on_reboot: action("on_reboot", Action::Restart)?,
@@ -256,9 +259,12 @@ mod tests {
     #[test]
     fn a_configuration_has_defaults_as_xl_has_them() {
         let parse = |text: &str| Config::parse(text.as_bytes());
-        let config = parse(r#"{"c_info": {"type": "pvh", "name": "web"}, "on_reboot": "restart"}"#);
+        let config = parse(
+            r#"{"c_info": {"type": "pvh", "name": "web", "uuid": "0a1b"}, "on_reboot": "restart"}"#,
+        );
         let config = config.unwrap();
         assert_eq!((&*config.name, &*config.guest_type), ("web", "pvh"));
+        assert_eq!(config.uuid.as_deref(), Some("0a1b"));
         assert_eq!(config.action(Reason::PowerOff), Action::Destroy);
         assert_eq!(config.action(Reason::Reboot), Action::Restart);
         assert_eq!(config.action(Reason::Other), Action::Preserve);

@@ -121,8 +121,12 @@ impl Devices {
     }
 
     /// The same devices with backends that have served another guest.
-    fn again(&self, backends: Vec<Released>) -> Result<Vec<Connected>, Failure> {
-        let backends = self.of_guest(None).zip(backends);
+    fn again(
+        &self,
+        backends: Vec<Released>,
+        uuid: Option<&str>,
+    ) -> Result<Vec<Connected>, Failure> {
+        let backends = self.of_guest(uuid).zip(backends);
         backends.map(|(spec, backend)| connected(&spec, backend)).collect()
     }
 }

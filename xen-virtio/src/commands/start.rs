@@ -42,7 +42,7 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     arguments.devices.fit(layout_of(&config)?)?;
     let machine = Machine::open(session.open()?)?;
     // Before a guest is there that would have to go again.
-    let mut connected = Some(arguments.devices.connect(None)?);
+    let mut connected = Some(arguments.devices.connect(config.uuid.as_deref())?);
     let mut releases = machine.xen().host().releases().map_err(crate::error::Error::from)?;
     loop {
         toolstack::create_paused(&arguments.file)?;
@@ -65,7 +65,9 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             Finished::Gone => return Ok(Exit::Success),
             Finished::Stopped(reason) => match after(&config, reason, &domain)? {
                 Some(exit) => return Ok(exit),
-                None => connected = Some(arguments.devices.again(backends)?),
+                None => {
+                    connected = Some(arguments.devices.again(backends, config.uuid.as_deref())?)
+                }
             },
         }
     }
