@@ -140,7 +140,8 @@ fn fault(way: &Way, figures: &Figures) -> Option<String> {
         return None;
     }
     match (figure("vmm"), figure("others")) {
-        (Some(0), Some(0)) => None,
+        // A process of dom0 may have a timer of its own that ends meanwhile.
+        (Some(0), Some(others)) if others == 0 || Some(others * 100) < figure("kicks") => None,
         woken => Some(format!("processes other than the backend were woken: {woken:?}")),
     }
 }
@@ -201,6 +202,8 @@ mod tests {
         assert_eq!(of(&STOCK[2], quiet), None);
         assert!(of(&STOCK[2], "wakeups kicks 9 delivered 9 vmm 1 others 0").is_some());
         assert!(of(&STOCK[1], "wakeups kicks 9 delivered 9 vmm 0 others 2").is_some());
+        assert!(of(&STOCK[1], "wakeups kicks 1000 delivered 1000 vmm 0 others 10").is_some());
+        assert_eq!(of(&STOCK[1], "wakeups kicks 1000 delivered 1000 vmm 0 others 9"), None);
         let patched = |shares| of(&PATCHED[0], &format!("wakeups kicks 9 {shares} vmm 9 others 0"));
         assert_eq!(patched("delivered 9 reached 0"), None);
         assert_eq!(patched("delivered 8 reached 1"), None);

@@ -83,9 +83,15 @@ fn packets_of_sockets_go_both_ways_and_a_stopped_queue_goes_on_where_it_was() {
             assert_eq!(sockets.stop_queue(2), Ok(0));
         }
     }
+    let is_called = |ring: &Ring| {
+        poll(&mut [PollFd::new(&ring.call, PollFlags::IN)], Some(&Timespec::default())) == Ok(1)
+    };
+    if is_called(&transmit) {
+        // Linux signals after it has written to the ring, where the buffer may have been seen before.
+        rustix::io::read(&transmit.call, &mut [0; 8]).unwrap();
+    }
     transmit.post(Some(&request(port)));
-    let quiet = poll(&mut [PollFd::new(&transmit.call, PollFlags::IN)], Some(&Timespec::default()));
-    assert_eq!(quiet, Ok(0));
+    assert!(!is_called(&transmit));
     assert!(sockets.fd().is_none() && sockets.check().is_ok());
 }
 
