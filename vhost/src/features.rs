@@ -1,5 +1,6 @@
 //! Which of virtio's feature bits are the backend's to offer.
 
+use crate::{Error, Result};
 use virtio_bindings::virtio_config::{
     VIRTIO_F_IN_ORDER, VIRTIO_F_NOTIFY_ON_EMPTY, VIRTIO_F_ORDER_PLATFORM, VIRTIO_F_VERSION_1,
     VIRTIO_TRANSPORT_F_END,
@@ -26,6 +27,14 @@ const OF_QUEUES: u64 = VERSION_1
 /// with data, which an eventfd does not carry.
 pub(crate) fn of_device(offered: u64) -> u64 {
     offered & (!RESERVED | OF_QUEUES)
+}
+
+/// A driver accepts no more than it was offered.
+pub(crate) fn check_accepted(features: u64, offered: u64) -> Result<()> {
+    match features & !offered {
+        0 => Ok(()),
+        strange => Err(Error::NotOffered { features: strange }),
+    }
 }
 
 #[cfg(test)]

@@ -7,9 +7,9 @@
 
 use super::door::{self, Target};
 use super::pairs::SharedMemory;
-use super::{VHOST_SCSI, VHOST_VSOCK, failed, memory, ring};
+use super::{VHOST_SCSI, VHOST_VSOCK, failed, memory, read_config, ring};
 use crate::eventfd::{Signaller, new_eventfd};
-use crate::features::of_device;
+use crate::features::{check_accepted, of_device};
 use crate::{Backend, Error, Queue, Region, Result};
 use core::mem::{offset_of, size_of};
 use rustix::fs::{Mode, OFlags};
@@ -246,18 +246,12 @@ impl Backend for Device {
     }
 
     fn accept(&mut self, features: u64) -> Result<()> {
-        let strange = features & !self.offered;
-        if strange != 0 {
-            return Err(Error::NotOffered { features: strange });
-        }
+        check_accepted(features, self.offered)?;
         self.vhost.set_features(features).map_err(|error| failed("SET_FEATURES", &error))
     }
 
     fn read_config(&mut self, offset: u32, bytes: &mut [u8]) -> Result<()> {
-        let beyond = Error::BeyondConfiguration { offset, length: bytes.len() };
-        let rest = self.config.get(offset as usize..).and_then(|rest| rest.get(..bytes.len()));
-        bytes.copy_from_slice(rest.ok_or(beyond)?);
-        Ok(())
+        read_config(&self.config, offset, bytes)
     }
 
     /// A driver may write what sizes it wants of a SCSI device's, and gets those that the kernel has.

@@ -16,12 +16,20 @@ pub use device::Device;
 pub use net::{Net, Options};
 pub use tap::Tap;
 
-use crate::Error;
+use crate::{Error, Result};
 use rustix::io::Errno;
 
 const VHOST_NET: &str = "/dev/vhost-net";
 const VHOST_SCSI: &str = "/dev/vhost-scsi";
 const VHOST_VSOCK: &str = "/dev/vhost-vsock";
+
+/// Reads of a configuration that this process has.
+fn read_config(config: &[u8], offset: u32, bytes: &mut [u8]) -> Result<()> {
+    let beyond = Error::BeyondConfiguration { offset, length: bytes.len() };
+    let rest = config.get(offset as usize..).and_then(|rest| rest.get(..bytes.len()));
+    bytes.copy_from_slice(rest.ok_or(beyond)?);
+    Ok(())
+}
 
 /// The error of a request of vhost.
 fn failed(request: &'static str, error: &vhost::Error) -> Error {

@@ -3,9 +3,9 @@
 use super::control::Control;
 use super::pairs::{Pair, Pairs, SharedMemory, Vhost};
 use super::tap::Tap;
-use super::{failed, memory, ring};
+use super::{failed, memory, read_config, ring};
 use crate::eventfd::{Signaller, new_eventfd};
-use crate::features::of_device;
+use crate::features::{check_accepted, of_device};
 use crate::{Backend, Error, Queue, Region, Result};
 use core::fmt;
 use core::mem::{offset_of, size_of};
@@ -167,10 +167,7 @@ impl Backend for Net {
     }
 
     fn accept(&mut self, features: u64) -> Result<()> {
-        let strange = features & !self.offered;
-        if strange != 0 {
-            return Err(Error::NotOffered { features: strange });
-        }
+        check_accepted(features, self.offered)?;
         for Pair { vhost, tap, .. } in &*self.pairs.lock() {
             let known = features & of_device(self.of_vhost);
             vhost.set_features(known).map_err(|error| failed("SET_FEATURES", &error))?;
@@ -181,10 +178,7 @@ impl Backend for Net {
     }
 
     fn read_config(&mut self, offset: u32, bytes: &mut [u8]) -> Result<()> {
-        let beyond = Error::BeyondConfiguration { offset, length: bytes.len() };
-        let rest = self.config.get(offset as usize..).and_then(|rest| rest.get(..bytes.len()));
-        bytes.copy_from_slice(rest.ok_or(beyond)?);
-        Ok(())
+        read_config(&self.config, offset, bytes)
     }
 
     /// A modern driver writes to none of it.

@@ -9,7 +9,7 @@ mod requests;
 pub mod wire;
 
 use crate::eventfd::{Signaller, new_eventfd};
-use crate::features::{VERSION_1, of_device};
+use crate::features::{VERSION_1, check_accepted, of_device};
 use crate::{Backend, Error, Inflight, Lack, Memory, Needs, Queue, Region, Result, Wrong};
 use connection::Connection;
 use core::ops::Range;
@@ -237,10 +237,7 @@ impl Backend for Frontend {
     }
 
     fn accept(&mut self, features: u64) -> Result<()> {
-        let strange = features & !self.features();
-        if strange != 0 {
-            return Err(Error::NotOffered { features: strange });
-        }
+        check_accepted(features, self.features())?;
         self.set(Request::SetFeatures, &(features | PROTOCOL_FEATURES).emit(), &[])?;
         self.accepted = features;
         self.settle()
