@@ -18,7 +18,7 @@ use crate::{
     cache::{Cache, CacheKind, Lock},
     elf,
     manifest::Manifest,
-    packages::unpack_all,
+    packages::{unpack_all, with_libraries},
     progress::Progress,
     setup::{self, Product},
 };
@@ -132,12 +132,7 @@ impl Product for BackendPackages {
     }
 
     fn resolve(&self, apt: &Apt) -> Result<Manifest> {
-        let mut wanted = apt.closure(self.0.packages().release, &PACKAGES)?;
-        // The rest is there to configure a host.
-        wanted.retain(|(name, _)| {
-            PACKAGES.contains(&name.as_str()) || name.starts_with("lib") || name == "zlib1g"
-        });
-        apt.describe(self.layout(), &wanted)
+        apt.describe(self.layout(), &with_libraries(apt, self.0, &PACKAGES)?)
     }
 
     fn build(

@@ -17,7 +17,7 @@ use crate::{
     boot::Boot,
     cache::{CacheKind, Lock},
     manifest::Manifest,
-    packages::unpack_all,
+    packages::{unpack_all, with_libraries},
     progress::Progress,
     setup::{self, Product},
 };
@@ -34,6 +34,10 @@ const DATA: [&str; 4] = [
 ];
 /// What Xen's tools load.
 const BIOS: &str = "usr/share/seabios/bios-256k.bin";
+
+fn files() -> impl Iterator<Item = &'static str> {
+    [PROGRAM].into_iter().chain(DATA).chain([BIOS])
+}
 
 /// A folder of the cache with it.
 #[derive(Debug)]
@@ -62,8 +66,8 @@ impl DeviceModel {
     ///
     /// The cache is damaged.
     pub fn put(&self, lab: &Lab, mut boot: Boot) -> Result<Boot> {
-        for file in [PROGRAM].iter().chain(&DATA).chain([&BIOS]) {
-            boot = boot.payload(*file, self.root.join(file));
+        for file in files() {
+            boot = boot.payload(file, self.root.join(file));
         }
         let loader = lab.hvmloader()?;
         let path = loader.strip_prefix(lab.root())?.to_string_lossy().into_owned();
@@ -79,12 +83,7 @@ impl Product for DeviceModelPackages {
     }
 
     fn resolve(&self, apt: &Apt) -> Result<Manifest> {
-        let mut wanted = apt.closure(self.0.packages().release, &PACKAGES)?;
-        // The rest is there to configure a host.
-        wanted.retain(|(name, _)| {
-            PACKAGES.contains(&name.as_str()) || name.starts_with("lib") || name == "zlib1g"
-        });
-        apt.describe(self.layout(), &wanted)
+        apt.describe(self.layout(), &with_libraries(apt, self.0, &PACKAGES)?)
     }
 
     fn build(
@@ -97,7 +96,7 @@ impl Product for DeviceModelPackages {
         progress.stage("unpacking the device model of HVM guests");
         let root = folder.join("root");
         unpack_all(manifest, archives, &root)?;
-        for file in [PROGRAM].iter().chain(&DATA).chain([&BIOS]) {
+        for file in files() {
             ensure!(root.join(file).is_file(), "the packages bring no {file}");
         }
         fs::remove_dir_all(root.join("usr/share/doc"))

@@ -91,6 +91,20 @@ fn is_needed(name: &str) -> bool {
         && !UNUSED.iter().any(|prefix| name.starts_with(prefix))
 }
 
+/// These packages and the libraries that they need, with their versions. What else they depend on is there to configure
+/// a host.
+pub(crate) fn with_libraries(
+    apt: &Apt,
+    arch: Arch,
+    packages: &[&str],
+) -> Result<Vec<(String, String)>> {
+    let mut wanted = apt.closure(arch.packages().release, packages)?;
+    wanted.retain(|(name, _)| {
+        packages.contains(&name.as_str()) || name.starts_with("lib") || name == "zlib1g"
+    });
+    Ok(wanted)
+}
+
 /// Unpacks all packages into one tree, in place of whatever is there.
 pub(crate) fn unpack_all(manifest: &Manifest, archives: &Path, root: &Path) -> Result<()> {
     if root.exists() {
