@@ -59,14 +59,13 @@ impl Hold {
     ) -> Result<(Self, Option<Server>)> {
         let (lock, fresh, mut record) = Self::begin(host, run_dir, dom, serves)?;
         let reservation = reserve.reserve(dom)?;
-        let server = match record.uuid == fresh.uuid {
-            true => orphan::adopt(host, events, run_dir, &mut record)?,
-            false => None,
-        };
-        if server.is_none() && record.uuid != fresh.uuid {
+        let server = if record.uuid == fresh.uuid {
+            orphan::adopt(host, events, run_dir, &mut record)?
+        } else {
             orphan::recover(host, run_dir, &mut record)?;
             record = fresh;
-        }
+            None
+        };
         Ok((Self { record, run_dir: run_dir.clone(), reservation, lock }, server))
     }
 
