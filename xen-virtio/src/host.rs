@@ -21,7 +21,7 @@ const TABLE_PAGES: u64 = 18;
 #[derive(Debug)]
 pub(crate) struct Machine {
     xen: Xen,
-    foreign: LinuxHost,
+    foreign: Arc<LinuxHost>,
     /// What it is reached by, if that can be confined to one guest.
     devices: Option<Devices>,
 }
@@ -29,7 +29,7 @@ pub(crate) struct Machine {
 impl Machine {
     /// For any guest.
     pub(crate) fn open(xen: Xen) -> Result<Self> {
-        Ok(Self { xen, foreign: LinuxHost::open()?, devices: None })
+        Ok(Self { xen, foreign: Arc::new(LinuxHost::open()?), devices: None })
     }
 
     /// For the guest with this name or number, which is looked for in xenstore. The connection to it is closed before
@@ -41,7 +41,7 @@ impl Machine {
         let known = KnownGuest::ask(&host, domain.id)?;
         // The registers have event channels of their own.
         let devices = Devices::open()?.with_another_evtchn()?;
-        let foreign = LinuxHost::handed(devices.try_clone()?.privcmd, [], []);
+        let foreign = Arc::new(LinuxHost::handed(devices.try_clone()?.privcmd, [], []));
         let xen = builder.engine(kind).open_with(devices.try_clone()?, [known])?;
         Ok((Self { xen, foreign, devices: Some(devices) }, domain))
     }
@@ -63,16 +63,12 @@ impl Machine {
     }
 
     pub(crate) fn foreign(&self) -> &dyn ForeignMemory {
-        &self.foreign
+        &*self.foreign
     }
 
     /// The queues of a guest, for as long as they are needed.
-    pub(crate) fn rings(&self, dom: DomId) -> Result<Arc<dyn Rings>> {
-        let host = match &self.devices {
-            Some(devices) => LinuxHost::handed(devices.try_clone()?.privcmd, [], []),
-            None => LinuxHost::open()?,
-        };
-        Ok(Arc::new(ForeignRings(host, dom)))
+    pub(crate) fn rings(&self, dom: DomId) -> Arc<dyn Rings> {
+        Arc::new(ForeignRings(Arc::<LinuxHost>::clone(&self.foreign), dom))
     }
 
     /// Puts a PCI root into the ACPI tables of a guest that has not run yet.

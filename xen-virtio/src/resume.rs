@@ -65,9 +65,9 @@ pub(crate) trait Rings: Send + Sync + fmt::Debug {
 
 /// The queues of a guest of this machine.
 #[derive(Debug)]
-pub(crate) struct ForeignRings<M>(pub(crate) M, pub(crate) DomId);
+pub(crate) struct ForeignRings(pub(crate) Arc<dyn ForeignMemory>, pub(crate) DomId);
 
-impl<M: ForeignMemory> Rings for ForeignRings<M> {
+impl Rings for ForeignRings {
     fn read(&self, addr: u64) -> Result<u16> {
         let frame = FRAME as u64;
         let page = self.0.map(self.1, &[addr / frame])?;

@@ -117,7 +117,7 @@ impl Devices {
         let connector = |spec: DeviceSpec| Connector::new(move || spec.connect());
         let connectors = self.of_guest(domain.uuid.as_deref()).map(connector).collect();
         let run_dir = RunDir::open(run_dir, Role::Registers).map_err(Error::from)?;
-        Ok(Keep { whose, connectors, rings: machine.rings(domain.id)?, run_dir })
+        Ok(Keep { whose, connectors, rings: machine.rings(domain.id), run_dir })
     }
 
     /// The same devices with backends that have served another guest.
@@ -133,12 +133,6 @@ impl Devices {
 
 fn too_many(devices: usize, slots: usize) -> String {
     format!("{devices} devices; this guest's bus holds {slots}")
-}
-
-/// Where a guest's devices are. A PV guest has no place for any, which is refused later.
-fn layout_of(machine: &Machine, domain: &Domain) -> Result<Layout, Failure> {
-    let is_hvm = machine.xen().host().has_lines(domain.id).map_err(Error::from)?;
-    Ok(if is_hvm { Layout::BesideQemu } else { Layout::OwnBus })
 }
 
 /// A device with its backend, or a failure that names the device.
@@ -194,11 +188,11 @@ impl Serving {
         session: &Session,
         machine: &Machine,
         domain: &Domain,
+        layout: Layout,
         given: &Devices,
         connected: Vec<Connected>,
     ) -> Result<Self, Failure> {
         let xen = machine.xen();
-        let layout = layout_of(machine, domain)?;
         // First, as it is refused for a PV guest, whose frames are none of its own.
         xen.host().vcpus(domain.id).map_err(Error::from)?;
         let ram = GuestRam::find(machine.foreign(), machine, domain.id, layout)?;

@@ -1,8 +1,9 @@
 //! `serve`: a guest's devices, until the guest is gone.
 
-use super::{Devices, End, Serving, layout_of, named, run_dir_of};
+use super::{Devices, End, Serving, named, run_dir_of};
 use crate::error::Error;
 use crate::host::Machine;
+use crate::layout::Layout;
 use crate::record::{Kept, Record};
 use crate::status::Status;
 use crate::toolstack::{self, State};
@@ -57,13 +58,15 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let mut signals = Signals::that_end()?;
     let (machine, domain) = Machine::open_for(session.builder(), &arguments.dom)?;
     let given = &arguments.devices;
-    let serving = match left(session, &domain, given)? {
+    let state = toolstack::state(domain.id)?;
+    let serving = match left(session, &domain, state, given)? {
         Some(kept) => Serving::take_over(session, &machine, &domain, given, kept)?,
         None => {
-            check_new(&domain)?;
-            given.fit(layout_of(&machine, &domain)?)?;
+            check_new(&domain, state)?;
+            let layout = layout_of(&machine, &domain)?;
+            given.fit(layout)?;
             let connected = given.connect(domain.uuid.as_deref())?;
-            Serving::begin(session, &machine, &domain, given, connected)?
+            Serving::begin(session, &machine, &domain, layout, given, connected)?
         }
     };
     report_served(session, &serving, &domain, |name| {
@@ -79,9 +82,20 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     }
 }
 
+/// Where a guest's devices are. A PV guest has no place for any, which is refused later.
+fn layout_of(machine: &Machine, domain: &Domain) -> Result<Layout, Failure> {
+    let is_hvm = machine.xen().host().has_lines(domain.id).map_err(Error::from)?;
+    Ok(if is_hvm { Layout::BesideQemu } else { Layout::OwnBus })
+}
+
 /// What a process that was killed has left of a guest that runs.
-fn left(session: &Session, domain: &Domain, given: &Devices) -> Result<Option<Kept>, Failure> {
-    if toolstack::state(domain.id)? != State::Started {
+fn left(
+    session: &Session,
+    domain: &Domain,
+    state: State,
+    given: &Devices,
+) -> Result<Option<Kept>, Failure> {
+    if state != State::Started {
         return Ok(None);
     }
     let run_dir = RunDir::open(&run_dir_of(session), Role::Registers).map_err(Error::from)?;
@@ -103,9 +117,9 @@ fn left(session: &Session, domain: &Domain, given: &Devices) -> Result<Option<Ke
 }
 
 /// A guest that runs has looked for its devices already.
-fn check_new(domain: &Domain) -> Result<(), Failure> {
+fn check_new(domain: &Domain, state: State) -> Result<(), Failure> {
     let name = named(domain);
-    let (exit, why) = match toolstack::state(domain.id)? {
+    let (exit, why) = match state {
         State::New => return Ok(()),
         State::Started => (
             Exit::Usage,

@@ -39,7 +39,8 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     arguments.devices.check()?;
     let mut signals = Signals::that_end()?;
     let config = toolstack::read(&arguments.file)?;
-    arguments.devices.fit(layout_of(&config)?)?;
+    let layout = layout_of(&config)?;
+    arguments.devices.fit(layout)?;
     let machine = Machine::open(session.open()?)?;
     // Before a guest is there that would have to go again.
     let mut connected = Some(arguments.devices.connect(config.uuid.as_deref())?);
@@ -48,7 +49,7 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         toolstack::create_paused(&arguments.file)?;
         let domain = machine.xen().find(&config.name)?;
         let devices = connected.take().unwrap_or_default();
-        let begun = begin(session, &machine, &domain, &arguments.devices, devices);
+        let begun = begin(session, &machine, &domain, layout, &arguments.devices, devices);
         let serving = match begun {
             Ok(serving) => serving,
             Err(failure) => return Err(undone(&domain, failure)),
@@ -94,10 +95,11 @@ fn begin(
     session: &Session,
     machine: &Machine,
     domain: &Domain,
+    layout: Layout,
     given: &Devices,
     connected: Vec<Connected>,
 ) -> Result<Serving, Failure> {
-    let serving = Serving::begin(session, machine, domain, given, connected)?;
+    let serving = Serving::begin(session, machine, domain, layout, given, connected)?;
     toolstack::unpause(domain.id)?;
     report_served(session, &serving, domain, |name| format!("{name} runs"))?;
     Ok(serving)
