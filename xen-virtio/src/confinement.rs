@@ -6,10 +6,9 @@ use landlock::{
     ABI, Access, AccessFs, CompatLevel, Compatible, RestrictSelfAttr, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetError, Scope, path_beneath_rules,
 };
-use seccompiler::{BpfMap, apply_filter_all_threads, compile_from_json};
+use seccompiler::{BpfProgram, apply_filter_all_threads, compile_from_json};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::io;
 use std::path::{Path, PathBuf};
 
 /// What was given up.
@@ -168,9 +167,7 @@ pub fn confine(run_dir: &Path, sockets: &[PathBuf]) -> Result<Confinement, Strin
         // An older kernel.
         Err(_) => (give_up_files(run_dir, sockets, ABI::V8).is_ok(), false),
     };
-    let filters = filters()?;
-    let filter = filters.values().next().ok_or("no filter")?;
-    apply_filter_all_threads(filter).map_err(|error| error.to_string())?;
+    apply_filter_all_threads(&filter()?).map_err(|error| error.to_string())?;
     Ok(Confinement { files, sockets, system_calls: true })
 }
 
@@ -191,8 +188,9 @@ fn give_up_files(run_dir: &Path, sockets: &[PathBuf], abi: ABI) -> Result<(), Ru
     ruleset.all_threads(true)?.restrict_self().map(drop)
 }
 
-/// One filter. What is not allowed is EPERM, so that an error names what was tried.
-fn filters() -> Result<BpfMap, String> {
+/// What is not allowed is EPERM, so that an error names what was tried.
+fn filter() -> Result<BpfProgram, String> {
+    const NAME: &str = "all";
     let any = CALLS.iter().chain(&OLD_CALLS).map(|call| json!({ "syscall": call }));
     let with = |call: &str, arguments: &[Value]| json!({ "syscall": call, "args": arguments });
     let argument = |index: u8, op: &str, val: u64| json!({ "index": index, "type": "dword", "op": op, "val": val });
@@ -204,15 +202,15 @@ fn filters() -> Result<BpfMap, String> {
         with("tgkill", &[argument(0, "eq", own)]),
         with("kill", &[argument(0, "eq", own)]),
     ];
-    let filter = json!({ "all": {
+    let filter = json!({ NAME: {
         "mismatch_action": { "errno": EPERM },
         "match_action": "allow",
         "filter": any.chain(some).collect::<Vec<_>>(),
     } });
-    let arch = std::env::consts::ARCH
-        .try_into()
-        .map_err(|_| io::Error::from(io::ErrorKind::Unsupported).to_string())?;
-    compile_from_json(filter.to_string().as_bytes(), arch).map_err(|error| error.to_string())
+    let arch = std::env::consts::ARCH.try_into().map_err(|_| "no filter for this architecture")?;
+    let mut compiled = compile_from_json(filter.to_string().as_bytes(), arch)
+        .map_err(|error| error.to_string())?;
+    compiled.remove(NAME).ok_or_else(|| "no filter was made".to_owned())
 }
 
 #[cfg(test)]

@@ -247,9 +247,8 @@ impl Device {
         let Some(again) = &self.again else { return Lost::ForGood };
         self.backend = None;
         let is_complete = |queue: &Queue| {
-            let of_ring = |index: Result<u16>| index.ok();
-            let ring = queue.ring();
-            let counts = of_ring(again.rings.used(ring)).zip(of_ring(again.rings.available(ring)));
+            let (rings, ring) = (&again.rings, queue.ring());
+            let counts = rings.used(ring).ok().zip(rings.available(ring).ok());
             counts.is_some_and(|(used, available)| used == available)
         };
         let goes_on = match self.resumes {

@@ -75,8 +75,7 @@ impl Devices {
         let mut state = self.state();
         record.keep_bus(&state.bus.state());
         state.record = Some(record);
-        let all: Vec<PciFunction> = state.devices.keys().copied().collect();
-        all.into_iter().for_each(|at| state.keep(at, None));
+        state.all().into_iter().for_each(|at| state.keep(at, None));
         if let Some(record) = &mut state.record {
             record.is_whose(whose);
         }
@@ -106,8 +105,7 @@ impl Devices {
         {
             unless(Errno::EXIST, ranges.map(ports))?;
         }
-        let all: Vec<PciFunction> = state.devices.keys().copied().collect();
-        for at in all {
+        for at in state.all() {
             let address =
                 state.bus.function(at).and_then(|function| function.address(Bar::Registers));
             let mapped = address.and_then(registers).map_or(Ok(()), |bytes| ranges.map(bytes));
@@ -120,8 +118,7 @@ impl Devices {
     /// backends are there.
     pub(crate) fn notify_again(&self) {
         let mut state = self.state();
-        let all: Vec<PciFunction> = state.devices.keys().copied().collect();
-        for at in all {
+        for at in state.all() {
             let effects = state.bus.function(at).map(Function::notify_again);
             self.carry_out(&mut state, at, effects.unwrap_or_default());
         }
@@ -184,8 +181,7 @@ impl Devices {
     pub(crate) fn watch_backends(self: &Arc<Self>, event_loop: &Arc<EventLoop>) -> Result<()> {
         let mut state = self.state();
         state.events = Arc::downgrade(event_loop);
-        let all: Vec<PciFunction> = state.devices.keys().copied().collect();
-        for at in all {
+        for at in state.all() {
             self.watch(&mut state, at)?;
         }
         drop(state);
@@ -328,6 +324,11 @@ impl FdSource for BackendOf {
 }
 
 impl State {
+    /// Where the devices are.
+    fn all(&self) -> Vec<PciFunction> {
+        self.devices.keys().copied().collect()
+    }
+
     /// A backend is looked at no more. Closing our descriptors is not enough: it has one of them too.
     fn ignore_backend(&mut self, at: PciFunction) {
         let sources = self.sources.remove(&at).unwrap_or_default();
@@ -420,8 +421,7 @@ impl Handler for Devices {
 
     fn ended(&self) {
         let mut state = self.state();
-        let all: Vec<PciFunction> = state.devices.keys().copied().collect();
-        all.into_iter().for_each(|at| state.ignore_backend(at));
+        state.all().into_iter().for_each(|at| state.ignore_backend(at));
         let State { devices, ended, record, .. } = &mut *state;
         ended.extend(core::mem::take(devices).into_values().map(Device::ended));
         if let Some(record) = record {

@@ -4,7 +4,7 @@
 //! for what differs from guest to guest.
 
 use crate::layout::Layout;
-use crate::spec::{BackendSpec, DeviceSpec};
+use crate::spec::DeviceSpec;
 use core::fmt;
 use core::ops::Range;
 use nix::unistd::{Gid, Group, Uid, User};
@@ -288,10 +288,7 @@ impl WrittenDevice {
 impl DeviceEntry {
     fn resolve(&self, values: Values<'_>) -> Result<Resolved, String> {
         let device = values.fill(&self.device)?;
-        let socket = match parse(&device)?.backend {
-            BackendSpec::VhostUser(socket) => Some(socket),
-            _ => None,
-        };
+        let socket = parse(&device)?.socket().map(Path::to_owned);
         let number = |what, name: &Option<String>| {
             name.as_ref().map(|name| number_of(what, name)).transpose()
         };

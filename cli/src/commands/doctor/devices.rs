@@ -32,8 +32,8 @@ impl Machine<'_> {
     }
 
     fn program(&self, name: &str) -> Option<String> {
-        let paths = FOLDERS.iter().map(|folder| format!("{folder}/{name}"));
-        paths.into_iter().find(|path| self.at(path).is_file())
+        let mut paths = FOLDERS.iter().map(|folder| format!("{folder}/{name}"));
+        paths.find(|path| self.at(path).is_file())
     }
 
     /// The command, and what it asks of this host for any device.
