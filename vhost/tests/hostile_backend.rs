@@ -15,12 +15,13 @@ use vm_memory::{FileOffset, MmapRegion};
 use xen_eventfd_core::{DomId, IoServerId, Port};
 use xen_eventfd_host::linux::LinuxHost;
 use xen_eventfd_host::memory::ForeignMemory;
-use xen_eventfd_host::{Errno, Host};
+use xen_eventfd_host::{Errno, Host, HostError};
 use xen_eventfd_vhost::user::wire::{
     Header, MemoryRegion, NEED_REPLY, PROTOCOL_FEATURES, Payload, REPLY, Request, VERSION, protocol,
 };
 
-const NOBODY: u32 = 65534;
+/// The user and the group without rights.
+const UNPRIVILEGED: u32 = 65534;
 
 fn domain(variable: &str) -> DomId {
     DomId(std::env::var(variable).expect(variable).parse().expect("a domain's number"))
@@ -31,10 +32,10 @@ fn domain(variable: &str) -> DomId {
 fn serve(name: &str, features: u64, attempt: impl Fn(Vec<OwnedFd>, MemoryRegion)) {
     let listener = UnixListener::bind(format!("/tmp/{name}.sock")).unwrap();
     let (mut socket, _) = listener.accept().unwrap();
-    let nobody = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+    let (user, group) = (Uid::from_raw(UNPRIVILEGED), Gid::from_raw(UNPRIVILEGED));
     set_thread_groups(&[]).unwrap();
-    set_thread_res_gid(nobody.1, nobody.1, nobody.1).unwrap();
-    set_thread_res_uid(nobody.0, nobody.0, nobody.0).unwrap();
+    set_thread_res_gid(group, group, group).unwrap();
+    set_thread_res_uid(user, user, user).unwrap();
     let mut attempted = false;
     while let Some((header, payload, descriptors)) = next(&mut socket) {
         if header.request == Request::SetMemTable as u32 {
@@ -76,6 +77,11 @@ fn next(socket: &mut UnixStream) -> Option<(Header, Vec<u8>, Vec<OwnedFd>)> {
     Some((header, payload, descriptors))
 }
 
+/// The error by which something was refused.
+fn errno(refused: Option<HostError>) -> Option<Errno> {
+    refused.map(|error| error.errno)
+}
+
 /// What a descriptor that refers to a file cannot be made to: the same file opened once more, without limits.
 fn cannot_be_opened_again(descriptor: &OwnedFd) {
     let path = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
@@ -94,7 +100,6 @@ fn privcmd_reaches_one_guest() {
         let host = LinuxHost::handed(privcmd, [evtchn], []);
         let frame = region.guest_address >> 12;
         host.map(guest, &[frame]).expect("the guest's own memory is there");
-        let errno = |refused: Option<xen_eventfd_host::HostError>| refused.map(|error| error.errno);
         for dom in [other, DomId(0)] {
             let refused = Some(Errno::PERM);
             assert_eq!(errno(host.map(dom, &[frame]).err()), refused, "{dom}: memory");
@@ -127,8 +132,6 @@ fn a_memory_file_is_one_guests() {
         let evtchn = memory.try_clone().unwrap();
         let host = LinuxHost::handed(memory, [evtchn], []);
         for dom in [guest, other, DomId(0)] {
-            let errno =
-                |refused: Option<xen_eventfd_host::HostError>| refused.map(|error| error.errno);
             assert_eq!(errno(host.map(dom, &[0]).err()), Some(Errno::NOTTY));
             assert_eq!(errno(host.inject_msi(dom, 0xFEE0_0000, 0x41).err()), Some(Errno::NOTTY));
             assert_eq!(errno(host.create_server(dom).err()), Some(Errno::NOTTY));
