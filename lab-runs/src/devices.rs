@@ -36,10 +36,31 @@ pub struct Arguments {
 struct Part {
     name: &'static str,
     script: &'static str,
-    /// Its guest is an HVM guest, for which dom0 has a device model.
-    is_hvm: bool,
-    /// Its machine has the backends, modules and programs of more types of devices.
-    has_more: bool,
+    beside: Beside,
+}
+
+/// What a part's machine has beside what all have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    Nothing,
+    /// The backends, modules and programs of more types of devices.
+    MoreTypes,
+    /// The device model of an HVM guest.
+    DeviceModel,
+}
+
+impl Part {
+    const fn new(name: &'static str, script: &'static str) -> Self {
+        Self { name, script, beside: Beside::Nothing }
+    }
+
+    const fn beside(self, beside: Beside) -> Self {
+        Self { beside, ..self }
+    }
+
+    fn is_hvm(&self) -> bool {
+        self.beside == Beside::DeviceModel
+    }
 }
 
 /// What scripts share, which stands in front of each.
@@ -50,38 +71,13 @@ pub(crate) const SHARED: &str = concat!(
 );
 
 const PARTS: [Part; 7] = [
-    Part {
-        name: "kernel",
-        script: include_str!("devices/kernel.sh"),
-        is_hvm: false,
-        has_more: false,
-    },
-    Part {
-        name: "userspace",
-        script: include_str!("devices/userspace.sh"),
-        is_hvm: false,
-        has_more: false,
-    },
-    Part {
-        name: "metal",
-        script: include_str!("devices/metal.sh"),
-        is_hvm: false,
-        has_more: false,
-    },
-    Part {
-        name: "refusals",
-        script: include_str!("devices/refusals.sh"),
-        is_hvm: false,
-        has_more: false,
-    },
-    Part {
-        name: "rights",
-        script: include_str!("devices/rights.sh"),
-        is_hvm: false,
-        has_more: false,
-    },
-    Part { name: "types", script: include_str!("devices/types.sh"), is_hvm: false, has_more: true },
-    Part { name: "hvm", script: include_str!("devices/hvm.sh"), is_hvm: true, has_more: false },
+    Part::new("kernel", include_str!("devices/kernel.sh")),
+    Part::new("userspace", include_str!("devices/userspace.sh")),
+    Part::new("metal", include_str!("devices/metal.sh")),
+    Part::new("refusals", include_str!("devices/refusals.sh")),
+    Part::new("rights", include_str!("devices/rights.sh")),
+    Part::new("types", include_str!("devices/types.sh")).beside(Beside::MoreTypes),
+    Part::new("hvm", include_str!("devices/hvm.sh")).beside(Beside::DeviceModel),
 ];
 
 /// What dom0 loads for its backends.
@@ -192,7 +188,7 @@ impl Tests {
         names: &[String],
     ) {
         let is_chosen =
-            |part: &&Part| is_asked_for(part.name, names) && !(part.is_hvm && names.is_empty());
+            |part: &&Part| is_asked_for(part.name, names) && !(part.is_hvm() && names.is_empty());
         for part in PARTS.iter().filter(is_chosen) {
             for kind in kmod::platforms(platform) {
                 let place = format!("{}, {}", place(kind, 1), part.name);
@@ -212,28 +208,29 @@ impl Tests {
             .payload("lab/metal", &self.metal)
             .payload_bytes("lab/trouble", 0o644, TROUBLE)
             .payload_bytes("lab/script", 0o644, format!("{SHARED}{}", part.script));
-        let mut boot = self.modules.put(boot);
-        if part.is_hvm {
+        let more = (part.beside == Beside::MoreTypes).then_some(&self.more);
+        let guest = more.map_or(&self.guest, |more| &more.guest);
+        let boot = self.modules.put(boot);
+        let mut boot = boot.payload_bytes("lab/guest.cpio", 0o644, guest.as_slice());
+        if let Some(more) = more {
+            boot = more.modules.put(self.backends.put_more(boot));
+            boot = boot.payload("bin/sockets", &more.sockets);
+        }
+        if part.is_hvm() {
             // The device model with its libraries is in dom0's memory, packed and unpacked.
             boot = self.device_model.put(&self.lab, boot)?.memory(3072).dom0_memory(1536);
-        }
-        let guest = if part.has_more { &self.more.guest } else { &self.guest };
-        boot = boot.payload_bytes("lab/guest.cpio", 0o644, guest.as_slice());
-        if part.has_more {
-            boot = self.more.modules.put(self.backends.put_more(boot));
-            boot = boot.payload("bin/sockets", &self.more.sockets);
         }
         for (name, program) in &self.programs {
             boot = boot.payload(format!("bin/{name}"), program);
         }
         let (mut machine, log) = kmod::start(&self.lab, boot, true)?;
         self.modules.load(&mut machine)?;
-        if part.has_more {
-            self.more.modules.load(&mut machine)?;
+        if let Some(more) = more {
+            more.modules.load(&mut machine)?;
         }
         let mut tally = Tally::default();
         let command = format!("sh /lab/script {}", self.vcpus);
-        let timeout = if part.is_hvm { HVM_TIMEOUT } else { TIMEOUT };
+        let timeout = if part.is_hvm() { HVM_TIMEOUT } else { TIMEOUT };
         let status = machine.run_with(&command, timeout, |line| tally.receive(place, line))?;
         ensure!(!tally.is_empty(), "{place}: no test was run; status {status}");
         tally.end(place, status);

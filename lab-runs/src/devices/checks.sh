@@ -97,6 +97,16 @@ check_net() {
 	verdict net_has_two_pairs_of_queues $? said all.log
 }
 
+# reboots NAME: it does so, and `start` makes it again with its disk
+reboots() {
+	ask all 'reboot -f' >/dev/null &
+	up all 2
+	verdict "$1start_follows_a_reboot" $? all.log "$(console all)"
+	kill $!
+	[ "$(ask all read_disk)" = "$pattern" ]
+	verdict "$1blk_has_it_after_a_reboot" $? blk.log all.log
+}
+
 # check_log: the guest's kernel has found nothing wrong
 check_log() {
 	ask all 'dmesg' >said && grep -q "Linux version" said && ! grep -F -f /lab/trouble said >found

@@ -32,12 +32,7 @@ moved 1 && moved 2 && [ "$(ask all "random 0")" -gt 200 ]
 verdict hvm_function_is_served_where_its_guest_moves_it $? before after all.log
 check_log
 
-ask all 'reboot -f' >/dev/null &
-up all 2
-verdict hvm_start_follows_a_reboot $? all.log "$(console all)"
-kill $!
-[ "$(ask all read_disk)" = "$pattern" ]
-verdict hvm_blk_has_it_after_a_reboot $? blk.log all.log
+reboots hvm_
 power_off all
 wait $server
 verdict hvm_start_ends_with_its_guest $? all.log

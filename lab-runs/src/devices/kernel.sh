@@ -22,12 +22,7 @@ sleeps 'pings' 'ping -q -i 0.002 10.9.0.1 -c'
 verdict net_wakes_no_process $? said
 check_log
 
-ask all 'reboot -f' >/dev/null &
-up all 2
-verdict start_follows_a_reboot $? all.log "$(console all)"
-kill $!
-[ "$(ask all read_disk)" = "$pattern" ]
-verdict blk_has_it_after_a_reboot $? blk.log all.log
+reboots ""
 [ "$(ask all 'sum /file')" = "$(sum root/file)" ]
 verdict fs_has_it_after_a_reboot $? fs.log all.log
 ask all "card 0" >said && [ "$(ask all 'fetch 0')" = "$file" ]
