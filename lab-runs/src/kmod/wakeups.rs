@@ -23,6 +23,10 @@ use crate::{
 /// How long the ways of one boot may take, in dom0's time.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
+/// How often each way is measured. A process of dom0 may have a timer of its own that ends meanwhile; one that kicks
+/// wake is woken each time.
+const ROUNDS: usize = 2;
+
 /// One way from a kick to a backend.
 #[derive(Debug, Clone, Copy)]
 struct Way {
@@ -140,8 +144,7 @@ fn fault(way: &Way, figures: &Figures) -> Option<String> {
         return None;
     }
     match (figure("vmm"), figure("others")) {
-        // A process of dom0 may have a timer of its own that ends meanwhile.
-        (Some(0), Some(others)) if others == 0 || Some(others * 100) < figure("kicks") => None,
+        (Some(0), Some(0)) => None,
         woken => Some(format!("processes other than the backend were woken: {woken:?}")),
     }
 }
@@ -150,14 +153,28 @@ fn fault(way: &Way, figures: &Figures) -> Option<String> {
 fn measure(lab: &Lab, session: Session) -> Result<Vec<(Way, Figures)>> {
     let Session { boot, begin: mut script, ways } = session;
     for way in &ways {
-        script += &format!(" && with-guest wakeups {} {}", way.name, way.node);
+        let once = format!(" && with-guest wakeups {} {}", way.name, way.node);
+        script += &once.repeat(ROUNDS);
     }
     let outcome = lab.run(boot, &script, TIMEOUT, |line| eprintln!("{line}"))?;
     ensure!(outcome.output.success(), "{}", outcome.report);
-    let figures = outcome.output.lines.iter().filter_map(|line| figures(line));
-    let (rows, wanted): (Vec<_>, _) = (ways.iter().copied().zip(figures).collect(), ways.len());
-    ensure!(rows.len() == wanted, "a way has no figures:\n{}", outcome.output.text());
-    Ok(rows)
+    let all = outcome.output.lines.iter().filter_map(|line| figures(line));
+    let all: Vec<Figures> = all.collect();
+    let wanted = ways.len() * ROUNDS;
+    ensure!(all.len() == wanted, "a way has no figures:\n{}", outcome.output.text());
+    let rounds = ways.iter().zip(all.chunks(ROUNDS));
+    Ok(rounds.map(|(way, rounds)| (*way, quietest(way, rounds))).collect())
+}
+
+/// Of a way's rounds the one in which fewest other processes ran; but one that has another fault comes before all.
+fn quietest(way: &Way, rounds: &[Figures]) -> Figures {
+    let is_faulty = |round: &&Figures| {
+        let mut alone = (*round).clone();
+        alone.insert("others".to_owned(), 0);
+        fault(way, &alone).is_some()
+    };
+    let quietest = || rounds.iter().min_by_key(|round| round.get("others").copied());
+    rounds.iter().find(is_faulty).or_else(quietest).cloned().unwrap_or_default()
 }
 
 /// `wakeups NAME NUMBER NAME NUMBER …`; `None`: another line.
@@ -196,14 +213,28 @@ mod tests {
     }
 
     #[test]
+    fn of_two_rounds_the_quieter_one_counts_unless_the_other_has_a_fault() {
+        let round = |text: &str| figures(text).unwrap();
+        let quiet = round("wakeups kicks 9 delivered 9 vmm 0 others 0");
+        let timer = round("wakeups kicks 9 delivered 9 vmm 0 others 1");
+        assert_eq!(quietest(&STOCK[2], &[timer.clone(), quiet.clone()]), quiet);
+        assert_eq!(quietest(&STOCK[2], &[timer.clone(), timer.clone()]), timer);
+        for fault in [
+            "wakeups kicks 9 delivered 8 vmm 0 others 3",
+            "wakeups kicks 9 delivered 9 vmm 1 others 3",
+        ] {
+            let faulty = round(fault);
+            assert_eq!(quietest(&STOCK[2], &[quiet.clone(), faulty.clone()]), faulty);
+        }
+    }
+
+    #[test]
     fn our_ways_wake_nobody_but_the_backend() {
         let of = |way: &Way, text: &str| fault(way, &figures(text).unwrap());
         let quiet = "wakeups kicks 9 delivered 9 vmm 0 others 0";
         assert_eq!(of(&STOCK[2], quiet), None);
         assert!(of(&STOCK[2], "wakeups kicks 9 delivered 9 vmm 1 others 0").is_some());
         assert!(of(&STOCK[1], "wakeups kicks 9 delivered 9 vmm 0 others 2").is_some());
-        assert!(of(&STOCK[1], "wakeups kicks 1000 delivered 1000 vmm 0 others 10").is_some());
-        assert_eq!(of(&STOCK[1], "wakeups kicks 1000 delivered 1000 vmm 0 others 9"), None);
         let patched = |shares| of(&PATCHED[0], &format!("wakeups kicks 9 {shares} vmm 9 others 0"));
         assert_eq!(patched("delivered 9 reached 0"), None);
         assert_eq!(patched("delivered 8 reached 1"), None);
