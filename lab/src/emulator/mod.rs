@@ -1,6 +1,6 @@
 //! The emulator: Debian's QEMU, of the version that the lab's firmware belongs to, built from
-//! Debian's source with two mistakes mended, by both of which programs of dom0 broke off at random.
-//! `patches` has the mends, each with the report of its mistake.
+//! Debian's source with two mistakes mended, by both of which programs of dom0 broke off at random, and one slow instruction made faster.
+//! `patches` has each change with its report.
 //!
 //! `packages` says what it is built from, `source` how.
 

@@ -59,7 +59,7 @@ impl EmulatorPackages {
 
 impl Product for EmulatorPackages {
     fn layout(&self) -> u32 {
-        2
+        3
     }
 
     fn sources(&self) -> bool {

@@ -15,10 +15,11 @@ pub(super) const ARCHIVES: &str = "/archives";
 /// Where it is unpacked and built, inside the tree.
 pub(super) const BUILD: &str = "/build";
 
-/// What is mended, by name. The head of each patch is the report of what it mends.
-const PATCHES: [(&str, &str); 2] = [
+/// What is changed, by name. The head of each patch is the report of what it mends, or makes faster.
+const PATCHES: [(&str, &str); 3] = [
     ("svm-inject-once", include_str!("patches/svm-inject-once.patch")),
     ("xsave-honours-ts", include_str!("patches/xsave-honours-ts.patch")),
+    ("pause-of-one-cpu", include_str!("patches/pause-of-one-cpu.patch")),
 ];
 
 /// Unpacks the source, with Debian's own changes.
