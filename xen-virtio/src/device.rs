@@ -199,10 +199,12 @@ impl Device {
                     return Ok(());
                 }
                 let bytes = value.to_le_bytes()[..width.bytes().into()].to_vec();
-                self.written.insert(offset, bytes.clone());
-                let Some(backend) = &mut self.backend else { return Ok(()) };
-                backend.write_config(offset, &bytes)?;
-                function.set_config(&self.config.read(&mut **backend)?);
+                if let Some(backend) = &mut self.backend {
+                    backend.write_config(offset, &bytes)?;
+                    function.set_config(&self.config.read(&mut **backend)?);
+                }
+                // The next backend is not to end with what has ended this one.
+                self.written.insert(offset, bytes);
                 Ok(())
             }
             Effect::DriverOk => self.note_requests(),

@@ -24,7 +24,7 @@ use xen_eventfd_vhost::{Backend, Error, Inflight, Queue, Region, Result};
 
 const VERSION_1: u64 = 1 << 32;
 const RING_RESET: u64 = 1 << 40;
-const REGISTERS: u64 = 0xE000_0000;
+const REGISTERS: u64 = 0xFD00_0000;
 /// Where the device's configuration is among its registers.
 const DEVICE: u64 = 0x200;
 const DOORBELL: u64 = 0xC000;
@@ -60,6 +60,8 @@ struct State {
     notes_requests: bool,
     notes: Option<File>,
     has_ended: bool,
+    /// It does so when its configuration is written.
+    ends_at_writes: bool,
 }
 
 #[derive(Debug)]
@@ -106,6 +108,10 @@ impl Backend for Notes {
 
     fn write_config(&mut self, offset: u32, bytes: &[u8]) -> Result<()> {
         let mut state = self.call(Call::WriteConfig(offset, bytes.to_vec()));
+        if state.ends_at_writes {
+            state.has_ended = true;
+            return Err(Error::NoQueue { index: 0, queues: 0 });
+        }
         state.config[offset as usize..][..bytes.len()].copy_from_slice(bytes);
         Ok(())
     }
@@ -327,7 +333,7 @@ impl Bench {
         let (config, features) = (DeviceConfig::of_backend(8), Features::OF_BACKEND);
         let kind = Kind { device_type, queues: 1, queue_size: 256, features, config };
         let function = PciFunction::new(0, 1, 0).unwrap();
-        let place = Place { function, registers: 0xE000_0000, doorbell: 0xC000 };
+        let place = Place { function, registers: 0xFD00_0000, doorbell: 0xC000 };
         let (device, function) =
             Device::new(&*host, &guest, Box::new(backend), &kind, place, &[]).unwrap();
         let devices = Arc::new(Devices::new(Arc::clone(&host), dom, layout.bus()));
@@ -712,6 +718,18 @@ fn a_device_goes_on_with_a_backend_that_is_started_again() {
     assert_eq!((bench.status(), bench.kicks()), (15, 1));
     bench.call();
     bench.wait(QUEUE);
+}
+
+#[test]
+fn a_write_that_ends_the_backend_is_not_made_again() {
+    let (bench, _) = Bench::connecting_again(BLOCK);
+    bench.state.lock().unwrap().ends_at_writes = true;
+    bench.set(0x202, Width::Two, 0x5566);
+    bench.until("the device has lost its backend", || !bench.devices.away().is_empty());
+    bench.restart_backend();
+    let written = Call::WriteConfig(2, vec![0x66, 0x55]);
+    assert_eq!(bench.calls(), [written, Call::Accept(VERSION_1), started_at(0)]);
+    assert_eq!(bench.status(), 15);
 }
 
 #[test]
