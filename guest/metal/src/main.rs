@@ -43,8 +43,8 @@ extern "sysv64" fn main(start_info: u32) -> ! {
     let script = unsafe { arch::command_line(start_info) }
         .and_then(|line| if line.is_empty() { image::script() } else { Ok(line) })
         .unwrap_or_else(|why| give_up(format_args!("{why}")));
-    if let Some(blocks) = virtio::blocks(script) {
-        virtio::run(blocks);
+    if let Some(task) = virtio::Task::parse(script) {
+        task.run();
     }
     let program = Program::parse(script).unwrap_or_else(|why| give_up(format_args!("{why}")));
     let vcpus = program.vcpus();

@@ -155,7 +155,7 @@ impl Stages {
             Stage::Privcmd => Job::Scenarios(Arc::new(self.scenarios()?.with_privcmd()?)),
             Stage::Module => Job::Module(Box::new(kmod::Tests::all()?)),
             Stage::Vhost => Job::Vhost(vhost::Tests::prepare()?),
-            Stage::Devices => Job::Devices(Box::new(devices::Tests::prepare()?)),
+            Stage::Devices => Job::Devices(Box::new(devices::Tests::prepare(self.long)?)),
             Stage::Packages => Job::Packages,
             _ => Job::Scenarios(self.scenarios()?),
         })

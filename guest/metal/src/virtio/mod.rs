@@ -1,4 +1,4 @@
-//! `disk BLOCKS`: a virtio disk on the guest's PCI bus, driven by virtio-drivers.
+//! A virtio disk on the guest's PCI bus, driven by virtio-drivers: `disk BLOCKS [ROUNDS]`, and `villain` ([`villain`]).
 //!
 //! The driver is that of `xen-virtio demo`, on another processor and in another memory.
 
@@ -6,8 +6,11 @@ mod cpu;
 #[path = "../../../../xen-virtio/src/demo/driver/disk.rs"]
 mod disk;
 mod memory;
+#[path = "../../../../xen-virtio/src/demo/driver/odd.rs"]
+mod odd;
 #[path = "../../../../xen-virtio/src/demo/driver/transport.rs"]
 mod transport;
+mod villain;
 
 use cpu::Cpu;
 use disk::{Disk, Trouble};
@@ -20,15 +23,52 @@ use crate::xen;
 const BLOCK: usize = 4096;
 const SECTOR: usize = 512;
 
-/// How many blocks a command line asks for; `None` if it is a script.
-pub(crate) fn blocks(line: &str) -> Option<u32> {
-    line.strip_prefix("disk ")?.parse().ok()
+/// What a command line asks for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Task {
+    /// So many blocks, so many times.
+    Disk {
+        blocks: u32,
+        rounds: u32,
+    },
+    Villain(villain::Villain),
 }
 
-/// Writes so many blocks to the disk, reads them back and compares; then the guest ends.
-pub(crate) fn run(blocks: u32) -> ! {
-    match write_and_read(blocks) {
-        Ok((disk, 0)) => {
+impl Task {
+    /// `None` if the line is a script.
+    pub(crate) fn parse(line: &str) -> Option<Self> {
+        let Some(words) = line.strip_prefix("disk ") else {
+            return villain::Villain::parse(line).map(Self::Villain);
+        };
+        let (blocks, rounds) = words.split_once(' ').unwrap_or((words, "1"));
+        Some(Self::Disk { blocks: blocks.parse().ok()?, rounds: rounds.parse().ok()? })
+    }
+
+    /// Does it; then the guest ends.
+    pub(crate) fn run(self) -> ! {
+        match self {
+            Self::Disk { blocks, rounds } => run(blocks, rounds),
+            Self::Villain(villain) => villain.run(),
+        }
+    }
+}
+
+/// Writes so many blocks to the disk, reads them back and compares, so many times.
+fn run(blocks: u32, rounds: u32) -> ! {
+    let disk = Disk::find(Cpu).and_then(|mut disk| {
+        for round in 1..=rounds {
+            match write_and_read(&mut disk, blocks, round)? {
+                0 if rounds > 1 => CONSOLE.line(format_args!("disk: round {round}")),
+                0 => {}
+                different => give_up(format_args!(
+                    "disk: {different} of {blocks} blocks came back different"
+                )),
+            }
+        }
+        Ok(disk)
+    });
+    match disk {
+        Ok(disk) => {
             let (kicks, interrupts) = (disk.kicks(), disk.interrupts());
             CONSOLE.line(format_args!(
                 "disk: {blocks} blocks, {kicks} kicks, {interrupts} interrupts"
@@ -36,29 +76,30 @@ pub(crate) fn run(blocks: u32) -> ! {
             CONSOLE.drain();
             xen::shutdown(xen::Reason::Poweroff)
         }
-        Ok((_, different)) => {
-            give_up(format_args!("disk: {different} of {blocks} blocks came back different"))
-        }
         Err(trouble) => give_up(format_args!("disk: {trouble}")),
     }
 }
 
-/// The disk, and how many blocks were not read as they had been written.
-fn write_and_read(blocks: u32) -> Result<(Disk, u32), Trouble> {
-    let mut disk = Disk::find(Cpu)?;
+/// How many blocks are not read as they are written. Each round has another pattern.
+fn write_and_read(disk: &mut Disk, blocks: u32, round: u32) -> Result<u32, Trouble> {
     let (mut block, mut expected) = ([0; BLOCK], [0; BLOCK]);
     for number in 0..blocks {
-        fill(&mut block, number);
+        fill(&mut block, pattern(number, round));
         disk.write(sector(number), &block)?;
     }
     let mut different = 0;
     for number in 0..blocks {
         block.fill(0);
         disk.read(sector(number), &mut block)?;
-        fill(&mut expected, number);
+        fill(&mut expected, pattern(number, round));
         different += u32::from(block != expected);
     }
-    Ok((disk, different))
+    Ok(different)
+}
+
+/// The number in a block's pattern: in the first round its own.
+fn pattern(block: u32, round: u32) -> u32 {
+    block + ((round - 1) << 16)
 }
 
 fn sector(block: u32) -> usize {
