@@ -4,11 +4,13 @@
 //! engine. What was ignored at the beginning (`nohup`, a shell's `trap ''`) stays ignored.
 
 use crate::failure::Failure;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use signal_hook::{flag, low_level};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// `si_code` of a signal that the kernel sends of itself, as a terminal's Ctrl-C.
 const FROM_KERNEL: i32 = 0x80;
@@ -79,7 +81,7 @@ impl Signals {
             // With SIGCHLD ignored the kernel does not keep how a child ended. It is blocked; all that
             // matters is that it is not ignored.
             signals.add(Signal::SIGCHLD);
-            signal_hook::flag::register(Signal::SIGCHLD as i32, Arc::default())
+            flag::register(Signal::SIGCHLD as i32, Arc::default())
                 .map_err(|error| Failure::system("wait for children", error))?;
         }
         let blocked = signals.thread_block();
@@ -165,15 +167,35 @@ pub fn without_signals<T>(what: impl FnOnce() -> T) -> io::Result<T> {
     Ok(done)
 }
 
-/// Does something with SIGCHLD unblocked, which does nothing to this process. A program that is started meanwhile has
-/// it unblocked too: programs of Xen's toolstack wait for it, forever if it is blocked.
+/// Does something that starts programs: they have no signal blocked that ends a process, nor SIGCHLD, as they have what the
+/// thread that starts them has. Programs of Xen's toolstack wait for SIGCHLD, forever if it is blocked, and end a guest's QEMU,
+/// which they start, by SIGHUP.
+///
+/// A signal that comes meanwhile comes again afterwards, to this thread.
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn with_sigchld<T>(what: impl FnOnce() -> T) -> io::Result<T> {
-    let before = SigSet::from(Signal::SIGCHLD).thread_swap_mask(SigmaskHow::SIG_UNBLOCK)?;
+pub fn with_signals<T>(what: impl FnOnce() -> T) -> io::Result<T> {
+    let before = SigSet::thread_get_mask()?;
+    let wanted = |signal: &Signal| {
+        matches!(meaning(*signal as i32), Meaning::End | Meaning::Child) && before.contains(*signal)
+    };
+    let mut signals = SigSet::empty();
+    let mut caught = Vec::new();
+    for signal in Signal::iterator().filter(wanted) {
+        let came = Arc::new(AtomicBool::new(false));
+        caught.push((signal, Arc::clone(&came), flag::register(signal as i32, came)?));
+        signals.add(signal);
+    }
+    signals.thread_unblock()?;
     let done = what();
     before.thread_set_mask()?;
+    for (signal, came, id) in caught {
+        low_level::unregister(id);
+        if came.load(Ordering::Acquire) {
+            raise(signal)?;
+        }
+    }
     Ok(done)
 }
 
@@ -188,16 +210,32 @@ fn ignored() -> Vec<Signal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::Command;
+
+    /// The signals that a program has blocked which is started now.
+    fn blocked() -> u64 {
+        let status = Command::new("cat").arg("/proc/self/status").output().unwrap();
+        let status = String::from_utf8(status.stdout).unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
+        u64::from_str_radix(mask.trim(), 16).unwrap()
+    }
 
     #[test]
-    fn a_program_of_the_toolstack_can_wait_for_its_children() {
+    fn a_program_that_is_started_has_no_signal_blocked_by_which_it_is_ended() {
         let _signals = Signals::that_end().unwrap();
-        let blocked = || {
-            let mask = SigSet::thread_get_mask().unwrap();
-            (mask.contains(Signal::SIGCHLD), mask.contains(Signal::SIGTERM))
-        };
-        assert_eq!(blocked(), (true, true));
-        assert_eq!(with_sigchld(blocked).unwrap(), (false, true));
-        assert_eq!(blocked(), (true, true));
+        let of = |signal: Signal| 1 << (signal as u32 - 1);
+        let ends = of(Signal::SIGHUP) | of(Signal::SIGTERM) | of(Signal::SIGINT);
+        let all = ends | of(Signal::SIGCHLD);
+        assert_eq!(blocked() & all, all);
+        assert_eq!(with_signals(blocked).unwrap() & all, 0);
+        assert_eq!(blocked() & all, all);
+    }
+
+    #[test]
+    fn a_signal_that_comes_while_a_program_is_started_is_not_lost() {
+        let mut signals = Signals::that_end().unwrap();
+        with_signals(|| raise(Signal::SIGTERM).unwrap()).unwrap();
+        assert_eq!(signals.take_end().map(|caught| caught.number), Some(Signal::SIGTERM as i32));
+        assert!(signals.take_end().is_none());
     }
 }

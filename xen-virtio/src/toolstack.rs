@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use xen_eventfd::DomId;
 use xen_eventfd_cli::failure::{Exit, Failure};
-use xen_eventfd_cli::signals::with_sigchld;
+use xen_eventfd_cli::signals::with_signals;
 
 const XL: &str = "xl";
 
@@ -196,7 +196,7 @@ fn parse_state(text: &str) -> Option<State> {
 }
 
 fn output(command: &mut Command) -> Result<Output> {
-    let done = with_sigchld(|| command.stdin(Stdio::null()).output());
+    let done = with_signals(|| command.stdin(Stdio::null()).output());
     done.and_then(|done| done).map_err(|error| {
         let sentence = format!("cannot run `{XL}`: {error}; it is in the package xen-utils");
         Failure::new(Exit::NoXen, sentence)

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use xen_eventfd_cli::signals::with_signals;
 
 /// How long a process may take to end when it is asked to.
 const GRACE: Duration = Duration::from_secs(10);
@@ -47,7 +48,7 @@ impl Process {
         let output = output.map_or_else(|| Stdio::from(stderr), Stdio::from);
         command.stdin(Stdio::null()).stdout(output).process_group(0).current_dir("/");
         command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").env_remove("WATCHDOG_PID");
-        let mut child = command.spawn()?;
+        let mut child = with_signals(|| command.spawn())??;
         let opened = open(child.id());
         match opened {
             Ok((id, pidfd)) => {
