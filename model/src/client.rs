@@ -395,9 +395,10 @@ impl Host for Client {
 
     fn set_line(&self, dom: DomId, line: Line, up: bool) -> Result<()> {
         self.0.call(CallKind::SetLine, Call::Interrupt(dom), |world| {
+            let arch = world.arch();
             let domain = world.target(dom)?;
-            let name = crate::irq::check(line)?;
-            if domain.has_lines() {
+            let name = crate::irq::check(arch, line)?;
+            if arch == Arch::Arm || domain.has_lines() {
                 domain.set_line(name, up);
                 return Ok(());
             }

@@ -94,7 +94,7 @@ impl Model {
     fn wire(&self, dom: DomId, line: Line) -> irq::Wire {
         let world = self.shared.peek();
         let lines = world.domains.get(&dom).map(|domain| &domain.interrupts.lines);
-        let wire = irq::name(line).and_then(|name| lines?.get(&name).copied());
+        let wire = lines.and_then(|lines| lines.get(&irq::name(line)).copied());
         wire.unwrap_or_default()
     }
 

@@ -1,9 +1,9 @@
-//! Interrupts that a device model raises (`xen/arch/x86/hvm/{irq,vmsi}.c`).
+//! Interrupts that a device model raises (`xen/arch/x86/hvm/{irq,vmsi}.c`, `xen/arch/arm/{dm,vgic}.c`).
 
 use crate::domain::{Domain, Kind};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
-use xen_eventfd_core::irq::Line;
+use xen_eventfd_core::irq::{Arch, Line};
 
 #[derive(Debug, Default)]
 pub(crate) struct Interrupts {
@@ -25,25 +25,34 @@ pub(crate) struct Wire {
     pub(crate) pending: bool,
 }
 
-/// The key of a line: ISA or PCI, then its numbers.
+/// The key of a line: ISA, PCI or SPI, then its numbers.
 pub(crate) type Name = (u8, u8, u8);
 
-/// EOPNOTSUPP for an Arm line, EINVAL for one that does not exist.
-pub(crate) fn check(line: Line) -> Result<Name, Errno> {
-    match line {
-        Line::Isa(0..=15) | Line::PciIntx { device: 0..=31, pin: 0..=3 } => {}
-        Line::Isa(_) | Line::PciIntx { .. } => return Err(Errno::INVAL),
-        Line::Spi(_) => {}
+/// Of a [`Name`]: a shared peripheral interrupt.
+const SPI: u8 = 2;
+
+/// EOPNOTSUPP for another architecture's line, EINVAL for one that does not exist.
+pub(crate) fn check(arch: Arch, line: Line) -> Result<Name, Errno> {
+    match (arch, line) {
+        (Arch::X86, Line::Spi(_)) | (Arch::Arm, Line::Isa(_) | Line::PciIntx { .. }) => {
+            return Err(Errno::OPNOTSUPP);
+        }
+        (_, Line::Isa(0..=15) | Line::PciIntx { device: 0..=31, pin: 0..=3 }) => {}
+        (_, Line::Spi(32..=1019)) => {}
+        (_, Line::Isa(_) | Line::PciIntx { .. } | Line::Spi(_)) => return Err(Errno::INVAL),
     }
-    name(line).ok_or(Errno::OPNOTSUPP)
+    Ok(name(line))
 }
 
-/// Its key. `None`: x86 has no such line.
-pub(crate) fn name(line: Line) -> Option<Name> {
+/// Its key.
+pub(crate) fn name(line: Line) -> Name {
     match line {
-        Line::Isa(isa) => Some((0, isa, 0)),
-        Line::PciIntx { device, pin } => Some((1, device, pin)),
-        Line::Spi(_) => None,
+        Line::Isa(isa) => (0, isa, 0),
+        Line::PciIntx { device, pin } => (1, device, pin),
+        Line::Spi(number) => {
+            let [low, high, ..] = number.to_le_bytes();
+            (SPI, low, high)
+        }
     }
 }
 
@@ -102,10 +111,11 @@ impl Domain {
         self.kind == Kind::Hvm
     }
 
-    /// Raising a line that is up does nothing.
+    /// Raising a line that is up does nothing, but for an SPI: Xen injects one each time, and does not look at whether
+    /// the guest has it level-triggered (`vgic_inject_irq`).
     pub(crate) fn set_line(&mut self, name: Name, up: bool) {
         let wire = self.interrupts.lines.entry(name).or_default();
-        let rises = up && !wire.up;
+        let rises = up && (name.0 == SPI || !wire.up);
         wire.up = up;
         if rises {
             wire.edges += 1;
@@ -118,7 +128,7 @@ impl Domain {
     /// is pending again while the line is up. An ISA line is edge-triggered, as a PC sets up its I/O
     /// APIC.
     pub(crate) fn take_line(&mut self, line: Line) -> bool {
-        let wire = name(line).and_then(|name| self.interrupts.lines.get_mut(&name));
+        let wire = self.interrupts.lines.get_mut(&name(line));
         wire.is_some_and(|wire| {
             let again = wire.up && matches!(line, Line::PciIntx { .. });
             core::mem::replace(&mut wire.pending, again)

@@ -100,6 +100,11 @@ impl Model {
         model
     }
 
+    /// The machine's architecture.
+    pub fn arch(&self) -> Arch {
+        self.shared.lock().arch()
+    }
+
     /// Starts a guest. Its id is the next unused one, from 1, unless the configuration names
     /// one.
     ///

@@ -28,6 +28,7 @@ pub use trace::Trace;
 
 use anyhow::Result;
 use std::time::Duration;
+use xen_eventfd_core::irq::Arch;
 
 /// The time limit of every wait. Emulated machines are slow.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -50,5 +51,11 @@ impl Scenario {
     #[must_use]
     pub fn is_race(&self) -> bool {
         self.needs.contains(&Need::Race)
+    }
+
+    /// What it needs and guests of an architecture do not have.
+    #[must_use]
+    pub fn unmet(&self, arch: Arch) -> Option<Need> {
+        self.needs.iter().copied().find(|need| !need.is_met(arch))
     }
 }

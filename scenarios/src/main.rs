@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use xen_eventfd::Guardian;
+use xen_eventfd_core::irq::Arch;
 use xen_eventfd_host::linux::LinuxHost;
 use xen_eventfd_scenarios::environment::{
     ACCESSES, Environment, model::ModelEnvironment, xen::XenEnvironment,
@@ -38,7 +39,10 @@ enum Command {
         /// The engine; the model has userspace only.
         #[arg(long, value_enum, default_value = "userspace")]
         engine: Engine,
-        /// The test guest's ELF file, for real Xen.
+        /// The architecture of the model's machine; this program's if not given.
+        #[arg(long, value_enum)]
+        arch: Option<Modelled>,
+        /// The test guest's image, for real Xen.
         #[arg(long, default_value = "/lab/guest")]
         guest: PathBuf,
         /// Only those that test concurrency.
@@ -83,6 +87,21 @@ enum Place {
     Xen,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Modelled {
+    X86,
+    Arm,
+}
+
+impl From<Modelled> for Arch {
+    fn from(arch: Modelled) -> Self {
+        match arch {
+            Modelled::X86 => Self::X86,
+            Modelled::Arm => Self::Arm,
+        }
+    }
+}
+
 type Traces = BTreeMap<String, Trace>;
 
 fn main() -> Result<ExitCode> {
@@ -93,7 +112,7 @@ fn main() -> Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Run { names, on, engine, guest, races, accesses, times, expect, traces } => {
+        Command::Run { names, on, engine, arch, guest, races, accesses, times, expect, traces } => {
             let wanted = |scenario: &&Scenario| {
                 (scenario.is_race() || !races)
                     && (names.is_empty() || names.iter().any(|name| scenario.name.contains(name)))
@@ -120,10 +139,25 @@ fn main() -> Result<ExitCode> {
                     bail!("the kernel module runs on real Xen only; add --on xen")
                 }
             };
+            let arch = match on {
+                Place::Model => arch.map_or(Arch::NATIVE, Arch::from),
+                Place::Xen => Arch::NATIVE,
+            };
+            let is_here = |scenario: &&Scenario| match scenario.unmet(arch) {
+                None => true,
+                Some(need) => {
+                    println!(
+                        "not for guests of {arch:?}, which have no {need:?}: {}",
+                        scenario.name
+                    );
+                    false
+                }
+            };
+            let chosen: Vec<_> = chosen.into_iter().filter(is_here).collect();
             for scenario in chosen.iter().flat_map(|one| (0..times).map(move |_| *one)) {
                 let outcome = match &environment {
                     Some(environment) => run(scenario, &**environment),
-                    None => run(scenario, &ModelEnvironment::new()?),
+                    None => run(scenario, &ModelEnvironment::on(arch)?),
                 };
                 if let Some(what) = outcome.skipped {
                     skipped += 1;

@@ -31,13 +31,12 @@ fn unsupported(error: &anyhow::Error) -> Option<&str> {
 
 /// Runs a scenario, and then checks that no zombie is left behind.
 pub fn run(scenario: &Scenario, environment: &dyn Environment) -> Outcome {
-    run_on(scenario, environment, Arch::NATIVE)
+    run_on(scenario, environment, environment.host().arch())
 }
 
 fn run_on(scenario: &Scenario, environment: &dyn Environment, arch: Arch) -> Outcome {
-    let unmet = scenario.needs.iter().find(|need| !need.is_met(arch));
     let mut test = TestContext::new(environment);
-    if let Some(need) = unmet {
+    if let Some(need) = scenario.unmet(arch) {
         let skipped = Some(format!("{need:?}, which no guest of this architecture has"));
         return Outcome { trace: test.trace, failure: None, skipped };
     }

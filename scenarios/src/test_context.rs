@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 use xen_eventfd::{Devices, DomId, Guardian, Port, Xen};
+use xen_eventfd_core::irq::Arch;
 use xen_eventfd_guest_script::{Report, Ticks};
 
 /// One run of one scenario.
@@ -36,6 +37,11 @@ impl<'a> TestContext<'a> {
     /// The environment itself.
     pub fn environment(&self) -> &dyn Environment {
         self.environment
+    }
+
+    /// The architecture of its guests.
+    pub fn arch(&self) -> Arch {
+        self.environment.host().arch()
     }
 
     /// Adds a line to the trace: what `who` did or saw.

@@ -1,31 +1,17 @@
-//! Event channels: pending bits in the page that Xen shares with the guest. Its
-//! clock is there as well.
+//! Event channels: pending bits in the page that Xen shares with the guest.
 //!
 //! There are no upcalls: a vCPU that waits polls, and Xen wakes it whatever the mask bits are.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use crate::arch::shared_info::{self, FRAME, VcpuInfo};
 use crate::hypercall::{self, Operation, Refused};
 use crate::xen;
-
-/// The frame of the shared page: a hole, beside the pages that Xen's tools use.
-const FRAME: u64 = 0xfefe0;
-
-/// `struct vcpu_info`, of which only the clock is used.
-#[repr(C)]
-struct VcpuInfo {
-    events: [u64; 4],
-    /// Odd while the two fields below change; its upper half is padding.
-    version: AtomicU64,
-    ticks: AtomicU64,
-    time: AtomicU64,
-    scale: u64,
-}
 
 /// The parts of `struct shared_info` up to the pending bits.
 #[repr(C)]
 struct SharedInfo {
-    vcpus: [VcpuInfo; 32],
+    vcpus: [VcpuInfo; shared_info::VCPUS],
     pending: [AtomicU64; 64],
 }
 
@@ -61,14 +47,7 @@ impl Events {
 
     /// One reading of that vCPU's counter, in ticks, and of Xen's clock, in nanoseconds since its start.
     pub(crate) fn clock(self, vcpu: usize) -> (u64, u64) {
-        let Some(info) = self.0.vcpus.get(vcpu) else { return (0, 0) };
-        loop {
-            let before = info.version.load(Ordering::Acquire);
-            let moment = (info.ticks.load(Ordering::Acquire), info.time.load(Ordering::Acquire));
-            if before & 1 == 0 && info.version.load(Ordering::Acquire) == before {
-                return moment;
-            }
-        }
+        shared_info::clock(&self.0.vcpus, vcpu)
     }
 
     /// Takes the event that is pending on `port`, if there is one.

@@ -1,4 +1,4 @@
-//! The test guest: a PVH guest without an operating system that carries out the script on its
+//! The test guest: a PVH or an Arm guest without an operating system that carries out the script on its
 //! command line, or drives a virtio disk ([`virtio`]). Xen enters in [`arch`]; then [`main`] runs, and [`vcpu::Guest::run`] on
 //! every vCPU that has a section.
 #![no_std]
@@ -12,6 +12,7 @@ mod hypercall;
 mod image;
 mod sync;
 mod vcpu;
+#[cfg(target_arch = "x86_64")]
 mod virtio;
 mod xen;
 
@@ -27,8 +28,8 @@ use crate::vcpu::{Guest, give_up};
 
 static GUEST: Once<Guest> = Once::new();
 
-/// The first vCPU, from `boot`, with the address of `start_info`.
-extern "sysv64" fn main(start_info: u32) -> ! {
+/// The first vCPU, from `boot`, with the address of what Xen's tools pass.
+extern "C" fn main(passed: u64) -> ! {
     if let Err(why) = arch::hypercall::install() {
         panic!("{why}");
     }
@@ -40,9 +41,11 @@ extern "sysv64" fn main(start_info: u32) -> ! {
     }
     // SAFETY: Xen passed it; it lies outside of this program's image, and the program writes to nothing
     // else.
-    let script = unsafe { arch::command_line(start_info) }
+    let script = unsafe { arch::command_line(passed) }
         .and_then(|line| if line.is_empty() { image::script() } else { Ok(line) })
         .unwrap_or_else(|why| give_up(format_args!("{why}")));
+    // The driver finds the disk by the ports of PCI's configuration space.
+    #[cfg(target_arch = "x86_64")]
     if let Some(task) = virtio::Task::parse(script) {
         task.run();
     }
@@ -61,7 +64,7 @@ extern "sysv64" fn main(start_info: u32) -> ! {
 }
 
 /// Any other vCPU.
-extern "sysv64" fn second(vcpu: usize) -> ! {
+extern "C" fn second(vcpu: usize) -> ! {
     // SAFETY: started once, with its own number.
     unsafe { arch::prepare(vcpu) };
     run(vcpu)
@@ -78,7 +81,7 @@ fn run(vcpu: usize) -> ! {
 static FAULTED: AtomicBool = AtomicBool::new(false);
 
 /// A processor exception, none of which is expected.
-extern "sysv64" fn fault(vector: u64, error: u64, rip: u64, address: u64) -> ! {
+extern "C" fn fault(vector: u64, error: u64, rip: u64, address: u64) -> ! {
     let vector = u8::try_from(vector).unwrap_or(u8::MAX);
     let report = Report::Fault { vector, rip, error, address };
     if FAULTED.swap(true, Ordering::Relaxed) {

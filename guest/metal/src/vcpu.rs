@@ -38,8 +38,13 @@ impl Guest {
 
     /// Carries out the section of `vcpu`, then idles.
     pub(crate) fn run(&self, vcpu: usize) -> ! {
-        let mut machine =
-            Vcpu { guest: self, vcpu, samples: [0; MAX_SAMPLES], source: access::Source::new() };
+        let mut machine = Vcpu {
+            guest: self,
+            vcpu,
+            samples: [0; MAX_SAMPLES],
+            source: access::Source::new(),
+            aborted: false,
+        };
         let Ok(()) = self.program.run(vcpu, &mut machine);
         if self.finished.fetch_add(1, Ordering::AcqRel) + 1 == self.program.vcpus() {
             CONSOLE.line(format_args!("{}", Report::GuestDone));
@@ -62,6 +67,8 @@ struct Vcpu<'g> {
     vcpu: usize,
     samples: [u64; MAX_SAMPLES],
     source: access::Source,
+    /// An access was aborted, and that was reported.
+    aborted: bool,
 }
 
 impl Vcpu<'_> {
@@ -83,6 +90,14 @@ impl Vcpu<'_> {
         slot.load(Ordering::Acquire)
     }
 
+    /// Reports the first access that ended in an abort.
+    fn abort(&mut self, place: Place, width: Width, _: access::Aborted) {
+        if !core::mem::replace(&mut self.aborted, true) {
+            let report = Report::Abort { vcpu: self.vcpu, place, width };
+            CONSOLE.line(format_args!("{report}"));
+        }
+    }
+
     fn refused(&self, what: fmt::Arguments<'_>) -> ! {
         give_up(format_args!("v{} {what}", self.vcpu))
     }
@@ -93,13 +108,18 @@ impl Machine for Vcpu<'_> {
 
     fn write(&mut self, place: Place, width: Width, value: u64) -> Result<(), Infallible> {
         // SAFETY: the tests choose places without RAM; that is what they test.
-        unsafe { access::write(place, width, value) };
+        let done = unsafe { access::write(place, width, value) };
+        done.unwrap_or_else(|aborted| self.abort(place, width, aborted));
         Ok(())
     }
 
     fn read(&mut self, place: Place, width: Width) -> Result<u64, Infallible> {
         // SAFETY: as for `write`.
-        Ok(unsafe { access::read(place, width) })
+        let read = unsafe { access::read(place, width) };
+        Ok(read.unwrap_or_else(|aborted| {
+            self.abort(place, width, aborted);
+            width.all_ones()
+        }))
     }
 
     fn rep(
@@ -110,7 +130,8 @@ impl Machine for Vcpu<'_> {
         count: u64,
     ) -> Result<(), Infallible> {
         // SAFETY: as for `write`; the parser bounds the count.
-        unsafe { access::rep(&mut self.source, place, width, value, count) };
+        let done = unsafe { access::rep(&mut self.source, place, width, value, count) };
+        done.unwrap_or_else(|aborted| self.abort(place, width, aborted));
         Ok(())
     }
 
@@ -123,6 +144,7 @@ impl Machine for Vcpu<'_> {
 
     fn listen_msi(&mut self, listener: ListenerId, vector: u8) -> Result<(), Infallible> {
         interrupts::start_counting(vector);
+        arch::expect_message(vector, self.vcpu);
         self.listen(listener, 1);
         Ok(())
     }

@@ -94,7 +94,7 @@ impl fmt::Display for Reason {
             Self::Listen => "listen inside a loop",
             Self::Send => "send needs an event channel",
             Self::Vector => "not a vector from 0x20 to 0xbf",
-            Self::Line => "not a line: ISA has 0 to 15, PCI devices 0 to 31 with pins 0 to 3",
+            Self::Line => "not a line: ISA has 0 to 15, PCI devices 0 to 31 with pins 0 to 3, and SPIs are 32 to 255",
             Self::Elsewhere => "only the vCPU that listens to a PCI line takes its interrupts",
             Self::Rep => return write!(f, "not 1 to {MAX_REP_BYTES} bytes"),
             Self::Samples => {

@@ -26,6 +26,7 @@
 //! | `listen msi VECTOR NAME` | count the interrupts on VECTOR; reports `v0 vector NAME = 0x..` |
 //! | `listen isa IRQ NAME` | count the interrupts of an ISA line of an HVM guest; reports as before |
 //! | `listen intx DEVICE PIN NAME` | count the interrupts of a PCI device's pin, 0 for INTA; only this vCPU takes them |
+//! | `listen spi N edge NAME` | count the interrupts of an Arm guest's SPI, 32 to 255; `level` in place of `edge`: only this vCPU takes them |
 //! | `wait NAME [N]` | sleep until N more events on NAME have been taken |
 //! | `send NAME [N]` | notify the other end of event channel NAME, N times |
 //! | `balloon N` | return N pages to Xen, one hypercall each |

@@ -304,6 +304,18 @@ impl<'a> Tokens<'a> {
                 _ => return Err(Reason::Vector),
             },
             "isa" => Source::Line(Line::Isa(self.line_number(15)?)),
+            "spi" => {
+                let number = u8::try_from(self.number()?).map_err(|_| Reason::Line)?;
+                let level = match self.next()? {
+                    "edge" => false,
+                    "level" => true,
+                    _ => return Err(Reason::Verb),
+                };
+                if number < 32 {
+                    return Err(Reason::Line);
+                }
+                Source::Line(Line::Spi { number, level })
+            }
             "intx" => {
                 let (device, pin) = (self.line_number(31)?, self.line_number(3)?);
                 Source::Line(Line::Intx { device, pin })

@@ -76,10 +76,11 @@ impl<'a> Program<'a> {
         self.listeners.get(..self.names).unwrap_or(&[])
     }
 
-    /// Whether a listener is a line: only an HVM guest has lines.
+    /// Whether a listener is a line of a PC: only an HVM guest has those.
     #[must_use]
     pub fn needs_lines(&self) -> bool {
-        self.listeners().iter().any(|listener| matches!(listener.source, Source::Line(_)))
+        let is_pc = |source| matches!(source, Source::Line(line) if line.is_pc());
+        self.listeners().iter().any(|listener| is_pc(listener.source))
     }
 
     /// Whether a section shuts the guest down for a soft reset: Xen's tools make one for an HVM guest only.

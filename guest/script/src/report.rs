@@ -21,6 +21,15 @@ pub enum Report<'a> {
         /// The result.
         value: u64,
     },
+    /// `v0 abort mmio:0xfe000050 4`: no device model has claimed an access. On Arm alone, and only a vCPU's first one.
+    Abort {
+        /// The vCPU.
+        vcpu: usize,
+        /// The place.
+        place: Place,
+        /// The width.
+        width: Width,
+    },
     /// `v0 port NAME = 5`
     Port {
         /// The vCPU that listens.
@@ -216,6 +225,10 @@ fn read(line: &str) -> Option<Report<'_>> {
             let width = Width::parse(words.next()?).ok()?;
             Report::Read { vcpu, place, width, value: equals(&mut words)? }
         }
+        "abort" => {
+            let place = Place::parse(words.next()?).ok()?;
+            Report::Abort { vcpu, place, width: Width::parse(words.next()?).ok()? }
+        }
         "port" => {
             let name = words.next()?;
             Report::Port { vcpu, name, port: u32::try_from(equals(&mut words)?).ok()? }
@@ -287,6 +300,7 @@ impl fmt::Display for Report<'_> {
             Self::Read { vcpu, place, width, value } => {
                 write!(f, "v{vcpu} read {place} {width} = {value:#x}")
             }
+            Self::Abort { vcpu, place, width } => write!(f, "v{vcpu} abort {place} {width}"),
             Self::Port { vcpu, name, port } => write!(f, "v{vcpu} port {name} = {port}"),
             Self::Vector { vcpu, name, vector } => write!(f, "v{vcpu} vector {name} = {vector:#x}"),
             Self::Rounds { vcpu, name, rounds } => write!(f, "v{vcpu} rounds {name} = {rounds}"),

@@ -39,7 +39,7 @@ pub enum Source {
     Evtchn,
     /// A message signalled interrupt on this vector.
     Msi(u8),
-    /// A line of a PC.
+    /// A line.
     Line(Line),
 }
 
@@ -61,7 +61,7 @@ pub const LEVELS: RangeInclusive<u8> = FIRST_LINE + 16..=0xef;
 /// The vectors that an MSI may have.
 pub(crate) const MESSAGES: RangeInclusive<u8> = 0x20..=FIRST_LINE - 1;
 
-/// A line to the I/O APIC that Xen emulates for an HVM guest.
+/// A line to the I/O APIC that Xen emulates for an HVM guest, or to the interrupt controller of an Arm guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Line {
     /// An ISA interrupt, 0 to 15. It is edge-triggered.
@@ -74,6 +74,13 @@ pub enum Line {
         /// 0 is INTA.
         pin: u8,
     },
+    /// A shared peripheral interrupt of an Arm guest, from 32 on.
+    Spi {
+        /// Its number.
+        number: u8,
+        /// Whether it is level-triggered.
+        level: bool,
+    },
 }
 
 impl Line {
@@ -85,6 +92,7 @@ impl Line {
             // On a PC the timer uses input 2, because the second interrupt controller cascades into it.
             Self::Isa(0) => 2,
             Self::Isa(irq) => irq,
+            Self::Spi { number, .. } => number,
             Self::Intx { device, pin } => 16 + ((device * 4 + device / 8 + pin) & 31),
         }
     }
@@ -92,13 +100,22 @@ impl Line {
     /// Whether it is level-triggered.
     #[must_use]
     pub const fn is_level(self) -> bool {
-        matches!(self, Self::Intx { .. })
+        matches!(self, Self::Intx { .. } | Self::Spi { level: true, .. })
     }
 
-    /// The vector that the guest assigns to its input.
+    /// The vector that the guest assigns to its input; on Arm interrupts have none, and it is the number.
     #[must_use]
     pub const fn vector(self) -> u8 {
-        FIRST_LINE + self.input()
+        match self {
+            Self::Spi { number, .. } => number,
+            line => FIRST_LINE + line.input(),
+        }
+    }
+
+    /// Whether it is one of a PC.
+    #[must_use]
+    pub const fn is_pc(self) -> bool {
+        !matches!(self, Self::Spi { .. })
     }
 }
 

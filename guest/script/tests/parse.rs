@@ -48,6 +48,20 @@ fn only_lines_need_an_hvm_guest() {
 }
 
 #[test]
+fn an_spi_is_edge_or_level_triggered_and_no_line_of_a_pc() {
+    let program = Program::parse("listen spi 33 edge a; listen spi 255 level b").unwrap();
+    assert!(!program.needs_lines());
+    let lines = [Line::Spi { number: 33, level: false }, Line::Spi { number: 255, level: true }];
+    assert_eq!(lines.map(Line::vector), [33, 255]);
+    assert_eq!(lines.map(Line::is_level), [false, true]);
+    for (listener, line) in program.listeners().iter().zip(lines) {
+        assert_eq!(listener.source, Source::Line(line));
+    }
+    assert!(Program::parse("listen spi 33 edge a | wait a").is_ok());
+    assert_eq!(refused("listen spi 33 level a; wait a | wait a").2, Reason::Elsewhere);
+}
+
+#[test]
 fn only_a_guest_that_asks_for_it_needs_a_soft_reset() {
     assert!(!Program::parse("say soft-reset; poweroff | crash").unwrap().needs_soft_reset());
     assert!(Program::parse("poweroff | say hello; soft-reset").unwrap().needs_soft_reset());
@@ -104,6 +118,9 @@ fn each_error_has_its_reason() {
         ("listen intx 32 0 line", Reason::Line),
         ("listen intx 0 4 line", Reason::Line),
         ("listen intx 0 line", Reason::Number),
+        ("listen spi 31 edge line", Reason::Line),
+        ("listen spi 256 edge line", Reason::Line),
+        ("listen spi 33 line", Reason::Verb),
         ("rep mmio:0x0 4 0 0", Reason::Rep),
         ("rep mmio:0x0 4 0 1025", Reason::Rep),
         ("rep mmio:0x0 8 0 0x2000000000000000", Reason::Rep),

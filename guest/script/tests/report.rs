@@ -16,6 +16,10 @@ fn every_report_survives_its_line() {
             Report::Read { vcpu: 3, place: Place::Pio(0xcf8), width: Width::One, value: 0 },
             "v3 read pio:0xcf8 1 = 0x0",
         ),
+        (
+            Report::Abort { vcpu: 1, place: Place::Mmio(0xfe00_0050), width: Width::Four },
+            "v1 abort mmio:0xfe000050 4",
+        ),
         (Report::Port { vcpu: 1, name: "call", port: 5 }, "v1 port call = 5"),
         (Report::Vector { vcpu: 0, name: "call", vector: 0x41 }, "v0 vector call = 0x41"),
         (Report::Rounds { vcpu: 0, name: "stop", rounds: 1234 }, "v0 rounds stop = 1234"),

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use xen_eventfd::{DomId, Guardian, Host, Xen};
+use xen_eventfd_core::irq::Arch;
 use xen_eventfd_model::{Client, Model};
 
 /// The model as an environment.
@@ -24,12 +25,20 @@ pub struct ModelEnvironment {
 }
 
 impl ModelEnvironment {
-    /// A new machine.
+    /// A new machine, of this program's architecture.
     ///
     /// # Errors
     /// The directory for locks cannot be created.
     pub fn new() -> Result<Self> {
-        let model = Model::new();
+        Self::on(Arch::NATIVE)
+    }
+
+    /// A new machine of an architecture.
+    ///
+    /// # Errors
+    /// The directory for locks cannot be created.
+    pub fn on(arch: Arch) -> Result<Self> {
+        let model = Model::on(arch);
         let own = model.client("test");
         Ok(Self { model, own, run_dirs: Mutex::new(vec![tempfile::tempdir()?]) })
     }

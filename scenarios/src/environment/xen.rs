@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use xen_eventfd::{DomId, Guardian, Host};
+use xen_eventfd_core::irq::Arch;
 use xen_eventfd_guest_script::{Program, image};
 use xen_eventfd_host::linux::LinuxHost;
 
@@ -131,11 +132,16 @@ impl Environment for XenEnvironment {
         let reset = program.needs_soft_reset();
         let is_hvm = program.needs_lines() || reset;
         let kind = if is_hvm { self.hvm(&name, script)? } else { self.pvh(script) };
+        // An Arm guest has as many shared peripheral interrupts as its configuration says.
+        let lines = match self.host.arch() {
+            Arch::X86 => "",
+            Arch::Arm => "nr_spis = 224\n",
+        };
         // A TSC that Xen emulates would include Xen's work in what the guest measures.
         std::fs::write(
             &config,
             format!(
-                "name = \"{name}\"\n{kind}memory = 16\nvcpus = {vcpus}\ntsc_mode = \"native\"\n\
+                "name = \"{name}\"\n{kind}{lines}memory = 16\nvcpus = {vcpus}\ntsc_mode = \"native\"\n\
                  on_poweroff = \"preserve\"\non_crash = \"preserve\"\non_soft_reset = \"soft-reset\"\n"
             ),
         )?;

@@ -1,6 +1,6 @@
 //! Every kind of access to a doorbell.
 
-use super::{BASE, DOORBELL, msi};
+use super::{BASE, DOORBELL, call_irq};
 use crate::TestContext;
 use crate::roles::vmm::Place;
 use crate::test_context::{await_count, new_eventfd, signal, take_count};
@@ -150,7 +150,7 @@ pub(super) fn before_the_claim(test: &mut TestContext<'_>) -> Result<()> {
     let served = xen.guest(guest.dom())?;
     let (kick, go) = (new_eventfd()?, new_eventfd()?);
     guest.start()?;
-    let _go = served.register_irqfd(&go, msi(0, 0x41))?;
+    let _go = served.register_irqfd(&go, call_irq(test.arch(), 0, 0x41))?;
     guest.await_message(0, "early")?;
     test.note("vmm", format!("{} kicks before", vmm.seen()?.writes_to(DOORBELL)));
     let queue = served.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;

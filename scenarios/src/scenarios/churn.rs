@@ -1,6 +1,6 @@
 //! Registrations are added and removed while the guest kicks.
 
-use super::{BASE, DOORBELL, msi};
+use super::{BASE, DOORBELL, call_irq};
 use crate::TestContext;
 use crate::roles::vmm::Place;
 use crate::test_context::{await_count, await_next_beat, new_eventfd, signal, take_count};
@@ -22,7 +22,7 @@ pub(super) fn assign_under_load(test: &mut TestContext<'_>) -> Result<()> {
     let (steady, transient, stop) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
     let _steady = served.register_ioevent(&steady, &Mmio(DOORBELL), 0_u32)?;
     guest.start()?;
-    let _stop = served.register_irqfd(&stop, msi(0, 0x41))?;
+    let _stop = served.register_irqfd(&stop, call_irq(test.arch(), 0, 0x41))?;
     let mut steady_count = 0;
     for _ in 0..ROUNDS {
         let registered = served.register_ioevent(&transient, &Mmio(DOORBELL), 1_u32)?;
@@ -64,8 +64,8 @@ pub(super) fn claim_under_load(test: &mut TestContext<'_>) -> Result<()> {
     let _steady = served.register_ioevent(&steady, &Mmio(DOORBELL), 0_u32)?;
     let _beat = served.register_ioevent(&beat, &Mmio(third), 0_u32)?;
     guest.start()?;
-    let _stop = served.register_irqfd(&stop, msi(0, 0x41))?;
-    let _halt = served.register_irqfd(&halt, msi(1, 0x42))?;
+    let _stop = served.register_irqfd(&stop, call_irq(test.arch(), 0, 0x41))?;
+    let _halt = served.register_irqfd(&halt, call_irq(test.arch(), 1, 0x42))?;
     for _ in 0..ROUNDS {
         let registered = served.register_ioevent(&transient, &Mmio(other), 0_u32)?;
         await_count(&transient, 1)?;
@@ -94,7 +94,7 @@ pub(super) fn hand_over(test: &mut TestContext<'_>) -> Result<()> {
     let served = xen.guest(guest.dom())?;
     let (kick, stop) = (new_eventfd()?, new_eventfd()?);
     guest.start()?;
-    let _stop = served.register_irqfd(&stop, msi(0, 0x41))?;
+    let _stop = served.register_irqfd(&stop, call_irq(test.arch(), 0, 0x41))?;
     let mut count = 0;
     for _ in 0..ROUNDS / 4 {
         let registered = served.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
@@ -142,7 +142,7 @@ pub(super) fn close_under_load(test: &mut TestContext<'_>) -> Result<()> {
         ensure!(take_count(&kick)? == 0, "signalled after close returned");
     }
     let served = xen.guest(guest.dom())?;
-    for irq in [msi(0, 0x41), msi(1, 0x42)] {
+    for irq in [call_irq(test.arch(), 0, 0x41), call_irq(test.arch(), 1, 0x42)] {
         let stop = new_eventfd()?;
         signal(&stop)?;
         served.register_irqfd(&stop, irq)?.keep();

@@ -1,11 +1,11 @@
 //! An engine in a process without privileges, with devices for one guest.
 
-use super::{DOORBELL, msi};
+use super::DOORBELL;
 use crate::roles::confined::Spec;
 use crate::test_context::{await_count, new_eventfd, signal};
 use crate::{Engine, TestContext, Unsupported};
 use anyhow::Result;
-use xen_eventfd::{EngineKind, Irq};
+use xen_eventfd::EngineKind;
 
 const TIMES: u32 = 100;
 
@@ -20,7 +20,6 @@ fn run_confined(test: &mut TestContext<'_>, driven: bool) -> Result<()> {
     ))?;
     let other = test.guest("say over")?;
     let (kick, call) = (new_eventfd()?, new_eventfd()?);
-    let Irq::Msi { addr, data } = msi(0, 0x41) else { unreachable!("it is an MSI") };
     let spec = Spec {
         dom: guest.dom().0,
         uuid: test.environment().host().domain(guest.dom())?.uuid,
@@ -28,7 +27,7 @@ fn run_confined(test: &mut TestContext<'_>, driven: bool) -> Result<()> {
         engine: engine.to_string(),
         driven,
         doorbell: (DOORBELL, 3),
-        msi: (addr, data),
+        vector: 0x41,
     };
     let engine = test.confined(spec, &kick, &call)?;
     guest.start()?;

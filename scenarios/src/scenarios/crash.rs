@@ -1,6 +1,6 @@
 //! The death of an engine or a guest leaves the others unaffected.
 
-use super::{BASE, DOORBELL, msi};
+use super::{BASE, DOORBELL, call_irq};
 use crate::TestContext;
 use crate::roles::kill::{Kill, Step};
 use crate::roles::vmm::Place;
@@ -84,7 +84,7 @@ pub(super) fn killed_while_serving(test: &mut TestContext<'_>) -> Result<()> {
     }
     let xen = test.xen()?;
     let served = xen.guest(dom)?;
-    for irq in [msi(0, 0x41), msi(1, 0x42)] {
+    for irq in [call_irq(test.arch(), 0, 0x41), call_irq(test.arch(), 1, 0x42)] {
         let stop = new_eventfd()?;
         test_context::signal(&stop)?;
         served.register_irqfd(&stop, irq)?.keep();
@@ -161,19 +161,19 @@ pub(super) fn soft_reset(test: &mut TestContext<'_>) -> Result<()> {
     };
     // Longer than the engine's interval between two checks of its guests. A guest that kicks meanwhile would
     // have an emulator carry out all the instructions of these seconds.
-    raise(msi(1, 0x42))?;
+    raise(call_irq(test.arch(), 1, 0x42))?;
     ensure!(!test_context::readable(served.gone(), Duration::from_secs(6))?, "the guest is gone");
     ensure!(served.is_served());
     ensure!(test.environment().servers(dom)? == servers);
     test_context::take_count(&beside)?;
-    raise(msi(1, 0x43))?;
+    raise(call_irq(test.arch(), 1, 0x43))?;
     await_count(&beside, 1)?;
     // Its channel was closed; the next one may have the same number.
     drop(old);
-    raise(msi(0, 0x41))?;
+    raise(call_irq(test.arch(), 0, 0x41))?;
     raise(Irq::EventChannel(guest.port("new")?))?;
     await_count(&kicks, KICKS.into())?;
-    raise(msi(1, 0x44))?;
+    raise(call_irq(test.arch(), 1, 0x44))?;
     guest.finish()?;
     guest.trace_reports(test);
     ensure!(served.is_served());

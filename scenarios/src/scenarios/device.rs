@@ -6,13 +6,21 @@ use crate::{TestContext, Unsupported};
 use anyhow::{Context, Result, ensure};
 use std::os::fd::AsFd;
 use xen_eventfd::DomId;
+use xen_eventfd_core::irq::Arch;
 use xen_eventfd_host::linux::{LinuxHost, XenstoreClient};
 use xen_eventfd_host::memory::{FRAME, ForeignMemory};
 use xen_eventfd_host::xenstore::{Access, Transaction, WatchEvent, Xenstore};
 use xen_eventfd_host::{Binding, Errno, GuestPorts, Host};
 
-/// Where a guest's kernel begins: 1 MiB.
-const KERNEL: u64 = 0x100;
+/// The frame at which a guest's kernel begins.
+const fn kernel(arch: Arch) -> u64 {
+    match arch {
+        // 1 MiB.
+        Arch::X86 => 0x100,
+        // Where its memory begins.
+        Arch::Arm => 0x4_0000,
+    }
+}
 /// No guest of the tests has so much memory.
 const BEYOND: u64 = 0xFFFF_FFFF;
 
@@ -22,7 +30,7 @@ pub(super) fn device_process(test: &mut TestContext<'_>) -> Result<()> {
     }
     let mut guest = test.guest(&format!("write mmio:{DOORBELL:#x} 4 0; say over"))?;
     let host = LinuxHost::open()?;
-    foreign_memory(&host, guest.dom())?;
+    foreign_memory(&host, guest.dom(), kernel(test.arch()))?;
     guest_ports(&host, guest.dom())?;
     xenstore(guest.dom())?;
     // It is none the worse.
@@ -30,8 +38,8 @@ pub(super) fn device_process(test: &mut TestContext<'_>) -> Result<()> {
     guest.finish()
 }
 
-fn foreign_memory(host: &LinuxHost, dom: DomId) -> Result<()> {
-    let (one, two) = (host.map(dom, &[KERNEL + 1, KERNEL])?, host.map(dom, &[KERNEL])?);
+fn foreign_memory(host: &LinuxHost, dom: DomId, at: u64) -> Result<()> {
+    let (one, two) = (host.map(dom, &[at + 1, at])?, host.map(dom, &[at])?);
     let (mut kernel, mut same) = ([0; FRAME], [0; FRAME]);
     two.read(0, &mut kernel);
     ensure!(kernel.iter().any(|byte| *byte != 0), "there is nothing where the kernel is");
@@ -41,7 +49,7 @@ fn foreign_memory(host: &LinuxHost, dom: DomId) -> Result<()> {
     two.read(FRAME - 3, &mut same[..3]);
     ensure!(same[..3] == [1, 2, 3], "what one mapping writes another does not read");
     one.write(FRAME, &kernel);
-    let beyond = host.map(dom, &[KERNEL, BEYOND]).err().context("a frame that is not there")?;
+    let beyond = host.map(dom, &[at, BEYOND]).err().context("a frame that is not there")?;
     ensure!(beyond.to_string().contains("0xffffffff"), "the frame is not named: {beyond}");
     Ok(())
 }

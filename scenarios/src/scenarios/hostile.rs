@@ -3,7 +3,7 @@
 //! The scenario fails if a kick of the neighbour is lost. The duration of its kicks, alone and
 //! beside the attack, is printed only: it depends on how the machine schedules its CPUs.
 
-use super::{BASE, DOORBELL, msi};
+use super::{BASE, DOORBELL, call_irq};
 use crate::report_lines::{Accesses, Neighbour};
 use crate::roles::vmm::{Place, Seen};
 use crate::test_context::{Guest, await_count, new_eventfd, signal, take_count};
@@ -16,6 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use xen_eventfd::IoEventAddress::{Mmio, Pio};
 use xen_eventfd::{Counters, IoEvent, Irq, Xen};
+use xen_eventfd_core::irq::Arch;
 use xen_eventfd_guest_script::Ticks;
 
 /// A doorbell with a page boundary in its middle.
@@ -127,7 +128,7 @@ pub(super) fn hostile_guest(test: &mut TestContext<'_>) -> Result<()> {
     let engines = |of: Expected| !matches!(of, VmmWrite | VmmRead | VmmOdd);
     let round = doings.iter().flatten().filter(|(_, _, of)| engines(*of)).map(|(_, n, _)| n).sum();
     guest.start()?;
-    let stops = stops_of(&served)?;
+    let stops = stops_of(test.arch(), &served)?;
     let torn_down = AtomicBool::new(false);
     let transient = thread::scope(|scope| {
         let teardown = scope.spawn(|| register_and_remove(&served, round, &torn_down));
@@ -257,12 +258,12 @@ fn answered(served: &xen_eventfd::Guest, wanted: u64) -> Result<()> {
 }
 
 /// The eventfds that stop an attacker's vCPUs.
-fn stops_of(served: &xen_eventfd::Guest) -> Result<Vec<(OwnedFd, xen_eventfd::IrqFd)>> {
+fn stops_of(arch: Arch, served: &xen_eventfd::Guest) -> Result<Vec<(OwnedFd, xen_eventfd::IrqFd)>> {
     (0..)
         .zip(VECTORS)
         .map(|(vcpu, vector)| {
             let stop = new_eventfd()?;
-            let irqfd = served.register_irqfd(&stop, msi(vcpu, vector))?;
+            let irqfd = served.register_irqfd(&stop, call_irq(arch, vcpu, vector))?;
             Ok((stop, irqfd))
         })
         .collect()
@@ -315,7 +316,7 @@ pub(super) fn hostile_backend(test: &mut TestContext<'_>) -> Result<()> {
     let mut neighbour = Kicker::new(test, &xen)?;
     neighbour.measure(test, "alone")?;
     guest.start()?;
-    let stops = stops_of(&served)?;
+    let stops = stops_of(test.arch(), &served)?;
     answered(&served, 2)?;
     neighbour.measure(test, "beside a full, blocking eventfd")?;
     stops.iter().try_for_each(|(stop, _)| signal(stop))?;
@@ -350,7 +351,7 @@ impl Kicker {
         let served = xen.guest(guest.dom())?;
         let (kick, go) = (new_eventfd()?, new_eventfd()?);
         let _queue = served.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
-        let _go = served.register_irqfd(&go, msi(0, 0x41))?;
+        let _go = served.register_irqfd(&go, call_irq(test.arch(), 0, 0x41))?;
         guest.start()?;
         guest.await_message(0, "ready")?;
         Ok(Self { guest, kick, go, _queue, _go })

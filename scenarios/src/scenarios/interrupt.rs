@@ -56,6 +56,34 @@ pub(super) fn isa_line(test: &mut TestContext<'_>) -> Result<()> {
     ping_pong(test, "isa 5", 1000, Some(Irq::Line(Line::Isa(5), Trigger::Pulse)))
 }
 
+pub(super) fn spi(test: &mut TestContext<'_>) -> Result<()> {
+    ping_pong(test, "spi 40 edge", 1000, Some(Irq::Line(Line::Spi(40), Trigger::Pulse)))
+}
+
+pub(super) fn spi_level(test: &mut TestContext<'_>) -> Result<()> {
+    const TIMES: u32 = 100;
+    let mut guest = test.guest(&format!(
+        "listen spi 255 level call; say ready; repeat {TIMES}; wait call; write mmio:{DOORBELL:#x} 4 0; end"
+    ))?;
+    let xen = test.xen()?;
+    let served = xen.guest(guest.dom())?;
+    let (call, kick) = (new_eventfd()?, new_eventfd()?);
+    let _kick = served.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
+    guest.start()?;
+    guest.await_message(0, "ready")?;
+    let irqfd = served.register_irqfd(&call, Irq::Line(Line::Spi(255), Trigger::Level))?;
+    for _ in 0..TIMES {
+        signal(&call)?;
+        await_count(&kick, 1)?;
+        irqfd.lower()?;
+    }
+    guest.finish()?;
+    guest.trace_reports(test);
+    settled(&irqfd, TIMES.into())?;
+    test.note("irqfd", format!("{} raised, {} failed", irqfd.raised(), irqfd.failed()));
+    Ok(())
+}
+
 pub(super) fn pci_line(test: &mut TestContext<'_>) -> Result<()> {
     const TIMES: u32 = 100;
     // One of its interrupts is the signal's. The others come because the line is up; the last

@@ -10,9 +10,10 @@ mod hostile;
 mod identity;
 mod interrupt;
 
-use crate::Need::{Lines, Msi, Pio, Race};
+use crate::Need::{Lines, Msi, Pio, Race, Spi};
 use crate::Scenario;
-use xen_eventfd::Irq;
+use xen_eventfd::{Irq, Line, Trigger};
+use xen_eventfd_core::irq::Arch;
 
 /// The first device's registers.
 const BASE: u64 = 0xFE00_0000;
@@ -21,10 +22,19 @@ const NOTIFY: u64 = 0x50;
 /// The first device's doorbell.
 const DOORBELL: u64 = BASE + NOTIFY;
 
-/// An MSI to a vCPU: the one interrupt that every engine supports.
+/// An MSI to a vCPU of an x86 guest.
 fn msi(vcpu: u64, vector: u32) -> Irq {
     // A local APIC's id is twice its vCPU's number.
     Irq::Msi { addr: 0xFEE0_0000 | (vcpu * 2) << 12, data: vector }
+}
+
+/// What a guest that listens for an MSI with this vector on this vCPU takes, the one interrupt that every engine supports:
+/// on Arm the SPI of that number.
+pub(crate) fn call_irq(arch: Arch, vcpu: u64, vector: u32) -> Irq {
+    match arch {
+        Arch::X86 => msi(vcpu, vector),
+        Arch::Arm => Irq::Line(Line::Spi(vector), Trigger::Pulse),
+    }
 }
 
 macro_rules! scenarios {
@@ -72,6 +82,8 @@ scenarios! {
     interrupt::last_msi, [Msi], "the same by MSI";
     interrupt::isa_line, [Lines], "eventfd to an HVM guest by an ISA line, 1,000 times";
     interrupt::pci_line, [Lines], "a PCI device's line interrupts until it is lowered, 100 times";
+    interrupt::spi, [Spi], "eventfd to an Arm guest by a shared peripheral interrupt, 1,000 times";
+    interrupt::spi_level, [Spi], "the same level-triggered, raised and lowered 100 times";
     interrupt::moved_vector, [Race, Msi], "an MSI vector that moves and is masked under load: no signal lost, none stale";
     interrupt::channel_to_eventfd, [], "event channel to eventfd, 200 times";
     interrupt::channel_flood, [Race], "a flood on one event channel delays kicks only for a bounded time";
@@ -83,7 +95,7 @@ scenarios! {
     device::device_process, [], "foreign memory, a channel in the guest's name, a xenstore that is written to";
     confined::confined, [], "an engine without privileges serves the one guest to which its devices are confined";
     confined::confined_loop, [], "the same with the engine driven by the program's own loop";
-    hostile::hostile_guest, [Race], "every access of two vCPUs to doorbells is answered once, by its expected receiver";
+    hostile::hostile_guest, [Race, Pio], "every access of two vCPUs to doorbells is answered once, by its expected receiver";
     hostile::hostile_channel, [Race], "a guest that floods an event channel delays other guests' kicks only for a bounded time";
     hostile::hostile_backend, [Race], "a backend that leaves its eventfd full and blocking delays kicks only for a bounded time";
 }

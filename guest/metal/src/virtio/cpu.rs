@@ -27,12 +27,13 @@ pub(super) struct Cpu;
 impl Cpu {
     pub(super) fn read(&self, space: Space, addr: u64, width: Width) -> u64 {
         // SAFETY: the driver reads registers of devices, which are not where the guest has memory.
-        unsafe { access::read(place(space, addr), width) }
+        let Ok(value) = unsafe { access::read(place(space, addr), width) };
+        value
     }
 
     pub(super) fn write(&self, space: Space, addr: u64, width: Width, value: u64) {
         // SAFETY: as for `read`.
-        unsafe { access::write(place(space, addr), width, value) };
+        let Ok(()) = unsafe { access::write(place(space, addr), width, value) };
     }
 
     /// Writes to a doorbell.

@@ -2,12 +2,13 @@
 
 use crate::PATIENCE;
 use crate::environment::EnvironmentGuest;
+use crate::scenarios::call_irq;
 use anyhow::{Result, anyhow};
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use xen_eventfd::{DomId, Line, Port, Space, VcpuId, Width};
+use xen_eventfd::{DomId, Irq, Line, Port, Space, VcpuId, Width};
 use xen_eventfd_guest_script as script;
 use xen_eventfd_guest_script::{ListenerId, MAX_SAMPLES, Machine, Place, Program, Report};
 use xen_eventfd_model::{Config, Kind, Model, Stopped, Vcpu};
@@ -190,6 +191,7 @@ fn wire(line: script::Line) -> Line {
     match line {
         script::Line::Isa(irq) => Line::Isa(irq),
         script::Line::Intx { device, pin } => Line::PciIntx { device, pin },
+        script::Line::Spi { number, .. } => Line::Spi(number.into()),
     }
 }
 
@@ -230,7 +232,13 @@ impl Machine for Simulated {
     }
 
     fn listen_msi(&mut self, listener: ListenerId, vector: u8) -> Result<(), Stopped> {
-        self.await_listener(listener, ListenerSource::Vector(vector))
+        self.await_listener(
+            listener,
+            match call_irq(self.model.arch(), 0, vector.into()) {
+                Irq::Line(line, _) => ListenerSource::Line(line),
+                _ => ListenerSource::Vector(vector),
+            },
+        )
     }
 
     fn listen_line(&mut self, listener: ListenerId, line: script::Line) -> Result<(), Stopped> {

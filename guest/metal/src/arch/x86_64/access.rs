@@ -1,8 +1,12 @@
 //! Single accesses of an exact width, as the device model must see them.
 
 use core::arch::asm;
+use core::convert::Infallible;
 
 use xen_eventfd_guest_script::{MAX_REP_BYTES, Place, Width};
+
+/// No access is: one that no device model claims reads ones, or is lost.
+pub(crate) type Aborted = Infallible;
 
 const SOURCE: usize = 4096;
 const _: () = assert!(SOURCE as u64 == MAX_REP_BYTES);
@@ -39,7 +43,7 @@ impl Source {
 /// # Safety
 ///
 /// An MMIO place is not memory of this program.
-pub(crate) unsafe fn write(place: Place, width: Width, value: u64) {
+pub(crate) unsafe fn write(place: Place, width: Width, value: u64) -> Result<(), Aborted> {
     macro_rules! one {
         ($instruction:literal, $($operand:tt)*) => {
             // SAFETY: by the caller's contract; a port is not memory.
@@ -63,6 +67,7 @@ pub(crate) unsafe fn write(place: Place, width: Width, value: u64) {
         (Place::Pio(port), Width::Two) => one!("out dx, ax", in("dx") port, in("rax") value),
         (Place::Pio(port), _) => one!("out dx, eax", in("dx") port, in("rax") value),
     }
+    Ok(())
 }
 
 /// One load or `in`.
@@ -70,7 +75,7 @@ pub(crate) unsafe fn write(place: Place, width: Width, value: u64) {
 /// # Safety
 ///
 /// An MMIO place is not memory that another vCPU writes.
-pub(crate) unsafe fn read(place: Place, width: Width) -> u64 {
+pub(crate) unsafe fn read(place: Place, width: Width) -> Result<u64, Aborted> {
     let value: u64;
     macro_rules! one {
         ($instruction:literal, $($operand:tt)*) => {
@@ -96,7 +101,7 @@ pub(crate) unsafe fn read(place: Place, width: Width) -> u64 {
         (Place::Pio(port), _) => one!("in eax, dx", in("dx") port, out("rax") value),
     }
     // A narrow access leaves the rest of its register unchanged.
-    width.truncate(value)
+    Ok(width.truncate(value))
 }
 
 /// One string instruction.
@@ -105,7 +110,13 @@ pub(crate) unsafe fn read(place: Place, width: Width) -> u64 {
 ///
 /// An MMIO place, to the last of `count` elements, is not memory of this program; and they are no
 /// more than [`MAX_REP_BYTES`].
-pub(crate) unsafe fn rep(source: &mut Source, place: Place, width: Width, value: u64, count: u64) {
+pub(crate) unsafe fn rep(
+    source: &mut Source,
+    place: Place,
+    width: Width,
+    value: u64,
+    count: u64,
+) -> Result<(), Aborted> {
     macro_rules! store {
         ($instruction:literal, $at:ident) => {
             // SAFETY: by the caller's contract.
@@ -140,6 +151,7 @@ pub(crate) unsafe fn rep(source: &mut Source, place: Place, width: Width, value:
         (Place::Pio(port), Width::Two) => out!("rep outsw", port),
         (Place::Pio(port), _) => out!("rep outsd", port),
     }
+    Ok(())
 }
 
 /// The time stamp counter, ordered after all earlier instructions.
@@ -164,5 +176,5 @@ pub(crate) fn pause() {
 /// Writes to Xen's debug port, which Xen's console shows.
 pub(crate) fn debug_byte(byte: u8) {
     // SAFETY: a port is not memory.
-    unsafe { write(Place::Pio(0xe9), Width::One, u64::from(byte)) };
+    let Ok(()) = unsafe { write(Place::Pio(0xe9), Width::One, u64::from(byte)) };
 }

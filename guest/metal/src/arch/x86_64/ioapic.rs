@@ -32,6 +32,6 @@ pub(crate) fn connect(line: Line, vcpu: usize) {
 fn write(register: u64, value: u64) {
     for (place, value) in [(SELECT, register), (WINDOW, value)] {
         // SAFETY: not memory of this program, whether there is such a device or not.
-        unsafe { access::write(place, Width::Four, value) };
+        let Ok(()) = unsafe { access::write(place, Width::Four, value) };
     }
 }

@@ -9,6 +9,7 @@ mod ioapic;
 mod library;
 mod msr;
 mod processors;
+pub(crate) mod shared_info;
 mod start_info;
 
 pub(crate) use access::debug_byte;
@@ -16,6 +17,9 @@ pub(crate) use apic::{sleep_until, stop, wake_others};
 pub(crate) use ioapic::connect as connect_line;
 pub(crate) use processors::start as start_vcpu;
 pub(crate) use start_info::command_line;
+
+/// Nothing has to be done: an MSI finds the vCPU by the number of its APIC.
+pub(crate) fn expect_message(_vector: u8, _vcpu: usize) {}
 
 /// Readies this vCPU for interrupts.
 ///

@@ -36,10 +36,7 @@ struct Context {
 /// # Safety
 ///
 /// `vcpu` is less than `MAX_VCPUS`, is not started yet, and everything that it uses is ready.
-pub(crate) unsafe fn start(
-    vcpu: usize,
-    entry: extern "sysv64" fn(usize) -> !,
-) -> Result<(), Refused> {
+pub(crate) unsafe fn start(vcpu: usize, entry: extern "C" fn(usize) -> !) -> Result<(), Refused> {
     let context = Context {
         mode: 1,
         // As after a call: a return address below an aligned stack.

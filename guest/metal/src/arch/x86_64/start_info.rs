@@ -20,7 +20,7 @@ const MAGIC: u32 = 0x336e_c578;
 /// # Safety
 ///
 /// `address` is the one that Xen passed at the entry, and nothing writes there afterwards.
-pub(crate) unsafe fn command_line(address: u32) -> Result<&'static str, &'static str> {
+pub(crate) unsafe fn command_line(address: u64) -> Result<&'static str, &'static str> {
     let info = address as *const StartInfo;
     // SAFETY: by the caller's contract; the structure lies below 4 GiB, which is mapped.
     let info = unsafe { &*info };

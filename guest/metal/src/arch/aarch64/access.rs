@@ -1,0 +1,159 @@
+//! Single accesses of an exact width, as the device model must see them.
+//!
+//! Xen answers one that no device model claims with a data abort. Each load and store is an instruction of its own
+//! in a range that `interrupts` knows; there an abort is an answer, and all else is a fault.
+
+use core::arch::{asm, global_asm};
+
+use xen_eventfd_guest_script::{MAX_REP_BYTES, Place, Width};
+
+/// An access has ended in a data abort.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Aborted;
+
+/// What the routines return.
+#[repr(C)]
+struct Answer {
+    value: u64,
+    aborted: u64,
+}
+
+unsafe extern "C" {
+    fn load_1(at: u64) -> Answer;
+    fn load_2(at: u64) -> Answer;
+    fn load_4(at: u64) -> Answer;
+    fn load_8(at: u64) -> Answer;
+    fn store_1(at: u64, value: u64) -> Answer;
+    fn store_2(at: u64, value: u64) -> Answer;
+    fn store_4(at: u64, value: u64) -> Answer;
+    fn store_8(at: u64, value: u64) -> Answer;
+}
+
+// They change no registers but those of the answer.
+global_asm!(
+    ".pushsection .text.access, \"ax\", %progbits",
+    ".macro access name, instruction, register",
+    ".global \\name",
+    "\\name:",
+    "\\instruction \\register, [x0]",
+    "mov x1, xzr",
+    "ret",
+    ".endm",
+    ".global accesses, accesses_end, access_aborted",
+    "accesses:",
+    "access load_1, ldrb, w0",
+    "access load_2, ldrh, w0",
+    "access load_4, ldr, w0",
+    "access load_8, ldr, x0",
+    "access store_1, strb, w1",
+    "access store_2, strh, w1",
+    "access store_4, str, w1",
+    "access store_8, str, x1",
+    "accesses_end:",
+    "access_aborted:",
+    "mov x0, #-1",
+    "mov x1, #1",
+    "ret",
+    ".popsection",
+);
+
+/// Reached by a script that was written for another architecture.
+fn no_ports() -> ! {
+    panic!("an Arm guest has no I/O ports")
+}
+
+/// What stands in for a source of string instructions, which this architecture does not have.
+pub(crate) struct Source;
+
+impl Source {
+    pub(crate) const fn new() -> Self {
+        Self
+    }
+}
+
+/// One store.
+///
+/// # Safety
+///
+/// The place is not memory of this program.
+pub(crate) unsafe fn write(place: Place, width: Width, value: u64) -> Result<(), Aborted> {
+    let Place::Mmio(at) = place else { no_ports() };
+    let store = match width {
+        Width::One => store_1,
+        Width::Two => store_2,
+        Width::Four => store_4,
+        Width::Eight => store_8,
+    };
+    // SAFETY: by the caller's contract.
+    let answer = unsafe { store(at.into(), value) };
+    if answer.aborted == 0 { Ok(()) } else { Err(Aborted) }
+}
+
+/// One load.
+///
+/// # Safety
+///
+/// The place is not memory that another vCPU writes.
+pub(crate) unsafe fn read(place: Place, width: Width) -> Result<u64, Aborted> {
+    let Place::Mmio(at) = place else { no_ports() };
+    let load = match width {
+        Width::One => load_1,
+        Width::Two => load_2,
+        Width::Four => load_4,
+        Width::Eight => load_8,
+    };
+    // SAFETY: by the caller's contract.
+    let answer = unsafe { load(at.into()) };
+    if answer.aborted == 0 { Ok(answer.value) } else { Err(Aborted) }
+}
+
+/// As many stores, upwards.
+///
+/// # Safety
+///
+/// The place, to the last of `count` elements, is not memory of this program; and they are no
+/// more than [`MAX_REP_BYTES`].
+pub(crate) unsafe fn rep(
+    _source: &mut Source,
+    place: Place,
+    width: Width,
+    value: u64,
+    count: u64,
+) -> Result<(), Aborted> {
+    let Place::Mmio(at) = place else { no_ports() };
+    for nth in 0..count.min(MAX_REP_BYTES) {
+        let step = u32::try_from(nth * width.bytes()).unwrap_or(0);
+        // SAFETY: by the caller's contract.
+        unsafe { write(Place::Mmio(at.wrapping_add(step)), width, value) }?;
+    }
+    Ok(())
+}
+
+/// The counter, ordered after all earlier instructions.
+pub(crate) fn ticks() -> u64 {
+    let ticks: u64;
+    // SAFETY: reads a counter.
+    unsafe { asm!("isb", "mrs {}, cntvct_el0", out(reg) ticks, options(nostack, preserves_flags)) };
+    ticks
+}
+
+/// How fast the counter goes.
+pub(crate) fn ticks_in_a_second() -> u64 {
+    let ticks: u64;
+    // SAFETY: reads a register without effects.
+    unsafe { asm!("mrs {}, cntfrq_el0", out(reg) ticks, options(nomem, nostack, preserves_flags)) };
+    ticks
+}
+
+/// One pause instruction.
+pub(crate) fn pause() {
+    core::hint::spin_loop();
+}
+
+/// Writes to Xen's console, by a hypercall that needs nothing but the byte.
+pub(crate) fn debug_byte(byte: u8) {
+    const CONSOLE_IO: u64 = 18;
+    const WRITE: u64 = 0;
+    // SAFETY: Xen reads one byte there. Refused where Xen was not built for debugging: then the byte is lost.
+    let _ = unsafe { super::hypercall::call(CONSOLE_IO, WRITE, 1, (&raw const byte) as u64) };
+}
