@@ -5,10 +5,10 @@ mod scenarios;
 
 use crate::boots::Boots;
 use crate::tally::Tally;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Args, Subcommand, ValueEnum};
 use std::process::ExitCode;
-use xen_eventfd_lab::{Boot, Lab, Platform};
+use xen_eventfd_lab::{Boot, Lab, NoXenSource, Platform};
 
 /// What to do with the lab.
 #[derive(Debug, Args)]
@@ -24,6 +24,9 @@ enum Command {
         /// Take the versions that the mirror has today
         #[arg(long)]
         refresh: bool,
+        /// The platform: x86-pv, x86-pvh (the same lab) or arm64
+        #[arg(long, value_parser = Platform::parse_in_lab, default_value_t = Platform::X86Pv)]
+        platform: Platform,
     },
     /// A shell in dom0; Control and ] leaves it
     Shell(Machinery),
@@ -35,7 +38,7 @@ enum Command {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Machinery {
     /// The platform: x86-pv, x86-pvh or arm64
-    #[arg(long, value_parser = Platform::parse, default_value_t = Platform::X86Pv)]
+    #[arg(long, value_parser = Platform::parse_in_lab, default_value_t = Platform::X86Pv)]
     platform: Platform,
     /// Emulated CPUs; races need at least two
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
@@ -58,7 +61,7 @@ pub(crate) struct Machinery {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Test {
     /// The platform: x86-pv, x86-pvh or arm64; all that run if not given
-    #[arg(long, value_parser = Platform::parse)]
+    #[arg(long, value_parser = Platform::parse_in_lab)]
     platform: Option<Platform>,
     /// The engine under test
     #[arg(long, value_enum, default_value_t = Engine::Userspace)]
@@ -109,14 +112,16 @@ impl Engine {
 /// Something cannot be built, or a machine cannot be booted.
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.command {
-        Command::Setup { refresh } => setup(refresh).map(|()| ExitCode::SUCCESS),
+        Command::Setup { refresh, platform } => {
+            setup(platform, refresh).map(|()| ExitCode::SUCCESS)
+        }
         Command::Shell(machinery) => shell(&machinery).map(|()| ExitCode::SUCCESS),
         Command::Test(test) => test.play().map(|tally| tally.exit()),
     }
 }
 
-fn setup(refresh: bool) -> Result<()> {
-    let lab = if refresh { Lab::refresh()? } else { Lab::prepare()? };
+fn setup(platform: Platform, refresh: bool) -> Result<()> {
+    let lab = if refresh { Lab::refresh(platform)? } else { Lab::prepare_for(platform)? };
     for package in &lab.manifest().packages {
         println!("{}={}", package.name, package.version);
     }
@@ -124,7 +129,7 @@ fn setup(refresh: bool) -> Result<()> {
 }
 
 fn shell(machinery: &Machinery) -> Result<()> {
-    let mut machine = Lab::prepare()?.boot(machinery.boot("shell"))?;
+    let mut machine = Lab::prepare_for(machinery.platform)?.boot(machinery.boot("shell"))?;
     eprintln!(
         "lab: dom0 after {:.1} s; its consoles go to {}; Control and ] leaves",
         machine.boot_time().as_secs_f64(),
@@ -138,21 +143,31 @@ fn shell(machinery: &Machinery) -> Result<()> {
 impl Test {
     /// Plays what was asked for.
     fn play(&self) -> Result<Tally> {
-        let stage = scenarios::Stage::prepare(self.engine, &self.names)?.accesses(self.accesses);
-        let kinds = self.platform.map_or_else(|| Platform::ALL.to_vec(), |platform| vec![platform]);
-        let mut boots = Boots::default();
-        for platform in kinds {
-            stage.add(&mut boots, (), platform, self.cpus, &self.names, true);
+        let all = if self.engine.needs_module() { &Platform::ALL[..] } else { &Platform::IN_LAB };
+        let wanted = self.platform.map_or_else(|| all.to_vec(), |platform| vec![platform]);
+        ensure!(
+            wanted.iter().all(|platform| all.contains(platform)),
+            "there is no module for arm64 yet: --engine userspace is what runs"
+        );
+        let stages = Scenarios::stages(&wanted, |platform| {
+            let stage = scenarios::Stage::prepare(platform, self.engine, &self.names)?;
+            Ok(stage.accesses(self.accesses))
+        })?;
+        let (mut boots, mut tally) = (Boots::default(), Tally::default());
+        for stage in &stages {
+            tally += stage.model_tally();
+            for platform in stage.platforms().into_iter().filter(|one| wanted.contains(one)) {
+                stage.add(&mut boots, (), platform, self.cpus, &self.names, true);
+            }
         }
-        let mut tally = stage.model_tally();
         boots.run().into_iter().for_each(|done| tally += done.tally);
         Ok(tally)
     }
 }
 
-/// Everything that the lab tests with one engine, built, and played on the model.
+/// Everything that the labs test with one engine, built, and played on the model: one stage for each lab.
 #[derive(Debug)]
-pub struct Scenarios(scenarios::Stage);
+pub struct Scenarios(Vec<scenarios::Stage>);
 
 impl Scenarios {
     /// With the userspace engine.
@@ -160,7 +175,38 @@ impl Scenarios {
     /// # Errors
     /// Something cannot be built.
     pub fn prepare() -> Result<Self> {
-        Ok(Self(scenarios::Stage::prepare(Engine::Userspace, &[])?))
+        let prepare = |platform| scenarios::Stage::prepare(platform, Engine::Userspace, &[]);
+        Self::stages(&Platform::IN_LAB, prepare).map(Self)
+    }
+
+    /// A stage for each lab of these platforms. One whose Xen cannot be built, as the mirror lacks the source, is left out,
+    /// aloud, unless it is the only one.
+    fn stages(
+        platforms: &[Platform],
+        prepare: impl Fn(Platform) -> Result<scenarios::Stage>,
+    ) -> Result<Vec<scenarios::Stage>> {
+        let mut stages: Vec<scenarios::Stage> = Vec::new();
+        for platform in platforms {
+            if stages.iter().any(|stage| stage.platforms().contains(platform)) {
+                continue;
+            }
+            match prepare(*platform) {
+                Err(error) if error.is::<NoXenSource>() && !stages.is_empty() => {
+                    println!("  skipped: {platform}: {error}");
+                }
+                prepared => stages.push(prepared?),
+            }
+        }
+        Ok(stages)
+    }
+
+    /// The same with the module: on the platforms that have one.
+    fn with_module(&self, engine: Engine) -> Result<Self> {
+        let has = |stage: &&scenarios::Stage| {
+            stage.platforms().iter().all(|platform| Platform::ALL.contains(platform))
+        };
+        let stages = self.0.iter().filter(has).map(|stage| stage.with_module(engine));
+        stages.collect::<Result<_>>().map(Self)
     }
 
     /// The same with the kernel engine.
@@ -168,7 +214,7 @@ impl Scenarios {
     /// # Errors
     /// The module cannot be built.
     pub fn with_kernel(&self) -> Result<Self> {
-        self.0.with_module(Engine::Kernel).map(Self)
+        self.with_module(Engine::Kernel)
     }
 
     /// The same with the engine that speaks the privcmd ABI.
@@ -176,19 +222,23 @@ impl Scenarios {
     /// # Errors
     /// The module cannot be built.
     pub fn with_privcmd(&self) -> Result<Self> {
-        self.0.with_module(Engine::Privcmd).map(Self)
+        self.with_module(Engine::Privcmd)
     }
 
     /// How it went on the model.
     #[must_use]
     pub fn model_tally(&self) -> Tally {
-        self.0.model_tally()
+        let mut tally = Tally::default();
+        self.0.iter().for_each(|stage| tally += stage.model_tally());
+        tally
     }
 
     /// Has them played on each platform; what only repeats, if it may take long.
     pub fn add<'a, G: Copy + Send>(&'a self, boots: &mut Boots<'a, G>, group: G, long: bool) {
-        for platform in Platform::ALL {
-            self.0.add(boots, group, platform, None, &[], long);
+        for stage in &self.0 {
+            for platform in stage.platforms() {
+                stage.add(boots, group, platform, None, &[], long);
+            }
         }
     }
 }

@@ -12,7 +12,9 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
     arch::Arch,
+    cross::Cross,
     run::{target_folder, workspace},
+    std_source::{STD_SOURCE, StdSource},
 };
 
 /// Builds the program `binary` of the workspace's package `package`, static, with the profile
@@ -22,9 +24,19 @@ use crate::{
 ///
 /// Cargo fails; what it said has been shown.
 pub fn build_static(package: &str, binary: &str) -> Result<PathBuf> {
-    let (mut cargo, folder) = cargo_static("build", package);
+    build_static_for(Arch::LAB, package, binary)
+}
+
+/// The same for dom0 of an architecture.
+///
+/// # Errors
+///
+/// Cargo fails, and what it said has been shown; or what compiles for that architecture cannot be had.
+pub fn build_static_for(arch: Arch, package: &str, binary: &str) -> Result<PathBuf> {
+    let target = Target::prepare(arch)?;
+    let (mut cargo, folder) = cargo_static(&target, "build", package);
     cargo.args(["--bin", binary]);
-    run(&mut cargo, &format!("{package}, static for dom0,"))?;
+    run(&mut cargo, &format!("{package}, static for dom0 of {},", arch.debian()))?;
     existing(folder.join(binary))
 }
 
@@ -34,7 +46,8 @@ pub fn build_static(package: &str, binary: &str) -> Result<PathBuf> {
 ///
 /// Cargo fails; what it said has been shown.
 pub fn build_static_test(package: &str, test: &str) -> Result<PathBuf> {
-    let (mut cargo, folder) = cargo_static("test", package);
+    let target = Target::prepare(Arch::LAB)?;
+    let (mut cargo, folder) = cargo_static(&target, "test", package);
     // Its name ends with a hash, and one build may leave several.
     cargo.args(["--no-run", "--test", test, "--message-format=json-render-diagnostics"]);
     eprintln!("lab: building the test {test} of {package}, static for dom0");
@@ -51,16 +64,88 @@ pub fn build_static_test(package: &str, test: &str) -> Result<PathBuf> {
 }
 
 /// Cargo, to build something of a package for dom0, and the folder where programs will be.
-fn cargo_static(verb: &str, package: &str) -> (Command, PathBuf) {
-    let target = Arch::LAB.rust_target();
+fn cargo_static(target: &Target, verb: &str, package: &str) -> (Command, PathBuf) {
     let folder = target_folder().join("lab-build");
     let mut cargo = cargo(workspace());
     cargo
         .args([verb, "--quiet", "--profile", "lab", "--package", package])
-        .args(["--target", target, "--target-dir"])
+        .args(["--target-dir"])
         .arg(&folder)
         .env("CARGO_ENCODED_RUSTFLAGS", flags().join("\u{1f}"));
-    (cargo, folder.join(target).join("lab"))
+    target.select(&mut cargo, "std,panic_unwind");
+    (cargo, folder.join(target.arch.rust_target()).join("lab"))
+}
+
+/// What compiles for an architecture.
+struct Target {
+    arch: Arch,
+    /// If it is not this machine's.
+    cross: Option<Cross>,
+    /// If the compiler has no standard library for it: what has the library's source.
+    std: Option<StdCompiler>,
+}
+
+/// A compiler that builds its standard library with what uses it.
+struct StdCompiler {
+    program: PathBuf,
+    _source: Option<StdSource>,
+}
+
+impl Target {
+    fn prepare(arch: Arch) -> Result<Self> {
+        if arch.cross_packages().is_none() {
+            return Ok(Self { arch, cross: None, std: None });
+        }
+        let cross = Some(Cross::prepare(arch)?);
+        let installed = rustc(&["--print", "target-libdir", "--target", arch.rust_target()])?;
+        let std = match Path::new(&installed).is_dir() {
+            true => None,
+            false => Some(StdCompiler::prepare()?),
+        };
+        Ok(Self { arch, cross, std })
+    }
+
+    /// Has cargo build for it; what of the standard library is needed, if that has to be built.
+    fn select(&self, cargo: &mut Command, library: &str) {
+        let target = self.arch.rust_target();
+        cargo.args(["--target", target]);
+        if let Some(cross) = &self.cross {
+            let name = target.to_uppercase().replace('-', "_");
+            cargo.env(format!("CARGO_TARGET_{name}_LINKER"), cross.linker());
+        }
+        if let Some(std) = &self.std {
+            // The options of a nightly compiler, which cargo and the compiler have this way.
+            cargo.env("RUSTC", &std.program).env("RUSTC_BOOTSTRAP", "1");
+            cargo.arg(format!("-Zbuild-std={library}"));
+        }
+    }
+}
+
+impl StdCompiler {
+    fn prepare() -> Result<Self> {
+        let sysroot = rustc(&["--print", "sysroot"])?;
+        let sysroot = Path::new(&sysroot);
+        if sysroot.join(STD_SOURCE).is_dir() {
+            return Ok(Self { program: "rustc".into(), _source: None });
+        }
+        let said = rustc(&["-vV"])?;
+        let version = said.lines().find_map(|line| line.strip_prefix("release: "));
+        let source = StdSource::prepare(version.context("rustc does not say its version")?)?;
+        let program = source.compiler(sysroot, &target_folder().join("lab-build/compiler"))?;
+        Ok(Self { program, _source: Some(source) })
+    }
+}
+
+/// What the machine's compiler says.
+fn rustc(arguments: &[&str]) -> Result<String> {
+    let done = Command::new("rustc")
+        .args(arguments)
+        .current_dir(workspace())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("rustc could not be started")?;
+    ensure!(done.status.success(), "rustc {}: {}", arguments.join(" "), done.status);
+    Ok(String::from_utf8_lossy(&done.stdout).trim().to_owned())
 }
 
 /// Builds a program of a crate that is none of the workspace's, static, and puts it into `root/bin`. Crates and
@@ -95,6 +180,16 @@ pub(crate) fn install_static(
 ///
 /// Cargo fails; what it said has been shown.
 pub fn build_guest(binary: &str) -> Result<PathBuf> {
+    build_guest_for(Arch::LAB, binary)
+}
+
+/// The same for an architecture: what Xen's tools load there, which on Arm is a flat image.
+///
+/// # Errors
+///
+/// Cargo fails, and what it said has been shown; or what compiles for that architecture cannot be had.
+pub fn build_guest_for(arch: Arch, binary: &str) -> Result<PathBuf> {
+    let target = Target::prepare(arch)?;
     let source = workspace().join("guest/metal");
     ensure!(source.join("Cargo.toml").exists(), "{}: no guest here", source.display());
     let folder = target_folder().join("lab-guest");
@@ -103,13 +198,9 @@ pub fn build_guest(binary: &str) -> Result<PathBuf> {
         .args(["build", "--quiet", "--release", "--bin", binary, "--target-dir"])
         .arg(&folder)
         .env_remove("RUSTFLAGS");
-    run(&mut cargo, "the bare-metal guest")?;
-    // A guest that names a target in its settings gets a folder of that name.
-    let mut places = vec![folder.join("release").join(binary)];
-    for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
-        places.push(entry.path().join("release").join(binary));
-    }
-    newest(places).with_context(|| format!("{}: cargo built no {binary}", folder.display()))
+    target.select(&mut cargo, "core");
+    run(&mut cargo, &format!("the bare-metal guest for {}", arch.debian()))?;
+    existing(folder.join(arch.rust_target()).join("release").join(binary))
 }
 
 /// Static, and the same on every machine: the places of dependencies' sources are in messages.
@@ -144,11 +235,4 @@ fn run(command: &mut Command, what: &str) -> Result<()> {
 fn existing(path: PathBuf) -> Result<PathBuf> {
     ensure!(path.exists(), "{}: cargo succeeded, yet it is not there", path.display());
     Ok(path)
-}
-
-fn newest(places: Vec<PathBuf>) -> Option<PathBuf> {
-    places
-        .into_iter()
-        .filter(|path| path.is_file())
-        .max_by_key(|path| std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok())
 }

@@ -3,7 +3,6 @@
 use std::{path::PathBuf, time::Duration};
 
 use crate::{
-    arch::Arch,
     image::{Content, Payload},
     platform::Platform,
 };
@@ -197,7 +196,8 @@ impl Boot {
     }
 
     /// QEMU's arguments, but for the serial ports.
-    pub(crate) fn arguments(&self, arch: Arch) -> Result<Vec<String>, CommaError> {
+    pub(crate) fn arguments(&self) -> Result<Vec<String>, CommaError> {
+        let arch = self.platform.arch();
         let mut arguments = arch.machine(self);
         let mut push = |words: &[&str]| arguments.extend(words.iter().map(|w| (*w).to_owned()));
         push(&["-smp", &self.cpus.to_string(), "-m", &format!("{}M", self.memory)]);
@@ -250,7 +250,7 @@ mod tests {
     use super::*;
 
     fn arguments(boot: &Boot) -> String {
-        boot.arguments(Arch::LAB).unwrap().join(" ")
+        boot.arguments().unwrap().join(" ")
     }
 
     #[test]
@@ -284,8 +284,20 @@ mod tests {
     }
 
     #[test]
+    fn an_arm_machine_gets_its_kernel_from_a_loader_and_its_cpus_run_at_once() {
+        let one = arguments(&Boot::new(Platform::Arm64).linux_argument("debug"));
+        assert!(one.contains("guest-loader,addr=0x50000000,kernel=vmlinuz,bootargs=console=hvc0"));
+        assert!(one.contains(" debug -device guest-loader,addr=0x58000000,initrd=dom0.cpio"));
+        assert!(one.contains("-append console=dtuart") && one.contains("-icount"));
+        assert!(!one.contains("-initrd") && !one.contains("com1"));
+        assert!(arguments(&Boot::new(Platform::Arm64).cpus(4)).contains("tcg,thread=multi"));
+    }
+
+    #[test]
     fn a_comma_is_refused() {
-        let boot = Boot::new(Platform::X86Pv).linux_argument("isolcpus=1,2");
-        assert!(boot.arguments(Arch::LAB).is_err());
+        for platform in Platform::IN_LAB {
+            let boot = Boot::new(platform).linux_argument("isolcpus=1,2");
+            assert!(boot.arguments().is_err(), "{platform}");
+        }
     }
 }

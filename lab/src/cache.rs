@@ -7,6 +7,8 @@
 //! <cache>/labs/<digest>/          one lab: manifest.json, root/, xen, vmlinuz, modules/, images/
 //! <cache>/labs/<digest>.lock      held, shared, by everybody who uses that lab
 //! <cache>/emulators/              the same for the QEMU that runs them
+//! <cache>/cross/                  the same for compilers of another architecture
+//! <cache>/hypervisors/            the same for a Xen that is built, as Debian's does not serve
 //! <cache>/kernel-builds/          the same for trees that build kernel modules: current-<arch>,
 //!                                 <digest>/, <digest>.lock, a lock and an apt of their own
 //! <cache>/systems/                the same for systems that packages are installed in
@@ -44,6 +46,8 @@ pub(crate) struct Cache {
 pub(crate) enum CacheKind {
     Labs,
     Emulators,
+    Cross,
+    Hypervisors,
     KernelBuilds,
     Systems,
     Llvm,
@@ -57,6 +61,8 @@ impl CacheKind {
         match self {
             Self::Labs => "labs",
             Self::Emulators => "emulators",
+            Self::Cross => "cross",
+            Self::Hypervisors => "hypervisors",
             Self::KernelBuilds => "kernel-builds",
             Self::Systems => "systems",
             Self::Llvm => "llvm",

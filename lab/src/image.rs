@@ -82,7 +82,7 @@ fn build_base(lab: &Path, arch: Arch) -> Result<Vec<u8>> {
 
     add(&mut archive, "bin/busybox", &root.join("usr/bin/busybox"))?;
     let mut binaries = Vec::new();
-    for (name, xens) in PROGRAMS {
+    for (name, xens) in PROGRAMS.into_iter().filter(|(name, _)| !arch.lacks().contains(name)) {
         let path = if xens { xen.join(name) } else { root.join("usr/bin").join(name) };
         let inside = path.strip_prefix(&root)?.to_string_lossy().into_owned();
         add(&mut archive, &inside, &path)?;

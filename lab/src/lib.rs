@@ -33,9 +33,11 @@ mod cache;
 mod commands;
 mod console;
 mod cpio;
+mod cross;
 mod device_model;
 mod elf;
 mod emulator;
+mod hypervisor;
 mod image;
 mod kernel_build;
 mod llvm;
@@ -60,25 +62,27 @@ use anyhow::{Context, Result, ensure};
 pub use crate::{
     arch::Arch,
     backends::Backends,
-    binaries::{build_guest, build_static, build_static_test},
+    binaries::{build_guest, build_guest_for, build_static, build_static_for, build_static_test},
     boot::{Boot, Clock},
     commands::Output,
     console::{Line, Splitter, Voice, is_fatal},
     cpio::Archive,
     device_model::DeviceModel,
+    hypervisor::NoXenSource,
     kernel_build::KernelBuild,
     llvm::Llvm,
     machine::{Machine, quote},
     manifest::{Manifest, Package},
     platform::Platform,
     run::{target_folder, workspace},
-    std_source::StdSource,
+    std_source::{STD_SOURCE, StdSource},
     system::System,
     terminal::ESCAPE,
 };
 use crate::{
     cache::{Cache, CacheKind, Lock},
     emulator::Emulator,
+    hypervisor::Hypervisor,
     packages::LabPackages,
     qemu::Qemu,
     run::Run,
@@ -114,6 +118,7 @@ pub struct Lab {
     folder: PathBuf,
     manifest: Manifest,
     emulator: Emulator,
+    hypervisor: Option<Hypervisor>,
     _held: Lock,
 }
 
@@ -128,23 +133,33 @@ impl Lab {
     /// The packages cannot be had; the error says why and what to do. Running it again goes on
     /// where it stopped.
     pub fn prepare() -> Result<Self> {
-        Self::prepare_for(Arch::LAB, false)
+        Self::of(Arch::LAB, false)
     }
 
-    /// Sets the lab up with the versions that the mirror has today.
+    /// The same for the architecture of a platform.
     ///
     /// # Errors
     ///
     /// As for [`Lab::prepare`].
-    pub fn refresh() -> Result<Self> {
-        Self::prepare_for(Arch::LAB, true)
+    pub fn prepare_for(platform: Platform) -> Result<Self> {
+        Self::of(platform.arch(), false)
     }
 
-    fn prepare_for(arch: Arch, refresh: bool) -> Result<Self> {
+    /// Sets the lab of a platform up with the versions that the mirror has today.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Lab::prepare`].
+    pub fn refresh(platform: Platform) -> Result<Self> {
+        Self::of(platform.arch(), true)
+    }
+
+    fn of(arch: Arch, refresh: bool) -> Result<Self> {
         let (folder, held) = setup::obtain(CacheKind::Labs, arch, refresh, &LabPackages(arch))?;
         let manifest = Manifest::load(&folder.join("manifest.json"))?;
         let emulator = Emulator::prepare(arch, &manifest)?;
-        Ok(Self { arch, folder, manifest, emulator, _held: held })
+        let hypervisor = Hypervisor::prepare(arch, &manifest)?;
+        Ok(Self { arch, folder, manifest, emulator, hypervisor, _held: held })
     }
 
     /// Boots, and returns when dom0 answers.
@@ -155,9 +170,17 @@ impl Lab {
     pub fn boot(&self, boot: Boot) -> Result<Machine> {
         let base = image::base(&self.folder, self.arch)?;
         let name = boot.name.clone().unwrap_or_else(|| boot.platform.name().to_owned());
-        let run = Run::new(&name, &self.folder)?;
+        ensure!(
+            boot.platform.arch() == self.arch,
+            "{} does not run in the lab of {}",
+            boot.platform,
+            self.arch.debian()
+        );
+        let debian = self.folder.join("xen");
+        let xen = self.hypervisor.as_ref().map_or(debian.as_path(), Hypervisor::image);
+        let run = Run::new(&name, xen, &self.kernel())?;
         image::with_payload(&base, &boot.payload, &run.folder().join("dom0.cpio"))?;
-        let arguments = boot.arguments(self.arch)?;
+        let arguments = boot.arguments()?;
         let (qemu, ports) = Qemu::start(&self.folder, &self.emulator, &arguments, run.folder())?;
         Machine::new(qemu, ports, run, &boot)
     }
@@ -214,6 +237,12 @@ impl Lab {
     /// The packages cannot be had; the error says why and what to do.
     pub fn system(&self) -> Result<System> {
         System::prepare(self.arch, &self.kernel_release()?, &self.manifest)
+    }
+
+    /// What its machines are.
+    #[must_use]
+    pub fn arch(&self) -> Arch {
+        self.arch
     }
 
     /// The packages that the lab is made of.

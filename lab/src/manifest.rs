@@ -29,6 +29,11 @@ impl Package {
         !self.file.ends_with(".deb")
     }
 
+    /// A file's hash, as [`Package::sha256`] has it.
+    pub(crate) fn hash(path: &Path) -> Result<String> {
+        sha256_of(path).with_context(|| format!("{}: cannot read", path.display()))
+    }
+
     /// Whether `folder` holds the very archive.
     pub(crate) fn is_in(&self, folder: &Path) -> bool {
         let path = folder.join(&self.file);

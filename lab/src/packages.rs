@@ -56,7 +56,7 @@ impl Product for LabPackages {
         progress.stage("unpacking");
         let root = folder.join("root");
         unpack_all(manifest, archives, &root)?;
-        extract_xen(&root.join("boot"), &folder.join("xen"))?;
+        extract_xen(&root.join("boot"), self.0, &folder.join("xen"))?;
         let modules = root.join("usr/lib/modules");
         let release = only_entry(&modules)?;
         fs::rename(modules.join(&release).join("vmlinuz"), folder.join("vmlinuz"))
@@ -155,23 +155,29 @@ fn unpack(archive: &Path, root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// QEMU wants Xen as the ELF file that its package compresses.
-fn extract_xen(boot: &Path, target: &Path) -> Result<()> {
-    let compressed = fs::read_dir(boot)
+/// QEMU wants Xen as it is before its package compresses it. On Arm the package does not.
+fn extract_xen(boot: &Path, arch: Arch, target: &Path) -> Result<()> {
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let ends = [format!("-{}.gz", arch.debian()), format!("-{}", arch.debian())];
+    let image = fs::read_dir(boot)
         .ok()
         .into_iter()
         .flatten()
         .flatten()
         .map(|entry| entry.path())
         .find(|path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.starts_with("xen-") && name.ends_with(".gz")
+            let name = name(path);
+            name.starts_with("xen-") && ends.iter().any(|end| name.ends_with(end))
         })
-        .context("the hypervisor's package brings no boot/xen-*.gz")?;
+        .with_context(|| format!("the hypervisor's package brings no boot/xen-*{}", ends[0]))?;
     let mut xen = Vec::new();
-    GzDecoder::new(fs::File::open(&compressed)?)
-        .read_to_end(&mut xen)
-        .with_context(|| format!("{}: cannot be decompressed", compressed.display()))?;
+    let mut file = fs::File::open(&image)?;
+    let read = if name(&image).ends_with(".gz") {
+        GzDecoder::new(file).read_to_end(&mut xen)
+    } else {
+        file.read_to_end(&mut xen)
+    };
+    read.with_context(|| format!("{}: cannot be read", image.display()))?;
     fs::write(target, xen).with_context(|| format!("{}: cannot write", target.display()))
 }
 

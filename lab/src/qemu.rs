@@ -133,7 +133,8 @@ impl Drop for Qemu {
 
 /// The emulator with the lab's loader, libraries and firmware.
 fn command(lab: &Path, emulator: &Emulator) -> Result<Command> {
-    let root = lab.join("root");
+    let lab = lab.join("root");
+    let root = emulator.root(&lab);
     // The emulator is a program of the host, whatever it emulates.
     let host = Arch::HOST;
     let libraries = root.join("usr/lib").join(host.library_folder());

@@ -24,7 +24,7 @@ pub(crate) struct Run {
 
 impl Run {
     /// Makes `target/lab/<time>-<name>-<process>`, with links to the lab's images.
-    pub(crate) fn new(name: &str, lab: &Path) -> Result<Self> {
+    pub(crate) fn new(name: &str, xen: &Path, kernel: &Path) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let runs = target_folder().join("lab");
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -36,9 +36,8 @@ impl Run {
         ));
         fs::create_dir_all(&folder)
             .with_context(|| format!("{}: cannot make the run's folder", folder.display()))?;
-        for image in ["xen", "vmlinuz"] {
-            symlink(lab.join(image), folder.join(image))?;
-        }
+        symlink(xen, folder.join("xen"))?;
+        symlink(kernel, folder.join("vmlinuz"))?;
         remove_old(&runs);
         let latest = runs.join("latest");
         let _ = fs::remove_file(&latest);

@@ -27,6 +27,17 @@ pub(crate) trait Product {
         false
     }
 
+    /// The architecture of its packages, if it is not the one that the product is for: that of a tool,
+    /// which runs on this machine whatever it serves.
+    fn native(&self) -> Option<Arch> {
+        None
+    }
+
+    /// Says what the failure to download its packages means to who asked for it.
+    fn not_downloaded(&self, error: anyhow::Error) -> anyhow::Error {
+        error
+    }
+
     /// Which packages exactly it consists of today.
     fn resolve(&self, apt: &Apt) -> Result<Manifest>;
 
@@ -82,7 +93,8 @@ fn set_up(cache: &Cache, arch: Arch, refresh: bool, product: &impl Product) -> R
         return Ok(digest);
     }
 
-    let apt = Apt::new(cache.apt(arch), arch, product.sources())?;
+    let native = product.native().unwrap_or(arch);
+    let apt = Apt::new(cache.apt(arch), arch, native, product.sources())?;
     let pending = cache.apt(arch).join("pending.json");
     let unfinished = Manifest::load(&pending).ok().filter(|manifest| serves(product, manifest));
     let manifest = match unfinished.filter(|_| !refresh) {
@@ -107,7 +119,7 @@ fn set_up(cache: &Cache, arch: Arch, refresh: bool, product: &impl Product) -> R
             manifest.packages.len(),
             manifest.size() / 1_000_000
         ));
-        apt.download(&manifest, &progress)?;
+        apt.download(&manifest, &progress).map_err(|error| product.not_downloaded(error))?;
         build(product, &manifest, &apt.archives(), &folder, progress)?;
     }
     cache.set_current(arch, &digest)?;

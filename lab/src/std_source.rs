@@ -2,7 +2,8 @@
 //! the compiler's.
 
 use std::{
-    fs,
+    fs::{self, Permissions},
+    os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
 };
 
@@ -11,7 +12,8 @@ use anyhow::{Context, Result};
 use crate::{
     apt::Apt,
     arch::Arch,
-    cache::{CacheKind, Lock},
+    cache::{CacheKind, Lock, write_whole},
+    machine::quote,
     manifest::Manifest,
     packages::unpack_all,
     progress::Progress,
@@ -41,11 +43,50 @@ impl StdSource {
         Ok(Self { library: folder.join("library"), _held })
     }
 
-    /// The folder with its crates: `std`, `core`, and `Cargo.lock`.
-    #[must_use]
-    pub fn library(&self) -> &Path {
-        &self.library
+    /// A compiler that has this source, for `-Zbuild-std`: the one with this sysroot, which has another of links in
+    /// `folder`, of all that is in its own and the source.
+    ///
+    /// # Errors
+    ///
+    /// The links cannot be made.
+    pub fn compiler(&self, sysroot: &Path, folder: &Path) -> Result<PathBuf> {
+        let make = || -> Result<PathBuf> {
+            link(&self.library, &folder.join(STD_SOURCE))?;
+            for part in ["lib", "lib/rustlib"] {
+                for entry in fs::read_dir(sysroot.join(part))? {
+                    let entry = entry?;
+                    let ours = folder.join(part).join(entry.file_name());
+                    if part != "lib" || entry.file_name() != "rustlib" {
+                        link(&entry.path(), &ours)?;
+                    }
+                }
+            }
+            let program = folder.join("rustc");
+            let words = [sysroot.join("bin/rustc"), folder.to_owned()]
+                .map(|path| quote(&path.display().to_string()));
+            let script = format!("#!/bin/sh\nexec {} --sysroot {} \"$@\"\n", words[0], words[1]);
+            if fs::read(&program).ok().as_deref() != Some(script.as_bytes()) {
+                write_whole(&program, script.as_bytes())?;
+                fs::set_permissions(&program, Permissions::from_mode(0o755))?;
+            }
+            Ok(program)
+        };
+        make().with_context(|| format!("{}: a compiler cannot be made here", folder.display()))
     }
+}
+
+/// Where a sysroot has the source.
+pub const STD_SOURCE: &str = "lib/rustlib/src/rust/library";
+
+/// Makes a link in place of any other, and its folder. Others may be making the same.
+fn link(target: &Path, path: &Path) -> Result<()> {
+    if fs::read_link(path).is_ok_and(|present| present == target) {
+        return Ok(());
+    }
+    fs::create_dir_all(path.parent().unwrap_or(path))?;
+    let new = path.with_extension(format!("new-{}", std::process::id()));
+    symlink(target, &new)?;
+    Ok(fs::rename(&new, path)?)
 }
 
 struct StdSourcePackage {

@@ -81,7 +81,12 @@ impl Tree {
 
     /// Runs a command quietly. If it fails, the error ends with what it last said.
     pub(crate) fn run(&self, words: &[String]) -> Result<()> {
-        let (lines, status) = self.execute(&[], words, |_| {})?;
+        self.run_with(&[], words)
+    }
+
+    /// The same with folders of the machine.
+    pub(crate) fn run_with(&self, binds: &[Bind], words: &[String]) -> Result<()> {
+        let (lines, status) = self.execute(binds, words, |_| {})?;
         let tail = lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n");
         ensure!(status.success(), "{} ({status}):\n{tail}", self.failure(words, &lines));
         Ok(())

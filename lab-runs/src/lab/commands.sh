@@ -7,9 +7,15 @@ step=50000
 export XEN_EVENTFD_ENGINE="$1"
 doorbell=0xfe000050
 
+# What only guests of this machine have: the interrupt that `listen msi 0x41` takes, and what `xl` wants to hear.
+case $(uname -m) in
+x86_64) message=msi:0xfee00000:0x41 more= ;;
+*) message=spi:0x41 more='nr_spis=224\n' ;;
+esac
+
 # guest NAME ORDERS: a guest that waits to be unpaused
 guest() {
-	printf 'name="%s"\ntype="pvh"\nkernel="/lab/guest"\nmemory=16\nvcpus=1\ncmdline="%s"\non_poweroff="preserve"\n' \
+	printf 'name="%s"\ntype="pvh"\nkernel="/lab/guest"\nmemory=16\nvcpus=1\ncmdline="%s"\non_poweroff="preserve"\n'"$more" \
 		"$1" "$2" >"$1.cfg"
 	xl create -q -e -p "$1.cfg"
 }
@@ -96,10 +102,10 @@ printf '\001\000\000\000\000\000\000\000' >&4
 exec sleep 1000
 EOF
 : >lives
-xen-eventfd --json run c6 --wait --follow --kick mmio:$doorbell:4:0 --call msi:0xfee00000:0x41 \
+xen-eventfd --json run c6 --wait --follow --kick mmio:$doorbell:4:0 --call $message \
 	-- sh afresh >out 2>err &
 runner=$!
-printf 'name="c6"\ntype="pvh"\nkernel="/lab/guest"\nmemory=16\nvcpus=2\ncmdline="%s"\non_poweroff="restart"\n' \
+printf 'name="c6"\ntype="pvh"\nkernel="/lab/guest"\nmemory=16\nvcpus=2\ncmdline="%s"\non_poweroff="restart"\n'"$more" \
 	"listen msi 0x41 go; until go; write mmio:$doorbell 4 0; end; poweroff" >c6.cfg
 # Without -e: somebody must be there to start it again.
 xl create -q c6.cfg
@@ -142,13 +148,17 @@ verdict unknown_domain $? out err
 xen-eventfd watch Domain-0 $doorbell --take >out 2>err
 [ $? != 0 ] && [ "$(wc -l <err)" = 1 ]
 verdict domain_0 $? out err
-printf 'name="pv"\ntype="pv"\nkernel="/lab/vmlinuz"\nmemory=128\n' >pv.cfg
-xl create -q -e -p pv.cfg >out 2>err && {
-	xen-eventfd watch pv $doorbell --take >out 2>err
-	[ $? != 0 ] && grep -q 'PV guest' err
+# Of PV guests, which only x86 has.
+pv_guest() {
+	printf 'name="pv"\ntype="pv"\nkernel="/lab/vmlinuz"\nmemory=128\n' >pv.cfg
+	xl create -q -e -p pv.cfg >out 2>err && {
+		xen-eventfd watch pv $doorbell --take >out 2>err
+		[ $? != 0 ] && grep -q 'PV guest' err
+	}
+	verdict pv_guest $? out err
+	xl destroy pv
 }
-verdict pv_guest $? out err
-xl destroy pv
+[ "$(uname -m)" != x86_64 ] || pv_guest
 
 [ "$1" = kernel ] || exit 0
 

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
-use xen_eventfd_lab::{Boot, Lab, Platform, build_guest, build_static};
+use xen_eventfd_lab::{Arch, Boot, Lab, Platform, build_guest_for, build_static_for};
 
 /// The programs of the scenarios.
 #[derive(Clone, Debug)]
@@ -23,11 +23,11 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    pub(super) fn build() -> Result<Self> {
+    pub(super) fn build(arch: Arch) -> Result<Self> {
         Ok(Self {
-            player: build_static("xen-eventfd-scenarios", "scenarios")?,
-            command: build_static("xen-eventfd-cli", "xen-eventfd")?,
-            guest: build_guest("xen-eventfd-guest")?,
+            player: build_static_for(arch, "xen-eventfd-scenarios", "scenarios")?,
+            command: build_static_for(arch, "xen-eventfd-cli", "xen-eventfd")?,
+            guest: build_guest_for(arch, "xen-eventfd-guest")?,
         })
     }
 
@@ -54,7 +54,7 @@ pub(crate) struct Rig {
 impl Rig {
     pub(crate) fn build() -> Result<Self> {
         let lab = Lab::prepare()?;
-        Ok(Self { module: kmod::build(&lab, false)?, programs: Programs::build()?, lab })
+        Ok(Self { module: kmod::build(&lab, false)?, programs: Programs::build(lab.arch())?, lab })
     }
 
     /// A machine, before anything is loaded.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-use xen_eventfd_lab::{Boot, Lab, Platform, quote};
+use xen_eventfd_lab::{Arch, Boot, Lab, Platform, build_static, quote};
 
 /// The static programs, the guest, and what the model made of the scenarios.
 #[derive(Debug)]
@@ -47,12 +47,13 @@ const COMPLAINTS: [&str; 9] = [
 ];
 
 impl Stage {
-    /// Builds everything and plays on the model.
-    pub(super) fn prepare(engine: Engine, names: &[String]) -> Result<Self> {
-        let programs = Programs::build()?;
+    /// Builds everything for the lab of a platform, and plays on a model of the same architecture.
+    pub(super) fn prepare(platform: Platform, engine: Engine, names: &[String]) -> Result<Self> {
+        let lab = Lab::prepare_for(platform)?;
+        let programs = Programs::build(lab.arch())?;
         let traces = programs.player.with_file_name("traces.json");
-        let model = on_the_model(&programs.player, &traces, names)?;
-        let lab = Lab::prepare()?;
+        let here = build_static("xen-eventfd-scenarios", "scenarios")?;
+        let model = on_the_model(&here, lab.arch(), &traces, names)?;
         let module = engine.needs_module().then(|| kmod::build(&lab, false)).transpose()?;
         Ok(Self { lab, engine, module, programs, traces, model, accesses: None })
     }
@@ -64,11 +65,17 @@ impl Stage {
 
     /// The same with another engine, one that wants the module.
     pub(super) fn with_module(&self, engine: Engine) -> Result<Self> {
-        let lab = Lab::prepare()?;
+        let lab = Lab::prepare_for(self.platforms()[0])?;
         let module = Some(kmod::build(&lab, false)?);
         let (programs, traces) = (self.programs.clone(), self.traces.clone());
         let (model, accesses) = (self.model.clone(), self.accesses);
         Ok(Self { lab, engine, module, programs, traces, model, accesses })
+    }
+
+    /// Those that its lab boots.
+    pub(super) fn platforms(&self) -> Vec<Platform> {
+        let of = |platform: &Platform| platform.arch() == self.lab.arch();
+        Platform::IN_LAB.into_iter().filter(of).collect()
     }
 
     pub(super) fn model_tally(&self) -> Tally {
@@ -170,21 +177,25 @@ impl Stage {
     }
 }
 
-fn on_the_model(player: &Path, traces: &Path, names: &[String]) -> Result<Tally> {
+fn on_the_model(player: &Path, arch: Arch, traces: &Path, names: &[String]) -> Result<Tally> {
+    let (place, arch) = match arch {
+        Arch::X86_64 => ("model", "x86"),
+        Arch::Arm64 => ("model of Arm", "arm"),
+    };
     let output = Command::new(player)
-        .args(["run", "--on", "model", "--traces"])
+        .args(["run", "--on", "model", "--arch", arch, "--traces"])
         .arg(traces)
         .args(names.iter().filter(|name| *name != COMMAND))
         .output()
         .with_context(|| format!("{}: cannot be started", player.display()))?;
     let mut tally = Tally::default();
     for line in String::from_utf8_lossy(&output.stdout).lines() {
-        tally.receive("model", line);
+        tally.receive(place, line);
     }
     if tally.is_empty() {
         bail!("no scenario was played on the model: {}", String::from_utf8_lossy(&output.stderr));
     }
-    tally.end("model", output.status.code().unwrap_or(-1));
+    tally.end(place, output.status.code().unwrap_or(-1));
     Ok(tally)
 }
 

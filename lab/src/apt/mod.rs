@@ -24,21 +24,25 @@ const MIRROR_VARIABLE: &str = "XEN_EVENTFD_MIRROR";
 #[derive(Debug)]
 pub(crate) struct Apt {
     folder: PathBuf,
+    /// The architecture that what is made of the packages is for.
     arch: Arch,
+    /// The packages' own.
+    native: Arch,
     types: &'static [&'static str],
 }
 
 impl Apt {
     /// Sets up a private apt in `folder`, with the mirror that the machine itself uses. With
-    /// `sources` it knows source packages too.
-    pub(crate) fn new(folder: PathBuf, arch: Arch, sources: bool) -> Result<Self> {
+    /// `sources` it knows source packages too. Packages are those of `native`, and what is made of them
+    /// is for `arch`.
+    pub(crate) fn new(folder: PathBuf, arch: Arch, native: Arch, sources: bool) -> Result<Self> {
         for part in ["lists/partial", "cache/archives/partial", "archives"] {
             let path = folder.join(part);
             fs::create_dir_all(&path)
                 .with_context(|| format!("{}: cannot create the folder", path.display()))?;
         }
         let types: &[&str] = if sources { &["deb", "deb-src"] } else { &["deb"] };
-        let apt = Self { folder, arch, types };
+        let apt = Self { folder, arch, native, types };
         apt.write("status", "")?;
         apt.write("lab.sources", &apt.sources()?)?;
         apt.write("apt.conf", &apt.configuration()?)?;
@@ -176,12 +180,13 @@ impl Apt {
              sources.list.d): name one in XEN_EVENTFD_MIRROR",
         )?;
         let set = self.arch.packages();
-        Ok(mirror.stanza(self.types, &[set.release, set.kernel_release], &[self.arch.debian()]))
+        let suites = [set.release, set.kernel_release];
+        Ok(mirror.stanza(self.types, &suites, &[self.native.debian()]))
     }
 
     fn configuration(&self) -> Result<String> {
         let folder = self.folder.display();
-        let arch = self.arch.debian();
+        let arch = self.native.debian();
         ensure!(
             !folder.to_string().contains(['"', '\n']),
             "{folder}: apt cannot work in a folder with a quote in its name; set XEN_EVENTFD_CACHE"

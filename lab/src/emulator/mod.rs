@@ -2,8 +2,10 @@
 //! Debian's source with two mistakes mended, by both of which programs of dom0 broke off at random, and one slow instruction made faster.
 //! `patches` has each change with its report.
 //!
-//! `packages` says what it is built from, `source` how.
+//! `packages` says what it is built from, `source` how. For an architecture whose emulation no patch touches it is
+//! Debian's own program (`debian`).
 
+mod debian;
 mod packages;
 mod source;
 
@@ -14,7 +16,7 @@ use anyhow::{Context, Result};
 use crate::{
     arch::Arch,
     cache::{CacheKind, Lock},
-    emulator::packages::EmulatorPackages,
+    emulator::{debian::DebianEmulator, packages::EmulatorPackages},
     manifest::Manifest,
     setup,
 };
@@ -23,22 +25,39 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Emulator {
     program: PathBuf,
+    /// The tree with its loader and libraries, unless the lab has them.
+    root: Option<PathBuf>,
     _held: Lock,
 }
 
 impl Emulator {
     /// Takes the one that belongs to the lab with this manifest from the cache, or builds it.
     pub(crate) fn prepare(arch: Arch, lab: &Manifest) -> Result<Self> {
+        let Some(target) = arch.emulator_target() else {
+            let product = DebianEmulator(arch);
+            let (folder, _held) = setup::obtain(CacheKind::Emulators, arch, false, &product)?;
+            let root = folder.join("root");
+            return Ok(Self {
+                program: root.join("usr/bin").join(arch.emulator()),
+                root: Some(root),
+                _held,
+            });
+        };
         let package = arch.emulator_package();
         let version = lab
             .version_of(package)
             .with_context(|| format!("the lab has no {package}; set it up with --refresh"))?;
-        let product = EmulatorPackages::new(arch, version);
+        let product = EmulatorPackages::new(arch, target, version);
         let (folder, _held) = setup::obtain(CacheKind::Emulators, arch, false, &product)?;
-        Ok(Self { program: folder.join(arch.emulator()), _held })
+        Ok(Self { program: folder.join(arch.emulator()), root: None, _held })
     }
 
-    /// The program. It runs with the lab's libraries.
+    /// The tree with its loader and libraries, where that of the lab is `lab`.
+    pub(crate) fn root<'a>(&'a self, lab: &'a Path) -> &'a Path {
+        self.root.as_deref().unwrap_or(lab)
+    }
+
+    /// The program. It runs with the libraries of [`Emulator::root`].
     pub(crate) fn program(&self) -> &Path {
         &self.program
     }

@@ -48,12 +48,13 @@ const TOOLS: [&str; 25] = [
 #[derive(Debug)]
 pub(super) struct EmulatorPackages {
     arch: Arch,
+    target: &'static str,
     version: String,
 }
 
 impl EmulatorPackages {
-    pub(super) fn new(arch: Arch, version: &str) -> Self {
-        Self { arch, version: version.to_owned() }
+    pub(super) fn new(arch: Arch, target: &'static str, version: &str) -> Self {
+        Self { arch, target, version: version.to_owned() }
     }
 }
 
@@ -93,7 +94,7 @@ impl Product for EmulatorPackages {
         source::unpack(&tree, manifest, archives)?;
         source::patch(&tree)?;
         progress.stage("building the emulator: a few minutes of processor time");
-        let program = source::build(&tree, self.arch)?;
+        let program = source::build(&tree, self.arch, self.target)?;
         fs::rename(&program, folder.join(self.arch.emulator()))
             .with_context(|| format!("{}: cannot move", program.display()))?;
         fs::remove_dir_all(tree.root())

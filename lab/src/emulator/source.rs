@@ -59,7 +59,7 @@ pub(super) fn patch(tree: &Tree) -> Result<()> {
 }
 
 /// Builds it, with what the lab needs alone, and returns the program.
-pub(super) fn build(tree: &Tree, arch: Arch) -> Result<PathBuf> {
+pub(super) fn build(tree: &Tree, arch: Arch, target: &str) -> Result<PathBuf> {
     let program = arch.emulator();
     let jobs = thread::available_parallelism().map_or(1, usize::from);
     // Python's installer wants to see certificates, which a package's script would have gathered,
@@ -67,11 +67,10 @@ pub(super) fn build(tree: &Tree, arch: Arch) -> Result<PathBuf> {
     tree.run(&shell(&format!(
         "cat /usr/share/ca-certificates/mozilla/*.crt >/etc/ssl/certs/ca-certificates.crt && \
          mkdir {BUILD}/output && cd {BUILD}/output && \
-         ../source/configure --cc=gcc --target-list={} --without-default-features --enable-tcg \
+         ../source/configure --cc=gcc --target-list={target} --without-default-features --enable-tcg \
          --enable-plugins --disable-docs --disable-tools --disable-install-blobs \
          --disable-debug-info && \
-         ninja -j {jobs} {program} && strip {program}",
-        arch.emulator_target()
+         ninja -j {jobs} {program} && strip {program}"
     )))?;
     Ok(inside(tree, BUILD).join("output").join(program))
 }

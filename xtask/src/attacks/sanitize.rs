@@ -5,10 +5,10 @@ use crate::step::{Step, target};
 use crate::tool::{self, cargo_of};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
-use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::fs;
+
 use std::path::{Path, PathBuf};
-use xen_eventfd_lab::{StdSource, quote};
+use xen_eventfd_lab::{STD_SOURCE, StdSource};
 use xen_eventfd_lab_runs::Tally;
 
 /// Which instruments to use.
@@ -118,8 +118,7 @@ impl Compiler {
         let said = rustc().words("-vV").quietly()?.stdout;
         let version = said.lines().find_map(|line| line.strip_prefix("release: "));
         let source = StdSource::prepare(version.context("rustc does not say its version")?)?;
-        let program = furnish(&folder, sysroot, source.library())
-            .with_context(|| folder.display().to_string())?;
+        let program = source.compiler(sysroot, &folder)?;
         Ok(Self { program, folder, _source: Some(source) })
     }
 
@@ -136,31 +135,4 @@ impl Compiler {
         ensure!(found, "it says {:?}", done.all.trim_end());
         Ok(())
     }
-}
-
-/// Where a sysroot has the source.
-const STD_SOURCE: &str = "lib/rustlib/src/rust/library";
-
-/// Makes a sysroot of links: all that the compiler's own has, and the source. Returns a compiler that
-/// takes it for its own.
-fn furnish(folder: &Path, sysroot: &Path, library: &Path) -> Result<PathBuf> {
-    let _ = fs::remove_dir_all(folder);
-    let ours = folder.join(STD_SOURCE);
-    fs::create_dir_all(ours.parent().unwrap_or(folder))?;
-    symlink(library, ours)?;
-    for part in ["lib", "lib/rustlib"] {
-        for entry in fs::read_dir(sysroot.join(part))? {
-            let entry = entry?;
-            let ours = folder.join(part).join(entry.file_name());
-            if !ours.exists() {
-                symlink(entry.path(), ours)?;
-            }
-        }
-    }
-    let program = folder.join("rustc");
-    let words = [sysroot.join("bin/rustc"), folder.to_owned()]
-        .map(|path| quote(&path.display().to_string()));
-    fs::write(&program, format!("#!/bin/sh\nexec {} --sysroot {} \"$@\"\n", words[0], words[1]))?;
-    fs::set_permissions(&program, Permissions::from_mode(0o755))?;
-    Ok(program)
 }

@@ -154,7 +154,7 @@ impl Stages {
             Stage::Kernel => Job::Scenarios(Arc::new(self.scenarios()?.with_kernel()?)),
             Stage::Privcmd => Job::Scenarios(Arc::new(self.scenarios()?.with_privcmd()?)),
             Stage::Module => Job::Module(Box::new(kmod::Tests::all()?)),
-            Stage::Vhost => Job::Vhost(vhost::Tests::prepare()?),
+            Stage::Vhost => Job::Vhost(Box::new(vhost::Tests::prepare()?)),
             Stage::Devices => Job::Devices(Box::new(devices::Tests::prepare(self.long)?)),
             Stage::Packages => Job::Packages,
             _ => Job::Scenarios(self.scenarios()?),
@@ -166,7 +166,7 @@ impl Stages {
 enum Job {
     Scenarios(Arc<Scenarios>),
     Module(Box<kmod::Tests>),
-    Vhost(vhost::Tests),
+    Vhost(Box<vhost::Tests>),
     Devices(Box<devices::Tests>),
     Packages,
 }
