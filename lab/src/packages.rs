@@ -72,12 +72,12 @@ impl Product for LabPackages {
     }
 
     fn describe(&self, manifest: &Manifest) -> String {
-        format!(
-            "Xen {}, Linux {}, QEMU {}",
-            manifest.version_of("xen-hypervisor-").unwrap_or("?"),
-            manifest.version_of("linux-binary-").unwrap_or("?"),
-            manifest.version_of("qemu-system-").unwrap_or("?"),
-        )
+        let parts =
+            [("Xen", "xen-hypervisor-"), ("Linux", "linux-binary-"), ("QEMU", "qemu-system-")];
+        let known = parts.iter().filter_map(|(name, package)| {
+            Some(format!("{name} {}", manifest.version_of(package)?))
+        });
+        known.collect::<Vec<_>>().join(", ")
     }
 }
 
