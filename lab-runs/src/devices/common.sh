@@ -46,8 +46,14 @@ ask() {
 	return "$(tr -d '\r' <"$(console "$1")" | sed -n "s/^@$number //p")"
 }
 
+# type_in GUEST COMMAND: has the guest's shell carry it out, without an answer
+type_in() { echo "1 $2" >"$(xenstore-read "/local/domain/$(xl domid "$1")/console/tty")"; }
+
 # power_off GUEST: has it end; it cannot say so
-power_off() { echo "1 poweroff -f" >"$(xenstore-read "/local/domain/$(xl domid "$1")/console/tty")"; }
+power_off() { type_in "$1" 'poweroff -f'; }
+
+# stopped PID: whether it has ended
+stopped() { [ ! -e "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status"; }
 
 # refused NAME WORD ARGUMENTS...: xen-virtio refuses it, and says one reason, in which this word is
 refused() {
@@ -67,11 +73,11 @@ background() {
 	"$@" >"$output" 2>&1 &
 }
 
-# disk NAME: a backend with NAME.img at NAME.sock
+# disk NAME [QUEUES]: a backend with NAME.img at NAME.sock
 disk() {
 	[ -e "$1.img" ] || truncate -s 16M "$1.img"
 	background "$1.log" qemu-storage-daemon --blockdev "driver=file,node-name=disk,filename=/tmp/$1.img" \
-		--export "type=vhost-user-blk,id=disk,node-name=disk,addr.type=unix,addr.path=/tmp/$1.sock,writable=on,num-queues=2"
+		--export "type=vhost-user-blk,id=disk,node-name=disk,addr.type=unix,addr.path=/tmp/$1.sock,writable=on,num-queues=${2:-2}"
 	backends="$backends $!"
 	within 20 test -S "$1.sock"
 }

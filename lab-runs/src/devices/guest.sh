@@ -15,16 +15,44 @@ done </lib/modules/order
 sum() { md5sum "$@" | cut -d ' ' -f 1; }
 
 # quiet COMMAND...: without what it says, if it succeeds
-quiet() { "$@" >/tmp/said 2>&1 || { cat /tmp/said && false; }; }
+quiet() {
+	said=$("$@" 2>&1) || { echo "$said" && false; }
+}
 
-# write_disk: each half of 4 MiB by another vCPU, past the page cache, and then flushed, which the disk wants once its
-# cache is turned on; says their sum
+# by_all COMMAND: at once on each vCPU, with its number and with how many there are; fails if one does
+by_all() {
+	cpus=$(nproc)
+	pids=
+	for cpu in $(seq 0 $((cpus - 1))); do
+		# $$ is not the number of a process in the background.
+		(taskset -p "$(printf %x $((1 << cpu)))" "$(exec sh -c 'echo $PPID')" >/dev/null && "$1" "$cpu" "$cpus") &
+		pids="$pids $!"
+	done
+	for pid in $pids; do wait "$pid" || return 1; done
+}
+
+# write_part CPU CPUS: its part of 4 MiB
+write_part() {
+	part=$((64 / $2))
+	quiet dd if=/tmp/pattern of=/dev/vda bs=64k "count=$part" "skip=$(($1 * part))" "seek=$(($1 * part))" oflag=direct
+}
+
+# write_disk: 4 MiB, a part by each vCPU, past the page cache, and then flushed, which the disk wants once its cache is
+# turned on; says their sum
 write_disk() {
 	echo "write back" >/sys/block/vda/cache_type
 	seq 1000000 | head -c 4194304 >/tmp/pattern
-	taskset 1 dd if=/tmp/pattern of=/dev/vda bs=64k count=32 oflag=direct 2>/dev/null &
-	quiet taskset 2 dd if=/tmp/pattern of=/dev/vda bs=64k count=32 skip=32 seek=32 oflag=direct && wait $! &&
-		quiet dd if=/dev/zero of=/dev/vda bs=4k count=1 seek=2000 conv=fsync && sum /tmp/pattern
+	by_all write_part && quiet dd if=/dev/zero of=/dev/vda bs=4k count=1 seek=2000 conv=fsync && sum /tmp/pattern
+}
+
+# verify_part CPU: writes 256 KiB of its own behind the first 8 MiB, and reads them back, four times
+verify_part() {
+	for _ in 1 2 3 4; do
+		head -c 262144 /dev/urandom >"/tmp/part$1"
+		quiet dd "if=/tmp/part$1" of=/dev/vda bs=16k "seek=$((512 + $1 * 16))" oflag=direct || return 1
+		[ "$(dd if=/dev/vda bs=16k count=16 "skip=$((512 + $1 * 16))" iflag=direct 2>/dev/null | sum)" = "$(sum "/tmp/part$1")" ] ||
+			return 1
+	done
 }
 
 # read_disk: the sum of what is there
