@@ -377,7 +377,9 @@ impl Guest {
     /// Puts its reports into the trace, vCPU by vCPU.
     pub fn trace_reports(&self, test: &mut TestContext<'_>) {
         for (who, lines) in &self.reports {
-            for line in lines {
+            // Whether an Arm guest's access finds no server depends on time where servers come and go.
+            let aborted = |line: &String| line.starts_with("abort ");
+            for line in lines.iter().filter(|line| !aborted(line)) {
                 test.note(who, line.clone());
             }
         }
