@@ -11,6 +11,7 @@
 //!   is enough for `current`. To let go of bytes cuts no claim (`claims::release`), so it allocates
 //!   nothing and cannot fail for want of memory.
 
+use crate::device::MAX_DEVICES;
 use crate::doorbells::MAX_DOORBELLS;
 use crate::protocol::claims::{self, Claim, Debt, Piece};
 use crate::protocol::doorbell::Bytes;
@@ -20,7 +21,7 @@ use kernel::prelude::*;
 /// Claims in the order of addresses.
 pub(crate) type Claims = KVVec<Claim>;
 
-/// Pieces by which the claims can grow at once. A doorbell has at most 8 bytes: it cuts two claims
+/// Pieces by which the claims can grow at once. A doorbell has at most 8 bytes, and a device's registers have 8: it cuts two claims
 /// at its ends, and fills no more gaps than it has bytes.
 const GROWTH: usize = 2 + MAX_PIECES;
 /// Pieces into which the bytes of one doorbell can be cut: one for each byte.
@@ -68,10 +69,10 @@ impl Claimed {
     /// Makes room for one more doorbell. `publish` swaps a buffer for the handlers' own.
     ///
     /// # Errors
-    /// `ENOSPC` if there are more claims than any number of doorbells needs: Xen would not take
+    /// `ENOSPC` if there are more claims than any number of doorbells and devices needs: Xen would not take
     /// those back. `ENOMEM`.
     pub(crate) fn reserve(&mut self, publish: impl FnOnce(&mut Claims)) -> Result {
-        if self.current.len() >= claims::most(MAX_DOORBELLS) {
+        if self.current.len() >= claims::most(MAX_DOORBELLS + MAX_DEVICES) {
             return Err(ENOSPC);
         }
         let needed = self.current.len().saturating_add(GROWTH);

@@ -5,14 +5,15 @@
 //! A handler serves the slot of its own vCPU, counts in its own counters, and reads the table as
 //! [`Ports`](crate::ports::Ports) lets it. So the handlers of a guest's vCPUs do not wait for one another, but
 //! where a kick finds no registration: what is claimed and what is held is under one lock for all of them.
-//! The kicks of a fallback are under a lock of its own.
+//! The kicks of a fallback are under a lock of its own, and so is the InterruptStatus of a device.
 
 use crate::claimed::Claims;
+use crate::device::Devices;
 use crate::doorbells::{Registration, Table, MAX_HELD};
 use crate::page::IoreqPage;
 use crate::port::Ended;
 use crate::ports::Reader;
-use crate::protocol::dispatch::{matched, unmatched, Outcome};
+use crate::protocol::dispatch::{matched, unmatched, Leftover, Outcome};
 use crate::protocol::doorbell::Bytes;
 use crate::protocol::held::Held;
 use crate::protocol::status::Counter;
@@ -24,6 +25,20 @@ use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::lock::spinlock::{new_spinlock_irq, SpinLockIrq};
 use kernel::sync::Arc;
+
+/// What the handlers of one guest look accesses up in, without a lock.
+pub(crate) struct Routes {
+    pub(crate) doorbells: Table,
+    /// Whose registers are answered.
+    pub(crate) devices: Devices,
+}
+
+impl Routes {
+    /// None.
+    pub(crate) fn new() -> Self {
+        Self { doorbells: Table::new(), devices: Devices::new() }
+    }
+}
 
 /// What a kick that finds no registration is looked up in.
 struct Unserved {
@@ -75,6 +90,11 @@ impl DispatchState {
         held.forget(bytes, current);
     }
 
+    /// Forgets the kicks held for bytes that are a device's registers by now.
+    pub(crate) fn discard(&self, bytes: Bytes) {
+        self.unserved.lock().held.discard(bytes);
+    }
+
     /// Delivers what was held for a registration that all handlers find in the table by now.
     pub(crate) fn redeliver(&self, table: &Table, new: &Registration) {
         let Some(index) = table::position(table, new.doorbell()) else { return };
@@ -90,10 +110,13 @@ impl DispatchState {
         self.unserved.lock().held.marks().get(index).copied()
     }
 
-    /// What a kick that finds no registration comes to; it is held if its bytes are claimed.
-    fn unserved<'a>(&self, kick: &'a Kick) -> Outcome<'a> {
+    /// What an access that finds no registration comes to; a kick is held if its bytes are claimed.
+    fn unserved<'a>(&self, leftover: Leftover<'a>) -> Outcome<'a> {
+        if let Leftover::Read(_) = leftover {
+            return unmatched(&[], leftover);
+        }
         let mut unserved = self.unserved.lock();
-        let outcome = unmatched(&unserved.claims, kick);
+        let outcome = unmatched(&unserved.claims, leftover);
         if let Outcome::Hold(kick) = outcome {
             unserved.held.insert(*kick);
         }
@@ -148,14 +171,23 @@ impl Vcpu {
 
     /// Serves its request, if there is one. Returns whether the vCPU is owed an event. To be called by
     /// the handler, or when no handler runs any more.
-    pub(crate) fn serve(&self, table: &Table) -> bool {
+    pub(crate) fn serve(&self, routes: &Routes) -> bool {
         let Some(slot) = self.page.slots().get(self.index) else { return false };
-        slot.serve(|request| self.act(table, request)).is_some()
+        slot.serve(|request| self.act(routes, request)).is_some()
     }
 
     /// Acts on one request; the result is the answer to a read.
-    fn act(&self, table: &Table, request: &Request) -> u64 {
-        let outcome = matched(table, request).unwrap_or_else(|kick| self.state.unserved(kick));
+    fn act(&self, routes: &Routes, request: &Request) -> u64 {
+        let table = &routes.doorbells;
+        let outcome = match matched(table, request) {
+            Ok(outcome) => outcome,
+            Err(leftover) => match leftover.device(&routes.devices) {
+                Some(index) => {
+                    return routes.devices.get(index).map_or(0, |device| device.answer(&leftover));
+                }
+                None => self.state.unserved(leftover),
+            },
+        };
         let end = |kick, end| trace::kick(self.state.dom, self.index, kick, end);
         match outcome {
             Outcome::Signal(index, kick) => {
@@ -184,9 +216,9 @@ impl Vcpu {
     }
 }
 
-impl Reader<Table> for Vcpu {
-    fn handle(&self, port: Port, table: &Table) -> Ended {
-        if self.serve(table) {
+impl Reader<Routes> for Vcpu {
+    fn handle(&self, port: Port, routes: &Routes) -> Ended {
+        if self.serve(routes) {
             // It fails only if the guest is gone.
             let _ = xen::send(port);
         } else {

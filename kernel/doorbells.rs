@@ -5,7 +5,9 @@
 //! Handlers of any number of vCPUs read a table and count in its registrations at once. A table is
 //! changed by the owner of its [`Ports`](crate::ports::Ports), in a copy.
 
+use crate::device::Devices;
 use crate::eventfd::EventFd;
+use crate::protocol::interrupt_status;
 use crate::protocol::status::DoorbellStatus;
 use crate::protocol::table::{self, Entry};
 use crate::protocol::unmatched::{Unmatched, UnmatchedKick};
@@ -127,10 +129,13 @@ impl Registration {
     }
 }
 
-/// Whether a registration could join.
-pub(crate) fn check(table: &Table, doorbell: &Doorbell) -> Result {
+/// Whether a registration could join, beside these devices.
+pub(crate) fn check(table: &Table, devices: &Devices, doorbell: &Doorbell) -> Result {
     if table.len() >= MAX_DOORBELLS {
         return Err(ENOSPC);
+    }
+    if interrupt_status::in_the_way(devices, doorbell).is_some() {
+        return Err(EEXIST);
     }
     table::place(table, doorbell).map(drop).map_err(|_| EEXIST)
 }

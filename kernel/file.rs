@@ -52,7 +52,7 @@ pub(crate) fn install(member: Member) -> Result<isize> {
     Ok(fd as isize)
 }
 
-/// Whether doorbells are this file's: those of a guest that is shared are of the requests of privcmd.
+/// Whether doorbells, and registers of devices, are this file's: those of a guest that is shared are of the requests of privcmd.
 fn has_doorbells(member: &Member) -> Result {
     match member.taken().interface {
         Interface::Privcmd => Err(EOPNOTSUPP),
@@ -128,6 +128,21 @@ fn answer(member: &Member, request: u32, arg: UserPtr) -> Result {
             let (irq, eventfd) = native::irq_asked(arg)?;
             let eventfd = EventFd::from_descriptor(eventfd)?;
             native::irq_state(arg, guest.irq_state(by, irq, &eventfd)?)
+        }
+        native::ASSIGN_STATUS => {
+            let (registers, irq) = native::status(arg)?;
+            has_doorbells(member)?;
+            guest.assign_status(registers, irq)
+        }
+        native::DEASSIGN_STATUS => {
+            let (registers, irq) = native::status(arg)?;
+            has_doorbells(member)?;
+            native::status_bits(arg, guest.deassign_status(registers, irq)?)
+        }
+        native::CHANGE_STATUS => {
+            let (registers, change) = native::status_change(arg)?;
+            has_doorbells(member)?;
+            native::status_changed(arg, &guest.change_status(registers, change)?)
         }
         native::ASSIGN_CHANNEL => {
             let (port, eventfd) = native::channel(arg)?;

@@ -11,6 +11,9 @@
 //! * `Registration::received`, a spinlock: taken by a handler whose kick is a fallback's. A channel's
 //!   listener is one more, alone.
 //! * An eventfd's own, inside a signal.
+//! * `IrqFd::state`, a spinlock, under an eventfd's own: taken while an interrupt is raised.
+//! * `DeviceInterrupt::state`, a spinlock: taken by a handler whose access is to a device's registers, and
+//!   by the one that sets bits.
 //!
 //! Alone, and for a moment each: `GUESTS` of `guests.rs`, a spinlock, for the list of guests; the stage
 //! of a guest in `taken.rs`, a spinlock.
@@ -22,9 +25,11 @@ use crate::interrupt::Interrupt;
 use crate::irqfd::IrqFd;
 use crate::irqs::{Irqs, MemberId};
 use crate::kicks::{Kicks, Stats};
+use crate::protocol::interrupt_status::Registers;
 use crate::protocol::irq::{Arch, Irq, IrqOp, Owner};
-use crate::protocol::status::{DoorbellStatus, IrqStatus};
+use crate::protocol::status::{DeviceStatus, DoorbellStatus, IrqStatus};
 use crate::protocol::unmatched::UnmatchedKick;
+use crate::protocol::wire::native::StatusChange;
 use crate::protocol::{DomId, Doorbell, Kick, Port};
 use crate::server::{self, dead_or, is_dying};
 use crate::xenstore;
@@ -311,6 +316,49 @@ impl Guest {
     /// The irqfd at an index.
     pub(crate) fn shown_irq(&self, index: usize) -> Option<IrqStatus> {
         self.changes.lock().served().ok()?.irqs.shown(index)
+    }
+
+    /// Answers the registers of a device, and raises its interrupt while a bit is set.
+    pub(crate) fn assign_status(&self, registers: Registers, irq: Irq) -> Result {
+        self.check_irq(irq)?;
+        let mut changes = self.changes.lock();
+        let Served { kicks, irqs } = changes.served()?;
+        kicks.check_device(registers)?;
+        let added = irqs.add_device(self.dom, registers, irq);
+        let device = added.map_err(|error| kicks.server().refused(self.dom, error))?;
+        let registered = kicks.register_device(&device);
+        if registered.is_err() {
+            let _ = irqs.remove_device(registers);
+        }
+        registered
+    }
+
+    /// Takes that back, and first the irqfds that set its bits. Returns the bits that are set.
+    pub(crate) fn deassign_status(&self, registers: Registers, irq: Irq) -> Result<u32> {
+        let mut changes = self.changes.lock();
+        let Served { kicks, irqs } = changes.served()?;
+        if irqs.device(registers)?.interrupt().irq() != irq {
+            return Err(ENOENT);
+        }
+        irqs.end_of_device(registers);
+        kicks.unregister_device(registers)?;
+        irqs.remove_device(registers)
+    }
+
+    /// Changes an InterruptStatus, and says how it stands.
+    pub(crate) fn change_status(
+        &self,
+        registers: Registers,
+        change: StatusChange,
+    ) -> Result<DeviceStatus> {
+        let mut changes = self.changes.lock();
+        let device = changes.served()?.irqs.device(registers)?.clone();
+        device.change(change).map_err(dead_or)
+    }
+
+    /// The device at an index.
+    pub(crate) fn shown_device(&self, index: usize) -> Option<DeviceStatus> {
+        self.changes.lock().served().ok()?.irqs.shown_device(index)
     }
 
     /// Has a guest's event channel signal an eventfd.

@@ -3,6 +3,7 @@
 //! One interrupt of a guest, and how it is raised.
 
 use crate::channel::Channel;
+use crate::device::DeviceInterrupt;
 use crate::protocol::irq::{Irq, IrqOp, Line, Raise};
 use crate::protocol::DomId;
 use crate::{trace, xen};
@@ -15,6 +16,8 @@ enum Action {
     Notify(Arc<Channel>),
     /// One operation, or two.
     Operate(IrqOp, Option<IrqOp>),
+    /// Sets bits of a device's InterruptStatus, and raises its interrupt.
+    Set(Arc<DeviceInterrupt>, u32),
 }
 
 /// An interrupt of a guest.
@@ -33,13 +36,19 @@ impl Interrupt {
         Self { dom, irq, action: Action::Notify(channel), leaves_up: None }
     }
 
+    /// Bits of a device's InterruptStatus.
+    pub(crate) fn of_device(dom: DomId, device: Arc<DeviceInterrupt>, bits: u32) -> Self {
+        let irq = Irq::Status { addr: device.registers().addr(), bits };
+        Self { dom, irq, action: Action::Set(device, bits), leaves_up: None }
+    }
+
     /// A message or a line.
     ///
     /// # Errors
-    /// `EINVAL` for an event channel, which has to be bound first.
+    /// `EINVAL` for an event channel, which has to be bound first, and for bits of a device.
     pub(crate) fn plain(dom: DomId, irq: Irq) -> Result<Self> {
         let action = match irq.raise() {
-            Raise::Notify(_) => return Err(EINVAL),
+            Raise::Notify(_) | Raise::Set(..) => return Err(EINVAL),
             Raise::Operate(operation, then) => Action::Operate(operation, then),
         };
         Ok(Self { dom, irq, action, leaves_up: irq.leaves_up() })
@@ -62,6 +71,7 @@ impl Interrupt {
             Action::Operate(operation, None) => xen::operate(self.dom, *operation),
             Action::Operate(operation, Some(then)) => xen::operate(self.dom, *operation)
                 .and_then(|()| xen::operate(self.dom, *then)),
+            Action::Set(device, bits) => device.set(*bits),
         };
         trace::irq(self.dom, self.irq, raised);
         raised

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The irqfds of a guest that is served, and its event channels: which file assigned them, and what
-//! they have in common.
+//! The irqfds of a guest that is served, its devices with InterruptStatus, and its event channels: which file
+//! assigned them, and what they have in common.
 
 use crate::channel::Channel;
+use crate::device::DeviceInterrupt;
 use crate::eventfd::{EventFd, OpenEventFd};
 use crate::interrupt::Interrupt;
 use crate::irqfd::{Attached, IrqFd};
+use crate::protocol::interrupt_status::Registers;
 use crate::protocol::irq::{Irq, Line};
-use crate::protocol::status::IrqStatus;
+use crate::protocol::status::{DeviceStatus, IrqStatus};
 use crate::protocol::{DomId, Port};
 use crate::xen;
 use kernel::prelude::*;
@@ -27,6 +29,7 @@ pub(crate) struct MemberId(pub(crate) u64);
 /// All of one guest.
 pub(crate) struct Irqs {
     irqfds: KVec<Raising>,
+    devices: KVec<Arc<DeviceInterrupt>>,
     channels: KVec<Bound>,
 }
 
@@ -47,7 +50,7 @@ struct Bound {
 impl Irqs {
     /// None.
     pub(crate) fn new() -> Self {
-        Self { irqfds: KVec::new(), channels: KVec::new() }
+        Self { irqfds: KVec::new(), devices: KVec::new(), channels: KVec::new() }
     }
 
     /// Has an eventfd raise an interrupt.
@@ -108,6 +111,52 @@ impl Irqs {
     /// Takes all interrupts back. What was signalled until now is still raised.
     pub(crate) fn drop_all(&mut self) {
         self.drop_irqs(|_| true);
+        while let Some(device) = self.devices.last() {
+            let registers = device.registers();
+            let _ = self.remove_device(registers);
+        }
+    }
+
+    /// A device whose registers are to be answered, with the interrupt that is raised for it.
+    pub(crate) fn add_device(
+        &mut self,
+        dom: DomId,
+        registers: Registers,
+        irq: Irq,
+    ) -> Result<Arc<DeviceInterrupt>> {
+        self.devices.reserve(1, GFP_KERNEL_ACCOUNT)?;
+        let interrupt = self.interrupt(dom, irq)?;
+        let device = DeviceInterrupt::new(registers, interrupt).inspect_err(|_| self.leave(irq))?;
+        self.devices.push_within_capacity(device.clone()).map_err(|_| ENOMEM)?;
+        Ok(device)
+    }
+
+    /// The device with these registers.
+    pub(crate) fn device(&self, registers: Registers) -> Result<&Arc<DeviceInterrupt>> {
+        self.devices.iter().find(|device| device.registers() == registers).ok_or(ENOENT)
+    }
+
+    /// The device at an index.
+    pub(crate) fn shown_device(&self, index: usize) -> Option<DeviceStatus> {
+        self.devices.get(index).map(|device| device.status())
+    }
+
+    /// Ends the irqfds that set bits of a device. What was signalled until now is still set.
+    pub(crate) fn end_of_device(&mut self, registers: Registers) {
+        self.drop_irqs(|raising| {
+            matches!(raising.irqfd.irq(), Irq::Status { addr, .. } if addr == registers.addr())
+        });
+    }
+
+    /// Forgets a device whose registers no handler answers, and that no irqfd sets. Returns the bits that
+    /// are set.
+    pub(crate) fn remove_device(&mut self, registers: Registers) -> Result<u32> {
+        let index = self.devices.iter().position(|device| device.registers() == registers);
+        let device = self.devices.remove(index.ok_or(ENOENT)?).map_err(|_| ENOENT)?;
+        let interrupt = device.interrupt();
+        self.leave(interrupt.irq());
+        self.lower_unused(interrupt.leaves_up());
+        Ok(device.status().bits)
     }
 
     /// The irqfd at an index.
@@ -184,10 +233,12 @@ impl Irqs {
         }
     }
 
-    /// A line stays up for as long as an assignment is there that can lower it.
+    /// A line stays up for as long as an assignment or a device is there that can lower it.
     fn lower_unused(&self, left_up: Option<(DomId, Line)>) {
         let Some((dom, line)) = left_up else { return };
-        if !self.irqfds.iter().any(|raising| raising.irqfd.leaves_up() == left_up) {
+        let irqfds = self.irqfds.iter().map(|raising| raising.irqfd.leaves_up());
+        let devices = self.devices.iter().map(|device| device.interrupt().leaves_up());
+        if !Iterator::chain(irqfds, devices).any(|line| line == left_up) {
             let _ = xen::set_line(dom, line, false);
         }
     }
@@ -197,6 +248,10 @@ impl Irqs {
     fn interrupt(&mut self, dom: DomId, irq: Irq) -> Result<Interrupt> {
         match irq {
             Irq::EventChannel(port) => Ok(Interrupt::channel(dom, self.use_channel(dom, port)?)),
+            Irq::Status { addr, bits } => {
+                let registers = Registers::new(addr).map_err(|_| EINVAL)?;
+                Ok(Interrupt::of_device(dom, self.device(registers)?.clone(), bits))
+            }
             irq => Interrupt::plain(dom, irq),
         }
     }

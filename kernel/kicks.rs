@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The doorbells of a guest that is served, and the one that changes them.
+//! The doorbells of a guest that is served, and the devices whose registers are answered; and the one that
+//! changes them.
 
 use crate::claimed::Claimed;
-use crate::dispatch::DispatchState;
+use crate::device::{DeviceInterrupt, MAX_DEVICES};
+use crate::dispatch::{DispatchState, Routes};
 use crate::doorbells::{self, Registration, Table};
 use crate::eventfd::EventFd;
+use crate::protocol::doorbell::Bytes;
+use crate::protocol::interrupt_status::{self, Registers};
 use crate::protocol::{Counters, DomId, Doorbell, IoServerId, Kick};
 use crate::server::{dead_or, Server};
 use crate::{task, xen};
@@ -41,18 +45,67 @@ impl Kicks {
 
     /// What is registered.
     pub(crate) fn table(&self) -> &Table {
-        self.server.table()
+        &self.server.routes().doorbells
     }
 
     /// Registers a doorbell.
     pub(crate) fn register(&mut self, doorbell: Doorbell, eventfd: EventFd) -> Result {
-        let Self { server, state, claimed } = self;
-        doorbells::check(server.table(), &doorbell)?;
+        let Routes { doorbells: table, devices } = self.server.routes();
+        doorbells::check(table, devices, &doorbell)?;
         let new = Registration::new(doorbell, eventfd)?;
-        server.change(|table| Ok(table.reserve(1, GFP_KERNEL_ACCOUNT)?))?;
-        let (dom, id, bytes) = (state.dom(), server.id(), doorbell.bytes());
+        self.server.change(|routes| Ok(routes.doorbells.reserve(1, GFP_KERNEL_ACCOUNT)?))?;
+        self.claim(doorbell.bytes(), |routes| doorbells::insert(&mut routes.doorbells, &new))?;
+        // A handler that did not find it has ended, and what it held is there.
+        self.state.redeliver(self.table(), &new);
+        Ok(())
+    }
+
+    /// Takes a registration back. When this returns, its eventfd is not signalled again. It needs no
+    /// memory.
+    pub(crate) fn unregister(&mut self, doorbell: &Doorbell, eventfd: &EventFd) -> Result {
+        doorbells::find(self.table(), doorbell, eventfd)?;
+        self.release(doorbell.bytes(), |routes| doorbells::remove(&mut routes.doorbells, doorbell))
+    }
+
+    /// Whether the registers of a device could be answered.
+    pub(crate) fn check_device(&self, registers: Registers) -> Result {
+        let Routes { doorbells: table, devices } = self.server.routes();
+        if devices.len() >= MAX_DEVICES {
+            return Err(ENOSPC);
+        }
+        interrupt_status::place(devices, table, registers).map(drop).map_err(|_| EEXIST)
+    }
+
+    /// Answers the registers of a device from now on.
+    pub(crate) fn register_device(&mut self, device: &Arc<DeviceInterrupt>) -> Result {
+        let registers = device.registers();
+        self.server.change(|routes| Ok(routes.devices.reserve(1, GFP_KERNEL_ACCOUNT)?))?;
+        self.claim(registers.bytes(), |routes| {
+            let Routes { doorbells: table, devices } = routes;
+            let index = interrupt_status::place(devices, table, registers).map_err(|_| EEXIST)?;
+            devices.insert_within_capacity(index, device.clone()).map_err(|_| ENOMEM)
+        })?;
+        // Acknowledgements that came before the handlers knew of it.
+        self.state.discard(registers.bytes());
+        Ok(())
+    }
+
+    /// Answers them no longer. When this returns, no access to them is being answered. It needs no memory.
+    pub(crate) fn unregister_device(&mut self, registers: Registers) -> Result {
+        self.release(registers.bytes(), |routes| {
+            let devices = &mut routes.devices;
+            let index = interrupt_status::position(devices, registers).ok_or(ENOENT)?;
+            devices.remove(index).map(drop).map_err(|_| ENOENT)
+        })
+    }
+
+    /// Has Xen route bytes to us, and `insert` what handles them into what the handlers look accesses up in,
+    /// where there is room for it.
+    fn claim(&mut self, bytes: Bytes, insert: impl FnMut(&mut Routes) -> Result) -> Result {
+        let Self { server, state, claimed } = self;
+        let (dom, id) = (state.dom(), server.id());
         claimed.reserve(|claims| state.swap_claims(claims))?;
-        // From here on its kicks are held, so none is lost between the map and the table.
+        // From here on kicks to them are held, so none is lost between the map and the table.
         let owed = claimed.acquire(bytes, |claims| state.swap_claims(claims))?;
         let mut mapped: usize = 0;
         let map = |piece| {
@@ -60,33 +113,25 @@ impl Kicks {
             mapped = mapped.saturating_add(1);
             Ok(())
         };
-        let registered = owed
-            .iter()
-            .try_for_each(map)
-            .and_then(|()| server.change(|table| doorbells::insert(table, &new)));
-        if registered.is_err() {
+        let inserted = owed.iter().try_for_each(map).and_then(|()| server.change(insert));
+        if inserted.is_err() {
             claimed.release(bytes, |claims| state.release(claims, bytes))?;
             let unmap = |piece| {
                 owed.iter().skip(mapped).any(|never_mapped| never_mapped == piece)
                     || xen::unmap_range(dom, id, piece).is_ok()
             };
             claimed.give_back(bytes, unmap, || true, |claims| state.swap_claims(claims))?;
-            return registered;
         }
-        // A handler that did not find it has ended, and what it held is there.
-        state.redeliver(server.table(), &new);
-        Ok(())
+        inserted
     }
 
-    /// Takes a registration back. When this returns, its eventfd is not signalled again. It needs no
-    /// memory.
-    pub(crate) fn unregister(&mut self, doorbell: &Doorbell, eventfd: &EventFd) -> Result {
+    /// Takes away what handles bytes, and gives them back to Xen.
+    fn release(&mut self, bytes: Bytes, remove: impl FnMut(&mut Routes) -> Result) -> Result {
         let Self { server, state, claimed } = self;
-        doorbells::find(server.table(), doorbell, eventfd)?;
-        let (dom, id, bytes) = (state.dom(), server.id(), doorbell.bytes());
+        let (dom, id) = (state.dom(), server.id());
         // First, so that what comes once it is removed is late and not held.
         claimed.release(bytes, |claims| state.release(claims, bytes))?;
-        server.change(|table| doorbells::remove(table, doorbell))?;
+        server.change(remove)?;
         claimed.give_back(
             bytes,
             |piece| xen::unmap_range(dom, id, piece).is_ok(),

@@ -18,6 +18,7 @@ mod claimed;
 mod control;
 mod death;
 mod debugfs;
+mod device;
 mod dispatch;
 mod doorbells;
 mod eventfd;

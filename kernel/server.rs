@@ -3,8 +3,7 @@
 //! A guest's doorbell server: how it comes to be with the highest id, and how it goes without
 //! leaving a vCPU behind.
 
-use crate::dispatch::{DispatchState, Vcpu};
-use crate::doorbells::Table;
+use crate::dispatch::{DispatchState, Routes, Vcpu};
 use crate::page::IoreqPage;
 use crate::ports::Ports;
 use crate::protocol::ioreq::slots_for;
@@ -23,7 +22,7 @@ pub(crate) struct Server {
     /// The guest's port for each vCPU, in order.
     remotes: KVec<protocol::Port>,
     /// Our ends of them, and what is registered.
-    ports: Ports<Vcpu, Table>,
+    ports: Ports<Vcpu, Routes>,
     /// Goes last.
     page: Option<Arc<IoreqPage>>,
 }
@@ -96,7 +95,7 @@ impl Server {
         let dom = state.dom();
         let vcpus = slots_for(vcpus(dom)?).ok_or(EOPNOTSUPP)?;
         let remotes = KVec::with_capacity(vcpus, GFP_KERNEL_ACCOUNT)?;
-        let ports = Ports::new(vcpus, [Table::new(), Table::new()])?;
+        let ports = Ports::new(vcpus, [Routes::new(), Routes::new()])?;
         let mut server = Self { id: claim_highest(dom)?, remotes, ports, page: None };
         match server.enable(state, vcpus) {
             Ok(()) => Ok(server),
@@ -140,12 +139,12 @@ impl Server {
     }
 
     /// What is registered.
-    pub(crate) fn table(&self) -> &Table {
+    pub(crate) fn routes(&self) -> &Routes {
         self.ports.value()
     }
 
     /// Changes what is registered, as [`Ports::change`].
-    pub(crate) fn change(&mut self, change: impl FnMut(&mut Table) -> Result) -> Result {
+    pub(crate) fn change(&mut self, change: impl FnMut(&mut Routes) -> Result) -> Result {
         self.ports.change(change)
     }
 
@@ -185,7 +184,7 @@ impl Server {
         self.ports.stop();
         if disabled != Err(ENODEV) {
             // The kicks that came so far.
-            self.readers().for_each(|vcpu| _ = vcpu.serve(self.table()));
+            self.readers().for_each(|vcpu| _ = vcpu.serve(self.routes()));
         }
         if let Some(page) = &self.page {
             page.slots().iter().for_each(|slot| _ = slot.sweep());

@@ -46,6 +46,7 @@ pub(crate) fn taken(taken: &Taken, out: &mut impl Write) -> fmt::Result {
     (0..).map_while(|index| guest.shown(index)).try_for_each(|shown| put(Line::Doorbell(shown)))?;
     (0..).map_while(|index| guest.waiting(index)).try_for_each(|kick| put(Line::Waiting(kick)))?;
     (0..).map_while(|index| guest.shown_irq(index)).try_for_each(|shown| put(Line::Irq(shown)))?;
+    (0..).map_while(|index| guest.shown_device(index)).try_for_each(|shown| put(Line::Device(shown)))?;
     for (port, signals) in (0..).map_while(|index| guest.shown_channel(index)) {
         if let Some(signals) = signals {
             put(Line::Channel(ChannelStatus { port, signals }))?;

@@ -40,9 +40,13 @@ TRACE_EVENT(xen_eventfd_kick,
 );
 
 #define show_irq_kind(kind) \
-	__print_symbolic(kind, { 0, "channel" }, { 1, "msi" }, { 2, "isa" }, { 3, "intx" }, { 4, "spi" })
+	__print_symbolic(kind, { 0, "channel" }, { 1, "msi" }, { 2, "isa" }, { 3, "intx" }, { 4, "spi" }, \
+			 { 5, "status" })
 
-/* An eventfd's signal that raised, or set, an interrupt; error is 0 or Xen's errno. */
+/*
+ * An eventfd's signal that raised, or set, an interrupt; error is 0 or Xen's errno. Bits of an InterruptStatus
+ * (status: its address, and the bits) come after the device's interrupt, if that was raised for them.
+ */
 TRACE_EVENT(xen_eventfd_irq,
 	TP_PROTO(u16 dom, u8 kind, u64 number, u32 data, int error),
 	TP_ARGS(dom, kind, number, data, error),

@@ -31,7 +31,10 @@ pub(crate) fn kick(dom: DomId, vcpu: usize, kick: &Kick, end: KickEnd) {
 pub(crate) fn irq(dom: DomId, irq: Irq, raised: Result) {
     // The kinds are those of the native ABI. Of each kind some of these are zero.
     let IrqArg { kind, number, pin, msi_data, msi_addr, .. } = IrqArg::of(&irq, 0);
-    let (number, data) = (msi_addr | u64::from(number), msi_data | pin);
+    let (number, data) = match irq {
+        Irq::Status { addr, bits } => (addr, bits),
+        _ => (msi_addr | u64::from(number), msi_data | pin),
+    };
     let error = raised.err().map_or(0, Error::to_errno);
     // SAFETY: It takes values alone.
     unsafe { bindings::shim_trace_irq(dom.0, kind as u8, number, data, error) };

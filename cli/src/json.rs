@@ -14,7 +14,7 @@ pub const SCHEMA: u32 = 1;
 /// counter gets there in 285 years.
 pub const GREATEST: u64 = (1 << 53) - 1;
 /// Members that are addresses, values or masks of 64 bits: strings like `"0xfe000050"`.
-pub const HEXADECIMAL: [&str; 3] = ["addr", "value", "mask"];
+pub const HEXADECIMAL: [&str; 4] = ["addr", "registers", "value", "mask"];
 
 #[derive(Serialize)]
 struct Line<'a, T> {

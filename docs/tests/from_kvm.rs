@@ -7,7 +7,8 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use vmm_sys_util::{errno, eventfd::EventFd};
 use xen_eventfd::{
-    Builder, Driver, Error, Guest, IoEvent, IrqFd, Line, Port, Result, Trigger, Xen,
+    Builder, Driver, Error, Guest, InterruptStatus, IoEvent, IrqFd, Line, Port, Result, Trigger,
+    Xen,
 };
 
 /// A row of the page's table: what there is on KVM, and what there is here.
@@ -87,6 +88,8 @@ rows! { (kvm vm xen guest irqfd port error) (fd addr resample)
     { } { Irq::EventChannel(port) }
     { vm.unregister_irqfd(&fd, 5)? } { guest.unregister_irqfd(&fd, Irq::Line(Line::Isa(5), Trigger::Pulse))? }
     { vm.register_irqfd_with_resample(&fd, &resample, 5)? } { }
+    { } { guest.register_interrupt_status(0xfe00_0060, Irq::EventChannel(port))? }
+    { } { guest.register_irqfd(&fd, Irq::Status { addr: 0xfe00_0060, bits: InterruptStatus::USED_BUFFER })? }
     { } { guest.register_channel(&fd, port)? }
     { } { irqfd.set_irq(Irq::Msi { addr: 0xfee0_0000, data: 0x42 })? }
     { } { irqfd.mask()? }

@@ -33,6 +33,10 @@ fuzz_target!(|bytes: &[u8]| {
                     fields(&status);
                     assert_eq!(status.irq.check(), Ok(()));
                 }
+                Line::Device(status) => {
+                    fields(&status);
+                    assert_eq!(status.irq.check_of_device(), Ok(()));
+                }
                 Line::Channel(status) => fields(&status),
                 _ => {}
             }

@@ -3,9 +3,11 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use xen_eventfd_core::Port;
+use xen_eventfd_core::irq::Irq;
 use xen_eventfd_core::wire::native::{
     Argument, ChannelArg, CreateArg, DoorbellArg, EntryArg, IrqArg, IrqChangeArg, IrqStateArg,
-    MemoryArg, MissedArg, OwnerArg, QueryArg, StatsArg,
+    MemoryArg, MissedArg, OwnerArg, QueryArg, StatsArg, StatusArg, StatusChangeArg,
 };
 
 /// The struct that these bytes begin with. All that it says comes back.
@@ -78,6 +80,20 @@ fuzz_target!(|bytes: &[u8]| {
         && let Ok(irq) = asked.irq()
     {
         assert_eq!(irq.check(), Ok(()));
+    }
+    if let Some(asked) = parsed::<StatusArg>(bytes)
+        && let Ok((registers, irq)) = asked.device()
+    {
+        let StatusArg { bits, reserved, .. } = asked;
+        assert_eq!(StatusArg { bits, reserved, ..StatusArg::of(registers, &irq) }, asked);
+    }
+    if let Some(asked) = parsed::<StatusChangeArg>(bytes)
+        && let Ok((registers, change)) = asked.change()
+    {
+        let status = asked.status(registers, Irq::EventChannel(Port(1)));
+        let StatusChangeArg { reserved, .. } = asked;
+        let again = StatusChangeArg::of(registers, change).with(&status);
+        assert_eq!(StatusChangeArg { reserved, ..again }, asked);
     }
     if let Some(asked) = parsed::<ChannelArg>(bytes)
         && let Ok(port) = asked.port()

@@ -63,6 +63,8 @@ pub enum Call {
     Take(DomId),
     /// Change a registration in the module.
     Assign(DomId),
+    /// Change how the module answers InterruptStatus.
+    Status(DomId),
     /// Make a part of a guest's memory an object of the module.
     Memory(DomId),
     /// Query the module.
@@ -105,6 +107,9 @@ impl fmt::Display for Call {
             Self::Kernel(what) => write!(f, "use {what}"),
             Self::Take(dom) => write!(f, "take {dom} in the kernel module"),
             Self::Assign(dom) => write!(f, "change what the kernel module does for {dom}"),
+            Self::Status(dom) => {
+                write!(f, "change how the kernel module answers InterruptStatus of {dom}")
+            }
             Self::Memory(dom) => write!(f, "have the kernel module map memory of {dom}"),
             Self::Query(dom) => write!(f, "query the kernel module about {dom}"),
         }
@@ -134,9 +139,11 @@ impl HostError {
             Call::Open(_) | Call::Kernel(_) | Call::UnmapRange(..) | Call::UnmapFunction(..) => {
                 false
             }
-            Call::Take(_) | Call::Assign(_) | Call::Memory(_) | Call::Query(_) => {
-                self.errno == Errno::NODEV
-            }
+            Call::Take(_)
+            | Call::Assign(_)
+            | Call::Status(_)
+            | Call::Memory(_)
+            | Call::Query(_) => self.errno == Errno::NODEV,
             // Xen's error, or the module's.
             Call::Bind(..) | Call::Interrupt(_) => {
                 matches!(self.errno, Errno::NOENT | Errno::SRCH | Errno::NODEV)
@@ -191,7 +198,7 @@ impl HostError {
                 "all 8 ioreq servers of the guest are taken; stop a device model, \
                  or run `xen-eventfd reap` if one died"
             }
-            (Call::Assign(_), E::NOMEM) => {
+            (Call::Assign(_) | Call::Status(_), E::NOMEM) => {
                 "Xen has no room for another of the server's 256 separate ranges: register fewer, or \
                  adjacent, addresses; or memory has run out, perhaps that of this process's control \
                  group: raise its memory.max"
@@ -203,6 +210,14 @@ impl HostError {
                 "too many event channels are bound: unregister some. The kernel module binds 256 of a \
                  guest, and of all guests as many as its parameter max_channels says; the userspace \
                  engine as many as this domain has free ports"
+            }
+            (Call::Status(_), E::NOTTY) => {
+                "the kernel module is older than this program; install the one that belongs to it, or \
+                 use the userspace engine"
+            }
+            (Call::Status(_), E::NOSPC) => {
+                "the kernel module answers 256 devices of a guest; unregister some, or leave \
+                 InterruptStatus to the VMM. Or too many event channels are bound"
             }
             (Call::Assign(_), E::NOSPC) => {
                 "the kernel module has as many doorbells of the guest as it keeps; unregister some"

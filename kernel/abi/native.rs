@@ -7,17 +7,19 @@ use crate::doorbells::{MAX_DOORBELLS, MAX_HELD, MAX_UNMATCHED};
 use crate::eventfd::EventFd;
 use crate::irqs::MAX_IRQS;
 use crate::kicks::Stats;
+use crate::protocol::interrupt_status::Registers;
 use crate::protocol::irq::Irq;
-use crate::protocol::status::{DoorbellStatus, Interface};
+use crate::protocol::status::{DeviceStatus, DoorbellStatus, Interface};
 use crate::protocol::unmatched::UnmatchedKick;
 pub(crate) use crate::protocol::wire::native::{
-    Listed, ASSIGN, ASSIGN_CHANNEL, ASSIGN_IRQ, CREATE, DEASSIGN, DEASSIGN_CHANNEL, DEASSIGN_IRQ,
-    IRQ_STATE, IRQ_STATS, LIST, LOWER, MASK_IRQ, MEMORY, MISSED, OWNER, QUERY, SET_IRQ, STATS, UNMASK_IRQ,
+    Listed, StatusChange, ASSIGN, ASSIGN_CHANNEL, ASSIGN_IRQ, ASSIGN_STATUS, CHANGE_STATUS, CREATE, DEASSIGN,
+    DEASSIGN_CHANNEL, DEASSIGN_IRQ, DEASSIGN_STATUS, IRQ_STATE, IRQ_STATS, LIST, LOWER, MASK_IRQ, MEMORY,
+    MISSED, OWNER, QUERY, SET_IRQ, STATS, UNMASK_IRQ,
 };
 pub(crate) use crate::protocol::wire::native::MemoryRange;
 use crate::protocol::wire::native::{
     self, ChannelArg, CreateArg, DoorbellArg, EntryArg, IrqArg, IrqChangeArg, IrqStateArg, MemoryArg, MissedArg,
-    OwnerArg, QueryArg, StatsArg,
+    OwnerArg, QueryArg, StatsArg, StatusArg, StatusChangeArg,
 };
 use crate::protocol::wire::Invalid;
 use crate::protocol::{DomId, Doorbell, Kick, Port};
@@ -32,7 +34,8 @@ const FEATURES: u64 = native::FEATURE_DOORBELLS
     | native::FEATURE_IRQ_CHANGES
     | native::FEATURE_SHARE
     | native::FEATURE_OWN
-    | native::FEATURE_MEMORY;
+    | native::FEATURE_MEMORY
+    | native::FEATURE_STATUS;
 
 fn valid<T>(value: Result<T, Invalid>) -> Result<T> {
     value.map_err(|_| EINVAL)
@@ -161,6 +164,26 @@ pub(crate) fn irq_stats(arg: UserPtr, (raised, failed): (u64, u64)) -> Result {
 pub(crate) fn irq_state(arg: UserPtr, (masked, pending): (bool, bool)) -> Result {
     let (masked, pending) = (masked.into(), pending.into());
     answer(arg, &IrqStateArg { masked, pending, ..IrqStateArg::default() })
+}
+
+/// The registers and the interrupt that [`ASSIGN_STATUS`] and [`DEASSIGN_STATUS`] name.
+pub(crate) fn status(arg: UserPtr) -> Result<(Registers, Irq)> {
+    valid(read::<StatusArg>(arg)?.device())
+}
+
+/// Answers [`DEASSIGN_STATUS`].
+pub(crate) fn status_bits(arg: UserPtr, bits: u32) -> Result {
+    answer(arg, &StatusArg { bits, ..StatusArg::default() })
+}
+
+/// What [`CHANGE_STATUS`] asks for.
+pub(crate) fn status_change(arg: UserPtr) -> Result<(Registers, StatusChange)> {
+    valid(read::<StatusChangeArg>(arg)?.change())
+}
+
+/// Answers [`CHANGE_STATUS`].
+pub(crate) fn status_changed(arg: UserPtr, status: &DeviceStatus) -> Result {
+    answer(arg, &StatusChangeArg::default().with(status))
 }
 
 /// The port and the file descriptor that [`ASSIGN_CHANNEL`] and [`DEASSIGN_CHANNEL`] name.

@@ -44,6 +44,8 @@
 #define XEN_EVENTFD_FEATURE_OWN (1ULL << 6)
 /* XEN_EVENTFD_MEMORY. */
 #define XEN_EVENTFD_FEATURE_MEMORY (1ULL << 7)
+/* XEN_EVENTFD_ASSIGN_STATUS, _DEASSIGN_STATUS, _CHANGE_STATUS, XEN_EVENTFD_IRQ_STATUS. */
+#define XEN_EVENTFD_FEATURE_STATUS (1ULL << 8)
 
 /* What this module is. On a control file. */
 struct xen_eventfd_query {
@@ -244,6 +246,8 @@ enum xen_eventfd_irq_kind {
 	XEN_EVENTFD_IRQ_ISA = 2,	/* number: 0 to 15 (x86 HVM) */
 	XEN_EVENTFD_IRQ_INTX = 3,	/* number: PCI device 0 to 31; pin: 0 to 3 (x86 HVM) */
 	XEN_EVENTFD_IRQ_SPI = 4,	/* number: 32 to 1019 (Arm) */
+	/* msi_addr: an InterruptStatus that is assigned; number: the bits that are set there, not 0 */
+	XEN_EVENTFD_IRQ_STATUS = 5,
 };
 
 /* Lines are test-and-set in Xen: raising one that is up does nothing. */
@@ -349,6 +353,61 @@ struct xen_eventfd_channel {
 	__s32 eventfd;
 };
 
+/*
+ * InterruptStatus and InterruptACK of a virtio-mmio device, which its driver reads and writes for each
+ * interrupt. Once they are assigned, the module answers them, and the device model is not woken.
+ *
+ * InterruptStatus is at addr, a multiple of 4, and InterruptACK 4 bytes behind it. A read gets those of their
+ * bytes that it asks for: of the bits that are set, and zeros for InterruptACK. A write of the 4 bytes of
+ * InterruptACK clears the bits that are set in it; any other changes nothing.
+ *
+ * Bits are set by eventfds (XEN_EVENTFD_ASSIGN_IRQ with XEN_EVENTFD_IRQ_STATUS) and by
+ * XEN_EVENTFD_CHANGE_STATUS. Then the interrupt is raised that is given here, unless it was raised for
+ * each of these bits since that was last cleared. What it has counted for an eventfd as raised is how often its
+ * bits were set. A line that is XEN_EVENTFD_LEVEL is lowered once no bit is set, and at the end.
+ *
+ * To assign, EEXIST: one of the 8 bytes is a doorbell's, or another device's. EINVAL: addr, or an interrupt that
+ * cannot be, XEN_EVENTFD_IRQ_STATUS among them. ENOSPC: 256 are there. Else as XEN_EVENTFD_ASSIGN and
+ * XEN_EVENTFD_ASSIGN_IRQ.
+ * To deassign, every in-field is as it was; ENOENT: there is none. The assignments of the eventfds that set
+ * its bits end first: what was signalled until then is in bits, which a device model that goes on needs.
+ * EOPNOTSUPP: the guest is shared (XEN_EVENTFD_CREATE_SHARE). ENODEV: the guest is dead.
+ */
+struct xen_eventfd_status {
+	__u32 size;
+	__u32 flags;		/* 0 */
+	__u32 kind;		/* the interrupt, as in struct xen_eventfd_irq: */
+	__u32 trigger;
+	__u32 number;
+	__u32 pin;
+	__u32 msi_data;
+	__u32 pad;
+	__u64 msi_addr;
+	__u64 addr;
+	__u32 bits;		/* out of XEN_EVENTFD_DEASSIGN_STATUS: those that were set */
+	__u32 reserved;		/* out: 0 */
+};
+
+/*
+ * XEN_EVENTFD_CHANGE_STATUS: clears bits, as the driver would, as when the device is reset; sets others, as for
+ * a change of the configuration, and raises the interrupt for them; and tells how it stands. ENOENT: no
+ * InterruptStatus is assigned at addr. Xen's error, if it refuses to raise the interrupt: the bits are set then.
+ */
+struct xen_eventfd_status_change {
+	__u32 size;
+	__u32 flags;		/* 0 */
+	__u64 addr;
+	__u32 set;
+	__u32 clear;		/* first */
+	__u32 bits;		/* out: those that are set now */
+	__u32 reserved;		/* out: 0 */
+	__u64 reads;		/* out: reads that were answered */
+	__u64 acks;		/* out: writes of InterruptACK */
+	__u64 raised;		/* out: interrupts raised */
+	__u64 failed;		/* out: refused by Xen */
+	__u64 odd;		/* out: writes that changed nothing */
+};
+
 #define XEN_EVENTFD_IOCTL 0xEF
 
 /* _IO, as the size of a struct is in the struct. Any other request is ENOTTY. */
@@ -373,5 +432,8 @@ struct xen_eventfd_channel {
 #define XEN_EVENTFD_IRQ_STATE _IO(XEN_EVENTFD_IOCTL, 0x27)
 #define XEN_EVENTFD_ASSIGN_CHANNEL _IO(XEN_EVENTFD_IOCTL, 0x30)
 #define XEN_EVENTFD_DEASSIGN_CHANNEL _IO(XEN_EVENTFD_IOCTL, 0x31)
+#define XEN_EVENTFD_ASSIGN_STATUS _IO(XEN_EVENTFD_IOCTL, 0x40)
+#define XEN_EVENTFD_DEASSIGN_STATUS _IO(XEN_EVENTFD_IOCTL, 0x41)
+#define XEN_EVENTFD_CHANGE_STATUS _IO(XEN_EVENTFD_IOCTL, 0x42)
 
 #endif

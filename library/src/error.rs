@@ -2,6 +2,7 @@
 
 use rustix::io::Errno;
 use std::path::PathBuf;
+use xen_eventfd_core::doorbell::Bytes;
 use xen_eventfd_core::irq::{Arch, InvalidIrq};
 use xen_eventfd_core::{DomId, Invalid};
 use xen_eventfd_host::HostError;
@@ -64,6 +65,27 @@ pub enum Error {
         addr: u64,
         /// What is in its way.
         why: String,
+    },
+
+    /// The registers of a device cannot be.
+    #[error("cannot register InterruptStatus at {addr:#x}: {why}")]
+    InvalidStatus {
+        /// Its address.
+        addr: u64,
+        /// Which part is wrong.
+        why: Invalid,
+    },
+
+    /// A byte of InterruptStatus or InterruptACK would belong to two registrations.
+    #[error(
+        "cannot register InterruptStatus at {addr:#x} with InterruptACK behind it: {by} is registered \
+         already; unregister that first, or leave InterruptStatus to the VMM"
+    )]
+    Overlaps {
+        /// Its address.
+        addr: u64,
+        /// What is in its way.
+        by: Bytes,
     },
 
     /// No such registration: address, width, datamatch and eventfd, or interrupt and eventfd, must all
@@ -169,8 +191,8 @@ assert_eq!(second.unwrap_err().errno(), rustix::io::Errno::BUSY);
             Self::Host(error) | Self::EngineStopped(error) => error.errno,
             Self::UnknownDomain(_) | Self::GuestDied(_) => Errno::SRCH,
             Self::InUse { .. } | Self::Busy { .. } => Errno::BUSY,
-            Self::Invalid { .. } | Self::InvalidIrq(_) => Errno::INVAL,
-            Self::Exists { .. } => Errno::EXIST,
+            Self::Invalid { .. } | Self::InvalidStatus { .. } | Self::InvalidIrq(_) => Errno::INVAL,
+            Self::Exists { .. } | Self::Overlaps { .. } => Errno::EXIST,
             Self::AmbiguousName { .. } => Errno::NOTUNIQ,
             Self::NotRegistered { .. } => Errno::NOENT,
             Self::TooMany { .. } => Errno::NOSPC,

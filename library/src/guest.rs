@@ -11,7 +11,10 @@ use crate::{EngineKind, Error, Result};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use xen_eventfd_core::interrupt_status::{self, Registers};
 use xen_eventfd_core::irq::Irq;
+use xen_eventfd_core::status::DeviceStatus;
+use xen_eventfd_core::wire::native::StatusChange;
 use xen_eventfd_core::{Counters, DomId, Doorbell, Filter, IoServerId, Kick, Port};
 use xen_eventfd_host::HostError;
 use xen_eventfd_ioreq::sync::{Mutex, lock};
@@ -233,6 +236,59 @@ guest.unregister_irqfd(&call, msi)?;
         let eventfd = EventFd::new(eventfd.as_eventfd())?;
         let serial = self.engine()?.find_irq(&eventfd, &irq)?;
         self.engine()?.unregister_irq(serial)
+    }
+
+    /// Answers InterruptStatus and InterruptACK of a virtio-mmio device, which its driver reads and writes
+    /// for each interrupt. From then on an interrupt wakes the backend, which signals its eventfd, and the
+    /// guest; the VMM sleeps.
+    ///
+    /// `addr` is the guest physical address of InterruptStatus (0x60 from the device's base), and
+    /// InterruptACK is 4 bytes behind it. `irq` is the device's interrupt: it is raised when a bit is set that it
+    /// was not raised for since that was last acknowledged. A level-triggered line falls when no bit is set any
+    /// more. Eventfds set bits by [`InterruptStatus::irq`].
+    ///
+    /// A read gets the bytes that it asks for, and InterruptACK reads 0. Writes that are not of the 4 bytes
+    /// of InterruptACK change nothing.
+    ///
+    /// # Errors
+    /// [`Error::InvalidStatus`]; [`Error::InvalidIrq`]; [`Error::Overlaps`] if one of the 8 bytes is a
+    /// doorbell's or another device's; [`Error::TooMany`]; else as [`Guest::register_irqfd`] and
+    /// [`Guest::register_ioevent`].
+    ///
+    #[doc = example!(r#"
+let (base, msi) = (0xfe00_0000, Irq::Msi { addr: 0xfee0_0000, data: 0x41 });
+let status = guest.register_interrupt_status(base + 0x60, msi)?;
+let call = eventfd(0, EventfdFlags::empty())?;
+let _call = guest.register_irqfd(&call, status.irq(InterruptStatus::USED_BUFFER))?;
+// The backend has used a buffer.
+rustix::io::write(&call, &1_u64.to_ne_bytes())?;
+// The guest's interrupt handler:
+# vcpu.wait_msi(0x41)?;
+# let read = vcpu.read(Space::Mmio, base + 0x60, Width::Four)?;
+# assert_eq!(read, 1);
+# vcpu.write(Space::Mmio, base + 0x64, Width::Four, read)?;
+assert_eq!(status.status()?.bits, 0); // it is acknowledged
+"#)]
+    pub fn register_interrupt_status(&self, addr: u64, irq: Irq) -> Result<InterruptStatus> {
+        let registers = registers(addr)?;
+        let serial = self.engine()?.register_status(registers, irq)?;
+        Ok(InterruptStatus { guest: self.clone(), registers, serial, armed: true })
+    }
+
+    /// Takes InterruptStatus back by what it was: its address and interrupt. The irqfds that set its bits
+    /// end first. Returns the bits that are set, with which a VMM goes on that emulates the register from then
+    /// on.
+    ///
+    /// # Errors
+    /// [`Error::NotRegistered`] if not all of it is as it was; [`Error::GuestDied`].
+    ///
+    #[doc = example!(r#"
+let (addr, msi) = (0xfe00_0060, Irq::Msi { addr: 0xfee0_0000, data: 0x41 });
+guest.register_interrupt_status(addr, msi)?.keep();
+assert_eq!(guest.unregister_interrupt_status(addr, msi)?, 0);
+"#)]
+    pub fn unregister_interrupt_status(&self, addr: u64, irq: Irq) -> Result<u32> {
+        self.engine()?.unregister_status(registers(addr)?, Some(irq), None)
     }
 
     /// Signals `eventfd` whenever the guest rings its event channel `port`, which it must have
@@ -675,6 +731,120 @@ impl Drop for IrqFd {
             let ended = self.guest.engine().and_then(|guest| guest.unregister_irq(self.serial));
             if let Err(error) = ended {
                 tracing::debug!(%error, "an irqfd was not ended");
+            }
+        }
+    }
+}
+
+/// The registers of a device, by the address of the first.
+fn registers(addr: u64) -> Result<Registers> {
+    Registers::new(addr).map_err(|why| Error::InvalidStatus { addr, why })
+}
+
+/// InterruptStatus and InterruptACK of a device, which the engine answers. Dropping it ends that, and the
+/// irqfds that set its bits; from then on the VMM's are the registers.
+#[derive(Debug)]
+#[must_use = "dropping it ends the registration"]
+pub struct InterruptStatus {
+    guest: Guest,
+    registers: Registers,
+    serial: u64,
+    armed: bool,
+}
+
+impl InterruptStatus {
+    /// The bit of a used buffer.
+    pub const USED_BUFFER: u32 = interrupt_status::USED_BUFFER;
+    /// The bit of a changed configuration.
+    pub const CONFIG_CHANGE: u32 = interrupt_status::CONFIG_CHANGE;
+
+    /// The interrupt that sets these bits, for [`Guest::register_irqfd`]: they are set before the device's
+    /// interrupt is raised. What [`IrqFd::raised`] counts is how often they were set.
+    ///
+    #[doc = example!(r#"
+let msi = Irq::Msi { addr: 0xfee0_0000, data: 0x41 };
+let status = guest.register_interrupt_status(0xfe00_0060, msi)?;
+// An eventfd for changes of the configuration, as vhost-user devices have.
+let changed = eventfd(0, EventfdFlags::empty())?;
+let _changed = guest.register_irqfd(&changed, status.irq(InterruptStatus::CONFIG_CHANGE))?;
+"#)]
+    pub const fn irq(&self, bits: u32) -> Irq {
+        Irq::Status { addr: self.registers.addr(), bits }
+    }
+
+    /// Sets bits, and raises the device's interrupt for them: for what the VMM itself has to say, as that
+    /// the configuration has changed.
+    ///
+    /// # Errors
+    /// [`Error::NotRegistered`] if it was unregistered; [`Error::GuestDied`]; [`Error::Host`] if Xen
+    /// refused the interrupt, and the bits are set then.
+    ///
+    #[doc = example!(r#"
+let msi = Irq::Msi { addr: 0xfee0_0000, data: 0x41 };
+let status = guest.register_interrupt_status(0xfe00_0060, msi)?;
+status.set(InterruptStatus::CONFIG_CHANGE)?;
+# vcpu.wait_msi(0x41)?; // the guest's interrupt
+assert_eq!(status.status()?.bits, InterruptStatus::CONFIG_CHANGE);
+"#)]
+    pub fn set(&self, bits: u32) -> Result<()> {
+        self.change(StatusChange { clear: 0, set: bits }).map(drop)
+    }
+
+    /// Clears bits, as the driver's acknowledgement does; all of them when the driver resets the device.
+    ///
+    /// # Errors
+    /// [`Error::NotRegistered`] if it was unregistered; [`Error::GuestDied`].
+    ///
+    #[doc = example!(r#"
+let msi = Irq::Msi { addr: 0xfee0_0000, data: 0x41 };
+let status = guest.register_interrupt_status(0xfe00_0060, msi)?;
+status.set(InterruptStatus::USED_BUFFER)?;
+status.clear(u32::MAX)?; // the driver has reset the device
+assert_eq!(status.status()?.bits, 0);
+"#)]
+    pub fn clear(&self, bits: u32) -> Result<()> {
+        self.change(StatusChange { clear: bits, set: 0 }).map(drop)
+    }
+
+    /// Which bits are set, and what came to the registers.
+    ///
+    /// # Errors
+    /// [`Error::NotRegistered`] if it was unregistered; [`Error::GuestDied`].
+    ///
+    #[doc = example!(r#"
+let msi = Irq::Msi { addr: 0xfee0_0000, data: 0x41 };
+let status = guest.register_interrupt_status(0xfe00_0060, msi)?;
+# vcpu.read(Space::Mmio, 0xfe00_0060, Width::Four)?; // the guest reads it
+assert_eq!((status.status()?.reads, status.status()?.acks), (1, 0));
+"#)]
+    pub fn status(&self) -> Result<DeviceStatus> {
+        self.change(StatusChange::default())
+    }
+
+    fn change(&self, change: StatusChange) -> Result<DeviceStatus> {
+        self.guest.engine()?.change_status(self.registers, self.serial, change)
+    }
+
+    /// Leaves the registration in place until it is unregistered or the guest is let go of.
+    ///
+    #[doc = example!(r#"
+let msi = Irq::Msi { addr: 0xfee0_0000, data: 0x41 };
+guest.register_interrupt_status(0xfe00_0060, msi)?.keep();
+assert!(guest.register_interrupt_status(0xfe00_0060, msi).is_err(), "it is there");
+"#)]
+    pub fn keep(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for InterruptStatus {
+    fn drop(&mut self) {
+        if self.armed {
+            let end = |guest: &dyn Attachment| {
+                guest.unregister_status(self.registers, None, Some(self.serial))
+            };
+            if let Err(error) = self.guest.engine().and_then(end) {
+                tracing::debug!(%error, "the registers of a device were not given back");
             }
         }
     }

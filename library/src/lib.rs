@@ -60,10 +60,12 @@ pub use engine::module::ModuleAbi;
 pub use error::{Error, Result};
 pub use find::{DomainSelector, find};
 pub use guardian::{Guarded, Guardian, VARIABLE as GUARDIAN_VARIABLE};
-pub use guest::{ChannelFd, Fallback, Guest, IoEvent, IrqFd, UnmatchedKicks};
+pub use guest::{ChannelFd, Fallback, Guest, InterruptStatus, IoEvent, IrqFd, UnmatchedKicks};
 pub use probe::{ModuleInfo, Probe};
 pub use xen::{Builder, ENGINE_VARIABLE, EngineKind, Xen};
+pub use xen_eventfd_core::interrupt_status::Registers;
 pub use xen_eventfd_core::irq::{Arch, InvalidIrq, Irq, Line, Trigger};
+pub use xen_eventfd_core::status::DeviceStatus;
 pub use xen_eventfd_core::{
     Counters, DomId, Doorbell, Filter, Invalid, IoServerId, Kick, Port, Space, VcpuId, Width,
 };

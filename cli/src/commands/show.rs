@@ -2,8 +2,8 @@
 
 use crate::failure::{Exit, Failure};
 use crate::module_status::{
-    self, ChannelStatus, Counters, DoorbellStatus, DoorbellWords, IrqStatus, IrqWords, KickWords,
-    MemoryStatus, Served, serialize,
+    self, ChannelStatus, Counters, DeviceStatus, DoorbellStatus, DoorbellWords, IrqStatus,
+    IrqWords, KickWords, MemoryStatus, Served, serialize,
 };
 use crate::served::{Engine, Guest, Machine};
 use crate::session::Session;
@@ -15,7 +15,7 @@ use xen_eventfd::Kick;
 /// Show all that is known of a guest's doorbells and interrupts.
 ///
 /// Of a guest that the kernel module serves: its counters, doorbells, kicks that wait, interrupts,
-/// event channels and mapped memory. Of one that an engine in userspace serves: its process.
+/// devices whose InterruptStatus is answered, event channels and mapped memory. Of one that an engine in userspace serves: its process.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The guest, by name or number
@@ -41,6 +41,8 @@ pub(crate) struct Report {
     waiting: Option<Vec<Kick>>,
     #[serde(serialize_with = "serialize::optional_list")]
     irqs: Option<Vec<IrqStatus>>,
+    #[serde(serialize_with = "serialize::optional_list")]
+    devices: Option<Vec<DeviceStatus>>,
     #[serde(serialize_with = "serialize::optional_list")]
     channels: Option<Vec<ChannelStatus>>,
     #[serde(serialize_with = "serialize::optional_list")]
@@ -82,6 +84,7 @@ impl Report {
             doorbells: shown.map(|shown| shown.doorbells.clone()),
             waiting: shown.map(|shown| shown.waiting.clone()),
             irqs: shown.map(|shown| shown.irqs.clone()),
+            devices: shown.map(|shown| shown.devices.clone()),
             channels: shown.map(|shown| shown.channels.clone()),
             memory: shown.map(|shown| shown.memory.clone()),
             guest,
@@ -117,6 +120,7 @@ impl Report {
             doorbells(shown),
             waiting(shown),
             irqs(shown),
+            devices(shown),
             channels(shown),
             memory(shown),
         ];
@@ -161,6 +165,19 @@ fn irqs(guest: &module_status::Guest) -> String {
         vec![IrqWords(irq).to_string(), raised.to_string(), failed.to_string(), masked.to_owned()]
     };
     section(&heads, &guest.irqs, row)
+}
+
+fn devices(guest: &module_status::Guest) -> String {
+    let counted = ["READS", "ACKS", "RAISED", "FAILED", "ODD"].map(|head| (head, Side::Right));
+    let named = ["INTERRUPTSTATUS", "INTERRUPT", "BITS"].map(|head| (head, Side::Left));
+    let heads: Vec<_> = named.into_iter().chain(counted).collect();
+    let row = |status: &DeviceStatus| {
+        let DeviceStatus { registers, irq, bits, reads, acks, raised, failed, odd } = status;
+        let named = [format!("{:#x}", registers.addr()), IrqWords(irq).to_string()];
+        let counted = [reads, acks, raised, failed, odd].map(ToString::to_string);
+        named.into_iter().chain([format!("{bits:#x}")]).chain(counted).collect()
+    };
+    section(&heads, &guest.devices, row)
 }
 
 fn channels(guest: &module_status::Guest) -> String {

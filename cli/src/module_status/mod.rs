@@ -4,6 +4,6 @@ pub mod folder;
 
 pub use xen_eventfd::Counters;
 pub use xen_eventfd::module_status::{
-    ChannelStatus, DoorbellStatus, DoorbellWords, Guest, Interface, IrqStatus, IrqWords, KickWords,
-    MemoryStatus, Owner, Served, Unreadable, serialize,
+    ChannelStatus, DeviceStatus, DoorbellStatus, DoorbellWords, Guest, Interface, IrqStatus,
+    IrqWords, KickWords, MemoryStatus, Owner, Served, Unreadable, serialize,
 };

@@ -4,7 +4,8 @@
 //! [`Outcome::answer`].
 
 use super::claims::{self, Claim};
-use super::ioreq::{Kick, Request, Space};
+use super::interrupt_status::{self, Device};
+use super::ioreq::{Access, Kick, Request, Space};
 use super::status::{Counter, Counters};
 use super::table::{self, Entry};
 
@@ -31,24 +32,44 @@ pub enum Outcome<'a> {
     },
 }
 
-/// What becomes of a request. `table` and `claims` are in order, as [`table::place`] and [`claims`]
-/// keep them.
-#[inline]
-pub fn dispatch<'a, E: Entry>(table: &[E], claims: &[Claim], request: &'a Request) -> Outcome<'a> {
-    matched(table, request).unwrap_or_else(|kick| unmatched(claims, kick))
+/// An access to memory or a port that no doorbell takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leftover<'a> {
+    /// A write.
+    Write(&'a Kick),
+    /// A read.
+    Read(&'a Access),
 }
 
-/// What becomes of a request by the table alone, for an engine that has the claims under a lock.
+impl Leftover<'_> {
+    /// The index of the device whose InterruptStatus and InterruptACK it is to. `devices` are in order, as
+    /// [`interrupt_status::place`] keeps them.
+    #[inline]
+    pub fn device<D: Device>(&self, devices: &[D]) -> Option<usize> {
+        let access = match self {
+            Self::Write(kick) => &kick.access,
+            Self::Read(access) => access,
+        };
+        interrupt_status::find(devices, access)
+    }
+}
+
+/// What becomes of a request by the table alone, which is in order, as [`table::place`] keeps it.
 ///
 /// # Errors
-/// The kick, if it has no registration: [`unmatched`] says what becomes of it.
+/// The access, if it has no registration: it is to the registers of a device ([`Leftover::device`]), or
+/// [`unmatched`] says what becomes of it.
 #[inline]
-pub fn matched<'a, E: Entry>(table: &[E], request: &'a Request) -> Result<Outcome<'a>, &'a Kick> {
+pub fn matched<'a, E: Entry>(
+    table: &[E],
+    request: &'a Request,
+) -> Result<Outcome<'a>, Leftover<'a>> {
     match request {
-        Request::Kick(kick) => {
-            table::find(table, kick).map(|index| Outcome::Signal(index, kick)).ok_or(kick)
-        }
-        Request::Read(_) => Ok(Outcome::Answer(0)),
+        Request::Kick(kick) => match table::find(table, kick) {
+            Some(index) => Ok(Outcome::Signal(index, kick)),
+            None => Err(Leftover::Write(kick)),
+        },
+        Request::Read(access) => Err(Leftover::Read(access)),
         // No doorbell is there.
         Request::Config(config) => Ok(Outcome::Odd { space: None, addr: config.addr() }),
         Request::Broadcast => Ok(Outcome::Broadcast),
@@ -56,13 +77,14 @@ pub fn matched<'a, E: Entry>(table: &[E], request: &'a Request) -> Result<Outcom
     }
 }
 
-/// What becomes of a kick that has no registration.
+/// What becomes of an access that has no registration and is to no device's registers. `claims` are in
+/// order, as [`claims`] keeps them.
 #[inline]
-pub fn unmatched<'a>(claims: &[Claim], kick: &'a Kick) -> Outcome<'a> {
-    if claims::holds(claims, &kick.access) {
-        Outcome::Hold(kick)
-    } else {
-        Outcome::Late(kick)
+pub fn unmatched<'a>(claims: &[Claim], leftover: Leftover<'a>) -> Outcome<'a> {
+    match leftover {
+        Leftover::Write(kick) if claims::holds(claims, &kick.access) => Outcome::Hold(kick),
+        Leftover::Write(kick) => Outcome::Late(kick),
+        Leftover::Read(_) => Outcome::Answer(0),
     }
 }
 
@@ -109,10 +131,24 @@ mod tests {
 
     fn outcome(table: &[Doorbell], holders: u32, request: &Request) -> (Counters, u64) {
         let bytes = Bytes::new(Space::Mmio, ADDR, ADDR + 3).unwrap();
-        let outcome = dispatch(table, &[Claim { bytes, holders }], request);
+        let claims = [Claim { bytes, holders }];
+        let outcome =
+            matched(table, request).unwrap_or_else(|leftover| unmatched(&claims, leftover));
         let mut counters = Counters::default();
         counters.count(&outcome);
         (counters, outcome.answer())
+    }
+
+    #[test]
+    fn an_access_to_a_devices_registers_is_no_kick() {
+        let registers = interrupt_status::Registers::new(0x60).unwrap();
+        let acknowledge = Request::Kick(Kick::new(Space::Mmio, 0x64, Width::Four, 1));
+        let access = Access { space: Space::Mmio, addr: 0x60, width: Width::Four };
+        for request in [acknowledge, Request::Read(access)] {
+            let leftover = matched::<Doorbell>(&[], &request).unwrap_err();
+            assert_eq!(leftover.device(&[registers]), Some(0));
+            assert_eq!(leftover.device::<interrupt_status::Registers>(&[]), None);
+        }
     }
 
     #[test]

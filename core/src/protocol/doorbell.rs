@@ -119,6 +119,8 @@ pub enum Invalid {
     Value,
     /// The mask is empty or wider than the access.
     Mask,
+    /// The address is none of a register of 4 bytes.
+    Aligned,
 }
 
 impl fmt::Display for Invalid {
@@ -128,6 +130,7 @@ impl fmt::Display for Invalid {
             Self::Range => "the bytes run beyond the end of the address space",
             Self::Value => "the datamatch has bits outside its width or mask; it would never match",
             Self::Mask => "the mask must select at least one bit of the width; use a wildcard",
+            Self::Aligned => "a register of 4 bytes is at a multiple of 4",
         })
     }
 }

@@ -89,6 +89,11 @@ impl<const N: usize> Held<N> {
         }
     }
 
+    /// Forgets what came for `bytes`, which are a device's registers from now on.
+    pub fn discard(&mut self, bytes: Bytes) {
+        self.retain(|kick| !bytes.meet(&kick.access));
+    }
+
     fn retain(&mut self, mut keep: impl FnMut(&Kick) -> bool) {
         let mut kept = 0;
         for index in 0..self.len {
@@ -151,6 +156,17 @@ mod tests {
         assert_eq!(held.marks(), [kick(1)]);
         held.forget(bytes, &[Claim { bytes, holders: 0 }]);
         assert_eq!(held.marks(), []);
+    }
+
+    #[test]
+    fn what_came_for_registers_is_discarded_and_an_overflow_stays() {
+        let mut held = Held::<1>::new();
+        held.insert(kick(1));
+        held.insert(kick(2));
+        held.discard(Bytes::new(Space::Mmio, 0x54, 0x5B).unwrap());
+        assert_eq!(held.marks(), [kick(1)]);
+        held.discard(doorbell());
+        assert_eq!((held.marks().len(), held.overflowed()), (0, 1));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The interrupts that an eventfd can raise in a guest.
 
 use super::id::Port;
+use super::interrupt_status::Registers;
 use super::ioreq::Space;
 use super::status::{number, Field, Fields};
 use core::fmt;
@@ -57,6 +58,14 @@ pub enum Irq {
     },
     /// A line.
     Line(Line, Trigger),
+    /// The interrupt of a virtio-mmio device whose InterruptStatus the engine answers: sets bits there, and
+    /// raises what was registered with it ([`super::interrupt_status`]).
+    Status {
+        /// The guest physical address of InterruptStatus.
+        addr: u64,
+        /// The bits, at least one.
+        bits: u32,
+    },
 }
 
 impl Irq {
@@ -69,6 +78,7 @@ impl Irq {
             Self::Line(Line::Isa(_), _) => "isa",
             Self::Line(Line::PciIntx { .. }, _) => "intx",
             Self::Line(Line::Spi(_), _) => "spi",
+            Self::Status { .. } => "status",
         }
     }
 }
@@ -86,6 +96,10 @@ impl Fields for Irq {
                 return each("data", number(data));
             }
             Self::Line(line, trigger) => (line, trigger),
+            Self::Status { addr, bits } => {
+                each("addr", number(addr))?;
+                return each("bits", number(bits));
+            }
         };
         match line {
             Line::Isa(line) => each("line", number(line))?,
@@ -135,6 +149,8 @@ pub enum Raise {
     Notify(Port),
     /// One operation, or for a pulse a second one after it.
     Operate(IrqOp, Option<IrqOp>),
+    /// These bits are set in the InterruptStatus at this address, and its interrupt is raised.
+    Set(u64, u32),
 }
 
 impl Irq {
@@ -150,6 +166,7 @@ impl Irq {
                 let lower = IrqOp::Set { line, up: false };
                 Raise::Operate(IrqOp::Set { line, up: true }, Some(lower))
             }
+            Self::Status { addr, bits } => Raise::Set(addr, bits),
         }
     }
 
@@ -189,12 +206,13 @@ impl Arch {
     /// | MSI | every guest | none |
     /// | ISA line, PCI INTx | guests with lines: HVM, not PVH | none |
     /// | SPI | none | every guest |
+    /// | InterruptStatus | every guest | every guest |
     ///
     /// `None`: no guest of this architecture has such an interrupt; Xen answers `EOPNOTSUPP`
     /// (`xen/arch/x86/hvm/dm.c`, `xen/arch/arm/dm.c`).
     pub const fn owner(self, irq: &Irq) -> Option<Owner> {
         match (self, irq) {
-            (_, Irq::EventChannel(_))
+            (_, Irq::EventChannel(_) | Irq::Status { .. })
             | (Self::X86, Irq::Msi { .. })
             | (Self::Arm, Irq::Line(Line::Spi(_), _)) => Some(Owner::EveryGuest),
             (Self::X86, Irq::Line(Line::Isa(_) | Line::PciIntx { .. }, _)) => {
@@ -240,6 +258,10 @@ pub enum InvalidIrq {
     PciPin,
     /// SPIs are 32 to 1019.
     SpiLine,
+    /// InterruptStatus is a register of 4 bytes, and at least one of its bits is set.
+    Status,
+    /// The interrupt of a device with InterruptStatus is one that Xen raises.
+    OfDevice,
 }
 
 impl fmt::Display for InvalidIrq {
@@ -250,6 +272,10 @@ impl fmt::Display for InvalidIrq {
             Self::IsaLine => "ISA lines are 0 to 15",
             Self::PciPin => "PCI INTx wants a device of 0 to 31 and a pin of 0 to 3",
             Self::SpiLine => "shared peripheral interrupts are 32 to 1019",
+            Self::Status => "InterruptStatus is at a multiple of 4, and at least one bit is to be set",
+            Self::OfDevice => {
+                "the interrupt of a device's InterruptStatus is an event channel, a message or a line"
+            }
         })
     }
 }
@@ -270,7 +296,21 @@ impl Irq {
                 Err(InvalidIrq::PciPin)
             }
             Self::Line(Line::Spi(line), _) if line < 32 || line > 1019 => Err(InvalidIrq::SpiLine),
+            Self::Status { addr, bits } if bits == 0 || Registers::new(addr).is_err() => {
+                Err(InvalidIrq::Status)
+            }
             _ => Ok(()),
+        }
+    }
+
+    /// The same, for the interrupt that is raised for an InterruptStatus.
+    ///
+    /// # Errors
+    /// As [`Self::check`], and [`InvalidIrq::OfDevice`] for an InterruptStatus.
+    pub const fn check_of_device(&self) -> Result<(), InvalidIrq> {
+        match *self {
+            Self::Status { .. } => Err(InvalidIrq::OfDevice),
+            _ => self.check(),
         }
     }
 }
@@ -281,6 +321,9 @@ impl fmt::Display for Irq {
             Self::EventChannel(port) => return write!(f, "interrupt by {port}"),
             Self::Msi { addr, data } => return write!(f, "MSI {data:#x} to {addr:#x}"),
             Self::Line(line, _) => line,
+            Self::Status { addr, bits } => {
+                return write!(f, "bits {bits:#x} of InterruptStatus at {addr:#x}");
+            }
         };
         match line {
             Line::Isa(line) => write!(f, "ISA line {line}"),
@@ -305,6 +348,11 @@ mod tests {
             (line(Line::Isa(5)), Some(Owner::GuestsWithLines), None),
             (line(Line::PciIntx { device: 3, pin: 1 }), Some(Owner::GuestsWithLines), None),
             (line(Line::Spi(33)), None, Some(Owner::EveryGuest)),
+            (
+                Irq::Status { addr: 0xFE00_0060, bits: 1 },
+                Some(Owner::EveryGuest),
+                Some(Owner::EveryGuest),
+            ),
         ];
         for (irq, x86, arm) in table {
             assert_eq!((Arch::X86.owner(&irq), Arch::Arm.owner(&irq)), (x86, arm), "{irq}");
@@ -344,5 +392,18 @@ mod tests {
             (check(spi(31)), check(spi(1020))),
             (Some(InvalidIrq::SpiLine), Some(InvalidIrq::SpiLine))
         );
+        let status = |addr, bits| check(Irq::Status { addr, bits });
+        assert_eq!((status(0xFE00_0060, 1), status(0, u32::MAX)), (None, None));
+        assert_eq!(status(0xFE00_0060, 0), Some(InvalidIrq::Status));
+        assert_eq!(status(0xFE00_0062, 1), Some(InvalidIrq::Status));
+    }
+
+    #[test]
+    fn the_interrupt_of_a_device_is_one_that_xen_raises() {
+        let (addr, channel) = (0xFE00_0060, Irq::EventChannel(Port(3)));
+        assert_eq!(channel.check_of_device(), Ok(()));
+        assert_eq!(Irq::Status { addr, bits: 1 }.check_of_device(), Err(InvalidIrq::OfDevice));
+        assert_eq!(Irq::EventChannel(Port(0)).check_of_device(), Err(InvalidIrq::Port));
+        assert_eq!(Irq::Status { addr, bits: 1 }.raise(), Raise::Set(addr, 1));
     }
 }

@@ -2,6 +2,7 @@
 
 use super::doorbell::{Doorbell, Filter};
 use super::id::Port;
+use super::interrupt_status::Registers;
 use super::ioreq::Kick;
 use super::irq::Irq;
 
@@ -129,6 +130,27 @@ pub struct IrqStatus {
     pub pending: bool,
 }
 
+/// The InterruptStatus and InterruptACK of a device, and what came to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceStatus {
+    /// Where they are.
+    pub registers: Registers,
+    /// The interrupt that is raised while a bit is set.
+    pub irq: Irq,
+    /// The bits that are set.
+    pub bits: u32,
+    /// Reads that were answered.
+    pub reads: u64,
+    /// Acknowledgements.
+    pub acks: u64,
+    /// How often the interrupt was raised.
+    pub raised: u64,
+    /// How often Xen refused.
+    pub failed: u64,
+    /// Writes that acknowledge nothing: not of 4 bytes, or not of InterruptACK.
+    pub odd: u64,
+}
+
 /// An event channel that signals an eventfd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChannelStatus {
@@ -244,6 +266,26 @@ impl Fields for IrqStatus {
             "failed": number(self.failed),
             "masked": Field::Flag(self.masked),
             "pending": Field::Flag(self.pending),
+        )
+    }
+}
+
+impl Fields for DeviceStatus {
+    fn fields<E>(
+        &self,
+        each: &mut impl FnMut(&'static str, Field) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Self { registers, irq, bits, reads, acks, raised, failed, odd } = *self;
+        each("registers", number(registers.addr()))?;
+        irq.fields(each)?;
+        each!(
+            each,
+            "bits": number(bits),
+            "reads": number(reads),
+            "acks": number(acks),
+            "raised": number(raised),
+            "failed": number(failed),
+            "odd": number(odd),
         )
     }
 }

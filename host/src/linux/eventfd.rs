@@ -8,13 +8,15 @@ use crate::{Call, HostError, Result};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use xen_eventfd_core::interrupt_status::Registers;
 use xen_eventfd_core::irq::Irq;
-use xen_eventfd_core::status::Interface;
+use xen_eventfd_core::status::{DeviceStatus, Interface};
 use xen_eventfd_core::unmatched::UnmatchedKick;
 use xen_eventfd_core::wire::Invalid;
 use xen_eventfd_core::wire::native::{
     self, Argument, ChannelArg, CreateArg, DoorbellArg, EntryArg, IrqArg, IrqChangeArg,
-    IrqStateArg, Listed, MemoryArg, MissedArg, OwnerArg, QueryArg, Request, StatsArg, request,
+    IrqStateArg, Listed, MemoryArg, MissedArg, OwnerArg, QueryArg, Request, StatsArg, StatusArg,
+    StatusChange, StatusChangeArg, request,
 };
 use xen_eventfd_core::{Counters, DomId, Doorbell, IoServerId, Kick, Port};
 
@@ -391,6 +393,42 @@ impl GuestFile {
         self.change(&request::LOWER, IrqArg::of(irq, eventfd.as_raw_fd()), Call::Assign(self.dom))
     }
 
+    /// Answers InterruptStatus and InterruptACK of a device, and raises its interrupt while a bit is set.
+    ///
+    /// # Errors
+    /// [`Errno::EXIST`] if one of their bytes is a doorbell's or another device's; [`Errno::NOSPC`] if the
+    /// guest has 256; [`Errno::NOTTY`] if the module is older than this request; else as
+    /// [`GuestFile::assign`] and [`GuestFile::assign_irq`].
+    pub fn assign_status(&self, registers: Registers, irq: &Irq) -> Result<()> {
+        let argument = StatusArg::of(registers, irq);
+        self.change(&request::ASSIGN_STATUS, argument, Call::Status(self.dom))
+    }
+
+    /// Takes that back, and first the eventfds that set its bits. Returns the bits that are set.
+    ///
+    /// # Errors
+    /// [`Errno::NOENT`] if there is none with this interrupt.
+    pub fn deassign_status(&self, registers: Registers, irq: &Irq) -> Result<u32> {
+        let mut argument = StatusArg::of(registers, irq);
+        self.issue(&request::DEASSIGN_STATUS, &mut argument, Call::Status(self.dom))?;
+        Ok(argument.bits)
+    }
+
+    /// Changes an InterruptStatus whose interrupt is `irq`, and says how it stands.
+    ///
+    /// # Errors
+    /// [`Errno::NOENT`] if there is none, or Xen's error if the interrupt was refused.
+    pub fn change_status(
+        &self,
+        registers: Registers,
+        irq: &Irq,
+        change: StatusChange,
+    ) -> Result<DeviceStatus> {
+        let mut argument = StatusChangeArg::of(registers, change);
+        self.issue(&request::CHANGE_STATUS, &mut argument, Call::Status(self.dom))?;
+        Ok(argument.status(registers, *irq))
+    }
+
     /// Signals an eventfd whenever the guest notifies its event channel.
     ///
     /// # Errors
@@ -412,7 +450,11 @@ impl GuestFile {
     }
 
     fn change<A: Argument>(&self, request: &Request<A>, mut argument: A, call: Call) -> Result<()> {
-        match issue(self.fd.as_fd(), request, &mut argument) {
+        self.issue(request, &mut argument, call)
+    }
+
+    fn issue<A: Argument>(&self, request: &Request<A>, argument: &mut A, call: Call) -> Result<()> {
+        match issue(self.fd.as_fd(), request, argument) {
             Ok(_) => Ok(()),
             Err(errno) => Err(HostError::new(call, errno)),
         }
@@ -476,6 +518,10 @@ mod tests {
         refused(Call::Assign(dom), file.mask_irq(&msi, fd));
         refused(Call::Assign(dom), file.unmask_irq(&msi, fd));
         refused(Call::Query(dom), file.is_pending(&msi, fd).map(drop));
+        let (registers, change) = (Registers::new(0x60).unwrap(), StatusChange::default());
+        refused(Call::Status(dom), file.assign_status(registers, &msi));
+        refused(Call::Status(dom), file.deassign_status(registers, &msi).map(drop));
+        refused(Call::Status(dom), file.change_status(registers, &msi, change).map(drop));
         refused(Call::Bind(dom, port), file.assign_channel(port, fd));
         refused(Call::Assign(dom), file.deassign_channel(port, fd));
     }

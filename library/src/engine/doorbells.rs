@@ -2,11 +2,13 @@
 
 use crate::eventfd::EventFd;
 use crate::{Error, Result};
+use core::fmt;
 use std::sync::Arc;
 use xen_eventfd_core::claims::{self, Claim, Debt, Piece};
-use xen_eventfd_core::dispatch::{Outcome, dispatch};
+use xen_eventfd_core::dispatch::{Leftover, Outcome, matched, unmatched};
 use xen_eventfd_core::doorbell::Bytes;
 use xen_eventfd_core::held::Held;
+use xen_eventfd_core::interrupt_status::{self, Device, Registers};
 use xen_eventfd_core::table::{self, Collision, Entry};
 use xen_eventfd_core::{Counters, DomId, Doorbell, Kick, Request, Space};
 use xen_eventfd_ioreq::MAX_HELD;
@@ -49,16 +51,45 @@ impl Entry for Registration {
     }
 }
 
+/// What answers accesses to the registers of one device.
+pub(crate) trait Answers: fmt::Debug + Send + Sync {
+    fn registers(&self) -> Registers;
+
+    /// Acts on an access that is all theirs; the result is the answer to a read.
+    fn answer(&self, access: &Leftover<'_>) -> u64;
+}
+
+/// It, with its place.
+#[derive(Debug)]
+struct Placed<D> {
+    registers: Registers,
+    device: Arc<D>,
+}
+
+impl<D> Device for Placed<D> {
+    fn registers(&self) -> Registers {
+        self.registers
+    }
+}
+
 /// All registrations of one guest.
-#[derive(Debug, Default)]
-pub(crate) struct Doorbells {
+#[derive(Debug)]
+pub(crate) struct Doorbells<D> {
     table: Vec<Registration>,
+    devices: Vec<Placed<D>>,
     claims: Vec<Claim>,
     held: Held<MAX_HELD>,
     pub(crate) counters: Counters,
 }
 
-impl Doorbells {
+impl<D> Default for Doorbells<D> {
+    fn default() -> Self {
+        let (table, devices, claims, held, counters) = Default::default();
+        Self { table, devices, claims, held, counters }
+    }
+}
+
+impl<D: Answers> Doorbells<D> {
     pub(crate) fn table(&self) -> &[Registration] {
         &self.table
     }
@@ -79,12 +110,60 @@ impl Doorbells {
 
     /// Whether a registration could join.
     pub(crate) fn check(&self, dom: DomId, doorbell: &Doorbell) -> Result<()> {
-        if self.table.len() >= MAX_REGISTRATIONS
+        self.check_number(dom)?;
+        if let Some(registers) = interrupt_status::in_the_way(&self.devices, doorbell) {
+            let why = format!("InterruptStatus is registered at {:#x}", registers.addr());
+            return Err(Error::Exists { addr: doorbell.bytes().first(), why });
+        }
+        table::place(&self.table, doorbell).map(|_| ()).map_err(|why| exists(doorbell, &why))
+    }
+
+    /// Whether there is room for one more registration.
+    fn check_number(&self, dom: DomId) -> Result<()> {
+        if self.table.len() + self.devices.len() >= MAX_REGISTRATIONS
             || self.claims.len() >= claims::most(MAX_REGISTRATIONS)
         {
             return Err(Error::TooMany { dom, limit: MAX_REGISTRATIONS });
         }
-        table::place(&self.table, doorbell).map(|_| ()).map_err(|why| exists(doorbell, &why))
+        Ok(())
+    }
+
+    /// Whether the registers of a device could join.
+    pub(crate) fn check_device(&self, dom: DomId, registers: Registers) -> Result<()> {
+        self.check_number(dom)?;
+        self.place(registers).map(|_| ())
+    }
+
+    fn place(&self, registers: Registers) -> Result<usize> {
+        interrupt_status::place(&self.devices, &self.table, registers)
+            .map_err(|by| Error::Overlaps { addr: registers.addr(), by })
+    }
+
+    /// Answers the registers of a device from now on; their bytes are claimed.
+    pub(crate) fn add_device(&mut self, device: Arc<D>) -> Result<()> {
+        let registers = device.registers();
+        let index = self.place(registers)?;
+        self.devices.insert(index, Placed { registers, device });
+        // What a dead engine answered was for a word that went with it.
+        self.held.discard(registers.bytes());
+        Ok(())
+    }
+
+    /// Answers them no longer.
+    pub(crate) fn remove_device(&mut self, registers: Registers) -> Option<Arc<D>> {
+        let index = interrupt_status::position(&self.devices, registers)?;
+        Some(self.devices.remove(index).device)
+    }
+
+    /// The device with these registers.
+    pub(crate) fn device(&self, registers: Registers) -> Option<&Arc<D>> {
+        let index = interrupt_status::position(&self.devices, registers)?;
+        self.devices.get(index).map(|placed| &placed.device)
+    }
+
+    /// All devices, in the order of addresses.
+    pub(crate) fn devices(&self) -> impl Iterator<Item = &Arc<D>> {
+        self.devices.iter().map(|placed| &placed.device)
     }
 
     /// Claims bytes. Returns those that are now to be mapped in Xen. From here on
@@ -180,7 +259,13 @@ impl Doorbells {
         request: &Request,
         signal: &mut dyn FnMut(&EventFd) -> bool,
     ) -> u64 {
-        let outcome = dispatch(&self.table, &self.claims, request);
+        let outcome = match matched(&self.table, request) {
+            Ok(outcome) => outcome,
+            Err(leftover) => match leftover.device(&self.devices) {
+                Some(index) => return self.answer(index, &leftover),
+                None => unmatched(&self.claims, leftover),
+            },
+        };
         match outcome {
             Outcome::Signal(index, kick) => {
                 if !self.deliver(index, &[*kick], signal) {
@@ -192,6 +277,11 @@ impl Doorbells {
         }
         self.counters.count(&outcome);
         outcome.answer()
+    }
+
+    /// Has a device answer an access.
+    fn answer(&self, index: usize, access: &Leftover<'_>) -> u64 {
+        self.devices.get(index).map_or(0, |placed| placed.device.answer(access))
     }
 
     /// Signals one registration for these kicks. A fallback keeps them.
@@ -226,7 +316,7 @@ fn exists(doorbell: &Doorbell, why: &Collision) -> Error {
 mod tests {
     use super::*;
     use std::os::fd::AsFd;
-    use xen_eventfd_core::{Filter, Space, Width};
+    use xen_eventfd_core::{Access, Filter, Width};
     use xen_eventfd_host::Errno;
 
     fn queue(value: u64) -> Doorbell {
@@ -234,11 +324,46 @@ mod tests {
         Doorbell::new(Space::Mmio, 0x50, filter).unwrap()
     }
 
+    /// A device that answers each read with 7.
+    #[derive(Debug)]
+    struct Seven(Registers);
+
+    impl Answers for Seven {
+        fn registers(&self) -> Registers {
+            self.0
+        }
+
+        fn answer(&self, _: &Leftover<'_>) -> u64 {
+            7
+        }
+    }
+
+    #[test]
+    fn an_access_goes_to_the_device_that_has_all_of_its_bytes() {
+        let registers = Registers::new(0x60).unwrap();
+        let mut doorbells = Doorbells::default();
+        doorbells.hold(Kick::new(Space::Mmio, 0x64, Width::Four, 1));
+        doorbells.claim(registers.bytes());
+        doorbells.add_device(Arc::new(Seven(registers))).unwrap();
+        assert!(
+            doorbells.held().is_empty(),
+            "an acknowledgement that a dead engine found is no kick"
+        );
+        let mut act = |request| doorbells.act(&request, &mut |_| true);
+        let access = |addr, width| Access { space: Space::Mmio, addr, width };
+        assert_eq!(act(Request::Read(access(0x60, Width::Four))), 7);
+        assert_eq!(act(Request::Kick(Kick::new(Space::Mmio, 0x64, Width::Four, 1))), 7);
+        assert_eq!(act(Request::Read(access(0x5C, Width::Eight))), 0);
+        assert_eq!((doorbells.counters.reads, doorbells.counters.held), (1, 0));
+        assert!(doorbells.remove_device(registers).is_some());
+        assert!(doorbells.remove_device(registers).is_none());
+    }
+
     #[test]
     fn there_are_so_many_registrations_and_no_more() {
         let eventfd = crate::eventfd::new().unwrap();
         let eventfd = Arc::new(EventFd::new(eventfd.as_fd()).unwrap());
-        let mut doorbells = Doorbells::default();
+        let mut doorbells = Doorbells::<Seven>::default();
         let mut add = |value| {
             let doorbell = queue(value);
             doorbells.check(DomId(1), &doorbell)?;
@@ -260,8 +385,8 @@ mod tests {
         let byte = |addr| Bytes::new(Space::Mmio, addr, addr).unwrap();
         let stuck = |nth| Claim { bytes: byte(nth * 2), holders: 0 };
         let limit = claims::most(MAX_REGISTRATIONS) as u64;
-        let mut doorbells =
-            Doorbells { claims: (1..limit).map(stuck).collect(), ..Doorbells::default() };
+        let claims = (1..limit).map(stuck).collect();
+        let mut doorbells = Doorbells::<Seven> { claims, ..Doorbells::default() };
         assert!(doorbells.check(DomId(1), &queue(7)).is_ok());
         doorbells.claim(byte(0));
         doorbells.unclaim(byte(0));

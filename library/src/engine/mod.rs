@@ -17,7 +17,10 @@ use doorbells::{Registered, Unmatched};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use xen_eventfd_core::interrupt_status::Registers;
 use xen_eventfd_core::irq::{Arch, Irq, Owner};
+use xen_eventfd_core::status::DeviceStatus;
+use xen_eventfd_core::wire::native::StatusChange;
 use xen_eventfd_core::{Counters, DomId, Doorbell, IoServerId, Kick, Port, Space};
 use xen_eventfd_host::{Host, HostError};
 use xen_eventfd_ioreq::RunDir;
@@ -102,6 +105,27 @@ pub(crate) trait Attachment: Send + Sync + fmt::Debug {
     /// Lowers the line of an irqfd if it is level-triggered.
     fn lower(&self, serial: u64) -> Result<()>;
 
+    /// Answers the registers of a device, and raises its interrupt while a bit is set. Returns its
+    /// serial number.
+    fn register_status(&self, registers: Registers, irq: Irq) -> Result<u64>;
+
+    /// Takes that back: with this interrupt and this serial number if they are given. The irqfds that set
+    /// its bits end first. Returns the bits that are set.
+    fn unregister_status(
+        &self,
+        registers: Registers,
+        irq: Option<Irq>,
+        serial: Option<u64>,
+    ) -> Result<u32>;
+
+    /// Changes an InterruptStatus, and says how it stands.
+    fn change_status(
+        &self,
+        registers: Registers,
+        serial: u64,
+        change: StatusChange,
+    ) -> Result<DeviceStatus>;
+
     /// Has an eventfd signalled for each event of a guest's port. Returns its serial number.
     fn listen(&self, eventfd: EventFd, port: Port) -> Result<u64>;
 
@@ -156,6 +180,11 @@ pub(crate) fn check_space(host: &dyn Host, doorbell: &Doorbell) -> Result<()> {
     }
     let what = format!("I/O port {:#x}", bytes.first());
     Err(Error::OtherArch { what, arch, advice: "use an address in memory" })
+}
+
+/// InterruptStatus as an error names it.
+pub(crate) fn status_named(registers: Registers) -> String {
+    format!("InterruptStatus at {:#x}", registers.addr())
 }
 
 /// A doorbell as an error names it.

@@ -20,7 +20,7 @@ pub use text::Unreadable;
 #[cfg(fuzzing)]
 pub use text::fuzz;
 pub use xen_eventfd_core::status::{
-    ChannelStatus, DoorbellStatus, Interface, IrqStatus, MemoryStatus,
+    ChannelStatus, DeviceStatus, DoorbellStatus, Interface, IrqStatus, MemoryStatus,
 };
 pub use xen_eventfd_core::wire::text::{DoorbellWords, IrqWords, KickWords};
 
@@ -53,6 +53,9 @@ pub struct Guest {
     /// Eventfds that raise an interrupt.
     #[serde(serialize_with = "serialize::list")]
     pub irqs: Vec<IrqStatus>,
+    /// Devices whose InterruptStatus is answered.
+    #[serde(serialize_with = "serialize::list")]
+    pub devices: Vec<DeviceStatus>,
     /// Event channels that signal an eventfd.
     #[serde(serialize_with = "serialize::list")]
     pub channels: Vec<ChannelStatus>,
@@ -96,8 +99,8 @@ impl Owner {
 }
 
 impl Guest {
-    /// Doorbells, interrupts and event channels together.
+    /// Doorbells, interrupts, devices' registers and event channels together.
     pub fn registrations(&self) -> usize {
-        self.doorbells.len() + self.irqs.len() + self.channels.len()
+        self.doorbells.len() + self.irqs.len() + self.devices.len() + self.channels.len()
     }
 }

@@ -1,7 +1,8 @@
 //! A guest's whole text.
 
 use super::{
-    ChannelStatus, DoorbellStatus, Guest, Interface, IrqStatus, MemoryStatus, Owner, Served,
+    ChannelStatus, DeviceStatus, DoorbellStatus, Guest, Interface, IrqStatus, MemoryStatus, Owner,
+    Served,
 };
 use crate::{Counters, DomId, IoServerId, Kick};
 use core::str::FromStr;
@@ -41,6 +42,7 @@ struct Draft {
     doorbells: Vec<DoorbellStatus>,
     waiting: Vec<Kick>,
     irqs: Vec<IrqStatus>,
+    devices: Vec<DeviceStatus>,
     channels: Vec<ChannelStatus>,
     memory: Vec<MemoryStatus>,
 }
@@ -82,6 +84,7 @@ impl Draft {
             Line::Doorbell(doorbell) => self.doorbells.push(doorbell),
             Line::Waiting(kick) => self.waiting.push(kick),
             Line::Irq(irq) => self.irqs.push(irq),
+            Line::Device(device) => self.devices.push(device),
             Line::Channel(channel) => self.channels.push(channel),
             Line::Memory(memory) => self.memory.push(memory),
         }
@@ -99,6 +102,7 @@ impl Draft {
             doorbells: self.doorbells,
             waiting: self.waiting,
             irqs: self.irqs,
+            devices: self.devices,
             channels: self.channels,
             memory: self.memory,
         })
@@ -123,6 +127,7 @@ fn write(guest: &Guest) -> String {
     lines.extend(guest.doorbells.iter().copied().map(Line::Doorbell));
     lines.extend(guest.waiting.iter().copied().map(Line::Waiting));
     lines.extend(guest.irqs.iter().copied().map(Line::Irq));
+    lines.extend(guest.devices.iter().copied().map(Line::Device));
     lines.extend(guest.channels.iter().copied().map(Line::Channel));
     lines.extend(guest.memory.iter().copied().map(Line::Memory));
     lines.iter().map(|line| format!("{line}\n")).collect()
@@ -142,6 +147,7 @@ pub fn fuzz(bytes: &[u8]) {
             assert_eq!(guest.doorbells.len(), lines("doorbell"));
             assert_eq!(guest.waiting.len(), lines("waiting"));
             assert_eq!(guest.irqs.len() + guest.channels.len(), lines("irq") + lines("channel"));
+            assert_eq!(guest.devices.len(), lines("status"));
             assert!(guest.owner.name.lines().count() <= 1 && lines("owner") > 0);
             assert!(serde_json::to_string(&guest).is_ok());
         }
@@ -174,6 +180,8 @@ mod tests {
         irq:\tisa 5 pulse raised 0 failed 0 masked 1 pending 1\n\
         irq:\tintx 3.1 level raised 0 failed 0\n\
         irq:\tspi 33 pulse raised 0 failed 0\n\
+        irq:\tstatus 0xfe000060 0x1 raised 4 failed 0\n\
+        status:\t0xfe000060 spi 33 level bits 0x1 reads 4 acks 3 raised 4 failed 0 odd 0\n\
         channel:\t7 signals 3\n";
 
     fn read(text: &str) -> Result<Guest, Unreadable> {
@@ -268,7 +276,7 @@ mod tests {
         /// Texts that get further than chance does.
         #[test]
         fn so_is_one_of_the_modules_words(
-            words in proptest::collection::vec((0_usize..120, 0_u8..4), 0..40)
+            words in proptest::collection::vec((0_usize..150, 0_u8..4), 0..40)
         ) {
             let known: Vec<&str> = SAMPLE.split_ascii_whitespace().collect();
             let mut text = HEAD.to_owned();

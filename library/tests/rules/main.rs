@@ -17,5 +17,6 @@ mod random;
 mod refusals;
 mod run_dir;
 mod stale;
+mod status;
 mod steps;
 mod teardown;

@@ -12,8 +12,11 @@ use super::unsupported;
 use rustix::event::{EventfdFlags, eventfd};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use xen_eventfd::{Error, ModuleAbi, Result, module_status};
+use xen_eventfd_core::interrupt_status::Registers;
 use xen_eventfd_core::irq::{Irq, IrqOp, Raise};
+use xen_eventfd_core::status::DeviceStatus;
 use xen_eventfd_core::unmatched::UnmatchedKick;
+use xen_eventfd_core::wire::native::StatusChange;
 use xen_eventfd_core::wire::privcmd::{QUEUE_MASK, QUEUE_NOTIFY};
 use xen_eventfd_core::{Counters, DomId, Doorbell, Filter, IoServerId, Kick, Port, Space};
 use xen_eventfd_host::linux::eventfd::Control;
@@ -54,6 +57,7 @@ fn operation(irq: &Irq) -> Result<IrqOp> {
         Raise::Operate(operation, None) => Ok(operation),
         Raise::Operate(..) => Err(unsupported("pulses")),
         Raise::Notify(_) => Err(unsupported("interrupts by event channel")),
+        Raise::Set(..) => Err(unsupported("InterruptStatus")),
     }
 }
 
@@ -153,6 +157,18 @@ impl ModuleAbi for Privcmd {
 
     fn lower(&self, _: &Irq, _: BorrowedFd<'_>) -> Result<()> {
         Err(unsupported("lowering a line"))
+    }
+
+    fn assign_status(&self, _: Registers, _: &Irq) -> Result<()> {
+        Err(unsupported("InterruptStatus"))
+    }
+
+    fn deassign_status(&self, _: Registers, _: &Irq) -> Result<u32> {
+        Err(unsupported("InterruptStatus"))
+    }
+
+    fn change_status(&self, _: Registers, _: &Irq, _: StatusChange) -> Result<DeviceStatus> {
+        Err(unsupported("InterruptStatus"))
     }
 
     fn assign_channel(&self, _: Port, _: BorrowedFd<'_>) -> Result<()> {

@@ -5,9 +5,10 @@
 
 use super::super::doorbell::{Doorbell, Filter};
 use super::super::id::{DomId, IoServerId, Port};
+use super::super::interrupt_status::Registers;
 use super::super::ioreq::{Kick, Space, Width};
 use super::super::irq::{Irq, Line, Trigger};
-use super::super::status::{Counters, DoorbellStatus, Interface};
+use super::super::status::{Counters, DeviceStatus, DoorbellStatus, Interface};
 use super::super::unmatched::UnmatchedKick;
 use super::bytes::{Field, Reader, Writer};
 use super::{zero, Invalid};
@@ -184,6 +185,16 @@ arguments! {
         flags: u32, kind: u32, eventfd: i32, trigger: u32, number: u32, pin: u32, msi_data: u32,
         msi_addr: u64 ; masked: u32, pending: u32
     }
+    /// `struct xen_eventfd_status`.
+    StatusArg xen_eventfd_status 56 {
+        flags: u32, kind: u32, trigger: u32, number: u32, pin: u32, msi_data: u32, pad: u32,
+        msi_addr: u64, addr: u64 ; bits: u32, reserved: u32
+    }
+    /// `struct xen_eventfd_status_change`.
+    StatusChangeArg xen_eventfd_status_change 72 {
+        flags: u32, addr: u64, set: u32, clear: u32 ;
+        bits: u32, reserved: u32, reads: u64, acks: u64, raised: u64, failed: u64, odd: u64
+    }
     /// `struct xen_eventfd_channel`.
     ChannelArg xen_eventfd_channel 16 { flags: u32, port: u32, eventfd: i32 ; }
 }
@@ -208,6 +219,9 @@ requests! {
     IRQ_STATE 0x27 IrqStateArg
     ASSIGN_CHANNEL 0x30 ChannelArg
     DEASSIGN_CHANNEL 0x31 ChannelArg
+    ASSIGN_STATUS 0x40 StatusArg
+    DEASSIGN_STATUS 0x41 StatusArg
+    CHANGE_STATUS 0x42 StatusChangeArg
 }
 
 constants! {
@@ -220,6 +234,7 @@ constants! {
     FEATURE_SHARE: u64 = 1 << 5;
     FEATURE_OWN: u64 = 1 << 6;
     FEATURE_MEMORY: u64 = 1 << 7;
+    FEATURE_STATUS: u64 = 1 << 8;
     CREATE_RESERVE: u32 = 1 << 0;
     CREATE_SHARE: u32 = 1 << 1;
     CREATE_OWN: u32 = 1 << 2;
@@ -236,6 +251,7 @@ constants! {
     IRQ_ISA: u32 = 2;
     IRQ_INTX: u32 = 3;
     IRQ_SPI: u32 = 4;
+    IRQ_STATUS: u32 = 5;
     PULSE: u32 = 0;
     LEVEL: u32 = 1;
 }
@@ -589,6 +605,9 @@ impl IrqFields {
             Irq::Msi { addr, data } => return Self { kind: IRQ_MSI, data, addr, ..none },
             Irq::Line(line, Trigger::Pulse) => (line, PULSE),
             Irq::Line(line, Trigger::Level) => (line, LEVEL),
+            Irq::Status { addr, bits } => {
+                return Self { kind: IRQ_STATUS, number: bits, addr, ..none };
+            }
         };
         let (kind, number, pin) = match line {
             Line::Isa(line) => (IRQ_ISA, line.into(), 0),
@@ -616,6 +635,7 @@ impl IrqFields {
             IRQ_ISA if pin == 0 => line(Line::Isa(byte(number)?))?,
             IRQ_INTX => line(Line::PciIntx { device: byte(number)?, pin: byte(pin)? })?,
             IRQ_SPI if pin == 0 => line(Line::Spi(number))?,
+            IRQ_STATUS if (trigger, pin, data) == (0, 0, 0) => Irq::Status { addr, bits: number },
             _ => return Err(Invalid),
         };
         irq.check().map_err(|_| Invalid)?;
@@ -701,6 +721,74 @@ impl ChannelArg {
     }
 }
 
+impl StatusArg {
+    /// The registers of a device and its interrupt.
+    #[inline]
+    pub fn of(registers: Registers, irq: &Irq) -> Self {
+        let IrqFields { kind, trigger, number, pin, data, addr } = IrqFields::of(irq);
+        let named = Self { kind, trigger, number, pin, ..Self::default() };
+        Self { msi_data: data, msi_addr: addr, addr: registers.addr(), ..named }
+    }
+
+    /// What it names.
+    ///
+    /// # Errors
+    /// [`Invalid`] if there are no such registers or no such interrupt, a field that is not used is not
+    /// zero, or a flag is set.
+    #[inline]
+    pub fn device(&self) -> Result<(Registers, Irq), Invalid> {
+        let Self { flags, kind, trigger, number, pin, msi_data, pad, msi_addr, addr, .. } = *self;
+        zero(flags | pad)?;
+        let irq = IrqFields { kind, trigger, number, pin, data: msi_data, addr: msi_addr }.irq()?;
+        irq.check_of_device().map_err(|_| Invalid)?;
+        Ok((Registers::new(addr).map_err(|_| Invalid)?, irq))
+    }
+}
+
+/// A change of an InterruptStatus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StatusChange {
+    /// Bits that are cleared first, as if the driver acknowledged them.
+    pub clear: u32,
+    /// Bits that are set then, for which the interrupt is raised.
+    pub set: u32,
+}
+
+impl StatusChangeArg {
+    /// Changes the status of these registers.
+    #[inline]
+    pub fn of(registers: Registers, change: StatusChange) -> Self {
+        let StatusChange { clear, set } = change;
+        Self { addr: registers.addr(), clear, set, ..Self::default() }
+    }
+
+    /// What is asked for.
+    ///
+    /// # Errors
+    /// [`Invalid`] if there are no such registers, or a flag is set.
+    #[inline]
+    pub fn change(&self) -> Result<(Registers, StatusChange), Invalid> {
+        zero(self.flags)?;
+        let change = StatusChange { clear: self.clear, set: self.set };
+        Ok((Registers::new(self.addr).map_err(|_| Invalid)?, change))
+    }
+
+    /// The answer.
+    #[inline]
+    #[must_use]
+    pub fn with(self, status: &DeviceStatus) -> Self {
+        let DeviceStatus { bits, reads, acks, raised, failed, odd, .. } = *status;
+        Self { bits, reserved: 0, reads, acks, raised, failed, odd, ..self }
+    }
+
+    /// What was answered for the registers of a device with this interrupt.
+    #[inline]
+    pub const fn status(&self, registers: Registers, irq: Irq) -> DeviceStatus {
+        let Self { bits, reads, acks, raised, failed, odd, .. } = *self;
+        DeviceStatus { registers, irq, bits, reads, acks, raised, failed, odd }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::super::status::Counter;
@@ -761,6 +849,7 @@ mod tests {
     }
 
     const MSI: Irq = Irq::Msi { addr: 0xFEE0_1000, data: 0x41 };
+    const STATUS: Irq = Irq::Status { addr: 0xFE00_0060, bits: 2 };
     const INTX: Line = Line::PciIntx { device: 3, pin: 1 };
 
     #[test]
@@ -771,6 +860,7 @@ mod tests {
             (Irq::Line(Line::Isa(4), Trigger::Pulse), (IRQ_ISA, PULSE, 4, 0, 0, 0)),
             (Irq::Line(INTX, Trigger::Level), (IRQ_INTX, LEVEL, 3, 1, 0, 0)),
             (Irq::Line(Line::Spi(33), Trigger::Level), (IRQ_SPI, LEVEL, 33, 0, 0, 0)),
+            (STATUS, (IRQ_STATUS, 0, 2, 0, 0, 0xFE00_0060)),
         ];
         for (irq, expected) in irqs {
             let argument = IrqArg::of(&irq, 7);
@@ -778,7 +868,7 @@ mod tests {
             assert_eq!(argument.irq(), Ok(irq));
             let wrong: Vec<IrqArg> = [
                 IrqArg { flags: 1, ..argument },
-                IrqArg { kind: 5, ..argument },
+                IrqArg { kind: 6, ..argument },
                 IrqArg { trigger: 2, ..argument },
                 IrqArg { pin: 4, ..argument },
             ]
@@ -788,6 +878,38 @@ mod tests {
         let line = IrqArg::of(&Irq::Line(Line::Isa(4), Trigger::Pulse), 7);
         assert_eq!(IrqArg { msi_data: 1, ..line }.irq(), Err(Invalid));
         assert_eq!(IrqArg { number: 0x104, ..line }.irq(), Err(Invalid));
+        assert_eq!(IrqArg { number: 0, ..IrqArg::of(&STATUS, 7) }.irq(), Err(Invalid));
+    }
+
+    #[test]
+    fn the_registers_of_a_device_survive_the_requests() {
+        let registers = Registers::new(0xFE00_0060).unwrap();
+        for irq in [MSI, Irq::EventChannel(Port(5)), Irq::Line(INTX, Trigger::Level)] {
+            let argument = StatusArg::of(registers, &irq);
+            assert_eq!(StatusArg::parse(&argument.emit()), Ok(argument));
+            assert_eq!(argument.device(), Ok((registers, irq)));
+            for wrong in [
+                StatusArg { flags: 1, ..argument },
+                StatusArg { pad: 1, ..argument },
+                StatusArg { addr: 0xFE00_0061, ..argument },
+                StatusArg { addr: u64::MAX - 3, ..argument },
+                StatusArg { kind: 6, ..argument },
+                StatusArg::of(registers, &STATUS),
+            ] {
+                assert_eq!(wrong.device(), Err(Invalid), "{wrong:?}");
+            }
+        }
+        let change = StatusChange { clear: 1, set: 2 };
+        let argument = StatusChangeArg::of(registers, change);
+        assert_eq!(argument.change(), Ok((registers, change)));
+        assert_eq!(StatusChangeArg { flags: 1, ..argument }.change(), Err(Invalid));
+        assert_eq!(StatusChangeArg { addr: 2, ..argument }.change(), Err(Invalid));
+        let [bits, reads, acks, raised, failed, odd] = [1, 2, 3, 4, 5, 6];
+        let bits_of = u32::try_from(bits).unwrap();
+        let status =
+            DeviceStatus { registers, irq: MSI, bits: bits_of, reads, acks, raised, failed, odd };
+        let answer = StatusChangeArg::parse(&argument.with(&status).emit()).unwrap();
+        assert_eq!(answer.status(registers, MSI), status);
     }
 
     #[test]
@@ -861,5 +983,6 @@ mod tests {
         );
         assert_eq!((CreateArg::ANSWER, QueryArg::ANSWER), (CreateArg::SIZE, 4));
         assert_eq!((EntryArg::ANSWER, MissedArg::ANSWER, OwnerArg::ANSWER), (12, 24, 8));
+        assert_eq!((StatusArg::ANSWER, StatusChangeArg::ANSWER), (48, 24));
     }
 }

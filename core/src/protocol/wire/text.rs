@@ -6,10 +6,11 @@
 
 use super::super::doorbell::{self, Doorbell, Filter};
 use super::super::id::{DomId, IoServerId, Port};
+use super::super::interrupt_status::Registers;
 use super::super::ioreq::{Kick, Space, Width};
 use super::super::irq::{InvalidIrq, Irq, Line as IrqLine, Trigger};
 use super::super::status::{
-    ChannelStatus, Counter, DoorbellStatus, Interface, IrqStatus, MemoryStatus,
+    ChannelStatus, Counter, DeviceStatus, DoorbellStatus, Interface, IrqStatus, MemoryStatus,
 };
 use core::fmt;
 use core::str::{FromStr, SplitAsciiWhitespace};
@@ -44,6 +45,8 @@ pub enum Line<'a> {
     Waiting(Kick),
     /// An eventfd that raises an interrupt.
     Irq(IrqStatus),
+    /// The InterruptStatus of a device.
+    Device(DeviceStatus),
     /// An event channel that signals an eventfd.
     Channel(ChannelStatus),
     /// A part of its memory that is an object.
@@ -132,6 +135,25 @@ impl<'a> Line<'a> {
                 let pending = masked && words.flag("pending")?;
                 Self::Irq(IrqStatus { irq, raised, failed, masked, pending })
             }
+            "status" => {
+                let registers = Registers::new(words.number("the address")?);
+                let (registers, irq) = (registers.map_err(Wrong::Doorbell)?, irq(&mut words)?);
+                irq.check_of_device().map_err(Wrong::Irq)?;
+                let bits = words.pair("bits")?;
+                let (reads, acks) = (words.pair("reads")?, words.pair("acks")?);
+                let (raised, failed) = (words.pair("raised")?, words.pair("failed")?);
+                let odd = words.pair("odd")?;
+                Self::Device(DeviceStatus {
+                    registers,
+                    irq,
+                    bits,
+                    reads,
+                    acks,
+                    raised,
+                    failed,
+                    odd,
+                })
+            }
             "channel" => {
                 let port = Port(words.number("port")?);
                 Self::Channel(ChannelStatus { port, signals: words.pair("signals")? })
@@ -173,6 +195,19 @@ impl fmt::Display for Line<'_> {
                     write!(f, " masked 1 pending {}", u8::from(pending))?;
                 }
                 Ok(())
+            }
+            Self::Device(DeviceStatus {
+                registers,
+                irq,
+                bits,
+                reads,
+                acks,
+                raised,
+                failed,
+                odd,
+            }) => {
+                write!(f, "status:\t{:#x} {} bits {bits:#x} ", registers.addr(), IrqWords(&irq))?;
+                write!(f, "reads {reads} acks {acks} raised {raised} failed {failed} odd {odd}")
             }
             Self::Channel(ChannelStatus { port, signals }) => {
                 write!(f, "channel:\t{} signals {signals}", port.0)
@@ -272,6 +307,7 @@ impl fmt::Display for IrqWords<'_> {
             Irq::EventChannel(port) => return write!(f, "{kind} {}", port.0),
             Irq::Msi { addr, data } => return write!(f, "{kind} {addr:#x} {data:#x}"),
             Irq::Line(line, trigger) => (line, trigger.name()),
+            Irq::Status { addr, bits } => return write!(f, "{kind} {addr:#x} {bits:#x}"),
         };
         match line {
             IrqLine::Isa(line) => write!(f, "{kind} {line} {trigger}"),
@@ -295,6 +331,7 @@ fn irq<'a>(words: &mut Words<'a>) -> Result<Irq, Wrong<'a>> {
             Irq::Line(IrqLine::PciIntx { device, pin }, trigger(words)?)
         }
         "spi" => Irq::Line(IrqLine::Spi(words.number("line")?), trigger(words)?),
+        "status" => Irq::Status { addr: words.number("address")?, bits: words.number("bits")? },
         other => return Err(Wrong::Unknown("an interrupt of kind", other)),
     };
     irq.check().map_err(Wrong::Irq)?;
@@ -404,7 +441,7 @@ mod tests {
     use std::format;
 
     /// A line of each kind.
-    const LINES: [&str; 25] = [
+    const LINES: [&str; 28] = [
         "dom:\t3",
         "interface:\tnative",
         "interface:\tprivcmd",
@@ -428,6 +465,9 @@ mod tests {
         "irq:\tisa 7 pulse raised 0 failed 0",
         "irq:\tintx 3.1 level raised 0 failed 0",
         "irq:\tspi 33 pulse raised 0 failed 0",
+        "irq:\tstatus 0xfe000060 0x1 raised 4 failed 0",
+        "status:\t0xfe000060 spi 33 level bits 0x1 reads 4 acks 3 raised 4 failed 0 odd 0",
+        "status:\t0xfe000160 msi 0xfee00000 0x41 bits 0x0 reads 0 acks 0 raised 0 failed 0 odd 2",
         "channel:\t7 signals 3",
         "memory:\t0xe00000 length 0x200000 mapped 512 mappings 1",
     ];
@@ -457,6 +497,11 @@ mod tests {
         ] {
             assert_eq!(Line::parse(line), Err(Wrong::Doorbell(wrong)));
         }
+        let status = |at| format!("status:\t{at} bits 0 reads 0 acks 0 raised 0 failed 0 odd 0");
+        let unaligned = status("0x62 channel 5");
+        assert_eq!(Line::parse(&unaligned), Err(Wrong::Doorbell(doorbell::Invalid::Aligned)));
+        let nested = status("0x60 status 0x160 0x1");
+        assert_eq!(Line::parse(&nested), Err(Wrong::Irq(InvalidIrq::OfDevice)));
         let line = "irq:\tisa 16 pulse raised 0 failed 0";
         assert_eq!(Line::parse(line), Err(Wrong::Irq(InvalidIrq::IsaLine)));
     }

@@ -108,7 +108,35 @@ AT(xen_eventfd_channel, flags, 4);
 AT(xen_eventfd_channel, port, 8);
 AT(xen_eventfd_channel, eventfd, 12);
 
+SIZE(xen_eventfd_status, 56);
+AT(xen_eventfd_status, flags, 4);
+AT(xen_eventfd_status, kind, 8);
+AT(xen_eventfd_status, trigger, 12);
+AT(xen_eventfd_status, number, 16);
+AT(xen_eventfd_status, pin, 20);
+AT(xen_eventfd_status, msi_data, 24);
+AT(xen_eventfd_status, pad, 28);
+AT(xen_eventfd_status, msi_addr, 32);
+AT(xen_eventfd_status, addr, 40);
+AT(xen_eventfd_status, bits, 48);
+AT(xen_eventfd_status, reserved, 52);
+
+SIZE(xen_eventfd_status_change, 72);
+AT(xen_eventfd_status_change, flags, 4);
+AT(xen_eventfd_status_change, addr, 8);
+AT(xen_eventfd_status_change, set, 16);
+AT(xen_eventfd_status_change, clear, 20);
+AT(xen_eventfd_status_change, bits, 24);
+AT(xen_eventfd_status_change, reserved, 28);
+AT(xen_eventfd_status_change, reads, 32);
+AT(xen_eventfd_status_change, acks, 40);
+AT(xen_eventfd_status_change, raised, 48);
+AT(xen_eventfd_status_change, failed, 56);
+AT(xen_eventfd_status_change, odd, 64);
+
 static_assert(XEN_EVENTFD_QUERY == 0xEF00 && XEN_EVENTFD_CREATE == 0xEF01, "control file");
 static_assert(XEN_EVENTFD_ASSIGN == 0xEF10 && XEN_EVENTFD_ASSIGN_IRQ == 0xEF20, "guest's file");
 static_assert(XEN_EVENTFD_SET_IRQ == 0xEF24 && XEN_EVENTFD_IRQ_STATE == 0xEF27, "guest's file");
 static_assert(XEN_EVENTFD_ASSIGN_CHANNEL == 0xEF30, "guest's file");
+static_assert(XEN_EVENTFD_ASSIGN_STATUS == 0xEF40, "guest's file");
+static_assert(XEN_EVENTFD_CHANGE_STATUS == 0xEF42 && XEN_EVENTFD_IRQ_STATUS == 5, "guest's file");

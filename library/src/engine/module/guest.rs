@@ -1,15 +1,19 @@
 //! A guest that the module serves, by whichever ABI.
 
 use super::{ModuleAbi, ModuleEngine};
-use crate::engine::doorbells::{Doorbells, Registered, Registration, Unmatched};
-use crate::engine::{Attachment, IrqCounts, check_irq, check_space, named};
+use crate::engine::doorbells::{Answers, Doorbells, Registered, Registration, Unmatched};
+use crate::engine::{Attachment, IrqCounts, check_irq, check_space, named, status_named};
 use crate::eventfd::{EventFd, IrqClaim};
 use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use xen_eventfd_core::dispatch::Leftover;
+use xen_eventfd_core::interrupt_status::Registers;
 use xen_eventfd_core::irq::{Irq, Trigger};
+use xen_eventfd_core::status::DeviceStatus;
+use xen_eventfd_core::wire::native::StatusChange;
 use xen_eventfd_core::{Counters, DomId, Doorbell, IoServerId, Kick, Port, Space};
 use xen_eventfd_host::{self as host, Call, Errno, HostError};
 use xen_eventfd_ioreq::Hold;
@@ -38,11 +42,29 @@ struct Open<I> {
     interface: I,
     /// As the module compares. The claims and held kicks are those that matter for kicks that a
     /// dead engine left.
-    doorbells: Doorbells,
+    doorbells: Doorbells<Device>,
     irqs: BTreeMap<u64, IrqFd>,
     /// With their serial numbers.
     channels: BTreeMap<Port, (u64, EventFd)>,
     hold: Hold,
+}
+
+/// The registers of a device, which the module answers.
+#[derive(Debug)]
+struct Device {
+    registers: Registers,
+    irq: Irq,
+    serial: u64,
+}
+
+impl Answers for Device {
+    fn registers(&self) -> Registers {
+        self.registers
+    }
+
+    fn answer(&self, _: &Leftover<'_>) -> u64 {
+        0
+    }
 }
 
 #[derive(Debug)]
@@ -89,6 +111,28 @@ impl<I: ModuleAbi> Open<I> {
         self.interface.deassign_irq(&irqfd.irq, irqfd.eventfd.as_fd())?;
         self.irqs.remove(&serial);
         Ok(())
+    }
+
+    /// The device with these registers, and this interrupt and serial number if they are given.
+    fn device(
+        &self,
+        registers: Registers,
+        irq: Option<Irq>,
+        serial: Option<u64>,
+    ) -> Result<&Device> {
+        let found = self.doorbells.device(registers).map(|device| &**device);
+        let same = |device: &&Device| {
+            irq.is_none_or(|irq| irq == device.irq)
+                && serial.is_none_or(|serial| serial == device.serial)
+        };
+        found.filter(same).ok_or_else(|| Error::NotRegistered { what: status_named(registers) })
+    }
+
+    /// Whether the InterruptStatus in which an irqfd is to set bits is there.
+    fn check_status(&self, irq: Irq) -> Result<()> {
+        let Irq::Status { addr, .. } = irq else { return Ok(()) };
+        let registers = Registers::new(addr).map_err(|why| Error::InvalidStatus { addr, why })?;
+        self.device(registers, None, None).map(|_| ())
     }
 
     /// Ends what signals the eventfd of a port.
@@ -294,6 +338,7 @@ impl<I: ModuleAbi> Attachment for ModuleGuest<I> {
     fn register_irq(&self, eventfd: EventFd, irq: Irq) -> Result<(u64, Arc<IrqCounts>)> {
         check_irq(&*self.engine.host, self.dom, &irq)?;
         self.with(|open| {
+            open.check_status(irq)?;
             let claim = eventfd.claim()?;
             open.interface.assign_irq(&irq, eventfd.as_fd()).map_err(|error| {
                 let error = busy(error, || "an interrupt for this eventfd".to_owned());
@@ -319,6 +364,7 @@ impl<I: ModuleAbi> Attachment for ModuleGuest<I> {
     fn set_irq(&self, serial: u64, irq: Irq) -> Result<()> {
         check_irq(&*self.engine.host, self.dom, &irq)?;
         self.with(|open| {
+            open.check_status(irq)?;
             let irqfd = open.irqs.get_mut(&serial).ok_or_else(ended)?;
             // It has its place among the interrupts.
             open.interface.set_irq(&irqfd.irq, irqfd.eventfd.as_fd(), &irq)?;
@@ -368,6 +414,57 @@ impl<I: ModuleAbi> Attachment for ModuleGuest<I> {
                 }
                 _ => Ok(open.interface.alive()?),
             }
+        })
+    }
+
+    fn register_status(&self, registers: Registers, irq: Irq) -> Result<u64> {
+        irq.check_of_device()?;
+        check_irq(&*self.engine.host, self.dom, &irq)?;
+        self.with(|open| {
+            open.doorbells.check_device(self.dom, registers)?;
+            open.interface.assign_status(registers, &irq)?;
+            let serial = self.serial();
+            // To map the bytes was the module's to do.
+            let _ = open.doorbells.claim(registers.bytes());
+            open.doorbells.add_device(Arc::new(Device { registers, irq, serial }))?;
+            Ok(serial)
+        })
+    }
+
+    fn unregister_status(
+        &self,
+        registers: Registers,
+        irq: Option<Irq>,
+        serial: Option<u64>,
+    ) -> Result<u32> {
+        self.with(|open| {
+            let irq = open.device(registers, irq, serial)?.irq;
+            let set = |irqfd: &IrqFd| matches!(irqfd.irq, Irq::Status { addr, .. } if addr == registers.addr());
+            let ending: Vec<_> = open.irqs.iter().filter(|(_, irqfd)| set(irqfd)).collect();
+            for (serial, irqfd) in ending {
+                if let Err(error) = open.count(*serial, irqfd) {
+                    tracing::debug!(%error, "the last counts of an irqfd are unknown");
+                }
+            }
+            let bits = open.interface.deassign_status(registers, &irq)?;
+            open.irqs.retain(|_, irqfd| !set(irqfd));
+            open.doorbells.remove_device(registers);
+            for piece in open.doorbells.unclaim(registers.bytes()) {
+                open.doorbells.forget(piece);
+            }
+            Ok(bits)
+        })
+    }
+
+    fn change_status(
+        &self,
+        registers: Registers,
+        serial: u64,
+        change: StatusChange,
+    ) -> Result<DeviceStatus> {
+        self.with(|open| {
+            let irq = open.device(registers, None, Some(serial))?.irq;
+            open.interface.change_status(registers, &irq, change)
         })
     }
 
@@ -579,6 +676,15 @@ mod tests {
         }
         fn lower(&self, _: &Irq, _: BorrowedFd<'_>) -> Result<()> {
             Ok(())
+        }
+        fn assign_status(&self, _: Registers, _: &Irq) -> Result<()> {
+            Ok(())
+        }
+        fn deassign_status(&self, _: Registers, _: &Irq) -> Result<u32> {
+            if self.refuses { Err(broken().into()) } else { Ok(1) }
+        }
+        fn change_status(&self, _: Registers, _: &Irq, _: StatusChange) -> Result<DeviceStatus> {
+            Err(broken().into())
         }
         fn assign_channel(&self, _: Port, _: BorrowedFd<'_>) -> Result<()> {
             Ok(())

@@ -20,8 +20,11 @@ use core::marker::PhantomData;
 use guest::ModuleGuest;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use xen_eventfd_core::interrupt_status::Registers;
 use xen_eventfd_core::irq::Irq;
+use xen_eventfd_core::status::DeviceStatus;
 use xen_eventfd_core::unmatched::UnmatchedKick;
+use xen_eventfd_core::wire::native::StatusChange;
 use xen_eventfd_core::{Counters, DomId, Doorbell, IoServerId, Kick, Port};
 use xen_eventfd_host::linux::eventfd::Control;
 use xen_eventfd_host::{self as host, Host};
@@ -80,6 +83,20 @@ pub trait ModuleAbi: fmt::Debug + Send + Sized + 'static {
 
     /// Lowers the line of a level-triggered irqfd.
     fn lower(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<()>;
+
+    /// Answers the registers of a device, and raises its interrupt while a bit is set.
+    fn assign_status(&self, registers: Registers, irq: &Irq) -> Result<()>;
+
+    /// Takes that back, and the irqfds that set its bits. Returns the bits that are set.
+    fn deassign_status(&self, registers: Registers, irq: &Irq) -> Result<u32>;
+
+    /// Changes an InterruptStatus whose interrupt is `irq`, and says how it stands.
+    fn change_status(
+        &self,
+        registers: Registers,
+        irq: &Irq,
+        change: StatusChange,
+    ) -> Result<DeviceStatus>;
 
     /// Has an eventfd signalled for each event of a guest's port.
     fn assign_channel(&self, port: Port, eventfd: BorrowedFd<'_>) -> Result<()>;

@@ -3,8 +3,11 @@
 use super::ModuleAbi;
 use crate::Result;
 use std::os::fd::BorrowedFd;
+use xen_eventfd_core::interrupt_status::Registers;
 use xen_eventfd_core::irq::Irq;
+use xen_eventfd_core::status::DeviceStatus;
 use xen_eventfd_core::unmatched::UnmatchedKick;
+use xen_eventfd_core::wire::native::StatusChange;
 use xen_eventfd_core::{Counters, DomId, Doorbell, IoServerId, Kick, Port};
 use xen_eventfd_host::linux::eventfd::{Control, GuestFile};
 use xen_eventfd_host::{self as host, Host};
@@ -66,6 +69,23 @@ impl ModuleAbi for Native {
 
     fn lower(&self, irq: &Irq, eventfd: BorrowedFd<'_>) -> Result<()> {
         Ok(self.0.lower(irq, eventfd)?)
+    }
+
+    fn assign_status(&self, registers: Registers, irq: &Irq) -> Result<()> {
+        Ok(self.0.assign_status(registers, irq)?)
+    }
+
+    fn deassign_status(&self, registers: Registers, irq: &Irq) -> Result<u32> {
+        Ok(self.0.deassign_status(registers, irq)?)
+    }
+
+    fn change_status(
+        &self,
+        registers: Registers,
+        irq: &Irq,
+        change: StatusChange,
+    ) -> Result<DeviceStatus> {
+        Ok(self.0.change_status(registers, irq, change)?)
     }
 
     fn assign_channel(&self, port: Port, eventfd: BorrowedFd<'_>) -> Result<()> {

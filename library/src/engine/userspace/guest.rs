@@ -1,16 +1,20 @@
 //! One guest in the hands of the engine: its doorbells, interrupts and event channels.
 
+use super::device::DeviceInterrupt;
 use super::irq::{Action, Channel, IrqSource};
 use super::{Shared, UserspaceEngine};
 use crate::engine::doorbells::{Doorbells, Registered, Registration, Unmatched};
-use crate::engine::{Attachment, IrqCounts, check_irq, check_space, named};
+use crate::engine::{Attachment, IrqCounts, check_irq, check_space, named, status_named};
 use crate::eventfd::EventFd;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use xen_eventfd_core::doorbell::Bytes;
+use xen_eventfd_core::interrupt_status::Registers;
 use xen_eventfd_core::irq::{Irq, Line, Raise};
+use xen_eventfd_core::status::DeviceStatus;
+use xen_eventfd_core::wire::native::StatusChange;
 use xen_eventfd_core::{Counters, DomId, Doorbell, IoServerId, Kick, Port, Request, Space, VcpuId};
 use xen_eventfd_host::HostError;
 use xen_eventfd_ioreq::sync::{Mutex, lock};
@@ -18,11 +22,11 @@ use xen_eventfd_ioreq::{Changes, Claim, GuestServer, Handler, Ranges, Role};
 
 /// The guest's doorbells and interrupts, as the engine's threads know them.
 #[derive(Debug)]
-struct GuestCore {
+pub(super) struct GuestCore {
     shared: Arc<Shared>,
     dom: DomId,
     /// While it is locked no kick is acted on.
-    doorbells: Mutex<Doorbells>,
+    doorbells: Mutex<Doorbells<DeviceInterrupt>>,
     channels: Mutex<BTreeMap<Port, (Arc<Channel>, u32)>>,
     irqs: Mutex<BTreeMap<u64, Arc<IrqSource>>>,
 }
@@ -32,7 +36,8 @@ struct GuestCore {
 pub(super) struct UserspaceGuest {
     /// First, as the engine must not end before it.
     server: GuestServer,
-    core: Arc<GuestCore>,
+    /// Handles its requests.
+    pub(super) core: Arc<GuestCore>,
     engine: Arc<UserspaceEngine>,
 }
 
@@ -113,7 +118,28 @@ impl UserspaceGuest {
         Ok(match irq.raise() {
             Raise::Notify(port) => Action::Notify(self.channel(changes, port)?),
             Raise::Operate(operation, then) => Action::Operate(operation, then),
+            Raise::Set(addr, bits) => Action::Set(self.device(changes, addr)?, bits),
         })
+    }
+
+    /// The device whose InterruptStatus is at an address.
+    fn device(&self, _changes: &Changes<'_>, addr: u64) -> Result<Arc<DeviceInterrupt>> {
+        let registers = Registers::new(addr).map_err(|why| Error::InvalidStatus { addr, why })?;
+        let found = lock(&self.core.doorbells).device(registers).cloned();
+        found.ok_or_else(|| Error::NotRegistered { what: status_named(registers) })
+    }
+
+    /// Has Xen route bytes to us, of which these are not yet.
+    fn map(&self, changes: &Changes<'_>, bytes: Bytes, to_map: &[Bytes]) -> Result<()> {
+        let ranges = self.server.ranges();
+        for (index, piece) in to_map.iter().enumerate() {
+            if let Err(error) = ranges.map(*piece) {
+                let unmapped = to_map.get(index..).unwrap_or_default();
+                self.unclaim(bytes, unmapped);
+                return Err(self.server.died_or(changes, error).into());
+            }
+        }
+        Ok(())
     }
 
     /// One user less of what raises an interrupt.
@@ -168,14 +194,7 @@ impl Attachment for UserspaceGuest {
             // From here on its kicks are held, so none is lost between the map and the table.
             doorbells.claim(bytes)
         };
-        let ranges = self.server.ranges();
-        for (index, piece) in to_map.iter().enumerate() {
-            if let Err(error) = ranges.map(*piece) {
-                let unmapped = to_map.get(index..).unwrap_or_default();
-                self.unclaim(bytes, unmapped);
-                return Err(self.server.died_or(&changes, error).into());
-            }
-        }
+        self.map(&changes, bytes, &to_map)?;
         let serial = shared.event_loop.serial();
         let eventfd = Arc::new(eventfd);
         let new = Registration { doorbell, eventfd, serial, unmatched, kicks: 0 };
@@ -271,6 +290,65 @@ impl Attachment for UserspaceGuest {
         let changes = self.changes()?;
         let lowered = self.irq(&changes, serial)?.lower()?;
         Ok(lowered.map_err(|error| self.server.died_or(&changes, error))?)
+    }
+
+    fn register_status(&self, registers: Registers, irq: Irq) -> Result<u64> {
+        let shared = self.shared();
+        shared.event_loop.alive()?;
+        irq.check_of_device()?;
+        check_irq(&**shared.host(), self.core.dom, &irq)?;
+        let changes = self.changes()?;
+        lock(&self.core.doorbells).check_device(self.core.dom, registers)?;
+        let action = self.action(&changes, irq)?;
+        let device = DeviceInterrupt::new(shared, self.core.dom, (registers, irq), action);
+        let serial = device.serial;
+        let bytes = registers.bytes();
+        // From here on a write to them is held, until the device is there, which forgets it.
+        let to_map = lock(&self.core.doorbells).claim(bytes);
+        let registered = self
+            .map(&changes, bytes, &to_map)
+            .and_then(|()| lock(&self.core.doorbells).add_device(Arc::new(device)));
+        registered.inspect_err(|_| self.release(Some(irq)))?;
+        Ok(serial)
+    }
+
+    fn unregister_status(
+        &self,
+        registers: Registers,
+        irq: Option<Irq>,
+        serial: Option<u64>,
+    ) -> Result<u32> {
+        let changes = self.changes()?;
+        let device = self.device(&changes, registers.addr())?;
+        if irq.is_some_and(|irq| irq != device.irq())
+            || serial.is_some_and(|serial| serial != device.serial)
+        {
+            return Err(Error::NotRegistered { what: status_named(registers) });
+        }
+        let all: Vec<_> = lock(&self.core.irqs).iter().map(|(s, i)| (*s, Arc::clone(i))).collect();
+        for (serial, _) in all.iter().filter(|(_, source)| source.sets(registers)) {
+            self.unregister_irq(*serial)?;
+        }
+        // No access is being answered once the lock is released.
+        lock(&self.core.doorbells).remove_device(registers);
+        self.unclaim(registers.bytes(), &[]);
+        self.core.lower_unused(device.irq().leaves_up());
+        self.release(Some(device.irq()));
+        Ok(device.status().bits)
+    }
+
+    fn change_status(
+        &self,
+        registers: Registers,
+        serial: u64,
+        change: StatusChange,
+    ) -> Result<DeviceStatus> {
+        let changes = self.changes()?;
+        let device = self.device(&changes, registers.addr())?;
+        if device.serial != serial {
+            return Err(Error::NotRegistered { what: status_named(registers) });
+        }
+        device.change(change).map_err(|error| self.server.died_or(&changes, error).into())
     }
 
     fn listen(&self, eventfd: EventFd, port: Port) -> Result<u64> {
@@ -370,6 +448,8 @@ impl Handler for GuestCore {
     fn ending(&self) {
         let irqs = std::mem::take(&mut *lock(&self.irqs));
         irqs.iter().for_each(|(serial, source)| _ = self.finish(*serial, source));
+        let devices: Vec<_> = lock(&self.doorbells).devices().cloned().collect();
+        devices.iter().for_each(|device| self.lower(device.irq().leaves_up()));
         let channels = std::mem::take(&mut *lock(&self.channels));
         channels.values().for_each(|(channel, _)| channel.close());
     }
@@ -393,11 +473,20 @@ impl GuestCore {
         ended
     }
 
-    /// A line is up for as long as an irqfd is there that can lower it.
+    /// A line is up for as long as an irqfd or a device is there that can lower it.
     fn lower_unused(&self, left_up: Option<Line>) {
         let Some(line) = left_up else { return };
         let others: Vec<_> = lock(&self.irqs).values().cloned().collect();
+        let device = |device: &Arc<DeviceInterrupt>| device.irq().leaves_up() == Some(line);
         if !others.iter().any(|other| other.can_lower() == Some(line))
+            && !lock(&self.doorbells).devices().any(device)
+        {
+            self.lower(Some(line));
+        }
+    }
+
+    fn lower(&self, line: Option<Line>) {
+        if let Some(line) = line
             && let Err(error) = self.shared.host().set_line(self.dom, line, false)
         {
             tracing::debug!(%error, "a line was not lowered");

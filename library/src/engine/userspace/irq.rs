@@ -1,6 +1,7 @@
 //! From an eventfd to a guest's interrupt, and from a guest's event channel to an eventfd.
 
 use super::Shared;
+use super::device::DeviceInterrupt;
 use crate::engine::IrqCounts;
 use crate::eventfd::{EventFd, IrqClaim};
 use crate::{Error, Result};
@@ -8,6 +9,7 @@ use rustix::event::{Timespec, epoll};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use xen_eventfd_core::interrupt_status::Registers;
 use xen_eventfd_core::irq::{Irq, IrqOp, Line};
 use xen_eventfd_core::{DomId, Port};
 use xen_eventfd_host::{Call, Errno, HostError, LocalPort};
@@ -81,6 +83,24 @@ pub(super) enum Action {
     Notify(Arc<Channel>),
     /// One operation, or two.
     Operate(IrqOp, Option<IrqOp>),
+    /// Sets bits of a device's InterruptStatus, and raises its interrupt.
+    Set(Arc<DeviceInterrupt>, u32),
+}
+
+impl Action {
+    /// Does it once.
+    pub(super) fn raise(&self, shared: &Shared, dom: DomId) -> xen_eventfd_host::Result<()> {
+        let operate = |operation: &IrqOp| match *operation {
+            IrqOp::Msi { addr, data } => shared.host().inject_msi(dom, addr, data),
+            IrqOp::Set { line, up } => shared.host().set_line(dom, line, up),
+        };
+        match self {
+            Self::Notify(channel) => shared.events().notify(channel.local),
+            Self::Operate(operation, None) => operate(operation),
+            Self::Operate(operation, Some(then)) => operate(operation).and_then(|()| operate(then)),
+            Self::Set(device, bits) => device.set(*bits),
+        }
+    }
 }
 
 /// How signals of an eventfd are distinguished from what is in its counter.
@@ -208,17 +228,7 @@ impl IrqSource {
     }
 
     fn raise(&self, action: &Action) -> xen_eventfd_host::Result<()> {
-        let operate = |operation: &IrqOp| match *operation {
-            IrqOp::Msi { addr, data } => self.shared.host().inject_msi(self.dom, addr, data),
-            IrqOp::Set { line, up } => self.shared.host().set_line(self.dom, line, up),
-        };
-        let raised = match action {
-            Action::Notify(channel) => self.shared.events().notify(channel.local),
-            Action::Operate(operation, None) => operate(operation),
-            Action::Operate(operation, Some(then)) => {
-                operate(operation).and_then(|()| operate(then))
-            }
-        };
+        let raised = action.raise(&self.shared, self.dom);
         let IrqCounts { raised: good, failed: bad } = &*self.counts;
         let counter = if raised.is_ok() { good } else { bad };
         counter.fetch_add(1, Ordering::Relaxed);
@@ -288,6 +298,13 @@ impl IrqSource {
         }
         self.shared.event_loop.ignore(open.signals.fd(&open.eventfd));
         Some(open.irq)
+    }
+
+    /// Whether it sets bits of the InterruptStatus of these registers.
+    pub(super) fn sets(&self, registers: Registers) -> bool {
+        let open = lock(&self.open);
+        let irq = open.as_ref().map(|open| open.irq);
+        matches!(irq, Some(Irq::Status { addr, .. }) if addr == registers.addr())
     }
 
     /// The line that it can lower, if it is level-triggered.

@@ -4,15 +4,18 @@
 //! ```text
 //! kicks:  event on a vCPU's port -> slot -> doorbells -> eventfd      (guest.rs, doorbells.rs)
 //!         event on a port        -> eventfd                           (irq.rs)
-//! irqs:   eventfd                -> interrupt                         (irq.rs)
+//!         access to registers    -> answer                            (device.rs)
+//! irqs:   eventfd                -> interrupt                         (irq.rs, device.rs)
 //! ```
 //!
 //! Eventfds are signalled and read by paths that cannot block, and no lock that the threads take is held
 //! across anything but a hypercall.
 //!
 //! Locks, in the order in which they are taken: a guest's right to changes, its `channels` or `irqs`, the
-//! event loop's sources, its server, its `doorbells`, a channel's listener or an irqfd, the signaller.
+//! event loop's sources, its server, its `doorbells`, a channel's listener or an irqfd, the interrupt of a
+//! device, the signaller.
 
+mod device;
 mod guest;
 mod irq;
 #[cfg(all(loom, test))]

@@ -9,6 +9,7 @@
 //! `cargo xtask loom` runs it.
 
 mod shared_slot;
+mod status;
 mod xen;
 
 use super::{Shared, UserspaceEngine, UserspaceGuest};

@@ -63,6 +63,8 @@ struct World {
     ranges: Vec<Bytes>,
     /// The data of the messages that the guest has had.
     msis: Vec<u32>,
+    /// Whether its interrupt line is up.
+    line: bool,
     channels: Vec<Channel>,
     /// How often the first vCPU has rung, and what each owner of a shared slot has heard of it.
     rung: u64,
@@ -110,6 +112,7 @@ impl Xen {
             enabled: false,
             ranges: Vec::new(),
             msis: Vec::new(),
+            line: false,
             channels: vec![Channel::default(); vcpus],
             rung: 0,
             heard: Vec::new(),
@@ -137,6 +140,23 @@ impl Xen {
     /// The data of the messages that the guest has had.
     pub(super) fn msis(&self) -> Vec<u32> {
         lock(&self.0.world).msis.clone()
+    }
+
+    /// Waits until the guest has had one more message than were taken. `false`: none will come.
+    pub(super) fn msi(&self, taken: &mut usize) -> bool {
+        let came = self.wait(|world| world.msis.len() > *taken);
+        *taken += 1;
+        came
+    }
+
+    /// Waits until the guest's line is up. `false`: it never will be.
+    pub(super) fn is_up(&self) -> bool {
+        self.wait(|world| world.line)
+    }
+
+    /// Whether the guest's line is up.
+    pub(super) fn line(&self) -> bool {
+        lock(&self.0.world).line
     }
 
     /// A thread that will do nothing any more.
@@ -354,7 +374,7 @@ impl Host for Xen {
     }
 
     fn has_lines(&self, _: DomId) -> host::Result<bool> {
-        Ok(false)
+        Ok(true)
     }
 
     fn inject_msi(&self, dom: DomId, _: u64, data: u32) -> host::Result<()> {
@@ -362,8 +382,9 @@ impl Host for Xen {
         Ok(())
     }
 
-    fn set_line(&self, dom: DomId, _: Line, _: bool) -> host::Result<()> {
-        Err(not_here(Call::Interrupt(dom)))
+    fn set_line(&self, dom: DomId, _: Line, up: bool) -> host::Result<()> {
+        self.alive(|| Call::Interrupt(dom))?.line = up;
+        Ok(())
     }
 
     fn event_channels(&self) -> host::Result<Box<dyn EventChannels>> {
