@@ -15,6 +15,7 @@ use rustix::ioctl::{Ioctl, IoctlOutput, Opcode};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use structs::{
     Channel, Create, Doorbell, Entry, Irq, Memory, Missed, Owner, PrivcmdIoEventFd, Query, Stats,
+    Status, StatusNow,
 };
 use xen_eventfd::DomId;
 
@@ -243,6 +244,29 @@ impl GuestFile {
         let (masked, pending) = Irq::state_of(&bytes);
         assert!(masked <= 1 && pending <= 1, "{masked} {pending}");
         Ok((masked == 1, pending == 1))
+    }
+
+    pub(crate) fn assign_status(&self, status: &Status) -> Result<(), Errno> {
+        issue(self, request::ASSIGN_STATUS, &mut status.bytes()).map(drop)
+    }
+
+    /// Returns the bits that were set.
+    pub(crate) fn deassign_status(&self, status: &Status) -> Result<u32, Errno> {
+        let mut bytes = status.bytes();
+        issue(self, request::DEASSIGN_STATUS, &mut bytes)?;
+        Ok(Status::bits(&bytes))
+    }
+
+    /// Clears bits, sets others, and returns how it stands then.
+    pub(crate) fn change_status(
+        &self,
+        addr: u64,
+        clear: u32,
+        set: u32,
+    ) -> Result<StatusNow, Errno> {
+        let mut bytes = Status::change(addr, clear, set);
+        issue(self, request::CHANGE_STATUS, &mut bytes)?;
+        Ok(StatusNow::from_bytes(&bytes))
     }
 
     pub(crate) fn assign_channel(&self, channel: &Channel) -> Result<(), Errno> {

@@ -19,11 +19,14 @@ pub(crate) const UNMASK_IRQ: u32 = 0xEF26;
 pub(crate) const IRQ_STATE: u32 = 0xEF27;
 pub(crate) const ASSIGN_CHANNEL: u32 = 0xEF30;
 pub(crate) const DEASSIGN_CHANNEL: u32 = 0xEF31;
+pub(crate) const ASSIGN_STATUS: u32 = 0xEF40;
+pub(crate) const DEASSIGN_STATUS: u32 = 0xEF41;
+pub(crate) const CHANGE_STATUS: u32 = 0xEF42;
 
 /// The requests of a control file.
 pub(crate) const OF_CONTROL: [u32; 4] = [QUERY, CREATE, OWNER, MEMORY];
 /// The requests of a guest's file.
-pub(crate) const OF_GUEST: [u32; 15] = [
+pub(crate) const OF_GUEST: [u32; 18] = [
     ASSIGN,
     DEASSIGN,
     STATS,
@@ -39,6 +42,9 @@ pub(crate) const OF_GUEST: [u32; 15] = [
     IRQ_STATE,
     ASSIGN_CHANNEL,
     DEASSIGN_CHANNEL,
+    ASSIGN_STATUS,
+    DEASSIGN_STATUS,
+    CHANGE_STATUS,
 ];
 
 /// `IOCTL_PRIVCMD_RESTRICT`: `_IOC(_IOC_NONE, 'P', 6, sizeof(domid_t))`.
@@ -68,6 +74,7 @@ pub(crate) const IRQ_MSI: u32 = 1;
 pub(crate) const IRQ_ISA: u32 = 2;
 pub(crate) const IRQ_INTX: u32 = 3;
 pub(crate) const IRQ_SPI: u32 = 4;
+pub(crate) const IRQ_STATUS: u32 = 5;
 
 pub(crate) const PULSE: u32 = 0;
 pub(crate) const LEVEL: u32 = 1;

@@ -1,7 +1,8 @@
 //! The structs as bytes, in the field order of the header.
 
 use super::request::{
-    FALLBACK, IRQ_CHANNEL, IRQ_INTX, IRQ_ISA, IRQ_MSI, IRQ_SPI, LEVEL, MMIO, PIO, PULSE, VALUE,
+    FALLBACK, IRQ_CHANNEL, IRQ_INTX, IRQ_ISA, IRQ_MSI, IRQ_SPI, IRQ_STATUS, LEVEL, MMIO, PIO,
+    PULSE, VALUE,
 };
 use std::os::fd::{AsRawFd, OwnedFd};
 use xen_eventfd::{DomId, Port};
@@ -408,6 +409,11 @@ impl Irq {
         Self { pin, ..Self::new(IRQ_INTX, device, eventfd) }
     }
 
+    /// Bits of a device's InterruptStatus.
+    pub(crate) fn status(addr: u64, bits: u32, eventfd: &OwnedFd) -> Self {
+        Self { msi_addr: addr, ..Self::new(IRQ_STATUS, bits, eventfd) }
+    }
+
     /// Level-triggered.
     pub(crate) fn level(self) -> Self {
         Self { trigger: LEVEL, ..self }
@@ -479,5 +485,66 @@ impl Channel {
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let bytes = Bytes::default().u32(Self::SIZE).u32(0).u32(self.port);
         bytes.i32(self.eventfd).up_to(Self::SIZE)
+    }
+}
+
+/// `struct xen_eventfd_status`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Status {
+    addr: u64,
+    irq: Irq,
+}
+
+impl Status {
+    pub(crate) const SIZE: u32 = 56;
+    const CHANGE_SIZE: u32 = 72;
+
+    /// The eventfd does not matter.
+    pub(crate) fn new(addr: u64, irq: &Irq) -> Self {
+        Self { addr, irq: *irq }
+    }
+
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let Irq { kind, trigger, number, pin, msi_data, msi_addr, .. } = self.irq;
+        let bytes = Bytes::default().u32(Self::SIZE).u32(0).u32(kind).u32(trigger).u32(number);
+        let irq = bytes.u32(pin).u32(msi_data).u32(0).u64(msi_addr);
+        irq.u64(self.addr).up_to(Self::SIZE)
+    }
+
+    /// The bits that were set.
+    pub(crate) fn bits(bytes: &[u8]) -> u32 {
+        Fields(&bytes[48..]).u32()
+    }
+
+    /// `struct xen_eventfd_status_change`.
+    pub(crate) fn change(addr: u64, clear: u32, set: u32) -> Vec<u8> {
+        let bytes = Bytes::default().u32(Self::CHANGE_SIZE).u32(0).u64(addr);
+        bytes.u32(set).u32(clear).up_to(Self::CHANGE_SIZE)
+    }
+}
+
+/// How an InterruptStatus stands, as the module returns it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StatusNow {
+    pub(crate) bits: u32,
+    pub(crate) reads: u64,
+    pub(crate) acks: u64,
+    pub(crate) raised: u64,
+    pub(crate) failed: u64,
+    pub(crate) odd: u64,
+}
+
+impl StatusNow {
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
+        let mut fields = Fields(&bytes[24..]);
+        let (bits, _reserved) = (fields.u32(), fields.u32());
+        Self {
+            bits,
+            reads: fields.u64(),
+            acks: fields.u64(),
+            raised: fields.u64(),
+            failed: fields.u64(),
+            odd: fields.u64(),
+        }
     }
 }

@@ -1,16 +1,16 @@
 //! Every request, with a valid struct, and the expected result for each field.
 
 use crate::device::request::{
-    ANY, ASSIGN, ASSIGN_CHANNEL, ASSIGN_IRQ, CREATE, DEASSIGN, DEASSIGN_CHANNEL, DEASSIGN_IRQ,
-    IRQ_CHANNEL, IRQ_INTX, IRQ_ISA, IRQ_MSI, IRQ_SPI, IRQ_STATE, IRQ_STATS, LIST, LIST_DOORBELLS,
-    LOWER, MASK_IRQ, MEMORY, MISSED, OF_CONTROL, OWNER, PIO, QUERY, SET_IRQ, STATS, UNMASK_IRQ,
-    VALUE, WIDTH,
+    ANY, ASSIGN, ASSIGN_CHANNEL, ASSIGN_IRQ, ASSIGN_STATUS, CHANGE_STATUS, CREATE, DEASSIGN,
+    DEASSIGN_CHANNEL, DEASSIGN_IRQ, DEASSIGN_STATUS, IRQ_CHANNEL, IRQ_INTX, IRQ_ISA, IRQ_MSI,
+    IRQ_SPI, IRQ_STATE, IRQ_STATS, IRQ_STATUS, LIST, LIST_DOORBELLS, LOWER, MASK_IRQ, MEMORY,
+    MISSED, OF_CONTROL, OWNER, PIO, QUERY, SET_IRQ, STATS, UNMASK_IRQ, VALUE, WIDTH,
 };
 use crate::device::structs::{
-    Channel, Create, Doorbell, Entry, Irq, Memory, Missed, Owner, Query, Stats,
+    Channel, Create, Doorbell, Entry, Irq, Memory, Missed, Owner, Query, Stats, Status,
 };
 use crate::device::{Control, GuestFile, issue, issue_at};
-use crate::tests::common::{DOORBELL, IDLE};
+use crate::tests::common::{BASE, DOORBELL, IDLE};
 use anyhow::{Context, Result};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
@@ -18,6 +18,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use xen_eventfd::{DomId, Port};
 use xen_eventfd_scenarios::TestContext;
 use xen_eventfd_scenarios::test_context::{Guest, new_eventfd};
+
+/// Where the device has InterruptStatus.
+const STATUS: u64 = BASE + 0x60;
 
 /// The expected result of a request.
 pub(super) type Verdict = Result<(), Errno>;
@@ -151,6 +154,7 @@ pub(super) fn all(setting: &Setting) -> Vec<Call> {
     calls.extend(of_doorbells(setting));
     calls.extend(of_irqs(setting));
     calls.extend(of_channels(setting));
+    calls.extend(of_statuses(setting));
     calls
 }
 
@@ -342,6 +346,7 @@ fn of_irqs(setting: &Setting) -> Vec<Call> {
         ("isa", Irq::isa(0, eventfd)),
         ("intx", Irq::intx(0, 3, eventfd)),
         ("spi", Irq::spi(1019, eventfd)),
+        ("status", Irq::status(STATUS, 1, eventfd)),
     ];
     let none = Err(Errno::NOENT);
     let mut calls = Vec::new();
@@ -393,13 +398,15 @@ fn of_irqs(setting: &Setting) -> Vec<Call> {
 fn of_kind(kind: u32, verdict: Verdict) -> Verdict {
     match kind {
         IRQ_ISA | IRQ_INTX | IRQ_SPI if verdict.is_ok() => Err(Errno::OPNOTSUPP),
+        // There is none at the address.
+        IRQ_STATUS if verdict.is_ok() => Err(Errno::INVAL),
         _ => verdict,
     }
 }
 
 fn irq_fields(irq: Irq, port: Port, verdict: Verdict, assigning: bool) -> Vec<Field> {
     let Irq { kind, number, pin, .. } = irq;
-    let is_line = kind >= IRQ_ISA;
+    let is_line = [IRQ_ISA, IRQ_INTX, IRQ_SPI].contains(&kind);
     // Whether an event channel can have this number: an assignment looks for it in Xen.
     let channel = move |number| if assigning { number == u64::from(port.0) } else { number != 0 };
     vec![
@@ -409,9 +416,12 @@ fn irq_fields(irq: Irq, port: Port, verdict: Verdict, assigning: bool) -> Vec<Fi
             let can_be = match other {
                 IRQ_MSI => kind == IRQ_MSI,
                 _ if kind == IRQ_MSI => false,
-                IRQ_CHANNEL => pin == 0 && channel(number),
-                IRQ_ISA => pin == 0 && number <= 15,
-                IRQ_INTX => number <= 31,
+                IRQ_CHANNEL if kind != IRQ_STATUS => pin == 0 && channel(number),
+                IRQ_ISA if kind != IRQ_STATUS => pin == 0 && number <= 15,
+                IRQ_INTX if kind != IRQ_STATUS => number <= 31,
+                // Of another kind, the address is 0.
+                IRQ_STATUS => pin == 0 && number != 0,
+                _ if kind == IRQ_STATUS => false,
                 IRQ_SPI => pin == 0 && (32..=1019).contains(&number),
                 _ => false,
             };
@@ -427,14 +437,61 @@ fn irq_fields(irq: Irq, port: Port, verdict: Verdict, assigning: bool) -> Vec<Fi
             IRQ_MSI => number == 0,
             IRQ_ISA => number <= 15,
             IRQ_INTX => number <= 31,
+            IRQ_STATUS => number != 0,
             _ => (32..=1019).contains(&number),
         }),
         only("pin", 24, 4, verdict, move |pin| pin == 0 || kind == IRQ_INTX && pin <= 3),
         only("msi_data", 28, 4, verdict, move |data| data == 0 || kind == IRQ_MSI),
-        only("msi_addr", 32, 8, verdict, move |addr| {
-            if kind == IRQ_MSI { addr >> 20 == 0xFEE } else { addr == 0 }
+        only("msi_addr", 32, 8, verdict, move |addr| match kind {
+            IRQ_MSI => addr >> 20 == 0xFEE,
+            IRQ_STATUS => are_registers(addr),
+            _ => addr == 0,
         }),
     ]
+}
+
+/// Whether InterruptStatus can be at an address.
+fn are_registers(addr: u64) -> bool {
+    addr.is_multiple_of(4) && addr <= u64::MAX - 7
+}
+
+fn of_statuses(setting: &Setting) -> Vec<Call> {
+    let eventfd = &setting.eventfd;
+    let none = Err(Errno::NOENT);
+    let mut calls = Vec::new();
+    for (name, request, verdict, undo) in [
+        ("ASSIGN_STATUS", ASSIGN_STATUS, Ok(()), Some(DEASSIGN_STATUS)),
+        ("DEASSIGN_STATUS", DEASSIGN_STATUS, none, None),
+    ] {
+        for (kind, irq) in [("msi", Irq::msi(0x41, eventfd)), ("isa", Irq::isa(0, eventfd))] {
+            let verdict = of_kind(irq.kind, verdict);
+            let fields = irq_fields(irq, setting.port, verdict, request == ASSIGN_STATUS);
+            // The same fields, without an eventfd among them.
+            let places = [4, 8, 12, 16, 20, 24, 32];
+            let mut fields: Vec<_> =
+                fields.into_iter().zip(places).map(|(field, at)| Field { at, ..field }).collect();
+            fields.push(zero("pad", 28, 4, verdict));
+            fields.push(only("addr", 40, 8, verdict, are_registers));
+            let good = Status::new(STATUS, &irq).bytes();
+            let name = format!("{name} {kind}");
+            calls.push(Call { name, request, good, verdict, undo, eventfd: None, fields });
+        }
+    }
+    calls.push(Call {
+        name: "CHANGE_STATUS".to_owned(),
+        request: CHANGE_STATUS,
+        good: Status::change(STATUS, 1, 2),
+        verdict: none,
+        undo: None,
+        eventfd: None,
+        fields: vec![
+            zero("flags", 4, 4, none),
+            only("addr", 8, 8, none, are_registers),
+            field("set", 16, 4, move |_| none),
+            field("clear", 20, 4, move |_| none),
+        ],
+    });
+    calls
 }
 
 fn of_channels(setting: &Setting) -> Vec<Call> {

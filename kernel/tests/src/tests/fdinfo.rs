@@ -30,7 +30,7 @@ pub(super) fn in_debugfs(dom: DomId) -> Result<PathBuf> {
 }
 
 /// The module's lines in the fdinfo of a guest's file.
-fn fdinfo(file: &GuestFile) -> Result<String> {
+pub(super) fn fdinfo(file: &GuestFile) -> Result<String> {
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.number()))?;
     let kernels = ["pos:", "flags:", "mnt_id:", "ino:"];
     let lines = text.split_inclusive('\n');

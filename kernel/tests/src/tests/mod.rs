@@ -26,6 +26,7 @@ mod processes;
 mod random;
 mod resume;
 mod shared;
+mod status;
 mod trace;
 mod waits;
 mod wakeups;
@@ -91,6 +92,9 @@ tests! {
     irqs::masked, [Msi], "signals while it is masked are pending, and unmask raises one interrupt";
     irqs::moved, [Race, Msi], "an interrupt that moves and is masked under load: each signal raises one";
     irqs::races, [Race], "deassign, the last close and a signal at once, 2,000 times";
+    status::driver, [], "a driver reads InterruptStatus and acknowledges it, and the text shows it";
+    status::collisions, [], "no byte is a doorbell's and a device's, and the limit of devices holds exactly";
+    status::ended, [Race], "the registers end while a vCPU reads and acknowledges: no signal is lost, none comes later";
     channels::received, [], "every notification of an event channel is counted";
     channels::one_each, [], "an event channel has one eventfd, and its port can have an irqfd too";
     channels::pending, [], "a notification before the assignment is delivered at the assignment";
