@@ -84,6 +84,9 @@ scenarios! {
     interrupt::pci_line, [Lines], "a PCI device's line interrupts until it is lowered, 100 times";
     interrupt::spi, [Spi], "eventfd to an Arm guest by a shared peripheral interrupt, 1,000 times";
     interrupt::spi_level, [Spi], "the same level-triggered, raised and lowered 100 times";
+    interrupt::status_event_channel, [], "InterruptStatus is read and acknowledged 100 times, and the VMM sleeps";
+    interrupt::status_msi, [Msi], "the same by MSI";
+    interrupt::status_isa_line, [Lines], "the same by a level-triggered line, which falls with each acknowledgement";
     interrupt::moved_vector, [Race, Msi], "an MSI vector that moves and is masked under load: no signal lost, none stale";
     interrupt::channel_to_eventfd, [], "event channel to eventfd, 200 times";
     interrupt::channel_flood, [Race], "a flood on one event channel delays kicks only for a bounded time";
