@@ -21,6 +21,8 @@ pub enum Call {
     UnknownGuest(DomId),
     /// Read a path of xenstore, or set a watch on it.
     Xenstore(String),
+    /// Use ioreq servers, of any guest.
+    IoreqServers,
     /// Count the vCPUs of a guest.
     Vcpus(DomId),
     /// Have a guest reboot.
@@ -78,6 +80,7 @@ impl fmt::Display for Call {
             Self::Confine(path, dom) => write!(f, "confine {path} to {dom}"),
             Self::UnknownGuest(dom) => write!(f, "serve {dom}"),
             Self::Xenstore(path) => write!(f, "read {path} from xenstore"),
+            Self::IoreqServers => f.write_str("use ioreq servers of guests"),
             Self::Vcpus(dom) => write!(f, "count the vCPUs of {dom}"),
             Self::Reboot(dom) => write!(f, "have {dom} reboot"),
             Self::CreateServer(dom) => write!(f, "create an ioreq server for {dom}"),
@@ -190,8 +193,14 @@ impl HostError {
             (Call::CreateServer(_) | Call::Vcpus(_), E::INVAL) | (Call::Take(_), E::OPNOTSUPP) => {
                 "a PV guest has no ioreq servers; use a PVH or HVM guest"
             }
-            (Call::CreateServer(_) | Call::Vcpus(_), E::NOSYS | E::OPNOTSUPP) => {
-                "this Xen was built without CONFIG_IOREQ_SERVER"
+            (
+                Call::IoreqServers | Call::CreateServer(_) | Call::Vcpus(_) | Call::Take(_),
+                E::NOSYS,
+            )
+            | (Call::CreateServer(_) | Call::Vcpus(_), E::OPNOTSUPP) => {
+                "this Xen has no ioreq servers: it was built without CONFIG_IOREQ_SERVER, as \
+                 Debian's for arm64 is. Boot one that was built with CONFIG_EXPERT, \
+                 CONFIG_UNSUPPORTED and CONFIG_IOREQ_SERVER"
             }
             (Call::Take(_), E::BUSY) => "another engine serves it; stop that first",
             (Call::CreateServer(_) | Call::Take(_), E::NOSPC) => {

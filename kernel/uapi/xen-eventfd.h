@@ -84,9 +84,9 @@ struct xen_eventfd_query {
  * request but XEN_EVENTFD_QUERY, if it has not started yet.
  *
  * EBUSY: another holds the guest, or shares it with others; XEN_EVENTFD_OWNER tells who took it. ENODEV:
- * there is no such guest, or it is dying. EOPNOTSUPP: it is a PV guest, or it has more than 128 vCPUs. EPERM: the control file
- * is restricted to another guest, or Xen does not let this domain serve it. ENOSPC: all of its ioreq
- * servers are taken. EBADF, EINVAL: `gone` is not open, not an eventfd. EMFILE: too many open files.
+ * there is no such guest, or it is dying. EOPNOTSUPP: it is a PV guest, or it has more than 128 vCPUs.
+ * ENOSYS: this Xen has no ioreq servers, as one for Arm can be built. EPERM: the control file is restricted
+ * to another guest, or Xen does not let this domain serve it. ENOSPC: all of its ioreq servers are taken. EBADF, EINVAL: `gone` is not open, not an eventfd. EMFILE: too many open files.
  *
  * A guest is gone when it dies, when it lives and has lost its ioreq server (destroyed by another process,
  * or by Xen up to 4.13 at a soft reset), and when this domain itself is suspended. Where xenstore does not

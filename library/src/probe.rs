@@ -25,6 +25,8 @@ pub struct Probe {
     pub module: xen_eventfd_host::Result<ModuleInfo>,
     /// `/dev/xen/privcmd`, `/dev/xen/evtchn` and xenstore, opened.
     pub host: xen_eventfd_host::Result<()>,
+    /// Xen's ioreq servers, without which no engine serves a guest.
+    pub ioreq_servers: xen_eventfd_host::Result<()>,
     /// xenstore, connected to and asked a question.
     pub xenstore: xen_eventfd_host::Result<()>,
     /// Asynchronous I/O, by which the userspace engine signals eventfds.
@@ -79,6 +81,7 @@ impl Probe {
             asked: Ok(asked),
             module: Err(HostError::new(Call::Open("/dev/xen/eventfd"), Errno::NOENT)),
             host: Ok(()),
+            ioreq_servers: Ok(()),
             xenstore: Ok(()),
             signaller: Ok(()),
             kernel: Ok(()),
@@ -92,7 +95,10 @@ impl Probe {
         let module = begin(LIMIT, Call::Open("/dev/xen/eventfd"), || {
             Control::open().map(|control| control.info().into())
         });
-        let host = begin(LIMIT, Call::Open("/dev/xen/privcmd"), || LinuxHost::open().map(drop));
+        let host = begin(LIMIT, Call::Open("/dev/xen/privcmd"), || {
+            // Of a Xen that cannot be asked nothing is said.
+            LinuxHost::open().map(|host| host.check_ioreq_servers())
+        });
         let xenstore = begin(
             LIMIT,
             Call::Xenstore("domid".to_owned()),
@@ -101,8 +107,15 @@ impl Probe {
         let signaller = aio::Context::new().map(drop);
         let kernel = features::check_engine();
         let (module, host, xenstore) = (module(), host(), xenstore());
+        let (host, ioreq_servers) = match host {
+            Ok(ioreq_servers) => (Ok(()), ioreq_servers),
+            Err(error) => (Err(error), Ok(())),
+        };
         let guardian = find_for_others();
-        Self { asked, module, host, xenstore, signaller, kernel, run_dir, guardian }
+        #[rustfmt::skip]
+        return Self {
+            asked, module, host, ioreq_servers, xenstore, signaller, kernel, run_dir, guardian,
+        };
     }
 
     /// The engine that serves a guest of [`Builder::open`](crate::Builder::open) and
@@ -114,6 +127,7 @@ impl Probe {
         let asked = self.asked.clone()?;
         let module = pick(asked, || self.module.clone(), |info| info.complete)?;
         self.host.clone()?;
+        self.ioreq_servers.clone()?;
         self.xenstore.clone()?;
         self.run_dir.clone()?;
         if module.is_some() {
@@ -181,6 +195,16 @@ mod tests {
             let probe = Probe { xenstore: Err(silent.clone()), ..with_module(module) };
             let why = probe.engine().unwrap_err();
             assert!(why.to_string().contains("xenstore"), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_xen_without_ioreq_servers_has_no_engine_and_the_error_says_what_to_boot() {
+        for module in [Ok(ModuleInfo::new(1, true)), refused(Errno::NOENT)] {
+            let none = HostError::new(Call::IoreqServers, Errno::NOSYS);
+            let probe = Probe { ioreq_servers: Err(none), ..with_module(module) };
+            let why = probe.engine().unwrap_err().to_string();
+            assert!(why.contains("built without CONFIG_IOREQ_SERVER"), "{why}");
         }
     }
 

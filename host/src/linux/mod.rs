@@ -121,6 +121,21 @@ pub fn check_xenstore() -> Result<()> {
     Store::open()?.answers()
 }
 
+impl LinuxHost {
+    /// Checks whether this Xen has ioreq servers: on Arm it can be built without.
+    ///
+    /// # Errors
+    /// [`Call::IoreqServers`] with [`Errno::NOSYS`] if it has none.
+    pub fn check_ioreq_servers(&self) -> Result<()> {
+        // Whether there is a guest with this number, and may be served, does not matter.
+        let dom = DomId(DomId::FIRST_RESERVED - 1);
+        match self.privcmd.dm_op(dom, DmOp::NrVcpus) {
+            Err(Errno::NOSYS) => Err(HostError::new(Call::IoreqServers, Errno::NOSYS)),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Host for LinuxHost {
     fn domains(&self) -> Result<Vec<Domain>> {
         match &self.knowledge {

@@ -41,6 +41,7 @@ impl Machine<'_> {
             self.device("privcmd", "/dev/xen/privcmd", true),
             self.device("evtchn", "/dev/xen/evtchn", true),
             self.device("hypercall buffers", "/dev/xen/hypercall", false),
+            self.ioreq_servers(),
             self.xenstore(),
             self.aio(),
             self.features(),
@@ -134,6 +135,19 @@ impl Machine<'_> {
                 missing(name, format!("{path} is not there"), &format!("modprobe {module}"))
             }
             Err(errno) => missing(name, format!("{path}: {errno}"), "run as root"),
+        }
+    }
+
+    fn ioreq_servers(&self) -> Check {
+        const NAME: &str = "ioreq servers";
+        match (&self.probe.host, &self.probe.ioreq_servers) {
+            (Err(_), _) => fact(NAME, "not known, as Xen cannot be asked"),
+            (Ok(()), Ok(())) => ok(NAME, "Xen has them"),
+            (Ok(()), Err(error)) => missing(
+                NAME,
+                format!("{}: {}", error.call, error.errno),
+                error.advice().unwrap_or("boot a Xen that has them"),
+            ),
         }
     }
 

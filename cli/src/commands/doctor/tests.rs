@@ -118,6 +118,19 @@ fn a_dom0_that_has_everything() {
 }
 
 #[test]
+fn a_xen_without_ioreq_servers() {
+    let mut probe = answering();
+    probe.ioreq_servers = Err(HostError::new(Call::IoreqServers, Errno::NOSYS));
+    let report = dom0_tree(&[]).examine(probe);
+    let (standing, told) = reported(&report, "ioreq servers");
+    assert_eq!(standing, Standing::Missing);
+    assert!(told.contains("CONFIG_UNSUPPORTED and CONFIG_IOREQ_SERVER"), "{told}");
+    assert_eq!(report.engines, Engines { userspace: false, kernel: false });
+    let (standing, _) = reported(&dom0(&[]), "ioreq servers");
+    assert_eq!(standing, Standing::Ok);
+}
+
+#[test]
 fn a_guest_is_told_that_it_is_one() {
     let guest = [
         ("sys/hypervisor/type", "xen"),
