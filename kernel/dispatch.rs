@@ -23,6 +23,7 @@ use crate::xen;
 use core::mem;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
+use kernel::sync::barrier::{ordering::Full, smp_mb};
 use kernel::sync::lock::spinlock::{new_spinlock_irq, SpinLockIrq};
 use kernel::sync::Arc;
 
@@ -218,7 +219,16 @@ impl Vcpu {
 
 impl Reader<Routes> for Vcpu {
     fn handle(&self, port: Port, routes: &Routes) -> Ended {
-        if self.serve(routes) {
+        // The slot may have been looked at before Xen can see that the event's bit was cleared, as clearing it
+        // orders nothing on Arm. Then a request that Xen published in between has no event of its own, as Xen
+        // found the bit set. So a slot that seemed to have none is looked at again, behind a barrier; a kick
+        // costs nothing for it. (The userspace engine reads its events by a system call, from what a handler
+        // has stored after it cleared the bit.)
+        let served = self.serve(routes) || {
+            smp_mb(Full);
+            self.serve(routes)
+        };
+        if served {
             // It fails only if the guest is gone.
             let _ = xen::send(port);
         } else {

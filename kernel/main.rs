@@ -7,6 +7,7 @@ use death::Clock;
 use guests::Registry;
 use memory::Memories;
 use kernel::miscdevice::{MiscDeviceOptions, MiscDeviceRegistration};
+use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
 use suspend::BeforeSuspend;
 
@@ -92,12 +93,21 @@ extern "C" fn let_go_of_all() {
     memory::let_go_of_all();
 }
 
+/// Why the module does not serve this kernel.
+#[cold]
+fn refuse_pages() -> Error {
+    pr_err!("this kernel has pages of {} bytes, and Xen has 4096\n", PAGE_SIZE);
+    pr_err!("boot a kernel with pages of 4 KiB, or use the userspace engine\n");
+    EOPNOTSUPP
+}
+
 impl kernel::InPlaceModule for XenEventfd {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
         // The node's path below /dev, as Xen's other devices have it; 0600 is the default.
         let options = MiscDeviceOptions { name: c"xen/eventfd" };
         try_pin_init!(Self {
             _: { if !xen::is_domain() { return Err(ENODEV) } },
+            _: { if PAGE_SIZE != xen::PAGE_SIZE { return Err(refuse_pages()) } },
             // SAFETY: A module is initialised once, and its device comes next.
             registry: unsafe { Registry::open() }?,
             // SAFETY: As above.

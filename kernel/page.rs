@@ -14,11 +14,11 @@ use crate::xen;
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 use kernel::error::to_result;
-use kernel::page::{Page, PAGE_SIZE};
+use kernel::page::Page;
 use kernel::pr_warn_once;
 use kernel::prelude::*;
 
-const _: () = assert!(size_of::<[Slot; SLOTS]>() == PAGE_SIZE);
+const _: () = assert!(size_of::<[Slot; SLOTS]>() == xen::PAGE_SIZE);
 
 /// A server's page of slots; unmapped when dropped, which may sleep.
 ///

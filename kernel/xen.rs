@@ -25,6 +25,10 @@ const MAXIMUM_GPFN: u32 = 14;
 /// `XENMAPSPACE_gmfn_foreign`.
 const SPACE_FOREIGN: u16 = 4;
 
+/// Bytes of a page as Xen counts them, on every architecture. The module serves kernels with pages of this size
+/// alone: a kernel for Arm may have larger ones.
+pub(crate) const PAGE_SIZE: usize = 4096;
+
 /// The number of a page frame.
 pub(crate) type Frame = bindings::xen_pfn_t;
 
