@@ -189,6 +189,18 @@ impl Error {
                 | Self::Memory { .. }
         )
     }
+
+    /// Whether what is asked for is there, and another has it.
+    pub fn is_in_use(&self) -> bool {
+        match self {
+            Self::Device { errno, .. }
+            | Self::Tap { errno, .. }
+            | Self::Cid { errno, .. }
+            | Self::Kernel { errno, .. } => matches!(*errno, Errno::BUSY | Errno::ADDRINUSE),
+            Self::Target { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 fn advice_on_connecting(errno: Errno) -> &'static str {

@@ -1,14 +1,20 @@
 //! Connects a device to the backend that its description names.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::resume::Connector;
 use crate::spec::{BackendSpec, DeviceSpec, TapSpec};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 use xen_eventfd_vhost::linux::{self, Net, Options, Tap};
 use xen_eventfd_vhost::user::Frontend;
 use xen_eventfd_vhost::{Backend, Needs};
 
 /// How long each exchange with a backend may take. A vCPU waits meanwhile.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a process that was killed may take to end.
+const ENDING: Duration = Duration::from_secs(5);
+/// Between two attempts to have what it had.
+const PAUSE: Duration = Duration::from_millis(20);
 /// The first bytes of an address that Xen gives a card.
 const XENS: [u8; 3] = [0x00, 0x16, 0x3E];
 
@@ -16,6 +22,21 @@ impl DeviceSpec {
     /// Whether the descriptors that it takes are queues of a tap device.
     pub(crate) fn check(&self) -> Result<()> {
         Ok(Tap::inherited(self.descriptors()).map(drop)?)
+    }
+
+    /// How the process that goes on with a guest connects. To a socket, whenever its backend listens. Devices of the kernel
+    /// are opened at once, as this process gives up the right to; the one before may have them for a moment yet.
+    ///
+    /// # Errors
+    /// A device of the kernel cannot be opened, or is still in use.
+    pub(crate) fn connector(&self) -> Result<Connector> {
+        match self.backend {
+            BackendSpec::VhostUser(_) => {
+                let spec = self.clone();
+                Ok(Connector::new(move || spec.connect()))
+            }
+            _ => Ok(Connector::once(once_free(|| self.connect(), ENDING)?)),
+        }
     }
 
     /// Connects.
@@ -41,6 +62,19 @@ impl DeviceSpec {
     }
 }
 
+/// What `open` opens, once a process that ends does not have it any more.
+fn once_free<T>(mut open: impl FnMut() -> Result<T>, limit: Duration) -> Result<T> {
+    let begun = Instant::now();
+    loop {
+        match open() {
+            Err(Error::Backend(error)) if error.is_in_use() && begun.elapsed() < limit => {
+                thread::sleep(PAUSE);
+            }
+            done => return done,
+        }
+    }
+}
+
 /// The address of a guest's card with this number, from its UUID, which is the same if its configuration
 /// has one.
 pub(crate) fn default_mac(uuid: Option<&str>, number: u8) -> [u8; 6] {
@@ -59,6 +93,37 @@ pub(crate) fn default_mac(uuid: Option<&str>, number: u8) -> [u8; 6] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::io::Errno;
+
+    fn tap(errno: Errno) -> Error {
+        xen_eventfd_vhost::Error::Tap { name: "tap0".to_owned(), errno }.into()
+    }
+
+    #[test]
+    fn what_a_process_that_ends_still_has_is_waited_for() {
+        let mut attempts = 0;
+        let third = || {
+            attempts += 1;
+            if attempts < 3 { Err(tap(Errno::BUSY)) } else { Ok(attempts) }
+        };
+        assert_eq!(once_free(third, ENDING).ok(), Some(3));
+        let never: Result<()> = once_free(|| Err(tap(Errno::BUSY)), Duration::ZERO);
+        assert!(never.unwrap_err().to_string().contains("tap0"));
+    }
+
+    #[test]
+    fn what_cannot_be_opened_at_all_is_not_waited_for() {
+        let mut attempts = 0;
+        let refused: Result<()> = once_free(
+            || {
+                attempts += 1;
+                Err(tap(Errno::PERM))
+            },
+            ENDING,
+        );
+        assert!(refused.is_err());
+        assert_eq!(attempts, 1);
+    }
 
     #[test]
     fn each_card_of_each_guest_has_an_address_of_its_own() {

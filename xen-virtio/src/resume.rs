@@ -5,7 +5,7 @@
 //! completed in their order, that is enough. Where they are not, what is outstanding is known only if the backend notes it
 //! in memory that outlives it (VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD), or if nothing is.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::Regions;
 use crate::record::Area;
 use core::fmt;
@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use virtio_bindings::virtio_ids::{
     VIRTIO_ID_BLOCK, VIRTIO_ID_CONSOLE, VIRTIO_ID_NET, VIRTIO_ID_RNG, VIRTIO_ID_SCSI,
     VIRTIO_ID_VSOCK,
@@ -87,6 +87,15 @@ impl Connector {
         connect: impl Fn() -> Result<Box<dyn Backend>> + Send + Sync + 'static,
     ) -> Self {
         Self(Arc::new(connect))
+    }
+
+    /// Has this backend to give, and no other after it.
+    pub(crate) fn once(backend: Box<dyn Backend>) -> Self {
+        let backend = Mutex::new(Some(backend));
+        Self::new(move || {
+            let taken = backend.lock().unwrap_or_else(PoisonError::into_inner).take();
+            taken.ok_or(Error::NoBackend)
+        })
     }
 }
 

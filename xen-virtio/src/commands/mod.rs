@@ -100,6 +100,17 @@ impl Devices {
         self.devices.iter().filter_map(|spec| spec.socket().map(Path::to_owned)).collect()
     }
 
+    /// How each of a new guest's backends is connected to again.
+    fn connectors(&self, uuid: Option<&str>) -> Vec<Connector> {
+        let connector = |spec: DeviceSpec| Connector::new(move || spec.connect());
+        self.of_guest(uuid).map(connector).collect()
+    }
+
+    /// How each of a guest's backends is connected to after the process that served it.
+    fn connectors_after(&self, uuid: Option<&str>) -> Result<Vec<Connector>, Failure> {
+        self.of_guest(uuid).map(|spec| of_device(&spec, spec.connector())).collect()
+    }
+
     /// What it takes to go on with a guest that has these devices.
     fn keep(
         &self,
@@ -107,6 +118,7 @@ impl Devices {
         domain: &Domain,
         ram: &GuestRam<'_>,
         run_dir: &Path,
+        connectors: Vec<Connector>,
     ) -> Result<Keep, Failure> {
         let whose = Whose {
             domid: domain.id.0,
@@ -114,8 +126,6 @@ impl Devices {
             devices: self.lines(),
             memory: ram.ranges().to_vec(),
         };
-        let connector = |spec: DeviceSpec| Connector::new(move || spec.connect());
-        let connectors = self.of_guest(domain.uuid.as_deref()).map(connector).collect();
         let run_dir = RunDir::open(run_dir, Role::Registers).map_err(Error::from)?;
         Ok(Keep { whose, connectors, rings: machine.rings(domain.id), run_dir })
     }
@@ -197,7 +207,8 @@ impl Serving {
         xen.host().vcpus(domain.id).map_err(Error::from)?;
         let ram = GuestRam::find(machine.foreign(), machine, domain.id, layout)?;
         let serve = |ram: &mut GuestRam<'_>, run_dir: &Path| {
-            let keep = given.keep(machine, domain, ram, run_dir)?;
+            let connectors = given.connectors(domain.uuid.as_deref());
+            let keep = given.keep(machine, domain, ram, run_dir, connectors)?;
             let keep = Some(&keep);
             let server = Server::start(xen, run_dir, domain.id, layout, connected, ram, keep)?;
             if layout == Layout::OwnBus {
@@ -219,7 +230,8 @@ impl Serving {
         let (xen, specs) = (machine.xen(), &given.devices);
         let ram = GuestRam::known(machine, domain.id, kept.whose.memory.clone());
         let serve = |ram: &mut GuestRam<'_>, run_dir: &Path| {
-            let keep = given.keep(machine, domain, ram, run_dir)?;
+            let connectors = given.connectors_after(domain.uuid.as_deref())?;
+            let keep = given.keep(machine, domain, ram, run_dir, connectors)?;
             Ok(Server::take_over(xen, run_dir, domain.id, specs, ram, &keep, kept)?)
         };
         Self::with(session, machine, domain, given, ram, serve)
