@@ -14,8 +14,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use xen_eventfd_core::DomId;
 
-/// How long a backend may take until its socket is there, and `serve` until it has the guest.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a backend may take until its socket is there.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// How long `serve` may take to notice that its guest is gone.
 const FAREWELL: Duration = Duration::from_secs(10);
 /// How long a guest's vCPUs wait for devices whose `serve` has ended, in seconds: longer than it takes to start it again.
@@ -44,13 +44,27 @@ impl fmt::Debug for Tools {
 pub(crate) struct Guest {
     record: Record,
     server: Supervised,
-    backends: Vec<Supervised>,
+    backends: Vec<Backend>,
     /// `serve` was started and has not said yet that it serves.
     announces: bool,
-    /// Since when that which is waited for may take its time.
-    since: Instant,
     /// Since when the guest is gone.
     gone: Option<Instant>,
+}
+
+/// A device's backend.
+#[derive(Debug, Default)]
+struct Backend {
+    process: Supervised,
+    /// Since when it is to listen. `None`: it has listened. One that serves a single connection, as virtiofsd, listens no
+    /// more from then on.
+    awaited: Option<Instant>,
+}
+
+impl Backend {
+    fn is_late(&self, now: Instant) -> bool {
+        let is_over = |since| now.saturating_duration_since(since) > PATIENCE;
+        self.process.process().is_some() && self.awaited.is_some_and(is_over)
+    }
 }
 
 impl Guest {
@@ -102,11 +116,14 @@ impl Guest {
     }
 
     fn of(record: Record) -> Self {
+        let server = Supervised::again(record.server);
+        // What serves the guest was connected to its backends, or waits for them itself.
+        let awaited = server.process().is_none().then(Instant::now);
+        let backend = |id: &Option<_>| Backend { process: Supervised::again(*id), awaited };
         Self {
-            server: Supervised::again(record.server),
-            backends: record.backends.iter().map(|id| Supervised::again(*id)).collect(),
+            backends: record.backends.iter().map(backend).collect(),
             announces: record.server.is_some() && record.phase == Phase::Starting,
-            since: Instant::now(),
+            server,
             gone: None,
             record,
         }
@@ -136,7 +153,7 @@ impl Guest {
 
     fn keep(&mut self, tools: &Tools) -> Result<()> {
         self.record.server = self.server.id();
-        self.record.backends = self.backends.iter().map(Supervised::id).collect();
+        self.record.backends = self.backends.iter().map(|backend| backend.process.id()).collect();
         Ok(tools.state.keep(&self.record)?)
     }
 
@@ -154,7 +171,11 @@ impl Guest {
     }
 
     fn processes(&self) -> impl Iterator<Item = &Process> {
-        self.backends.iter().chain([&self.server]).filter_map(Supervised::process)
+        self.supervised().filter_map(Supervised::process)
+    }
+
+    fn supervised(&self) -> impl Iterator<Item = &Supervised> {
+        self.backends.iter().map(|backend| &backend.process).chain([&self.server])
     }
 
     /// What becomes readable when a process ends.
@@ -164,11 +185,11 @@ impl Guest {
 
     /// When it wants its turn, whatever happens.
     pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
-        let supervised =
-            self.backends.iter().chain([&self.server]).filter_map(Supervised::deadline);
+        let supervised = self.supervised().filter_map(Supervised::deadline);
+        let is_awaited = || self.backends.iter().any(|backend| backend.awaited.is_some());
         let waits = match self.record.phase {
             Phase::Starting => true,
-            Phase::Served => self.announces || self.server.is_due(now),
+            Phase::Served => self.announces || self.server.is_due(now) || is_awaited(),
             Phase::Ended => self.has_processes(),
             Phase::New | Phase::Failed(_) => false,
         };
@@ -207,10 +228,9 @@ impl Guest {
             }
             match self.devices(seen, entry, tools) {
                 Ok(devices) => {
-                    self.backends = devices.iter().map(|_| Supervised::default()).collect();
+                    self.backends = devices.iter().map(|_| Backend::default()).collect();
                     self.record.devices = devices;
                     self.record.phase = Phase::Starting;
-                    self.since = now;
                     self.keep(tools)?;
                     self.happened(events, Happened::Held, None);
                 }
@@ -249,6 +269,8 @@ impl Guest {
         if let Some(how) = self.server.look(now) {
             self.announces = false;
             changed = true;
+            // The next one connects to them anew.
+            self.backends.iter_mut().for_each(|backend| backend.awaited = Some(now));
             self.happened(events, Happened::ServeEnded, Some(how));
         }
         let sockets = self.record.devices.iter().filter(|device| device.command.is_some());
@@ -257,7 +279,6 @@ impl Guest {
         if listen && self.server.is_due(now) {
             let started = self.serve(tools);
             self.announces = started.is_ok();
-            self.since = now;
             changed = true;
             if let Some(why) = self.server.started(started, now) {
                 self.happened(events, Happened::ServeEnded, Some(why));
@@ -294,28 +315,28 @@ impl Guest {
             return Ok(false);
         };
         let Some(command) = &device.command else { return Ok(false) };
-        let mut what = backend.look(now).map(|how| format!("{}: {how}", device.device));
+        let mut what = backend.process.look(now).map(|how| format!("{}: {how}", device.device));
         let mut changed = what.is_some();
-        if backend.is_due(now) {
+        if backend.process.is_due(now) {
             tools.state.prepare(self.record.domid, number, device)?;
             let started = Process::start(&mut command.command(), None);
-            self.since = now;
+            backend.awaited = Some(now);
             changed = true;
             what = backend
+                .process
                 .started(started, now)
                 .map(|why| format!("{}: {why}", device.device))
                 .or(what);
         }
-        let listens = device.socket.as_ref().is_none_or(|socket| socket.exists());
-        if !listens
-            && now.saturating_duration_since(self.since) > PATIENCE
-            && backend.process().is_some()
-        {
-            what = Some(format!("{}: it does not listen", device.device));
-            self.since = now;
-            backend.end(now);
+        if device.socket.as_ref().is_none_or(|socket| socket.exists()) {
+            backend.awaited = None;
         }
-        let has_given_up = backend.has_given_up() && changed;
+        if backend.is_late(now) {
+            what = Some(format!("{}: it does not listen", device.device));
+            backend.awaited = Some(now);
+            backend.process.end(now);
+        }
+        let has_given_up = backend.process.has_given_up() && changed;
         if let Some(what) = what {
             self.happened(events, Happened::BackendEnded, Some(what));
         }
@@ -359,7 +380,7 @@ impl Guest {
         }
         let mut ended = self.server.end(now);
         for backend in &mut self.backends {
-            ended &= backend.end(now);
+            ended &= backend.process.end(now);
         }
         if ended {
             tools.state.forget(self.record.domid)?;

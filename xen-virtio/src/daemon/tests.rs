@@ -1,7 +1,7 @@
 //! The daemon on a xenstore in memory, with scripts in place of `xl` and `xen-virtio serve`.
 
 use super::config::Config;
-use super::guest::Tools;
+use super::guest::{PATIENCE, Tools};
 use super::record::{Phase, StateDir};
 use super::store::Store;
 use super::{Daemon, Happened};
@@ -229,8 +229,12 @@ impl Rig {
     }
 
     fn turn(&mut self) {
+        self.turn_at(Instant::now());
+    }
+
+    fn turn_at(&mut self, now: Instant) {
         let daemon = self.daemon.as_mut().unwrap();
-        daemon.turn(Instant::now()).unwrap();
+        daemon.turn(now).unwrap();
         for event in daemon.events() {
             self.happened.push((event.name, event.event));
             self.whys.extend(event.why);
@@ -479,6 +483,24 @@ fn what_ends_is_started_again() {
     assert_eq!(rig.count(Happened::ServeEnded), 1);
     // It runs: it is not let run once more than it was paused.
     assert_eq!(rig.xl(), ["pause 5", "unpause 5"]);
+    rig.finish(5);
+}
+
+#[test]
+fn a_backend_that_serves_one_connection_listens_no_more() {
+    let mut rig = Rig::served(5);
+    let (server, backend) = rig.processes(5);
+    std::fs::remove_file(rig.path("run/5/0/socket")).unwrap();
+    rig.turn_at(Instant::now() + 2 * PATIENCE);
+    rig.begin();
+    rig.turn_at(Instant::now() + 2 * PATIENCE);
+    assert_eq!((rig.count(Happened::BackendEnded), rig.processes(5).1), (0, backend));
+    // What serves the guest next has to connect to it.
+    rig.kill(server.unwrap());
+    rig.until("serve has ended", |rig| rig.count(Happened::ServeEnded) == 1);
+    rig.turn_at(Instant::now() + 2 * PATIENCE);
+    assert!(rig.whys.last().unwrap().contains("does not listen"), "{:?}", rig.whys);
+    rig.until("it is served again", |rig| rig.count(Happened::Served) == 2);
     rig.finish(5);
 }
 
