@@ -248,18 +248,14 @@ impl Device {
     pub(crate) fn lose_backend(&mut self) -> Lost {
         let Some(again) = &self.again else { return Lost::ForGood };
         self.backend = None;
-        let is_complete = |queue: &Queue| {
-            let (rings, ring) = (&again.rings, queue.ring());
-            let counts = rings.used(ring).ok().zip(rings.available(ring).ok());
-            counts.is_some_and(|(used, available)| used == available)
+        let checked = match self.resumes {
+            _ if self.inflight.is_some() => Ok(()),
+            Resumes::InOrder => Ok(()),
+            Resumes::Drained => self.queues.values().try_for_each(|queue| drained(again, queue)),
+            Resumes::Never if self.queues.is_empty() => Ok(()),
+            Resumes::Never => Err(Error::SessionEnded),
         };
-        let goes_on = match self.resumes {
-            _ if self.inflight.is_some() => true,
-            Resumes::InOrder => true,
-            Resumes::Drained => self.queues.values().all(is_complete),
-            Resumes::Never => self.queues.is_empty(),
-        };
-        if goes_on { Lost::GoesOn } else { Lost::NeedsReset }
+        checked.map_or_else(Lost::NeedsReset, |()| Lost::GoesOn)
     }
 
     /// Goes on with a backend that is there again and has the guest's memory. Returns what the driver is to be
@@ -405,13 +401,22 @@ impl Device {
     }
 }
 
+/// Fails if not all is complete that the driver has requested.
+fn drained(again: &Again, queue: &Queue) -> Result<()> {
+    let (rings, ring) = (&again.rings, queue.ring());
+    match rings.available(ring)?.wrapping_sub(rings.used(ring)?) {
+        0 => Ok(()),
+        requests => Err(Error::Outstanding { index: queue.index(), requests }),
+    }
+}
+
 /// What the end of a backend means for its device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Lost {
     /// The driver waits, and goes on once the backend is there again.
     GoesOn,
-    /// The driver has to reset the device, which works again once the backend is there.
-    NeedsReset,
+    /// The driver has to reset the device, for this reason. It works again once the backend is there.
+    NeedsReset(Error),
     /// It is not connected to again.
     ForGood,
 }

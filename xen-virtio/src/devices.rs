@@ -166,14 +166,18 @@ impl Devices {
             return Vec::new();
         };
         let lost = if has_ended { device.lose_backend() } else { Lost::ForGood };
-        if lost != Lost::ForGood {
-            self.waker.wake();
+        match lost {
+            Lost::GoesOn => {
+                self.waker.wake();
+                tracing::warn!(%error, device = %at, "a device waits for its backend");
+                Vec::new()
+            }
+            Lost::NeedsReset(error) => {
+                self.waker.wake();
+                needs_reset(at, device, function, &error)
+            }
+            Lost::ForGood => needs_reset(at, device, function, error),
         }
-        if lost == Lost::GoesOn {
-            tracing::warn!(%error, device = %at, "a device waits for its backend");
-            return Vec::new();
-        }
-        needs_reset(at, device, function, error)
     }
 
     /// Has an event loop look at the backends, for their end and their requests, and backends that are away connected

@@ -28,10 +28,19 @@ pub(crate) enum Error {
     #[error("what is kept of a device is damaged: {0}")]
     State(#[from] StateError),
     /// A device of a type that cannot go on over another connection.
-    #[error(
-        "the driver's session with the backend ended with the process that served the guest before"
-    )]
+    #[error("the driver's session ended with the connection to the backend")]
     SessionEnded,
+    /// A backend ended, and what it had begun is not known.
+    #[error(
+        "its backend ended with {requests} requests of queue {index} outstanding, and has not noted which of them it had \
+         begun (vhost-user's INFLIGHT_SHMFD)"
+    )]
+    Outstanding {
+        /// The queue.
+        index: u16,
+        /// How many.
+        requests: u16,
+    },
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(String),

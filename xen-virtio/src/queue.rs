@@ -31,6 +31,10 @@ impl Queue {
         Ok(queue)
     }
 
+    pub(crate) fn index(&self) -> u16 {
+        self.index
+    }
+
     pub(crate) fn ring(&self) -> &Ring {
         &self.ring
     }
