@@ -18,29 +18,25 @@ use crate::kmod::Module;
 
 /// Where a shell looks for completions, and what it calls them.
 const COMPLETIONS: [(&str, &str); 3] = [
-    ("bash", "usr/share/bash-completion/completions/xen-eventfd"),
-    ("zsh", "usr/share/zsh/vendor-completions/_xen-eventfd"),
-    ("fish", "usr/share/fish/vendor_completions.d/xen-eventfd.fish"),
+    ("bash", "usr/share/bash-completion/completions/@NAME@"),
+    ("zsh", "usr/share/zsh/vendor-completions/_@NAME@"),
+    ("fish", "usr/share/fish/vendor_completions.d/@NAME@.fish"),
 ];
 
-/// `xen-eventfd`: the command, and all that is the same for every kernel.
+/// The programs of the package `xen-eventfd`: each crate, and its program.
+pub(super) const PROGRAMS: [(&str, &str); 2] =
+    [("xen-eventfd-cli", "xen-eventfd"), ("xen-virtio", "xen-virtio")];
+
+/// `xen-eventfd`: the commands, and all that is the same for every kernel.
 pub(super) fn command(
     stage: &Path,
     folder: &Path,
     stamp: &Stamp,
-    program: &Path,
+    programs: &[PathBuf],
 ) -> Result<PathBuf> {
     let mut package = Package::new(stage, "xen-eventfd", "amd64", stamp)?;
-    package.file("usr/bin/xen-eventfd", 0o755, read(program)?)?;
-    let say = |words: &[&str]| output(Command::new(program).args(words));
-    let page = say(&["man"])?;
-    for name in commands(&page) {
-        let page = say(&["man", &name])?;
-        package.compressed(&format!("usr/share/man/man1/xen-eventfd-{name}.1.gz"), page)?;
-    }
-    package.compressed("usr/share/man/man1/xen-eventfd.1.gz", page)?;
-    for (shell, path) in COMPLETIONS {
-        package.file(path, 0o644, say(&["completion", shell])?)?;
+    for ((_, name), program) in PROGRAMS.iter().zip(programs) {
+        add_program(&mut package, name, program)?;
     }
     package
         .compressed("usr/share/man/man4/xen-eventfd.4.gz", template("command/xen-eventfd.4")?)?;
@@ -49,6 +45,16 @@ pub(super) fn command(
         0o644,
         template("command/60-xen-eventfd.rules")?,
     )?;
+    package.file(
+        "usr/lib/systemd/system/xen-virtio.service",
+        0o644,
+        template("command/xen-virtio.service")?,
+    )?;
+    let example = package.documentation("examples/virtio.toml");
+    package.file(&example, 0o644, template("command/virtio.toml")?)?;
+    for script in ["postinst", "prerm", "postrm"] {
+        package.script(script, &template(&format!("command/{script}"))?, &[])?;
+    }
     let header = read(&workspace().join("kernel/uapi/xen-eventfd.h"))?;
     package.file("usr/include/xen/xen-eventfd.h", 0o644, header)?;
     let licence = fs::read_to_string(workspace().join("LICENSE-MIT"))?;
@@ -61,6 +67,23 @@ pub(super) fn command(
         template("command/lintian-overrides")?,
     )?;
     package.build(folder, &template("command/control")?, &[])
+}
+
+/// A program, with its manual pages and completions.
+fn add_program(package: &mut Package, name: &str, program: &Path) -> Result<()> {
+    package.file(&format!("usr/bin/{name}"), 0o755, read(program)?)?;
+    let say = |words: &[&str]| output(Command::new(program).args(words));
+    let page = say(&["man"])?;
+    for command in commands(name, &page) {
+        let page = say(&["man", &command])?;
+        package.compressed(&format!("usr/share/man/man1/{name}-{command}.1.gz"), page)?;
+    }
+    package.compressed(&format!("usr/share/man/man1/{name}.1.gz"), page)?;
+    for (shell, path) in COMPLETIONS {
+        let script = say(&["completion", shell])?;
+        package.file(&path.replace("@NAME@", name), 0o644, script)?;
+    }
+    Ok(())
 }
 
 /// `xen-eventfd-modules-KERNEL`: the module, stripped, for one kernel.
@@ -85,22 +108,24 @@ pub(super) fn installed(release: &str) -> String {
     format!("usr/lib/modules/{release}/updates/xen-eventfd.ko")
 }
 
-/// The commands that the main manual page refers to.
-fn commands(page: &str) -> Vec<String> {
+/// The commands that the main manual page of a program refers to.
+fn commands(name: &str, page: &str) -> Vec<String> {
     let page = page.replace('\\', "");
+    let prefix = format!("{name}-");
     page.lines()
-        .filter_map(|line| line.trim().strip_prefix("xen-eventfd-")?.strip_suffix("(1)"))
+        .filter_map(|line| line.trim().strip_prefix(&prefix)?.strip_suffix("(1)"))
         .filter(|name| *name != "help")
         .map(str::to_owned)
         .collect()
 }
 
-/// The crates that the command is linked with: name, version and licence.
+/// The crates that the commands are linked with: name, version and licence.
 fn crates() -> Result<String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let tree = output(
         Command::new(cargo)
-            .args(["tree", "--locked", "--package", "xen-eventfd-cli", "--edges", "normal"])
+            .args(["tree", "--locked", "--edges", "normal"])
+            .args(PROGRAMS.iter().flat_map(|(krate, _)| ["--package", krate]))
             .args([
                 "--target",
                 "x86_64-unknown-linux-gnu",
@@ -139,6 +164,6 @@ mod tests {
     #[test]
     fn every_command_that_the_page_names_gets_its_own() {
         let page = ".TP\nxen\\-eventfd\\-run(1)\nRun\n.TP\nxen\\-eventfd\\-help(1)\n.TP\nx\n";
-        assert_eq!(commands(page), ["run"]);
+        assert_eq!(commands("xen-eventfd", page), ["run"]);
     }
 }

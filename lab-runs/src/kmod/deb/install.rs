@@ -34,7 +34,10 @@ pub(super) fn test(lab: &Lab, packages: &Packages, holds: &mut impl FnMut(&str))
     for (what, script) in [
         ("lintian finds nothing", LINTIAN),
         ("beside another build of the kernel, the module is not set up", OTHER_KERNEL),
-        ("dpkg installs both, modprobe finds the module, udev reads the rule", INSTALL),
+        (
+            "dpkg installs both, modprobe finds the module, udev reads the rule, systemd the service",
+            INSTALL,
+        ),
     ] {
         run(what, script)?;
         holds(what);
@@ -75,6 +78,11 @@ modprobe --set-version @RELEASE@ --show-depends xen-eventfd | grep updates/xen-e
 modinfo --set-version @RELEASE@ --field vermagic xen-eventfd | grep -F '@RELEASE@ '
 udevadm verify --root=/ /usr/lib/udev/rules.d/60-xen-eventfd.rules
 xen-eventfd --version
+systemd-analyze verify --man=no xen-virtio.service
+mkdir -p /etc/xen && cp /usr/share/doc/xen-eventfd/examples/virtio.toml /etc/xen/
+xen-virtio check | grep -v 'no program "qemu-storage-daemon"' >/tmp/said || true
+[ ! -s /tmp/said ] || { cat /tmp/said; exit 1; }
+[ ! -e /etc/systemd/system/multi-user.target.wants/xen-virtio.service ]
 "#;
 
 const PURGE: &str = r"

@@ -42,8 +42,7 @@ fn build_with(lab: &Lab, stamp: &Stamp) -> Result<Packages> {
             .with_context(|| format!("{}: cannot remove", folder.display()))?;
     }
     let module = build(lab, false)?;
-    let program = build_static("xen-eventfd-cli", "xen-eventfd")?;
-    pack(lab, &folder, stamp, &program, &module)
+    pack(lab, &folder, stamp, &module)
 }
 
 /// Builds the packages and tries them. What does not hold ends it.
@@ -58,15 +57,14 @@ pub(super) fn test(lab: &Lab) -> Result<Tally> {
     Ok(tally)
 }
 
-/// Builds the module from nothing, in a folder of its own, and packs it with the same program.
+/// Builds the module from nothing, in a folder of its own, and packs it with the same programs.
 fn repeats(lab: &Lab, stamp: &Stamp, packages: &Packages) -> Result<()> {
     let place = target_folder().join("deb-again");
     if place.exists() {
         fs::remove_dir_all(&place)?;
     }
     let module = build_in(lab, Room::Again)?;
-    let program = build_static("xen-eventfd-cli", "xen-eventfd")?;
-    let again = pack(lab, &place, stamp, &program, &module)?;
+    let again = pack(lab, &place, stamp, &module)?;
     for (one, other) in [(&packages.command, &again.command), (&packages.module, &again.module)] {
         ensure!(
             fs::read(one)? == fs::read(other)?,
@@ -79,13 +77,7 @@ fn repeats(lab: &Lab, stamp: &Stamp, packages: &Packages) -> Result<()> {
     Ok(())
 }
 
-fn pack(
-    lab: &Lab,
-    folder: &Path,
-    stamp: &Stamp,
-    program: &Path,
-    module: &Module,
-) -> Result<Packages> {
+fn pack(lab: &Lab, folder: &Path, stamp: &Stamp, module: &Module) -> Result<Packages> {
     let stage = folder.join("stage");
     let kernel = lab.kernel_build()?;
     let stripped = |file: &Path, what: &str| -> Result<PathBuf> {
@@ -95,14 +87,17 @@ fn pack(
         kernel.strip(&copy, what)?;
         Ok(copy)
     };
-    let program = stripped(program, "--strip-all")?;
+    let mut programs = Vec::new();
+    for (krate, name) in contents::PROGRAMS {
+        programs.push(stripped(&build_static(krate, name)?, "--strip-all")?);
+    }
     let module = Module {
         path: stripped(&module.path, "--strip-debug")?,
         release: module.release.clone(),
         version: module.version.clone(),
     };
     let packages = Packages {
-        command: contents::command(&stage.join("command"), folder, stamp, &program)?,
+        command: contents::command(&stage.join("command"), folder, stamp, &programs)?,
         module: contents::module(&stage.join("module"), folder, stamp, &module)?,
     };
     fs::remove_dir_all(&stage)?;
