@@ -23,8 +23,8 @@ pub struct Arguments {
     /// The platform: x86-pv or x86-pvh; both if not given
     #[arg(long, value_parser = Platform::parse)]
     platform: Option<Platform>,
-    /// Only parts whose name contains one of these: kernel, userspace, metal, villain, refusals, rights, types, hvm; the last
-    /// runs in a PVH dom0 only if it is named, as it takes long there
+    /// Only parts whose name contains one of these: kernel, userspace, daemon, survives, metal, villain, refusals, rights,
+    /// types, hvm; the last runs in a PVH dom0 only if it is named, as it takes long there
     names: Vec<String>,
     /// Eight vCPUs for the guest with every device, and not two: it boots for longer
     #[arg(long)]
@@ -73,9 +73,11 @@ pub(crate) const SHARED: &str = concat!(
     include_str!("devices/checks.sh")
 );
 
-const PARTS: [Part; 8] = [
+const PARTS: [Part; 10] = [
     Part::new("kernel", include_str!("devices/kernel.sh")),
     Part::new("userspace", include_str!("devices/userspace.sh")),
+    Part::new("daemon", include_str!("devices/daemon.sh")),
+    Part::new("survives", include_str!("devices/survives.sh")),
     Part::new("metal", include_str!("devices/metal.sh")),
     Part::new("villain", include_str!("devices/villain.sh")),
     Part::new("refusals", include_str!("devices/refusals.sh")),

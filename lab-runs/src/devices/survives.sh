@@ -1,0 +1,104 @@
+# xen-virtio is killed amid I/O and started again, and so are backends: the guest goes on.
+# shellcheck shell=sh
+
+disk blk
+mkdir www
+dd if=/dev/urandom of=www/file bs=64k count=16 2>/dev/null
+file=$(sum www/file)
+httpd -h /tmp/www
+config lasting "$vcpus" "" /lab/guest.cpio
+
+# serves LOG COMMAND...: xen-virtio with the guest's devices; `server` is its process
+serves() {
+	log=$1
+	shift
+	background "$log" xen-virtio "$@" --device blk,socket=/tmp/blk.sock,queues=2 \
+		--device net,tap=tap0,mac=52:54:00:00:00:01,pairs=2 \
+		--device net,tap=tap1,mac=52:54:00:00:00:02,offloads=off
+	server=$!
+}
+
+# again LOG: kills xen-virtio, and starts it again
+again() {
+	kill -KILL $server
+	wait $server
+	serves "$1" serve lasting --takeover-time 120
+}
+
+xl create -q -p lasting.cfg
+serves first.log serve lasting --takeover-time 120
+ready first.log
+verdict serve_has_a_guest $? first.log
+xl unpause lasting
+up lasting 1
+for card in 0 1; do
+	ip addr add 10.9.$card.1/24 dev tap$card && ip link set tap$card up
+	ask lasting "card $card" >said
+	verdict its_card_works_$card $? said first.log
+done
+pattern=$(ask lasting write_disk)
+[ -n "$pattern" ] && [ "$(ask lasting read_disk)" = "$pattern" ]
+verdict its_disk_works $? first.log
+
+# Reads, packets and vectors that move, all at once, in the background of the guest; kills in between.
+ask lasting "load 6 $file >/tmp/load 2>&1 &" >said
+kills=0
+for pause in 1 3 2 5 1 4; do
+	sleep $pause
+	again "next.$kills.log" && ready "next.$kills.log" || break
+	kills=$((kills + 1))
+done
+[ $kills = 6 ]
+verdict killed_amid_io_and_started_again_six_times $? next.*.log
+loaded() { ask lasting 'grep "^moved" /tmp/load' >said; }
+within 240 loaded
+verdict the_load_comes_to_its_end $? said next.*.log
+ask lasting 'cat /tmp/load' >said
+[ "$(wc -l <said)" = 1 ]
+verdict no_byte_of_it_was_other $? said
+[ "$(ask lasting read_disk)" = "$pattern" ]
+verdict the_disk_has_what_was_written $? next.*.log
+
+# A write that spans a kill.
+ask lasting '(write_disk >/tmp/sum; echo done >>/tmp/sum) & sleep 1; echo' >said
+again written.log
+ready written.log
+wrote() { ask lasting 'grep done /tmp/sum' >said; }
+within 240 wrote
+[ "$(ask lasting 'head -n 1 /tmp/sum')" = "$pattern" ] && [ "$(head -c 4194304 blk.img | sum)" = "$pattern" ]
+verdict a_write_amid_a_kill_is_whole $? said written.log
+
+# A backend that is killed with nothing to do: the disk waits, and goes on.
+kill -KILL $backends
+backends=
+within 20 grep -q "waits for its backend" written.log
+verdict a_device_without_a_backend_waits_for_it $? written.log
+rm -f blk.sock
+disk blk
+[ "$(ask lasting read_disk)" = "$pattern" ]
+verdict a_backend_that_is_killed_is_connected_to_again $? blk.log written.log
+
+# Killed without a successor: vCPUs go on, and a later one has the devices again.
+kill -KILL $server
+wait $server
+[ "$(ask lasting 'echo alive')" = alive ]
+verdict vcpus_go_on_without_it $? written.log
+serves late.log serve lasting
+ready late.log
+[ "$(ask lasting read_disk)" = "$pattern" ] && ask lasting "fetch 0" >said && [ "$(cat said)" = "$file" ]
+verdict a_later_one_has_the_devices_again $? said late.log
+refused other_devices_are_refused "other devices" serve lasting --device blk,socket=/tmp/blk.sock
+
+ask lasting 'dmesg' >said && grep -q "Linux version" said && ! grep -F -f /lab/trouble said >found
+verdict guest_kernel_log $? found
+ask lasting 'dmesg | grep -iE "virtio|vda|i/o error|timed? ?out|reset"' >said
+echo "$(grep -ciE 'error|time|reset' said) lines of its log are about errors"
+! grep -iE 'i/o error|timed out|needs reset' said >found
+verdict the_guest_saw_no_error $? found
+
+xl destroy lasting
+wait $server
+verdict serve_ends_with_a_destroyed_guest $? late.log
+for card in 0 1; do ip link del tap$card; done
+left survives
+exit 0
