@@ -24,7 +24,7 @@ pub struct Confinement {
 }
 
 /// System calls of a process that serves a guest, whatever their arguments. `docs/devices.md` explains them.
-const CALLS: [&str; 98] = [
+const CALLS: [&str; 99] = [
     // Queues and the engine.
     "read",
     "write",
@@ -95,6 +95,7 @@ const CALLS: [&str; 98] = [
     "mprotect",
     "madvise",
     "mlock",
+    "mlock2",
     "munlock",
     // Threads, signals and time.
     "clone",
