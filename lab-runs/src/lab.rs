@@ -179,8 +179,8 @@ impl Scenarios {
         Self::stages(&Platform::IN_LAB, prepare).map(Self)
     }
 
-    /// A stage for each lab of these platforms. One whose Xen cannot be built, as the mirror lacks the source, is left out,
-    /// aloud, unless it is the only one.
+    /// A stage for each lab of these platforms. One whose Xen cannot be built, as the mirror lacks the source, is left out
+    /// with a line that says so, unless it is the only one.
     fn stages(
         platforms: &[Platform],
         prepare: impl Fn(Platform) -> Result<scenarios::Stage>,

@@ -7,7 +7,7 @@ step=50000
 export XEN_EVENTFD_ENGINE="$1"
 doorbell=0xfe000050
 
-# What only guests of this machine have: the interrupt that `listen msi 0x41` takes, and what `xl` wants to hear.
+# What only guests of this machine have: the interrupt that `listen msi 0x41` takes, and what `xl` needs beside.
 case $(uname -m) in
 x86_64) message=msi:0xfee00000:0x41 more= ;;
 *) message=spi:0x41 more='nr_spis=224\n' ;;

@@ -36,9 +36,9 @@ fn the_bit_is_set_before_the_interrupt_comes_and_goes_with_the_acknowledgement()
         assert_eq!(read(&vcpu), 0);
         until("it is counted", || irqfd.raised() == nth);
     }
-    let told = status.status().unwrap();
-    assert_eq!((told.reads, told.acks, told.raised, told.failed), (2_000, 1_000, 1_000, 0));
-    assert_eq!((told.registers.addr(), told.irq, told.odd), (STATUS, MSI, 0));
+    let shown = status.status().unwrap();
+    assert_eq!((shown.reads, shown.acks, shown.raised, shown.failed), (2_000, 1_000, 1_000, 0));
+    assert_eq!((shown.registers.addr(), shown.irq, shown.odd), (STATUS, MSI, 0));
     let counters = guest.counters();
     assert_eq!((counters.reads, counters.held, counters.odd), (0, 0, 0));
 }
@@ -127,8 +127,8 @@ fn accesses_that_the_specification_does_not_have_change_nothing() {
     for (addr, width) in [(STATUS, Width::Four), (ACK, Width::One), (STATUS, Width::Eight)] {
         vcpu.write(Space::Mmio, addr, width, u64::MAX).unwrap();
     }
-    let told = status.status().unwrap();
-    assert_eq!((told.bits, told.reads, told.acks, told.odd), (0x201, 6, 0, 3));
+    let shown = status.status().unwrap();
+    assert_eq!((shown.bits, shown.reads, shown.acks, shown.odd), (0x201, 6, 0, 3));
     assert!(guest.held().is_empty(), "a write to registers is no kick");
 }
 
@@ -191,8 +191,8 @@ fn an_interrupt_that_xen_refuses_is_tried_again_and_its_bit_stays() {
     assert_eq!(read(&vcpu), 1);
     status.set(USED).unwrap();
     vcpu.wait_msi(0x41).unwrap();
-    let told = status.status().unwrap();
-    assert_eq!((told.raised, told.failed), (1, 1));
+    let shown = status.status().unwrap();
+    assert_eq!((shown.raised, shown.failed), (1, 1));
 }
 
 #[test]

@@ -414,6 +414,29 @@ device = "rng,socket=/run/rng.sock"
     }
 
     #[test]
+    fn what_pages_and_packages_show_has_no_mistake() {
+        let pages = [
+            ("virtio-guests", include_str!("../../../docs/virtio-guests.md")),
+            ("blk", include_str!("../../../docs/devices/blk.md")),
+            ("net", include_str!("../../../docs/devices/net.md")),
+            ("fs", include_str!("../../../docs/devices/fs.md")),
+            ("vsock", include_str!("../../../docs/devices/vsock.md")),
+        ];
+        let files = pages.map(|(name, page)| {
+            let file = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
+            (name, file.unwrap_or_else(|| panic!("{name}: it shows no file")))
+        });
+        let package = ("package", include_str!("../../../packaging/command/virtio.toml"));
+        for (name, file) in files.into_iter().chain([package]) {
+            let mistakes = Config::parse(file).err().unwrap_or_default();
+            // The machine of the tests lacks the backends.
+            let is_real = |mistake: &&Mistake| !mistake.to_string().contains("there is no program");
+            let real: Vec<&Mistake> = mistakes.iter().filter(is_real).collect();
+            assert!(real.is_empty(), "{name}: {real:?}");
+        }
+    }
+
+    #[test]
     fn each_mistake_has_its_line() {
         for (line, written, wrong, says) in [
             (3, "name = \"web\"", "name = \"*\"", ""),

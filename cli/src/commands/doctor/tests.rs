@@ -122,9 +122,9 @@ fn a_xen_without_ioreq_servers() {
     let mut probe = answering();
     probe.ioreq_servers = Err(HostError::new(Call::IoreqServers, Errno::NOSYS));
     let report = dom0_tree(&[]).examine(probe);
-    let (standing, told) = reported(&report, "ioreq servers");
+    let (standing, advice) = reported(&report, "ioreq servers");
     assert_eq!(standing, Standing::Missing);
-    assert!(told.contains("CONFIG_UNSUPPORTED and CONFIG_IOREQ_SERVER"), "{told}");
+    assert!(advice.contains("CONFIG_UNSUPPORTED and CONFIG_IOREQ_SERVER"), "{advice}");
     assert_eq!(report.engines, Engines { userspace: false, kernel: false });
     let (standing, _) = reported(&dom0(&[]), "ioreq servers");
     assert_eq!(standing, Standing::Ok);
