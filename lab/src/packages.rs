@@ -15,6 +15,7 @@ use crate::{
     apt::{self, Apt},
     arch::Arch,
     elf,
+    hypervisor::Hypervisor,
     manifest::Manifest,
     progress::Progress,
     setup::Product,
@@ -44,6 +45,11 @@ impl Product for LabPackages {
                 .filter(|(name, _)| set.kernel_prefixes.iter().any(|p| name.starts_with(p))),
         );
         apt.describe(self.layout(), &wanted)
+    }
+
+    /// A mirror without its source costs nothing but its lists.
+    fn prepare_first(&self, manifest: &Manifest) -> Result<()> {
+        Hypervisor::prepare(self.0, manifest).map(drop)
     }
 
     fn build(

@@ -41,6 +41,11 @@ pub(crate) trait Product {
     /// Which packages exactly it consists of today.
     fn resolve(&self, apt: &Apt) -> Result<Manifest>;
 
+    /// Sets up what it is of no use without, before anything of it is downloaded.
+    fn prepare_first(&self, _manifest: &Manifest) -> Result<()> {
+        Ok(())
+    }
+
     /// Whether what consists of these packages serves, however new they are: any, unless it has to fit another
     /// product.
     fn serves(&self, _manifest: &Manifest) -> bool {
@@ -114,6 +119,7 @@ fn set_up(cache: &Cache, arch: Arch, refresh: bool, product: &impl Product) -> R
     let digest = manifest.digest();
     let folder = cache.item(&digest);
     if !folder.join("manifest.json").exists() {
+        product.prepare_first(&manifest)?;
         progress.stage(&format!(
             "{} packages, {} MB to download",
             manifest.packages.len(),
