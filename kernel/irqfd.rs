@@ -6,8 +6,9 @@
 //! * The wait-queue entry is in the eventfd's queue from [`IrqFd::attach`] to the drop of what that
 //!   returns, and stays where it is meanwhile. The queue lives as long as our reference to the
 //!   eventfd's counter, whichever closes the eventfd.
-//! * The callback runs under the queue's lock with interrupts off. It takes one lock of ours,
-//!   [`IrqFd::state`], and does not sleep. Any other holder of that lock takes no lock under it.
+//! * The callback runs under the queue's lock with interrupts off. It takes
+//!   [`IrqFd::state`], and under it that of a device whose bits it sets, and does not sleep. Any other holder of
+//!   [`IrqFd::state`] takes no other lock under it.
 //!   Removing the entry takes the queue's lock, so no callback runs afterwards.
 //! * An interrupt is raised under [`IrqFd::state`]: the one that changes the state and releases the lock
 //!   knows that nothing is raised by the old one any more.

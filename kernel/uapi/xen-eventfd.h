@@ -370,7 +370,9 @@ struct xen_eventfd_channel {
  * cannot be, XEN_EVENTFD_IRQ_STATUS among them. ENOSPC: 256 are there. Else as XEN_EVENTFD_ASSIGN and
  * XEN_EVENTFD_ASSIGN_IRQ.
  * To deassign, every in-field is as it was; ENOENT: there is none. The assignments of the eventfds that set
- * its bits end first: what was signalled until then is in bits, which a device model that goes on needs.
+ * its bits end first: what was signalled until then is in bits. If that is not 0, a device model that goes on sets
+ * these bits in its own register and raises the interrupt again: a read meanwhile was answered 0, and a line lowered.
+ * A line that is XEN_EVENTFD_LEVEL is to be one device's alone: each acknowledgement of its last bit lowers it.
  * EOPNOTSUPP: the guest is shared (XEN_EVENTFD_CREATE_SHARE). ENODEV: the guest is dead.
  */
 struct xen_eventfd_status {

@@ -276,8 +276,8 @@ assert_eq!(status.status()?.bits, 0); // it is acknowledged
     }
 
     /// Takes InterruptStatus back by what it was: its address and interrupt. The irqfds that set its bits
-    /// end first. Returns the bits that are set, with which a VMM goes on that emulates the register from then
-    /// on.
+    /// end first. Returns the bits that are set. If they are not 0, a VMM that emulates the register from then on sets
+    /// them there and raises the interrupt again: a read meanwhile was answered 0, and a line was lowered.
     ///
     /// # Errors
     /// [`Error::NotRegistered`] if not all of it is as it was; [`Error::GuestDied`].
@@ -742,7 +742,7 @@ fn registers(addr: u64) -> Result<Registers> {
 }
 
 /// InterruptStatus and InterruptACK of a device, which the engine answers. Dropping it ends that, and the
-/// irqfds that set its bits; from then on the VMM's are the registers.
+/// irqfds that set its bits, and loses the bits that are set; afterwards the VMM answers the registers.
 #[derive(Debug)]
 #[must_use = "dropping it ends the registration"]
 pub struct InterruptStatus {
@@ -772,8 +772,8 @@ let _changed = guest.register_irqfd(&changed, status.irq(InterruptStatus::CONFIG
         Irq::Status { addr: self.registers.addr(), bits }
     }
 
-    /// Sets bits, and raises the device's interrupt for them: for what the VMM itself has to say, as that
-    /// the configuration has changed.
+    /// Sets bits, and raises the device's interrupt for them: for what the VMM itself notifies of, such as a
+    /// changed configuration.
     ///
     /// # Errors
     /// [`Error::NotRegistered`] if it was unregistered; [`Error::GuestDied`]; [`Error::Host`] if Xen

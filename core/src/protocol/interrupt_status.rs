@@ -7,8 +7,9 @@
 //! # Invariants
 //! * A bit is set before the interrupt is raised for it. A driver that is interrupted finds it.
 //! * An interrupt is raised for each bit that is set, unless it was raised since the bit was last
-//!   acknowledged: then the driver has yet to acknowledge it, and looks at its queues after that. An interrupt
-//!   that Xen refused was not raised, and the next signal tries again.
+//!   acknowledged: then the driver has yet to acknowledge it, and looks at its queues after that, as Linux's does.
+//!   A driver that looks first and acknowledges then can miss what is used between the two, where the interrupt is
+//!   no level-triggered line. An interrupt that Xen refused was not raised, and the next signal tries again.
 //! * An engine changes a word, and raises or lowers the interrupt for that change, under one lock. So
 //!   no line falls for an acknowledgement that a later signal has overtaken.
 
@@ -79,7 +80,7 @@ impl Registers {
     }
 
     /// The bits that a write acknowledges. `None`: it is no write of InterruptACK's 4 bytes, and changes
-    /// nothing, as in QEMU.
+    /// nothing.
     pub fn acknowledged(&self, write: &Kick) -> Option<u32> {
         let Access { addr, width, .. } = write.access;
         let whole = width == Width::Four && addr == self.addr().wrapping_add(ACK);

@@ -21,7 +21,7 @@ pub(super) fn root_alone(_play: &mut TestContext<'_>) -> Result<()> {
 pub(super) fn query(_play: &mut TestContext<'_>) -> Result<()> {
     let control = Control::open()?;
     let found = control.query()?;
-    ensure!(found.abi == 1 && found.features == 0b1111_1111, "{found:?}");
+    ensure!(found.abi == 1 && found.features == 0b1_1111_1111, "{found:?}");
     let limits = (found.max_doorbells, found.max_held, found.max_missed, found.max_irqs);
     ensure!(limits == (4096, 64, 32, 1024), "{found:?}");
     // A later version's struct: the tail is zero, and stays zero.

@@ -255,8 +255,10 @@ impl Attachment for UserspaceGuest {
     }
 
     fn unregister_irq(&self, serial: u64) -> Result<()> {
-        let Some(source) = lock(&self.core.irqs).remove(&serial) else { return Ok(()) };
+        let Some(source) = lock(&self.core.irqs).get(&serial).cloned() else { return Ok(()) };
+        // It is listed until it has ended: the end of its device, or of the guest, waits for it.
         let ended = self.core.finish(serial, &source);
+        lock(&self.core.irqs).remove(&serial);
         self.release(ended);
         Ok(())
     }
@@ -446,8 +448,11 @@ impl Handler for GuestCore {
 
     /// Closes every irqfd and every event channel of this guest.
     fn ending(&self) {
-        let irqs = std::mem::take(&mut *lock(&self.irqs));
-        irqs.iter().for_each(|(serial, source)| _ = self.finish(*serial, source));
+        let irqs: Vec<_> = lock(&self.irqs).iter().map(|(s, i)| (*s, Arc::clone(i))).collect();
+        for (serial, source) in irqs {
+            self.finish(serial, &source);
+            lock(&self.irqs).remove(&serial);
+        }
         let devices: Vec<_> = lock(&self.doorbells).devices().cloned().collect();
         devices.iter().for_each(|device| self.lower(device.irq().leaves_up()));
         let channels = std::mem::take(&mut *lock(&self.channels));
@@ -465,7 +470,7 @@ impl Handler for GuestCore {
 }
 
 impl GuestCore {
-    /// Ends an irqfd that is no longer listed. Returns which interrupt it was.
+    /// Ends an irqfd, which is listed meanwhile. Returns which interrupt it was, to the first that ends it.
     fn finish(&self, serial: u64, source: &IrqSource) -> Option<Irq> {
         let ended = source.finish();
         self.shared.event_loop.remove_fd(serial);
