@@ -314,7 +314,10 @@ impl Guest {
         else {
             return Ok(false);
         };
-        let Some(command) = &device.command else { return Ok(false) };
+        let Some(command) = &device.command else {
+            backend.awaited = None;
+            return Ok(false);
+        };
         let mut what = backend.process.look(now).map(|how| format!("{}: {how}", device.device));
         let mut changed = what.is_some();
         if backend.process.is_due(now) {

@@ -10,7 +10,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use xen_eventfd_cli::signals::with_signals;
 
 /// How long a process may take to end when it is asked to.
 const GRACE: Duration = Duration::from_secs(10);
@@ -48,7 +47,7 @@ impl Process {
         let output = output.map_or_else(|| Stdio::from(stderr), Stdio::from);
         command.stdin(Stdio::null()).stdout(output).process_group(0).current_dir("/");
         command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").env_remove("WATCHDOG_PID");
-        let mut child = with_signals(|| command.spawn())??;
+        let mut child = command.spawn()?;
         let opened = open(child.id());
         match opened {
             Ok((id, pidfd)) => {
@@ -190,7 +189,12 @@ impl Supervised {
     /// Takes notice of its end. Returns how it ended.
     pub(crate) fn look(&mut self, now: Instant) -> Option<String> {
         let process = self.process.as_mut()?;
-        let how = process.ended()?;
+        let Some(how) = process.ended() else {
+            if process.deadline.is_some_and(|deadline| now >= deadline) {
+                process.end(now);
+            }
+            return None;
+        };
         if now.saturating_duration_since(process.began) >= STEADY {
             self.failures = 0;
         }

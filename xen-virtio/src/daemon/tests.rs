@@ -481,6 +481,8 @@ fn what_ends_is_started_again() {
     rig.kill(server.unwrap());
     rig.until("it is served again", |rig| rig.count(Happened::Served) == 2);
     assert_eq!(rig.count(Happened::ServeEnded), 1);
+    // Nothing is waited for, of the device without a command neither.
+    assert_eq!(rig.daemon.as_ref().unwrap().deadline(Instant::now()), None);
     // It runs: it is not let run once more than it was paused.
     assert_eq!(rig.xl(), ["pause 5", "unpause 5"]);
     rig.finish(5);
