@@ -167,8 +167,8 @@ pub fn without_signals<T>(what: impl FnOnce() -> T) -> io::Result<T> {
     Ok(done)
 }
 
-/// Does something that starts programs: they have no signal blocked that ends a process, nor SIGCHLD, as they have what the
-/// thread that starts them has. Programs of Xen's toolstack wait for SIGCHLD, forever if it is blocked, and end a guest's QEMU,
+/// Does something that starts programs: of the signals with a name they have none blocked that ends a process, nor SIGCHLD, as
+/// they have what the thread that starts them has. Programs of Xen's toolstack wait for SIGCHLD, forever if it is blocked, and end a guest's QEMU,
 /// which they start, by SIGHUP.
 ///
 /// A signal that comes meanwhile comes again afterwards, to this thread.
@@ -178,7 +178,8 @@ pub fn without_signals<T>(what: impl FnOnce() -> T) -> io::Result<T> {
 pub fn with_signals<T>(what: impl FnOnce() -> T) -> io::Result<T> {
     let before = SigSet::thread_get_mask()?;
     let wanted = |signal: &Signal| {
-        matches!(meaning(*signal as i32), Meaning::End | Meaning::Child) && before.contains(*signal)
+        let ends = matches!(meaning(*signal as i32), Meaning::End | Meaning::Child | Meaning::Own);
+        ends && before.contains(*signal) && !LEFT_ALONE.contains(signal)
     };
     let mut signals = SigSet::empty();
     let mut caught = Vec::new();

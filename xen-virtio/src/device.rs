@@ -16,6 +16,7 @@ use crate::resume::{Again, Resumes};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
 use virtio_bindings::virtio_config::VIRTIO_F_RING_RESET;
 use xen_eventfd::{Guest, Host};
 use xen_eventfd_core::PciFunction;
@@ -25,6 +26,9 @@ use xen_eventfd_virtio::{Bar, Description, Effect, Function, QueueSetup};
 
 /// What the function does by itself, with a backend that can stop a queue.
 const RING_RESET: u64 = 1 << VIRTIO_F_RING_RESET;
+
+/// How often it is said that a device's backend has ended.
+const REPORTS: Duration = Duration::from_secs(60);
 
 /// A device of a guest.
 #[derive(Debug)]
@@ -47,6 +51,10 @@ pub(crate) struct Device {
     features: u64,
     /// What its driver wrote to the configuration since its reset, by the offset.
     written: BTreeMap<u32, Vec<u8>>,
+    /// The write with which a new connection ended.
+    suspect: Option<u32>,
+    /// When its backend was last said to be away.
+    reported: Option<Instant>,
     /// Why it needed a reset first.
     failure: Option<String>,
     /// Of all queues, as its backend notes requests.
@@ -100,6 +108,8 @@ impl Device {
             config: kind.config.clone(),
             features: 0,
             written: BTreeMap::new(),
+            suspect: None,
+            reported: None,
             failure: None,
             sizes: (kind.queues, kind.queue_size),
             inflight: None,
@@ -199,12 +209,10 @@ impl Device {
                     return Ok(());
                 }
                 let bytes = value.to_le_bytes()[..width.bytes().into()].to_vec();
-                if let Some(backend) = &mut self.backend {
-                    backend.write_config(offset, &bytes)?;
-                    function.set_config(&self.config.read(&mut **backend)?);
-                }
-                // The next backend is not to end with what has ended this one.
-                self.written.insert(offset, bytes);
+                self.written.insert(offset, bytes.clone());
+                let Some(backend) = &mut self.backend else { return Ok(()) };
+                backend.write_config(offset, &bytes)?;
+                function.set_config(&self.config.read(&mut **backend)?);
                 Ok(())
             }
             Effect::DriverOk => self.note_requests(),
@@ -244,6 +252,15 @@ impl Device {
         self.backend.as_ref().is_some_and(|backend| backend.check().is_err())
     }
 
+    /// Whether the end of its backend is to be said: once a minute.
+    pub(crate) fn is_news(&mut self) -> bool {
+        let is_news = self.reported.is_none_or(|before| before.elapsed() >= REPORTS);
+        if is_news {
+            self.reported = Some(Instant::now());
+        }
+        is_news
+    }
+
     /// Drops a backend that has ended, to wait for it to come back. Returns whether the driver can go on once it has.
     pub(crate) fn lose_backend(&mut self) -> Lost {
         let Some(again) = &self.again else { return Lost::ForGood };
@@ -258,14 +275,13 @@ impl Device {
         checked.map_or_else(Lost::NeedsReset, |()| Lost::GoesOn)
     }
 
-    /// Goes on with a backend that is there again and has the guest's memory. Returns what the driver is to be
-    /// notified by, if the configuration is another.
+    /// Goes on with a backend that is there again and has the guest's memory.
     pub(crate) fn resume(
         &mut self,
         mut backend: Box<dyn Backend>,
         function: &mut Function,
-    ) -> Result<Vec<Effect>> {
-        let Some(again) = self.again.clone() else { return Ok(Vec::new()) };
+    ) -> Result<Resumed> {
+        let Some(again) = self.again.clone() else { return Ok(Resumed::GoesOn(Vec::new())) };
         let missing = self.offered & !backend.features();
         if missing != 0 {
             return Err(Error::Features(missing));
@@ -273,16 +289,41 @@ impl Device {
         if self.features != 0 {
             backend.accept(self.features & backend.features())?;
         }
-        for (offset, bytes) in &self.written {
-            backend.write_config(*offset, bytes)?;
-        }
-        let config = self.config.read(&mut *backend)?;
+        let config = self.write_again(&mut *backend)?;
         self.backend = Some(backend);
-        let started = self.go_on(&again, function.is_broken());
-        if started.is_err() {
-            self.backend = None;
+        match self.go_on(&again, function.is_broken()) {
+            Ok(()) => Ok(Resumed::GoesOn(function.change_config_to(&config))),
+            Err(error) if self.has_lost_backend() => {
+                self.backend = None;
+                Err(error)
+            }
+            // It serves the device once the driver has reset that.
+            Err(error) => {
+                self.queues.clear();
+                self.backend.as_mut().map_or(Ok(()), |backend| backend.reset())?;
+                Ok(Resumed::NeedsReset(error))
+            }
         }
-        started.map(|()| function.change_config_to(&config))
+    }
+
+    /// Writes once more to the configuration what the driver wrote, and reads it. A write with which two connections
+    /// ended, one after the other, is not made again.
+    fn write_again(&mut self, backend: &mut dyn Backend) -> Result<Vec<u8>> {
+        let mut last = None;
+        let written = self.written.iter().try_for_each(|(offset, bytes)| {
+            last = Some(*offset);
+            backend.write_config(*offset, bytes)
+        });
+        let config = written.map_err(Error::from).and_then(|()| self.config.read(backend));
+        self.suspect = match (&config, last) {
+            (Err(_), Some(offset)) if self.suspect == Some(offset) => {
+                self.written.remove(&offset);
+                None
+            }
+            (Err(_), last) => last,
+            (Ok(_), _) => None,
+        };
+        config
     }
 
     /// Starts the queues where their requests are complete.
@@ -408,6 +449,15 @@ fn drained(again: &Again, queue: &Queue) -> Result<()> {
         0 => Ok(()),
         requests => Err(Error::Outstanding { index: queue.index(), requests }),
     }
+}
+
+/// What became of a device whose backend is there again.
+#[derive(Debug)]
+pub(crate) enum Resumed {
+    /// It goes on. The driver is to be notified by this, if the configuration is another.
+    GoesOn(Vec<Effect>),
+    /// The driver has to reset it first, for this reason.
+    NeedsReset(Error),
 }
 
 /// What the end of a backend means for its device.

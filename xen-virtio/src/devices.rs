@@ -1,6 +1,6 @@
 //! All devices of a guest: its PCI bus, as the handler of an ioreq server.
 
-use crate::device::{Device, Lost};
+use crate::device::{Device, Lost, Resumed};
 use crate::error::{Error, Result};
 use crate::reconnect::{self, Waker};
 use crate::record::{Record, Whose};
@@ -169,12 +169,18 @@ impl Devices {
         match lost {
             Lost::GoesOn => {
                 self.waker.wake();
-                tracing::warn!(%error, device = %at, "a device waits for its backend");
+                // A guest can have some backends end at will, and is not to fill a log.
+                if device.is_news() {
+                    tracing::warn!(%error, device = %at, "a device waits for its backend");
+                } else {
+                    tracing::debug!(%error, device = %at, "a device waits for its backend again");
+                }
                 Vec::new()
             }
-            Lost::NeedsReset(error) => {
+            Lost::NeedsReset(why) => {
                 self.waker.wake();
-                needs_reset(at, device, function, &error)
+                let (cause, why) = (error.to_string(), Box::new(why));
+                needs_reset(at, device, function, &Error::CannotGoOn { cause, why })
             }
             Lost::ForGood => needs_reset(at, device, function, error),
         }
@@ -244,15 +250,10 @@ impl Devices {
         let Some((device, function)) = devices.get_mut(&at).zip(bus.function(at)) else {
             return Ok(());
         };
-        let effects = match device.resume(backend, function) {
+        let effects = match device.resume(backend, function)? {
+            Resumed::GoesOn(effects) => effects,
             // The driver put its queue where it has no memory.
-            Err(error @ Error::Host(_)) => {
-                let effects = needs_reset(at, device, function, &error);
-                state.keep(at, None);
-                self.carry_out(&mut state, at, effects);
-                return Err(error);
-            }
-            resumed => resumed?,
+            Resumed::NeedsReset(error) => needs_reset(at, device, function, &error),
         };
         tracing::info!(device = %at, "a device has its backend");
         self.watch(&mut state, at)?;

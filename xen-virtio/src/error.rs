@@ -30,6 +30,14 @@ pub(crate) enum Error {
     /// A device of a type that cannot go on over another connection.
     #[error("the driver's session ended with the connection to the backend")]
     SessionEnded,
+    /// A device whose backend is of no use any more, and which cannot go on with another.
+    #[error("{cause}; {why}")]
+    CannotGoOn {
+        /// What became of the backend.
+        cause: String,
+        /// Why it is not enough to have another.
+        why: Box<Error>,
+    },
     /// A backend ended, and what it had begun is not known.
     #[error(
         "its backend ended with {requests} requests of queue {index} outstanding, and has not noted which of them it had \

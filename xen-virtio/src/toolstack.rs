@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use xen_eventfd::DomId;
@@ -195,7 +196,9 @@ fn parse_state(text: &str) -> Option<State> {
     })
 }
 
+/// In a process group of its own: what a terminal sends to the group of this process is not to end `xl` halfway.
 fn output(command: &mut Command) -> Result<Output> {
+    command.process_group(0);
     let done = with_signals(|| command.stdin(Stdio::null()).output());
     done.and_then(|done| done).map_err(|error| {
         let sentence = format!("cannot run `{XL}`: {error}; it is in the package xen-utils");

@@ -649,14 +649,18 @@ impl Bench {
 }
 
 #[test]
-fn a_change_of_the_configuration_that_the_backend_tells_reaches_the_driver() {
+fn a_change_of_the_configuration_that_the_backend_announces_reaches_the_driver() {
     let bench = Bench::running();
     let generation = || bench.get(0x15, Width::One);
     for value in [77, 78] {
         // It is another one once the driver has read the configuration.
         let (before, _) = (generation(), bench.get(DEVICE, Width::Four));
         bench.state.lock().unwrap().config[2] = value;
-        assert_ne!(bench.get(DEVICE + 2, Width::One), u64::from(value), "before it is told");
+        assert_ne!(
+            bench.get(DEVICE + 2, Width::One),
+            u64::from(value),
+            "before the backend announces it"
+        );
         bench.request(Ok(true));
         bench.wait(CONFIG);
         assert_eq!(bench.get(DEVICE + 2, Width::One), u64::from(value));
@@ -721,15 +725,34 @@ fn a_device_goes_on_with_a_backend_that_is_started_again() {
 }
 
 #[test]
-fn a_write_that_ends_the_backend_is_not_made_again() {
+fn a_write_that_ends_two_connections_is_not_made_again() {
     let (bench, _) = Bench::connecting_again(BLOCK);
     bench.state.lock().unwrap().ends_at_writes = true;
     bench.set(0x202, Width::Two, 0x5566);
     bench.until("the device has lost its backend", || !bench.devices.away().is_empty());
+    for _ in 0..2 {
+        bench.state.lock().unwrap().has_ended = false;
+        bench.until("the backend ends again", || bench.state.lock().unwrap().has_ended);
+    }
     bench.restart_backend();
-    let written = Call::WriteConfig(2, vec![0x66, 0x55]);
-    assert_eq!(bench.calls(), [written, Call::Accept(VERSION_1), started_at(0)]);
+    let [first, second, third] = [(); 3].map(|()| Call::WriteConfig(2, vec![0x66, 0x55]));
+    let accepted = || Call::Accept(VERSION_1);
+    let calls = [first, accepted(), second, accepted(), third, accepted(), started_at(0)];
+    assert_eq!(bench.calls(), calls);
     assert_eq!(bench.status(), 15);
+}
+
+#[test]
+fn a_write_that_a_backend_did_not_get_is_made_again() {
+    let (bench, _) = Bench::connecting_again(BLOCK);
+    bench.state.lock().unwrap().ends_at_writes = true;
+    bench.set(0x202, Width::Two, 0x5566);
+    bench.until("the device has lost its backend", || !bench.devices.away().is_empty());
+    bench.state.lock().unwrap().ends_at_writes = false;
+    bench.restart_backend();
+    let [lost, made] = [(); 2].map(|()| Call::WriteConfig(2, vec![0x66, 0x55]));
+    assert_eq!(bench.calls(), [lost, Call::Accept(VERSION_1), made, started_at(0)]);
+    assert_eq!(bench.get(DEVICE + 2, Width::Two), 0x5566);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A driver that does what none should: one list, for the model (`xen-virtio/src/devices/tests/odd.rs`) and for the bare-metal
+//! An odd driver: one list of what no driver should do, for the model (`xen-virtio/src/devices/tests/odd.rs`) and for the bare-metal
 //! test guest on real Xen, which compare what the device answers with `answers.txt`.
 //!
 //! The names of virtio-villain's tests (`pci`, `state`, and of `vring` what is about registers) are where it began. What a
