@@ -71,7 +71,7 @@ cp /tmp/status /var/lib/dpkg/status
 ";
 
 const INSTALL: &str = r#"
-find / -xdev -type f -path '*eventfd*' | sort >/tmp/before
+find / -xdev \( -type f -o -type l \) \( -path '*eventfd*' -o -path '*xen-virtio*' \) | sort >/tmp/before
 dpkg --install @COMMAND@ @MODULE@
 dpkg --verify xen-eventfd xen-eventfd-modules-@RELEASE@
 modprobe --set-version @RELEASE@ --show-depends xen-eventfd | grep updates/xen-eventfd.ko
@@ -83,12 +83,14 @@ mkdir -p /etc/xen && cp /usr/share/doc/xen-eventfd/examples/virtio.toml /etc/xen
 xen-virtio check | grep -v 'no program "qemu-storage-daemon"' >/tmp/said || true
 [ ! -s /tmp/said ] || { cat /tmp/said; exit 1; }
 [ ! -e /etc/systemd/system/multi-user.target.wants/xen-virtio.service ]
+systemctl enable xen-virtio.service
+[ -L /etc/systemd/system/multi-user.target.wants/xen-virtio.service ]
 "#;
 
 const PURGE: &str = r"
 dpkg --purge xen-eventfd xen-eventfd-modules-@RELEASE@
 if grep xen-eventfd /usr/lib/modules/@RELEASE@/modules.dep; then exit 1; fi
-find / -xdev -type f -path '*eventfd*' | sort | diff /tmp/before -
+find / -xdev \( -type f -o -type l \) \( -path '*eventfd*' -o -path '*xen-virtio*' \) | sort | diff /tmp/before -
 ";
 
 /// What the scripts leave open.
