@@ -226,7 +226,7 @@ impl Arch {
                 "-initrd".to_owned(),
                 format!("vmlinuz {linux_arguments},dom0.cpio"),
             ],
-            // The kernel at half of this address makes Xen die without a word.
+            // With the kernel at half of this address Xen ends without a message.
             Self::Arm64 => vec![
                 "-kernel".to_owned(),
                 "xen".to_owned(),

@@ -93,6 +93,10 @@ impl XenSource {
         Ok(Some(Package { name, version, file, size, sha256 }))
     }
 
+    fn missing(&self, error: anyhow::Error) -> anyhow::Error {
+        error.context(NoXenSource { version: self.version.clone() })
+    }
+
     /// The shell script that unpacks and builds it.
     fn script(&self, manifest: &Manifest) -> String {
         let file = |end: &str| manifest.packages.iter().find(|p| p.file.ends_with(end));
@@ -131,14 +135,15 @@ impl Product for XenSource {
         Some(Arch::HOST)
     }
 
+    /// A mirror that does not answer at all is something else.
     fn not_downloaded(&self, error: anyhow::Error) -> anyhow::Error {
-        error.context(NoXenSource { version: self.version.clone() })
+        if format!("{error:#}").contains("404") { self.missing(error) } else { error }
     }
 
     fn resolve(&self, apt: &Apt) -> Result<Manifest> {
         let files = match self.own(&apt.archives())? {
             Some(own) => vec![own],
-            None => apt.source(NAME, &self.version)?,
+            None => apt.source(NAME, &self.version).map_err(|error| self.missing(error))?,
         };
         Ok(Manifest::new(self.layout(), self.arch, files))
     }
@@ -213,9 +218,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_told_from_what_is_broken() {
-        let error = source().not_downloaded(anyhow::anyhow!("404")).context("more");
+    fn a_source_that_is_missing_differs_from_a_mirror_that_is_broken() {
+        let error = source().not_downloaded(anyhow::anyhow!("404  Not Found")).context("more");
         assert!(error.is::<NoXenSource>());
         assert!(format!("{error:#}").contains(SOURCE_VARIABLE));
+        let error = source().not_downloaded(anyhow::anyhow!("Connection timed out"));
+        assert!(!error.is::<NoXenSource>());
     }
 }
