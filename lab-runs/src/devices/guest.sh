@@ -41,7 +41,7 @@ write_part() {
 # turned on; says their sum
 write_disk() {
 	echo "write back" >/sys/block/vda/cache_type
-	seq 1000000 | head -c 4194304 >/tmp/pattern
+	seq "${1:-1}" 1000000 | head -c 4194304 >/tmp/pattern
 	by_all write_part && quiet dd if=/dev/zero of=/dev/vda bs=4k count=1 seek=2000 conv=fsync && sum /tmp/pattern
 }
 
@@ -92,15 +92,16 @@ moves() {
 	echo $moved
 }
 
-# load TIMES EXPECTED: disk and cards at once while vectors move; what comes back is looked at
+# load TIMES EXPECTED: disk and cards at once while vectors move, until /tmp/enough is there; what comes back is looked at
 load() {
-	rm -f /tmp/stop
+	rm -f /tmp/stop /tmp/enough
 	disk=$(read_disk)
 	moves >/tmp/moved &
 	mover=$!
-	(for _ in $(seq "$1"); do [ "$(read_disk)" = "$disk" ] || echo "the disk's bytes changed"; done) >/tmp/disk.said &
+	(for _ in $(seq "$1"); do [ -e /tmp/enough ] || [ "$(read_disk)" = "$disk" ] || echo "the disk's bytes changed"; done) >/tmp/disk.said &
 	reader=$!
 	for _ in $(seq "$1"); do
+		[ ! -e /tmp/enough ] || break
 		for card in 0 1; do [ "$(fetch $card)" = "$2" ] || echo "card $card brought other bytes"; done
 	done >/tmp/cards.said
 	wait $reader

@@ -52,12 +52,15 @@ gets 'random: '
 verdict villain_has_queues_that_are_none $? villain.served villain.log "$(console villain)"
 gets "villain: ${rounds}000 random accesses"
 verdict villain_makes_random_accesses $? villain.served villain.log "$(console villain)"
+meanwhile=$(passed)
+[ "$meanwhile" -ge $((before + 3)) ]
+verdict villain_has_a_neighbour_that_goes_on_meanwhile $? "$(console neighbour)"
 wait $server
 verdict villain_serve_ends_with_its_guest $? villain.served
 sed 's/^/        /' villain.served
 echo "        $(lines villain | tail -n 1), and the neighbour has been through its disk $(($(passed) - before)) times"
 
-within 180 passes $((before + 3)) && ! lines neighbour | grep '^guest' >said
+within 180 passes $((meanwhile + 1)) && ! lines neighbour | grep '^guest' >said
 verdict villain_leaves_its_neighbour_alone $? said neighbour.served "$(console neighbour)"
 xl destroy neighbour
 wait $neighbour

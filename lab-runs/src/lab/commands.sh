@@ -107,7 +107,7 @@ xen-eventfd --json run c6 --wait --follow --kick mmio:$doorbell:4:0 --call $mess
 runner=$!
 printf 'name="c6"\ntype="pvh"\nkernel="/lab/guest"\nmemory=16\nvcpus=2\ncmdline="%s"\non_poweroff="restart"\n'"$more" \
 	"listen msi 0x41 go; until go; write mmio:$doorbell 4 0; end; poweroff" >c6.cfg
-# Without -e: somebody must be there to start it again.
+# Without -e: it has to be started again.
 xl create -q c6.cfg
 lived() { [ "$(wc -l <lives)" -ge "$1" ]; }
 within 60 lived 3
