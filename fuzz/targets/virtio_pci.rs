@@ -8,16 +8,19 @@ mod observer;
 use libfuzzer_sys::fuzz_target;
 use observer::Observer;
 use xen_eventfd_core::{Access, Kick, Space, Width};
-use xen_eventfd_virtio::{Description, Function};
+use xen_eventfd_virtio::{Description, Function, FunctionDescription, Transport};
 
 const WIDTHS: [Width; 4] = [Width::One, Width::Two, Width::Four, Width::Eight];
 
 fuzz_target!(|bytes: &[u8]| {
-    let description = Description {
+    let device = Description {
         device_type: 1,
         features: 1 << 32 | 1 << 34 | 1 << 40 | 0x21,
         queue_sizes: vec![256, 128, 64],
         config: (0..12).collect(),
+    };
+    let description = FunctionDescription {
+        device,
         has_line: true,
         registers: 0xE000_0000,
         doorbell: 0xC000,

@@ -1,26 +1,25 @@
-//! The common configuration structure (virtio 1.3, section 4.1.4.3).
-//!
-//! A field is read in any way, and written with its own width or, those of 64 bits, also whole. Any other
-//! write has no effect.
+//! What a device has on each transport: status, features, queues, configuration and its generation (virtio 1.3,
+//! chapter 2). A transport gives each of the [`Field`]s a place among its registers.
 //!
 //! # Invariants
 //! * `status` has FEATURES_OK only if the driver's features are acceptable, DRIVER_OK only with FEATURES_OK.
 //! * A queue's size is a power of 2, or the driver has accepted VIRTIO_F_RING_PACKED.
 //! * A queue that is enabled keeps its addresses and its size.
+//! * `started` has what the caller knows of each queue: a queue has started only while the driver runs and has it
+//!   enabled.
 
 use crate::description::{Description, bits};
-use crate::effect::Effect;
-use crate::layout::COMMON;
+use crate::effect::{Effect, QueueSetup, Route};
 use crate::msix::NO_VECTOR;
 use crate::state::{CommonState, QueueState, StateError};
-use crate::value::{high, low, with_half, word};
+use crate::value::{high, low, with_half};
 use alloc::vec::Vec;
 use virtio_spec::{DeviceStatus, F};
 use xen_eventfd_core::Width;
 
-/// The registers, in their order.
+/// What a register is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Field {
+pub(crate) enum Field {
     DeviceFeatureSelect,
     DeviceFeature,
     DriverFeatureSelect,
@@ -31,12 +30,20 @@ enum Field {
     Generation,
     QueueSelect,
     QueueSize,
+    /// The most that the size can be.
+    QueueSizeMax,
     QueueVector,
     QueueEnable,
     QueueNotifyOffset,
-    Descriptors { is_high: bool },
-    Driver { is_high: bool },
-    Device { is_high: bool },
+    Descriptors {
+        is_high: bool,
+    },
+    Driver {
+        is_high: bool,
+    },
+    Device {
+        is_high: bool,
+    },
     QueueReset,
 }
 
@@ -47,41 +54,18 @@ const SETTABLE: DeviceStatus = DeviceStatus::ACKNOWLEDGE
     .union(DeviceStatus::FEATURES_OK)
     .union(DeviceStatus::DRIVER_OK);
 
-/// Offset and width of each.
-const FIELDS: [(u32, Width, Field); 20] = [
-    (0x00, Width::Four, Field::DeviceFeatureSelect),
-    (0x04, Width::Four, Field::DeviceFeature),
-    (0x08, Width::Four, Field::DriverFeatureSelect),
-    (0x0C, Width::Four, Field::DriverFeature),
-    (0x10, Width::Two, Field::ConfigVector),
-    (0x12, Width::Two, Field::Queues),
-    (0x14, Width::One, Field::Status),
-    (0x15, Width::One, Field::Generation),
-    (0x16, Width::Two, Field::QueueSelect),
-    (0x18, Width::Two, Field::QueueSize),
-    (0x1A, Width::Two, Field::QueueVector),
-    (0x1C, Width::Two, Field::QueueEnable),
-    (0x1E, Width::Two, Field::QueueNotifyOffset),
-    (0x20, Width::Four, Field::Descriptors { is_high: false }),
-    (0x24, Width::Four, Field::Descriptors { is_high: true }),
-    (0x28, Width::Four, Field::Driver { is_high: false }),
-    (0x2C, Width::Four, Field::Driver { is_high: true }),
-    (0x30, Width::Four, Field::Device { is_high: false }),
-    (0x34, Width::Four, Field::Device { is_high: true }),
-    (0x3A, Width::Two, Field::QueueReset),
-];
-
 /// The registers of one queue.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Queue {
     /// What the device offers.
     max_size: u16,
-    pub(crate) size: u16,
+    size: u16,
+    /// For its calls; [`NO_VECTOR`] on a transport without vectors.
     pub(crate) vector: u16,
-    pub(crate) is_enabled: bool,
-    pub(crate) descriptors: u64,
-    pub(crate) driver: u64,
-    pub(crate) device: u64,
+    is_enabled: bool,
+    descriptors: u64,
+    driver: u64,
+    device: u64,
 }
 
 impl Queue {
@@ -123,6 +107,10 @@ pub(crate) struct Common {
     config_changed: bool,
     queue_select: u16,
     pub(crate) queues: Vec<Queue>,
+    /// The device configuration.
+    config: Vec<u8>,
+    /// The route of each queue that has started.
+    started: Vec<Option<Route>>,
 }
 
 impl Common {
@@ -138,6 +126,8 @@ impl Common {
             config_changed: false,
             queue_select: 0,
             queues: description.queue_sizes.iter().copied().map(Queue::new).collect(),
+            config: description.config.clone(),
+            started: alloc::vec![None; description.queue_sizes.len()],
         }
     }
 
@@ -164,7 +154,7 @@ impl Common {
         }
     }
 
-    /// Sets all registers. `mapped` as [`Common::write`] has it.
+    /// Sets all registers. `mapped` as [`Common::set`] has it.
     pub(crate) fn restore(
         &mut self,
         state: &CommonState,
@@ -189,6 +179,8 @@ impl Common {
             config_changed: state.config_changed,
             queue_select: state.queue_select,
             queues: self.queues.iter().zip(&state.queues).map(Queue::restored).collect(),
+            config: self.config.clone(),
+            started: self.started.clone(),
         };
         let is_packed = restored.driver_features & bits(F::RING_PACKED) != 0;
         let fits = |queue: &Queue| {
@@ -208,8 +200,14 @@ impl Common {
         is_valid.then_some(()).ok_or(StateError::Value)
     }
 
+    /// What has to be done for a device that was restored to be as far as its driver, but for its queues.
+    pub(crate) fn begin(&self, effects: &mut Vec<Effect>) {
+        effects.extend(self.accepted().map(Effect::Features));
+        effects.extend(self.is_live().then_some(Effect::DriverOk));
+    }
+
     /// The features that the driver and the device have agreed on (FEATURES_OK).
-    pub(crate) fn accepted(&self) -> Option<u64> {
+    fn accepted(&self) -> Option<u64> {
         self.status.contains(DeviceStatus::FEATURES_OK).then_some(self.driver_features)
     }
 
@@ -228,8 +226,30 @@ impl Common {
         self.status |= DeviceStatus::DEVICE_NEEDS_RESET;
     }
 
-    pub(crate) fn config_changed(&mut self) {
-        self.config_changed = true;
+    /// The device configuration.
+    pub(crate) fn config(&self) -> &[u8] {
+        &self.config
+    }
+
+    /// A byte of the device configuration, 0 beyond its end.
+    pub(crate) fn config_byte(&self, offset: u32) -> u8 {
+        self.config.get(offset as usize).copied().unwrap_or(0)
+    }
+
+    /// Replaces the device configuration. What is longer than the one before is cut, what is shorter leaves the
+    /// rest.
+    pub(crate) fn set_config(&mut self, config: &[u8]) {
+        if self.differs(config) {
+            let bytes = config.len().min(self.config.len());
+            self.config[..bytes].copy_from_slice(&config[..bytes]);
+            self.config_changed = true;
+        }
+    }
+
+    /// Whether [`Common::set_config`] changes something.
+    pub(crate) fn differs(&self, config: &[u8]) -> bool {
+        let bytes = config.len().min(self.config.len());
+        self.config[..bytes] != config[..bytes]
     }
 
     /// The driver reads of the device configuration. The generation changes here and not with each change,
@@ -240,14 +260,52 @@ impl Common {
         }
     }
 
-    pub(crate) fn byte(&self, offset: u32) -> u8 {
-        let field = FIELDS
-            .iter()
-            .find(|(at, width, _)| (*at..*at + u32::from(width.bytes())).contains(&offset));
-        field.map_or(0, |(at, _, field)| self.value(*field).to_le_bytes()[(offset - at) as usize])
+    /// A write to the device configuration; nothing if it is not all in it.
+    pub(crate) fn config_written(&self, offset: u32, width: Width, value: u64) -> Option<Effect> {
+        let end = u64::from(offset) + u64::from(width.bytes());
+        let fits = end <= self.config.len() as u64;
+        fits.then_some(Effect::ConfigWritten { offset, width, value })
     }
 
-    fn value(&self, field: Field) -> u32 {
+    /// A kick that came by a register; nothing unless the queue has started.
+    pub(crate) fn kick(&self, queue: u16) -> Option<Effect> {
+        self.has_started(queue).then_some(Effect::Kick(queue))
+    }
+
+    pub(crate) fn has_started(&self, queue: u16) -> bool {
+        self.route(queue).is_some()
+    }
+
+    /// The route of a queue that has started.
+    pub(crate) fn route(&self, queue: u16) -> Option<Route> {
+        self.started.get(usize::from(queue)).copied().flatten()
+    }
+
+    /// Appends what the caller does not know yet of queues. `route` returns how calls with a vector reach the guest.
+    pub(crate) fn reconcile(&mut self, route: impl Fn(u16) -> Route, effects: &mut Vec<Effect>) {
+        let is_live = self.is_live();
+        for ((index, queue), known) in (0..).zip(&self.queues).zip(&mut self.started) {
+            let now = (is_live && queue.is_enabled).then(|| route(queue.vector));
+            match (*known, now) {
+                (None, Some(route)) => effects.push(Effect::QueueStarted(QueueSetup {
+                    index,
+                    size: queue.size,
+                    descriptors: queue.descriptors,
+                    driver: queue.driver,
+                    device: queue.device,
+                    route,
+                })),
+                (Some(before), Some(route)) if before != route => {
+                    effects.push(Effect::Rerouted { queue: index, route });
+                }
+                _ => {}
+            }
+            *known = now;
+        }
+    }
+
+    /// What a read of a register returns.
+    pub(crate) fn value(&self, field: Field) -> u32 {
         let queue = self.queues.get(usize::from(self.queue_select));
         let of_queue = |value: fn(&Queue) -> u32| queue.map_or(0, value);
         match field {
@@ -261,6 +319,7 @@ impl Common {
             Field::Generation => self.generation.into(),
             Field::QueueSelect => self.queue_select.into(),
             Field::QueueSize => of_queue(|queue| queue.size.into()),
+            Field::QueueSizeMax => of_queue(|queue| queue.max_size.into()),
             Field::QueueVector => queue.map_or(NO_VECTOR, |queue| queue.vector).into(),
             Field::QueueEnable => of_queue(|queue| queue.is_enabled.into()),
             Field::Descriptors { is_high } => half(queue.map(|queue| queue.descriptors), is_high),
@@ -273,43 +332,38 @@ impl Common {
 
     /// Writes a register. `mapped` returns the vector that an event gets for the one that the driver wrote.
     /// Starts and stops of queues follow from the registers, except for `stopped`.
-    pub(crate) fn write(
+    pub(crate) fn set(
         &mut self,
-        offset: u32,
-        width: Width,
-        value: u64,
-        mapped: impl Fn(u16) -> u16 + Copy,
+        field: Field,
+        value: u32,
+        mapped: impl Fn(u16) -> u16,
         effects: &mut Vec<Effect>,
     ) {
-        if width == Width::Eight {
-            if offset + 8 <= COMMON.end {
-                self.write(offset, Width::Four, low(value).into(), mapped, effects);
-                self.write(offset + 4, Width::Four, high(value).into(), mapped, effects);
-            }
-            return;
-        }
-        let is_it = |(at, of, _): &&(u32, Width, Field)| (*at, *of) == (offset, width);
-        let Some((_, _, field)) = FIELDS.iter().find(is_it) else { return };
+        // What a register of 32 bits has beyond those of its field selects, and is, nothing that there is.
+        let half = u16::try_from(value).unwrap_or(u16::MAX);
         match field {
-            Field::DeviceFeatureSelect => self.feature_select = low(value),
-            Field::DriverFeatureSelect => self.driver_select = low(value),
-            Field::DriverFeature => self.write_features(low(value)),
-            Field::ConfigVector => self.config_vector = mapped(word(value)),
-            Field::Status => self.write_status(word(value).to_le_bytes()[0], effects),
-            Field::QueueSelect => self.queue_select = word(value),
+            Field::DeviceFeatureSelect => self.feature_select = value,
+            Field::DriverFeatureSelect => self.driver_select = value,
+            Field::DriverFeature => self.write_features(value),
+            Field::ConfigVector => self.config_vector = mapped(half),
+            Field::Status => self.write_status(value, effects),
+            Field::QueueSelect => self.queue_select = half,
             Field::QueueVector => {
                 if let Some(queue) = self.queues.get_mut(usize::from(self.queue_select)) {
-                    queue.vector = mapped(word(value));
+                    queue.vector = mapped(half);
                 }
             }
-            Field::QueueReset => self.reset_queue(word(value), effects),
-            Field::DeviceFeature | Field::Queues | Field::Generation | Field::QueueNotifyOffset => {
-            }
+            Field::QueueReset => self.reset_queue(half, effects),
+            Field::DeviceFeature
+            | Field::Queues
+            | Field::Generation
+            | Field::QueueSizeMax
+            | Field::QueueNotifyOffset => {}
             Field::QueueSize
             | Field::QueueEnable
             | Field::Descriptors { .. }
             | Field::Driver { .. }
-            | Field::Device { .. } => self.set_up_queue(*field, low(value)),
+            | Field::Device { .. } => self.set_up_queue(field, value),
         }
     }
 
@@ -321,7 +375,7 @@ impl Common {
     }
 
     /// A driver sets bits and clears all or none; some it may not set.
-    fn write_status(&mut self, value: u8, effects: &mut Vec<Effect>) {
+    fn write_status(&mut self, value: u32, effects: &mut Vec<Effect>) {
         if value == 0 {
             if !self.status.is_empty() {
                 effects.push(Effect::Reset);
@@ -329,7 +383,8 @@ impl Common {
             self.reset();
             return;
         }
-        let asked = DeviceStatus::from_bits_truncate(value) & SETTABLE & !self.status;
+        let asked =
+            DeviceStatus::from_bits_truncate(value.to_le_bytes()[0]) & SETTABLE & !self.status;
         self.status |= asked & !(DeviceStatus::FEATURES_OK | DeviceStatus::DRIVER_OK);
         if asked.contains(DeviceStatus::FEATURES_OK) && self.acceptable() {
             self.status |= DeviceStatus::FEATURES_OK;
@@ -375,6 +430,17 @@ impl Common {
         }
     }
 
+    /// The driver of a transport that has it takes a queue back (virtio 1.3, section 4.2.2.2). Its other registers stay.
+    pub(crate) fn disable_queue(&mut self, effects: &mut Vec<Effect>) {
+        let is_live = self.is_live();
+        if let Some(queue) = self.queues.get_mut(usize::from(self.queue_select))
+            && core::mem::take(&mut queue.is_enabled)
+            && is_live
+        {
+            effects.push(Effect::QueueStopped(self.queue_select));
+        }
+    }
+
     /// What may change only while the queue is not enabled.
     fn set_up_queue(&mut self, field: Field, value: u32) {
         let is_packed = self.negotiated(F::RING_PACKED);
@@ -385,7 +451,7 @@ impl Common {
         match field {
             Field::QueueEnable => queue.is_enabled = value == 1,
             Field::QueueSize => {
-                let size = word(value.into());
+                let size = u16::try_from(value).unwrap_or(0);
                 if (1..=queue.max_size).contains(&size) && (is_packed || size.is_power_of_two()) {
                     queue.size = size;
                 }

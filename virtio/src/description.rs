@@ -1,4 +1,4 @@
-//! What a function is made of.
+//! What a device, and its function on PCI, is made of.
 
 use crate::config_space::Identity;
 use crate::layout::{DEVICE, DOORBELL_SIZE, MAX_VECTORS, REGISTERS_SIZE};
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use virtio_spec::{F, Id};
 
-/// Queues of one function: one vector is for configuration changes.
+/// Queues of one device. A function has as many vectors, of which one is for configuration changes.
 pub const MAX_QUEUES: usize = MAX_VECTORS - 1;
 /// Bytes of one function's device configuration.
 pub const MAX_CONFIG: usize = (DEVICE.end - DEVICE.start) as usize;
@@ -16,7 +16,7 @@ const MAX_QUEUE_SIZE: u16 = 0x8000;
 /// Device types that have a PCI device ID.
 const MAX_TYPE: u16 = 0x3F;
 
-/// A device, as its function presents it.
+/// A device, on whichever transport.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Description {
     /// The virtio device ID: 1 network, 2 block, …
@@ -28,6 +28,13 @@ pub struct Description {
     pub queue_sizes: Vec<u16>,
     /// The device configuration.
     pub config: Vec<u8>,
+}
+
+/// A device, as its function presents it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionDescription {
+    /// The device.
+    pub device: Description,
     /// Whether the guest has a line for INTA. Without, the function has MSI-X only.
     pub has_line: bool,
     /// Where the memory BAR is before the guest moves it, or 0.
@@ -36,7 +43,7 @@ pub struct Description {
     pub doorbell: u16,
 }
 
-/// Why a device cannot be a function.
+/// Why a device cannot be presented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum DescriptionError {
@@ -47,17 +54,22 @@ pub enum DescriptionError {
     #[error("the device does not offer VIRTIO_F_VERSION_1")]
     Legacy,
     /// Features that change the transport and that this one has not.
-    #[error("the device offers features {0:#x}, which this PCI transport does not have")]
+    #[error("the device offers features {0:#x}, which this transport does not have")]
     Features(u64),
     /// Too many queues, or none.
-    #[error("{0} queues; a function has 1 to {MAX_QUEUES}")]
+    #[error("{0} queues; a device has 1 to {MAX_QUEUES}")]
     Queues(usize),
     /// A size that no queue has.
     #[error("a queue of {0} entries; a power of 2 up to {MAX_QUEUE_SIZE} is needed")]
     QueueSize(u16),
     /// The configuration is too long.
-    #[error("{0} bytes of device configuration; a function has at most {MAX_CONFIG}")]
-    Config(usize),
+    #[error("{size} bytes of device configuration; this transport has at most {most}")]
+    Config {
+        /// How many.
+        size: usize,
+        /// How many the transport has a place for.
+        most: usize,
+    },
     /// A BAR is not aligned to its size.
     #[error("a BAR of {size:#x} bytes at {at:#x}")]
     Bar {
@@ -84,11 +96,11 @@ pub(crate) fn bits(features: F) -> u64 {
 }
 
 impl Description {
-    /// Whether a function can present it.
+    /// Whether a transport with a place for `most` bytes of configuration can present it.
     ///
     /// # Errors
     /// The first thing that is wrong.
-    pub fn check(&self) -> Result<(), DescriptionError> {
+    pub fn check(&self, most: usize) -> Result<(), DescriptionError> {
         if !(1..=MAX_TYPE).contains(&self.device_type) {
             return Err(DescriptionError::Type(self.device_type));
         }
@@ -106,9 +118,20 @@ impl Description {
         if let Some(size) = self.queue_sizes.iter().find(|size| !fits(size)) {
             return Err(DescriptionError::QueueSize(*size));
         }
-        if self.config.len() > MAX_CONFIG {
-            return Err(DescriptionError::Config(self.config.len()));
+        match self.config.len() {
+            size if size > most => Err(DescriptionError::Config { size, most }),
+            _ => Ok(()),
         }
+    }
+}
+
+impl FunctionDescription {
+    /// Whether a function can present it.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), DescriptionError> {
+        self.device.check(MAX_CONFIG)?;
         let bars = [(self.registers, REGISTERS_SIZE), (self.doorbell.into(), DOORBELL_SIZE)];
         match bars.into_iter().find(|(at, size)| at % size != 0) {
             Some((at, size)) => Err(DescriptionError::Bar { at, size }),
@@ -120,9 +143,9 @@ impl Description {
     pub(crate) fn identity(&self) -> Identity {
         Identity {
             vendor: VENDOR,
-            device: DEVICE_BASE + self.device_type,
+            device: DEVICE_BASE + self.device.device_type,
             revision: 1,
-            class: class(self.device_type),
+            class: class(self.device.device_type),
             has_line: self.has_line,
         }
     }

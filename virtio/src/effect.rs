@@ -24,6 +24,8 @@ pub enum Route {
     /// By the function's interrupt line, as MSI-X is off. Each call goes through
     /// [`Function::signal_queue`](crate::Function::signal_queue), which sets the ISR status.
     Line,
+    /// By the bit of a used buffer in the device's InterruptStatus, as virtio-mmio has it, and the interrupt for it.
+    InterruptStatus,
 }
 
 /// A queue that the driver has set up. The addresses are guest physical and not checked.
@@ -59,11 +61,11 @@ pub enum Effect {
     Features(u64),
     /// The driver is ready (DRIVER_OK). The queues that it has enabled start next.
     DriverOk,
-    /// The device is reset: all queues have stopped, no call may reach the guest any more.
+    /// The device is reset: all queues have stopped, no call may reach the guest any more, InterruptStatus is 0.
     Reset,
     /// A queue is to be served from now on. Check it for buffers, as its kick may have come before.
     QueueStarted(QueueSetup),
-    /// A queue is not to be touched any more (VIRTIO_F_RING_RESET).
+    /// A queue is not to be touched any more (VIRTIO_F_RING_RESET, or QueueReady of virtio-mmio).
     QueueStopped(u16),
     /// The calls of a queue that has started take another route.
     Rerouted {
@@ -72,7 +74,7 @@ pub enum Effect {
         /// The route from now on.
         route: Route,
     },
-    /// A kick that reached this function, and so no doorbell.
+    /// A kick that reached these registers, and so no doorbell.
     Kick(u16),
     /// A BAR is at another address. `None`: the function does not decode it.
     Moved {
@@ -84,7 +86,7 @@ pub enum Effect {
         to: Option<u64>,
     },
     /// The driver wrote to the device configuration. What is there is kept until
-    /// [`Function::set_config`](crate::Function::set_config).
+    /// [`Transport::set_config`](crate::Transport::set_config).
     ConfigWritten {
         /// The first byte.
         offset: u32,
@@ -97,6 +99,10 @@ pub enum Effect {
     Raise(Message),
     /// The function's interrupt line has this level from now on.
     Line(bool),
+    /// These bits of the device's InterruptStatus are to be set, and its interrupt raised for them.
+    SetInterruptStatus(u32),
+    /// The driver has acknowledged these bits of InterruptStatus: they are to be cleared.
+    Acknowledged(u32),
 }
 
 impl fmt::Display for Message {

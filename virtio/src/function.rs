@@ -3,20 +3,21 @@
 //! # Invariants
 //! * `known` is what the caller knows from the effects: [`Function::reconcile`] compares it with the
 //!   registers after each access and each event, so that no way to a change can leave one out.
-//! * A queue is known as started only while the driver runs and has it enabled.
 
 use crate::capabilities::{self, Places};
 use crate::common::Common;
+use crate::common_structure;
 use crate::config_space::{
     BAR_0, ConfigSpace, DECODES_MEMORY, DECODES_PORTS, LINE_OFF, LINE_PENDING, MASTERS_BUS, STATUS,
 };
-use crate::description::{Description, DescriptionError};
-use crate::effect::{Bar, Effect, QueueSetup, Route};
+use crate::description::{Description, DescriptionError, FunctionDescription};
+use crate::effect::{Bar, Effect, Route};
 use crate::layout::{
     COMMON, DEVICE, DOORBELL_BAR, DOORBELL_SIZE, ISR, PENDING, REGISTERS_BAR, REGISTERS_SIZE, TABLE,
 };
 use crate::msix::{ENABLE, MASK_ALL, MsiX};
 use crate::state::{FunctionState, StateError};
+use crate::transport::Door;
 use crate::value::{gather, word};
 use alloc::vec::Vec;
 use virtio_spec::pci::IsrStatus;
@@ -28,8 +29,6 @@ struct Known {
     registers: Option<u64>,
     doorbell: Option<u64>,
     line: bool,
-    /// The route of each queue that has started.
-    queues: Vec<Option<Route>>,
 }
 
 /// A virtio-pci function.
@@ -40,19 +39,18 @@ pub struct Function {
     common: Common,
     msix: MsiX,
     isr: IsrStatus,
-    config: Vec<u8>,
     has_line: bool,
     known: Known,
     /// What it was made of.
-    description: Description,
+    description: FunctionDescription,
 }
 
 impl Function {
     /// The function of a device.
     ///
     /// # Errors
-    /// As [`Description::check`].
-    pub fn new(description: &Description) -> Result<Self, DescriptionError> {
+    /// As [`FunctionDescription::check`].
+    pub fn new(description: &FunctionDescription) -> Result<Self, DescriptionError> {
         description.check()?;
         let mut space = ConfigSpace::new(description.identity());
         for (index, size, at, flags) in [
@@ -63,18 +61,17 @@ impl Function {
             space.put(register, &(at | flags).to_le_bytes());
             space.allow(register, &(!(size - 1)).to_le_bytes());
         }
-        let msix = MsiX::new(description.queue_sizes.len() + 1);
-        let places = capabilities::add(&mut space, msix.vectors(), description.config.len());
-        let queues = alloc::vec![None; description.queue_sizes.len()];
+        let device = &description.device;
+        let msix = MsiX::new(device.queue_sizes.len() + 1);
+        let places = capabilities::add(&mut space, msix.vectors(), device.config.len());
         Ok(Self {
             space,
             places,
-            common: Common::new(description),
+            common: Common::new(device),
             msix,
             isr: IsrStatus::empty(),
-            config: description.config.clone(),
             has_line: description.has_line,
-            known: Known { registers: None, doorbell: None, line: false, queues },
+            known: Known { registers: None, doorbell: None, line: false },
             description: description.clone(),
         })
     }
@@ -82,8 +79,10 @@ impl Function {
     /// Its whole state.
     pub fn state(&self) -> FunctionState {
         let (entries, pending) = self.msix.state();
+        let config = self.common.config().to_vec();
+        let device = Description { config, ..self.description.device.clone() };
         FunctionState {
-            description: Description { config: self.config.clone(), ..self.description.clone() },
+            description: FunctionDescription { device, ..self.description.clone() },
             space: self.space.state(),
             common: self.common.state(),
             entries,
@@ -111,21 +110,9 @@ impl Function {
             return Err(StateError::Value);
         }
         let mut effects = Vec::new();
-        effects.extend(function.common.accepted().map(Effect::Features));
-        effects.extend(function.common.is_live().then_some(Effect::DriverOk));
+        function.common.begin(&mut effects);
         function.reconcile(&mut effects);
         Ok((function, effects))
-    }
-
-    /// Notifies the driver, if it runs, of a change of the configuration that may have been there: of one its notification
-    /// may have been lost with a process.
-    pub fn notify_again(&mut self) -> Vec<Effect> {
-        self.notify_of_config()
-    }
-
-    /// Whether the device does nothing until its driver resets it.
-    pub fn is_broken(&self) -> bool {
-        self.common.is_broken()
     }
 
     /// Reads the configuration space. `held` returns for a queue whose route is [`Route::Masked`] whether its calls
@@ -199,7 +186,7 @@ impl Function {
     pub fn signal_queue(&mut self, queue: u16) -> Vec<Effect> {
         let mut effects = Vec::new();
         let index = usize::from(queue);
-        if self.known.queues.get(index).is_some_and(Option::is_some) {
+        if self.common.has_started(queue) {
             if self.msix.is_enabled {
                 let raised = self.msix.signal(self.common.queues[index].vector);
                 effects.extend(raised.map(Effect::Raise));
@@ -209,38 +196,6 @@ impl Function {
             self.reconcile(&mut effects);
         }
         effects
-    }
-
-    /// Replaces the device configuration, as after [`Effect::ConfigWritten`], without an interrupt. What is
-    /// longer than the one before is cut, what is shorter leaves the rest.
-    pub fn set_config(&mut self, config: &[u8]) {
-        let bytes = config.len().min(self.config.len());
-        if self.config[..bytes] != config[..bytes] {
-            self.config[..bytes].copy_from_slice(&config[..bytes]);
-            self.common.config_changed();
-        }
-    }
-
-    /// The device changed its configuration: replaces it and notifies the driver.
-    pub fn change_config(&mut self, config: &[u8]) -> Vec<Effect> {
-        self.set_config(config);
-        self.notify_of_config()
-    }
-
-    /// The same, if the configuration is another.
-    pub fn change_config_to(&mut self, config: &[u8]) -> Vec<Effect> {
-        let bytes = config.len().min(self.config.len());
-        match self.config[..bytes] == config[..bytes] {
-            true => Vec::new(),
-            false => self.change_config(config),
-        }
-    }
-
-    /// The device cannot go on until the driver resets it (DEVICE_NEEDS_RESET). The queues have stopped for the
-    /// caller, but for the driver only a reset ends them.
-    pub fn needs_reset(&mut self) -> Vec<Effect> {
-        self.common.needs_reset();
-        self.notify_of_config()
     }
 
     /// Where the function decodes a BAR, if it does.
@@ -259,19 +214,6 @@ impl Function {
         let control = self.space.word(self.places.msix_control);
         self.msix.is_enabled = control & ENABLE != 0;
         self.msix.is_held = control & MASK_ALL != 0 || !self.space.commands(MASTERS_BUS);
-    }
-
-    /// Only a driver that runs is notified.
-    fn notify_of_config(&mut self) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        if self.common.is_live() {
-            self.isr |= IsrStatus::DEVICE_CONFIGURATION_INTERRUPT;
-            if self.msix.is_enabled {
-                effects.extend(self.msix.signal(self.common.config_vector).map(Effect::Raise));
-            }
-            self.reconcile(&mut effects);
-        }
-        effects
     }
 
     fn locate(&self, access: Access) -> Option<(Bar, u32)> {
@@ -309,11 +251,9 @@ impl Function {
         let value = gather(width, |at| {
             let offset = offset + u32::from(at);
             match offset {
-                _ if COMMON.contains(&offset) => self.common.byte(offset),
+                _ if COMMON.contains(&offset) => common_structure::byte(&self.common, offset),
                 _ if ISR.contains(&offset) => self.isr.bits(),
-                _ if DEVICE.contains(&offset) => {
-                    self.config.get((offset - DEVICE.start) as usize).copied().unwrap_or(0)
-                }
+                _ if DEVICE.contains(&offset) => self.common.config_byte(offset - DEVICE.start),
                 _ if TABLE.contains(&offset) => self.msix.table_byte(offset - TABLE.start),
                 _ if PENDING.contains(&offset) => {
                     self.msix.pending_byte(offset - PENDING.start, pending)
@@ -329,11 +269,9 @@ impl Function {
 
     /// The vectors of queues whose calls the caller holds.
     fn pending(&self, held: &dyn Fn(u16) -> bool) -> u128 {
-        let masked = |route: &Option<Route>| *route == Some(Route::Masked);
-        let queues = (0..).zip(&self.known.queues).filter(|(_, route)| masked(route));
-        let vectors = queues
-            .filter(|(queue, _)| held(*queue))
-            .map(|(queue, _)| 1 << self.common.queues[usize::from(queue)].vector);
+        let masked = |queue: u16| self.common.route(queue) == Some(Route::Masked);
+        let queues = (0..).zip(&self.common.queues).filter(|(queue, _)| masked(*queue));
+        let vectors = queues.filter(|(queue, _)| held(*queue)).map(|(_, queue)| 1 << queue.vector);
         vectors.fold(0, |all, vector: u128| all | vector)
     }
 
@@ -349,12 +287,8 @@ impl Function {
             Bar::Registers => self.write_register(offset, width, value, effects),
             // What is wider than a queue's index is still one write of it.
             Bar::Doorbell => {
-                let queue = word(value);
-                let is_known =
-                    self.known.queues.get(usize::from(queue)).is_some_and(Option::is_some);
-                if offset == 0 && width != Width::One && is_known {
-                    effects.push(Effect::Kick(queue));
-                }
+                let is_whole = offset == 0 && width != Width::One;
+                effects.extend(is_whole.then(|| self.common.kick(word(value))).flatten());
             }
         }
     }
@@ -365,34 +299,29 @@ impl Function {
             |block: core::ops::Range<u32>| block.contains(&offset) && block.contains(&last);
         if within(COMMON) {
             let msix = &self.msix;
-            self.common.write(offset, width, value, |vector| msix.mapped(vector), effects);
+            let mapped = |vector| msix.mapped(vector);
+            common_structure::write(&mut self.common, offset, width, value, mapped, effects);
             if effects.contains(&Effect::Reset) {
                 self.isr = IsrStatus::empty();
                 self.msix.forget();
             }
         } else if within(DEVICE) {
-            let offset = offset - DEVICE.start;
-            if ((last - DEVICE.start) as usize) < self.config.len() {
-                effects.push(Effect::ConfigWritten { offset, width, value });
-            }
+            effects.extend(self.common.config_written(offset - DEVICE.start, width, value));
         } else if within(TABLE) {
             self.msix.write(offset - TABLE.start, width, value);
-        }
-    }
-
-    /// How a queue's calls reach the guest now.
-    fn route(&self, vector: u16) -> Route {
-        match (self.msix.is_enabled, self.has_line) {
-            (true, _) => self.msix.route(vector),
-            (false, true) => Route::Line,
-            (false, false) => Route::Nowhere,
         }
     }
 
     /// Appends what the caller does not know yet.
     fn reconcile(&mut self, effects: &mut Vec<Effect>) {
         self.reconcile_bars(effects);
-        self.reconcile_queues(effects);
+        let (msix, has_line) = (&self.msix, self.has_line);
+        let route = |vector| match (msix.is_enabled, has_line) {
+            (true, _) => msix.route(vector),
+            (false, true) => Route::Line,
+            (false, false) => Route::Nowhere,
+        };
+        self.common.reconcile(route, effects);
         while let Some(message) = self.msix.release() {
             effects.push(Effect::Raise(message));
         }
@@ -410,29 +339,6 @@ impl Function {
         }
     }
 
-    fn reconcile_queues(&mut self, effects: &mut Vec<Effect>) {
-        let is_live = self.common.is_live();
-        for (index, queue) in (0..).zip(&self.common.queues) {
-            let now = (is_live && queue.is_enabled).then(|| self.route(queue.vector));
-            let known = &mut self.known.queues[usize::from(index)];
-            match (*known, now) {
-                (None, Some(route)) => effects.push(Effect::QueueStarted(QueueSetup {
-                    index,
-                    size: queue.size,
-                    descriptors: queue.descriptors,
-                    driver: queue.driver,
-                    device: queue.device,
-                    route,
-                })),
-                (Some(before), Some(route)) if before != route => {
-                    effects.push(Effect::Rerouted { queue: index, route });
-                }
-                _ => {}
-            }
-            *known = now;
-        }
-    }
-
     /// The line and its bit in the status register (virtio 1.3, section 4.1.4.5.1).
     fn reconcile_line(&mut self, effects: &mut Vec<Effect>) {
         let is_pending = !self.msix.is_enabled && !self.isr.is_empty();
@@ -444,6 +350,28 @@ impl Function {
             effects.push(Effect::Line(line));
             self.known.line = line;
         }
+    }
+}
+
+impl Door for Function {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn common_mut(&mut self) -> &mut Common {
+        &mut self.common
+    }
+
+    fn notify_of_config(&mut self) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if self.common.is_live() {
+            self.isr |= IsrStatus::DEVICE_CONFIGURATION_INTERRUPT;
+            if self.msix.is_enabled {
+                effects.extend(self.msix.signal(self.common.config_vector).map(Effect::Raise));
+            }
+            self.reconcile(&mut effects);
+        }
+        effects
     }
 }
 

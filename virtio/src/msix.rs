@@ -65,7 +65,7 @@ impl MsiX {
         match self.route(vector) {
             Route::Message(message) => return Some(message),
             Route::Masked => self.pending |= 1 << vector,
-            Route::Nowhere | Route::Line => {}
+            Route::Nowhere | Route::Line | Route::InterruptStatus => {}
         }
         None
     }

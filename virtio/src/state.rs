@@ -1,10 +1,10 @@
-//! The whole state of a function and of a bus, as plain values: to be kept outside of the process, so that
+//! The whole state of a device on each transport and of a bus, as plain values: to be kept outside of the process, so that
 //! another one goes on from there.
 //!
-//! What a driver cannot change is not in them, or is made anew from the [`Description`]. A state that no function
+//! What a driver cannot change is not in them, or is made anew from the [`Description`]. A state that no device
 //! can have is refused.
 
-use crate::description::{Description, DescriptionError};
+use crate::description::{Description, DescriptionError, FunctionDescription};
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -13,7 +13,7 @@ use thiserror::Error;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FunctionState {
     /// What it is made of. The device configuration is the one of now.
-    pub description: Description,
+    pub description: FunctionDescription,
     /// The bits of the configuration space that a guest may change; others are not looked at.
     pub space: Vec<u8>,
     /// The common configuration.
@@ -26,7 +26,16 @@ pub struct FunctionState {
     pub isr: u8,
 }
 
-/// The common configuration.
+/// A device on virtio-mmio, as it stands between two accesses. Its InterruptStatus is with who answers for that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MmioState {
+    /// What it is made of. The device configuration is the one of now.
+    pub description: Description,
+    /// Its registers. There are no vectors.
+    pub common: CommonState,
+}
+
+/// What a device has on each transport.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "registers, by their names")]
 pub struct CommonState {
@@ -72,7 +81,7 @@ pub struct BusState {
     pub bridge: Option<Vec<u8>>,
 }
 
-/// Why no function can be in a state.
+/// Why no device can be in a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum StateError {

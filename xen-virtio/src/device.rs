@@ -22,7 +22,9 @@ use xen_eventfd::{Guest, Host};
 use xen_eventfd_core::PciFunction;
 use xen_eventfd_host::Signaller;
 use xen_eventfd_vhost::{Backend, Inflight, Region};
-use xen_eventfd_virtio::{Bar, Description, Effect, Function, QueueSetup};
+use xen_eventfd_virtio::{
+    Bar, Description, Effect, Function, FunctionDescription, QueueSetup, Transport,
+};
 
 /// What the function does by itself, with a backend that can stop a queue.
 const RING_RESET: u64 = 1 << VIRTIO_F_RING_RESET;
@@ -74,11 +76,14 @@ impl Device {
         memory: &[Region<'_>],
     ) -> Result<(Self, Function)> {
         backend.set_memory(memory)?;
-        let function = Function::new(&Description {
+        let device = Description {
             device_type: kind.device_type,
             features: kind.features.offered(&*backend) | RING_RESET,
             queue_sizes: vec![kind.queue_size; kind.queues.into()],
             config: kind.config.read(&mut *backend)?,
+        };
+        let function = Function::new(&FunctionDescription {
+            device,
             // Calls reach the guest by messages only.
             has_line: false,
             registers: place.registers,
@@ -132,7 +137,8 @@ impl Device {
         let (mut function, effects) = Function::restore(&record.function)?;
         let mut device = Self::with(host, guest, kind, None)?.with_again(again);
         device.written.clone_from(&record.written);
-        device.offered = record.function.description.features & !(RING_RESET | kind.features.own);
+        device.offered =
+            record.function.description.device.features & !(RING_RESET | kind.features.own);
         device.failure.clone_from(&record.failure);
         if let (Some(again), Some(area)) = (&device.again, record.inflight) {
             device.inflight = again.notebook.open(area)?;
@@ -216,9 +222,11 @@ impl Device {
                 Ok(())
             }
             Effect::DriverOk => self.note_requests(),
-            Effect::Moved { bar: Bar::Registers, .. } | Effect::Raise(_) | Effect::Line(_) => {
-                Ok(())
-            }
+            Effect::Moved { bar: Bar::Registers, .. }
+            | Effect::Raise(_)
+            | Effect::Line(_)
+            | Effect::SetInterruptStatus(_)
+            | Effect::Acknowledged(_) => Ok(()),
         }
     }
 

@@ -15,7 +15,9 @@ use xen_eventfd_core::doorbell::Bytes;
 use xen_eventfd_core::{DomId, PciFunction, Request};
 use xen_eventfd_ioreq::{EventLoop, FdSource, Handler, Ranges};
 use xen_eventfd_vhost::Backend;
-use xen_eventfd_virtio::{ADDRESS_PORTS, Bar, Bus, Effect, Function, REGISTERS_SIZE, Target};
+use xen_eventfd_virtio::{
+    ADDRESS_PORTS, Bar, Bus, Effect, Function, REGISTERS_SIZE, Target, Transport,
+};
 
 /// The devices of a guest.
 #[derive(Debug)]

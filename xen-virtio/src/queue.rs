@@ -76,7 +76,7 @@ impl Queue {
                 self.mask(true)
             }
             // A message to an address at which no processor takes any is none.
-            Route::Message(_) | Route::Nowhere | Route::Line => {
+            Route::Message(_) | Route::Nowhere | Route::Line | Route::InterruptStatus => {
                 self.irqfd = None;
                 self.is_masked = false;
                 Ok(())

@@ -241,16 +241,19 @@ fn read_place(file: &File, at: u64) -> Option<Value> {
 mod tests {
     use super::*;
     use xen_eventfd_ioreq::Role;
-    use xen_eventfd_virtio::{Description, Function};
+    use xen_eventfd_virtio::{Description, Function, FunctionDescription};
 
     const DOM: DomId = DomId(5);
 
     fn device(number: u8) -> DeviceRecord {
-        let description = Description {
+        let device = Description {
             device_type: 2,
             features: 1 << 32,
             queue_sizes: vec![256; 127],
             config: vec![number; 256],
+        };
+        let description = FunctionDescription {
+            device,
             has_line: false,
             registers: 0xFD00_0000,
             doorbell: 0xC000,
@@ -330,7 +333,7 @@ mod tests {
     fn the_largest_device_fits() {
         let (_dir, run_dir, mut record) = recorded();
         let mut largest = device(1);
-        largest.function.description.config = vec![0xFF; xen_eventfd_virtio::MAX_CONFIG];
+        largest.function.description.device.config = vec![0xFF; xen_eventfd_virtio::MAX_CONFIG];
         largest.function.space.fill(0xFF);
         for queue in &mut largest.function.common.queues {
             queue.descriptors = u64::MAX;

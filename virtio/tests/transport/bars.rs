@@ -5,7 +5,7 @@ use crate::driver::{
 };
 use virtio_spec::pci::CapCfgType;
 use xen_eventfd_core::{Access, Kick, Space, Width};
-use xen_eventfd_virtio::{Bar, Description};
+use xen_eventfd_virtio::{Bar, FunctionDescription};
 
 const PRESET: Option<u64> = Some(REGISTERS as u64);
 const PRESET_PORT: Option<u64> = Some(DOORBELL as u64);
@@ -77,7 +77,7 @@ fn a_bar_at_no_address_is_not_decoded() {
 
 #[test]
 fn a_device_without_addresses_waits_for_the_guest_s() {
-    let driver = Driver::awake(&Description { registers: 0, doorbell: 0, ..description() });
+    let driver = Driver::awake(&FunctionDescription { registers: 0, doorbell: 0, ..description() });
     driver.set_config(BAR_0, Width::Four, 0xE000_2000);
     assert_eq!(driver.effects(), [Driver::moved(Bar::Registers, None, Some(0xE000_2000))]);
 }

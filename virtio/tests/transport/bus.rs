@@ -1,8 +1,8 @@
 //! The bus: which function an access is for.
 
-use crate::driver::{COMMAND, DOORBELL, MASTER, MEMORY, PORTS, REGISTERS, description};
+use crate::driver::{COMMAND, DOORBELL, MASTER, MEMORY, PORTS, REGISTERS, description, with};
 use xen_eventfd_core::{PciFunction, Space, Width};
-use xen_eventfd_virtio::{Bar, Bus, Description, Effect, Function, Target};
+use xen_eventfd_virtio::{Bar, Bus, Effect, Function, FunctionDescription, Target};
 
 const BRIDGE: PciFunction = PciFunction::from_sbdf(0);
 const FIRST: PciFunction = PciFunction::from_sbdf(0x08);
@@ -16,11 +16,10 @@ fn config(function: PciFunction, register: u16) -> Target {
 
 fn bus() -> Bus {
     let mut bus = Bus::with_host_bridge();
-    let second = Description {
-        device_type: 2,
+    let second = FunctionDescription {
         registers: REGISTERS + 0x2000,
         doorbell: DOORBELL + 4,
-        ..description()
+        ..with(|device| device.device_type = 2)
     };
     assert!(bus.insert(FIRST, Function::new(&description()).unwrap()).is_none());
     assert!(bus.insert(SECOND, Function::new(&second).unwrap()).is_none());

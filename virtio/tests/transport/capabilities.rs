@@ -1,9 +1,9 @@
 //! 4.1.4, Virtio Structure PCI Capabilities, and the layout of what they lead to.
 
-use crate::driver::{BAR_0, Driver, NUM_QUEUES, QUEUE_NOTIFY_OFF, description};
+use crate::driver::{BAR_0, Driver, NUM_QUEUES, QUEUE_NOTIFY_OFF, description, with};
 use virtio_spec::pci::CapCfgType;
 use xen_eventfd_core::Width;
-use xen_eventfd_virtio::Description;
+use xen_eventfd_virtio::FunctionDescription;
 
 #[test]
 fn the_device_must_include_any_extra_data_in_cap_len() {
@@ -59,7 +59,7 @@ fn the_device_must_present_at_least_one_configuration_access_capability() {
 fn the_offset_for_the_device_specific_configuration_must_be_4_byte_aligned() {
     let cap = Driver::new(&description()).capability(CapCfgType::Device).unwrap();
     assert_eq!((cap.offset % 4, cap.length), (0, 12));
-    let none = Driver::new(&Description { config: Vec::new(), ..description() });
+    let none = Driver::new(&with(|device| device.config.clear()));
     assert!(none.capability(CapCfgType::Device).is_none());
 }
 
@@ -93,7 +93,7 @@ fn cap_length_must_be_at_least_queue_notify_off_times_notify_off_multiplier_plus
 
 #[test]
 fn every_structure_is_within_its_bar() {
-    let driver = Driver::new(&Description { config: vec![0; 0xE00], ..description() });
+    let driver = Driver::new(&with(|device| device.config = vec![0; 0xE00]));
     for cap in driver.capabilities().iter().filter(|cap| cap.id == 9 && cap.kind != 5) {
         let bar = BAR_0 + 4 * u16::try_from(cap.bar).unwrap();
         driver.set_config(bar, Width::Four, 0xFFFF_FFFF);
@@ -104,23 +104,23 @@ fn every_structure_is_within_its_bar() {
 
 #[test]
 fn what_no_function_can_present_is_refused() {
-    let refused = |change: fn(&mut Description)| {
+    let refused = |change: fn(&mut FunctionDescription)| {
         let mut description = description();
         change(&mut description);
         description.check().expect_err("a function cannot present this").to_string()
     };
     let all = [
-        refused(|of| of.device_type = 0),
-        refused(|of| of.device_type = 64),
-        refused(|of| of.features &= !(1 << 32)),
-        refused(|of| of.features |= 1 << 38),
-        refused(|of| of.features |= 1 << 39),
-        refused(|of| of.features |= 1 << 41),
-        refused(|of| of.queue_sizes.clear()),
-        refused(|of| of.queue_sizes = vec![2; 128]),
-        refused(|of| of.queue_sizes[1] = 0),
-        refused(|of| of.queue_sizes[1] = 3),
-        refused(|of| of.config = vec![0; 0xE01]),
+        refused(|of| of.device.device_type = 0),
+        refused(|of| of.device.device_type = 64),
+        refused(|of| of.device.features &= !(1 << 32)),
+        refused(|of| of.device.features |= 1 << 38),
+        refused(|of| of.device.features |= 1 << 39),
+        refused(|of| of.device.features |= 1 << 41),
+        refused(|of| of.device.queue_sizes.clear()),
+        refused(|of| of.device.queue_sizes = vec![2; 128]),
+        refused(|of| of.device.queue_sizes[1] = 0),
+        refused(|of| of.device.queue_sizes[1] = 3),
+        refused(|of| of.device.config = vec![0; 0xE01]),
         refused(|of| of.registers = 0x1000),
         refused(|of| of.doorbell = 2),
     ];
@@ -142,6 +142,6 @@ fn what_no_function_can_present_is_refused() {
     for (error, part) in all.iter().zip(expected) {
         assert!(error.contains(part), "{error}");
     }
-    let most = Description { queue_sizes: vec![0x8000; 127], ..description() };
+    let most = with(|device| device.queue_sizes = vec![0x8000; 127]);
     assert_eq!(most.check(), Ok(()));
 }

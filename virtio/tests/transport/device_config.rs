@@ -3,7 +3,7 @@
 use crate::driver::{Driver, GENERATION, VERSION_1, description};
 use virtio_spec::pci::CapCfgType;
 use xen_eventfd_core::{Space, Width};
-use xen_eventfd_virtio::Effect;
+use xen_eventfd_virtio::{Effect, Transport};
 
 fn generation(driver: &Driver) -> u64 {
     driver.get(GENERATION, Width::One)

@@ -1,8 +1,8 @@
 //! 4.1.2.1, PCI Device Discovery.
 
-use crate::driver::{Driver, STATUS, description};
+use crate::driver::{Driver, STATUS, description, with};
 use xen_eventfd_core::Width;
-use xen_eventfd_virtio::Description;
+use xen_eventfd_virtio::FunctionDescription;
 
 #[test]
 fn devices_must_have_the_pci_vendor_id_0x1af4() {
@@ -12,7 +12,7 @@ fn devices_must_have_the_pci_vendor_id_0x1af4() {
 #[test]
 fn devices_must_have_the_pci_device_id_calculated_by_adding_0x1040_to_the_virtio_device_id() {
     for (device_type, id) in [(1, 0x1041), (2, 0x1042), (4, 0x1044), (26, 0x105A), (63, 0x107F)] {
-        let driver = Driver::new(&Description { device_type, ..description() });
+        let driver = Driver::new(&with(|device| device.device_type = device_type));
         assert_eq!(driver.config(2, Width::Two), id);
     }
 }
@@ -38,17 +38,17 @@ fn the_header_is_of_type_0_and_says_that_there_are_capabilities() {
 #[test]
 fn the_class_is_that_of_the_device_type() {
     for (device_type, class) in [(1, 0x0200), (2, 0x0180), (3, 0x0780), (8, 0x0100), (26, 0x0180)] {
-        let driver = Driver::new(&Description { device_type, ..description() });
+        let driver = Driver::new(&with(|device| device.device_type = device_type));
         assert_eq!(driver.config(0x0A, Width::Two), class, "type {device_type}");
     }
-    let rng = Driver::new(&Description { device_type: 4, ..description() });
+    let rng = Driver::new(&with(|device| device.device_type = 4));
     assert_eq!(rng.config(0x0A, Width::Two), 0xFF00);
 }
 
 #[test]
 fn a_function_has_a_pin_only_if_the_guest_has_a_line() {
     for has_line in [false, true] {
-        let driver = Driver::new(&Description { has_line, ..description() });
+        let driver = Driver::new(&FunctionDescription { has_line, ..description() });
         assert_eq!(driver.config(0x3D, Width::One), u64::from(has_line));
         driver.set_config(0x3C, Width::One, 11);
         assert_eq!(driver.config(0x3C, Width::One), if has_line { 11 } else { 0 });

@@ -3,7 +3,9 @@
 use core::cell::RefCell;
 use virtio_spec::pci::CapCfgType;
 use xen_eventfd_core::{Access, Kick, Space, Width};
-use xen_eventfd_virtio::{Bar, Description, Effect, Function, Message, QueueSetup, Route};
+use xen_eventfd_virtio::{
+    Bar, Description, Effect, Function, FunctionDescription, Message, QueueSetup, Route,
+};
 
 pub(crate) const VERSION_1: u64 = 1 << 32;
 pub(crate) const RING_PACKED: u64 = 1 << 34;
@@ -66,16 +68,21 @@ pub(crate) struct Capability {
 }
 
 /// A network card with three queues.
-pub(crate) fn description() -> Description {
-    Description {
+pub(crate) fn description() -> FunctionDescription {
+    let device = Description {
         device_type: 1,
         features: VERSION_1 | RING_RESET | 0x21,
         queue_sizes: vec![256, 128, 64],
         config: (0..=11).collect(),
-        has_line: true,
-        registers: REGISTERS,
-        doorbell: DOORBELL,
-    }
+    };
+    FunctionDescription { device, has_line: true, registers: REGISTERS, doorbell: DOORBELL }
+}
+
+/// The same with a device that is another.
+pub(crate) fn with(change: impl FnOnce(&mut Description)) -> FunctionDescription {
+    let mut description = description();
+    change(&mut description.device);
+    description
 }
 
 /// A function and all that came of it.
@@ -87,13 +94,13 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    pub(crate) fn new(description: &Description) -> Self {
+    pub(crate) fn new(description: &FunctionDescription) -> Self {
         let function = RefCell::new(Function::new(description).unwrap());
         Self { function, effects: RefCell::default(), held: Vec::new() }
     }
 
     /// With decoding and bus mastering on, as a driver's first steps are.
-    pub(crate) fn awake(description: &Description) -> Self {
+    pub(crate) fn awake(description: &FunctionDescription) -> Self {
         let driver = Self::new(description);
         driver.set_config(COMMAND, Width::Two, PORTS | MEMORY | MASTER);
         driver.effects();
@@ -102,7 +109,7 @@ impl Driver {
 
     /// Up to FEATURES_OK, MSI-X on, all vectors unmasked with the data 0x40 and up.
     pub(crate) fn negotiated(features: u64) -> Self {
-        let driver = Self::awake(&Description { features: features | 0x21, ..description() });
+        let driver = Self::awake(&with(|device| device.features = features | 0x21));
         driver.enable_msix();
         driver.negotiate(features);
         driver.effects();

@@ -1,6 +1,6 @@
 //! How the crate `virtio-drivers` finds the functions of a bus.
 
-use crate::driver::{DOORBELL, REGISTERS, description};
+use crate::driver::{DOORBELL, REGISTERS, description, with};
 use std::cell::RefCell;
 use std::rc::Rc;
 use virtio_drivers::transport::DeviceType;
@@ -9,7 +9,7 @@ use virtio_drivers::transport::pci::bus::{
 };
 use virtio_drivers::transport::pci::virtio_device_type;
 use xen_eventfd_core::{PciFunction, Width};
-use xen_eventfd_virtio::{Bus, Description, Effect, Function, Target};
+use xen_eventfd_virtio::{Bus, Effect, Function, FunctionDescription, Target};
 
 /// Accesses of a guest to the bus.
 #[derive(Clone)]
@@ -42,8 +42,8 @@ impl ConfigurationAccess for Accesses {
 fn root() -> (PciRoot<Accesses>, Accesses) {
     let mut bus = Bus::with_host_bridge();
     bus.insert(PciFunction::from_sbdf(0x08), Function::new(&description()).unwrap());
-    let rng =
-        Description { device_type: 4, config: vec![], registers: 0, doorbell: 0, ..description() };
+    let rng = with(|device| (device.device_type, device.config) = (4, Vec::new()));
+    let rng = FunctionDescription { registers: 0, doorbell: 0, ..rng };
     bus.insert(PciFunction::from_sbdf(0x48), Function::new(&rng).unwrap());
     let accesses = Accesses { bus: Rc::new(RefCell::new(bus)), effects: Rc::default() };
     (PciRoot::new(accesses.clone()), accesses)

@@ -5,11 +5,11 @@ use crate::driver::{
     description,
 };
 use xen_eventfd_core::Width;
-use xen_eventfd_virtio::{Description, Effect, Route};
+use xen_eventfd_virtio::{Effect, FunctionDescription, Route, Transport};
 
 /// One queue runs, and MSI-X is off.
 fn with_line(has_line: bool) -> Driver {
-    let driver = Driver::awake(&Description { has_line, ..description() });
+    let driver = Driver::awake(&FunctionDescription { has_line, ..description() });
     driver.negotiate(VERSION_1);
     driver.set_up(0, 0xFFFF);
     driver.set_status(DRIVER_OK);

@@ -2,10 +2,10 @@
 
 use crate::driver::{
     COMMAND, CONFIG_VECTOR, Driver, MASTER, MEMORY, MSIX_ENABLE, MSIX_MASK_ALL, NO_VECTOR, PORTS,
-    QUEUE_SELECT, QUEUE_VECTOR, VERSION_1, description,
+    QUEUE_SELECT, QUEUE_VECTOR, VERSION_1, description, with,
 };
 use xen_eventfd_core::{Space, Width};
-use xen_eventfd_virtio::{Description, Effect, Message, Route};
+use xen_eventfd_virtio::{Effect, Message, Route, Transport};
 
 fn rerouted(queue: u16, route: Route) -> Effect {
     Effect::Rerouted { queue, route }
@@ -18,7 +18,7 @@ fn to(vector: u32) -> Route {
 #[test]
 fn device_must_report_the_number_of_vectors_supported_in_table_size() {
     for queues in [1, 3, 127] {
-        let driver = Driver::new(&Description { queue_sizes: vec![2; queues], ..description() });
+        let driver = Driver::new(&with(|device| device.queue_sizes = vec![2; queues]));
         let msix = driver.capabilities().into_iter().find(|cap| cap.id == 0x11).unwrap();
         let control = driver.config(msix.at + 2, Width::Two);
         // At least 2 and at most 0x800; encoded as one less.

@@ -1,25 +1,28 @@
 //! What a caller may rely on, whatever a guest does: it follows the effects of one function.
 
-use xen_eventfd_virtio::{Bar, Description, Effect, Function, Route};
+use xen_eventfd_virtio::{Bar, Description, Effect, Function, FunctionDescription, Route};
 
 pub(crate) struct Observer {
     description: Description,
     registers: Option<u64>,
     doorbell: Option<u64>,
     queues: Vec<Option<Route>>,
+    has_line: bool,
     line: bool,
     features: Option<u64>,
     is_live: bool,
 }
 
 impl Observer {
-    pub(crate) fn new(description: Description) -> Self {
+    pub(crate) fn new(description: FunctionDescription) -> Self {
+        let FunctionDescription { device: description, has_line, .. } = description;
         let queues = vec![None; description.queue_sizes.len()];
         Self {
             description,
             registers: None,
             doorbell: None,
             queues,
+            has_line,
             line: false,
             features: None,
             is_live: false,
@@ -84,9 +87,11 @@ impl Observer {
             }
             Effect::Raise(_) => assert!(self.is_live),
             Effect::Line(line) => {
-                assert!(self.line != line && self.description.has_line);
+                assert!(self.line != line && self.has_line);
                 self.line = line;
             }
+            // Of virtio-mmio.
+            Effect::SetInterruptStatus(_) | Effect::Acknowledged(_) => unreachable!("{effect:?}"),
         }
     }
 }

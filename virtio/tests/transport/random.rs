@@ -5,7 +5,7 @@ use crate::driver::{DOORBELL, REGISTERS, description};
 use crate::observer::Observer;
 use proptest::prelude::*;
 use xen_eventfd_core::{Access, Kick, Space, Width};
-use xen_eventfd_virtio::{Effect, Function};
+use xen_eventfd_virtio::{Effect, Function, Transport};
 
 #[derive(Debug, Clone)]
 enum Step {

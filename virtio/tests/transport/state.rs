@@ -30,7 +30,7 @@ fn a_state_of_another_size_is_refused() {
         (|state| state.space.truncate(255)) as fn(&mut FunctionState),
         |state| state.entries.truncate(3),
         |state| state.common.queues.truncate(2),
-        |state| state.description.queue_sizes.push(8),
+        |state| state.description.device.queue_sizes.push(8),
     ] {
         assert_eq!(refused(change), StateError::Size);
     }
@@ -52,7 +52,7 @@ fn a_value_that_no_driver_can_set_is_refused() {
     ] {
         assert_eq!(refused(change), StateError::Value);
     }
-    let config = refused(|state| state.description.features = 0);
+    let config = refused(|state| state.description.device.features = 0);
     assert_eq!(config, StateError::Description(DescriptionError::Legacy));
 }
 

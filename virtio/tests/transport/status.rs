@@ -5,7 +5,7 @@ use crate::driver::{
     QUEUE_RESET, RING_RESET, VERSION_1, description,
 };
 use xen_eventfd_core::Width;
-use xen_eventfd_virtio::{Effect, Route};
+use xen_eventfd_virtio::{Effect, Route, Transport};
 
 const RUNS: u64 = ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK;
 

@@ -3,7 +3,7 @@
 use crate::driver::{DEVICE_STATUS, Driver, VERSION_1, description};
 use virtio_spec::pci::CapCfgType;
 use xen_eventfd_core::Width;
-use xen_eventfd_virtio::Effect;
+use xen_eventfd_virtio::{Effect, Transport};
 
 /// Selects bytes of a BAR. Returns the register of `pci_cfg_data`.
 fn select(driver: &Driver, bar: u64, offset: u64, length: u64) -> u16 {
