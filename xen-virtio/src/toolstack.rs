@@ -5,12 +5,14 @@ use serde_json::Value;
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use xen_eventfd::DomId;
 use xen_eventfd_cli::failure::{Exit, Failure};
 use xen_eventfd_cli::signals::with_signals;
 
 const XL: &str = "xl";
+/// What `xl list` says of a guest that is not there (`main_list` in Xen's `tools/xl/xl_info.c`).
+const NO_GUEST: &str = "does not exist";
 
 /// The command `xl`, for who pauses guests that libxl makes.
 #[derive(Debug, Clone)]
@@ -46,14 +48,30 @@ impl Xl {
         Ok(self.state(dom)? == State::New)
     }
 
+    /// Whether Xen has this guest, and not another of its number, whatever xenstore says.
+    pub(crate) fn is_there(&self, dom: DomId, uuid: &str) -> Result<bool> {
+        let listed = self.listed(dom)?;
+        Ok(listed.is_some_and(|listed| listed.state != State::Gone && listed.uuid == uuid))
+    }
+
     fn state(&self, dom: DomId) -> Result<State> {
-        let output =
-            output(Command::new(&self.program).args(["list", "-v"]).arg(dom.0.to_string()))?;
-        if !output.status.success() {
-            return Ok(State::Gone);
+        Ok(self.listed(dom)?.map_or(State::Gone, |listed| listed.state))
+    }
+
+    /// `None`: there is no such guest.
+    fn listed(&self, dom: DomId) -> Result<Option<Listed>> {
+        let mut list = Command::new(&self.program);
+        list.args(["list", "-v"]).arg(dom.0.to_string());
+        let Output { status, stdout, stderr } = output(&mut list)?;
+        if !status.success() {
+            // Without xenstored it fails too, which says nothing of the guest.
+            return match String::from_utf8_lossy(&stderr).contains(NO_GUEST) {
+                true => Ok(None),
+                false => Err(failed(&list, status, &stderr)),
+            };
         }
-        let text = String::from_utf8_lossy(&output.stdout);
-        parse_state(&text).ok_or_else(|| {
+        let text = String::from_utf8_lossy(&stdout);
+        parse_line(&text).map(Some).ok_or_else(|| {
             Failure::new(Exit::Failed, format!("`{XL} list -v {}` printed no state: {text}", dom.0))
         })
     }
@@ -67,6 +85,8 @@ pub(crate) enum Reason {
     PowerOff,
     Reboot,
     Crash,
+    /// It executes another kernel in its memory (Linux's `kexec`), once the toolstack has reset what Xen has of it.
+    SoftReset,
     /// Suspended, or for a reason that only debugging has.
     Other,
 }
@@ -82,6 +102,13 @@ pub(crate) enum State {
     Stopped(Reason),
     /// There is none, or it is being destroyed.
     Gone,
+}
+
+/// What `xl list` says of a guest.
+#[derive(Debug, PartialEq, Eq)]
+struct Listed {
+    state: State,
+    uuid: String,
 }
 
 /// What becomes of a guest that stopped.
@@ -112,6 +139,8 @@ impl Config {
             Reason::PowerOff => self.on_poweroff,
             Reason::Reboot => self.on_reboot,
             Reason::Crash => self.on_crash,
+            // libxl makes none of a PVH guest, and `xl create -e` none at all: `xl` destroys the guest.
+            Reason::SoftReset => Action::Destroy,
             Reason::Other => Action::Preserve,
         }
     }
@@ -172,28 +201,30 @@ pub(crate) fn state(dom: DomId) -> Result<State> {
 }
 
 /// The line of `xl list -v` with one guest: name, id, memory, vCPUs, state, time, UUID, reason, label.
-fn parse_state(text: &str) -> Option<State> {
+fn parse_line(text: &str) -> Option<Listed> {
     let mut words = text.lines().nth(1)?.split_whitespace().rev().skip(1);
-    let (reason, _uuid, time, flags) = (words.next()?, words.next()?, words.next()?, words.next()?);
+    let (reason, uuid, time, flags) = (words.next()?, words.next()?, words.next()?, words.next()?);
     let time: f64 = time.parse().ok()?;
     let flag = |at: usize, letter: u8| flags.as_bytes().get(at) == Some(&letter);
     if flags.len() != 6 {
         return None;
     }
-    Some(if flag(5, b'd') {
+    let state = if flag(5, b'd') {
         State::Gone
     } else if flag(3, b's') {
         State::Stopped(match reason {
             "0" => Reason::PowerOff,
             "1" => Reason::Reboot,
             "3" | "4" => Reason::Crash,
+            "5" => Reason::SoftReset,
             _ => Reason::Other,
         })
     } else if flag(2, b'p') && time == 0.0 {
         State::New
     } else {
         State::Started
-    })
+    };
+    Some(Listed { state, uuid: uuid.to_owned() })
 }
 
 /// In a process group of its own: what a terminal sends to the group of this process is not to end `xl` halfway.
@@ -212,16 +243,22 @@ fn run(command: &mut Command) -> Result<Vec<u8>> {
     if status.success() {
         return Ok(stdout);
     }
-    let stderr = String::from_utf8_lossy(&stderr);
+    Err(failed(command, status, &stderr))
+}
+
+fn failed(command: &Command, status: ExitStatus, stderr: &[u8]) -> Failure {
+    let stderr = String::from_utf8_lossy(stderr);
     let why: Vec<&str> = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let what: Vec<_> = command.get_args().map(|word| word.to_string_lossy()).collect();
     let sentence = format!("`{XL} {}` failed ({status}): {}", what.join(" "), why.join("; "));
-    Err(Failure::new(Exit::Failed, sentence))
+    Failure::new(Exit::Failed, sentence)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
 
     const HEAD: &str = "Name                                        ID   Mem VCPUs\tState\tTime(s)   \
                         UUID                            Reason-Code\tSecurity Label\n";
@@ -230,7 +267,9 @@ mod tests {
         let uuid = "0a1b2c3d-0000-4000-8000-000000000001";
         let row =
             format!("web server    3   127     1     {flags}  {time} {uuid}  {reason}      -\n");
-        parse_state(&(HEAD.to_owned() + &row))
+        let listed = parse_line(&(HEAD.to_owned() + &row))?;
+        assert_eq!(listed.uuid, uuid);
+        Some(listed.state)
     }
 
     #[test]
@@ -248,15 +287,45 @@ mod tests {
         assert_eq!(stopped("1", "---sr-"), Some(State::Stopped(Reason::Reboot)));
         assert_eq!(stopped("2", "---ss-"), Some(State::Stopped(Reason::Other)));
         assert_eq!(stopped("3", "---sc-"), Some(State::Stopped(Reason::Crash)));
+        assert_eq!(stopped("5", "---s--"), Some(State::Stopped(Reason::SoftReset)));
         assert_eq!(stopped("0", "--psrd"), Some(State::Gone));
+    }
+
+    /// A program in place of `xl`, which prints this and ends with this status.
+    fn xl(folder: &Path, script: &str) -> Xl {
+        let path = folder.join("xl");
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        Xl::named(path)
+    }
+
+    #[test]
+    fn a_guest_is_gone_only_if_xl_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let dom = DomId(3);
+        let gone = xl(folder.path(), "echo \"Error: Domain '$3' does not exist.\" >&2; exit 1");
+        assert_eq!(
+            (gone.state(dom).unwrap(), gone.is_there(dom, "one").unwrap()),
+            (State::Gone, false)
+        );
+        let row = "printf 'head\\nweb 3 128 1 -b---- 2.0 one - -\\n'";
+        let there = xl(folder.path(), row);
+        assert_eq!(there.state(dom).unwrap(), State::Started);
+        assert_eq!(
+            (there.is_there(dom, "one").unwrap(), there.is_there(dom, "two").unwrap()),
+            (true, false)
+        );
+        let mute = xl(folder.path(), "echo 'xl: cannot connect to xenstore' >&2; exit 1");
+        let failure = mute.is_there(dom, "one").unwrap_err();
+        assert!(failure.sentence.contains("cannot connect to xenstore"), "{}", failure.sentence);
     }
 
     #[test]
     fn what_is_no_list_has_no_state() {
-        assert_eq!(parse_state(HEAD), None);
+        assert_eq!(parse_line(HEAD), None);
         assert_eq!(line("running", "2.0", "-"), None);
         assert_eq!(line("-b----", "soon", "-"), None);
-        assert_eq!(parse_state(""), None);
+        assert_eq!(parse_line(""), None);
     }
 
     #[test]
@@ -271,6 +340,7 @@ mod tests {
         assert_eq!(config.action(Reason::PowerOff), Action::Destroy);
         assert_eq!(config.action(Reason::Reboot), Action::Restart);
         assert_eq!(config.action(Reason::Other), Action::Preserve);
+        assert_eq!(config.action(Reason::SoftReset), Action::Destroy);
         let kept = r#"{"c_info": {"type": "pvh", "name": "w"}, "on_crash": "preserve"}"#;
         assert_eq!(parse(kept).unwrap().action(Reason::Crash), Action::Preserve);
         let odd = r#"{"c_info": {"type": "pvh", "name": "w"}, "on_crash": "coredump-destroy"}"#;

@@ -20,7 +20,7 @@ use crate::server::{Connected, Keep, Released, Server};
 use crate::spec::DeviceSpec;
 use crate::status::{Answering, DeviceStatus, Status};
 use crate::types;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -188,7 +188,7 @@ enum End {
     Signal(Caught),
     /// The guest is gone.
     Gone,
-    /// Something ended or stopped on this host.
+    /// Something ended or stopped on this host, or the time is over.
     Released,
 }
 
@@ -262,8 +262,14 @@ impl Serving {
         Ok(Self { guest, answering, guarded })
     }
 
-    /// Waits until the guest is gone, a signal comes, or `other` is readable.
-    fn wait(&self, signals: &mut Signals, other: Option<BorrowedFd<'_>>) -> Result<End, Failure> {
+    /// Waits until the guest is gone, a signal comes, or `other` is readable or the time is over.
+    fn wait(
+        &self,
+        signals: &mut Signals,
+        other: Option<BorrowedFd<'_>>,
+        timeout: Option<Duration>,
+    ) -> Result<End, Failure> {
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         loop {
             let gone = self.guest.server.gone();
             let signal_fd = signals.as_fd();
@@ -272,7 +278,8 @@ impl Serving {
                 PollFd::from_borrowed_fd(gone, PollFlags::IN),
             ];
             polled.extend(other.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-            match poll(&mut polled, None) {
+            match poll(&mut polled, timeout.as_ref()) {
+                Ok(0) => return Ok(End::Released),
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(Failure::system("wait for the guest", errno)),
             }

@@ -72,7 +72,7 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     report_served(session, &serving, &domain, |name| {
         format!("{name} is served; let it run: xl unpause {name}")
     })?;
-    let end = serving.wait(&mut signals, None)?;
+    let end = serving.wait(&mut signals, None, None)?;
     let ended = Ended::of(&serving, end == End::Gone);
     serving.stop()?;
     report_ended(session, &domain, &ended)?;

@@ -7,7 +7,9 @@ use crate::layout::Layout;
 use crate::server::Connected;
 use crate::toolstack::{self, Action, Config, Reason, State};
 use clap::Args;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
+use std::time::Duration;
 use xen_eventfd::Domain;
 use xen_eventfd_cli::failure::{Exit, Failure};
 use xen_eventfd_cli::output::note;
@@ -28,6 +30,9 @@ pub(crate) struct Arguments {
     devices: Devices,
 }
 
+/// How often xenstored is tried that is away.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// How a guest's time ended.
 enum Finished {
     Stopped(Reason),
@@ -44,7 +49,7 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let machine = Machine::open(session.open()?)?;
     // Before a guest is there that would have to go again.
     let mut connected = Some(arguments.devices.connect(config.uuid.as_deref())?);
-    let mut releases = machine.xen().host().releases().map_err(crate::error::Error::from)?;
+    let mut ends = Ends::watch(|| machine.xen().host().releases())?;
     loop {
         toolstack::create_paused(&arguments.file)?;
         let domain = machine.xen().find(&config.name)?;
@@ -54,7 +59,7 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             Ok(serving) => serving,
             Err(failure) => return Err(undone(&domain, failure)),
         };
-        let finished = serve(&serving, &domain, &mut signals, &mut *releases)?;
+        let finished = serve(&serving, &domain, &mut signals, &mut ends)?;
         let ended = Ended::of(&serving, !matches!(finished, Finished::Signal(_)));
         let backends = serving.stop()?;
         report_ended(session, &domain, &ended)?;
@@ -116,26 +121,87 @@ fn undone(domain: &Domain, failure: Failure) -> Failure {
     }
 }
 
-fn serve(
+fn serve<W: Watch>(
     serving: &Serving,
     domain: &Domain,
     signals: &mut Signals,
-    releases: &mut dyn Releases,
+    ends: &mut Ends<W>,
 ) -> Result<Finished, Failure> {
     loop {
         // It may have stopped before the last report of a domain's end was taken.
-        if releases.drain().map_err(crate::error::Error::from)? {
-            match toolstack::state(domain.id)? {
-                State::New | State::Started => {}
-                State::Stopped(reason) => return Ok(Finished::Stopped(reason)),
-                State::Gone => return Ok(Finished::Gone),
+        if ends.reported() {
+            match toolstack::state(domain.id) {
+                Ok(State::New | State::Started) => {}
+                Ok(State::Stopped(reason)) => return Ok(Finished::Stopped(reason)),
+                Ok(State::Gone) => return Ok(Finished::Gone),
+                // xenstored has ended meanwhile.
+                Err(failure) if ends.lose(&failure.sentence) => {}
+                Err(failure) => return Err(failure),
             }
         }
-        match serving.wait(signals, Some(releases.fd()))? {
+        match serving.wait(signals, ends.fd(), ends.timeout())? {
             End::Signal(caught) => return Ok(Finished::Signal(caught)),
             End::Gone => return Ok(Finished::Gone),
             End::Released => {}
         }
+    }
+}
+
+/// How a watch on the end of domains is set.
+trait Watch: Fn() -> xen_eventfd_host::Result<Box<dyn Releases>> {}
+
+impl<F: Fn() -> xen_eventfd_host::Result<Box<dyn Releases>>> Watch for F {}
+
+/// Reports that some domain has ended or stopped. xenstored may end meanwhile, and be there again: no guest loses its
+/// devices by that.
+struct Ends<W> {
+    watch: W,
+    /// `None`: xenstored is away.
+    releases: Option<Box<dyn Releases>>,
+}
+
+impl<W: Watch> Ends<W> {
+    fn watch(watch: W) -> Result<Self, crate::error::Error> {
+        let releases = Some(watch()?);
+        Ok(Self { watch, releases })
+    }
+
+    /// Whether a domain has ended or stopped since this was asked before, or may have.
+    fn reported(&mut self) -> bool {
+        match &mut self.releases {
+            Some(releases) => match releases.drain() {
+                Ok(reported) => reported,
+                Err(error) => {
+                    self.lose(&error.to_string());
+                    false
+                }
+            },
+            None => {
+                self.releases = (self.watch)().ok();
+                self.releases.is_some()
+            }
+        }
+    }
+
+    /// xenstored is away. Returns whether it was there before.
+    fn lose(&mut self, why: &str) -> bool {
+        let was_there = self.releases.take().is_some();
+        if was_there {
+            note(&format!(
+                "xenstored is away ({why}): devices are served on, and whether the guest reboots is looked at once it is \
+                 there again"
+            ));
+        }
+        was_there
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.releases.as_ref().map(|releases| releases.fd())
+    }
+
+    /// When to ask again, if nothing says so.
+    fn timeout(&self) -> Option<Duration> {
+        self.releases.is_none().then_some(AGAIN)
     }
 }
 
@@ -152,6 +218,61 @@ fn after(config: &Config, reason: Reason, domain: &Domain) -> Result<Option<Exit
         (_, Reason::Crash) => {
             return Err(Failure::new(Exit::GuestGone, format!("{} has crashed", named(domain))));
         }
+        (_, Reason::SoftReset) => {
+            let sentence = format!(
+                "{} has asked for a soft reset, as Linux does to execute another kernel (kexec), and was destroyed, as `xl` \
+                 does with PVH guests; have it reboot instead",
+                named(domain)
+            );
+            return Err(Failure::new(Exit::GuestGone, sentence));
+        }
         _ => Some(Exit::Success),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::event::{EventfdFlags, eventfd};
+    use std::cell::RefCell;
+    use std::os::fd::{AsFd, OwnedFd};
+    use xen_eventfd_host::{Call, Errno, HostError};
+
+    type Drained = xen_eventfd_host::Result<bool>;
+
+    /// A watch that answers so, one after the other.
+    #[derive(Debug)]
+    struct Answers(OwnedFd, Vec<Drained>);
+
+    impl Releases for Answers {
+        fn fd(&self) -> BorrowedFd<'_> {
+            self.0.as_fd()
+        }
+
+        fn drain(&mut self) -> Drained {
+            self.1.remove(0)
+        }
+    }
+
+    #[test]
+    fn a_guest_outlives_xenstored() {
+        let reset = HostError::new(Call::Xenstore("@releaseDomain".to_owned()), Errno::CONNRESET);
+        let refused =
+            || Err(HostError::new(Call::Open("/run/xenstored/socket"), Errno::CONNREFUSED));
+        let answers = |answers: &[Drained]| -> Box<dyn Releases> {
+            let fd = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+            Box::new(Answers(fd, answers.to_vec()))
+        };
+        let first = answers(&[Ok(false), Ok(true), Err(reset)]);
+        let set = RefCell::new(vec![Ok(first), refused(), Ok(answers(&[Ok(false)]))]);
+        let mut ends = Ends::watch(|| set.borrow_mut().remove(0)).unwrap();
+        assert_eq!((ends.reported(), ends.reported()), (false, true));
+        assert!(ends.fd().is_some() && ends.timeout().is_none());
+        // xenstored ends, is away, and comes again: the guest may have stopped meanwhile.
+        assert!(!ends.reported());
+        assert!(ends.fd().is_none() && ends.timeout().is_some());
+        assert!(!ends.lose("it is away"), "it is said once");
+        assert_eq!((ends.reported(), ends.reported(), ends.reported()), (false, true, false));
+        assert!(ends.fd().is_some() && ends.timeout().is_none());
+    }
 }

@@ -17,7 +17,7 @@ use xen_eventfd_core::DomId;
 /// How long a backend may take until its socket is there.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// How long `serve` may take to notice that its guest is gone.
-const FAREWELL: Duration = Duration::from_secs(10);
+pub(super) const FAREWELL: Duration = Duration::from_secs(10);
 /// How long a guest's vCPUs wait for devices whose `serve` has ended, in seconds: longer than it takes to start it again.
 const TAKEOVER_TIME: &str = "30";
 /// How often what has no descriptor is looked at: a socket, a file.
@@ -47,8 +47,10 @@ pub(crate) struct Guest {
     backends: Vec<Backend>,
     /// `serve` was started and has not said yet that it serves.
     announces: bool,
-    /// Since when the guest is gone.
+    /// Since when the guest is gone, or was found to be there without xenstore's knowledge.
     gone: Option<Instant>,
+    /// It was found to be there without xenstore's knowledge.
+    is_lost: bool,
 }
 
 /// A device's backend.
@@ -125,6 +127,7 @@ impl Guest {
             announces: record.server.is_some() && record.phase == Phase::Starting,
             server,
             gone: None,
+            is_lost: false,
             record,
         }
     }
@@ -190,10 +193,11 @@ impl Guest {
         let waits = match self.record.phase {
             Phase::Starting => true,
             Phase::Served => self.announces || self.server.is_due(now) || is_awaited(),
-            Phase::Ended => self.has_processes(),
+            Phase::Ended => self.has_processes() && !self.is_lost,
             Phase::New | Phase::Failed(_) => false,
         };
-        supervised.chain(waits.then(|| now + PERIOD)).min()
+        let lost = self.gone.filter(|_| self.is_lost).map(|gone| gone + FAREWELL + PERIOD);
+        supervised.chain(waits.then(|| now + PERIOD)).chain(lost).min()
     }
 
     /// Does what is to be done now. `false`: nothing is left of it here.
@@ -377,9 +381,23 @@ impl Guest {
     fn end(&mut self, tools: &Tools, events: &mut Vec<Event>, now: Instant) -> Result<bool> {
         self.record.phase = Phase::Ended;
         let gone = *self.gone.get_or_insert(now);
-        let is_over = now.saturating_duration_since(gone) > FAREWELL;
-        if self.server.look(now).is_none() && self.server.process().is_some() && !is_over {
-            return Ok(true);
+        if self.server.look(now).is_none() && self.server.process().is_some() {
+            if now.saturating_duration_since(gone) <= FAREWELL {
+                return Ok(true);
+            }
+            // A xenstored that was started anew knows none of the guests that run.
+            if tools.xl.is_there(self.dom(), &self.record.uuid)? {
+                if !core::mem::replace(&mut self.is_lost, true) {
+                    tracing::warn!(
+                        "{} (domain {}) runs, and is not in xenstore any more, as when xenstored was started anew; its \
+                         devices are served on, and nothing of them is started again; destroy and create it",
+                        self.record.name,
+                        self.record.domid
+                    );
+                }
+                self.gone = Some(now);
+                return Ok(true);
+            }
         }
         let mut ended = self.server.end(now);
         for backend in &mut self.backends {

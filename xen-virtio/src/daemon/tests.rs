@@ -1,7 +1,7 @@
 //! The daemon on a xenstore in memory, with scripts in place of `xl` and `xen-virtio serve`.
 
 use super::config::Config;
-use super::guest::{PATIENCE, Tools};
+use super::guest::{FAREWELL, PATIENCE, Tools};
 use super::record::{Phase, StateDir};
 use super::store::Store;
 use super::{Daemon, Happened};
@@ -139,7 +139,10 @@ const XL: &str = r#"#!/bin/sh
 cd "${0%/*}"
 echo "$@" >>xl.log
 case $1 in
-list) printf 'head\nweb 5 128 1 %s 0.0 uuid - -\n' "$(cat state)" ;;
+list)
+    if [ -e gone ]; then echo "Error: Domain '$3' does not exist." >&2; exit 1; fi
+    printf 'head\nweb 5 128 1 %s 0.0 uuid-%s - -\n' "$(cat state)" "$3"
+    ;;
 pause) [ ! -x slow ] || ./slow ;;
 esac
 "#;
@@ -566,6 +569,28 @@ fn a_guest_that_reboots_waits_for_the_end_of_what_served_it() {
     let position = |what| rig.happened.iter().rposition(|(_, happened)| *happened == what);
     assert!(position(Happened::Gone) < position(Happened::Held), "{:?}", rig.happened);
     rig.finish(6);
+}
+
+#[test]
+fn a_guest_that_only_xenstore_has_forgotten_is_served_on() {
+    let mut rig = Rig::served(5);
+    let (server, backend) = rig.processes(5);
+    let (server, backend) = (server.unwrap(), backend.unwrap());
+    // xenstored was started anew, and has nothing of it.
+    rig.destroy(5);
+    for time in 1..4 {
+        rig.turn_at(Instant::now() + time * 2 * FAREWELL);
+        rig.begin();
+    }
+    rig.turn_at(Instant::now() + 2 * FAREWELL);
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(is_alive(server) && is_alive(backend));
+    assert_eq!(rig.count(Happened::Gone), 0);
+    // A `serve` that does not end with its guest is ended.
+    rig.write("gone", "");
+    rig.turn_at(Instant::now() + 5 * FAREWELL);
+    rig.until("it is gone", |rig| rig.count(Happened::Gone) == 1);
+    assert!(!is_alive(server) && !is_alive(backend));
 }
 
 #[test]
