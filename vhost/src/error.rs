@@ -259,6 +259,10 @@ fn advice_on_tap(errno: Errno) -> &'static str {
              multi_queue (IFF_MULTI_QUEUE) for several queues"
         }
         Errno::BADFD | Errno::NOTTY => "; it is no open tap device",
+        Errno::NODEV => {
+            "; it was removed: it is made again, without addresses and outside of a bridge, when the device's process is \
+             started again"
+        }
         Errno::BADF => {
             "; it is not open: what starts this program must leave it open (no close-on-exec)"
         }

@@ -6,6 +6,7 @@
 mod control;
 mod device;
 mod door;
+mod links;
 mod memory;
 mod net;
 mod pairs;

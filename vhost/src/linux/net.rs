@@ -1,6 +1,7 @@
 //! A network card: `/dev/vhost-net` and a tap device, one of each for a pair of queues.
 
 use super::control::Control;
+use super::links::Links;
 use super::pairs::{Pair, Pairs, SharedMemory, Vhost};
 use super::tap::Tap;
 use super::{failed, memory, read_config, ring};
@@ -61,6 +62,8 @@ pub struct Net {
     config: [u8; size_of::<virtio_net_config>()],
     running: BTreeSet<u16>,
     errors: OwnedFd,
+    /// `None`: this process may not watch them. A request that fails then shows that a tap device is gone.
+    links: Option<Links>,
     signaller: Signaller,
 }
 
@@ -109,6 +112,7 @@ impl Net {
             config,
             running: BTreeSet::new(),
             errors: new_eventfd()?,
+            links: Links::watch().ok(),
             signaller: Signaller::default(),
         })
     }
@@ -256,13 +260,16 @@ impl Backend for Net {
         Ok(())
     }
 
-    /// The kernel does not end.
+    /// The kernel does not end, but a tap device can be removed.
     fn fd(&self) -> Option<BorrowedFd<'_>> {
-        None
+        self.links.as_ref().map(Links::fd)
     }
 
     fn check(&self) -> Result<()> {
-        Ok(())
+        if let Some(links) = &self.links {
+            links.drain();
+        }
+        self.pairs.check()
     }
 
     fn errors(&self) -> BorrowedFd<'_> {

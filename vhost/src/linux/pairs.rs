@@ -39,6 +39,11 @@ impl Pairs {
         self.lock().iter_mut().take(active).try_for_each(|pair| pair.attach(true))
     }
 
+    /// Whether the tap devices of all pairs that packets go by are there.
+    pub(super) fn check(&self) -> Result<()> {
+        self.lock().iter().filter(|pair| pair.attached).try_for_each(|pair| pair.tap.check())
+    }
+
     /// Has packets go by the first so many pairs.
     pub(super) fn set_active(&self, active: usize) -> Result<()> {
         let mut pairs = self.lock();

@@ -128,6 +128,15 @@ impl Tap {
         &self.name
     }
 
+    /// Whether the device is still there, for a queue that packets come to.
+    ///
+    /// # Errors
+    /// [`Error::Tap`] with [`Errno::NODEV`]: it was removed.
+    pub(super) fn check(&self) -> Result<()> {
+        let failed = |_| Error::Tap { name: self.name.clone(), errno: Errno::NODEV };
+        door::interface(self.file.as_fd()).map(drop).map_err(failed)
+    }
+
     /// Has packets come to this queue of a device of several, or go to the others.
     pub(super) fn attach(&self, attach: bool) -> Result<()> {
         let flag = if attach { libc::IFF_ATTACH_QUEUE } else { libc::IFF_DETACH_QUEUE };
@@ -162,9 +171,12 @@ impl AsFd for Tap {
 
 #[cfg(test)]
 mod tests {
+    use super::super::links::Links;
     use super::*;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_getfd};
     use std::os::fd::AsRawFd;
+    use std::process::Command;
 
     /// A queue of a device that was made with these flags, which this process has open as others hand it over:
     /// without close-on-exec. `None` if the kernel has no tap devices, or this process may not make one.
@@ -194,6 +206,27 @@ mod tests {
         assert!(!is_there());
         drop(Tap::open("xevkept", 2).unwrap());
         assert!(!is_there());
+    }
+
+    #[test]
+    fn a_device_that_was_removed_is_noticed() {
+        if opened("xevprobe", CARD).is_none() {
+            return;
+        }
+        let links = Links::watch().unwrap();
+        let is_new = || {
+            let time = Timespec { tv_sec: 10, tv_nsec: 0 };
+            poll(&mut [PollFd::from_borrowed_fd(links.fd(), PollFlags::IN)], Some(&time)) == Ok(1)
+        };
+        let [tap] = &Tap::open("xevremoved", 1).unwrap()[..] else { panic!("not one") };
+        assert!(is_new());
+        links.drain();
+        assert_eq!(tap.check(), Ok(()));
+        let removed = Command::new("ip").args(["link", "del", "xevremoved"]).status().unwrap();
+        assert!(removed.success() && is_new());
+        let gone = Error::Tap { name: "xevremoved".to_owned(), errno: Errno::NODEV };
+        assert_eq!(tap.check(), Err(gone.clone()));
+        assert!(gone.to_string().contains("was removed"), "{gone}");
     }
 
     fn refused(numbers: &[RawFd]) -> (String, Errno) {

@@ -93,7 +93,7 @@ fn packets_go_both_ways_and_a_stopped_queue_goes_on_where_it_was() {
     let mut card = card("xevboth", 1, 0);
     let memory = guest_memory();
     assert_eq!((card.queues(), card.maps_guests()), (2, false));
-    assert!(card.fd().is_none() && card.check().is_ok());
+    assert!(card.fd().is_some() && card.check().is_ok());
     let mut mac = [0; 6];
     card.read_config(0, &mut mac).unwrap();
     assert_eq!(mac, MAC);
@@ -145,6 +145,21 @@ fn a_tap_device_that_is_handed_over_serves_one_guest_after_the_other() {
         received(&mut receive, |packet| is_arp_reply(packet, 5));
         card.reset().unwrap();
     }
+}
+
+#[test]
+fn a_card_whose_tap_device_was_removed_says_so() {
+    if !has_vhost() {
+        return;
+    }
+    let card = card("xevgone", 2, 6);
+    assert_eq!(card.check(), Ok(()));
+    run("ip link del xevgone");
+    let fd = card.fd().unwrap();
+    let time = Timespec { tv_sec: 10, tv_nsec: 0 };
+    assert_eq!(poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&time)), Ok(1));
+    let gone = Error::Tap { name: "xevgone".to_owned(), errno: Errno::NODEV };
+    assert_eq!(card.check(), Err(gone));
 }
 
 #[test]
