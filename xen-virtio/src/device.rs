@@ -1,4 +1,4 @@
-//! A device: the effects of its function, carried out on its backend and in the engine.
+//! A device: the effects of its registers, carried out on its backend and in the engine.
 //!
 //! Its backend may be away for a while: killed, and not started again yet, or not connected yet since this process
 //! took the guest over. Kicks and what the driver does to registers are kept for it.
@@ -6,27 +6,28 @@
 //! # Invariants
 //! * The engine has the kicks and calls of exactly those queues that the backend serves, or will once it is there.
 //! * A queue's calls have their route before the backend can make one.
+//! * The engine answers InterruptStatus of a device on virtio-mmio for as long as there is the device.
 
 use crate::error::{Error, Result};
 use crate::kind::{DeviceConfig, Kind};
-use crate::layout::Place;
+use crate::layout::{MmioPlace, Place};
 use crate::queue::Queue;
 use crate::record::{Area, DeviceRecord};
+use crate::registers::{DeviceRegisters, DeviceState};
 use crate::resume::{Again, Resumes};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 use virtio_bindings::virtio_config::VIRTIO_F_RING_RESET;
-use xen_eventfd::{Guest, Host};
-use xen_eventfd_core::PciFunction;
+use xen_eventfd::{Guest, Host, InterruptStatus, IoEventAddress, Irq, Line, Trigger};
 use xen_eventfd_host::Signaller;
 use xen_eventfd_vhost::{Backend, Inflight, Region};
 use xen_eventfd_virtio::{
-    Bar, Description, Effect, Function, FunctionDescription, QueueSetup, Transport,
+    Bar, Description, Effect, INTERRUPT_STATUS, QUEUE_NOTIFY, QueueSetup, Transport,
 };
 
-/// What the function does by itself, with a backend that can stop a queue.
+/// What the registers do by themselves, with a backend that can stop a queue.
 const RING_RESET: u64 = 1 << VIRTIO_F_RING_RESET;
 
 /// How often it is said that a device's backend has ended.
@@ -45,8 +46,10 @@ pub(crate) struct Device {
     resumes: Resumes,
     /// The features of its backend that it offers its driver.
     offered: u64,
-    /// The port of the doorbell, while the function decodes it.
-    doorbell: Option<u16>,
+    /// The doorbell, while the device has it: a function that decodes its port, or virtio-mmio.
+    doorbell: Option<IoEventAddress>,
+    /// InterruptStatus of a device on virtio-mmio.
+    interrupt_status: Option<InterruptStatus>,
     queues: BTreeMap<u16, Queue>,
     config: DeviceConfig,
     /// What its driver has accepted.
@@ -66,7 +69,7 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    /// A device and its function. `memory` is all of the guest's.
+    /// A device and its registers. `memory` is all of the guest's.
     pub(crate) fn new(
         host: &dyn Host,
         guest: &Guest,
@@ -74,31 +77,36 @@ impl Device {
         kind: &Kind,
         place: Place,
         memory: &[Region<'_>],
-    ) -> Result<(Self, Function)> {
+    ) -> Result<(Self, DeviceRegisters)> {
         backend.set_memory(memory)?;
-        let device = Description {
+        let description = Description {
             device_type: kind.device_type,
             features: kind.features.offered(&*backend) | RING_RESET,
             queue_sizes: vec![kind.queue_size; kind.queues.into()],
             config: kind.config.read(&mut *backend)?,
         };
-        let function = Function::new(&FunctionDescription {
-            device,
-            // Calls reach the guest by messages only.
-            has_line: false,
-            registers: place.registers,
-            doorbell: place.doorbell,
-        })?;
-        let device = Self::with(host, guest, kind, Some(backend))?;
-        Ok((device, function))
+        let registers = DeviceRegisters::new(description, place)?;
+        let device = Self::with(host, guest, kind, place, Some(backend))?;
+        Ok((device, registers))
     }
 
     fn with(
         host: &dyn Host,
         guest: &Guest,
         kind: &Kind,
+        place: Place,
         backend: Option<Box<dyn Backend>>,
     ) -> Result<Self> {
+        let (doorbell, interrupt_status) = match place {
+            // The function says when it decodes it.
+            Place::Function { .. } => (None, None),
+            Place::Mmio(MmioPlace { base, spi }) => {
+                let doorbell = IoEventAddress::Mmio(base + u64::from(QUEUE_NOTIFY));
+                let irq = Irq::Line(Line::Spi(spi), Trigger::Pulse);
+                let at = base + u64::from(INTERRUPT_STATUS);
+                (Some(doorbell), Some(guest.register_interrupt_status(at, irq)?))
+            }
+        };
         Ok(Self {
             guest: guest.clone(),
             signaller: host.signaller()?,
@@ -108,7 +116,8 @@ impl Device {
             backend,
             again: None,
             resumes: Resumes::of(kind.device_type),
-            doorbell: None,
+            doorbell,
+            interrupt_status,
             queues: BTreeMap::new(),
             config: kind.config.clone(),
             features: 0,
@@ -126,39 +135,39 @@ impl Device {
         Self { again, ..self }
     }
 
-    /// A device in the state that another process has left, whose backend is away, and its function.
+    /// A device in the state that another process has left, whose backend is away, and its registers.
     pub(crate) fn restore(
         host: &dyn Host,
         guest: &Guest,
         kind: &Kind,
         again: Option<Again>,
         record: &DeviceRecord,
-    ) -> Result<(Self, Function)> {
-        let (mut function, effects) = Function::restore(&record.function)?;
-        let mut device = Self::with(host, guest, kind, None)?.with_again(again);
+    ) -> Result<(Self, DeviceRegisters)> {
+        let (mut registers, effects) = DeviceRegisters::restore(&record.registers)?;
+        let place = record.registers.place();
+        let mut device = Self::with(host, guest, kind, place, None)?.with_again(again);
         device.written.clone_from(&record.written);
-        device.offered =
-            record.function.description.device.features & !(RING_RESET | kind.features.own);
+        device.offered = record.registers.features() & !(RING_RESET | kind.features.own);
         device.failure.clone_from(&record.failure);
         if let (Some(again), Some(area)) = (&device.again, record.inflight) {
             device.inflight = again.notebook.open(area)?;
         }
         for effect in effects {
-            device.carry_out(effect, &mut function)?;
+            device.carry_out(effect, registers.transport())?;
         }
         let notes = device.inflight.is_some();
         if !device.queues.is_empty() && !notes && device.resumes == Resumes::Never {
             device.fails(&Error::SessionEnded);
             // The driver is notified with all others.
-            drop(function.needs_reset());
+            drop(registers.transport().needs_reset());
             device.queues.clear();
         }
-        Ok((device, function))
+        Ok((device, registers))
     }
 
     /// What is kept of it.
-    pub(crate) fn record(&self, at: PciFunction, function: &Function) -> DeviceRecord {
-        let mut record = DeviceRecord::new(at, function.state());
+    pub(crate) fn record(&self, registers: DeviceState) -> DeviceRecord {
+        let mut record = DeviceRecord::new(registers);
         record.written.clone_from(&self.written);
         record.failure.clone_from(&self.failure);
         record.inflight = self.inflight.as_ref().map(|inflight| Area {
@@ -170,7 +179,11 @@ impl Device {
     }
 
     /// Carries out an effect that is the device's own.
-    pub(crate) fn carry_out(&mut self, effect: Effect, function: &mut Function) -> Result<()> {
+    pub(crate) fn carry_out(
+        &mut self,
+        effect: Effect,
+        registers: &mut dyn Transport,
+    ) -> Result<()> {
         match effect {
             Effect::Features(features) => {
                 self.features = features;
@@ -183,10 +196,11 @@ impl Device {
                 self.written.clear();
                 self.queues.clear();
                 self.forget_requests();
+                self.acknowledge(u32::MAX);
                 self.backend.as_mut().map_or(Ok(()), |backend| Ok(backend.reset()?))
             }
             // Only a reset ends it: until then no queue of it is served.
-            Effect::QueueStarted(_) if function.is_broken() => Ok(()),
+            Effect::QueueStarted(_) if registers.is_broken() => Ok(()),
             Effect::QueueStarted(setup) => self.start(&setup),
             Effect::QueueStopped(index) => {
                 self.queues.remove(&index);
@@ -196,7 +210,7 @@ impl Device {
                 })
             }
             Effect::Rerouted { queue, route } => match self.queues.get_mut(&queue) {
-                Some(queue) => queue.reroute(&self.guest, route),
+                Some(queue) => queue.reroute(&self.guest, route, self.interrupt_status.as_ref()),
                 None => Ok(()),
             },
             Effect::Kick(index) => {
@@ -206,7 +220,7 @@ impl Device {
                 Ok(())
             }
             Effect::Moved { bar: Bar::Doorbell, to, .. } => {
-                self.doorbell = to.and_then(|port| u16::try_from(port).ok());
+                self.doorbell = to.map(IoEventAddress::Pio);
                 let mut queues = self.queues.values_mut();
                 queues.try_for_each(|queue| queue.listen(&self.guest, self.doorbell))
             }
@@ -218,16 +232,39 @@ impl Device {
                 self.written.insert(offset, bytes.clone());
                 let Some(backend) = &mut self.backend else { return Ok(()) };
                 backend.write_config(offset, &bytes)?;
-                function.set_config(&self.config.read(&mut **backend)?);
+                registers.set_config(&self.config.read(&mut **backend)?);
                 Ok(())
             }
             Effect::DriverOk => self.note_requests(),
-            Effect::Moved { bar: Bar::Registers, .. }
-            | Effect::Raise(_)
-            | Effect::Line(_)
-            | Effect::SetInterruptStatus(_)
-            | Effect::Acknowledged(_) => Ok(()),
+            Effect::SetInterruptStatus(bits) => {
+                if let Some(Err(error)) =
+                    self.interrupt_status.as_ref().map(|status| status.set(bits))
+                {
+                    tracing::debug!(%error, "an interrupt was not raised");
+                }
+                Ok(())
+            }
+            Effect::Acknowledged(bits) => {
+                self.acknowledge(bits);
+                Ok(())
+            }
+            Effect::Moved { bar: Bar::Registers, .. } | Effect::Raise(_) | Effect::Line(_) => {
+                Ok(())
+            }
         }
+    }
+
+    /// Clears bits of InterruptStatus. It fails only if the guest is gone.
+    fn acknowledge(&self, bits: u32) {
+        if let Some(Err(error)) = self.interrupt_status.as_ref().map(|status| status.clear(bits)) {
+            tracing::debug!(%error, "an interrupt was not acknowledged");
+        }
+    }
+
+    /// InterruptStatus, of a device on virtio-mmio.
+    pub(crate) fn interrupt_status(&self) -> u32 {
+        let status = self.interrupt_status.as_ref();
+        status.and_then(|status| status.status().ok()).map_or(0, |status| status.bits)
     }
 
     /// Has a backend that can note which requests it has begun.
@@ -287,7 +324,7 @@ impl Device {
     pub(crate) fn resume(
         &mut self,
         mut backend: Box<dyn Backend>,
-        function: &mut Function,
+        registers: &mut dyn Transport,
     ) -> Result<Resumed> {
         let Some(again) = self.again.clone() else { return Ok(Resumed::GoesOn(Vec::new())) };
         let missing = self.offered & !backend.features();
@@ -299,8 +336,8 @@ impl Device {
         }
         let config = self.write_again(&mut *backend)?;
         self.backend = Some(backend);
-        match self.go_on(&again, function.is_broken()) {
-            Ok(()) => Ok(Resumed::GoesOn(function.change_config_to(&config))),
+        match self.go_on(&again, registers.is_broken()) {
+            Ok(()) => Ok(Resumed::GoesOn(registers.change_config_to(&config))),
             Err(error) if self.has_lost_backend() => {
                 self.backend = None;
                 Err(error)
@@ -363,12 +400,12 @@ impl Device {
     }
 
     /// Looks at what the backend has requested. Returns the effects if its configuration has changed.
-    pub(crate) fn take_requests(&mut self, function: &mut Function) -> Result<Vec<Effect>> {
+    pub(crate) fn take_requests(&mut self, registers: &mut dyn Transport) -> Result<Vec<Effect>> {
         let Some(backend) = &mut self.backend else { return Ok(Vec::new()) };
         if !backend.take_requests()? || !self.config.is_of_backend() {
             return Ok(Vec::new());
         }
-        Ok(function.change_config(&self.config.read(&mut **backend)?))
+        Ok(registers.change_config(&self.config.read(&mut **backend)?))
     }
 
     /// Whether the backend is there and has no complaint.
@@ -413,6 +450,7 @@ impl Device {
     /// The same without its doorbells and interrupts, as its guest is let go of.
     pub(crate) fn ended(mut self) -> Self {
         self.queues.clear();
+        self.interrupt_status = None;
         self.forget_requests();
         self
     }
@@ -437,7 +475,8 @@ impl Device {
             used: setup.device,
             base: 0,
         };
-        let mut queue = Queue::new(&self.guest, setup.index, ring, setup.route)?;
+        let status = self.interrupt_status.as_ref();
+        let mut queue = Queue::new(&self.guest, setup.index, ring, setup.route, status)?;
         queue.listen(&self.guest, self.doorbell)?;
         let started = self.backend.as_mut().map_or(Ok(()), |backend| {
             backend.start_queue(setup.index, &ring, queue.kick(), queue.call())

@@ -1,23 +1,22 @@
-//! All devices of a guest: its PCI bus, as the handler of an ioreq server.
+//! All devices of a guest: their registers, as the handler of an ioreq server.
 
 use crate::device::{Device, Lost, Resumed};
 use crate::error::{Error, Result};
+use crate::layout::{At, Place};
 use crate::reconnect::{self, Waker};
 use crate::record::{Record, Whose};
+use crate::registers::{DeviceRegisters, Known, Registers, bar};
 use crate::resume::Again;
 use crate::server::Released;
 use rustix::io::Errno;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use xen_eventfd::{Host, Kick, Space, VcpuId};
-use xen_eventfd_core::doorbell::Bytes;
-use xen_eventfd_core::{DomId, PciFunction, Request};
+use xen_eventfd::{Host, Kick, VcpuId};
+use xen_eventfd_core::{DomId, Request};
 use xen_eventfd_ioreq::{EventLoop, FdSource, Handler, Ranges};
 use xen_eventfd_vhost::Backend;
-use xen_eventfd_virtio::{
-    ADDRESS_PORTS, Bar, Bus, Effect, Function, REGISTERS_SIZE, Target, Transport,
-};
+use xen_eventfd_virtio::{Bar, Effect, Target, Transport};
 
 /// The devices of a guest.
 #[derive(Debug)]
@@ -33,7 +32,7 @@ pub(crate) struct Devices {
 /// How a device is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Report {
-    pub(crate) function: PciFunction,
+    pub(crate) at: At,
     /// The queues that its backend serves.
     pub(crate) running: Vec<u16>,
     /// The features that its driver has accepted.
@@ -44,13 +43,14 @@ pub(crate) struct Report {
 
 #[derive(Debug)]
 struct State {
-    bus: Bus,
-    devices: BTreeMap<PciFunction, Device>,
+    registers: Registers,
+    devices: BTreeMap<At, Device>,
+    places: BTreeMap<At, Place>,
     /// Once the server is there.
     ranges: Option<Ranges>,
     /// What looks at the backends, by which numbers.
     events: Weak<EventLoop>,
-    sources: BTreeMap<PciFunction, Vec<u64>>,
+    sources: BTreeMap<At, Vec<u64>>,
     /// What is kept for the next process, if it is to go on.
     record: Option<Record>,
     /// The devices, once the guest is let go of or dead.
@@ -58,11 +58,12 @@ struct State {
 }
 
 impl Devices {
-    /// A guest without devices, and what of its bus is ours.
-    pub(crate) fn new(host: Arc<dyn Host>, dom: DomId, bus: Bus) -> Self {
+    /// A guest without devices, and where their registers will be.
+    pub(crate) fn new(host: Arc<dyn Host>, dom: DomId, registers: Registers) -> Self {
         let state = Mutex::new(State {
-            bus,
+            registers,
             devices: BTreeMap::new(),
+            places: BTreeMap::new(),
             ranges: None,
             events: Weak::new(),
             sources: BTreeMap::new(),
@@ -75,7 +76,7 @@ impl Devices {
     /// Keeps the devices from now on, all of which are there, for a process that goes on with them.
     pub(crate) fn keep(&self, mut record: Record, whose: &Whose) {
         let mut state = self.state();
-        record.keep_bus(&state.bus.state());
+        record.keep_bus(&state.registers.bus());
         state.record = Some(record);
         state.all().into_iter().for_each(|at| state.keep(at, None));
         if let Some(record) = &mut state.record {
@@ -83,35 +84,28 @@ impl Devices {
         }
     }
 
-    /// Puts a device on the bus.
-    pub(crate) fn add(&self, at: PciFunction, device: Device, function: Function) {
-        let mut state = self.state();
-        state.bus.insert(at, function);
+    /// Puts a device at its place.
+    pub(crate) fn add(&self, place: Place, device: Device, registers: DeviceRegisters) {
+        let (at, mut state) = (place.at(), self.state());
+        state.registers.insert(at, registers);
         state.devices.insert(at, device);
+        state.places.insert(at, place);
     }
 
-    /// Routes to the server what of the bus is ours: its functions, with a host bridge the ports by which a guest finds
-    /// them, and registers where they are. Of a server that is taken over, all or a part is routed already, and the registers of a function may
+    /// Routes to the server what is ours: functions, with a host bridge the ports by which a guest finds them, and
+    /// registers where they are. Of a server that is taken over, all or a part is routed already, and the registers of a function may
     /// be where they were before (`stale`).
     pub(crate) fn route(&self, ranges: &Ranges, stale: &[u64]) -> Result<()> {
         let mut state = self.state();
         for at in stale {
-            let unmapped = registers(*at).map_or(Ok(()), |bytes| ranges.unmap(bytes));
+            let unmapped = bar(*at).map_or(Ok(()), |bytes| ranges.unmap(bytes));
             unless(Errno::NOENT, unmapped)?;
         }
-        for function in state.bus.functions() {
+        for function in state.registers.functions() {
             unless(Errno::EXIST, ranges.map_function(function))?;
         }
-        if state.bus.has_host_bridge()
-            && let Ok(ports) = Bytes::new(Space::Pio, *ADDRESS_PORTS.start(), *ADDRESS_PORTS.end())
-        {
-            unless(Errno::EXIST, ranges.map(ports))?;
-        }
-        for at in state.all() {
-            let address =
-                state.bus.function(at).and_then(|function| function.address(Bar::Registers));
-            let mapped = address.and_then(registers).map_or(Ok(()), |bytes| ranges.map(bytes));
-            unless(Errno::EXIST, mapped)?;
+        for bytes in state.registers.bytes() {
+            unless(Errno::EXIST, ranges.map(bytes))?;
         }
         Ok(())
     }
@@ -121,7 +115,7 @@ impl Devices {
     pub(crate) fn notify_again(&self) {
         let mut state = self.state();
         for at in state.all() {
-            let effects = state.bus.function(at).map(Function::notify_again);
+            let effects = state.registers.device(at).map(Transport::notify_again);
             self.carry_out(&mut state, at, effects.unwrap_or_default());
         }
     }
@@ -136,7 +130,7 @@ impl Devices {
     }
 
     /// Carries effects out, of a state that is kept already. A device that cannot go on asks its driver for a reset.
-    fn carry_out(&self, state: &mut State, at: PciFunction, effects: Vec<Effect>) {
+    fn carry_out(&self, state: &mut State, at: At, effects: Vec<Effect>) {
         let mut left = VecDeque::from(effects);
         while let Some(effect) = left.pop_front() {
             if let Effect::Moved { bar: Bar::Registers, from, to } = effect {
@@ -147,9 +141,9 @@ impl Devices {
             {
                 tracing::debug!(%error, device = %at, "an interrupt was not raised");
             }
-            let (device, function) = (state.devices.get_mut(&at), state.bus.function(at));
-            let Some((device, function)) = device.zip(function) else { return };
-            if let Err(error) = device.carry_out(effect, function) {
+            let (device, registers) = (state.devices.get_mut(&at), state.registers.device(at));
+            let Some((device, registers)) = device.zip(registers) else { return };
+            if let Err(error) = device.carry_out(effect, registers) {
                 left.extend(self.fails(state, at, &error));
                 state.keep(at, None);
             }
@@ -158,13 +152,13 @@ impl Devices {
     }
 
     /// A device's backend has ended, or does not do what it is asked for.
-    fn fails(&self, state: &mut State, at: PciFunction, error: &Error) -> Vec<Effect> {
+    fn fails(&self, state: &mut State, at: At, error: &Error) -> Vec<Effect> {
         let has_ended = state.devices.get(&at).is_some_and(Device::has_lost_backend);
         if has_ended {
             state.ignore_backend(at);
         }
-        let State { bus, devices, .. } = state;
-        let Some((device, function)) = devices.get_mut(&at).zip(bus.function(at)) else {
+        let State { registers, devices, .. } = state;
+        let Some((device, registers)) = devices.get_mut(&at).zip(registers.device(at)) else {
             return Vec::new();
         };
         let lost = if has_ended { device.lose_backend() } else { Lost::ForGood };
@@ -182,9 +176,9 @@ impl Devices {
             Lost::NeedsReset(why) => {
                 self.waker.wake();
                 let (cause, why) = (error.to_string(), Box::new(why));
-                needs_reset(at, device, function, &Error::CannotGoOn { cause, why })
+                needs_reset(at, device, registers, &Error::CannotGoOn { cause, why })
             }
-            Lost::ForGood => needs_reset(at, device, function, error),
+            Lost::ForGood => needs_reset(at, device, registers, error),
         }
     }
 
@@ -202,7 +196,7 @@ impl Devices {
         Ok(())
     }
 
-    fn watch(self: &Arc<Self>, state: &mut State, at: PciFunction) -> Result<()> {
+    fn watch(self: &Arc<Self>, state: &mut State, at: At) -> Result<()> {
         let State { devices, events, sources, .. } = state;
         let (Some(device), Some(event_loop)) = (devices.get(&at), events.upgrade()) else {
             return Ok(());
@@ -217,12 +211,14 @@ impl Devices {
         Ok(())
     }
 
-    fn look_at_backend(&self, at: PciFunction) {
+    fn look_at_backend(&self, at: At) {
         let mut state = self.state();
         // A reply makes it readable too, until that is read.
-        let State { bus, devices, .. } = &mut *state;
-        let Some((device, function)) = devices.get_mut(&at).zip(bus.function(at)) else { return };
-        let checked = device.check_backend().and_then(|()| device.take_requests(function));
+        let State { registers, devices, .. } = &mut *state;
+        let Some((device, registers)) = devices.get_mut(&at).zip(registers.device(at)) else {
+            return;
+        };
+        let checked = device.check_backend().and_then(|()| device.take_requests(registers));
         let effects = checked.unwrap_or_else(|error| {
             state.ignore_backend(at);
             self.fails(&mut state, at, &error)
@@ -232,9 +228,9 @@ impl Devices {
     }
 
     /// The devices whose backends are away.
-    pub(crate) fn away(&self) -> Vec<(PciFunction, Again)> {
+    pub(crate) fn away(&self) -> Vec<(At, Again)> {
         let state = self.state();
-        let away = |(at, device): (&PciFunction, &Device)| Some((*at, device.is_away()?.clone()));
+        let away = |(at, device): (&At, &Device)| Some((*at, device.is_away()?.clone()));
         state.devices.iter().filter_map(away).collect()
     }
 
@@ -242,20 +238,16 @@ impl Devices {
     ///
     /// # Errors
     /// It is away again, or is not what it was.
-    pub(crate) fn resume(
-        self: &Arc<Self>,
-        at: PciFunction,
-        backend: Box<dyn Backend>,
-    ) -> Result<()> {
+    pub(crate) fn resume(self: &Arc<Self>, at: At, backend: Box<dyn Backend>) -> Result<()> {
         let mut state = self.state();
-        let State { bus, devices, .. } = &mut *state;
-        let Some((device, function)) = devices.get_mut(&at).zip(bus.function(at)) else {
+        let State { registers, devices, .. } = &mut *state;
+        let Some((device, registers)) = devices.get_mut(&at).zip(registers.device(at)) else {
             return Ok(());
         };
-        let effects = match device.resume(backend, function)? {
+        let effects = match device.resume(backend, registers)? {
             Resumed::GoesOn(effects) => effects,
             // The driver put its queue where it has no memory.
-            Resumed::NeedsReset(error) => needs_reset(at, device, function, &error),
+            Resumed::NeedsReset(error) => needs_reset(at, device, registers, &error),
         };
         tracing::info!(device = %at, "a device has its backend");
         self.watch(&mut state, at)?;
@@ -271,8 +263,8 @@ impl Devices {
 
     /// How each device is, in their order.
     pub(crate) fn report(&self) -> Vec<Report> {
-        let report = |(function, device): (&PciFunction, &Device)| Report {
-            function: *function,
+        let report = |(at, device): (&At, &Device)| Report {
+            at: *at,
             running: device.running(),
             features: device.features(),
             failure: device.failure().map(str::to_owned),
@@ -286,11 +278,6 @@ impl Devices {
     }
 }
 
-/// Where a function's registers are.
-fn registers(at: u64) -> Option<Bytes> {
-    Bytes::new(Space::Mmio, at, at + u64::from(REGISTERS_SIZE) - 1).ok()
-}
-
 /// What a host was asked for, which was done already if this is the error.
 fn unless(done: Errno, asked: xen_eventfd_host::Result<()>) -> Result<()> {
     match asked {
@@ -301,9 +288,9 @@ fn unless(done: Errno, asked: xen_eventfd_host::Result<()>) -> Result<()> {
 
 /// A device cannot go on.
 fn needs_reset(
-    at: PciFunction,
+    at: At,
     device: &mut Device,
-    function: &mut Function,
+    registers: &mut dyn Transport,
     error: &Error,
 ) -> Vec<Effect> {
     // A guest can repeat it at will, and is not to fill a log.
@@ -312,13 +299,13 @@ fn needs_reset(
     } else {
         tracing::debug!(%error, device = %at, "a device needs a reset again");
     }
-    function.needs_reset()
+    registers.needs_reset()
 }
 
 /// The backend of a device, as a source of the event loop.
 #[derive(Debug)]
 struct BackendOf {
-    at: PciFunction,
+    at: At,
     devices: Weak<Devices>,
 }
 
@@ -332,12 +319,12 @@ impl FdSource for BackendOf {
 
 impl State {
     /// Where the devices are.
-    fn all(&self) -> Vec<PciFunction> {
+    fn all(&self) -> Vec<At> {
         self.devices.keys().copied().collect()
     }
 
     /// A backend is looked at no more. Closing our descriptors is not enough: it has one of them too.
-    fn ignore_backend(&mut self, at: PciFunction) {
+    fn ignore_backend(&mut self, at: At) {
         let sources = self.sources.remove(&at).unwrap_or_default();
         let Some(events) = self.events.upgrade() else { return };
         if let Some(device) = self.devices.get(&at) {
@@ -347,38 +334,49 @@ impl State {
     }
 
     /// Keeps a device as it is now. `moved_from`: its registers may still be routed from there.
-    fn keep(&mut self, at: PciFunction, moved_from: Option<u64>) {
+    fn keep(&mut self, at: At, moved_from: Option<u64>) {
         let Some(record) = &mut self.record else { return };
         let number = self.devices.keys().position(|known| *known == at);
-        let (device, function) = (self.devices.get(&at), self.bus.function(at));
-        if let (Some(number), Some((device, function))) = (number, device.zip(function)) {
-            let mut kept = device.record(at, function);
+        let registers = self.places.get(&at).and_then(|place| self.registers.state(*place));
+        let (device, registers) = (self.devices.get(&at), registers);
+        if let (Some(number), Some((device, registers))) = (number, device.zip(registers)) {
+            let mut kept = device.record(registers);
             kept.registers_before = moved_from;
             record.keep_device(number, &kept);
         }
     }
 
     /// Keeps what an access has changed, before it is carried out.
-    fn keep_access(&mut self, at: Option<PciFunction>, effects: &[Effect]) {
+    fn keep_access(&mut self, at: Option<At>, effects: &[Effect]) {
         let moved_from = effects.iter().find_map(|effect| match effect {
             Effect::Moved { bar: Bar::Registers, from, .. } => *from,
             _ => None,
         });
         match (at, &mut self.record) {
             (Some(at), _) => self.keep(at, moved_from),
-            (None, Some(record)) => record.keep_bus(&self.bus.state()),
+            (None, Some(record)) => record.keep_bus(&self.registers.bus()),
             (None, None) => {}
         }
     }
 
     fn move_registers(&self, from: Option<u64>, to: Option<u64>) {
         let Some(ranges) = &self.ranges else { return };
-        let unmapped = from.and_then(registers).map_or(Ok(()), |bytes| ranges.unmap(bytes));
-        let mapped = to.and_then(registers).map_or(Ok(()), |bytes| ranges.map(bytes));
+        let unmapped = from.and_then(bar).map_or(Ok(()), |bytes| ranges.unmap(bytes));
+        let mapped = to.and_then(bar).map_or(Ok(()), |bytes| ranges.map(bytes));
         if let Err(error) = unmapped.and(mapped) {
             // Two functions at one address, if it is the guest's fault.
             tracing::debug!(%error, "a device's registers are not where its guest put them");
         }
+    }
+}
+
+impl Known for BTreeMap<At, Device> {
+    fn is_pending(&self, at: At, queue: u16) -> bool {
+        self.get(&at).is_some_and(|device| device.is_pending(queue))
+    }
+
+    fn interrupt_status(&self, at: At) -> u32 {
+        self.get(&at).map_or(0, Device::interrupt_status)
     }
 }
 
@@ -407,20 +405,15 @@ impl Handler for Devices {
             Request::Broadcast | Request::Odd { .. } => return u64::MAX,
         };
         let mut state = self.state();
-        let State { bus, devices, .. } = &mut *state;
+        let State { registers, devices, .. } = &mut *state;
         let answer = match value {
-            Some(value) => bus.write(target, width, value),
-            None => {
-                let pending = |at, queue| {
-                    devices.get(&at).is_some_and(|device: &Device| device.is_pending(queue))
-                };
-                bus.read(target, width, pending)
-            }
+            Some(value) => registers.write(target, width, value),
+            None => registers.read(target, width, devices),
         };
         if value.is_some() {
-            state.keep_access(answer.function, &answer.effects);
+            state.keep_access(answer.device, &answer.effects);
         }
-        if let Some(at) = answer.function.filter(|_| !answer.effects.is_empty()) {
+        if let Some(at) = answer.device.filter(|_| !answer.effects.is_empty()) {
             self.carry_out(&mut state, at, answer.effects);
         }
         answer.value

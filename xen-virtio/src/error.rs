@@ -72,6 +72,19 @@ pub(crate) enum Error {
          until it runs: create it paused (xl create -p)"
     )]
     NoMemoryMap,
+    /// A device of an Arm guest has no place.
+    #[error(
+        "device {number} of the guest's virtio= lines has no address and interrupt of its own (base {base:?}, irq {irq:?} in \
+         xenstore); give each line transport=mmio, and create the guest anew"
+    )]
+    NoPlace {
+        /// The device's number.
+        number: u32,
+        /// What libxl has written.
+        base: Option<String>,
+        /// What libxl has written.
+        irq: Option<String>,
+    },
     /// The guest gets no PCI root.
     #[error(transparent)]
     Acpi(#[from] AcpiError),

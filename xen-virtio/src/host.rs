@@ -2,16 +2,18 @@
 
 use crate::acpi::{self, BIOS_PAGE, Extent, Patch, TABLES};
 use crate::confinement::{Confinement, confine};
+use crate::daemon::store;
 use crate::error::{Error, Result};
+use crate::layout::Layout;
 use crate::memory::Open;
 use crate::resume::{ForeignRings, Rings};
 use core::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use xen_eventfd::{Builder, Devices, Domain, KnownGuest, Xen};
+use xen_eventfd::{Arch, Builder, Devices, Domain, KnownGuest, Xen};
 use xen_eventfd_core::DomId;
-use xen_eventfd_host::linux::{LinuxHost, confined_privcmd};
+use xen_eventfd_host::linux::{LinuxHost, XenstoreClient, confined_privcmd};
 use xen_eventfd_host::memory::{FRAME, ForeignMemory, GuestMemory};
 
 /// Pages from [`TABLES`] on in which libxl's tables can be: one before them, 16 of them, one with the RSDP.
@@ -33,7 +35,7 @@ impl Machine {
     }
 
     /// For the guest with this name or number, which is looked for in xenstore. The connection to it is closed before
-    /// this returns, and no other is made.
+    /// this returns, and no other outlives a call.
     pub(crate) fn open_for(builder: Builder, guest: &str) -> Result<(Self, Domain)> {
         let kind = builder.probe().engine()?;
         let host = LinuxHost::open()?;
@@ -69,6 +71,17 @@ impl Machine {
     /// The queues of a guest, for as long as they are needed.
     pub(crate) fn rings(&self, dom: DomId) -> Arc<dyn Rings> {
         Arc::new(ForeignRings(Arc::<LinuxHost>::clone(&self.foreign), dom))
+    }
+
+    /// Where a guest's devices are: on Arm where libxl has put them, and elsewhere as `of_x86` says.
+    pub(crate) fn layout(&self, dom: DomId, of_x86: Layout) -> Result<Layout> {
+        match self.xen.host().arch() {
+            Arch::X86 => Ok(of_x86),
+            Arch::Arm => {
+                let mut xenstore = XenstoreClient::open()?;
+                Ok(Layout::DeviceTree(store::places(&mut xenstore, dom)?))
+            }
+        }
     }
 
     /// Puts a PCI root into the ACPI tables of a guest that has not run yet.

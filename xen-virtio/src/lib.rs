@@ -1,7 +1,7 @@
 //! The `xen-virtio` command.
 //!
 //! ```text
-//! guest's access to a register -> ioreq server -> devices -> PCI bus -> function      (crate virtio)
+//! guest's access to a register -> ioreq server -> devices -> registers: PCI bus, or virtio-mmio  (crate virtio)
 //!                                                    \-> effects -> device -> backend (crate vhost)
 //!                                                                      \-> engine: kicks, interrupts
 //! ```
@@ -26,6 +26,7 @@ mod memory;
 mod queue;
 mod reconnect;
 mod record;
+mod registers;
 mod resume;
 mod server;
 mod spec;

@@ -9,10 +9,11 @@ use xen_eventfd_core::DomId;
 use xen_eventfd_host::memory::{FRAME, ForeignMemory};
 use xen_eventfd_vhost::{Memory, Region};
 
-/// libxl gives a PVH guest memory from 0 up to here, and the rest from 4 GiB on (`libxl__build_hvm`).
-const HOLE: Range<u64> = 0xFC00_0000..1 << 32;
-/// No guest has as much.
-const END: u64 = 1 << 46;
+/// libxl gives an x86 PVH guest memory from 0 up to here, and the rest from 4 GiB on (`libxl__build_hvm`). No guest has as
+/// much as the second can be.
+const BANKS: [Range<u64>; 2] = [0..0xFC00_0000, 1 << 32..1 << 46];
+/// Where an Arm guest has memory (`GUEST_RAM0_BASE`, `GUEST_RAM1_BASE` and their sizes in Xen's `public/arch-arm.h`).
+const ARM_BANKS: [Range<u64>; 2] = [0x4000_0000..1 << 32, 0x2_0000_0000..0x100_0000_0000];
 
 /// A guest's memory, for its backends.
 pub(crate) trait Regions {
@@ -46,11 +47,12 @@ impl<'a> GuestRam<'a> {
         foreign: &dyn ForeignMemory,
         open: &'a dyn Open,
         dom: DomId,
-        layout: Layout,
+        layout: &Layout,
     ) -> Result<Self> {
         let ranges = match layout {
-            Layout::OwnBus => by_mapping(foreign, dom)?,
+            Layout::OwnBus => by_mapping(foreign, dom, BANKS)?,
             Layout::BesideQemu => by_table(foreign, dom)?,
+            Layout::DeviceTree(_) => by_mapping(foreign, dom, ARM_BANKS)?,
         };
         Ok(Self::known(open, dom, ranges))
     }
@@ -97,15 +99,19 @@ impl Regions for GuestRam<'_> {
     }
 }
 
-/// Finds where a PVH guest has memory, by mapping frames.
-fn by_mapping(foreign: &dyn ForeignMemory, dom: DomId) -> Result<Vec<Range<u64>>> {
+/// Finds where a guest has memory, by mapping frames: from the beginning of each bank on.
+fn by_mapping(
+    foreign: &dyn ForeignMemory,
+    dom: DomId,
+    banks: [Range<u64>; 2],
+) -> Result<Vec<Range<u64>>> {
+    let first = [banks[0].start / FRAME as u64];
     // Without the first frame there is no guest, or no right to it.
-    drop(foreign.map(dom, &[0]).map_err(Error::Memory)?);
-    let low = 0..end_of(foreign, dom, 0..HOLE.start);
-    let high = HOLE.end..end_of(foreign, dom, HOLE.end..END);
+    drop(foreign.map(dom, &first).map_err(Error::Memory)?);
+    let found = banks.map(|bank| bank.start..end_of(foreign, dom, bank));
     // A frame of a guest that is gone is refused like one that never was.
-    drop(foreign.map(dom, &[0]).map_err(Error::Memory)?);
-    Ok([low, high].into_iter().filter(|range| !range.is_empty()).collect())
+    drop(foreign.map(dom, &first).map_err(Error::Memory)?);
+    Ok(found.into_iter().filter(|range| !range.is_empty()).collect())
 }
 
 /// Reads where an HVM guest has memory, in what its firmware gets.
@@ -169,7 +175,7 @@ mod tests {
             Self { frames: frames.to_vec(), maps: AtomicUsize::new(0), content: vec![0; FRAME] }
         }
 
-        fn find(&self, layout: Layout) -> Result<Vec<Range<u64>>> {
+        fn find(&self, layout: &Layout) -> Result<Vec<Range<u64>>> {
             GuestRam::find(self, self, DomId(1), layout).map(|ram| ram.ranges)
         }
     }
@@ -203,7 +209,7 @@ mod tests {
 
     fn ranges(frames: &[Range<u64>]) -> Result<Vec<Range<u64>>> {
         let guest = Frames::new(frames);
-        let found = guest.find(Layout::OwnBus);
+        let found = guest.find(&Layout::OwnBus);
         assert!(guest.maps.load(Ordering::Relaxed) < 200, "too many maps");
         found
     }
@@ -230,9 +236,22 @@ mod tests {
     }
 
     #[test]
+    fn an_arm_guest_has_memory_from_1_gib_on_and_more_from_8_gib_on() {
+        let low = 0x4_0000..0x10_0000;
+        let high = 0x20_0000..0x20_1234;
+        for frames in [&[low.clone(), high][..], std::slice::from_ref(&low)] {
+            let expected: Vec<_> =
+                frames.iter().map(|range| range.start << 12..range.end << 12).collect();
+            // The grant table and the console's page are no memory.
+            let all = [frames, &[0x3_8000..0x3_8040, 0x3_9000..0x3_9004]].concat();
+            assert_eq!(Frames::new(&all).find(&Layout::DeviceTree(vec![])).unwrap(), expected);
+        }
+    }
+
+    #[test]
     fn a_guest_without_memory_is_an_error() {
         assert!(matches!(ranges(&[]), Err(Error::Memory(_))));
-        let hvm = Frames::new(&[]).find(Layout::BesideQemu);
+        let hvm = Frames::new(&[]).find(&Layout::BesideQemu);
         assert!(matches!(hvm, Err(Error::Memory(_))));
     }
 
@@ -243,8 +262,8 @@ mod tests {
         let high = 0xC0..0x8000;
         let mut guest = Frames::new(&[low, high]);
         guest.content = hvm_info::tests::page(0x7800, 0);
-        assert_eq!(guest.find(Layout::BesideQemu).unwrap(), [0..0xA_0000, 0xC_0000..0x780_0000]);
+        assert_eq!(guest.find(&Layout::BesideQemu).unwrap(), [0..0xA_0000, 0xC_0000..0x780_0000]);
         guest.content.fill(0);
-        assert!(matches!(guest.find(Layout::BesideQemu), Err(Error::NoMemoryMap)));
+        assert!(matches!(guest.find(&Layout::BesideQemu), Err(Error::NoMemoryMap)));
     }
 }

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use rustix::event::{EventfdFlags, eventfd};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use xen_eventfd::{Guest, IoEvent, IoEventAddress, Irq, IrqFd};
+use xen_eventfd::{Guest, InterruptStatus, IoEvent, IoEventAddress, Irq, IrqFd};
 use xen_eventfd_vhost::Queue as Ring;
 use xen_eventfd_virtio::{Message, Route};
 
@@ -21,13 +21,19 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// A queue whose calls take `route` from the start.
-    pub(crate) fn new(guest: &Guest, index: u16, ring: Ring, route: Route) -> Result<Self> {
+    /// A queue whose calls take `route` from the start; `status` as [`Queue::reroute`] has it.
+    pub(crate) fn new(
+        guest: &Guest,
+        index: u16,
+        ring: Ring,
+        route: Route,
+        status: Option<&InterruptStatus>,
+    ) -> Result<Self> {
         let new = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let (kick, call) = (new()?, new()?);
         let (doorbell, irqfd) = (None, None);
         let mut queue = Self { index, ring, kick, call, doorbell, irqfd, is_masked: false };
-        queue.reroute(guest, route)?;
+        queue.reroute(guest, route, status)?;
         Ok(queue)
     }
 
@@ -47,27 +53,42 @@ impl Queue {
         self.call.as_fd()
     }
 
-    /// Takes kicks at a port, and no more at the one before.
-    pub(crate) fn listen(&mut self, guest: &Guest, port: Option<u16>) -> Result<()> {
+    /// Takes kicks at a doorbell, and no more at the one before. The value is the queue's index: of 2 bytes at a port,
+    /// and of 4 at a register of virtio-mmio.
+    pub(crate) fn listen(&mut self, guest: &Guest, at: Option<IoEventAddress>) -> Result<()> {
         self.doorbell = None;
-        if let Some(port) = port {
-            let at = IoEventAddress::Pio(port.into());
-            self.doorbell = Some(guest.register_ioevent(&self.kick, &at, self.index)?);
+        if let Some(at) = at {
+            self.doorbell = Some(match at {
+                IoEventAddress::Pio(_) => guest.register_ioevent(&self.kick, &at, self.index)?,
+                IoEventAddress::Mmio(_) => {
+                    guest.register_ioevent(&self.kick, &at, u32::from(self.index))?
+                }
+            });
         }
         Ok(())
     }
 
-    /// Routes calls another way. What is pending is still pending.
-    pub(crate) fn reroute(&mut self, guest: &Guest, route: Route) -> Result<()> {
-        match route {
-            Route::Message(message) if irq(message).check().is_ok() => {
+    /// Routes calls another way. What is pending is still pending. `status` is that of a device on virtio-mmio.
+    pub(crate) fn reroute(
+        &mut self,
+        guest: &Guest,
+        route: Route,
+        status: Option<&InterruptStatus>,
+    ) -> Result<()> {
+        match (route, status) {
+            (Route::InterruptStatus, Some(status)) => {
+                let used = status.irq(InterruptStatus::USED_BUFFER);
+                self.irqfd = Some(guest.register_irqfd(&self.call, used)?);
+                Ok(())
+            }
+            (Route::Message(message), _) if irq(message).check().is_ok() => {
                 match &self.irqfd {
                     Some(irqfd) => irqfd.set_irq(irq(message))?,
                     None => self.irqfd = Some(guest.register_irqfd(&self.call, irq(message))?),
                 }
                 self.mask(false)
             }
-            Route::Masked => {
+            (Route::Masked, _) => {
                 if self.irqfd.is_none() {
                     // It is replaced before it is unmasked.
                     let none = irq(Message { addr: 0xFEE0_0000, data: 0 });
@@ -76,7 +97,7 @@ impl Queue {
                 self.mask(true)
             }
             // A message to an address at which no processor takes any is none.
-            Route::Message(_) | Route::Nowhere | Route::Line | Route::InterruptStatus => {
+            (Route::Message(_) | Route::Nowhere | Route::Line | Route::InterruptStatus, _) => {
                 self.irqfd = None;
                 self.is_masked = false;
                 Ok(())

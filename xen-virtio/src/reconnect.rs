@@ -1,11 +1,11 @@
 //! Connects to backends that are away, in a thread of its own: no vCPU waits for it.
 
 use crate::devices::Devices;
+use crate::layout::At;
 use crate::resume::Again;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
-use xen_eventfd_core::PciFunction;
 use xen_eventfd_ioreq::Thread;
 
 /// How long between two attempts: at first, and at most, to which it doubles.
@@ -87,7 +87,7 @@ fn run(devices: &Weak<Devices>, waker: &Waker) {
             if away.is_empty() {
                 break;
             }
-            let mut attempt = |(at, again): &(PciFunction, Again)| {
+            let mut attempt = |(at, again): &(At, Again)| {
                 let reason = attempt(&devices, *at, again);
                 let is_there = reason.is_none();
                 if reasons.insert(*at, reason.clone()) != Some(reason.clone())
@@ -108,7 +108,7 @@ fn run(devices: &Weak<Devices>, waker: &Waker) {
 }
 
 /// Tries to have a backend again. Returns why it is not there.
-fn attempt(devices: &Arc<Devices>, at: PciFunction, again: &Again) -> Option<String> {
+fn attempt(devices: &Arc<Devices>, at: At, again: &Again) -> Option<String> {
     // A backend that answers this far is likely to answer what a vCPU may have to wait for.
     let resumed = again.connect().and_then(|backend| devices.resume(at, backend));
     resumed.err().map(|error| error.to_string())

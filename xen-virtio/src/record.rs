@@ -12,15 +12,16 @@
 //! * A read is not recorded. Of one that was answered, bits of the ISR status may come once more; none is lost.
 
 use crate::error::Result;
+use crate::registers::DeviceState;
 use core::ops::Range;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use xen_eventfd_core::{DomId, PciFunction};
+use xen_eventfd_core::DomId;
 use xen_eventfd_ioreq::RunDir;
-use xen_eventfd_virtio::{BusState, FunctionState};
+use xen_eventfd_virtio::BusState;
 
 /// What the file is called.
 const STATE: &str = "state";
@@ -51,9 +52,8 @@ pub(crate) struct Whose {
 /// A device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DeviceRecord {
-    at: u32,
-    pub(crate) function: FunctionState,
-    /// Where its registers may be routed to the server still.
+    pub(crate) registers: DeviceState,
+    /// Where the registers of a function may be routed to the server still.
     pub(crate) registers_before: Option<u64>,
     /// What its driver wrote to the configuration since its reset, by the offset.
     pub(crate) written: BTreeMap<u32, Vec<u8>>,
@@ -73,19 +73,14 @@ pub(crate) struct Area {
 }
 
 impl DeviceRecord {
-    pub(crate) fn new(at: PciFunction, function: FunctionState) -> Self {
+    pub(crate) fn new(registers: DeviceState) -> Self {
         Self {
-            at: at.sbdf(),
-            function,
+            registers,
             registers_before: None,
             written: BTreeMap::new(),
             failure: None,
             inflight: None,
         }
-    }
-
-    pub(crate) fn at(&self) -> PciFunction {
-        PciFunction::from_sbdf(self.at)
     }
 }
 
@@ -241,7 +236,7 @@ fn read_place(file: &File, at: u64) -> Option<Value> {
 mod tests {
     use super::*;
     use xen_eventfd_ioreq::Role;
-    use xen_eventfd_virtio::{Description, Function, FunctionDescription};
+    use xen_eventfd_virtio::{Description, Function, FunctionDescription, FunctionState};
 
     const DOM: DomId = DomId(5);
 
@@ -258,8 +253,13 @@ mod tests {
             registers: 0xFD00_0000,
             doorbell: 0xC000,
         };
-        let at = PciFunction::new(0, number, 0).unwrap();
-        DeviceRecord::new(at, Function::new(&description).unwrap().state())
+        let function = Function::new(&description).unwrap().state();
+        DeviceRecord::new(DeviceState::Pci { sbdf: u32::from(number) << 3, function })
+    }
+
+    fn function(record: &mut DeviceRecord) -> &mut FunctionState {
+        let DeviceState::Pci { function, .. } = &mut record.registers else { unreachable!() };
+        function
     }
 
     fn whose() -> Whose {
@@ -299,8 +299,9 @@ mod tests {
         record.is_whose(&whose());
         for generation in 0..5 {
             let mut kept = Record::read(&run_dir, DOM).unwrap().unwrap();
-            assert_eq!(kept.devices[1].function.common.generation, generation);
-            kept.devices[1].function.common.generation += 1;
+            let function = function(&mut kept.devices[1]);
+            assert_eq!(function.common.generation, generation);
+            function.common.generation += 1;
             kept.record.keep_device(1, &kept.devices[1]);
         }
     }
@@ -333,14 +334,15 @@ mod tests {
     fn the_largest_device_fits() {
         let (_dir, run_dir, mut record) = recorded();
         let mut largest = device(1);
-        largest.function.description.device.config = vec![0xFF; xen_eventfd_virtio::MAX_CONFIG];
-        largest.function.space.fill(0xFF);
-        for queue in &mut largest.function.common.queues {
+        let function = function(&mut largest);
+        function.description.device.config = vec![0xFF; xen_eventfd_virtio::MAX_CONFIG];
+        function.space.fill(0xFF);
+        for queue in &mut function.common.queues {
             queue.descriptors = u64::MAX;
             queue.driver = u64::MAX;
             queue.device = u64::MAX;
         }
-        for entry in &mut largest.function.entries {
+        for entry in &mut function.entries {
             (entry.addr, entry.data) = (u64::MAX, u32::MAX);
         }
         record.keep_device(0, &largest);

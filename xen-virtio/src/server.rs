@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::layout::Layout;
 use crate::memory::Regions;
 use crate::record::{Kept, Record, Whose};
+use crate::registers::Registers;
 use crate::resume::{Again, Connector, Notebook, OwnedRegions, Rings};
 use crate::spec::DeviceSpec;
 use std::os::fd::BorrowedFd;
@@ -17,7 +18,6 @@ use xen_eventfd_ioreq::{
     Claim, EventLoop, GuestServer, Handler, Reserve, Role, RunDir, ThreadNames, Threads,
 };
 use xen_eventfd_vhost::Backend;
-use xen_eventfd_virtio::Bus;
 
 const NAMES: ThreadNames =
     ThreadNames { ports: "xen-virtio", fds: "xen-virtio-fds", watch: "xen-virtio-end" };
@@ -105,7 +105,7 @@ impl Server {
         xen: &Xen,
         run_dir: &Path,
         dom: DomId,
-        layout: Layout,
+        layout: &Layout,
         connected: Vec<Connected>,
         memory: &mut dyn Regions,
         keep: Option<&Keep>,
@@ -117,15 +117,15 @@ impl Server {
             owned.add(memory, backend.maps_guests())?;
         }
         let owned = Arc::new(owned);
-        let devices = Arc::new(Devices::new(Arc::clone(host), dom, layout.bus()));
+        let devices = Arc::new(Devices::new(Arc::clone(host), dom, Registers::new(layout)));
         for (number, ((spec, backend), place)) in
             connected.into_iter().zip(layout.places()).enumerate()
         {
             let regions = owned.regions(backend.maps_guests());
-            let (device, function) =
+            let (device, registers) =
                 Device::new(&**host, &doorbells, backend, &spec.kind, place, &regions)?;
             let again = keep.and_then(|keep| keep.again(number, &owned));
-            devices.add(place.function, device.with_again(again), function);
+            devices.add(place, device.with_again(again), registers);
         }
         let server = Self::serve(host, run_dir, doorbells, devices)?;
         if let Some(keep) = keep {
@@ -153,12 +153,14 @@ impl Server {
         let files = owned.add(memory, false);
         owned.add(memory, true).or(files)?;
         let owned = Arc::new(owned);
-        let devices = Arc::new(Devices::new(Arc::clone(host), dom, Bus::restore(&kept.bus)?));
+        let states = kept.devices.iter().map(|record| &record.registers);
+        let registers = Registers::restore(&kept.bus, states)?;
+        let devices = Arc::new(Devices::new(Arc::clone(host), dom, registers));
         for (number, (spec, record)) in specs.iter().zip(&kept.devices).enumerate() {
             let again = keep.again(number, &owned);
-            let (device, function) =
+            let (device, registers) =
                 Device::restore(&**host, &doorbells, &spec.kind, again, record)?;
-            devices.add(record.at(), device, function);
+            devices.add(record.registers.place(), device, registers);
         }
         devices.keep(kept.record, &keep.whose);
         let stale: Vec<u64> =

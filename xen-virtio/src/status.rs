@@ -41,7 +41,7 @@ pub(crate) struct Status {
 /// A device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DeviceStatus {
-    /// Its PCI function.
+    /// Where it is: its PCI function, or `mmio@` and the address of its registers.
     pub(crate) function: String,
     /// As it was given.
     pub(crate) device: String,

@@ -67,13 +67,19 @@ impl Devices {
         self.devices.iter().try_for_each(|spec| of_device(spec, spec.check()))
     }
 
-    /// Fails if the guest's bus has fewer slots than there are devices.
-    fn fit(&self, layout: Layout) -> Result<(), Failure> {
-        let slots = layout.places().count();
-        if self.devices.len() > slots {
-            return Err(Failure::new(Exit::Usage, too_many(self.devices.len(), slots)));
-        }
-        Ok(())
+    /// Fails if the guest has fewer places than there are devices. An Arm guest has as many: its driver would find a
+    /// device that nothing answers for.
+    fn fit(&self, layout: &Layout) -> Result<(), Failure> {
+        let (devices, places) = (self.devices.len(), layout.places().len());
+        let sentence = match layout {
+            Layout::DeviceTree(_) if devices != places => format!(
+                "the guest has {places} virtio= lines, and {devices} devices are given; on Arm each device has a line \
+                 with transport=mmio, in the same order: virtio = [\"type=virtio,device02,transport=mmio\"] for blk"
+            ),
+            _ if devices > places => too_many(devices, places),
+            _ => return Ok(()),
+        };
+        Err(Failure::new(Exit::Usage, sentence))
     }
 
     /// Connects to all backends.
@@ -198,7 +204,7 @@ impl Serving {
         session: &Session,
         machine: &Machine,
         domain: &Domain,
-        layout: Layout,
+        layout: &Layout,
         given: &Devices,
         connected: Vec<Connected>,
     ) -> Result<Self, Failure> {
@@ -211,7 +217,7 @@ impl Serving {
             let keep = given.keep(machine, domain, ram, run_dir, connectors)?;
             let keep = Some(&keep);
             let server = Server::start(xen, run_dir, domain.id, layout, connected, ram, keep)?;
-            if layout == Layout::OwnBus {
+            if *layout == Layout::OwnBus {
                 machine.add_pci_root(domain.id)?;
             }
             Ok(server)
@@ -312,7 +318,7 @@ impl ServedGuest {
     fn status(&self) -> Status {
         let Self { server, name, engine, devices, confinement } = self;
         let device = |(report, device): (Report, &String)| DeviceStatus {
-            function: report.function.to_string(),
+            function: report.at.to_string(),
             device: device.clone(),
             running: report.running,
             features: format!("{:#x}", report.features),

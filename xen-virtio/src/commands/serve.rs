@@ -17,9 +17,11 @@ use xen_eventfd_ioreq::{Role, RunDir};
 
 /// Serve a guest that was created paused, until it is gone.
 ///
-/// The guest is a PVH or HVM guest that `xl create -p` has created. A PVH guest gets a PCI bus, on which the devices are
-/// from 00:01.0 on, in the order in which they are given; an HVM guest has them on QEMU's, from 00:10.0 on. Once this
-/// says that the guest is served, `xl unpause` lets it run. `xen-virtio start` does all three, and follows reboots.
+/// The guest is a PVH or HVM guest that `xl create -p` has created. On x86 a PVH guest gets a PCI bus, on which the devices
+/// are from 00:01.0 on, in the order in which they are given; an HVM guest has them on QEMU's, from 00:10.0 on. On Arm
+/// they are where libxl has put them, a device for each line `virtio=["type=virtio,deviceNN,transport=mmio"]` of the
+/// guest's configuration, in their order. Once this says that the guest is served, `xl unpause` lets it run.
+/// `xen-virtio start` does all three, and follows reboots.
 ///
 /// If this is killed, the same command again, with the same devices, goes on with the guest that runs, which does not
 /// notice (see --takeover-time).
@@ -64,9 +66,9 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         None => {
             check_new(&domain, state)?;
             let layout = layout_of(&machine, &domain)?;
-            given.fit(layout)?;
+            given.fit(&layout)?;
             let connected = given.connect(domain.uuid.as_deref())?;
-            Serving::begin(session, &machine, &domain, layout, given, connected)?
+            Serving::begin(session, &machine, &domain, &layout, given, connected)?
         }
     };
     report_served(session, &serving, &domain, |name| {
@@ -85,7 +87,8 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
 /// Where a guest's devices are. A PV guest has no place for any, which is refused later.
 fn layout_of(machine: &Machine, domain: &Domain) -> Result<Layout, Failure> {
     let is_hvm = machine.xen().host().has_lines(domain.id).map_err(Error::from)?;
-    Ok(if is_hvm { Layout::BesideQemu } else { Layout::OwnBus })
+    let of_x86 = if is_hvm { Layout::BesideQemu } else { Layout::OwnBus };
+    Ok(machine.layout(domain.id, of_x86)?)
 }
 
 /// What a process that was killed has left of a guest that runs.

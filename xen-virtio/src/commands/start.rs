@@ -10,7 +10,7 @@ use clap::Args;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::time::Duration;
-use xen_eventfd::Domain;
+use xen_eventfd::{Arch, Domain};
 use xen_eventfd_cli::failure::{Exit, Failure};
 use xen_eventfd_cli::output::note;
 use xen_eventfd_cli::session::Session;
@@ -45,8 +45,10 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     let mut signals = Signals::that_end()?;
     let config = toolstack::read(&arguments.file)?;
     let layout = layout_of(&config)?;
-    arguments.devices.fit(layout)?;
     let machine = Machine::open(session.open()?)?;
+    if machine.xen().host().arch() != Arch::Arm {
+        arguments.devices.fit(&layout)?;
+    }
     // Before a guest is there that would have to go again.
     let mut connected = Some(arguments.devices.connect(config.uuid.as_deref())?);
     let mut ends = Ends::watch(|| machine.xen().host().releases())?;
@@ -54,7 +56,11 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
         toolstack::create_paused(&arguments.file)?;
         let domain = machine.xen().find(&config.name)?;
         let devices = connected.take().unwrap_or_default();
-        let begun = begin(session, &machine, &domain, layout, &arguments.devices, devices);
+        let begun =
+            machine.layout(domain.id, layout.clone()).map_err(Failure::from).and_then(|layout| {
+                arguments.devices.fit(&layout)?;
+                begin(session, &machine, &domain, &layout, &arguments.devices, devices)
+            });
         let serving = match begun {
             Ok(serving) => serving,
             Err(failure) => return Err(undone(&domain, failure)),
@@ -100,7 +106,7 @@ fn begin(
     session: &Session,
     machine: &Machine,
     domain: &Domain,
-    layout: Layout,
+    layout: &Layout,
     given: &Devices,
     connected: Vec<Connected>,
 ) -> Result<Serving, Failure> {

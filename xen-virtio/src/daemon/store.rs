@@ -5,6 +5,7 @@
 //! `console/tty`. So the lines are complete once there is a console, and a guest without a `tty` has not run.
 
 use crate::error::{Error, Result};
+use crate::layout::MmioPlace;
 use std::os::fd::BorrowedFd;
 use xen_eventfd_core::DomId;
 use xen_eventfd_host::xenstore::{Transaction, Xenstore};
@@ -114,12 +115,9 @@ impl Store {
     }
 
     fn lines(&mut self, dom: DomId) -> Result<Vec<Line>> {
-        let folder = format!("{BACKENDS}/{}", dom.0);
-        let names = absent(self.0.directory(Transaction::NONE, &folder))?.unwrap_or_default();
-        let mut numbers: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
-        numbers.sort_unstable();
+        let folder = folder(dom);
         let mut lines = Vec::new();
-        for number in numbers {
+        for number in numbers(&mut *self.0, dom)? {
             let device_type = self.text(&format!("{folder}/{number}/type"))?;
             let state = self.text(&format!("{folder}/{number}/state"))?;
             let state = state.and_then(|state| state.parse().ok());
@@ -134,7 +132,7 @@ impl Store {
     /// Has the state of a guest's devices be this one, but for those that libxl wants closed, which are.
     pub(crate) fn set_states(&mut self, seen: &Seen, wanted: XenbusState) -> Result<()> {
         for line in &seen.lines {
-            let path = format!("{BACKENDS}/{}/{}/state", seen.dom.0, line.number);
+            let path = format!("{}/{}/state", folder(seen.dom), line.number);
             self.set_state(&path, wanted)?;
         }
         Ok(())
@@ -164,9 +162,50 @@ impl Store {
     }
 
     fn text(&mut self, path: &str) -> Result<Option<String>> {
-        let bytes = absent(self.0.read(Transaction::NONE, path))?;
-        Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+        text(&mut *self.0, path)
     }
+}
+
+/// Where libxl has put the devices of an Arm guest: the places of its lines, in their order. Each is above the one
+/// before, as libxl gives addresses out.
+///
+/// # Errors
+/// A line has none, as without `transport=mmio`, or shares one.
+pub(crate) fn places(xenstore: &mut dyn Xenstore, dom: DomId) -> Result<Vec<MmioPlace>> {
+    let mut places: Vec<MmioPlace> = Vec::new();
+    for number in numbers(xenstore, dom)? {
+        let node = format!("{}/{number}", folder(dom));
+        let (base, irq) =
+            (text(xenstore, &format!("{node}/base"))?, text(xenstore, &format!("{node}/irq"))?);
+        let last = places.last().map_or(0, |place| place.base);
+        let place = place(base.as_deref(), irq.as_deref()).filter(|place| place.base > last);
+        places.push(place.ok_or(Error::NoPlace { number, base, irq })?);
+    }
+    Ok(places)
+}
+
+/// As `libxl_virtio.c` writes them: the one in hexadecimal, the other in decimal digits.
+fn place(base: Option<&str>, irq: Option<&str>) -> Option<MmioPlace> {
+    let base = u64::from_str_radix(base?.strip_prefix("0x")?, 16).ok()?;
+    Some(MmioPlace { base, spi: irq?.parse().ok().filter(|spi| *spi != 0)? })
+}
+
+/// Where the devices of a guest are.
+fn folder(dom: DomId) -> String {
+    format!("{BACKENDS}/{}", dom.0)
+}
+
+/// The numbers of its lines, in their order.
+fn numbers(xenstore: &mut dyn Xenstore, dom: DomId) -> Result<Vec<u32>> {
+    let names = absent(xenstore.directory(Transaction::NONE, &folder(dom)))?.unwrap_or_default();
+    let mut numbers: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+fn text(xenstore: &mut dyn Xenstore, path: &str) -> Result<Option<String>> {
+    let bytes = absent(xenstore.read(Transaction::NONE, path))?;
+    Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 /// A node that is not there is `None`.

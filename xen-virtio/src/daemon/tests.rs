@@ -3,8 +3,9 @@
 use super::config::Config;
 use super::guest::{FAREWELL, PATIENCE, Tools};
 use super::record::{Phase, StateDir};
-use super::store::Store;
+use super::store::{Store, places};
 use super::{Daemon, Happened};
+use crate::layout::MmioPlace;
 use crate::toolstack::Xl;
 use rustix::event::{EventfdFlags, eventfd};
 use std::collections::BTreeMap;
@@ -624,4 +625,34 @@ fn a_socket_lies_in_a_directory_of_its_user() {
     let state = StateDir::open(&rig.path("run")).unwrap();
     assert_eq!(state.records().unwrap()[0].phase, Phase::Served);
     rig.finish(5);
+}
+
+/// What libxl writes of an Arm guest's lines (`libxl_virtio.c`).
+fn arm_guest(lines: &[(&str, &str)]) -> crate::error::Result<Vec<MmioPlace>> {
+    let nodes = Nodes::default();
+    for (number, (base, irq)) in lines.iter().enumerate() {
+        nodes.set(&format!("backend/virtio/5/{number}/base"), base);
+        nodes.set(&format!("backend/virtio/5/{number}/irq"), irq);
+    }
+    let fd = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+    places(&mut Memory { nodes, fd }, DomId(5))
+}
+
+#[test]
+fn the_devices_of_an_arm_guest_are_where_libxl_has_put_them() {
+    let lines = [("0x2000000", "33"), ("0x2000200", "34")];
+    let expected = [(0x200_0000, 33), (0x200_0200, 34)];
+    let expected = expected.map(|(base, spi)| MmioPlace { base, spi });
+    assert_eq!(arm_guest(&lines).unwrap(), expected);
+    assert_eq!(arm_guest(&[]).unwrap(), []);
+}
+
+#[test]
+fn a_line_without_a_place_of_its_own_is_named() {
+    for second in [("0", "0"), ("0x2000200", "0"), ("0x2000000", "34"), ("33554432", "33")] {
+        let error = arm_guest(&[("0x2000000", "33"), second]).unwrap_err().to_string();
+        for part in ["device 1", "transport=mmio", second.0, second.1] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
 }

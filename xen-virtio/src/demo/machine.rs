@@ -69,7 +69,8 @@ pub(super) fn measure(blocks: u32) -> Result<Round, Failure> {
         .map_err(|error: SpecError| Failure::new(Exit::Failed, error.to_string()))?;
     let frontend = spec.connect()?;
     let connected = vec![(spec, frontend)];
-    let server = Server::start(&xen, dir.path(), dom, Layout::OwnBus, connected, &mut &*ram, None)?;
+    let server =
+        Server::start(&xen, dir.path(), dom, &Layout::OwnBus, connected, &mut &*ram, None)?;
     let (devices, guest) = (Arc::clone(server.devices()), server.guest().clone());
 
     let completed = Arc::new(AtomicU64::new(0));

@@ -1,11 +1,13 @@
 //! A guest on the model, and a backend that notes what is asked of it.
 
+mod mmio;
 mod odd;
 
 use super::Devices;
 use crate::device::Device;
 use crate::kind::{DeviceConfig, Features, Kind};
-use crate::layout::{Layout, Place};
+use crate::layout::Layout;
+use crate::registers::Registers;
 use crate::resume::{Again, Connector, Notebook, Rings};
 use crate::server::Server;
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -16,8 +18,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
-use xen_eventfd::{DomId, Host, IoEventAddress, Space, VcpuId, Width, Xen};
-use xen_eventfd_core::PciFunction;
+use xen_eventfd::{Arch, DomId, Host, IoEventAddress, Space, VcpuId, Width, Xen};
 use xen_eventfd_ioreq::{Role, RunDir, new_eventfd};
 use xen_eventfd_model::{Config, Model, Vcpu};
 use xen_eventfd_vhost::{Backend, Error, Inflight, Queue, Region, Result};
@@ -199,6 +200,7 @@ impl Backend for Notes {
 
 /// A guest with one device of one queue, and 8 bytes of configuration.
 struct Bench {
+    model: Model,
     vcpu: Vcpu,
     state: Arc<Mutex<State>>,
     devices: Arc<Devices>,
@@ -302,7 +304,7 @@ impl Bench {
         device_type: u16,
         again: impl FnOnce(&Arc<Mutex<State>>, &Path) -> Option<Again>,
     ) -> Self {
-        Self::offering(layout, device_type, 0, again)
+        Self::offering(&layout, device_type, 0, again)
     }
 
     /// With a backend that offers these features too, until `again` is called.
@@ -311,16 +313,21 @@ impl Bench {
         features: u64,
         again: impl FnOnce(&Arc<Mutex<State>>, &Path) -> Option<Again>,
     ) -> Self {
-        Self::offering(Layout::OwnBus, device_type, features, again)
+        Self::offering(&Layout::OwnBus, device_type, features, again)
     }
 
     fn offering(
-        layout: Layout,
+        layout: &Layout,
         device_type: u16,
         features: u64,
         again: impl FnOnce(&Arc<Mutex<State>>, &Path) -> Option<Again>,
     ) -> Self {
-        let (model, dir) = (Model::new(), tempfile::tempdir().unwrap());
+        let (arch, place) = match layout {
+            Layout::DeviceTree(_) => (Arch::Arm, layout.places()[0]),
+            // Beside QEMU as if its firmware had placed the BARs.
+            _ => (Arch::X86, Layout::OwnBus.places()[0]),
+        };
+        let (model, dir) = (Model::on(arch), tempfile::tempdir().unwrap());
         let dom: DomId = model.domain(Config::new("guest"));
         let host: Arc<dyn Host> = model.client("xen-virtio");
         let xen = Xen::builder().run_dir(dir.path()).open_on(Arc::clone(&host)).unwrap();
@@ -332,15 +339,13 @@ impl Bench {
         let backend = Notes { state: Arc::clone(&state), end, errors, requests };
         let (config, features) = (DeviceConfig::of_backend(8), Features::OF_BACKEND);
         let kind = Kind { device_type, queues: 1, queue_size: 256, features, config };
-        let function = PciFunction::new(0, 1, 0).unwrap();
-        let place = Place { function, registers: 0xFD00_0000, doorbell: 0xC000 };
-        let (device, function) =
+        let (device, registers) =
             Device::new(&*host, &guest, Box::new(backend), &kind, place, &[]).unwrap();
-        let devices = Arc::new(Devices::new(Arc::clone(&host), dom, layout.bus()));
-        devices.add(place.function, device.with_again(again(&state, dir.path())), function);
+        let devices = Arc::new(Devices::new(Arc::clone(&host), dom, Registers::new(layout)));
+        devices.add(place, device.with_again(again(&state, dir.path())), registers);
         let server = Server::serve(&host, dir.path(), guest, Arc::clone(&devices)).unwrap();
         let vcpu = model.vcpu(dom, VcpuId(0));
-        Self { vcpu, state, devices, eventfds, server, _dir: dir }
+        Self { model, vcpu, state, devices, eventfds, server, _dir: dir }
     }
 
     /// With the queue running.

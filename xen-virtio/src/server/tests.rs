@@ -4,7 +4,7 @@ use super::{Keep, Server};
 use crate::demo::backend::{self, Disk as BackendDisk};
 use crate::demo::driver::{Cpu, Disk, Ram, Trouble};
 use crate::error::Result;
-use crate::layout::Layout;
+use crate::layout::{Layout, MmioPlace};
 use crate::record::{Record, Whose};
 use crate::resume::{Connector, Rings};
 use crate::spec::DeviceSpec;
@@ -13,13 +13,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use xen_eventfd::{DomId, Host, VcpuId, Xen};
+use virtio_drivers::transport::Transport;
+use xen_eventfd::{Arch, DomId, Host, VcpuId, Xen};
 use xen_eventfd_ioreq::{Role, RunDir};
 use xen_eventfd_model::{Client, Config, Model, Running, Verdict};
 
 const BLOCK: usize = 4096;
 const RAM: u64 = 16 << 20;
 const DISK: u64 = 1 << 20;
+/// Where libxl puts the first device of an Arm guest.
+const PLACE: MmioPlace = MmioPlace { base: 0x200_0000, spi: 33 };
 /// A guest that waits longer has lost a request.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -39,6 +42,7 @@ struct Machine {
     dom: DomId,
     ram: Arc<Ram>,
     spec: DeviceSpec,
+    layout: Layout,
     dir: tempfile::TempDir,
 }
 
@@ -76,16 +80,21 @@ impl Drop for Backend {
 }
 
 impl Machine {
-    fn new() -> Self {
+    /// With its disk on PCI, or on Arm on virtio-mmio.
+    fn on(arch: Arch) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (socket, disk) = (dir.path().join("disk.sock"), dir.path().join("disk.img"));
         std::fs::File::create(&disk).unwrap().set_len(DISK).unwrap();
         let spec = format!("blk,socket={}", socket.display()).parse().unwrap();
         let backend = Backend::start(socket, disk);
-        let model = Model::new();
+        let model = Model::on(arch);
         let dom = model.domain(Config::new("guest"));
+        let layout = match arch {
+            Arch::X86 => Layout::OwnBus,
+            Arch::Arm => Layout::DeviceTree(vec![PLACE]),
+        };
         let ram = Arc::new(Ram::new(RAM).unwrap());
-        Self { _backend: backend, model, dom, ram, spec, dir }
+        Self { _backend: backend, model, dom, ram, spec, layout, dir }
     }
 
     /// Starts a process, which goes on with what the record in the run directory says. `prepare` is called with its
@@ -128,7 +137,7 @@ impl Machine {
                     }
                 };
                 let connected = vec![(self.spec.clone(), backend)];
-                Server::start(&xen, run_dir, self.dom, Layout::OwnBus, connected, ram, Some(&keep))
+                Server::start(&xen, run_dir, self.dom, &self.layout, connected, ram, Some(&keep))
             }
         }
     }
@@ -140,22 +149,18 @@ impl Machine {
         done: &Arc<AtomicU64>,
     ) -> Running<core::result::Result<usize, String>> {
         let (ram, done) = (Arc::clone(&self.ram), Arc::clone(done));
+        let is_mmio = self.layout != Layout::OwnBus;
         self.model.vcpu(self.dom, VcpuId(0)).run(move |vcpu| {
             ram.give().unwrap();
-            let mut equal = 0;
-            let mut work = || -> core::result::Result<(), Trouble> {
-                let mut disk = Disk::find(Cpu::new(vcpu))?;
-                for number in 0..blocks {
-                    let written: Vec<u8> = pattern(number).collect();
-                    disk.write(8 * number, &written)?;
-                    let mut read = [0; BLOCK];
-                    disk.read(8 * number, &mut read)?;
-                    equal += usize::from(read[..] == written[..]);
-                    done.fetch_add(1, Ordering::AcqRel);
+            let cpu = Cpu::new(vcpu);
+            let work = || match is_mmio {
+                false => write_and_read(&mut Disk::find(cpu)?, blocks, &done),
+                true => {
+                    let mut disk = Disk::at(cpu, PLACE.base, PLACE.spi)?;
+                    write_and_read(&mut disk, blocks, &done)
                 }
-                Ok(())
             };
-            work().map_err(|error| error.to_string()).map(|()| equal)
+            work().map_err(|error: Trouble| error.to_string())
         })
     }
 
@@ -163,6 +168,24 @@ impl Machine {
         let disk = std::fs::read(self.dir.path().join("disk.img")).unwrap();
         (0..blocks).flat_map(pattern).eq(disk[..blocks * BLOCK].iter().copied())
     }
+}
+
+/// Writes so many blocks and reads each back. Returns how many were as they were written.
+fn write_and_read<T: Transport>(
+    disk: &mut Disk<T>,
+    blocks: usize,
+    done: &AtomicU64,
+) -> core::result::Result<usize, Trouble> {
+    let mut equal = 0;
+    for number in 0..blocks {
+        let written: Vec<u8> = pattern(number).collect();
+        disk.write(8 * number, &written)?;
+        let mut read = [0; BLOCK];
+        disk.read(8 * number, &mut read)?;
+        equal += usize::from(read[..] == written[..]);
+        done.fetch_add(1, Ordering::AcqRel);
+    }
+    Ok(equal)
 }
 
 fn pattern(number: usize) -> impl Iterator<Item = u8> {
@@ -220,9 +243,9 @@ fn kill_at(client: &Arc<Client>, step: u64, from: &Path, left: &Path) -> Arc<Kil
 }
 
 /// Runs a guest, and kills the process that serves it at a step. Returns whether it came so far.
-fn round(step: u64) -> bool {
+fn round(arch: Arch, step: u64) -> bool {
     const BLOCKS: usize = 2;
-    let machine = Machine::new();
+    let machine = Machine::on(arch);
     let [first, second] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let mut kill = Arc::default();
     let process = machine.process(first.path(), |client| {
@@ -262,11 +285,20 @@ fn round(step: u64) -> bool {
 
 #[test]
 fn a_guest_notices_nothing_of_a_kill_at_any_step() {
+    kill_at_every_step(Arch::X86);
+}
+
+#[test]
+fn nor_does_a_guest_with_virtio_mmio() {
+    kill_at_every_step(Arch::Arm);
+}
+
+fn kill_at_every_step(arch: Arch) {
     // Rounds wait more than they work.
     let (next, ends) = (AtomicU64::new(1), AtomicBool::new(false));
     let rounds = || {
         while !ends.load(Ordering::Acquire) {
-            if !round(next.fetch_add(1, Ordering::AcqRel)) {
+            if !round(arch, next.fetch_add(1, Ordering::AcqRel)) {
                 ends.store(true, Ordering::Release);
             }
         }

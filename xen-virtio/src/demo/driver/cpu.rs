@@ -2,6 +2,8 @@
 
 use core::cell::{Cell, RefCell};
 use std::rc::Rc;
+#[cfg(test)]
+use xen_eventfd_core::irq::Line;
 pub(super) use xen_eventfd_core::{Space, Width};
 pub(super) use xen_eventfd_model::Stopped;
 use xen_eventfd_model::Vcpu;
@@ -41,6 +43,12 @@ impl Cpu {
     /// Waits for an interrupt.
     pub(crate) fn wait(&self, vector: u8) {
         self.note(self.vcpu.wait_msi(vector));
+    }
+
+    /// Waits for the interrupt of a line.
+    #[cfg(test)]
+    pub(super) fn wait_line(&self, line: Line) {
+        self.note(self.vcpu.wait_line(line));
     }
 
     /// Whether it runs.

@@ -4,15 +4,17 @@ use super::cpu::{Cpu, Stopped};
 use super::memory::Dma;
 use super::transport::Function;
 use virtio_drivers::device::blk::{BlkReq, BlkResp, VirtIOBlk};
-use virtio_drivers::transport::DeviceType;
+use virtio_drivers::transport::{DeviceType, Transport};
 
 /// The vector of the driver's interrupts.
 const VECTOR: u8 = 0x41;
 
 /// A disk, as a guest uses it: one request at a time, and asleep until its interrupt comes.
-pub(crate) struct Disk {
-    driver: VirtIOBlk<Dma, Function>,
+pub(crate) struct Disk<T: Transport = Function> {
+    driver: VirtIOBlk<Dma, T>,
     cpu: Cpu,
+    /// Waits for its interrupt, and acknowledges that.
+    wait: fn(&mut VirtIOBlk<Dma, T>, &Cpu),
     interrupts: u64,
 }
 
@@ -32,9 +34,20 @@ impl Disk {
     pub(crate) fn find(cpu: Cpu) -> Result<Self, Trouble> {
         let function = Function::find(&cpu, DeviceType::Block, VECTOR);
         cpu.check()?;
-        let driver = VirtIOBlk::new(function.ok_or(Trouble::NoDisk)?);
+        Self::new(function.ok_or(Trouble::NoDisk)?, cpu, |_, cpu| cpu.wait(VECTOR))
+    }
+}
+
+impl<T: Transport> Disk<T> {
+    /// Starts a disk. `wait` waits for its interrupt.
+    pub(super) fn new(
+        transport: T,
+        cpu: Cpu,
+        wait: fn(&mut VirtIOBlk<Dma, T>, &Cpu),
+    ) -> Result<Self, Trouble> {
+        let driver = VirtIOBlk::new(transport);
         cpu.check()?;
-        Ok(Self { driver: driver?, cpu, interrupts: 0 })
+        Ok(Self { driver: driver?, cpu, wait, interrupts: 0 })
     }
 
     /// How many kicks it took so far.
@@ -72,7 +85,7 @@ impl Disk {
     /// Sleeps until a request is complete.
     fn until_used(&mut self, token: u16) -> Result<(), Trouble> {
         loop {
-            self.cpu.wait(VECTOR);
+            (self.wait)(&mut self.driver, &self.cpu);
             self.cpu.check()?;
             self.interrupts += 1;
             if self.driver.peek_used() == Some(token) {

@@ -7,6 +7,8 @@ mod cpu;
 mod disk;
 mod memory;
 #[cfg(test)]
+mod mmio;
+#[cfg(test)]
 pub(crate) mod odd;
 mod transport;
 
