@@ -23,13 +23,15 @@ pub struct Arguments {
     /// The platform: x86-pv or x86-pvh; both if not given
     #[arg(long, value_parser = Platform::parse)]
     platform: Option<Platform>,
-    /// Only parts whose name contains one of these: kernel, userspace, daemon, survives, metal, villain, refusals, rights,
-    /// types, hvm; the last runs in a PVH dom0 only if it is named, as it takes long there
+    /// Only parts whose name contains one of these: kernel, userspace, daemon, survives, drivers, metal, villain,
+    /// refusals, rights, types, hvm; drivers and hvm run in a PVH dom0 only if they are named, as they take long
+    /// there
     names: Vec<String>,
     /// Eight vCPUs for the guest with every device, and not two: it boots for longer
     #[arg(long)]
     many_vcpus: bool,
-    /// The hostile driver makes 1,000,000 random accesses in a PV dom0 and a thirtieth in a PVH one, and not 4,000
+    /// The hostile driver makes 1,000,000 random accesses in a PV dom0 and a thirtieth in a PVH one, and not 4,000; drivers
+    /// are unbound 100 times in a PVH dom0 too
     #[arg(long)]
     long: bool,
 }
@@ -40,6 +42,8 @@ struct Part {
     name: &'static str,
     script: &'static str,
     beside: Beside,
+    /// It runs in a PVH dom0 only if it is named, as it takes long there.
+    rare_in_pvh: bool,
 }
 
 /// What a part's machine has beside what all have.
@@ -54,7 +58,11 @@ enum Beside {
 
 impl Part {
     const fn new(name: &'static str, script: &'static str) -> Self {
-        Self { name, script, beside: Beside::Nothing }
+        Self { name, script, beside: Beside::Nothing, rare_in_pvh: false }
+    }
+
+    const fn rare_in_pvh(self) -> Self {
+        Self { rare_in_pvh: true, ..self }
     }
 
     const fn beside(self, beside: Beside) -> Self {
@@ -73,17 +81,18 @@ pub(crate) const SHARED: &str = concat!(
     include_str!("devices/checks.sh")
 );
 
-const PARTS: [Part; 10] = [
+const PARTS: [Part; 11] = [
     Part::new("kernel", include_str!("devices/kernel.sh")),
     Part::new("userspace", include_str!("devices/userspace.sh")),
     Part::new("daemon", include_str!("devices/daemon.sh")),
     Part::new("survives", include_str!("devices/survives.sh")),
+    Part::new("drivers", include_str!("devices/drivers.sh")).rare_in_pvh(),
     Part::new("metal", include_str!("devices/metal.sh")),
     Part::new("villain", include_str!("devices/villain.sh")),
     Part::new("refusals", include_str!("devices/refusals.sh")),
     Part::new("rights", include_str!("devices/rights.sh")),
     Part::new("types", include_str!("devices/types.sh")).beside(Beside::MoreTypes),
-    Part::new("hvm", include_str!("devices/hvm.sh")).beside(Beside::DeviceModel),
+    Part::new("hvm", include_str!("devices/hvm.sh")).beside(Beside::DeviceModel).rare_in_pvh(),
 ];
 
 /// What devices answer to the hostile driver, as the tests on the model have it.
@@ -92,6 +101,9 @@ const ANSWERS: &str = include_str!("../../xen-virtio/src/devices/tests/answers.t
 const ROUNDS: u32 = 4;
 const MANY_ROUNDS: u32 = 1000;
 const MANY_ROUNDS_PVH: u32 = MANY_ROUNDS / 30;
+/// How often a guest unbinds its drivers, and in a PVH dom0, where each access to a register takes longer.
+const REBINDS: u32 = 100;
+const REBINDS_PVH: u32 = 20;
 
 /// What dom0 loads for its backends.
 pub(crate) const MODULES: [&str; 2] = ["vhost_net", "tun"];
@@ -205,8 +217,9 @@ impl Tests {
         names: &[String],
     ) {
         for part in PARTS.iter().filter(|part| is_asked_for(part.name, names)) {
-            let takes_long = |kind| part.is_hvm() && names.is_empty() && kind == Platform::X86Pvh;
-            for kind in kmod::platforms(platform).into_iter().filter(|kind| !takes_long(*kind)) {
+            let is_left_out =
+                |kind| part.rare_in_pvh && names.is_empty() && kind == Platform::X86Pvh;
+            for kind in kmod::platforms(platform).into_iter().filter(|kind| !is_left_out(*kind)) {
                 let place = format!("{}, {}", place(kind, 1), part.name);
                 boots.add(group, place.clone(), (kind, 1), move || self.play(kind, part, &place));
             }
@@ -251,7 +264,11 @@ impl Tests {
             Platform::X86Pvh => MANY_ROUNDS_PVH,
             _ => MANY_ROUNDS,
         };
-        let command = format!("sh /lab/script {} {rounds}", self.vcpus);
+        let rebinds = match kind {
+            Platform::X86Pvh if !self.long => REBINDS_PVH,
+            _ => REBINDS,
+        };
+        let command = format!("sh /lab/script {} {rounds} {rebinds}", self.vcpus);
         let timeout = match (self.long, part.is_hvm()) {
             (true, _) => LONG_TIMEOUT,
             (false, true) => HVM_TIMEOUT,

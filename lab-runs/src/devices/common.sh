@@ -30,6 +30,13 @@ config() {
 	[ -z "$4" ] || printf 'ramdisk="%s"\n' "$4" >>"$1.cfg"
 }
 
+# metal NAME WORDS: a guest without an operating system (guest/metal), with this command line. Without `vcpus`, libxl gives
+# so small a guest too few pages for its memory map.
+metal() {
+	printf 'name="%s"\ntype="pvh"\nkernel="/lab/metal"\nmemory=16\nvcpus=1\ncmdline="%s"\non_poweroff="destroy"\non_crash="destroy"\n' \
+		"$1" "$2" >"$1.cfg"
+}
+
 # up GUEST TIMES: waits until it has come up so often
 up() { within 180 eval "[ \"\$(grep -c '^@up' $(console "$1"))\" -ge $2 ]"; }
 

@@ -92,11 +92,24 @@ moves() {
 	echo $moved
 }
 
-# load TIMES EXPECTED: disk and cards at once while vectors move, until /tmp/enough is there; what comes back is looked at
+# unplugs: takes the second vCPU away and gives it back, with its vectors masked or moved meanwhile, until /tmp/stop is
+# there; says how often
+unplugs() {
+	unplugged=0
+	until [ -e /tmp/stop ]; do
+		echo 0 >/sys/devices/system/cpu/cpu1/online && usleep 20000 &&
+			echo 1 >/sys/devices/system/cpu/cpu1/online && unplugged=$((unplugged + 1))
+		usleep 20000
+	done
+	echo $unplugged
+}
+
+# load TIMES EXPECTED [COMMAND]: disk and cards at once while vectors move, or this command runs, until /tmp/enough is
+# there; what comes back is looked at
 load() {
 	rm -f /tmp/stop /tmp/enough
 	disk=$(read_disk)
-	moves >/tmp/moved &
+	"${3:-moves}" >/tmp/moved &
 	mover=$!
 	(for _ in $(seq "$1"); do [ -e /tmp/enough ] || [ "$(read_disk)" = "$disk" ] || echo "the disk's bytes changed"; done) >/tmp/disk.said &
 	reader=$!
@@ -109,6 +122,24 @@ load() {
 	wait $mover
 	cat /tmp/disk.said /tmp/cards.said
 	echo "moved $(cat /tmp/moved)"
+}
+
+# rebinds TIMES: unbinds and binds the drivers of the disk and of the first card so often, in turns that of virtio and that
+# of PCI, and uses both devices each time; says how often it did
+rebinds() {
+	first=$(dd if=/dev/vda bs=64k count=1 iflag=direct 2>/dev/null | sum)
+	for round in $(seq "$1"); do
+		for name in block/vda net/eth0; do
+			device=$(readlink -f "/sys/class/$name/device")
+			[ $((round % 2)) = 0 ] || device=${device%/*}
+			driver=$(readlink -f "$device/driver")
+			echo "${device##*/}" >"$driver/unbind" && [ ! -e "/sys/class/$name" ] &&
+				echo "${device##*/}" >"$driver/bind" && [ -e "/sys/class/$name" ] || return 1
+		done
+		[ "$(dd if=/dev/vda bs=64k count=1 iflag=direct 2>/dev/null | sum)" = "$first" ] || return 1
+		ip addr add 10.9.0.2/24 dev eth0 && ip link set eth0 up && quiet ping -c 1 -W 5 10.9.0.1 || return 1
+	done
+	echo "$round times"
 }
 
 # random NUMBER: bytes of that generator, and how many differ

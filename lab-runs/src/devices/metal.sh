@@ -2,11 +2,9 @@
 # ports of the configuration space alone, and sleeps until the disk's interrupt comes.
 # shellcheck shell=sh
 
-# metal NAME BLOCKS: creates one, paused, that writes so many blocks and reads them back. Without `vcpus`, libxl gives so
-# small a guest too few pages for its memory map.
-metal() {
-	printf 'name="%s"\ntype="pvh"\nkernel="/lab/metal"\nmemory=16\nvcpus=1\ncmdline="disk %s"\non_poweroff="destroy"\non_crash="destroy"\n' \
-		"$1" "$2" >"$1.cfg"
+# writer NAME BLOCKS: creates one, paused, that writes so many blocks and reads them back
+writer() {
+	metal "$1" "disk $2"
 	xl create -q -p "$1.cfg"
 }
 
@@ -17,7 +15,7 @@ says() { within 180 grep -q "$2" "$(console "$1")"; }
 word() { od -An -tu4 -j $(($1 * 4096 + $2 * 4)) -N4 blk.img | tr -d ' '; }
 
 disk blk
-metal disk 200
+writer disk 200
 background disk.log xen-virtio serve disk --device blk,socket=/tmp/blk.sock
 server=$!
 ready disk.log
@@ -35,7 +33,7 @@ accesses=$(sed -n 's/^disk is gone: .* \([0-9]*\) accesses to registers answered
 verdict metal_wakes_only_its_backend $? disk.log "$(console disk)"
 echo "        $(grep '^disk:' "$(console disk)" | tr -d '\r')"
 
-metal alone 1
+writer alone 1
 xl unpause alone
 says alone 'disk: the guest finds no disk'
 verdict metal_finds_no_disk_without_xen_virtio $? "$(console alone)"
@@ -44,7 +42,7 @@ background empty.log qemu-storage-daemon --blockdev driver=null-co,node-name=dis
 	--export type=vhost-user-blk,id=disk,node-name=disk,addr.type=unix,addr.path=/tmp/empty.sock,writable=on
 backends="$backends $!"
 within 20 test -S empty.sock
-metal empty 20
+writer empty 20
 background served.log xen-virtio serve empty --device blk,socket=/tmp/empty.sock
 server=$!
 ready served.log

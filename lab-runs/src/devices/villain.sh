@@ -7,8 +7,7 @@ rounds=$2
 
 # bare NAME WORDS: creates one, paused, with this command line
 bare() {
-	printf 'name="%s"\ntype="pvh"\nkernel="/lab/metal"\nmemory=16\nvcpus=1\ncmdline="%s"\non_poweroff="destroy"\non_crash="destroy"\n' \
-		"$1" "$2" >"$1.cfg"
+	metal "$1" "$2"
 	xl create -q -p "$1.cfg"
 }
 
