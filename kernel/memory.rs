@@ -131,7 +131,7 @@ impl Frames {
 /// `ENOMEM`. A frame that the guest does not have is left out.
 fn acquire(dom: DomId, first: xen::Frame, places: &mut [Option<Occupied>]) -> Result {
     for (nth, places) in (0..).zip(places.chunks_mut(BATCH)) {
-        let first = first.saturating_add(BATCH * nth);
+        let first = first.saturating_add(BATCH as xen::Frame * nth);
         let mut vacant = [const { None }; BATCH];
         let (mut theirs, mut ours, mut errors) = ([0; BATCH], [0; BATCH], [-1; BATCH]);
         let arguments = vacant.iter_mut().zip(&mut theirs).zip(&mut ours);
@@ -303,7 +303,7 @@ impl Memory {
 
     /// The guest's frame number of a page of it.
     fn frame(&self, page: usize) -> xen::Frame {
-        (self.range.first as xen::Frame).saturating_add(page)
+        self.range.first.saturating_add(page as xen::Frame)
     }
 
     fn acquire_all(&self, pages: Range<usize>, places: &mut KVVec<Option<Occupied>>) -> Result {

@@ -10,6 +10,11 @@
 //! a handler does. An RCU grace period takes milliseconds, and a VMM that takes back a thousand
 //! doorbells would wait for a thousand of them.
 //!
+//! Which copy a handler reads needs no barrier of its own, on Arm either: the kernel notes that a handler runs, and that
+//! it has ended, under the lock of the interrupt's descriptor, and `synchronize_irq` looks for that under the
+//! same lock. If it finds that none runs, the next one takes the lock later and sees the swap; if the last has ended,
+//! its reads came before. What the copy holds is ordered by the swap's release and the handler's acquire.
+//!
 //! # Invariants
 //! * A handler reads the copy that is current when it begins, and has no reference to it once it has
 //!   ended.

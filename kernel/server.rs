@@ -55,10 +55,12 @@ fn destroy_spare(dom: DomId, id: IoServerId) {
 }
 
 /// Whether a guest in which we have no server is gone or dying. It neither pauses the guest nor
-/// creates a server, which might take the id that another engine is about to claim.
+/// creates a server, which might take the id that another engine is about to claim. Where Xen has no operation that it
+/// refuses for a dying guest, as on Arm, one without any event channel counts as dying: a guest that closes all of
+/// its own, its xenstore's too, ends what it has here, and nothing of another's.
 pub(crate) fn is_dying(dom: DomId) -> bool {
     match xen::refused_unless_dying(dom) {
-        EOPNOTSUPP => matches!(vcpus(dom), Err(ENODEV)),
+        EOPNOTSUPP => matches!(vcpus(dom), Err(ENODEV)) || !xen::has_event_channels(dom),
         refused => dead_or(refused) == ENODEV,
     }
 }

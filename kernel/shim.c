@@ -15,6 +15,7 @@
 #include <asm/xen/page.h>
 #include <xen/events.h>
 #include <xen/interface/hvm/dm_op.h>
+#include <xen/interface/memory.h>
 #include <xen/xen.h>
 #include <xen/xen-ops.h>
 
@@ -33,11 +34,6 @@ bool shim_xen_pv_domain(void)
 	return xen_pv_domain();
 }
 
-int shim_dm_op(domid_t domain, unsigned int count, struct xen_dm_op_buf *buffers)
-{
-	return HYPERVISOR_dm_op(domain, count, buffers);
-}
-
 long shim_memory_op(unsigned int command, void *argument)
 {
 	return HYPERVISOR_memory_op(command, argument);
@@ -46,6 +42,46 @@ long shim_memory_op(unsigned int command, void *argument)
 int shim_event_channel_op(int command, void *argument)
 {
 	return HYPERVISOR_event_channel_op(command, argument);
+}
+
+/* In Rust frame numbers are 64 bits, which they are on every architecture, by whatever type. */
+static_assert(sizeof(xen_pfn_t) == sizeof(u64) && sizeof(xen_ulong_t) == sizeof(u64));
+
+int shim_dm_op(domid_t domain, void *operation, size_t size, bool with_empty)
+{
+	struct xen_dm_op_buf buffers[2] = { { .size = size } };
+
+	set_xen_guest_handle(buffers[0].h, operation);
+	return HYPERVISOR_dm_op(domain, with_empty ? 2 : 1, buffers);
+}
+
+long shim_acquire_ioreq_page(domid_t domain, u16 server, u64 *frame)
+{
+	struct xen_mem_acquire_resource argument = {
+		.domid = domain,
+		.type = XENMEM_resource_ioreq_server,
+		.id = server,
+		.nr_frames = 1,
+		.frame = XENMEM_resource_ioreq_server_frame_ioreq(0),
+	};
+
+	set_xen_guest_handle(argument.frame_list, (xen_pfn_t *)frame);
+	return HYPERVISOR_memory_op(XENMEM_acquire_resource, &argument);
+}
+
+long shim_add_foreign(domid_t owner, u16 count, u64 *theirs, u64 *ours, int *errors)
+{
+	struct xen_add_to_physmap_range argument = {
+		.domid = DOMID_SELF,
+		.space = XENMAPSPACE_gmfn_foreign,
+		.size = count,
+		.foreign_domid = owner,
+	};
+
+	set_xen_guest_handle(argument.idxs, (xen_ulong_t *)theirs);
+	set_xen_guest_handle(argument.gpfns, (xen_pfn_t *)ours);
+	set_xen_guest_handle(argument.errs, errors);
+	return HYPERVISOR_memory_op(XENMEM_add_to_physmap_range, &argument);
 }
 
 struct shim_end {
@@ -128,7 +164,7 @@ static int set_entry(void *address, pte_t *entry, u64 value, domid_t owner)
 	return error ?: HYPERVISOR_mmuext_op(&flush, 1, NULL, DOMID_SELF);
 }
 
-int shim_pv_map(void *address, domid_t owner, xen_pfn_t frame, u64 *before)
+int shim_pv_map(void *address, domid_t owner, u64 frame, u64 *before)
 {
 	pte_t *entry = entry_of(address);
 	int error;
@@ -136,7 +172,7 @@ int shim_pv_map(void *address, domid_t owner, xen_pfn_t frame, u64 *before)
 	if (!entry)
 		return -EFAULT;
 	*before = READ_ONCE(entry->pte);
-	error = set_entry(address, entry, ((u64)frame << PAGE_SHIFT) | (*before & ~PTE_PFN_MASK), owner);
+	error = set_entry(address, entry, (frame << PAGE_SHIFT) | (*before & ~PTE_PFN_MASK), owner);
 	if (error)
 		set_entry(address, entry, *before, DOMID_SELF);
 	return error;
@@ -149,7 +185,7 @@ int shim_pv_unmap(void *address, u64 before)
 	return entry ? set_entry(address, entry, before, DOMID_SELF) : -EFAULT;
 }
 #else
-int shim_pv_map(void *address, domid_t owner, xen_pfn_t frame, u64 *before)
+int shim_pv_map(void *address, domid_t owner, u64 frame, u64 *before)
 {
 	return -EOPNOTSUPP;
 }
@@ -172,7 +208,7 @@ void shim_free_unpopulated(struct page *page)
 	xen_free_unpopulated_pages(1, &page);
 }
 
-xen_pfn_t shim_page_frame(struct page *page)
+u64 shim_page_frame(struct page *page)
 {
 	return page_to_pfn(page);
 }
@@ -193,10 +229,11 @@ void shim_show_pages(struct vm_area_struct *vma)
 	vm_flags_set(vma, VM_MIXEDMAP | VM_DONTEXPAND | VM_DONTDUMP);
 }
 
-int shim_remap(struct vm_area_struct *vma, unsigned long address, xen_pfn_t *frames, int count, int *errors,
+int shim_remap(struct vm_area_struct *vma, unsigned long address, u64 *frames, int count, int *errors,
 	       domid_t owner)
 {
-	return xen_remap_domain_gfn_array(vma, address, frames, count, errors, vma->vm_page_prot, owner, NULL);
+	return xen_remap_domain_gfn_array(vma, address, (xen_pfn_t *)frames, count, errors, vma->vm_page_prot, owner,
+					  NULL);
 }
 
 bool shim_is_mapped(struct vm_area_struct *vma, unsigned long address)

@@ -14,7 +14,6 @@ struct page;
 struct vm_area_struct;
 struct task_struct;
 struct workqueue_struct;
-struct xen_dm_op_buf;
 
 /* xen_domain(), xen_initial_domain(), xen_pv_domain() */
 bool shim_xen_domain(void);
@@ -22,9 +21,17 @@ bool shim_xen_initial_domain(void);
 bool shim_xen_pv_domain(void);
 
 /* HYPERVISOR_*(): zero or more, or a negative errno, which is Xen's. */
-int shim_dm_op(domid_t domain, unsigned int count, struct xen_dm_op_buf *buffers);
 long shim_memory_op(unsigned int command, void *argument);
 int shim_event_channel_op(int command, void *argument);
+
+/*
+ * The same for what points to memory of ours, as an architecture has its own type for that and for frame numbers: one
+ * operation on a guest, and, if wanted, an empty buffer beside it; XENMEM_acquire_resource of a server's ioreq
+ * page, which replaces *frame; XENMEM_add_to_physmap_range of frames of another domain, at numbers of ours.
+ */
+int shim_dm_op(domid_t domain, void *operation, size_t size, bool with_empty);
+long shim_acquire_ioreq_page(domid_t domain, u16 server, u64 *frame);
+long shim_add_foreign(domid_t owner, u16 count, u64 *theirs, u64 *ours, int *errors);
 
 /*
  * xen_irq_lateeoi() in a tasklet, thus once the upcall in which the event came is over. For one event
@@ -45,13 +52,13 @@ void shim_vunmap(void *address);
  * In a PV domain, points the page table entry of an address from shim_vmap() at a machine frame of
  * another domain, and back. *before is the entry as it was. Afterwards no CPU knows the old one.
  */
-int shim_pv_map(void *address, domid_t owner, xen_pfn_t frame, u64 *before);
+int shim_pv_map(void *address, domid_t owner, u64 frame, u64 *before);
 int shim_pv_unmap(void *address, u64 before);
 
 /* xen_alloc_unpopulated_pages() of one page or NULL, xen_free_unpopulated_pages(), page_to_pfn() */
 struct page *shim_alloc_unpopulated(void);
 void shim_free_unpopulated(struct page *page);
-xen_pfn_t shim_page_frame(struct page *page);
+u64 shim_page_frame(struct page *page);
 
 /* Whether page_count() of one of these is more than that of who allocated it. */
 bool shim_page_is_referenced(struct page *page);
@@ -64,7 +71,7 @@ void shim_show_frames(struct vm_area_struct *vma);
 void shim_show_pages(struct vm_area_struct *vma);
 
 /* xen_remap_domain_gfn_array() in a PV domain. Entries of the mapping that Xen refuses stay as they were. */
-int shim_remap(struct vm_area_struct *vma, unsigned long address, xen_pfn_t *frames, int count, int *errors,
+int shim_remap(struct vm_area_struct *vma, unsigned long address, u64 *frames, int count, int *errors,
 	       domid_t owner);
 
 /* Whether a mapping of frames has an entry for this address. */

@@ -13,24 +13,23 @@ use crate::protocol::{DomId, IoServerId, Port};
 use kernel::error::to_result;
 use kernel::prelude::*;
 
-/// `XENMEM_resource_ioreq_server`.
-const RESOURCE_IOREQ_SERVER: u16 = 0;
-/// `XENMEM_resource_ioreq_server_frame_ioreq(0)`.
-const FRAME_IOREQ: u64 = 1;
+/// `EVTCHNSTAT_closed`.
+const STATUS_CLOSED: u32 = 0;
 /// `EVTCHNSTAT_interdomain`.
 const STATUS_INTERDOMAIN: u32 = 2;
 
+/// Of a guest's ports, those that are asked for. libxl gives it 1,023 unless its configuration says more.
+const PORTS: u32 = 4096;
+
 /// `XENMEM_maximum_gpfn`, which Linux's headers leave out.
 const MAXIMUM_GPFN: u32 = 14;
-/// `XENMAPSPACE_gmfn_foreign`.
-const SPACE_FOREIGN: u16 = 4;
 
 /// Bytes of a page as Xen counts them, on every architecture. The module serves kernels with pages of this size
 /// alone: a kernel for Arm may have larger ones.
 pub(crate) const PAGE_SIZE: usize = 4096;
 
 /// The number of a page frame.
-pub(crate) type Frame = bindings::xen_pfn_t;
+pub(crate) type Frame = u64;
 
 /// Whether this is a domain of Xen at all.
 pub(crate) fn is_domain() -> bool {
@@ -53,22 +52,16 @@ pub(crate) fn is_pv_domain() -> bool {
 /// Does one operation on a guest and returns it as Xen left it.
 #[inline(always)]
 fn dm_op(dom: DomId, operation: DmOp) -> Result<Buffer> {
-    dm_op_with::<1>(dom, operation)
+    dm_op_with(dom, operation, false)
 }
 
-/// The same with so many buffers, 1 or 2, of which the second is empty.
+/// The same, with an empty buffer beside it if that is wanted.
 #[inline(always)]
-fn dm_op_with<const BUFFERS: u32>(dom: DomId, operation: DmOp) -> Result<Buffer> {
-    const { assert!(BUFFERS == 1 || BUFFERS == 2) };
+fn dm_op_with(dom: DomId, operation: DmOp, with_empty: bool) -> Result<Buffer> {
     let (mut request, size) = operation.emit();
-    let first = bindings::xen_dm_op_buf {
-        h: core::ptr::from_mut(&mut request).cast(),
-        size: size as bindings::xen_ulong_t,
-    };
-    let mut buffers = [first, bindings::xen_dm_op_buf { h: core::ptr::null_mut(), size: 0 }];
-    // SAFETY: At most two buffers, which outlive the call and are at least as long as they say; Xen
-    // writes bytes into the first.
-    to_result(unsafe { bindings::shim_dm_op(dom.0, BUFFERS, buffers.as_mut_ptr()) })?;
+    let bytes = core::ptr::from_mut(&mut request).cast();
+    // SAFETY: The operation is at least as long as this says, and outlives the call; Xen writes bytes into it.
+    to_result(unsafe { bindings::shim_dm_op(dom.0, bytes, size, with_empty) })?;
     Ok(request)
 }
 
@@ -90,10 +83,10 @@ pub(crate) fn server_exists(dom: DomId, server: IoServerId) -> Result {
 
 /// An operation that Xen refuses in whichever way, and changes nothing: it would write more than the
 /// buffer for it takes. Xen first looks whether the domain is dying, which is `ESRCH`; this does not
-/// pause it. x86 alone has the operation.
+/// pause it. x86 alone has the operation: `EOPNOTSUPP` elsewhere.
 pub(crate) fn refused_unless_dying(dom: DomId) -> Error {
     let operation = DmOp::TrackDirtyVram { pages: 1 };
-    dm_op_with::<2>(dom, operation).map_or_else(|error| error, |_| EINVAL)
+    dm_op_with(dom, operation, true).map_or_else(|error| error, |_| EINVAL)
 }
 
 /// Destroys a server.
@@ -130,17 +123,8 @@ pub(crate) fn set_line(dom: DomId, line: Line, up: bool) -> Result {
 /// `frame`, which is one of ours that has no memory behind it, and the result is the same.
 pub(crate) fn acquire_ioreq_page(dom: DomId, server: IoServerId, frame: Frame) -> Result<Frame> {
     let mut frame = frame;
-    let mut argument = bindings::xen_mem_acquire_resource {
-        domid: dom.0,
-        type_: RESOURCE_IOREQ_SERVER,
-        id: u32::from(server.0),
-        nr_frames: 1,
-        frame: FRAME_IOREQ,
-        frame_list: &raw mut frame,
-        ..Default::default()
-    };
-    // SAFETY: The argument is what the command takes, and its list has the one frame that it says.
-    unsafe { memory_op(bindings::XENMEM_acquire_resource, &mut argument) }?;
+    // SAFETY: Xen reads and writes the one frame number.
+    answered(unsafe { bindings::shim_acquire_ioreq_page(dom.0, server.0, &raw mut frame) })?;
     Ok(frame)
 }
 
@@ -148,7 +132,11 @@ pub(crate) fn acquire_ioreq_page(dom: DomId, server: IoServerId, frame: Frame) -
 /// Xen names this struct for the command. What it points to is as long as it says, and outlives the call.
 unsafe fn memory_op<T>(command: u32, argument: &mut T) -> Result<u64> {
     // SAFETY: The caller's promise.
-    let answer = unsafe { bindings::shim_memory_op(command, core::ptr::from_mut(argument).cast()) };
+    answered(unsafe { bindings::shim_memory_op(command, core::ptr::from_mut(argument).cast()) })
+}
+
+/// Xen's answer to an operation on memory.
+fn answered(answer: c_long) -> Result<u64> {
     u64::try_from(answer).map_err(|_| Error::from_errno(answer as c_int))
 }
 
@@ -164,28 +152,21 @@ pub(crate) fn last_frame(dom: DomId) -> Result<u64> {
 pub(crate) fn add_foreign<const N: usize>(
     dom: DomId,
     count: usize,
-    theirs: &mut [bindings::xen_ulong_t; N],
+    theirs: &mut [Frame; N],
     ours: &mut [Frame; N],
     errors: &mut [c_int; N],
 ) -> Result {
     const { assert!(N <= u16::MAX as usize) };
-    let mut argument = bindings::xen_add_to_physmap_range {
-        domid: DomId::SELF.0,
-        space: SPACE_FOREIGN,
-        size: count.min(N) as u16,
-        foreign_domid: dom.0,
-        idxs: theirs.as_mut_ptr(),
-        gpfns: ours.as_mut_ptr(),
-        errs: errors.as_mut_ptr(),
-    };
-    // SAFETY: The argument is what the command takes; its lists are at least as long as it says.
-    unsafe { memory_op(bindings::XENMEM_add_to_physmap_range, &mut argument) }.map(|_| ())
+    let (theirs, ours, errors) = (theirs.as_mut_ptr(), ours.as_mut_ptr(), errors.as_mut_ptr());
+    let count = count.min(N) as u16;
+    // SAFETY: The lists are at least as long as this says, and outlive the call.
+    answered(unsafe { bindings::shim_add_foreign(dom.0, count, theirs, ours, errors) }).map(|_| ())
 }
 
 /// Takes what is at a frame of ours out of our memory map.
 pub(crate) fn remove_from_physmap(frame: Frame) -> Result {
     let mut argument =
-        bindings::xen_remove_from_physmap { domid: DomId::SELF.0, gpfn: frame };
+        bindings::xen_remove_from_physmap { domid: DomId::SELF.0, gpfn: frame as bindings::xen_pfn_t };
     // SAFETY: The argument is what the command takes.
     unsafe { memory_op(bindings::XENMEM_remove_from_physmap, &mut argument) }.map(|_| ())
 }
@@ -215,15 +196,37 @@ pub(crate) fn send(port: Port) -> Result {
     event_channel_op(bindings::EVTCHNOP_send, &mut argument)
 }
 
+/// What a domain's port is to Xen, which does not look whether the domain is dying.
+///
+/// # Errors
+/// `EINVAL` if the domain has fewer ports, `ESRCH` if there is no such domain.
+fn status_of(dom: DomId, port: Port) -> Result<bindings::evtchn_status> {
+    let mut status = bindings::evtchn_status { dom: dom.0, port: port.0, ..Default::default() };
+    event_channel_op(bindings::EVTCHNOP_status, &mut status)?;
+    Ok(status)
+}
+
+/// Whether a guest has any event channel. Xen closes all of one that it destroys, before anything else of it goes
+/// (`domain_kill`), and one that lives has those to xenstore and its console, whose numbers are low: then this is a
+/// hypercall or two. It neither pauses the guest nor changes anything.
+pub(crate) fn has_event_channels(dom: DomId) -> bool {
+    for port in 1..PORTS {
+        match status_of(dom, Port(port)) {
+            Ok(status) if status.status == STATUS_CLOSED => {}
+            Err(EINVAL | ESRCH) => return false,
+            // One that is open, or a refusal that says nothing.
+            _ => return true,
+        }
+    }
+    false
+}
+
 /// Whether a port of ours is one end of the channel whose other end is this guest's port.
 pub(crate) fn is_bound_to(port: Port, dom: DomId, remote: Port) -> bool {
-    let mut status =
-        bindings::evtchn_status { dom: DomId::SELF.0, port: port.0, ..Default::default() };
-    if event_channel_op(bindings::EVTCHNOP_status, &mut status).is_err()
-        || status.status != STATUS_INTERDOMAIN
-    {
-        return false;
-    }
+    let status = match status_of(DomId::SELF, port) {
+        Ok(status) if status.status == STATUS_INTERDOMAIN => status,
+        _ => return false,
+    };
     // SAFETY: The status says that this is the member which Xen wrote.
     let other = unsafe { status.u.interdomain };
     (other.dom, other.port) == (dom.0, remote.0)

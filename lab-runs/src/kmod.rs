@@ -17,7 +17,11 @@ use xen_eventfd_lab::{Boot, Lab, Machine, Platform, target_folder, workspace};
 
 pub use tests::Tests;
 
-use crate::{boots::Boots, tally::Tally};
+use crate::{
+    boots::Boots,
+    lab::{in_lab, of_each_lab},
+    tally::Tally,
+};
 
 /// What to do with the module.
 #[derive(Debug, Args)]
@@ -33,6 +37,9 @@ enum Command {
         /// Have clippy look at it meanwhile
         #[arg(long)]
         clippy: bool,
+        /// The platform whose kernel it is for: x86-pv, x86-pvh (the same kernel) or arm64
+        #[arg(long, value_parser = Platform::parse_in_lab, default_value_t = Platform::X86Pv)]
+        platform: Platform,
     },
     /// Build Debian's packages of it and of the command; prints where they are
     Deb {
@@ -43,7 +50,7 @@ enum Command {
     /// Load it in the lab, have it serve guests, unload it, and look at the kernel's log
     Test {
         /// The platform: x86-pv, x86-pvh or arm64; all that run if not given
-        #[arg(long, value_parser = Platform::parse)]
+        #[arg(long, value_parser = Platform::parse_in_lab)]
         platform: Option<Platform>,
         /// Only this many emulated CPUs; else all on one, and then those that race on four
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=16))]
@@ -54,9 +61,9 @@ enum Command {
     /// Test the ABI of the patch, on the module and on the patch itself; a part of `test`
     Privcmd {
         /// The platform: x86-pv, x86-pvh or arm64; all that run if not given
-        #[arg(long, value_parser = Platform::parse)]
+        #[arg(long, value_parser = Platform::parse_in_lab)]
         platform: Option<Platform>,
-        /// Only on the patch itself, in a PVH dom0: that the tests are true
+        /// Only on the patch itself, in a PVH dom0 and on arm64: that the tests are true
         #[arg(long, conflicts_with = "platform")]
         patch: bool,
         /// Only tests whose name contains one of these
@@ -64,8 +71,8 @@ enum Command {
     },
     /// Count who is woken by 1,000 kicks: with a VMM alone, with it, with Linux's own patch
     Wakeups {
-        /// The platform; Linux's patch runs on x86-pvh alone
-        #[arg(long, value_parser = Platform::parse, default_value_t = Platform::X86Pvh)]
+        /// The platform; Linux's patch does not run on x86-pv
+        #[arg(long, value_parser = Platform::parse_in_lab, default_value_t = Platform::X86Pvh)]
         platform: Platform,
         /// Only ways whose name contains one of these: upstream, native, …
         names: Vec<String>,
@@ -73,7 +80,7 @@ enum Command {
     /// A shell in a dom0 that has it loaded; Control and ] leaves
     Load {
         /// The platform: x86-pv, x86-pvh or arm64
-        #[arg(long, value_parser = Platform::parse, default_value_t = Platform::X86Pv)]
+        #[arg(long, value_parser = Platform::parse_in_lab, default_value_t = Platform::X86Pv)]
         platform: Platform,
         /// Emulated CPUs
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
@@ -104,42 +111,53 @@ const SHORT: Duration = Duration::from_secs(30);
 /// # Errors
 /// The module cannot be built, or a machine cannot be booted.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let lab = Lab::prepare()?;
     match arguments.command {
-        Command::Build { clippy } => {
+        Command::Build { clippy, platform } => {
+            let lab = Lab::prepare_for(platform)?;
             let module = build(&lab, clippy)?;
             println!("{}", module.path.display());
             println!("for Linux {} ({})", module.release, module.version);
             Ok(ExitCode::SUCCESS)
         }
-        Command::Deb { test: true } => Ok(deb::test(&lab)?.exit()),
+        Command::Deb { test: true } => Ok(deb::test(&Lab::prepare()?)?.exit()),
         Command::Deb { test: false } => {
+            let lab = Lab::prepare()?;
             let deb::Packages { command, module } = deb::build_packages(&lab)?;
             println!("{}\n{}", command.display(), module.display());
             Ok(ExitCode::SUCCESS)
         }
         Command::Test { platform, cpus, ref names } => {
-            let tests = Tests::prepare(lab, names)?;
+            let wanted = in_lab(platform);
+            let tests = Tests::prepare(&wanted, names)?;
             let mut boots = Boots::default();
-            tests.add(&mut boots, (), platform, cpus, names, true);
+            tests.add(&mut boots, (), &wanted, cpus, names, true);
             conclude(boots)
         }
         Command::Privcmd { platform, patch, ref names } => {
-            let module = build(&lab, false)?;
-            let tests = privcmd::Tests::prepare(&lab.kernel_build()?, names)?;
+            let wanted = in_lab(platform);
+            let labs = of_each_lab(&wanted, |platform| {
+                let lab = Lab::prepare_for(platform)?;
+                let module = build(&lab, false)?;
+                let tests = privcmd::Tests::prepare(&lab.kernel_build()?, names)?;
+                Ok((lab, module, tests))
+            })?;
             let mut boots = Boots::default();
-            for kind in platforms(platform).into_iter().filter(|_| !patch) {
-                tests.add_ours(&mut boots, (), &lab, &module, kind);
-            }
-            if platform != Some(Platform::X86Pv) {
-                tests.add_theirs(&mut boots, (), &lab);
+            for (lab, module, tests) in &labs {
+                for kind in wanted.iter().filter(|kind| kind.arch() == lab.arch()) {
+                    if !patch {
+                        tests.add_ours(&mut boots, (), lab, module, *kind);
+                    }
+                    tests.add_theirs(&mut boots, (), lab, *kind);
+                }
             }
             conclude(boots)
         }
         Command::Wakeups { platform, ref names } => {
+            let lab = Lab::prepare_for(platform)?;
             wakeups::run(&lab, platform, names).map(|()| ExitCode::SUCCESS)
         }
         Command::Load { platform, cpus } => {
+            let lab = Lab::prepare_for(platform)?;
             let module = build(&lab, false)?;
             let boot = module.put(Boot::new(platform).cpus(cpus).name("kmod-shell"));
             let mut machine = lab.boot(boot)?;
@@ -167,13 +185,17 @@ fn conclude(boots: Boots<'_, ()>) -> Result<ExitCode> {
     Ok(tally.exit())
 }
 
-/// Builds it, and has clippy look at it. Whatever warns, objtool too, is an error.
+/// Builds it for each kernel, and has clippy look at it. Whatever warns, objtool too, is an error.
+///
+/// # Errors
+/// A lab cannot be prepared, or the module not be built.
 pub fn check() -> Result<Tally> {
-    let lab = Lab::prepare()?;
     let mut tally = Tally::default();
-    for clippy in [false, true] {
-        build(&lab, clippy)?;
-        tally += Tally::passed();
+    for lab in of_each_lab(&Platform::IN_LAB, Lab::prepare_for)? {
+        for clippy in [false, true] {
+            build(&lab, clippy)?;
+            tally += Tally::passed();
+        }
     }
     Ok(tally)
 }

@@ -5,7 +5,7 @@ mod scenarios;
 
 use crate::boots::Boots;
 use crate::tally::Tally;
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
 use std::process::ExitCode;
 use xen_eventfd_lab::{Boot, Lab, NoXenSource, Platform};
@@ -143,13 +143,8 @@ fn shell(machinery: &Machinery) -> Result<()> {
 impl Test {
     /// Plays what was asked for.
     fn play(&self) -> Result<Tally> {
-        let all = if self.engine.needs_module() { &Platform::ALL[..] } else { &Platform::IN_LAB };
-        let wanted = self.platform.map_or_else(|| all.to_vec(), |platform| vec![platform]);
-        ensure!(
-            wanted.iter().all(|platform| all.contains(platform)),
-            "there is no module for arm64 yet: --engine userspace is what runs"
-        );
-        let stages = Scenarios::stages(&wanted, |platform| {
+        let wanted = in_lab(self.platform);
+        let stages = of_each_lab(&wanted, |platform| {
             let stage = scenarios::Stage::prepare(platform, self.engine, &self.names)?;
             Ok(stage.accesses(self.accesses))
         })?;
@@ -165,6 +160,33 @@ impl Test {
     }
 }
 
+/// The platform that was asked for, or all that the lab boots.
+pub(crate) fn in_lab(platform: Option<Platform>) -> Vec<Platform> {
+    platform.map_or_else(|| Platform::IN_LAB.to_vec(), |platform| vec![platform])
+}
+
+/// What is prepared for each lab of these platforms, from the first of them. A lab whose Xen cannot be built, as the
+/// mirror lacks the source, is left out with a line that says so, unless it is the only one.
+pub(crate) fn of_each_lab<T>(
+    platforms: &[Platform],
+    prepare: impl Fn(Platform) -> Result<T>,
+) -> Result<Vec<T>> {
+    let (mut labs, mut prepared) = (Vec::new(), Vec::new());
+    for platform in platforms {
+        if labs.contains(&platform.arch()) {
+            continue;
+        }
+        labs.push(platform.arch());
+        match prepare(*platform) {
+            Err(error) if error.is::<NoXenSource>() && !prepared.is_empty() => {
+                println!("  skipped: {platform}: {error}");
+            }
+            one => prepared.push(one?),
+        }
+    }
+    Ok(prepared)
+}
+
 /// Everything that the labs test with one engine, built, and played on the model: one stage for each lab.
 #[derive(Debug)]
 pub struct Scenarios(Vec<scenarios::Stage>);
@@ -176,36 +198,12 @@ impl Scenarios {
     /// Something cannot be built.
     pub fn prepare() -> Result<Self> {
         let prepare = |platform| scenarios::Stage::prepare(platform, Engine::Userspace, &[]);
-        Self::stages(&Platform::IN_LAB, prepare).map(Self)
+        of_each_lab(&Platform::IN_LAB, prepare).map(Self)
     }
 
-    /// A stage for each lab of these platforms. One whose Xen cannot be built, as the mirror lacks the source, is left out
-    /// with a line that says so, unless it is the only one.
-    fn stages(
-        platforms: &[Platform],
-        prepare: impl Fn(Platform) -> Result<scenarios::Stage>,
-    ) -> Result<Vec<scenarios::Stage>> {
-        let mut stages: Vec<scenarios::Stage> = Vec::new();
-        for platform in platforms {
-            if stages.iter().any(|stage| stage.platforms().contains(platform)) {
-                continue;
-            }
-            match prepare(*platform) {
-                Err(error) if error.is::<NoXenSource>() && !stages.is_empty() => {
-                    println!("  skipped: {platform}: {error}");
-                }
-                prepared => stages.push(prepared?),
-            }
-        }
-        Ok(stages)
-    }
-
-    /// The same with the module: on the platforms that have one.
+    /// The same with the module.
     fn with_module(&self, engine: Engine) -> Result<Self> {
-        let has = |stage: &&scenarios::Stage| {
-            stage.platforms().iter().all(|platform| Platform::ALL.contains(platform))
-        };
-        let stages = self.0.iter().filter(has).map(|stage| stage.with_module(engine));
+        let stages = self.0.iter().map(|stage| stage.with_module(engine));
         stages.collect::<Result<_>>().map(Self)
     }
 

@@ -2,7 +2,7 @@
 //! against. It is built from Debian's source package whenever it is wanted, and no part of it is in
 //! this repository.
 //!
-//! For a PVH dom0 alone: in a PV one its ioctl crashes the kernel.
+//! In a PV dom0 its ioctl crashes the kernel.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use xen_eventfd_lab::{Boot, KernelBuild, target_folder};
+use xen_eventfd_lab::{Boot, KernelBuild, Platform, target_folder};
 
 /// What the module consists of, below `drivers/xen`.
 const SOURCES: [&str; 3] = ["privcmd.c", "privcmd-buf.c", "privcmd.h"];
@@ -29,6 +29,11 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
+    /// Whether its ioctls can be used there.
+    pub(crate) fn runs_on(platform: Platform) -> bool {
+        platform != Platform::X86Pv
+    }
+
     /// Builds it.
     pub(crate) fn build(kernel: &KernelBuild) -> Result<Self> {
         let folder = target_folder().join("upstream").join(kernel.release());

@@ -44,7 +44,7 @@ impl Arch {
     /// That of callers which know no other yet.
     pub(crate) const LAB: Self = Self::X86_64;
     /// This machine's: the lab's own tools run on it.
-    pub(crate) const HOST: Self = Self::X86_64;
+    pub const HOST: Self = Self::X86_64;
 
     /// The architecture's name in Debian.
     #[must_use]
@@ -160,11 +160,20 @@ impl Arch {
         }
     }
 
-    /// The C compiler of those packages.
-    pub(crate) fn cross_compiler(self) -> &'static str {
+    /// Further ones that the kernel's build calls for this architecture.
+    pub(crate) fn kernel_packages(self) -> &'static [&'static str] {
         match self {
-            Self::X86_64 => "x86_64-linux-gnu-gcc",
-            Self::Arm64 => "aarch64-linux-gnu-gcc",
+            Self::X86_64 => &[],
+            // Without the compiler for 32-bit programs the configuration changes.
+            Self::Arm64 => &["gcc-14-aarch64-linux-gnu", "gcc-arm-linux-gnueabihf"],
+        }
+    }
+
+    /// How the names of the programs of the C compiler and of its binutils begin.
+    pub(crate) fn tool_prefix(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64-linux-gnu-",
+            Self::Arm64 => "aarch64-linux-gnu-",
         }
     }
 

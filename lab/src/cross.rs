@@ -104,8 +104,8 @@ impl Product for CrossPackages {
         1
     }
 
-    fn native(&self) -> Option<Arch> {
-        Some(Arch::HOST)
+    fn architectures(&self) -> Option<Vec<Arch>> {
+        Some(vec![Arch::HOST])
     }
 
     fn resolve(&self, apt: &Apt) -> Result<Manifest> {
@@ -126,7 +126,7 @@ impl Product for CrossPackages {
         unpack_all(manifest, archives, tree.root())?;
         tree.furnish(&[SOURCE, OUTPUT, "usr/local"])?;
         let linker = folder.join(LINKER);
-        fs::write(&linker, LINK.replace("COMPILER", self.0.cross_compiler()))
+        fs::write(&linker, LINK.replace("COMPILER", &format!("{}gcc", self.0.tool_prefix())))
             .and_then(|()| fs::set_permissions(&linker, fs::Permissions::from_mode(0o755)))
             .with_context(|| format!("{}: cannot write", linker.display()))
     }

@@ -131,8 +131,8 @@ impl Product for XenSource {
         true
     }
 
-    fn native(&self) -> Option<Arch> {
-        Some(Arch::HOST)
+    fn architectures(&self) -> Option<Vec<Arch>> {
+        Some(vec![Arch::HOST])
     }
 
     /// A mirror that does not answer at all is something else.

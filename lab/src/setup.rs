@@ -27,9 +27,9 @@ pub(crate) trait Product {
         false
     }
 
-    /// The architecture of its packages, if it is not the one that the product is for: that of a tool,
-    /// which runs on this machine whatever it serves.
-    fn native(&self) -> Option<Arch> {
+    /// The architectures of its packages, if they are not the one that the product is for. The first is that of a
+    /// tool, which runs on this machine whatever it serves.
+    fn architectures(&self) -> Option<Vec<Arch>> {
         None
     }
 
@@ -98,8 +98,8 @@ fn set_up(cache: &Cache, arch: Arch, refresh: bool, product: &impl Product) -> R
         return Ok(digest);
     }
 
-    let native = product.native().unwrap_or(arch);
-    let apt = Apt::new(cache.apt(arch), arch, native, product.sources())?;
+    let architectures = product.architectures().unwrap_or_else(|| vec![arch]);
+    let apt = Apt::new(cache.apt(arch), arch, architectures, product.sources())?;
     let pending = cache.apt(arch).join("pending.json");
     let unfinished = Manifest::load(&pending).ok().filter(|manifest| serves(product, manifest));
     let manifest = match unfinished.filter(|_| !refresh) {

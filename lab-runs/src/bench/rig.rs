@@ -40,7 +40,7 @@ impl Rig {
         let kernel = lab.kernel_build()?;
         let (module, upstream) = (kmod::build(&lab, false)?, Upstream::build(&kernel)?);
         let programs = target_folder().join("lab-bench").join(kernel.release());
-        kernel.make_programs(workspace(), "bench/vmm", &programs)?;
+        kernel.make_programs(lab.arch(), workspace(), "bench/vmm", &programs)?;
         Ok(Self {
             module,
             upstream,

@@ -47,7 +47,7 @@ impl Parts {
     pub(super) fn build() -> Result<Self> {
         let lab = Lab::prepare()?;
         let (to_compare, module) = (kmod::build_to_compare(&lab)?, kmod::build(&lab, false)?);
-        Ok(Self { module, to_compare, guests: Guests::prepare()?, lab })
+        Ok(Self { module, to_compare, guests: Guests::prepare(lab.arch())?, lab })
     }
 }
 

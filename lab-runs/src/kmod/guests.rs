@@ -3,7 +3,9 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Result, ensure};
-use xen_eventfd_lab::{Boot, Lab, Machine, Platform, build_guest, build_static, quote};
+use xen_eventfd_lab::{
+    Arch, Boot, Lab, Machine, Platform, build_guest_for, build_static_for, quote,
+};
 
 use crate::{boots::place, tally::Tally};
 
@@ -24,9 +26,9 @@ pub(crate) struct Guests {
 }
 
 impl Guests {
-    pub(crate) fn prepare() -> Result<Self> {
-        let tests = build_static("xen-eventfd-kernel-test", "kernel-test")?;
-        Ok(Self { tests, guest: build_guest("xen-eventfd-guest")? })
+    pub(crate) fn prepare(arch: Arch) -> Result<Self> {
+        let tests = build_static_for(arch, "xen-eventfd-kernel-test", "kernel-test")?;
+        Ok(Self { tests, guest: build_guest_for(arch, "xen-eventfd-guest")? })
     }
 
     /// Puts them into dom0.

@@ -9,8 +9,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use xen_eventfd_lab::{
-    Boot, KernelBuild, Lab, Machine, Platform, build_guest, build_static, quote, target_folder,
-    workspace,
+    Arch, Boot, KernelBuild, Lab, Machine, Platform, build_guest_for, build_static_for, quote,
+    target_folder, workspace,
 };
 
 use super::{Module, NODE, finish, start, wakeups};
@@ -32,6 +32,8 @@ pub(super) const PRIVCMD: &str = "/dev/xen/privcmd";
 /// What goes into dom0.
 #[derive(Debug)]
 pub(super) struct Programs {
+    /// The same as `privcmd` for this machine, to say which tests there are.
+    here: PathBuf,
     privcmd: PathBuf,
     wakeups: PathBuf,
     with_guest: PathBuf,
@@ -41,14 +43,22 @@ pub(super) struct Programs {
 impl Programs {
     /// Builds them with the compiler and the headers of dom0's own release.
     pub(super) fn build(kernel: &KernelBuild) -> Result<Self> {
-        let output = target_folder().join("lab-privcmd").join(kernel.release());
-        kernel.make_programs(workspace(), SOURCE, &output)?;
+        let output = |arch: Arch| -> Result<PathBuf> {
+            let folder = format!("{}-on-{}", kernel.release(), arch.debian());
+            let output = target_folder().join("lab-privcmd").join(folder);
+            kernel.make_programs(arch, workspace(), SOURCE, &output)?;
+            Ok(output)
+        };
+        let here = output(Arch::HOST)?.join("privcmd");
+        let arch = kernel.arch();
+        let output = output(arch)?;
         check_in_cpp()?;
         Ok(Self {
+            here,
             privcmd: output.join("privcmd"),
             wakeups: output.join("wakeups"),
-            with_guest: build_static("xen-eventfd-kernel-test", "with-guest")?,
-            guest: build_guest("xen-eventfd-guest")?,
+            with_guest: build_static_for(arch, "xen-eventfd-kernel-test", "with-guest")?,
+            guest: build_guest_for(arch, "xen-eventfd-guest")?,
         })
     }
 
@@ -62,10 +72,10 @@ impl Programs {
     /// The tests of one of the program's lists whose names contain one of these, or all.
     fn tests(&self, list: &str, names: &[String]) -> Result<Vec<String>> {
         // Static and free of Xen, as far as this goes.
-        let listed = Command::new(&self.privcmd)
+        let listed = Command::new(&self.here)
             .args(["list", list])
             .output()
-            .with_context(|| format!("{}: does not run here", self.privcmd.display()))?;
+            .with_context(|| format!("{}: does not run here", self.here.display()))?;
         let listed = String::from_utf8(listed.stdout)?;
         Ok(listed.lines().filter(|name| is_asked_for(name, names)).map(str::to_owned).collect())
     }
@@ -134,21 +144,22 @@ impl Tests {
         wakeups::add(boots, group, (lab, module, platform), (&self.programs, &self.upstream));
     }
 
-    /// Has them run on the patch itself, in a PVH dom0: in a PV one it crashes.
+    /// Has them run on the patch itself, unless it crashes on this platform.
     pub(super) fn add_theirs<'a, G: Copy + Send>(
         &'a self,
         boots: &mut Boots<'a, G>,
         group: G,
         lab: &'a Lab,
+        platform: Platform,
     ) {
-        if self.theirs.is_empty() {
+        if self.theirs.is_empty() || !Upstream::runs_on(platform) {
             return;
         }
-        let place = "the patch itself, x86-pvh";
-        boots.add(group, place, (Platform::X86Pvh, 1), move || {
-            let boot = self.upstream.put(Boot::new(Platform::X86Pvh).name("privcmd-patch"));
-            let mut machine = lab.boot(self.programs.put(boot))?;
-            let tally = play(&mut machine, PRIVCMD, place, &self.theirs)?;
+        let place = format!("the patch itself, {platform}");
+        boots.add(group, place.clone(), (platform, 1), move || {
+            let boot = Boot::new(platform).name(format!("privcmd-patch-{platform}"));
+            let mut machine = lab.boot(self.programs.put(self.upstream.put(boot)))?;
+            let tally = play(&mut machine, PRIVCMD, &place, &self.theirs)?;
             machine.finish()?;
             Ok(tally)
         });

@@ -4,18 +4,21 @@ use anyhow::{Result, ensure};
 use xen_eventfd_lab::{Boot, Lab, Machine, Platform};
 
 use super::{
-    Module, NODE, SHORT, build, finish, guests::Guests, in_guest, load, platforms, privcmd, start,
-    unload,
+    Module, NODE, SHORT, build, finish, guests::Guests, in_guest, load, privcmd, start, unload,
 };
 use crate::{
     boots::{Boots, place},
-    lab::RACE_CPUS,
+    lab::{RACE_CPUS, of_each_lab},
     tally::Tally,
 };
 
-/// The module's own tests, and what they need.
+/// The module's own tests, and what they need in each lab.
 #[derive(Debug)]
-pub struct Tests {
+pub struct Tests(Vec<LabTests>);
+
+/// Those of one lab.
+#[derive(Debug)]
+struct LabTests {
     lab: Lab,
     module: Module,
     guests: Guests,
@@ -28,57 +31,76 @@ impl Tests {
     /// # Errors
     /// Something cannot be built.
     pub fn all() -> Result<Self> {
-        Self::prepare(Lab::prepare()?, &[])
+        Self::prepare(&Platform::IN_LAB, &[])
     }
 
-    pub(super) fn prepare(lab: Lab, names: &[String]) -> Result<Self> {
-        let module = build(&lab, false)?;
-        let privcmd = privcmd::Tests::prepare(&lab.kernel_build()?, names)?;
-        Ok(Self { module, guests: Guests::prepare()?, privcmd, lab })
+    pub(super) fn prepare(platforms: &[Platform], names: &[String]) -> Result<Self> {
+        of_each_lab(platforms, |platform| LabTests::prepare(platform, names)).map(Self)
     }
 
     /// Has all of them run, on each platform; what only repeats, if it may take long.
     pub fn add_all<'a, G: Copy + Send>(&'a self, boots: &mut Boots<'a, G>, group: G, long: bool) {
-        self.add(boots, group, None, None, &[], long);
+        self.add(boots, group, &Platform::IN_LAB, None, &[], long);
     }
 
-    /// Has them run: on so many CPUs, or all on one and those that race on several; what was asked
+    /// Has them run on these platforms: on so many CPUs, or all on one and those that race on several; what was asked
     /// for by name, on both, and nothing else.
     pub(super) fn add<'a, G: Copy + Send>(
         &'a self,
         boots: &mut Boots<'a, G>,
         group: G,
-        platform: Option<Platform>,
+        platforms: &[Platform],
         cpus: Option<u32>,
         names: &'a [String],
         long: bool,
     ) {
-        let Self { lab, module, guests, privcmd } = self;
-        for kind in platforms(platform) {
-            // Where CPUs take turns, races are rare; the kernel engine's scenarios play theirs there.
-            let repeats = kind.threads(RACE_CPUS) < RACE_CPUS;
-            let each = match cpus {
-                Some(cpus) => vec![(cpus, false)],
-                None if repeats && !long => vec![(1, false)],
-                None => vec![(1, false), (RACE_CPUS, names.is_empty())],
-            };
-            let whole = names.is_empty() && cpus.is_none();
-            for (cpus, races) in each {
-                boots.add(group, place(kind, cpus), (kind, cpus), move || {
-                    self.play((kind, cpus), races, whole, names)
-                });
-            }
-            if whole {
-                privcmd.add_wakeups(boots, group, lab, module, kind);
+        for tests in &self.0 {
+            for kind in platforms.iter().filter(|kind| kind.arch() == tests.lab.arch()) {
+                tests.add(boots, group, (*kind, cpus), names, long);
             }
         }
-        if names.is_empty() && cpus.is_none() && platform != Some(Platform::X86Pvh) {
-            boots.add(group, in_guest::PLACE, (Platform::X86Pv, 1), move || {
-                in_guest::check(lab, module, guests)
+    }
+}
+
+impl LabTests {
+    fn prepare(platform: Platform, names: &[String]) -> Result<Self> {
+        let lab = Lab::prepare_for(platform)?;
+        let module = build(&lab, false)?;
+        let privcmd = privcmd::Tests::prepare(&lab.kernel_build()?, names)?;
+        Ok(Self { module, guests: Guests::prepare(lab.arch())?, privcmd, lab })
+    }
+
+    fn add<'a, G: Copy + Send>(
+        &'a self,
+        boots: &mut Boots<'a, G>,
+        group: G,
+        (kind, cpus): (Platform, Option<u32>),
+        names: &'a [String],
+        long: bool,
+    ) {
+        let Self { lab, module, guests, privcmd } = self;
+        // Where CPUs take turns, races are rare; the kernel engine's scenarios play theirs there.
+        let repeats = kind.threads(RACE_CPUS) < RACE_CPUS;
+        let each = match cpus {
+            Some(cpus) => vec![(cpus, false)],
+            None if !kind.has_races() || repeats && !long => vec![(1, false)],
+            None => vec![(1, false), (RACE_CPUS, names.is_empty())],
+        };
+        let whole = names.is_empty() && cpus.is_none();
+        for (cpus, races) in each {
+            boots.add(group, place(kind, cpus), (kind, cpus), move || {
+                self.play((kind, cpus), races, whole, names)
             });
         }
-        if names.is_empty() && cpus.is_none() && platform != Some(Platform::X86Pv) {
-            privcmd.add_theirs(boots, group, lab);
+        if !whole {
+            return;
+        }
+        privcmd.add_wakeups(boots, group, lab, module, kind);
+        privcmd.add_theirs(boots, group, lab, kind);
+        if kind == Platform::X86Pv {
+            boots.add(group, in_guest::PLACE, (kind, 1), move || {
+                in_guest::check(lab, module, guests)
+            });
         }
     }
 

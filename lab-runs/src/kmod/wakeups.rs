@@ -72,9 +72,8 @@ pub(super) fn run(lab: &Lab, platform: Platform, names: &[String]) -> Result<()>
     let kernel = lab.kernel_build()?;
     let (programs, module) = (Programs::build(&kernel)?, build(lab, false)?);
     let mut sessions = vec![with_ours(&programs, &module, platform)];
-    // In a PV dom0 the patch's ioctl crashes the kernel.
-    if platform == Platform::X86Pvh {
-        sessions.push(with_the_patch(&programs, &Upstream::build(&kernel)?));
+    if Upstream::runs_on(platform) {
+        sessions.push(with_the_patch(&programs, &Upstream::build(&kernel)?, platform));
     }
     let mut rows = Vec::new();
     for mut session in sessions {
@@ -95,8 +94,9 @@ fn with_ours(programs: &Programs, module: &Module, platform: Platform) -> Sessio
     Session { boot, begin, ways: STOCK.to_vec() }
 }
 
-fn with_the_patch(programs: &Programs, upstream: &Upstream) -> Session {
-    let boot = Boot::new(Platform::X86Pvh).deterministic().name("wakeups-pvh-upstream");
+fn with_the_patch(programs: &Programs, upstream: &Upstream, platform: Platform) -> Session {
+    let boot =
+        Boot::new(platform).deterministic().name(format!("wakeups-{}-upstream", platform.name()));
     let (boot, begin) = (upstream.put(programs.put(boot)), "true".to_owned());
     Session { boot, begin, ways: PATCHED.to_vec() }
 }
@@ -113,10 +113,10 @@ pub(super) fn add<'a, G: Copy + Send>(
     boots.add(group, place.clone(), (platform, 1), move || {
         judge(&title, &measure(lab, with_ours(programs, module, platform))?)
     });
-    if platform == Platform::X86Pvh {
+    if Upstream::runs_on(platform) {
         let title = format!("{place}, the patch");
         boots.add(group, title.clone(), (platform, 1), move || {
-            judge(&title, &measure(lab, with_the_patch(programs, upstream))?)
+            judge(&title, &measure(lab, with_the_patch(programs, upstream, platform))?)
         });
     }
 }

@@ -100,9 +100,7 @@ impl Stage {
             // The module's part in a race is the same by either of its ABIs.
             None if !self.engine.is_whole() => vec![(1, false)],
             None if repeats && !long => vec![(1, false)],
-            // On Arm Xen 4.20 crashes if a server is destroyed while a vCPU that was answered has not left its wait
-            // yet (`wait_for_io` keeps pointers to it): `killed_and_restarted` does that on several CPUs.
-            None if platform == Platform::Arm64 => vec![(1, false)],
+            None if !platform.has_races() => vec![(1, false)],
             None => vec![(1, false), (RACE_CPUS, names.is_empty())],
         };
         for (cpus, races) in each {

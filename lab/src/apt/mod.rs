@@ -26,23 +26,28 @@ pub(crate) struct Apt {
     folder: PathBuf,
     /// The architecture that what is made of the packages is for.
     arch: Arch,
-    /// The packages' own.
-    native: Arch,
+    /// The packages' own, of which the first is that of packages that are named without one.
+    architectures: Vec<Arch>,
     types: &'static [&'static str],
 }
 
 impl Apt {
     /// Sets up a private apt in `folder`, with the mirror that the machine itself uses. With
-    /// `sources` it knows source packages too. Packages are those of `native`, and what is made of them
-    /// is for `arch`.
-    pub(crate) fn new(folder: PathBuf, arch: Arch, native: Arch, sources: bool) -> Result<Self> {
+    /// `sources` it knows source packages too. Packages are those of the first of `architectures` if it has them, and
+    /// what is made of them is for `arch`.
+    pub(crate) fn new(
+        folder: PathBuf,
+        arch: Arch,
+        architectures: Vec<Arch>,
+        sources: bool,
+    ) -> Result<Self> {
         for part in ["lists/partial", "cache/archives/partial", "archives"] {
             let path = folder.join(part);
             fs::create_dir_all(&path)
                 .with_context(|| format!("{}: cannot create the folder", path.display()))?;
         }
         let types: &[&str] = if sources { &["deb", "deb-src"] } else { &["deb"] };
-        let apt = Self { folder, arch, native, types };
+        let apt = Self { folder, arch, architectures, types };
         apt.write("status", "")?;
         apt.write("lab.sources", &apt.sources()?)?;
         apt.write("apt.conf", &apt.configuration()?)?;
@@ -181,12 +186,19 @@ impl Apt {
         )?;
         let set = self.arch.packages();
         let suites = [set.release, set.kernel_release];
-        Ok(mirror.stanza(self.types, &suites, &[self.native.debian()]))
+        Ok(mirror.stanza(self.types, &suites, &self.names()))
+    }
+
+    /// Its architectures, as Debian calls them.
+    fn names(&self) -> Vec<&'static str> {
+        self.architectures.iter().map(|arch| arch.debian()).collect()
     }
 
     fn configuration(&self) -> Result<String> {
         let folder = self.folder.display();
-        let arch = self.native.debian();
+        let names = self.names();
+        let native = names.first().context("packages have an architecture")?;
+        let all = names.join("\"; \"");
         ensure!(
             !folder.to_string().contains(['"', '\n']),
             "{folder}: apt cannot work in a folder with a quote in its name; set XEN_EVENTFD_CACHE"
@@ -202,8 +214,8 @@ impl Apt {
              Dir::State::status \"{folder}/status\";\n\
              Dir::State::lists \"{folder}/lists\";\n\
              Dir::Cache \"{folder}/cache\";\n\
-             APT::Architecture \"{arch}\";\n\
-             APT::Architectures {{ \"{arch}\"; }};\n\
+             APT::Architecture \"{native}\";\n\
+             APT::Architectures {{ \"{all}\"; }};\n\
              APT::Sandbox::User \"root\";\n\
              Acquire::Languages \"none\";\n\
              Acquire::Retries \"3\";\n{}",
@@ -268,11 +280,12 @@ fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// `Inst NAME (VERSION ORIGIN [ARCH])`
+/// `Inst NAME (VERSION ORIGIN [ARCH])`; NAME ends with its architecture if that is not the first one.
 fn parse_simulated(line: &str) -> Option<(String, String)> {
     let rest = line.strip_prefix("Inst ")?;
     let (name, rest) = rest.split_once(' ')?;
     let version = rest.strip_prefix('(')?.split_whitespace().next()?;
+    let name = name.split(':').next().unwrap_or(name);
     Some((name.to_owned(), version.to_owned()))
 }
 
@@ -294,6 +307,10 @@ mod tests {
         assert_eq!(
             parse_simulated("Inst libc6 (2.41-12+deb13u4 Debian:13.7/stable [amd64])"),
             Some(("libc6".to_owned(), "2.41-12+deb13u4".to_owned()))
+        );
+        assert_eq!(
+            parse_simulated("Inst linux-headers-7:arm64 (7.3-1 Debian Backports [arm64])"),
+            Some(("linux-headers-7".to_owned(), "7.3-1".to_owned()))
         );
         assert_eq!(parse_simulated("Conf libc6 (2.41-12 Debian [amd64])"), None);
         assert_eq!(

@@ -22,8 +22,8 @@ impl Product for DebianEmulator {
         1
     }
 
-    fn native(&self) -> Option<Arch> {
-        Some(Arch::HOST)
+    fn architectures(&self) -> Option<Vec<Arch>> {
+        Some(vec![Arch::HOST])
     }
 
     fn resolve(&self, apt: &Apt) -> Result<Manifest> {

@@ -30,11 +30,13 @@ const NOT_BUILT: [&str; 6] = [
 ];
 
 /// What a module's author wants to read when the rest of the source is gone.
-const KEPT: [&str; 9] = [
+const KEPT: [&str; 11] = [
     "rust",
     "samples/rust",
     "drivers/android/binder",
     "drivers/xen",
+    "arch/arm/xen",
+    "arch/arm64/xen",
     "arch/x86/xen",
     "include/xen",
     "virt/kvm",

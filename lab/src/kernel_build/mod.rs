@@ -2,8 +2,9 @@
 //! kernel's compilers and headers, in which commands run as if it were the machine's root.
 //!
 //! The headers' packages bring no Rust metadata. It is generated here from the kernel's source
-//! package, with the headers' own configuration and the very compilers: `rust/lib*` and
-//! `scripts/target.json` then lie among the headers as if a package had brought them.
+//! package, with the headers' own configuration and the very compilers: `rust/lib*`, and on x86
+//! `scripts/target.json`, then lie among the headers as if a package had brought them. The compilers run on this
+//! machine whatever the kernel runs on.
 //!
 //! `packages` says what the tree consists of and how it is made, `metadata` makes what no package
 //! brings.
@@ -55,6 +56,12 @@ impl KernelBuild {
         })
     }
 
+    /// What the kernel runs on.
+    #[must_use]
+    pub fn arch(&self) -> Arch {
+        self.arch
+    }
+
     /// The kernel's release, as `uname -r` says it.
     #[must_use]
     pub fn release(&self) -> &str {
@@ -93,22 +100,33 @@ impl KernelBuild {
             format!("--directory=/usr/lib/modules/{}/build", self.release),
             format!("M={}", Path::new(SOURCE).join(module).display()),
             format!("MO={OUTPUT}"),
-            format!("DEB_BUILD_ARCH={}", self.arch.debian()),
+            // Else dpkg is asked, which has no database there.
+            format!("DEB_BUILD_ARCH={}", Arch::HOST.debian()),
         ];
         words.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         words.push("modules".to_owned());
         self.run_make(source, output, words)
     }
 
-    /// Builds C programs for dom0 with the tree's compiler and headers, by the Makefile in `folder`
-    /// below `source`, which puts them where its `OUT` says. Nothing is written to `source`.
+    /// Builds C programs for an architecture, dom0's or this machine's, with the tree's compiler and headers, by the
+    /// Makefile in `folder` below `source`, which puts them where its `OUT` says. Nothing is written to `source`.
     ///
     /// # Errors
     ///
     /// Make fails; its messages have been shown.
-    pub fn make_programs(&self, source: &Path, folder: &str, output: &Path) -> Result<()> {
+    pub fn make_programs(
+        &self,
+        arch: Arch,
+        source: &Path,
+        folder: &str,
+        output: &Path,
+    ) -> Result<()> {
         let folder = Path::new(SOURCE).join(folder);
-        let words = vec![format!("--directory={}", folder.display()), format!("OUT={OUTPUT}")];
+        let words = vec![
+            format!("--directory={}", folder.display()),
+            format!("CROSS_COMPILE={}", arch.tool_prefix()),
+            format!("OUT={OUTPUT}"),
+        ];
         self.run_make(source, output, words).map(drop)
     }
 
@@ -134,7 +152,11 @@ impl KernelBuild {
     pub fn strip(&self, file: &Path, what: &str) -> Result<()> {
         let folder = file.parent().unwrap_or(Path::new("."));
         let name = file.file_name().unwrap_or_default().to_string_lossy();
-        let words = ["strip".to_owned(), what.to_owned(), format!("{OUTPUT}/{name}")];
+        let words = [
+            format!("{}strip", self.arch.tool_prefix()),
+            what.to_owned(),
+            format!("{OUTPUT}/{name}"),
+        ];
         self.tree.show(&[Bind::writable(folder, OUTPUT)], &words).map(drop)
     }
 

@@ -106,7 +106,10 @@ impl Product for BuildPackages {
 
     fn resolve(&self, apt: &Apt) -> Result<Manifest> {
         let set = self.arch.packages();
-        let mut wanted = apt.closure(set.release, &TOOLS)?;
+        let cross = self.arch.cross_packages().unwrap_or_default();
+        let roots: Vec<&str> =
+            TOOLS.iter().chain(cross).chain(self.arch.kernel_packages()).copied().collect();
+        let mut wanted = apt.closure(set.release, &roots)?;
         wanted.retain(|(name, _)| !UNUSED.iter().any(|unused| name.starts_with(unused)));
         let exact = |name: &str| format!("{name}={}", self.version);
         let kernel = [exact(&self.headers()), exact(&source_name(&self.release))];
@@ -119,6 +122,13 @@ impl Product for BuildPackages {
                 .filter(|(name, _)| KERNEL_PREFIXES.iter().any(|prefix| name.starts_with(prefix))),
         );
         apt.describe(self.layout(), &wanted)
+    }
+
+    /// The headers alone are the kernel's; all else runs here.
+    fn architectures(&self) -> Option<Vec<Arch>> {
+        let mut all = vec![Arch::HOST, self.arch];
+        all.dedup();
+        Some(all)
     }
 
     fn serves(&self, manifest: &Manifest) -> bool {

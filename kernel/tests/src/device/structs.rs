@@ -5,7 +5,7 @@ use super::request::{
     PULSE, VALUE,
 };
 use std::os::fd::{AsRawFd, OwnedFd};
-use xen_eventfd::{DomId, Port};
+use xen_eventfd::{Arch, DomId, Port};
 
 /// An input struct.
 #[derive(Debug, Default)]
@@ -394,7 +394,15 @@ impl Irq {
         Self { msi_addr: 0xFEE0_0000, msi_data: vector, ..Self::new(IRQ_MSI, 0, eventfd) }
     }
 
-    /// A line of another architecture.
+    /// What a guest that listens for an MSI with this vector takes: on Arm the SPI of that number.
+    pub(crate) fn of_vector(vector: u32, eventfd: &OwnedFd) -> Self {
+        match Arch::NATIVE {
+            Arch::X86 => Self::msi(vector, eventfd),
+            Arch::Arm => Self::spi(vector, eventfd),
+        }
+    }
+
+    /// A line of an Arm guest.
     pub(crate) fn spi(number: u32, eventfd: &OwnedFd) -> Self {
         Self { kind: IRQ_SPI, ..Self::isa(number, eventfd) }
     }

@@ -4,7 +4,7 @@ use crate::device::request::{
     ANY, ASSIGN, ASSIGN_CHANNEL, ASSIGN_IRQ, ASSIGN_STATUS, CHANGE_STATUS, CREATE, DEASSIGN,
     DEASSIGN_CHANNEL, DEASSIGN_IRQ, DEASSIGN_STATUS, IRQ_CHANNEL, IRQ_INTX, IRQ_ISA, IRQ_MSI,
     IRQ_SPI, IRQ_STATE, IRQ_STATS, IRQ_STATUS, LIST, LIST_DOORBELLS, LOWER, MASK_IRQ, MEMORY,
-    MISSED, OF_CONTROL, OWNER, PIO, QUERY, SET_IRQ, STATS, UNMASK_IRQ, VALUE, WIDTH,
+    MISSED, MMIO, OF_CONTROL, OWNER, PIO, QUERY, SET_IRQ, STATS, UNMASK_IRQ, VALUE, WIDTH,
 };
 use crate::device::structs::{
     Channel, Create, Doorbell, Entry, Irq, Memory, Missed, Owner, Query, Stats, Status,
@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use xen_eventfd::{DomId, Port};
+use xen_eventfd::{Arch, DomId, Port};
 use xen_eventfd_scenarios::TestContext;
 use xen_eventfd_scenarios::test_context::{Guest, new_eventfd};
 
@@ -259,6 +259,7 @@ fn of_doorbells(setting: &Setting) -> Vec<Call> {
         [("ASSIGN", ASSIGN, Ok(()), Some(DEASSIGN)), ("DEASSIGN", DEASSIGN, none, None)]
     {
         for (kind, doorbell) in doorbells {
+            let verdict = of_space(doorbell.space, verdict);
             calls.push(Call {
                 name: format!("{name} {kind}"),
                 request,
@@ -308,6 +309,14 @@ fn of_doorbells(setting: &Setting) -> Vec<Call> {
     calls
 }
 
+/// The result of an assignment that is otherwise valid: an Arm guest has no ports.
+fn of_space(space: u32, verdict: Verdict) -> Verdict {
+    match Arch::NATIVE {
+        Arch::Arm if space == PIO && verdict.is_ok() => Err(Errno::OPNOTSUPP),
+        _ => verdict,
+    }
+}
+
 fn doorbell_fields(doorbell: Doorbell, verdict: Verdict) -> Vec<Field> {
     let Doorbell { space, kind, len, datamatch, datamask, .. } = doorbell;
     let port = space == PIO;
@@ -316,7 +325,13 @@ fn doorbell_fields(doorbell: Doorbell, verdict: Verdict) -> Vec<Field> {
     vec![
         zero("flags", 4, 4, verdict),
         // A port's number is checked as an address as well.
-        only("space", 8, 4, verdict, move |space| space == 0 || port && space == 1),
+        field("space", 8, 4, move |space| match u32::try_from(space) {
+            // The other address is valid, too.
+            Ok(MMIO) if port && verdict == Err(Errno::OPNOTSUPP) => Ok(()),
+            Ok(MMIO) => verdict,
+            Ok(PIO) if port => verdict,
+            _ => Err(Errno::INVAL),
+        }),
         only("kind", 12, 4, verdict, move |other| {
             if kind == VALUE { other == 0 } else { (1..=3).contains(&other) }
         }),
@@ -393,11 +408,16 @@ fn of_irqs(setting: &Setting) -> Vec<Call> {
     calls
 }
 
-/// The result of an assignment that is otherwise valid: the guest is not an HVM guest and has no lines, and
-/// is not an Arm guest.
+/// The result of an assignment that is otherwise valid: the guest is not an HVM guest and has no lines.
 fn of_kind(kind: u32, verdict: Verdict) -> Verdict {
+    let foreign = match Arch::NATIVE {
+        Arch::X86 => IRQ_SPI,
+        Arch::Arm => IRQ_MSI,
+    };
     match kind {
-        IRQ_ISA | IRQ_INTX | IRQ_SPI if verdict.is_ok() => Err(Errno::OPNOTSUPP),
+        _ if verdict.is_ok() && [IRQ_ISA, IRQ_INTX, foreign].contains(&kind) => {
+            Err(Errno::OPNOTSUPP)
+        }
         // There is none at the address.
         IRQ_STATUS if verdict.is_ok() => Err(Errno::INVAL),
         _ => verdict,
@@ -463,7 +483,7 @@ fn of_statuses(setting: &Setting) -> Vec<Call> {
         ("ASSIGN_STATUS", ASSIGN_STATUS, Ok(()), Some(DEASSIGN_STATUS)),
         ("DEASSIGN_STATUS", DEASSIGN_STATUS, none, None),
     ] {
-        for (kind, irq) in [("msi", Irq::msi(0x41, eventfd)), ("isa", Irq::isa(0, eventfd))] {
+        for (kind, irq) in [("own", Irq::of_vector(0x41, eventfd)), ("isa", Irq::isa(0, eventfd))] {
             let verdict = of_kind(irq.kind, verdict);
             let fields = irq_fields(irq, setting.port, verdict, request == ASSIGN_STATUS);
             // The same fields, without an eventfd among them.

@@ -130,7 +130,7 @@ impl Caller<'_> {
             ASSIGN | DEASSIGN => Doorbell::value(DOORBELL, 4, value, eventfd).bytes(),
             ASSIGN_CHANNEL | DEASSIGN_CHANNEL => Channel::new(port, eventfd).bytes(),
             _ if value == 0 => Irq::channel(port, eventfd).bytes(),
-            _ => Irq::msi(0x41, eventfd).bytes(),
+            _ => Irq::of_vector(0x41, eventfd).bytes(),
         };
         (request, bytes)
     }
@@ -216,7 +216,7 @@ pub(super) fn caller(test: &mut TestContext<'_>) -> Result<()> {
     ensure!(file.stats()?.doorbells == 1);
     ensure!(!other.has_message(1, "touched")?, "the other guest was interrupted");
     let call = new_eventfd()?;
-    file.assign_irq(&Irq::msi(0x41, &call))?;
+    file.assign_irq(&Irq::of_vector(0x41, &call))?;
     signal(&call)?;
     other.await_message(1, "touched")?;
     stop.notify()?;

@@ -11,6 +11,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use std::os::fd::AsRawFd;
 use std::sync::Barrier;
 use std::thread;
+use xen_eventfd::Arch;
 use xen_eventfd_scenarios::TestContext;
 use xen_eventfd_scenarios::test_context::{await_count, new_eventfd, signal, take_count};
 
@@ -27,7 +28,7 @@ fn ping_pong(test: &mut TestContext<'_>, listen: &str, vector: Option<u32>) -> R
     guest.start()?;
     guest.await_message(0, "ready")?;
     let irq = match vector {
-        Some(vector) => Irq::msi(vector, &call),
+        Some(vector) => Irq::of_vector(vector, &call),
         None => Irq::channel(guest.port("call")?, &call),
     };
     file.assign_irq(&irq)?;
@@ -51,7 +52,7 @@ pub(super) fn event_channel(test: &mut TestContext<'_>) -> Result<()> {
     ping_pong(test, "evtchn", None)
 }
 
-pub(super) fn msi(test: &mut TestContext<'_>) -> Result<()> {
+pub(super) fn own(test: &mut TestContext<'_>) -> Result<()> {
     ping_pong(test, "msi 0x41", Some(0x41))
 }
 
@@ -91,22 +92,22 @@ pub(super) fn one_each(test: &mut TestContext<'_>) -> Result<()> {
     let (guest, other) = (test.guest(IDLE)?, test.guest(IDLE)?);
     let (file, others) = (GuestFile::of(guest.dom())?, GuestFile::of(other.dom())?);
     let (call, second) = (new_eventfd()?, new_eventfd()?);
-    let irq = Irq::msi(0x41, &call);
+    let irq = Irq::of_vector(0x41, &call);
     file.assign_irq(&irq)?;
     refused(file.assign_irq(&irq), Errno::BUSY, "the same again")?;
     refused(
-        file.assign_irq(&Irq::msi(0x42, &call)),
+        file.assign_irq(&Irq::of_vector(0x42, &call)),
         Errno::BUSY,
         "another interrupt of the guest",
     )?;
     let again = call.try_clone()?;
-    refused(file.assign_irq(&Irq::msi(0x42, &again)), Errno::BUSY, "by another descriptor")?;
+    refused(file.assign_irq(&Irq::of_vector(0x42, &again)), Errno::BUSY, "by another descriptor")?;
     refused(others.assign_irq(&irq), Errno::BUSY, "an interrupt of another guest")?;
     refused(others.deassign_irq(&irq), Errno::NOENT, "from another guest")?;
     // An interrupt may have many eventfds.
-    file.assign_irq(&Irq::msi(0x41, &second))?;
+    file.assign_irq(&Irq::of_vector(0x41, &second))?;
     let not_quite = [
-        ("vector", Irq::msi(0x42, &call)),
+        ("vector", Irq::of_vector(0x42, &call)),
         ("address", Irq { msi_addr: 0xFEE0_1000, ..irq }),
         ("kind", Irq::isa(0, &call)),
         ("eventfd", Irq { eventfd: new_eventfd()?.as_raw_fd(), ..irq }),
@@ -119,7 +120,7 @@ pub(super) fn one_each(test: &mut TestContext<'_>) -> Result<()> {
         refused(file.irq_stats(&irq), Errno::NOENT, what)?;
         refused(file.lower(&irq), Errno::NOENT, what)?;
     }
-    file.deassign_irq(&Irq::msi(0x41, &again))?;
+    file.deassign_irq(&Irq::of_vector(0x41, &again))?;
     refused(file.deassign_irq(&irq), Errno::NOENT, "not assigned any more")?;
     others.assign_irq(&irq)?;
     drop(others);
@@ -134,7 +135,7 @@ pub(super) fn deassigned(test: &mut TestContext<'_>) -> Result<()> {
     let (file, call) = (GuestFile::of(guest.dom())?, new_eventfd()?);
     guest.start()?;
     guest.await_message(0, "ready")?;
-    let irq = Irq::msi(0x41, &call);
+    let irq = Irq::of_vector(0x41, &call);
     file.assign_irq(&irq)?;
     signal(&call)?;
     // A signal that is pending already is not raised twice.
@@ -179,20 +180,25 @@ pub(super) fn lines(test: &mut TestContext<'_>) -> Result<()> {
     let guest = test.guest(IDLE)?;
     let file = GuestFile::of(guest.dom())?;
     let call = new_eventfd()?;
-    let of_hvm = [Irq::isa(5, &call), Irq::intx(3, 1, &call)];
-    for line in of_hvm.into_iter().flat_map(|line| [line, line.level()]) {
-        refused(file.assign_irq(&line), Errno::OPNOTSUPP, "a line of a guest without lines")?;
-        refused(file.lower(&line), Errno::NOENT, "without an assignment")?;
+    let own = Irq::of_vector(0x41, &call);
+    let lines = [Irq::isa(5, &call), Irq::intx(3, 1, &call)];
+    // Xen refuses this one itself: the delivery mode does not exist, or the guest has fewer lines.
+    let (others, odd) = match Arch::NATIVE {
+        Arch::X86 => (vec![Irq::spi(33, &call)], Irq { msi_data: 0x341, ..own }),
+        Arch::Arm => (vec![Irq::msi(0x41, &call)], Irq::spi(1019, &call)),
+    };
+    let foreign: Vec<_> =
+        lines.into_iter().chain(others).chain(lines.iter().map(|line| line.level())).collect();
+    for irq in &foreign {
+        refused(file.assign_irq(irq), Errno::OPNOTSUPP, "what such a guest does not have")?;
+        refused(file.lower(irq), Errno::NOENT, "without an assignment")?;
     }
-    let (spi, msi) = (Irq::spi(33, &call), Irq::msi(0x41, &call));
-    refused(file.assign_irq(&spi), Errno::OPNOTSUPP, "a line of another architecture")?;
-    file.assign_irq(&msi)?;
-    for irq in of_hvm.into_iter().chain([spi, spi.level()]) {
-        refused(file.set_irq(&msi, &irq), Errno::OPNOTSUPP, "a change to a line")?;
+    file.assign_irq(&own)?;
+    for irq in &foreign {
+        refused(file.set_irq(&own, irq), Errno::OPNOTSUPP, "a change to one")?;
     }
-    // Interrupts that Xen refuses are counted: this delivery mode does not exist.
-    let odd = Irq { msi_data: 0x341, ..msi };
-    file.set_irq(&msi, &odd)?;
+    // Interrupts that Xen refuses are counted.
+    file.set_irq(&own, &odd)?;
     (0..4).try_for_each(|_| signal(&call))?;
     let counts = file.irq_stats(&odd)?;
     ensure!(counts == (0, 4), "{counts:?}");
@@ -209,10 +215,10 @@ pub(super) fn from_a_kick(test: &mut TestContext<'_>) -> Result<()> {
     guest.start()?;
     guest.await_message(0, "ready")?;
     file.assign(&Doorbell::value(DOORBELL, 4, 0, &both))?;
-    file.assign_irq(&Irq::msi(0x41, &both))?;
+    file.assign_irq(&Irq::of_vector(0x41, &both))?;
     Notifier::to(test, &mut guest, "go")?.notify()?;
     guest.finish()?;
-    ensure!(file.irq_stats(&Irq::msi(0x41, &both))? == (100, 0));
+    ensure!(file.irq_stats(&Irq::of_vector(0x41, &both))? == (100, 0));
     Ok(())
 }
 
@@ -224,11 +230,11 @@ pub(super) fn limit(test: &mut TestContext<'_>) -> Result<()> {
     let mut calls = Vec::new();
     for nth in 0..1024 {
         let call = new_eventfd()?;
-        file.assign_irq(&Irq::msi(0x41, &call)).with_context(|| format!("the {nth}th"))?;
+        file.assign_irq(&Irq::of_vector(0x41, &call)).with_context(|| format!("the {nth}th"))?;
         calls.push(call);
     }
     let one_more = new_eventfd()?;
-    let irq = Irq::msi(0x41, &one_more);
+    let irq = Irq::of_vector(0x41, &one_more);
     refused(file.assign_irq(&irq), Errno::NOSPC, "one too many")?;
     // A refused assignment leaves nothing.
     signal(&one_more)?;
@@ -243,7 +249,7 @@ pub(super) fn semaphore(test: &mut TestContext<'_>) -> Result<()> {
     let file = GuestFile::of(guest.dom())?;
     let call = eventfd(3, EventfdFlags::CLOEXEC | EventfdFlags::SEMAPHORE)?;
     let (irq, add) =
-        (Irq::msi(0x41, &call), |count: u64| rustix::io::write(&call, &count.to_ne_bytes()));
+        (Irq::of_vector(0x41, &call), |count: u64| rustix::io::write(&call, &count.to_ne_bytes()));
     let raised = |times| -> Result<()> {
         let counts = file.irq_stats(&irq)?;
         ensure!(counts == (times, 0), "{counts:?}, not {times}");
@@ -283,7 +289,7 @@ pub(super) fn changed(test: &mut TestContext<'_>) -> Result<()> {
     guest.start()?;
     guest.await_message(0, "ready")?;
     let (port, bound) = (guest.port("call")?, leftovers::interrupts()?);
-    let (one, other) = (Irq::msi(0x41, &call), Irq::msi(0x42, &call));
+    let (one, other) = (Irq::of_vector(0x41, &call), Irq::of_vector(0x42, &call));
     let channel = Irq::channel(port, &call);
     refused(file.set_irq(&one, &other), Errno::NOENT, "a change without an assignment")?;
     file.assign_irq(&one)?;
@@ -297,7 +303,7 @@ pub(super) fn changed(test: &mut TestContext<'_>) -> Result<()> {
     let refusals = [
         (Irq::channel(xen_eventfd::Port(port.0 + 100), &call), Errno::INVAL, "no such port"),
         (Irq::isa(5, &call), Errno::OPNOTSUPP, "a line of a guest without lines"),
-        (Irq::msi(0x42, &call).level(), Errno::INVAL, "a level-triggered MSI"),
+        (channel.level(), Errno::INVAL, "a level-triggered event channel"),
     ];
     for (new, errno, what) in refusals {
         refused(file.set_irq(&other, &new), errno, what)?;
@@ -327,7 +333,7 @@ pub(super) fn masked(test: &mut TestContext<'_>) -> Result<()> {
     let (file, call) = (GuestFile::of(guest.dom())?, new_eventfd()?);
     guest.start()?;
     guest.await_message(0, "ready")?;
-    let (one, other) = (Irq::msi(0x41, &call), Irq::msi(0x42, &call));
+    let (one, other) = (Irq::of_vector(0x41, &call), Irq::of_vector(0x42, &call));
     for request in [GuestFile::mask_irq, GuestFile::unmask_irq] {
         refused(request(&file, &one), Errno::NOENT, "without an assignment")?;
     }
@@ -368,7 +374,7 @@ pub(super) fn moved(test: &mut TestContext<'_>) -> Result<()> {
     let (call, bound) = (new_eventfd()?, leftovers::interrupts()?);
     let turns = [
         Irq::channel(guest.port("one")?, &call),
-        Irq::msi(0x41, &call),
+        Irq::of_vector(0x41, &call),
         Irq::channel(guest.port("other")?, &call),
     ];
     file.assign_irq(&turns[0])?;
@@ -428,7 +434,7 @@ pub(super) fn races(test: &mut TestContext<'_>) -> Result<()> {
     for lot in 0..ROUNDS / 100 {
         for round in 0..100 {
             let call = new_eventfd()?;
-            let msi = Irq::msi(0x41, &call);
+            let msi = Irq::of_vector(0x41, &call);
             irqs.push(if round % 2 == 0 { Irq::channel(port, &call) } else { msi });
             writers.push(call.try_clone()?);
             closers.push(call);

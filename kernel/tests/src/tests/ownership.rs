@@ -154,7 +154,7 @@ pub(super) fn restrict(test: &mut TestContext<'_>) -> Result<()> {
     ensure!(control.owner(own.dom())?.pid == std::process::id());
     let call = new_eventfd()?;
     file.assign(&Doorbell::value(DOORBELL, 4, 0, &call))?;
-    file.assign_irq(&Irq::msi(0x41, &call))?;
+    file.assign_irq(&Irq::of_vector(0x41, &call))?;
     for request in OF_CONTROL.into_iter().filter(|request| *request != QUERY) {
         refused(issue(&control, request, &mut [0; 64]), Errno::INVAL, "a struct of no size")?;
     }

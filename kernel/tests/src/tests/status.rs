@@ -6,6 +6,7 @@ use crate::device::GuestFile;
 use crate::device::structs::{Doorbell, Irq, Status};
 use anyhow::{Result, ensure};
 use rustix::io::Errno;
+use xen_eventfd::Arch;
 use xen_eventfd_scenarios::TestContext;
 use xen_eventfd_scenarios::test_context::{await_count, new_eventfd, signal, take_count};
 
@@ -62,7 +63,7 @@ pub(super) fn collisions(test: &mut TestContext<'_>) -> Result<()> {
     let guest = test.guest(IDLE)?;
     let file = GuestFile::of(guest.dom())?;
     let (call, kick) = (new_eventfd()?, new_eventfd()?);
-    let msi = Irq::msi(0x41, &call);
+    let msi = Irq::of_vector(0x41, &call);
     let good = Status::new(STATUS, &msi);
     refused(
         file.assign_irq(&Irq::status(STATUS, 1, &call)),
@@ -80,14 +81,18 @@ pub(super) fn collisions(test: &mut TestContext<'_>) -> Result<()> {
     file.assign(&Doorbell::value(STATUS + 8, 4, 1, &kick))?;
     refused(file.assign_status(&Status::new(STATUS - 8, &msi)), Errno::EXIST, "over a doorbell")?;
     refused(file.deassign_status(&Status::new(ACK, &msi)), Errno::NOENT, "another address")?;
-    let other = Status::new(STATUS, &Irq::msi(0x42, &call));
+    let other = Status::new(STATUS, &Irq::of_vector(0x42, &call));
     refused(file.deassign_status(&other), Errno::NOENT, "another interrupt")?;
-    for irq in [Irq::isa(5, &call), Irq::spi(33, &call)] {
+    let foreign = match Arch::NATIVE {
+        Arch::X86 => Irq::spi(33, &call),
+        Arch::Arm => Irq::msi(0x41, &call),
+    };
+    for irq in [Irq::isa(5, &call), foreign] {
         let status = Status::new(STATUS + 0x100, &irq);
         refused(
             file.assign_status(&status),
             Errno::OPNOTSUPP,
-            "a line that the guest does not have",
+            "an interrupt that the guest does not have",
         )?;
     }
     // As many as there may be, and their places are free again at once.
