@@ -46,6 +46,9 @@ enum Command {
         /// Check them, install them in a Debian system, and load in dom0 what is installed there
         #[arg(long)]
         test: bool,
+        /// The platform that they are for: x86-pv, x86-pvh (the same packages) or arm64
+        #[arg(long, value_parser = Platform::parse_in_lab, default_value_t = Platform::X86Pv)]
+        platform: Platform,
     },
     /// Load it in the lab, have it serve guests, unload it, and look at the kernel's log
     Test {
@@ -119,9 +122,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             println!("for Linux {} ({})", module.release, module.version);
             Ok(ExitCode::SUCCESS)
         }
-        Command::Deb { test: true } => Ok(deb::test(&Lab::prepare()?)?.exit()),
-        Command::Deb { test: false } => {
-            let lab = Lab::prepare()?;
+        Command::Deb { test: true, platform } => {
+            Ok(deb::test(&Lab::prepare_for(platform)?)?.exit())
+        }
+        Command::Deb { test: false, platform } => {
+            let lab = Lab::prepare_for(platform)?;
             let deb::Packages { command, module } = deb::build_packages(&lab)?;
             println!("{}\n{}", command.display(), module.display());
             Ok(ExitCode::SUCCESS)
@@ -200,9 +205,16 @@ pub fn check() -> Result<Tally> {
     Ok(tally)
 }
 
-/// Builds Debian's packages and tries them.
+/// Builds Debian's packages for each architecture, and tries them.
+///
+/// # Errors
+/// A package cannot be built, or something does not hold.
 pub fn test_packages() -> Result<Tally> {
-    deb::test(&Lab::prepare()?)
+    let mut tally = Tally::default();
+    for lab in of_each_lab(&Platform::IN_LAB, Lab::prepare_for)? {
+        tally += deb::test(&lab)?;
+    }
+    Ok(tally)
 }
 
 /// Builds the module for the lab's kernel. Any warning is an error.

@@ -65,7 +65,12 @@ pub fn build_static_test(package: &str, test: &str) -> Result<PathBuf> {
 
 /// Cargo, to build something of a package for dom0, and the folder where programs will be.
 fn cargo_static(target: &Target, verb: &str, package: &str) -> (Command, PathBuf) {
-    let folder = target_folder().join("lab-build");
+    // A folder for each compiler: some build scripts look at what a standard library is built with, and all that
+    // depends on them would be built anew in turns.
+    let folder = target_folder().join(match target.std {
+        Some(_) => format!("lab-build-{}", target.arch.debian()),
+        None => "lab-build".to_owned(),
+    });
     let mut cargo = cargo(workspace());
     cargo
         .args([verb, "--quiet", "--profile", "lab", "--package", package])

@@ -39,7 +39,7 @@ enum Stage {
     RepoRules,
     /// Clippy finds nothing, in the workspace and in the guest; the core keeps to its old Rust
     Lints,
-    /// The kernel module builds without a warning, under clippy too
+    /// The kernel module builds without a warning for each kernel, under clippy too
     Kmod,
     /// The scenarios on the model; builds what goes into the lab
     Model,
@@ -59,7 +59,7 @@ enum Stage {
     Deny,
     /// What `cargo add` and `cargo install` would give builds from the packages alone
     Crates,
-    /// The scenarios on real Xen, PV and PVH dom0, with the userspace engine; traces as on the model
+    /// The scenarios on real Xen, PV and PVH dom0 and arm64, with the userspace engine; traces as on the model
     Userspace,
     /// The same with the kernel engine
     Kernel,
@@ -71,7 +71,7 @@ enum Stage {
     Vhost,
     /// Stock Linux guests with a disk, files, network cards and random bytes, in both kinds of dom0
     Devices,
-    /// Debian's packages: built twice, checked, installed, and loaded in both kinds of dom0
+    /// Debian's packages: built twice, checked, installed, and loaded in both kinds of dom0; those for arm64 loaded there
     Packages,
 }
 

@@ -144,17 +144,23 @@ static bool is_interrupt(uint32_t op)
 #define INTX(...) { .op = XEN_DMOP_set_pci_intx_level, .intx = { __VA_ARGS__ } }
 #define SPI(...) { .op = XEN_DMOP_set_irq_level, .spi = { __VA_ARGS__ } }
 
-/*
- * Valid operations beside invalid ones. The guest is a PVH guest on x86, which has no lines and no
- * SPIs.
- */
+/* What comes of an interrupt of the guests of one architecture. */
+#ifdef __aarch64__
+#define OF_X86 EOPNOTSUPP
+#define OF_ARM 0
+#else
+#define OF_X86 0
+#define OF_ARM EOPNOTSUPP
+#endif
+
+/* Valid operations beside invalid ones. On x86 the guest is a PVH guest, which has no lines. */
 static const struct {
 	const char *what;
 	int error;
 	struct dm_op op;
 } interrupts[] = {
-	{ "the first MSI address", 0, MSI(0xfee00000) },
-	{ "the last MSI address", 0, MSI(0xfeefffff) },
+	{ "the first MSI address", OF_X86, MSI(0xfee00000) },
+	{ "the last MSI address", OF_X86, MSI(0xfeefffff) },
 	{ "an MSI address below", EINVAL, MSI(0xfedfffff) },
 	{ "an MSI address beyond", EINVAL, MSI(0xfef00000) },
 	{ "an MSI address beyond 32 bits", EINVAL, MSI(0x1fee00000) },
@@ -172,8 +178,8 @@ static const struct {
 	{ "a PCI line of another bus", EINVAL, INTX(.bus = 1) },
 	{ "a PCI line of another segment", EINVAL, INTX(.domain = 1) },
 	{ "a PCI line neither up nor down", EINVAL, INTX(.level = 2) },
-	{ "the first SPI", EOPNOTSUPP, SPI(.irq = 32, .level = 1) },
-	{ "the last SPI", EOPNOTSUPP, SPI(.irq = 1019) },
+	{ "the first SPI", OF_ARM, SPI(.irq = 32, .level = 1) },
+	{ "the last SPI", OF_ARM, SPI(.irq = 1019) },
 	{ "an SPI below", EINVAL, SPI(.irq = 31) },
 	{ "an SPI beyond", EINVAL, SPI(.irq = 1020) },
 	{ "an SPI neither up nor down", EINVAL, SPI(.irq = 32, .level = 2) },
@@ -186,10 +192,10 @@ static const struct {
 	size_t size;
 	struct dm_op op;
 } sizes[] = {
-	{ "an MSI", 0, DM_OP_SIZE(msi), MSI(0xfee00000) },
+	{ "an MSI", OF_X86, DM_OP_SIZE(msi), MSI(0xfee00000) },
 	{ "an ISA line", EOPNOTSUPP, DM_OP_SIZE(isa), ISA(.isa_irq = 5) },
 	{ "a PCI line", EOPNOTSUPP, DM_OP_SIZE(intx), INTX(.device = 3) },
-	{ "an SPI", EOPNOTSUPP, DM_OP_SIZE(spi), SPI(.irq = 33) },
+	{ "an SPI", OF_ARM, DM_OP_SIZE(spi), SPI(.irq = 33) },
 };
 
 /* Assigns it, and deassigns it if that succeeded. */
@@ -206,6 +212,7 @@ static void try_irqfd(const char *what, int error, int node, const struct privcm
 
 static void operations(const struct guest *guest)
 {
+	static const struct dm_op own = OWN;
 	static const uint32_t large[] = { MAX_SIZE + 1, 4096, 1 << 16, 1 << 20, ~0U };
 	static union {
 		struct dm_op op;
@@ -245,7 +252,7 @@ static void operations(const struct guest *guest)
 		try_irqfd(line, sizes[nth].error, node, &call);
 	}
 
-	buffer.op = sizes[0].op;
+	buffer.op = own;
 	call.size = MAX_SIZE;
 	try_irqfd("a dm_op of 256 bytes", 0, node, &call);
 	for (size_t nth = 0; nth < COUNT(large); nth++) {
@@ -310,13 +317,13 @@ static const struct row of_irqfd[] = {
 
 static void order(const struct guest *guest)
 {
-	static struct dm_op msi = MSI(0xfee00000), line = ISA(.isa_irq = 5);
+	static struct dm_op own = OWN, line = ISA(.isa_irq = 5);
 	struct call call = {
 		.fd = open_node(),
 		.request = IOCTL_PRIVCMD_IRQFD,
 		.irqfd = {
-			.dm_op = (uintptr_t)&msi,
-			.size = sizeof(msi),
+			.dm_op = (uintptr_t)&own,
+			.size = sizeof(own),
 			.fd = new_eventfd(),
 			.dom = guest->dom,
 		},
@@ -333,17 +340,15 @@ static void order(const struct guest *guest)
 
 static void irqfds(const struct guest *guest)
 {
-	struct dm_op op = { .op = XEN_DMOP_inject_msi };
+	struct dm_op op = OWN;
 	struct privcmd_irqfd call = {
 		.dm_op = (uintptr_t)&op,
-		.size = DM_OP_SIZE(msi),
+		.size = OWN_SIZE,
 		.fd = new_eventfd(),
 		.dom = 0x7000,
 	}, end;
 	int node = open_node(), other = open_node();
 
-	op.msi.addr = 0xfee00000;
-	op.msi.data = 0x41;
 	ended("an irqfd for a domain that does not exist", ENODEV, assign_irqfd(node, &call));
 	call.dom = guest->dom;
 	ended("an irqfd", 0, assign_irqfd(node, &call));

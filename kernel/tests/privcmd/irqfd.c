@@ -12,10 +12,6 @@
 
 #define COUNT(rows) (sizeof(rows) / sizeof(*(rows)))
 
-/* To the vCPU with APIC id 0. */
-#define MSI_ADDRESS 0xfee00000
-#define MSI_VECTOR 0x41
-
 static struct {
 	int restricted;		/* a file restricted to another domain */
 	int assigned;		/* an eventfd that raises an interrupt */
@@ -114,16 +110,13 @@ static const struct row to_deassign[] = {
 
 static struct call interrupt(const struct guest *guest, struct dm_op *op, int eventfd)
 {
-	memset(op, 0, sizeof(*op));
-	op->op = XEN_DMOP_inject_msi;
-	op->msi.data = MSI_VECTOR;
-	op->msi.addr = MSI_ADDRESS;
+	*op = (struct dm_op)OWN;
 	return (struct call){
 		.fd = open_node(),
 		.request = IOCTL_PRIVCMD_IRQFD,
 		.irqfd = {
 			.dm_op = (uintptr_t)op,
-			.size = DM_OP_SIZE(msi),
+			.size = OWN_SIZE,
 			.fd = eventfd,
 			.dom = guest->dom,
 		},

@@ -73,6 +73,18 @@ struct dm_op {
 /* The size that Xen expects of an operation. */
 #define DM_OP_SIZE(member) (offsetof(struct dm_op, member) + sizeof(((struct dm_op *)0)->member))
 
+/*
+ * What a guest that listens for the MSI 0x41 takes, and its size: on Arm, where there are no MSIs, the SPI of that
+ * number.
+ */
+#ifdef __aarch64__
+#define OWN { .op = XEN_DMOP_set_irq_level, .spi = { .irq = 0x41, .level = 1 } }
+#define OWN_SIZE DM_OP_SIZE(spi)
+#else
+#define OWN { .op = XEN_DMOP_inject_msi, .msi = { .addr = 0xfee00000, .data = 0x41 } }
+#define OWN_SIZE DM_OP_SIZE(msi)
+#endif
+
 int privcmd_open(void);
 
 /* Makes Xen carry out an operation on a guest. */

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use xen_eventfd_lab::workspace;
+use xen_eventfd_lab::{Arch, workspace};
 
 use super::{
     output,
@@ -23,6 +23,15 @@ const COMPLETIONS: [(&str, &str); 3] = [
     ("fish", "usr/share/fish/vendor_completions.d/@NAME@.fish"),
 ];
 
+/// A program of a package.
+pub(super) struct Program {
+    pub(super) name: &'static str,
+    /// What is installed.
+    pub(super) file: PathBuf,
+    /// The same for this machine: it says its manual pages and completions.
+    pub(super) here: PathBuf,
+}
+
 /// The programs of the package `xen-eventfd`: each crate, and its program.
 pub(super) const PROGRAMS: [(&str, &str); 2] =
     [("xen-eventfd-cli", "xen-eventfd"), ("xen-virtio", "xen-virtio")];
@@ -32,11 +41,12 @@ pub(super) fn command(
     stage: &Path,
     folder: &Path,
     stamp: &Stamp,
-    programs: &[PathBuf],
+    programs: &[Program],
+    arch: Arch,
 ) -> Result<PathBuf> {
-    let mut package = Package::new(stage, "xen-eventfd", "amd64", stamp)?;
-    for ((_, name), program) in PROGRAMS.iter().zip(programs) {
-        add_program(&mut package, name, program)?;
+    let mut package = Package::new(stage, "xen-eventfd", arch.debian(), stamp)?;
+    for program in programs {
+        add_program(&mut package, program)?;
     }
     package
         .compressed("usr/share/man/man4/xen-eventfd.4.gz", template("command/xen-eventfd.4")?)?;
@@ -58,7 +68,7 @@ pub(super) fn command(
     let header = read(&workspace().join("kernel/uapi/xen-eventfd.h"))?;
     package.file("usr/include/xen/xen-eventfd.h", 0o644, header)?;
     let licence = fs::read_to_string(workspace().join("LICENSE-MIT"))?;
-    let values = [("MIT", licence.trim()), ("CRATES", &crates()?)];
+    let values = [("MIT", licence.trim()), ("CRATES", &crates(arch)?)];
     let copyright = fill(&template("command/copyright")?, &values)?;
     package.file(&package.documentation("copyright"), 0o644, copyright)?;
     package.file(
@@ -70,9 +80,10 @@ pub(super) fn command(
 }
 
 /// A program, with its manual pages and completions.
-fn add_program(package: &mut Package, name: &str, program: &Path) -> Result<()> {
-    package.file(&format!("usr/bin/{name}"), 0o755, read(program)?)?;
-    let say = |words: &[&str]| output(Command::new(program).args(words));
+fn add_program(package: &mut Package, program: &Program) -> Result<()> {
+    let Program { name, file, here } = program;
+    package.file(&format!("usr/bin/{name}"), 0o755, read(file)?)?;
+    let say = |words: &[&str]| output(Command::new(here).args(words));
     let page = say(&["man"])?;
     for command in commands(name, &page) {
         let page = say(&["man", &command])?;
@@ -92,10 +103,11 @@ pub(super) fn module(
     folder: &Path,
     stamp: &Stamp,
     module: &Module,
+    arch: Arch,
 ) -> Result<PathBuf> {
     let values = [("RELEASE", module.release.as_str()), ("KERNEL", module.version.as_str())];
     let name = format!("xen-eventfd-modules-{}", module.release);
-    let mut package = Package::new(stage, name, "amd64", stamp)?;
+    let mut package = Package::new(stage, name, arch.debian(), stamp)?;
     package.file(&installed(&module.release), 0o644, read(&module.path)?)?;
     package.file(&package.documentation("copyright"), 0o644, template("module/copyright")?)?;
     package.script("postinst", &template("module/postinst")?, &values)?;
@@ -120,20 +132,13 @@ fn commands(name: &str, page: &str) -> Vec<String> {
 }
 
 /// The crates that the commands are linked with: name, version and licence.
-fn crates() -> Result<String> {
+fn crates(arch: Arch) -> Result<String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let tree = output(
         Command::new(cargo)
             .args(["tree", "--locked", "--edges", "normal"])
             .args(PROGRAMS.iter().flat_map(|(krate, _)| ["--package", krate]))
-            .args([
-                "--target",
-                "x86_64-unknown-linux-gnu",
-                "--prefix",
-                "none",
-                "--format",
-                "{p}: {l}",
-            ])
+            .args(["--target", arch.rust_target(), "--prefix", "none", "--format", "{p}: {l}"])
             .current_dir(workspace()),
     )?;
     // Those of this repository say where they are.

@@ -1,11 +1,11 @@
 //! The packages on a system: Debian's tools take them, and dom0 loads what they installed.
 
-use std::{path::Path, time::Duration};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use xen_eventfd_lab::{Boot, Lab, Platform, System};
 
-use super::Packages;
+use super::{Packages, output};
 use crate::kmod::kernel_log;
 
 const SHORT: Duration = Duration::from_secs(60);
@@ -93,6 +93,37 @@ if grep xen-eventfd /usr/lib/modules/@RELEASE@/modules.dep; then exit 1; fi
 find / -xdev \( -type f -o -type l \) \( -path '*eventfd*' -o -path '*xen-virtio*' \) | sort | diff /tmp/before -
 ";
 
+/// Tries both packages where this machine cannot run what they hold: dom0 loads the module and runs the command.
+pub(super) fn test_in_dom0(
+    lab: &Lab,
+    packages: &Packages,
+    holds: &mut impl FnMut(&str),
+) -> Result<()> {
+    let folder = packages.module.with_file_name("extracted");
+    for package in [&packages.command, &packages.module] {
+        output(Command::new("dpkg-deb").arg("--extract").args([package, &folder]))?;
+    }
+    let release = lab.kernel_release()?;
+    let module = super::contents::installed(&release);
+    let kind = Platform::IN_LAB.into_iter().find(|kind| kind.arch() == lab.arch());
+    let kind = kind.context("a lab has a platform")?;
+    let mut boot = Boot::new(kind).name(format!("kmod-deb-{}", kind.name()));
+    for path in [&module, "usr/bin/xen-eventfd", "usr/bin/xen-virtio"] {
+        boot = boot.payload(path, folder.join(path));
+    }
+    let mut machine = lab.boot(boot)?;
+    let log = kernel_log::Log::begin(&mut machine)?;
+    machine.check(&format!("insmod /{module}"), SHORT)?;
+    machine.check("/usr/bin/xen-eventfd doctor", SHORT)?;
+    machine.check("/usr/bin/xen-virtio --version", SHORT)?;
+    machine.check("rmmod xen_eventfd", SHORT)?;
+    log.end(&mut machine)?;
+    machine.finish()?;
+    fs::remove_dir_all(&folder)?;
+    holds(&format!("{}: the module loads, doctor is content, and the module goes", kind.name()));
+    Ok(())
+}
+
 /// What the scripts leave open.
 struct Names<'a> {
     command: String,
@@ -157,7 +188,7 @@ fn put_installed(mut boot: Boot, lab: &Lab, system: &System) -> Result<Boot> {
         "usr/lib/udev/rules.d/60-xen-eventfd.rules".to_owned(),
     ];
     let modules = format!("usr/lib/modules/{release}");
-    for entry in std::fs::read_dir(root.join(&modules))?.flatten() {
+    for entry in fs::read_dir(root.join(&modules))?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.starts_with("modules.") {
             files.push(format!("{modules}/{name}"));

@@ -15,10 +15,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use xen_eventfd_lab::{Lab, build_static, target_folder, workspace};
+use xen_eventfd_lab::{Arch, Lab, build_static_for, target_folder, workspace};
 
 use super::{Module, Room, build, build_in};
 use crate::tally::Tally;
+use contents::Program;
 use stamp::Stamp;
 
 /// The packages that were built.
@@ -30,13 +31,13 @@ pub(super) struct Packages {
     pub(super) module: PathBuf,
 }
 
-/// Builds the packages into `target/deb`, in place of earlier ones.
+/// Builds the packages into a folder of `target/deb` for their architecture, in place of earlier ones.
 pub(super) fn build_packages(lab: &Lab) -> Result<Packages> {
     build_with(lab, &Stamp::read()?)
 }
 
 fn build_with(lab: &Lab, stamp: &Stamp) -> Result<Packages> {
-    let folder = target_folder().join("deb");
+    let folder = target_folder().join("deb").join(lab.arch().debian());
     if folder.exists() {
         fs::remove_dir_all(&folder)
             .with_context(|| format!("{}: cannot remove", folder.display()))?;
@@ -48,18 +49,24 @@ fn build_with(lab: &Lab, stamp: &Stamp) -> Result<Packages> {
 /// Builds the packages and tries them. What does not hold ends it.
 pub(super) fn test(lab: &Lab) -> Result<Tally> {
     let mut tally = Tally::default();
-    let mut holds = |what: &str| tally.judge("packages", what, Ok(()));
+    let place = format!("packages for {}", lab.arch().debian());
+    let mut holds = |what: &str| tally.judge(&place, what, Ok(()));
     let stamp = Stamp::read()?;
     let packages = build_with(lab, &stamp)?;
     repeats(lab, &stamp, &packages)?;
     holds("a module from nothing makes the same package");
-    install::test(lab, &packages, &mut holds)?;
+    if lab.arch() == Arch::HOST {
+        install::test(lab, &packages, &mut holds)?;
+    } else {
+        // Nothing of them runs on this machine, but in dom0.
+        install::test_in_dom0(lab, &packages, &mut holds)?;
+    }
     Ok(tally)
 }
 
 /// Builds the module from nothing, in a folder of its own, and packs it with the same programs.
 fn repeats(lab: &Lab, stamp: &Stamp, packages: &Packages) -> Result<()> {
-    let place = target_folder().join("deb-again");
+    let place = target_folder().join("deb-again").join(lab.arch().debian());
     if place.exists() {
         fs::remove_dir_all(&place)?;
     }
@@ -89,7 +96,8 @@ fn pack(lab: &Lab, folder: &Path, stamp: &Stamp, module: &Module) -> Result<Pack
     };
     let mut programs = Vec::new();
     for (krate, name) in contents::PROGRAMS {
-        programs.push(stripped(&build_static(krate, name)?, "--strip-all")?);
+        let file = stripped(&build_static_for(lab.arch(), krate, name)?, "--strip-all")?;
+        programs.push(Program { name, file, here: build_static_for(Arch::HOST, krate, name)? });
     }
     let module = Module {
         path: stripped(&module.path, "--strip-debug")?,
@@ -97,8 +105,8 @@ fn pack(lab: &Lab, folder: &Path, stamp: &Stamp, module: &Module) -> Result<Pack
         version: module.version.clone(),
     };
     let packages = Packages {
-        command: contents::command(&stage.join("command"), folder, stamp, &programs)?,
-        module: contents::module(&stage.join("module"), folder, stamp, &module)?,
+        command: contents::command(&stage.join("command"), folder, stamp, &programs, lab.arch())?,
+        module: contents::module(&stage.join("module"), folder, stamp, &module, lab.arch())?,
     };
     fs::remove_dir_all(&stage)?;
     Ok(packages)
