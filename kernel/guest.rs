@@ -145,10 +145,12 @@ impl Guest {
 impl Guest {
     /// Registers a doorbell.
     pub(crate) fn register(&self, doorbell: Doorbell, eventfd: EventFd) -> Result {
+        let mut changes = self.changes.lock();
+        let served = changes.served()?;
         if !Arch::NATIVE.has_space(doorbell.bytes().space()) {
             return Err(EOPNOTSUPP);
         }
-        self.changes.lock().served()?.kicks.register(doorbell, eventfd)
+        served.kicks.register(doorbell, eventfd)
     }
 
     /// Takes a registration back. When this returns, its eventfd is not signalled again. It needs no

@@ -65,12 +65,7 @@ pub fn build_static_test(package: &str, test: &str) -> Result<PathBuf> {
 
 /// Cargo, to build something of a package for dom0, and the folder where programs will be.
 fn cargo_static(target: &Target, verb: &str, package: &str) -> (Command, PathBuf) {
-    // A folder for each compiler: some build scripts look at what a standard library is built with, and all that
-    // depends on them would be built anew in turns.
-    let folder = target_folder().join(match target.std {
-        Some(_) => format!("lab-build-{}", target.arch.debian()),
-        None => "lab-build".to_owned(),
-    });
+    let folder = target.folder("lab-build");
     let mut cargo = cargo(workspace());
     cargo
         .args([verb, "--quiet", "--profile", "lab", "--package", package])
@@ -108,6 +103,15 @@ impl Target {
             false => Some(StdCompiler::prepare()?),
         };
         Ok(Self { arch, cross, std })
+    }
+
+    /// A folder for what is built. Each compiler has its own: some build scripts look at whether a standard library is
+    /// built, and all that depends on them would be built anew in turns.
+    fn folder(&self, name: &str) -> PathBuf {
+        match self.std {
+            Some(_) => target_folder().join(format!("{name}-{}", self.arch.debian())),
+            None => target_folder().join(name),
+        }
     }
 
     /// Has cargo build for it; what of the standard library is needed, if that has to be built.
@@ -197,7 +201,7 @@ pub fn build_guest_for(arch: Arch, binary: &str) -> Result<PathBuf> {
     let target = Target::prepare(arch)?;
     let source = workspace().join("guest/metal");
     ensure!(source.join("Cargo.toml").exists(), "{}: no guest here", source.display());
-    let folder = target_folder().join("lab-guest");
+    let folder = target.folder("lab-guest");
     let mut cargo = cargo(&source);
     cargo
         .args(["build", "--quiet", "--release", "--bin", binary, "--target-dir"])

@@ -107,11 +107,11 @@ static int create(const struct guest *guest, uint32_t flags)
 /* While another file holds the guest, and after it is closed. */
 static void test_beside(const struct guest *guest, const char *who, uint32_t flags)
 {
-	struct dm_op op = { .op = XEN_DMOP_inject_msi, .msi = { .addr = 0xfee00000 } };
+	struct dm_op op = OWN;
 	struct privcmd_ioeventfd again = registration(guest, keys[0], BASE, 3, new_eventfd());
 	struct privcmd_irqfd irq = {
 		.dm_op = (uintptr_t)&op,
-		.size = DM_OP_SIZE(msi),
+		.size = OWN_SIZE,
 		.fd = new_eventfd(),
 		.dom = guest->dom,
 	};

@@ -84,10 +84,10 @@ void test_death(const struct guest *guest)
 	int node = open_node(), eventfd = new_eventfd();
 	struct privcmd_ioeventfd call = registration(guest, key, BASE, 0, eventfd);
 	struct privcmd_ioeventfd later = registration(guest, key, BASE, 1, new_eventfd());
-	struct dm_op op = { .op = XEN_DMOP_inject_msi, .msi = { .addr = 0xfee00000, .data = 0x41 } };
+	struct dm_op op = OWN;
 	struct privcmd_irqfd irq = {
 		.dm_op = (uintptr_t)&op,
-		.size = DM_OP_SIZE(msi),
+		.size = OWN_SIZE,
 		.fd = new_eventfd(),
 		.dom = guest->dom,
 	};

@@ -138,6 +138,16 @@ pub(super) fn status_msi(test: &mut TestContext<'_>) -> Result<()> {
     status(test, "msi 0x41", Some(super::msi(0, 0x41)))
 }
 
+/// As libxl describes a virtio-mmio device to an Arm guest.
+pub(super) fn status_spi(test: &mut TestContext<'_>) -> Result<()> {
+    status(test, "spi 33 edge", Some(Irq::Line(Line::Spi(33), Trigger::Pulse)))
+}
+
+/// The line is up until the guest has acknowledged.
+pub(super) fn status_spi_level(test: &mut TestContext<'_>) -> Result<()> {
+    status(test, "spi 34 level", Some(Irq::Line(Line::Spi(34), Trigger::Level)))
+}
+
 /// An edge for each, as the line falls with each acknowledgement.
 pub(super) fn status_isa_line(test: &mut TestContext<'_>) -> Result<()> {
     status(test, "isa 5", Some(Irq::Line(Line::Isa(5), Trigger::Level)))

@@ -86,6 +86,8 @@ scenarios! {
     interrupt::spi_level, [Spi], "the same level-triggered, raised and lowered 100 times";
     interrupt::status_event_channel, [], "InterruptStatus is read and acknowledged 100 times, and the VMM sleeps";
     interrupt::status_msi, [Msi], "the same by MSI";
+    interrupt::status_spi, [Spi], "the same by an SPI that is pulsed";
+    interrupt::status_spi_level, [Spi], "the same by a level-triggered SPI, which falls with each acknowledgement";
     interrupt::status_isa_line, [Lines], "the same by a level-triggered line, which falls with each acknowledgement";
     interrupt::moved_vector, [Race, Msi], "an MSI vector that moves and is masked under load: no signal lost, none stale";
     interrupt::channel_to_eventfd, [], "event channel to eventfd, 200 times";

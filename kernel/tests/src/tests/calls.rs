@@ -169,6 +169,7 @@ pub(super) fn each(setting: &Setting) -> Vec<Call> {
 fn of_control(setting: &Setting) -> Vec<Call> {
     let (free, taken) = (u64::from(setting.free.dom().0), u64::from(setting.guest.dom().0));
     let reserved = |dom| !u16::try_from(dom).is_ok_and(|dom| DomId(dom).is_guest());
+    let end = end_of_memory();
     vec![
         Call {
             name: "QUERY".to_owned(),
@@ -232,16 +233,25 @@ fn of_control(setting: &Setting) -> Vec<Call> {
                 }),
                 zero("pad", 10, 2, Ok(())),
                 zero("more pad", 12, 4, Ok(())),
-                // The guest's last page is that of Xen's tools, below 4 GiB.
-                only("guest_address", 16, 8, Ok(()), |address| {
-                    address % 0x1000 == 0 && address <= 0xFEFF_E000
+                only("guest_address", 16, 8, Ok(()), move |address| {
+                    address % 0x1000 == 0 && address <= end - 0x2000
                 }),
-                only("length", 24, 8, Ok(()), |length| {
-                    length % 0x1000 == 0 && length != 0 && length <= 0xFF00_0000
+                only("length", 24, 8, Ok(()), move |length| {
+                    length % 0x1000 == 0 && length != 0 && length <= end
                 }),
             ],
         },
     ]
+}
+
+/// The end of a guest's last page.
+fn end_of_memory() -> u64 {
+    match Arch::NATIVE {
+        // That of Xen's tools, below 4 GiB.
+        Arch::X86 => 0xFF00_0000,
+        // That of its 16 MiB, which begin at 1 GiB.
+        Arch::Arm => 0x4100_0000,
+    }
 }
 
 fn of_doorbells(setting: &Setting) -> Vec<Call> {
@@ -491,6 +501,14 @@ fn of_statuses(setting: &Setting) -> Vec<Call> {
             let mut fields: Vec<_> =
                 fields.into_iter().zip(places).map(|(field, at)| Field { at, ..field }).collect();
             fields.push(zero("pad", 28, 4, verdict));
+            // A device's interrupt is one that Xen raises.
+            if let Some(kind) = fields.iter_mut().find(|field| field.name == "kind") {
+                let rule = std::mem::replace(&mut kind.rule, Box::new(|_| Ok(())));
+                kind.rule = Box::new(move |kind| match u32::try_from(kind) {
+                    Ok(IRQ_STATUS) => Err(Errno::INVAL),
+                    _ => rule(kind),
+                });
+            }
             fields.push(only("addr", 40, 8, verdict, are_registers));
             let good = Status::new(STATUS, &irq).bytes();
             let name = format!("{name} {kind}");

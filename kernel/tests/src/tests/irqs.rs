@@ -108,7 +108,10 @@ pub(super) fn one_each(test: &mut TestContext<'_>) -> Result<()> {
     file.assign_irq(&Irq::of_vector(0x41, &second))?;
     let not_quite = [
         ("vector", Irq::of_vector(0x42, &call)),
-        ("address", Irq { msi_addr: 0xFEE0_1000, ..irq }),
+        match Arch::NATIVE {
+            Arch::X86 => ("address", Irq { msi_addr: 0xFEE0_1000, ..irq }),
+            Arch::Arm => ("trigger", irq.level()),
+        },
         ("kind", Irq::isa(0, &call)),
         ("eventfd", Irq { eventfd: new_eventfd()?.as_raw_fd(), ..irq }),
     ];
