@@ -151,14 +151,19 @@ impl Daemon {
             self.again = None;
             self.reads = true;
         }
-        // An event that came during a request does not make the descriptor readable.
-        while self.store.has_changed()? || self.reads {
-            self.reads = false;
-            self.read(now)?;
+        // An event that came during a request does not make the descriptor readable: of a turn of a guest, too.
+        let mut has_changed = self.store.has_changed()?;
+        loop {
+            if has_changed || self.reads {
+                self.reads = false;
+                self.read(now)?;
+            }
             self.turns(now);
+            has_changed = self.store.has_changed()?;
+            if !has_changed && !self.reads {
+                return Ok(());
+            }
         }
-        self.turns(now);
-        Ok(())
     }
 
     /// Reads what xenstore has of guests, and takes those that are new.

@@ -24,7 +24,10 @@ type Answer<T> = xen_eventfd_host::Result<T>;
 
 /// What a xenstore has, shared by the daemon and the test, which is libxl.
 #[derive(Debug, Clone, Default)]
-struct Nodes(Arc<Mutex<Content>>);
+struct Nodes(Arc<Mutex<Content>>, Arc<Mutex<Late>>);
+
+/// A node that libxl makes once the daemon has begun so many transactions more.
+type Late = Option<(usize, String)>;
 
 /// Nodes, and events that were not taken yet.
 type Content = (BTreeMap<String, String>, Vec<WatchEvent>);
@@ -107,6 +110,12 @@ impl Xenstore for Memory {
     }
 
     fn begin(&mut self) -> Answer<Transaction> {
+        let mut late = self.nodes.1.lock().unwrap();
+        match late.take() {
+            Some((0, path)) => self.nodes.set(&path, ""),
+            Some((left, path)) => *late = Some((left - 1, path)),
+            None => {}
+        }
         Ok(Transaction::NONE)
     }
 
@@ -654,5 +663,28 @@ fn a_line_without_a_place_of_its_own_is_named() {
         for part in ["device 1", "transport=mmio", second.0, second.1] {
             assert!(error.contains(part), "{error}");
         }
+    }
+}
+
+#[test]
+fn what_comes_during_a_request_to_xenstore_is_not_forgotten() {
+    for transactions in 0..8 {
+        let mut rig = Rig::new();
+        rig.make(5, "web");
+        rig.turn();
+        rig.add(5, LINES);
+        // The last node of its devices comes while the daemon writes their states.
+        let console = "/libxl/5/device/console/0";
+        rig.nodes.remove(console);
+        *rig.nodes.1.lock().unwrap() = Some((transactions, console.to_owned()));
+        rig.turn();
+        let has_come = rig.nodes.1.lock().unwrap().is_none();
+        assert_eq!(rig.count(Happened::Held), usize::from(has_come), "{transactions}");
+        assert!(has_come || transactions > 1);
+        rig.until("it is served", |rig| {
+            rig.nodes.set("/libxl/5/device/console/0", "");
+            rig.count(Happened::Served) == 1
+        });
+        rig.finish(5);
     }
 }
