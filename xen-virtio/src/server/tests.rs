@@ -283,13 +283,10 @@ fn round(arch: Arch, step: u64) -> bool {
     was_killed
 }
 
+/// One after the other, as each keeps a machine busy.
 #[test]
 fn a_guest_notices_nothing_of_a_kill_at_any_step() {
     kill_at_every_step(Arch::X86);
-}
-
-#[test]
-fn nor_does_a_guest_with_virtio_mmio() {
     kill_at_every_step(Arch::Arm);
 }
 
