@@ -79,6 +79,7 @@ impl fmt::Display for Call {
             Self::Open(path) => write!(f, "open {path}"),
             Self::Confine(path, dom) => write!(f, "confine {path} to {dom}"),
             Self::UnknownGuest(dom) => write!(f, "serve {dom}"),
+            Self::Xenstore(path) if path.is_empty() => write!(f, "follow xenstore"),
             Self::Xenstore(path) => write!(f, "read {path} from xenstore"),
             Self::IoreqServers => f.write_str("use ioreq servers of guests"),
             Self::Vcpus(dom) => write!(f, "count the vCPUs of {dom}"),

@@ -260,8 +260,8 @@ fn advice_on_tap(errno: Errno) -> &'static str {
         }
         Errno::BADFD | Errno::NOTTY => "; it is no open tap device",
         Errno::NODEV => {
-            "; it was removed: it is made again, without addresses and outside of a bridge, when the device's process is \
-             started again"
+            "; it was removed, and is made again, without addresses and outside of a bridge: at once by a process that \
+             may, else by the next one that serves the device"
         }
         Errno::BADF => {
             "; it is not open: what starts this program must leave it open (no close-on-exec)"
