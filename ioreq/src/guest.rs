@@ -96,9 +96,9 @@ assert_eq!(model.vcpu(dom, VcpuId(0)).read(Space::Mmio, 0xfe00_0000, Width::Four
         handler: Arc<dyn Handler>,
     ) -> Result<Self> {
         event_loop.alive()?;
-        let host = event_loop.host();
+        let (host, events) = (event_loop.host(), event_loop.events());
         let run_dir = event_loop.run_dir().with_role(claim.role);
-        let hold = Hold::take(&**host, &run_dir, dom, claim.serves, claim.reserve)?;
+        let hold = Hold::take(&**host, Some(events), &run_dir, dom, claim.serves, claim.reserve)?;
         Self::begin(event_loop, dom, claim.role, handler, hold, None)
     }
 

@@ -27,20 +27,22 @@ pub struct Hold {
 
 impl Hold {
     /// Takes a guest, in the role of the run directory. `serves` says for what, to those who ask for the
-    /// holder: `userspace engine`.
+    /// holder: `userspace engine`. `events`: the event channels of a process that has some already, by which what a killed
+    /// process left is recovered; others are opened for that if need be.
     ///
     /// # Errors
     /// [`Error::UnknownDomain`]; [`Error::InUse`] names the holder; [`Error::RunDir`] and
     /// [`Error::Untrusted`]; [`Error::Host`] if what a killed process left cannot be recovered.
     pub fn take(
         host: &dyn Host,
+        events: Option<&dyn EventChannels>,
         run_dir: &RunDir,
         dom: DomId,
         serves: &'static str,
         reserve: &Reserve,
     ) -> Result<Self> {
         let (lock, fresh, mut record) = Self::begin(host, run_dir, dom, serves)?;
-        match orphan::recover(host, run_dir, &mut record)? {
+        match orphan::recover(host, events, run_dir, &mut record)? {
             Reaped::GuestGone => record = fresh,
             reaped => tracing::debug!(?reaped, %dom, "looked for an orphan"),
         }
@@ -62,7 +64,7 @@ impl Hold {
         let server = if record.uuid == fresh.uuid {
             orphan::adopt(host, events, run_dir, &mut record)?
         } else {
-            orphan::recover(host, run_dir, &mut record)?;
+            orphan::recover(host, Some(events), run_dir, &mut record)?;
             record = fresh;
             None
         };

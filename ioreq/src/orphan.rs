@@ -60,7 +60,7 @@ fn reap_guest(host: &dyn Host, run_dir: &RunDir, dom: DomId) -> Result<Reaped> {
         lock => lock?,
     };
     match run_dir.read(dom)? {
-        Some(mut record) => recover(host, run_dir, &mut record),
+        Some(mut record) => recover(host, None, run_dir, &mut record),
         None => Ok(Reaped::NotOurs),
     }
 }
@@ -71,11 +71,18 @@ const PATIENCE_STEP: Duration = Duration::from_millis(10);
 
 /// Recovers what the record names. The caller holds the guest's lock.
 ///
+/// `events`: the event channels of a process that has some already, as it may be able to have no others.
+///
 /// Afterwards the record names no server; kicks that were answered here are held in it.
-pub(crate) fn recover(host: &dyn Host, run_dir: &RunDir, record: &mut Record) -> Result<Reaped> {
+pub(crate) fn recover(
+    host: &dyn Host,
+    events: Option<&dyn EventChannels>,
+    run_dir: &RunDir,
+    record: &mut Record,
+) -> Result<Reaped> {
     let reaped = match find(host, run_dir, record)? {
         Sought::Orphan(server, found) => {
-            Reaped::Swept { kicks: sweep(host, run_dir, record, &server, found)? }
+            Reaped::Swept { kicks: sweep(host, events, run_dir, record, &server, found)? }
         }
         Sought::Nothing => Reaped::Swept { kicks: 0 },
         Sought::GuestGone => return Ok(Reaped::GuestGone),
@@ -97,7 +104,7 @@ pub(crate) fn adopt(
     let (server, found) = match find(host, run_dir, record)? {
         Sought::Orphan(server, found) if found.kept.iter().all(Option::is_none) => (server, found),
         Sought::Orphan(server, found) => {
-            sweep(host, run_dir, record, &server, found)?;
+            sweep(host, Some(events), run_dir, record, &server, found)?;
             forget_server(run_dir, record)?;
             return Ok(None);
         }
@@ -233,6 +240,7 @@ fn recognise(
 /// answered.
 fn sweep(
     host: &dyn Host,
+    events: Option<&dyn EventChannels>,
     run_dir: &RunDir,
     record: &mut Record,
     server: &ServerRecord,
@@ -240,7 +248,14 @@ fn sweep(
 ) -> Result<usize> {
     let Found { page, kept } = found;
     let (dom, id) = (record.dom(), IoServerId(server.id));
-    let events = host.event_channels()?;
+    let opened;
+    let events = match events {
+        Some(events) => events,
+        None => {
+            opened = host.event_channels()?;
+            &*opened
+        }
+    };
     let disabled = host.set_server_state(dom, id, false);
     if Server::is_gone(&disabled) {
         return Ok(0);
@@ -257,6 +272,6 @@ fn sweep(
     // Before they are answered: if this process is killed as well, they are known only here.
     record.hold(kicks.iter().copied());
     run_dir.write(record)?;
-    Server::orphan(server, page, kept).tear_down(Ok(()), host, &*events, dom)?;
+    Server::orphan(server, page, kept).tear_down(Ok(()), host, events, dom)?;
     Ok(kicks.len())
 }

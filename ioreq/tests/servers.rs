@@ -12,7 +12,7 @@ use xen_eventfd_ioreq::{
     Claim, Error, EventLoop, GuestServer, Handler, Ranges, Reaped, Reserve, Role, RunDir,
     ThreadNames, Threads, reap,
 };
-use xen_eventfd_model::{Client, Config, Model, Stopped, Verdict};
+use xen_eventfd_model::{CallKind, Client, Config, Model, Stopped, Verdict};
 
 const REGISTERS: u64 = 0xFE00_0000;
 const DOORBELL: u64 = 0xFE00_0050;
@@ -277,6 +277,22 @@ fn left(bench: &Bench) -> (IoServerId, tempfile::TempDir) {
     copy(bench.dir.path(), records.path());
     killed.client.kill();
     (server.server(), records)
+}
+
+/// As of one whose devices were handed over, and confined to the guest.
+#[test]
+fn a_process_that_can_open_no_event_channels_but_its_own_recovers_what_another_left() {
+    let bench = Bench::new(1);
+    let (_, records) = left(&bench);
+    let client = bench.model.client("next");
+    let run_dir = RunDir::open(records.path(), Role::Registers).unwrap();
+    let event_loop = EventLoop::new(Arc::<Client>::clone(&client), run_dir).unwrap();
+    client.fail(CallKind::EventChannels, 1, Errno::BUSY);
+    let claim = Claim { role: Role::Registers, serves: "test", reserve: &Reserve::No };
+    let server = GuestServer::take(&event_loop, bench.dom, &claim, Notes::answering(0)).unwrap();
+    let servers: Vec<IoServerId> =
+        bench.model.servers(bench.dom).iter().map(|server| server.id).collect();
+    assert_eq!(servers, [server.server()]);
 }
 
 /// A process that takes a guest over with these records, whose client this changes before.

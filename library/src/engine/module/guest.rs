@@ -733,7 +733,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let run_dir = RunDir::open(dir.path(), Role::Doorbells).unwrap();
         let host = model.client("us");
-        let hold = Hold::take(&*host, &run_dir, dom, super::super::SERVES, &Reserve::No).unwrap();
+        let hold =
+            Hold::take(&*host, None, &run_dir, dom, super::super::SERVES, &Reserve::No).unwrap();
         let (interface, doorbells, irqs, channels) = Default::default();
         (Open { interface, doorbells, irqs, channels, hold }, dir)
     }

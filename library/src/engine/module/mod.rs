@@ -147,7 +147,7 @@ impl<I: ModuleAbi> Engine for ModuleEngine<I> {
 
     fn attach(self: Arc<Self>, dom: DomId) -> Result<Arc<dyn Attachment>> {
         // By serving it, the module keeps it from others.
-        let hold = Hold::take(&*self.host, &self.run_dir, dom, SERVES, &Reserve::No)?;
+        let hold = Hold::take(&*self.host, None, &self.run_dir, dom, SERVES, &Reserve::No)?;
         let gone = eventfd::new()?;
         let interface = I::take(&*self.host, &self.control, dom, gone.as_fd())?;
         Ok(Arc::new(ModuleGuest::new(self, hold, gone, interface)?))
