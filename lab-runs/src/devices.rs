@@ -4,7 +4,7 @@ pub(crate) mod guest;
 
 use crate::boots::{Boots, place};
 use crate::is_asked_for;
-use crate::kmod::kernel_log::TROUBLE;
+use crate::kmod::kernel_log::{MARK, TROUBLE};
 use crate::kmod::{self, Module};
 use crate::modules::Modules;
 use crate::tally::Tally;
@@ -23,8 +23,8 @@ pub struct Arguments {
     /// The platform: x86-pv or x86-pvh; both if not given
     #[arg(long, value_parser = Platform::parse)]
     platform: Option<Platform>,
-    /// Only parts whose name contains one of these: kernel, userspace, daemon, survives, drivers, metal, villain,
-    /// refusals, rights, types, hvm; drivers and hvm run in a PVH dom0 only if they are named, as they take long
+    /// Only parts whose name contains one of these: kernel, userspace, daemon, survives, drivers, host, metal, villain,
+    /// refusals, rights, types, hvm; drivers, host and hvm run in a PVH dom0 only if they are named, as they take long
     /// there
     names: Vec<String>,
     /// Eight vCPUs for the guest with every device, and not two: it boots for longer
@@ -81,12 +81,13 @@ pub(crate) const SHARED: &str = concat!(
     include_str!("devices/checks.sh")
 );
 
-const PARTS: [Part; 11] = [
+const PARTS: [Part; 12] = [
     Part::new("kernel", include_str!("devices/kernel.sh")),
     Part::new("userspace", include_str!("devices/userspace.sh")),
     Part::new("daemon", include_str!("devices/daemon.sh")),
     Part::new("survives", include_str!("devices/survives.sh")),
     Part::new("drivers", include_str!("devices/drivers.sh")).rare_in_pvh(),
+    Part::new("host", include_str!("devices/host.sh")).rare_in_pvh(),
     Part::new("metal", include_str!("devices/metal.sh")),
     Part::new("villain", include_str!("devices/villain.sh")),
     Part::new("refusals", include_str!("devices/refusals.sh")),
@@ -268,7 +269,7 @@ impl Tests {
             Platform::X86Pvh if !self.long => REBINDS_PVH,
             _ => REBINDS,
         };
-        let command = format!("sh /lab/script {} {rounds} {rebinds}", self.vcpus);
+        let command = format!("LOG_MARK='{MARK}' sh /lab/script {} {rounds} {rebinds}", self.vcpus);
         let timeout = match (self.long, part.is_hvm()) {
             (true, _) => LONG_TIMEOUT,
             (false, true) => HVM_TIMEOUT,

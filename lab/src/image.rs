@@ -16,7 +16,7 @@ const INIT: &str = include_str!("dom0/init.sh");
 const AGENT: &str = include_str!("dom0/agent.sh");
 
 /// Programs of dom0: name, and whether it lies in Xen's own folder (or in `usr/bin`).
-const PROGRAMS: [(&str, bool); 16] = [
+const PROGRAMS: [(&str, bool); 17] = [
     ("xenstored", true),
     ("xenconsoled", true),
     ("xenconsole", true),
@@ -27,6 +27,7 @@ const PROGRAMS: [(&str, bool); 16] = [
     ("xen-hvmctx", true),
     ("xenctx", true),
     ("lsevtchn", true),
+    ("xenstore-control", true),
     ("xenstore-exists", false),
     ("xenstore-list", false),
     ("xenstore-ls", false),

@@ -9,24 +9,24 @@ use xen_eventfd_lab::{Machine, Voice};
 /// look for the same.
 pub(crate) const TROUBLE: &str = include_str!("../../../kernel/tests/trouble.txt");
 
-/// The kernel's log from a mark on.
+/// Where a test begins in the kernel's log. A test that has the kernel say what means trouble otherwise sets it anew.
+pub(crate) const MARK: &str = "xtask: a test begins";
+
+/// The kernel's log from the last mark on.
 #[derive(Debug)]
-pub(crate) struct Log {
-    mark: String,
-}
+pub(crate) struct Log;
 
 impl Log {
     /// Sets the mark.
     pub(crate) fn begin(machine: &mut Machine) -> Result<Self> {
-        let mark = "xtask: a test begins".to_owned();
-        machine.check(&format!("echo '<6>{mark}' >/dev/kmsg"), Duration::from_secs(10))?;
-        Ok(Self { mark })
+        machine.check(&format!("echo '<6>{MARK}' >/dev/kmsg"), Duration::from_secs(10))?;
+        Ok(Self)
     }
 
     /// The lines since then; fails if one of them means trouble.
     pub(crate) fn end(self, machine: &mut Machine) -> Result<Vec<String>> {
         let log = machine.check("dmesg", Duration::from_secs(30))?.lines;
-        let begin = log.iter().rposition(|line| line.ends_with(&self.mark));
+        let begin = log.iter().rposition(|line| line.ends_with(MARK));
         let begin = begin.context("dom0's kernel said so much that the beginning of it is lost")?;
         let lines = log.get(begin + 1..).unwrap_or_default();
         let trouble = lines.iter().find(|line| is_trouble(line));
