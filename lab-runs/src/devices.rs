@@ -1,5 +1,6 @@
 //! `cargo xtask devices`: stock Linux guests with virtio devices, whose backends know nothing of Xen.
 
+mod arm;
 pub(crate) mod guest;
 
 use crate::boots::{Boots, place};
@@ -20,12 +21,12 @@ use xen_eventfd_lab::{
 /// Where, and what.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The platform: x86-pv or x86-pvh; both if not given
-    #[arg(long, value_parser = Platform::parse)]
+    /// The platform: x86-pv, x86-pvh or arm64; all if not given
+    #[arg(long, value_parser = Platform::parse_in_lab)]
     platform: Option<Platform>,
     /// Only parts whose name contains one of these: kernel, userspace, daemon, survives, drivers, host, metal, villain,
     /// refusals, rights, types, hvm; drivers, host and hvm run in a PVH dom0 only if they are named, as they take long
-    /// there
+    /// there. On arm64: mmio, mmio_all
     names: Vec<String>,
     /// Eight vCPUs for the guest with every device, and not two: it boots for longer
     #[arg(long)]
@@ -122,9 +123,16 @@ const HVM_TIMEOUT: Duration = Duration::from_secs(1800);
 /// A million accesses.
 const LONG_TIMEOUT: Duration = Duration::from_secs(7200);
 
-/// What goes into dom0.
+/// What is tested on each platform.
 #[derive(Debug)]
 pub struct Tests {
+    x86: X86,
+    arm: Option<arm::Tests>,
+}
+
+/// What goes into dom0 on x86.
+#[derive(Debug)]
+struct X86 {
     lab: Lab,
     module: Module,
     backends: Backends,
@@ -167,10 +175,24 @@ impl More {
 /// # Errors
 /// Something cannot be built, or no part has such a name.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let Arguments { platform, ref names, .. } = *arguments;
     let vcpus = if arguments.many_vcpus { MANY_VCPUS } else { VCPUS };
-    let tests = Tests { vcpus, ..Tests::prepare(arguments.long)? };
+    let x86 = match platform {
+        Some(Platform::Arm64) => None,
+        _ => Some(X86 { vcpus, ..X86::prepare(arguments.long)? }),
+    };
+    let arm = match platform {
+        Some(Platform::Arm64) => Some(arm::Tests::prepare()?),
+        None if arm::are_asked_for(names) => arm::Tests::prepare_if_possible()?,
+        _ => None,
+    };
     let mut boots = Boots::default();
-    tests.add_some(&mut boots, (), arguments.platform, &arguments.names);
+    if let Some(x86) = &x86 {
+        x86.add(&mut boots, (), platform, names);
+    }
+    if let Some(arm) = &arm {
+        arm.add(&mut boots, (), names);
+    }
     let mut tally = Tally::default();
     boots.run().into_iter().for_each(|done| tally += done.tally);
     ensure!(!tally.is_empty(), "no part is called anything like that");
@@ -183,11 +205,25 @@ impl Tests {
     /// # Errors
     /// Something cannot be built.
     pub fn prepare(long: bool) -> Result<Self> {
+        Ok(Self { x86: X86::prepare(long)?, arm: arm::Tests::prepare_if_possible()? })
+    }
+
+    /// Has all of it run on each platform.
+    pub fn add<'a, G: Copy + Send>(&'a self, boots: &mut Boots<'a, G>, group: G) {
+        self.x86.add(boots, group, None, &[]);
+        if let Some(arm) = &self.arm {
+            arm.add(boots, group, &[]);
+        }
+    }
+}
+
+impl X86 {
+    fn prepare(long: bool) -> Result<Self> {
         let lab = Lab::prepare()?;
         let modules = Modules::of(&lab, &MODULES)?;
         Ok(Self {
             module: kmod::build(&lab, false)?,
-            backends: Backends::prepare()?,
+            backends: Backends::prepare(lab.arch())?,
             device_model: DeviceModel::prepare()?,
             command: build_static("xen-eventfd-cli", "xen-eventfd")?,
             devices: build_static("xen-virtio", "xen-virtio")?,
@@ -205,12 +241,8 @@ impl Tests {
         })
     }
 
-    /// Has all of it run in both kinds of dom0.
-    pub fn add<'a, G: Copy + Send>(&'a self, boots: &mut Boots<'a, G>, group: G) {
-        self.add_some(boots, group, None, &[]);
-    }
-
-    fn add_some<'a, G: Copy + Send>(
+    /// Has the parts that are asked for run, in both kinds of dom0 if no platform is given.
+    fn add<'a, G: Copy + Send>(
         &'a self,
         boots: &mut Boots<'a, G>,
         group: G,
@@ -244,7 +276,7 @@ impl Tests {
         let boot = self.modules.put(boot);
         let mut boot = boot.payload_bytes("lab/guest.cpio", 0o644, guest.as_slice());
         if let Some(more) = more {
-            boot = more.modules.put(self.backends.put_more(boot));
+            boot = more.modules.put(self.backends.put_more(boot)?);
             boot = boot.payload("bin/sockets", &more.sockets);
         }
         if part.is_hvm() {

@@ -42,8 +42,6 @@ pub struct Backends {
     root: PathBuf,
     /// In dom0's `bin`, and where it was built.
     built: [(&'static str, PathBuf); 2],
-    /// The same for only some machines.
-    more: [(&'static str, PathBuf); 2],
     _held: Lock,
 }
 
@@ -54,18 +52,14 @@ impl Backends {
     /// # Errors
     ///
     /// The packages cannot be had, or something cannot be built.
-    pub fn prepare() -> Result<Self> {
-        let arch = Arch::LAB;
+    pub fn prepare(arch: Arch) -> Result<Self> {
         let (folder, _held) =
             setup::obtain(CacheKind::Backends, arch, false, &BackendPackages(arch))?;
-        let tools = Cache::open(CacheKind::Backends)?.tools();
         let built = [
-            (RNG.0, install(&tools, RNG, &[])?),
-            ("vhost-device-rng-xen", install(&tools, RNG, &["xen"])?),
+            (RNG.0, install(arch, RNG, &[])?),
+            ("vhost-device-rng-xen", install(arch, RNG, &["xen"])?),
         ];
-        let more =
-            [(VSOCK.0, install(&tools, VSOCK, &[])?), (CONSOLE.0, install(&tools, CONSOLE, &[])?)];
-        Ok(Self { arch, root: folder.join("root"), built, more, _held })
+        Ok(Self { arch, root: folder.join("root"), built, _held })
     }
 
     /// Puts them into dom0's `/bin`.
@@ -85,12 +79,23 @@ impl Backends {
         Ok(boot)
     }
 
-    /// Puts those of more types of devices there too, beside [`Backends::put`].
+    /// Puts the network's there too, beside [`Backends::put`].
     #[must_use]
-    pub fn put_more(&self, boot: Boot) -> Boot {
+    pub fn put_network(&self, boot: Boot) -> Boot {
         // It needs no library but the C library, which is there.
-        let boot = boot.payload("bin/passt", self.root.join(NETWORK));
-        self.more.iter().fold(boot, |boot, (name, path)| boot.payload(format!("bin/{name}"), path))
+        boot.payload("bin/passt", self.root.join(NETWORK))
+    }
+
+    /// Puts those of more types of devices there too, beside [`Backends::put`]. The first time, rust-vmm's are built.
+    ///
+    /// # Errors
+    ///
+    /// Something cannot be built.
+    pub fn put_more(&self, boot: Boot) -> Result<Boot> {
+        let boot = self.put_network(boot);
+        [VSOCK, CONSOLE].into_iter().try_fold(boot, |boot, of| {
+            Ok(boot.payload(format!("bin/{}", of.0), install(self.arch, of, &[])?))
+        })
     }
 }
 
@@ -112,14 +117,17 @@ pub(crate) fn put_libraries(
     Ok(boot.payload(loader, root.join(loader)))
 }
 
-/// Builds a crate's program with these features, static, into a folder of its own below `tools`.
-fn install(tools: &Path, (name, version): (&str, &str), features: &[&str]) -> Result<PathBuf> {
-    let root = tools.join([&[name, version], features].concat().join("-"));
+/// Builds a crate's program with these features, static, into a folder of the cache of its own.
+fn install(arch: Arch, (name, version): (&str, &str), features: &[&str]) -> Result<PathBuf> {
+    // What is cross-built has the architecture's name too.
+    let cross = arch.cross_packages().map(|_| arch.debian());
+    let folder = [&[name, version], features, cross.as_slice()].concat().join("-");
+    let root = Cache::open(CacheKind::Backends)?.tools().join(folder);
     let program = root.join("bin").join(name);
     if program.is_file() {
         return Ok(program);
     }
-    binaries::install_static(name, version, features, &root)?;
+    binaries::install_static(arch, name, version, features, &root)?;
     ensure!(program.is_file(), "{}: cargo built no such program", program.display());
     Ok(program)
 }

@@ -157,19 +157,21 @@ fn rustc(arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&done.stdout).trim().to_owned())
 }
 
-/// Builds a program of a crate that is none of the workspace's, static, and puts it into `root/bin`. Crates and
-/// versions are those that the crate's own lock file names.
+/// Builds a program of a crate that is none of the workspace's, static for dom0 of an architecture, and puts it into
+/// `root/bin`. Crates and versions are those that the crate's own lock file names.
 pub(crate) fn install_static(
+    arch: Arch,
     name: &str,
     version: &str,
     features: &[&str],
     root: &Path,
 ) -> Result<()> {
+    let target = Target::prepare(arch)?;
     let mut cargo = cargo(workspace());
     cargo
         .args(["install", "--quiet", "--locked", name, "--version", &format!("={version}")])
         .args(["--features", &features.join(",")])
-        .args(["--target", Arch::LAB.rust_target(), "--root"])
+        .arg("--root")
         .arg(root)
         .env("CARGO_ENCODED_RUSTFLAGS", flags().join("\u{1f}"))
         // Speed matters less than the time it takes to build it.
@@ -179,7 +181,8 @@ pub(crate) fn install_static(
         .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
         // A folder of its own, removed by cargo afterwards.
         .env_remove("CARGO_TARGET_DIR");
-    run(&mut cargo, &format!("{name} {version}, static for dom0,"))
+    target.select(&mut cargo, "std,panic_unwind");
+    run(&mut cargo, &format!("{name} {version}, static for dom0 of {},", arch.debian()))
 }
 
 /// Builds the bare-metal guest in `guest/metal`, with the settings of its own `.cargo` folder,

@@ -8,7 +8,8 @@ vcpus=$1
 # `xen-eventfd list` reads what the module shows there.
 mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null
 echo 0 >asked
-ports=$(lsevtchn 0 | wc -l)
+# Debian's Xen for Arm comes without it.
+if command -v lsevtchn >/dev/null; then ports=$(lsevtchn 0 | wc -l); else ports=; fi
 
 verdict() { # NAME STATUS FILE...: ok, or what the files say
 	if [ "$2" = 0 ]; then
@@ -133,7 +134,9 @@ left() {
 	verdict "$1_leaves_no_guest" $? left.txt
 	within 10 unserved
 	verdict "$1_leaves_no_registration" $? left.txt
-	within 10 no_ports
-	verdict "$1_leaves_no_port" $? left.txt
+	if [ -n "$ports" ]; then
+		within 10 no_ports
+		verdict "$1_leaves_no_port" $? left.txt
+	fi
 	rm -f ./*.sock ./*.sock0
 }

@@ -3,6 +3,7 @@
 # a number and a command. It answers with what the command says between `@begin NUMBER` and `@NUMBER STATUS`.
 
 export PATH=/bin
+[ -e /bin/mount ] || /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev 2>/dev/null

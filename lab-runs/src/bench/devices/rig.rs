@@ -42,7 +42,7 @@ impl Rig {
         Ok(Self {
             module: kmod::build(&lab, false)?,
             modules: Modules::of(&lab, &[&BACKENDS[..], &MODULES].concat())?,
-            backends: Backends::prepare()?,
+            backends: Backends::prepare(lab.arch())?,
             command: build_static("xen-eventfd-cli", "xen-eventfd")?,
             devices: build_static("xen-virtio", "xen-virtio")?,
             guest: guest::image(&lab, &FRONTENDS, &[("bench-devices", &bench)])?,

@@ -1,0 +1,124 @@
+//! Arm guests, which have their devices on virtio-mmio, where libxl has put them.
+
+use super::{MODULES, SHARED, guest};
+use crate::boots::{Boots, place};
+use crate::is_asked_for;
+use crate::kmod::kernel_log::TROUBLE;
+use crate::kmod::{self, Module, kernel_log};
+use crate::modules::Modules;
+use crate::tally::Tally;
+use anyhow::{Result, ensure};
+use std::path::PathBuf;
+use std::time::Duration;
+use xen_eventfd_lab::{Backends, Boot, Lab, NoXenSource, Platform, build_static_for};
+
+const PLATFORM: Platform = Platform::Arm64;
+
+/// What one machine tests.
+struct Part {
+    name: &'static str,
+    script: &'static str,
+    /// With the kernel module, and what dom0's own backends need.
+    has_module: bool,
+}
+
+const PARTS: [Part; 2] = [
+    Part { name: "mmio", script: include_str!("mmio.sh"), has_module: false },
+    Part { name: "mmio_all", script: include_str!("mmio_all.sh"), has_module: true },
+];
+
+/// What a guest has its devices by, beside what all guests load.
+const TRANSPORT: [&str; 1] = ["virtio_mmio"];
+/// Guests boot a stock kernel, each in an emulated machine.
+const TIMEOUT: Duration = Duration::from_secs(900);
+
+/// What goes into dom0.
+#[derive(Debug)]
+pub(super) struct Tests {
+    lab: Lab,
+    module: Module,
+    modules: Modules,
+    backends: Backends,
+    command: PathBuf,
+    devices: PathBuf,
+    guest: Vec<u8>,
+}
+
+/// Whether one of the parts is asked for.
+pub(super) fn are_asked_for(names: &[String]) -> bool {
+    PARTS.iter().any(|part| is_asked_for(part.name, names))
+}
+
+impl Tests {
+    /// Builds it. `None`, with a line that says so: the mirror lacks the source of Xen, which is built for Arm.
+    pub(super) fn prepare_if_possible() -> Result<Option<Self>> {
+        match Self::prepare() {
+            Err(error) if error.is::<NoXenSource>() => {
+                println!("  skipped: {PLATFORM}: {error}");
+                Ok(None)
+            }
+            prepared => prepared.map(Some),
+        }
+    }
+
+    pub(super) fn prepare() -> Result<Self> {
+        let lab = Lab::prepare_for(PLATFORM)?;
+        let build = |package, binary| build_static_for(lab.arch(), package, binary);
+        Ok(Self {
+            module: kmod::build(&lab, false)?,
+            modules: Modules::of(&lab, &MODULES)?,
+            backends: Backends::prepare(lab.arch())?,
+            command: build("xen-eventfd-cli", "xen-eventfd")?,
+            devices: build("xen-virtio", "xen-virtio")?,
+            guest: guest::image(&lab, &TRANSPORT, &[])?,
+            lab,
+        })
+    }
+
+    /// Has the parts that are asked for run.
+    pub(super) fn add<'a, G: Copy + Send>(
+        &'a self,
+        boots: &mut Boots<'a, G>,
+        group: G,
+        names: &[String],
+    ) {
+        for part in PARTS.iter().filter(|part| is_asked_for(part.name, names)) {
+            let place = format!("{}, {}", place(PLATFORM, 1), part.name);
+            boots.add(group, place.clone(), (PLATFORM, 1), move || self.play(part, &place));
+        }
+    }
+
+    fn play(&self, part: &Part, place: &str) -> Result<Tally> {
+        let Part { name, script, has_module } = *part;
+        let boot = Boot::new(PLATFORM).name(format!("devices-{name}-{PLATFORM}"));
+        let boot = self
+            .backends
+            .put(boot)?
+            .payload("bin/xen-eventfd", &self.command)
+            .payload("bin/xen-virtio", &self.devices)
+            .payload("lab/vmlinuz", self.lab.kernel())
+            .payload_bytes("lab/guest.cpio", 0o644, self.guest.as_slice())
+            .payload_bytes("lab/trouble", 0o644, TROUBLE)
+            .payload_bytes("lab/script", 0o644, format!("{SHARED}{script}"));
+        let boot = if has_module { self.modules.put(self.module.put(boot)) } else { boot };
+        let (mut machine, log) = kmod::start(&self.lab, boot, has_module)?;
+        if has_module {
+            self.modules.load(&mut machine)?;
+        }
+        let mut tally = Tally::default();
+        let status =
+            machine.run_with("sh /lab/script 1", TIMEOUT, |line| tally.receive(place, line))?;
+        ensure!(!tally.is_empty(), "{place}: no test was run; status {status}");
+        tally.end(place, status);
+        if tally.failed > 0 {
+            println!("{}", machine.report("the consoles:"));
+        }
+        if has_module {
+            tally.judge(place, "module_goes", kmod::unload(&mut machine));
+        }
+        tally.judge(place, "kernel_log", log.end(&mut machine).map(drop));
+        tally.judge(place, "xen_log", kernel_log::of_xen(&machine));
+        machine.finish()?;
+        Ok(tally)
+    }
+}
