@@ -9,7 +9,9 @@
 
 use crate::interrupt::Interrupt;
 use crate::protocol::dispatch::Leftover;
-use crate::protocol::interrupt_status::{self, Registers, Word};
+use crate::protocol::interrupt_state::{self, InterruptState};
+use crate::protocol::interrupt_status::{self, Registers};
+use crate::protocol::irq::Irq;
 use crate::protocol::status::DeviceStatus;
 use crate::protocol::wire::native::StatusChange;
 use kernel::prelude::*;
@@ -22,22 +24,13 @@ pub(crate) const MAX_DEVICES: usize = 256;
 /// Devices in the order of addresses.
 pub(crate) type Devices = KVVec<Arc<DeviceInterrupt>>;
 
-struct State {
-    word: Word,
-    reads: u64,
-    acks: u64,
-    raised: u64,
-    failed: u64,
-    odd: u64,
-}
-
 /// The registers of one device, and the interrupt that is raised while a bit is set.
 #[pin_data]
 pub(crate) struct DeviceInterrupt {
     registers: Registers,
     interrupt: Interrupt,
     #[pin]
-    state: SpinLockIrq<State>,
+    state: SpinLockIrq<InterruptState>,
 }
 
 impl interrupt_status::Device for Arc<DeviceInterrupt> {
@@ -46,15 +39,29 @@ impl interrupt_status::Device for Arc<DeviceInterrupt> {
     }
 }
 
+impl interrupt_state::Interrupt for Interrupt {
+    type Error = Error;
+
+    fn irq(&self) -> Irq {
+        self.irq()
+    }
+
+    fn raise(&self) -> Result {
+        self.raise()
+    }
+
+    fn lower(&self) -> Result {
+        self.lower()
+    }
+}
+
 impl DeviceInterrupt {
     /// Where no bit is set.
     pub(crate) fn new(registers: Registers, interrupt: Interrupt) -> Result<Arc<Self>> {
-        let [reads, acks, raised, failed, odd] = [0; 5];
-        let state = State { word: Word::new(), reads, acks, raised, failed, odd };
         let device = pin_init!(Self {
             registers,
             interrupt,
-            state <- new_spinlock_irq!(state, "DeviceInterrupt::state"),
+            state <- new_spinlock_irq!(InterruptState::new(), "DeviceInterrupt::state"),
         });
         Arc::pin_init(device, GFP_KERNEL_ACCOUNT)
     }
@@ -72,61 +79,23 @@ impl DeviceInterrupt {
     /// Sets bits, and raises the interrupt if it was not raised for each of them. May be called from an
     /// interrupt.
     pub(crate) fn set(&self, bits: u32) -> Result {
-        let mut state = self.state.lock();
-        if !state.word.set(bits) {
-            return Ok(());
-        }
-        let raised = self.interrupt.raise();
-        if raised.is_ok() {
-            state.word.raised();
-            state.raised = state.raised.wrapping_add(1);
-        } else {
-            state.failed = state.failed.wrapping_add(1);
-        }
-        raised
-    }
-
-    /// Clears bits, and lowers the line if none is left.
-    fn clear(&self, state: &mut State, bits: u32) {
-        if state.word.clear(bits) {
-            // It fails only if the guest is gone.
-            let _ = self.interrupt.lower();
-        }
+        self.state.lock().set(bits, &self.interrupt)
     }
 
     /// Clears bits, then sets others, and says how it stands.
     pub(crate) fn change(&self, change: StatusChange) -> Result<DeviceStatus> {
-        self.clear(&mut self.state.lock(), change.clear);
-        if change.set != 0 {
-            self.set(change.set)?;
-        }
-        Ok(self.status())
+        let mut state = self.state.lock();
+        state.change(change, &self.interrupt)?;
+        Ok(state.status(self.registers, &self.interrupt))
     }
 
     /// How it stands.
     pub(crate) fn status(&self) -> DeviceStatus {
-        let (registers, irq) = (self.registers, self.interrupt.irq());
-        let State { ref word, reads, acks, raised, failed, odd } = *self.state.lock();
-        DeviceStatus { registers, irq, bits: word.bits(), reads, acks, raised, failed, odd }
+        self.state.lock().status(self.registers, &self.interrupt)
     }
 
     /// Acts on an access to its registers; the result is the answer to a read. Called by handlers.
     pub(crate) fn answer(&self, access: &Leftover<'_>) -> u64 {
-        let mut state = self.state.lock();
-        let write = match access {
-            Leftover::Write(write) => write,
-            Leftover::Read(access) => {
-                state.reads = state.reads.wrapping_add(1);
-                return self.registers.read(state.word.bits(), access);
-            }
-        };
-        match self.registers.acknowledged(write) {
-            Some(bits) => {
-                state.acks = state.acks.wrapping_add(1);
-                self.clear(&mut state, bits);
-            }
-            None => state.odd = state.odd.wrapping_add(1),
-        }
-        0
+        self.state.lock().answer(self.registers, access, &self.interrupt)
     }
 }

@@ -79,6 +79,7 @@ impl Irqs {
         new: Irq,
     ) -> Result {
         self.irq(by, Some(irq), eventfd)?;
+        self.check_line(new)?;
         let interrupt = self.interrupt(dom, new)?;
         let before = self.irq(by, Some(irq), eventfd)?.set(interrupt);
         let left_up = before.leaves_up();
@@ -124,6 +125,10 @@ impl Irqs {
         registers: Registers,
         irq: Irq,
     ) -> Result<Arc<DeviceInterrupt>> {
+        self.check_line(irq)?;
+        if self.irqfds.iter().any(|raising| raising.irqfd.irq().clashes_with(&irq)) {
+            return Err(EBUSY);
+        }
         self.devices.reserve(1, GFP_KERNEL_ACCOUNT)?;
         let interrupt = self.interrupt(dom, irq)?;
         let device = DeviceInterrupt::new(registers, interrupt).inspect_err(|_| self.leave(irq))?;
@@ -207,12 +212,19 @@ impl Irqs {
 
     /// Has an eventfd raise an interrupt that is ready to be raised.
     pub(crate) fn attach(&mut self, by: MemberId, interrupt: Interrupt, eventfd: &OpenEventFd) -> Result {
+        self.check_line(interrupt.irq())?;
         if self.irqfds.len() >= MAX_IRQS {
             return Err(ENOSPC);
         }
         self.irqfds.reserve(1, GFP_KERNEL_ACCOUNT)?;
         let irqfd = IrqFd::attach(eventfd, interrupt)?;
         self.irqfds.push_within_capacity(Raising { by, irqfd }).map_err(|_| ENOMEM)
+    }
+
+    /// Refuses a line that a device with InterruptStatus has.
+    fn check_line(&self, irq: Irq) -> Result {
+        let clashes = self.devices.iter().any(|d| d.interrupt().irq().clashes_with(&irq));
+        if clashes { Err(EBUSY) } else { Ok(()) }
     }
 
     /// The irqfd of an eventfd, and of this interrupt if one is given.

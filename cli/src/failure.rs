@@ -118,7 +118,7 @@ impl From<Error> for Failure {
             Error::Host(error) | Error::EngineStopped(error) => of_host(error),
             Error::UnknownDomain(_) => Exit::NoGuest,
             Error::GuestDied(_) => Exit::GuestGone,
-            Error::InUse { .. } | Error::Busy { .. } => Exit::InUse,
+            Error::InUse { .. } | Error::Busy { .. } | Error::LineInUse { .. } => Exit::InUse,
             Error::Invalid { .. } | Error::InvalidIrq(_) | Error::Exists { .. } => Exit::Usage,
             Error::NoEngine(_) => Exit::NoXen,
             Error::RunDir { errno, .. } if matches!(*errno, Errno::ACCESS | Errno::PERM) => {

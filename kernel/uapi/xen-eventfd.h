@@ -267,7 +267,8 @@ enum xen_eventfd_trigger {
  * ISA or a PCI line on Arm), or an ISA or PCI line of a guest that is not known to have an interrupt
  * controller for it, as PVH guests have none: neither xenstore's /libxl/<dom>/type is "hvm", nor is
  * /local/domain/<dom>/hvmloader/bios there where that is missing.
- * EBUSY: the eventfd raises an interrupt already, of whichever guest. EINVAL: no eventfd,
+ * EBUSY: the eventfd raises an interrupt already, of whichever guest; or the line is a device's with
+ * InterruptStatus (XEN_EVENTFD_ASSIGN_STATUS), and one of the two is XEN_EVENTFD_LEVEL. EINVAL: no eventfd,
  * an interrupt that cannot be, or a port that the guest has not allocated for this domain, or that is
  * bound. ENOSPC: max_irqs are there, or too many event channels (struct xen_eventfd_channel).
  * To deassign, to ask and to lower, every in-field is as it was; ENOENT: there is no such assignment.
@@ -367,12 +368,12 @@ struct xen_eventfd_channel {
  * bits were set. A line that is XEN_EVENTFD_LEVEL is lowered once no bit is set, and at the end.
  *
  * To assign, EEXIST: one of the 8 bytes is a doorbell's, or another device's. EINVAL: addr, or an interrupt that
- * cannot be, XEN_EVENTFD_IRQ_STATUS among them. ENOSPC: 256 are there. Else as XEN_EVENTFD_ASSIGN and
+ * cannot be, XEN_EVENTFD_IRQ_STATUS among them. EBUSY: a line that has another user, of which one is
+ * XEN_EVENTFD_LEVEL: each would take the other's interrupt back. ENOSPC: 256 are there. Else as XEN_EVENTFD_ASSIGN and
  * XEN_EVENTFD_ASSIGN_IRQ.
  * To deassign, every in-field is as it was; ENOENT: there is none. The assignments of the eventfds that set
  * its bits end first: what was signalled until then is in bits. If that is not 0, a device model that goes on sets
  * these bits in its own register and raises the interrupt again: a read meanwhile was answered 0, and a line lowered.
- * A line that is XEN_EVENTFD_LEVEL is to be one device's alone: each acknowledgement of its last bit lowers it.
  * EOPNOTSUPP: the guest is shared (XEN_EVENTFD_CREATE_SHARE). ENODEV: the guest is dead.
  */
 struct xen_eventfd_status {

@@ -3,7 +3,7 @@
 use rustix::io::Errno;
 use std::path::PathBuf;
 use xen_eventfd_core::doorbell::Bytes;
-use xen_eventfd_core::irq::{Arch, InvalidIrq};
+use xen_eventfd_core::irq::{Arch, InvalidIrq, Irq};
 use xen_eventfd_core::{DomId, Invalid};
 use xen_eventfd_host::HostError;
 use xen_eventfd_ioreq::Error as Ioreq;
@@ -103,6 +103,17 @@ pub enum Error {
         what: String,
     },
 
+    /// A level-triggered line of a device with InterruptStatus is that device's alone, as it is lowered once
+    /// no bit is set.
+    #[error(
+        "{irq} has another user, and one of the two is level-triggered: each would take back the other's \
+         interrupt; give each device a line of its own, or have both pulse it"
+    )]
+    LineInUse {
+        /// The line.
+        irq: Irq,
+    },
+
     /// A guest has at most this many registrations.
     #[error("{dom} has {limit} registrations already; unregister some")]
     TooMany {
@@ -190,7 +201,7 @@ assert_eq!(second.unwrap_err().errno(), rustix::io::Errno::BUSY);
         match self {
             Self::Host(error) | Self::EngineStopped(error) => error.errno,
             Self::UnknownDomain(_) | Self::GuestDied(_) => Errno::SRCH,
-            Self::InUse { .. } | Self::Busy { .. } => Errno::BUSY,
+            Self::InUse { .. } | Self::Busy { .. } | Self::LineInUse { .. } => Errno::BUSY,
             Self::Invalid { .. } | Self::InvalidStatus { .. } | Self::InvalidIrq(_) => Errno::INVAL,
             Self::Exists { .. } | Self::Overlaps { .. } => Errno::EXIST,
             Self::AmbiguousName { .. } => Errno::NOTUNIQ,

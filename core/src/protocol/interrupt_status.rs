@@ -1,17 +1,7 @@
-//! InterruptStatus and InterruptACK of a virtio-mmio device, answered without its VMM.
+//! Where InterruptStatus and InterruptACK of a virtio-mmio device are, which an engine answers without its VMM.
 //!
-//! The driver reads the one (offset 0x60) and writes the other (0x64) for each interrupt. The device's
-//! interrupt is asserted while the status is not 0 (virtio 1.3, 4.2.3.4). So each bit that is newly set
-//! raises it, and a level-triggered line falls once the status is 0.
-//!
-//! # Invariants
-//! * A bit is set before the interrupt is raised for it. A driver that is interrupted finds it.
-//! * An interrupt is raised for each bit that is set, unless it was raised since the bit was last
-//!   acknowledged: then the driver has yet to acknowledge it, and looks at its queues after that, as Linux's does.
-//!   A driver that looks first and acknowledges then can miss what is used between the two, where the interrupt is
-//!   no level-triggered line. An interrupt that Xen refused was not raised, and the next signal tries again.
-//! * An engine changes a word, and raises or lowers the interrupt for that change, under one lock. So
-//!   no line falls for an acknowledgement that a later signal has overtaken.
+//! The driver reads the one (offset 0x60) and writes the other (0x64) for each interrupt (virtio 1.3, 4.2.2).
+//! What they hold, and when the interrupt is raised, is in [`super::interrupt_state`].
 
 use super::doorbell::{Bytes, Doorbell, Invalid};
 use super::ioreq::{Access, Kick, Space, Width};
@@ -164,47 +154,6 @@ pub fn in_the_way<D: Device>(devices: &[D], doorbell: &Doorbell) -> Option<Regis
     devices.get(index).map(Device::registers).filter(|next| next.0.first() <= bytes.last())
 }
 
-/// InterruptStatus of one device: the bits that are set, and for which of them the interrupt was raised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Word {
-    bits: u32,
-    raised: u32,
-}
-
-impl Word {
-    /// No bit is set.
-    pub const fn new() -> Self {
-        Self { bits: 0, raised: 0 }
-    }
-
-    /// What a driver reads.
-    pub const fn bits(&self) -> u32 {
-        self.bits
-    }
-
-    /// Sets bits. Returns whether the interrupt is to be raised for them, and [`Self::raised`] to be called
-    /// once it was.
-    #[must_use]
-    pub const fn set(&mut self, bits: u32) -> bool {
-        self.bits |= bits;
-        self.bits & !self.raised != 0
-    }
-
-    /// The interrupt was raised.
-    pub const fn raised(&mut self) {
-        self.raised = self.bits;
-    }
-
-    /// Clears bits. Returns whether the status has become 0, for which a level-triggered line falls.
-    #[must_use]
-    pub const fn clear(&mut self, bits: u32) -> bool {
-        let before = self.bits;
-        self.bits &= !bits;
-        self.raised &= !bits;
-        before != 0 && self.bits == 0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::doorbell::Filter;
@@ -294,83 +243,5 @@ mod tests {
             assert_eq!(in_the_way(&devices, &doorbell(addr, span)).is_none(), free, "{addr:#x}");
         }
         assert_eq!(in_the_way(&[Registers::new(0x60).unwrap()], &port), None);
-    }
-
-    #[test]
-    fn an_interrupt_that_was_refused_is_tried_again() {
-        let mut word = Word::new();
-        assert!(word.set(USED_BUFFER));
-        assert!(word.set(USED_BUFFER), "it was not raised");
-        word.raised();
-        assert!(!word.set(USED_BUFFER), "the driver has yet to acknowledge it");
-        assert!(word.set(CONFIG_CHANGE));
-        word.raised();
-        assert!(!word.clear(USED_BUFFER));
-        assert!(word.set(USED_BUFFER) && word.bits() == 3);
-        assert!(word.clear(u32::MAX) && !word.clear(u32::MAX), "it falls once");
-    }
-
-    /// A device whose driver reads, acknowledges and then looks, as Linux's does, and what each of them
-    /// has yet to do.
-    #[derive(Clone, Copy, Default)]
-    struct Played {
-        word: Word,
-        /// An edge that the guest has not taken.
-        edge: bool,
-        line: bool,
-        /// What the driver has read and not acknowledged.
-        read: Option<u32>,
-        /// Of each bit: something came since the driver looked.
-        news: u32,
-    }
-
-    impl Played {
-        fn signal(mut self, bit: u32) -> Self {
-            self.news |= bit;
-            if self.word.set(bit) {
-                (self.edge, self.line) = (true, true);
-                self.word.raised();
-            }
-            self
-        }
-
-        fn step(mut self) -> Self {
-            match self.read.take() {
-                None => {
-                    self.edge = false;
-                    self.read = Some(self.word.bits());
-                }
-                Some(bits) => {
-                    if self.word.clear(bits) {
-                        self.line = false;
-                    }
-                    self.news &= !bits;
-                }
-            }
-            self
-        }
-
-        /// Every order of signals and of what the driver does for interrupts of this kind.
-        fn every(self, depth: u32, asserted: fn(&Self) -> bool) {
-            assert_eq!(self.line, self.word.bits() != 0);
-            if self.read.is_some() || asserted(&self) {
-                if depth > 0 {
-                    self.step().every(depth - 1, asserted);
-                }
-            } else {
-                assert_eq!(self.news, 0, "the driver sleeps and does not know of it");
-            }
-            for bit in [USED_BUFFER, CONFIG_CHANGE] {
-                if depth > 0 {
-                    self.signal(bit).every(depth - 1, asserted);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn no_bit_and_no_interrupt_is_lost_in_any_order() {
-        Played::default().every(12, |played| played.edge);
-        Played::default().every(12, |played| played.line);
     }
 }

@@ -180,6 +180,20 @@ impl Irq {
     }
 }
 
+impl Irq {
+    /// Whether a device with InterruptStatus that has this interrupt cannot have it beside another's: both are one
+    /// line, and one of the two is level-triggered. The device lowers its line once no bit is set, and a pulse lowers
+    /// it at once, so the one would take the other's interrupt back.
+    pub fn clashes_with(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Line(line, trigger), Self::Line(another, its)) => {
+                line == another && (*trigger == Trigger::Level || *its == Trigger::Level)
+            }
+            _ => false,
+        }
+    }
+}
+
 /// The architecture of a machine and its guests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Arch {
@@ -371,6 +385,16 @@ mod tests {
         let channel = Irq::EventChannel(Port(3));
         assert_eq!((channel.raise(), channel.leaves_up()), (Raise::Notify(Port(3)), None));
         assert_eq!(level.raise(), Raise::Operate(IrqOp::Set { line, up: true }, None));
+    }
+
+    #[test]
+    fn a_line_that_is_level_triggered_is_one_devices_alone() {
+        let line = |number, trigger| Irq::Line(Line::Spi(number), trigger);
+        let (level, pulse) = (line(33, Trigger::Level), line(33, Trigger::Pulse));
+        assert!(level.clashes_with(&level) && level.clashes_with(&pulse));
+        assert!(pulse.clashes_with(&level) && !pulse.clashes_with(&pulse));
+        let msi = Irq::Msi { addr: 0xFEE0_0000, data: 0x41 };
+        assert!(!level.clashes_with(&line(34, Trigger::Level)) && !msi.clashes_with(&msi));
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod dispatch;
 pub mod doorbell;
 pub mod held;
 pub mod id;
+pub mod interrupt_state;
 pub mod interrupt_status;
 pub mod ioreq;
 pub mod irq;

@@ -172,6 +172,14 @@ pub(crate) fn check_irq(host: &dyn Host, dom: DomId, irq: &Irq) -> Result<()> {
     }
 }
 
+/// Whether a guest can have an interrupt beside these, where it or they are those of devices with InterruptStatus.
+pub(crate) fn check_line(irq: &Irq, others: impl IntoIterator<Item = Irq>) -> Result<()> {
+    match others.into_iter().find(|other| other.clashes_with(irq)) {
+        Some(_) => Err(Error::LineInUse { irq: *irq }),
+        None => Ok(()),
+    }
+}
+
 /// Whether a guest can write to such an address at all.
 pub(crate) fn check_space(host: &dyn Host, doorbell: &Doorbell) -> Result<()> {
     let (arch, bytes) = (host.arch(), doorbell.bytes());

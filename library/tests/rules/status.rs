@@ -182,6 +182,46 @@ fn what_cannot_be_is_refused_with_advice() {
 }
 
 #[test]
+fn a_level_triggered_line_has_one_device() {
+    let bench = Bench::new();
+    let (guest, call, other) = (bench.attach(), event(), event());
+    let pulse = Irq::Line(LINE, Trigger::Pulse);
+    let status = guest.register_interrupt_status(STATUS, LEVEL).unwrap();
+    let irqfd = guest.register_irqfd(&call, MSI).unwrap();
+    for line in [LEVEL, pulse] {
+        for refused in [
+            guest.register_interrupt_status(STATUS + 0x1000, line).map(drop).unwrap_err(),
+            guest.register_irqfd(&other, line).map(drop).unwrap_err(),
+            irqfd.set_irq(line).unwrap_err(),
+        ] {
+            assert_eq!(refused.errno(), Errno::BUSY);
+            assert!(refused.to_string().contains("a line of its own"), "{refused}");
+        }
+    }
+    drop(status);
+    irqfd.set_irq(LEVEL).unwrap();
+    let refused = guest.register_interrupt_status(STATUS, pulse).unwrap_err();
+    assert_eq!(refused.errno(), Errno::BUSY);
+    irqfd.set_irq(pulse).unwrap();
+    let _status = guest.register_interrupt_status(STATUS, pulse).unwrap();
+    let _shared = guest.register_interrupt_status(STATUS + 0x1000, pulse).unwrap();
+    assert!(guest.register_irqfd(&other, LEVEL).is_err());
+}
+
+#[test]
+fn a_line_that_xen_does_not_lower_falls_at_the_drivers_next_access() {
+    let bench = Bench::new();
+    let (guest, vcpu) = (bench.attach(), bench.vcpu(0));
+    let status = guest.register_interrupt_status(STATUS, LEVEL).unwrap();
+    status.set(USED).unwrap();
+    bench.backend.fail(CallKind::SetLine, 1, Errno::IO);
+    acknowledge(&vcpu, 1);
+    assert!(bench.model.is_up(bench.dom, LINE));
+    assert_eq!(read(&vcpu), 0);
+    assert!(!bench.model.is_up(bench.dom, LINE));
+}
+
+#[test]
 fn an_interrupt_that_xen_refuses_is_tried_again_and_its_bit_stays() {
     let bench = Bench::new();
     let (guest, vcpu) = (bench.attach(), bench.vcpu(0));

@@ -5,6 +5,7 @@ use crate::roles::vmm::Place;
 use crate::test_context::{Guest, await_count, new_eventfd, signal, take_count};
 use crate::{PATIENCE, TestContext};
 use anyhow::{Result, ensure};
+use rustix::io::Errno;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -109,6 +110,11 @@ fn status(test: &mut TestContext<'_>, listen: &str, irq: Option<Irq>) -> Result<
     let irq = call_of(&mut guest, irq)?;
     let device = served.register_interrupt_status(STATUS, irq)?;
     let irqfd = served.register_irqfd(&call, device.irq(InterruptStatus::USED_BUFFER))?;
+    if matches!(irq, Irq::Line(_, Trigger::Level)) {
+        let shared = served.register_irqfd(&new_eventfd()?, irq).err();
+        let busy = shared.is_some_and(|refused| refused.errno() == Errno::BUSY);
+        ensure!(busy, "another has the level-triggered line of a device");
+    }
     for _ in 0..TIMES {
         signal(&call)?;
         await_count(&kick, 1)?;

@@ -2,7 +2,9 @@
 
 use super::{ModuleAbi, ModuleEngine};
 use crate::engine::doorbells::{Answers, Doorbells, Registered, Registration, Unmatched};
-use crate::engine::{Attachment, IrqCounts, check_irq, check_space, named, status_named};
+use crate::engine::{
+    Attachment, IrqCounts, check_irq, check_line, check_space, named, status_named,
+};
 use crate::eventfd::{EventFd, IrqClaim};
 use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -128,9 +130,11 @@ impl<I: ModuleAbi> Open<I> {
         found.filter(same).ok_or_else(|| Error::NotRegistered { what: status_named(registers) })
     }
 
-    /// Whether the InterruptStatus in which an irqfd is to set bits is there.
-    fn check_status(&self, irq: Irq) -> Result<()> {
-        let Irq::Status { addr, .. } = irq else { return Ok(()) };
+    /// Whether an irqfd can raise an interrupt, as far as devices with InterruptStatus are concerned.
+    fn check_irq(&self, irq: Irq) -> Result<()> {
+        let Irq::Status { addr, .. } = irq else {
+            return check_line(&irq, self.doorbells.devices().map(|device| device.irq));
+        };
         let registers = Registers::new(addr).map_err(|why| Error::InvalidStatus { addr, why })?;
         self.device(registers, None, None).map(|_| ())
     }
@@ -338,7 +342,7 @@ impl<I: ModuleAbi> Attachment for ModuleGuest<I> {
     fn register_irq(&self, eventfd: EventFd, irq: Irq) -> Result<(u64, Arc<IrqCounts>)> {
         check_irq(&*self.engine.host, self.dom, &irq)?;
         self.with(|open| {
-            open.check_status(irq)?;
+            open.check_irq(irq)?;
             let claim = eventfd.claim()?;
             open.interface.assign_irq(&irq, eventfd.as_fd()).map_err(|error| {
                 let error = busy(error, || "an interrupt for this eventfd".to_owned());
@@ -364,7 +368,7 @@ impl<I: ModuleAbi> Attachment for ModuleGuest<I> {
     fn set_irq(&self, serial: u64, irq: Irq) -> Result<()> {
         check_irq(&*self.engine.host, self.dom, &irq)?;
         self.with(|open| {
-            open.check_status(irq)?;
+            open.check_irq(irq)?;
             let irqfd = open.irqs.get_mut(&serial).ok_or_else(ended)?;
             // It has its place among the interrupts.
             open.interface.set_irq(&irqfd.irq, irqfd.eventfd.as_fd(), &irq)?;
@@ -422,6 +426,8 @@ impl<I: ModuleAbi> Attachment for ModuleGuest<I> {
         check_irq(&*self.engine.host, self.dom, &irq)?;
         self.with(|open| {
             open.doorbells.check_device(self.dom, registers)?;
+            open.check_irq(irq)?;
+            check_line(&irq, open.irqs.values().map(|irqfd| irqfd.irq))?;
             open.interface.assign_status(registers, &irq)?;
             let serial = self.serial();
             // To map the bytes was the module's to do.

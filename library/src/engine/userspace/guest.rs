@@ -4,7 +4,9 @@ use super::device::DeviceInterrupt;
 use super::irq::{Action, Channel, IrqSource};
 use super::{Shared, UserspaceEngine};
 use crate::engine::doorbells::{Doorbells, Registered, Registration, Unmatched};
-use crate::engine::{Attachment, IrqCounts, check_irq, check_space, named, status_named};
+use crate::engine::{
+    Attachment, IrqCounts, check_irq, check_line, check_space, named, status_named,
+};
 use crate::eventfd::EventFd;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
@@ -122,6 +124,19 @@ impl UserspaceGuest {
         })
     }
 
+    /// Refuses an irqfd's interrupt that a device with InterruptStatus would take back, or the other way round.
+    fn check_line(&self, _changes: &Changes<'_>, irq: &Irq) -> Result<()> {
+        let devices: Vec<_> = lock(&self.core.doorbells).devices().map(|d| d.irq()).collect();
+        check_line(irq, devices)
+    }
+
+    /// The same for the interrupt of a device to come.
+    fn check_line_of_device(&self, changes: &Changes<'_>, irq: &Irq) -> Result<()> {
+        self.check_line(changes, irq)?;
+        let others: Vec<_> = lock(&self.core.irqs).values().cloned().collect();
+        check_line(irq, others.iter().filter_map(|other| other.irq()))
+    }
+
     /// The device whose InterruptStatus is at an address.
     fn device(&self, _changes: &Changes<'_>, addr: u64) -> Result<Arc<DeviceInterrupt>> {
         let registers = Registers::new(addr).map_err(|why| Error::InvalidStatus { addr, why })?;
@@ -230,6 +245,7 @@ impl Attachment for UserspaceGuest {
         shared.event_loop.alive()?;
         check_irq(&**shared.host(), self.core.dom, &irq)?;
         let changes = self.changes()?;
+        self.check_line(&changes, &irq)?;
         let claim = eventfd.claim()?;
         let action = self.action(&changes, irq)?;
         let source = IrqSource::new(shared, self.core.dom, irq, (eventfd, claim), action);
@@ -269,6 +285,7 @@ impl Attachment for UserspaceGuest {
         check_irq(&**shared.host(), self.core.dom, &irq)?;
         let changes = self.changes()?;
         let source = self.irq(&changes, serial)?;
+        self.check_line(&changes, &irq)?;
         let action = self.action(&changes, irq)?;
         let before = source.set(irq, action).inspect_err(|_| self.release(Some(irq)))?;
         self.core.lower_unused(before.leaves_up());
@@ -301,6 +318,7 @@ impl Attachment for UserspaceGuest {
         check_irq(&**shared.host(), self.core.dom, &irq)?;
         let changes = self.changes()?;
         lock(&self.core.doorbells).check_device(self.core.dom, registers)?;
+        self.check_line_of_device(&changes, &irq)?;
         let action = self.action(&changes, irq)?;
         let device = DeviceInterrupt::new(shared, self.core.dom, (registers, irq), action);
         let serial = device.serial;

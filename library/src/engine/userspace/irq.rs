@@ -302,14 +302,17 @@ impl IrqSource {
 
     /// Whether it sets bits of the InterruptStatus of these registers.
     pub(super) fn sets(&self, registers: Registers) -> bool {
-        let open = lock(&self.open);
-        let irq = open.as_ref().map(|open| open.irq);
-        matches!(irq, Some(Irq::Status { addr, .. }) if addr == registers.addr())
+        matches!(self.irq(), Some(Irq::Status { addr, .. }) if addr == registers.addr())
+    }
+
+    /// Which interrupt it raises; `None` once it is deassigned.
+    pub(super) fn irq(&self) -> Option<Irq> {
+        lock(&self.open).as_ref().map(|open| open.irq)
     }
 
     /// The line that it can lower, if it is level-triggered.
     pub(super) fn can_lower(&self) -> Option<Line> {
-        lock(&self.open).as_ref().and_then(|open| open.irq.leaves_up())
+        self.irq().and_then(|irq| irq.leaves_up())
     }
 }
 
