@@ -9,21 +9,26 @@
 //! program, which closes the file. A child that is forked does not inherit the lock, so, unlike the end
 //! of a pipe, it cannot hold the guardian back; and unlike a pidfd, the lock is also released by `exec`.
 
+mod descriptors;
+
+pub use descriptors::{keep_descriptors, kept_descriptors};
+
 use crate::eventfd;
 use crate::{Error, Result};
+use descriptors::Store;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, MemfdFlags, fcntl_lock, memfd_create};
 use rustix::io::retry_on_intr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use xen_eventfd_host::process::ProcessTag;
-use xen_eventfd_ioreq::Thread;
 use xen_eventfd_ioreq::run_dir::absolute;
+use xen_eventfd_ioreq::{Role, RunDir, Thread};
 
 /// Names the guardian's program.
 pub const VARIABLE: &str = "XEN_EVENTFD_GUARDIAN";
@@ -149,6 +154,51 @@ if let Ok(Some(guarded)) = Guardian::Auto.keep(other.path()) {
     pub fn is_there(&self) -> bool {
         self.0.runs()
     }
+
+    /// Where the process that takes over finds what the guardian keeps ([`kept_descriptors`]). `None` if no other may
+    /// take over ([`Guardian::keep`]).
+    ///
+    #[doc = example!(r#"
+# let other = tempfile::tempdir()?;
+if let Ok(Some(guarded)) = Guardian::Auto.keep(other.path()) {
+    assert!(guarded.descriptors_at().is_none());
+}
+"#)]
+    pub fn descriptors_at(&self) -> Option<&Path> {
+        self.0.store.as_ref().map(|store| &*store.path)
+    }
+
+    /// Has the guardian keep a descriptor for the process that takes over, in place of the one that it has under this
+    /// name. What is open there stays open for as long as the guardian has it.
+    ///
+    /// # Errors
+    /// [`Error::NoGuardian`] if it has ended, or keeps none as no other process may take over.
+    ///
+    #[doc = example!(r#"
+# use std::time::Duration;
+# let other = tempfile::tempdir()?;
+let (connection, _backend) = std::os::unix::net::UnixStream::pair()?;
+if let Ok(Some(guarded)) = Guardian::Auto.keep_for(other.path(), Duration::from_secs(5)) {
+    guarded.keep_descriptor("5/0", std::os::fd::AsFd::as_fd(&connection))?;
+    guarded.forget_descriptor("5/0")?;
+}
+"#)]
+    pub fn keep_descriptor(&self, name: &str, fd: BorrowedFd<'_>) -> Result<()> {
+        self.store()?.keep(name, fd)
+    }
+
+    /// Has the guardian close it.
+    ///
+    /// # Errors
+    /// As [`Self::keep_descriptor`].
+    pub fn forget_descriptor(&self, name: &str) -> Result<()> {
+        self.store()?.forget(name)
+    }
+
+    fn store(&self) -> Result<&Store> {
+        let none = || Error::NoGuardian("no other process may take over".to_owned());
+        self.0.store.as_deref().ok_or_else(none)
+    }
 }
 
 /// The guardians of this process.
@@ -172,7 +222,12 @@ pub(crate) struct Guard {
     released: Arc<OwnedFd>,
     /// Whether the guardian is there.
     runs: Arc<AtomicBool>,
+    /// Where it keeps descriptors, if another process may take over.
+    store: Option<Arc<Store>>,
 }
+
+/// Sockets for descriptors that this process has made.
+static STORES: AtomicU64 = AtomicU64::new(0);
 
 /// What the file in memory is called; the guardian knows it by this name.
 const TIE: &str = "xen-eventfd-process";
@@ -188,6 +243,19 @@ impl Guard {
             .map_err(|errno| failed("make its standard input", &errno))?;
         let stdin = tie.try_clone().map_err(|error| failed("make its standard input", &error))?;
         let released = Arc::new(eventfd::new()?);
+        let (store, stdout) = match takeover.is_zero() {
+            true => (None, Stdio::piped()),
+            false => {
+                // It makes the directory if need be.
+                let run_dir = RunDir::open(run_dir, Role::Registers)?;
+                let number = STORES.fetch_add(1, Ordering::Relaxed);
+                let name = format!("guardian-{}-{number}.sock", std::process::id());
+                let made = Store::make(run_dir.path().join(name));
+                let (store, listener) =
+                    made.map_err(|errno| failed("make the socket for what it keeps", &errno))?;
+                (Some(Arc::new(store)), Stdio::from(listener))
+            }
+        };
         // Own process group: what kills the group of this process must not kill it.
         let mut command = Command::new(program);
         command
@@ -196,7 +264,7 @@ impl Guard {
             .arg("guard")
             .args(takeover_words(takeover))
             .stdin(Stdio::from(stdin))
-            .stdout(Stdio::piped())
+            .stdout(stdout)
             .process_group(0);
         let mut child = command.spawn().map_err(|error| failed("start it", &error))?;
         // Its copy of the file is closed here, which would release the lock. So the lock comes after
@@ -211,12 +279,13 @@ impl Guard {
         let runs = Arc::new(AtomicBool::new(true));
         let child = Arc::new(Mutex::new(child));
         let watched = (Arc::clone(&child), Arc::clone(&runs), Arc::clone(&released));
-        let watch = move || watch(&watched.0, &watched.1, &watched.2);
+        let its_store = store.clone();
+        let watch = move || watch(&watched.0, its_store, &watched.1, &watched.2);
         if let Err(error) = Thread::spawn("xen-guardian", watch) {
             end(&mut child.lock().unwrap_or_else(PoisonError::into_inner));
             return Err(failed("watch over it", &error));
         }
-        Ok(Self { tie: Some(tie), released, runs })
+        Ok(Self { tie: Some(tie), released, runs, store })
     }
 }
 
@@ -244,12 +313,14 @@ fn takeover_words(takeover: Duration) -> Vec<String> {
 }
 
 /// Waits for the end of a guardian. One that is no longer needed and does not end by itself is ended.
-fn watch(child: &Mutex<Child>, runs: &AtomicBool, released: &OwnedFd) {
+fn watch(child: &Mutex<Child>, store: Option<Arc<Store>>, runs: &AtomicBool, released: &OwnedFd) {
     let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
-    // It writes nothing, and has its end open until it ends.
-    if let Some(says) = child.stdout.take() {
+    // It writes nothing, and has its end of the one or the other open until it ends.
+    let stdout = child.stdout.take();
+    let says = store.as_ref().map(|store| store.fd()).or(stdout.as_ref().map(AsFd::as_fd));
+    if let Some(says) = says {
         let event = PollFlags::IN | PollFlags::HUP;
-        let mut ends = [PollFd::new(&says, event), PollFd::new(released, event)];
+        let mut ends = [PollFd::from_borrowed_fd(says, event), PollFd::new(released, event)];
         let _ = retry_on_intr(|| poll(&mut ends, None));
         if ends[0].revents().is_empty() {
             let over = retry_on_intr(|| poll(&mut ends[..1], Some(&PATIENCE)));
@@ -258,6 +329,10 @@ fn watch(child: &Mutex<Child>, runs: &AtomicBool, released: &OwnedFd) {
                 let _ = child.kill();
             }
         }
+    }
+    if let Some(store) = store {
+        // A guardian that was killed has not.
+        let _ = rustix::fs::unlink(&store.path);
     }
     match child.wait() {
         // Guests that are taken from now on get another.

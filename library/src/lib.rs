@@ -59,7 +59,9 @@ pub use engine::doorbells::{MAX_REGISTRATIONS, MAX_UNMATCHED, Registered};
 pub use engine::module::ModuleAbi;
 pub use error::{Error, Result};
 pub use find::{DomainSelector, find};
-pub use guardian::{Guarded, Guardian, VARIABLE as GUARDIAN_VARIABLE};
+pub use guardian::{
+    Guarded, Guardian, VARIABLE as GUARDIAN_VARIABLE, keep_descriptors, kept_descriptors,
+};
 pub use guest::{ChannelFd, Fallback, Guest, InterruptStatus, IoEvent, IrqFd, UnmatchedKicks};
 pub use probe::{ModuleInfo, Probe};
 pub use xen::{Builder, ENGINE_VARIABLE, EngineKind, Xen};

@@ -94,6 +94,13 @@ pub trait Backend: Send + fmt::Debug {
         Ok(())
     }
 
+    /// Where a queue was, in its available ring, when this process went on with the connection of another one, whose
+    /// session the backend still has. `None` on a connection of this process's own.
+    fn left_at(&self, index: u16) -> Option<u16> {
+        let _ = index;
+        None
+    }
+
     /// Gives a running queue another eventfd to be kicked by, and kicks it once.
     ///
     /// # Errors

@@ -1,8 +1,10 @@
 //! Connects a device to the backend that its description names.
 
 use crate::error::{Error, Result};
-use crate::resume::Connector;
+use crate::resume::{Connector, KeptSession, Resumes, Sessions};
 use crate::spec::{BackendSpec, DeviceSpec, TapSpec};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 use xen_eventfd_vhost::linux::{self, Net, Options, Tap};
@@ -39,12 +41,33 @@ impl DeviceSpec {
         }
     }
 
+    /// The connection of a device with this name, if it is of a type whose connection is kept.
+    pub(crate) fn session(
+        &self,
+        name: String,
+        sessions: &Arc<dyn Sessions>,
+        is_kept: bool,
+    ) -> Option<KeptSession> {
+        let needs_it = matches!(self.backend, BackendSpec::VhostUser(_))
+            && Resumes::of(self.kind.device_type) == Resumes::Never;
+        let sessions = Arc::clone(sessions);
+        needs_it.then_some(KeptSession { sessions, name, is_kept })
+    }
+
+    /// Goes on with the session that the process before had over this connection.
+    pub(crate) fn go_on(&self, connection: OwnedFd) -> Result<Box<dyn Backend>> {
+        Ok(Box::new(Frontend::go_on(connection.into(), self.needs(), PATIENCE)?))
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { queues: self.kind.queues, fixed: self.fixed_queues }
+    }
+
     /// Connects.
     pub(crate) fn connect(&self) -> Result<Box<dyn Backend>> {
         match &self.backend {
             BackendSpec::VhostUser(socket) => {
-                let needs = Needs { queues: self.kind.queues, fixed: self.fixed_queues };
-                Ok(Box::new(Frontend::connect(socket, needs, PATIENCE)?))
+                Ok(Box::new(Frontend::connect(socket, self.needs(), PATIENCE)?))
             }
             BackendSpec::VhostNet { tap, mac, offloads } => {
                 let options = Options { mac: *mac, offloads: *offloads };

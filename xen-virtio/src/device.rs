@@ -135,6 +135,13 @@ impl Device {
         Self { again, ..self }
     }
 
+    /// Has its connection kept for another process, if it needs that.
+    pub(crate) fn keep_session(&self) {
+        if let (Some(again), Some(backend)) = (&self.again, &self.backend) {
+            again.keep_session(&**backend);
+        }
+    }
+
     /// A device in the state that another process has left, whose backend is away, and its registers.
     pub(crate) fn restore(
         host: &dyn Host,
@@ -155,8 +162,8 @@ impl Device {
         for effect in effects {
             device.carry_out(effect, registers.transport())?;
         }
-        let notes = device.inflight.is_some();
-        if !device.queues.is_empty() && !notes && device.resumes == Resumes::Never {
+        let goes_on = device.again.as_ref().is_some_and(Again::has_session);
+        if !device.queues.is_empty() && !goes_on && device.needs_same_session() {
             device.fails(&Error::SessionEnded);
             // The driver is notified with all others.
             drop(registers.transport().needs_reset());
@@ -310,6 +317,7 @@ impl Device {
     pub(crate) fn lose_backend(&mut self) -> Lost {
         let Some(again) = &self.again else { return Lost::ForGood };
         self.backend = None;
+        again.forget_session();
         let checked = match self.resumes {
             _ if self.inflight.is_some() => Ok(()),
             Resumes::InOrder => Ok(()),
@@ -336,6 +344,7 @@ impl Device {
         }
         let config = self.write_again(&mut *backend)?;
         self.backend = Some(backend);
+        self.keep_session();
         match self.go_on(&again, registers.is_broken()) {
             Ok(()) => Ok(Resumed::GoesOn(registers.change_config_to(&config))),
             Err(error) if self.has_lost_backend() => {
@@ -349,6 +358,11 @@ impl Device {
                 Ok(Resumed::NeedsReset(error))
             }
         }
+    }
+
+    /// Whether it cannot go on with a new connection to its backend.
+    fn needs_same_session(&self) -> bool {
+        self.resumes == Resumes::Never && self.inflight.is_none()
     }
 
     /// Writes once more to the configuration what the driver wrote, and reads it. A write with which two connections
@@ -378,12 +392,19 @@ impl Device {
         }
         // What is noted there is requested once more by the backend itself.
         self.note_requests()?;
+        let needs_same_session = self.needs_same_session();
         let Some(backend) = &mut self.backend else { return Ok(()) };
         for (index, queue) in &self.queues {
-            if again.rings.available(queue.ring())? != 0 {
-                backend.was_used(*index)?;
-            }
-            let base = again.rings.used(queue.ring())?;
+            let base = match backend.left_at(*index) {
+                Some(base) => base,
+                None if needs_same_session => return Err(Error::SessionEnded),
+                None => {
+                    if again.rings.available(queue.ring())? != 0 {
+                        backend.was_used(*index)?;
+                    }
+                    again.rings.used(queue.ring())?
+                }
+            };
             let ring = xen_eventfd_vhost::Queue { base, ..*queue.ring() };
             backend.start_queue(*index, &ring, queue.kick(), queue.call())?;
             // Of what was used before, the call may have been lost.
@@ -451,6 +472,7 @@ impl Device {
     pub(crate) fn ended(mut self) -> Self {
         self.queues.clear();
         self.interrupt_status = None;
+        self.again.iter().for_each(Again::forget_session);
         self.forget_requests();
         self
     }

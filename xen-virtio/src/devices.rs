@@ -82,6 +82,8 @@ impl Devices {
         if let Some(record) = &mut state.record {
             record.is_whose(whose);
         }
+        // Without a record, another process begins anew, with a connection of its own.
+        state.devices.values().for_each(Device::keep_session);
     }
 
     /// Puts a device at its place.

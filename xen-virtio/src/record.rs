@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use xen_eventfd_core::DomId;
 use xen_eventfd_ioreq::RunDir;
 use xen_eventfd_virtio::BusState;
@@ -47,6 +48,9 @@ pub(crate) struct Whose {
     pub(crate) devices: Vec<String>,
     /// Where the guest had memory before it ran. A guest that has run could have changed what that was read from.
     pub(crate) memory: Vec<Range<u64>>,
+    /// Where connections to backends are kept.
+    #[serde(default)]
+    pub(crate) guardian: Option<PathBuf>,
 }
 
 /// A device.
@@ -268,6 +272,7 @@ mod tests {
             uuid: Some("u".into()),
             devices: vec!["blk".into(), "net".into()],
             memory: vec![0..9, 16..20],
+            guardian: None,
         }
     }
 

@@ -11,13 +11,14 @@ use crate::record::Area;
 use core::fmt;
 use rustix::io::Errno;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use virtio_bindings::virtio_ids::{
     VIRTIO_ID_BLOCK, VIRTIO_ID_CONSOLE, VIRTIO_ID_NET, VIRTIO_ID_RNG, VIRTIO_ID_SCSI,
     VIRTIO_ID_VSOCK,
 };
+use xen_eventfd::Guarded;
 use xen_eventfd_core::DomId;
 use xen_eventfd_host::memory::{FRAME, ForeignMemory};
 use xen_eventfd_ioreq::RunDir;
@@ -32,7 +33,8 @@ pub(crate) enum Resumes {
     /// The same if the backend completed what it had begun before it closed the connection; else not while a request
     /// is outstanding.
     Drained,
-    /// The driver has a session with its backend, which ends with the connection.
+    /// The driver has a session with its backend, which ends with the connection. So that is kept for the process that
+    /// goes on after this one.
     Never,
 }
 
@@ -78,6 +80,56 @@ impl Rings for ForeignRings {
     }
 }
 
+/// Where connections to backends are kept, by the number of the device, for the process that goes on with the guest
+/// after this one.
+pub(crate) trait Sessions: Send + Sync + fmt::Debug {
+    /// Keeps a connection, in place of the one before.
+    fn keep(&self, name: &str, connection: BorrowedFd<'_>) -> xen_eventfd::Result<()>;
+
+    /// Closes it.
+    fn forget(&self, name: &str) -> xen_eventfd::Result<()>;
+}
+
+/// The guardian keeps them.
+impl Sessions for Guarded {
+    fn keep(&self, name: &str, connection: BorrowedFd<'_>) -> xen_eventfd::Result<()> {
+        self.keep_descriptor(name, connection)
+    }
+
+    fn forget(&self, name: &str) -> xen_eventfd::Result<()> {
+        self.forget_descriptor(name)
+    }
+}
+
+/// What the connection of a device is kept as.
+pub(crate) fn session_name(dom: DomId, number: usize) -> String {
+    format!("{}/{number}", dom.0)
+}
+
+/// The connection of one device, which is kept.
+#[derive(Debug, Clone)]
+pub(crate) struct KeptSession {
+    pub(crate) sessions: Arc<dyn Sessions>,
+    pub(crate) name: String,
+    /// The process before has kept it, and it is gone on with.
+    pub(crate) is_kept: bool,
+}
+
+impl KeptSession {
+    fn keep(&self, backend: &dyn Backend) {
+        let Some(connection) = backend.fd() else { return };
+        if let Err(error) = self.sessions.keep(&self.name, connection) {
+            tracing::warn!(%error, "if this process is killed, the driver of a device has to reset it");
+        }
+    }
+
+    fn forget(&self) {
+        if let Err(error) = self.sessions.forget(&self.name) {
+            tracing::debug!(%error, "a connection that has ended is kept");
+        }
+    }
+}
+
 /// Connects to a device's backend.
 #[derive(Clone)]
 pub(crate) struct Connector(Arc<dyn Fn() -> Result<Box<dyn Backend>> + Send + Sync>);
@@ -87,6 +139,18 @@ impl Connector {
         connect: impl Fn() -> Result<Box<dyn Backend>> + Send + Sync + 'static,
     ) -> Self {
         Self(Arc::new(connect))
+    }
+
+    /// The same, but first goes on with the session of the process before.
+    pub(crate) fn going_on(
+        self,
+        go_on: impl FnOnce() -> Result<Box<dyn Backend>> + Send + 'static,
+    ) -> Self {
+        let go_on = Mutex::new(Some(go_on));
+        Self::new(move || {
+            let first = go_on.lock().unwrap_or_else(PoisonError::into_inner).take();
+            first.map_or_else(|| (self.0)(), |go_on| go_on())
+        })
     }
 
     /// Has this backend to give, and no other after it.
@@ -159,9 +223,30 @@ pub(crate) struct Again {
     pub(crate) connector: Connector,
     pub(crate) memory: Arc<OwnedRegions>,
     pub(crate) rings: Arc<dyn Rings>,
+    /// If the device needs its connection kept.
+    pub(crate) session: Option<KeptSession>,
 }
 
 impl Again {
+    /// Keeps the connection, if the device needs that.
+    pub(crate) fn keep_session(&self, backend: &dyn Backend) {
+        if let Some(session) = &self.session {
+            session.keep(backend);
+        }
+    }
+
+    /// The connection has ended.
+    pub(crate) fn forget_session(&self) {
+        if let Some(session) = &self.session {
+            session.forget();
+        }
+    }
+
+    /// Whether the connection of the process before is gone on with.
+    pub(crate) fn has_session(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.is_kept)
+    }
+
     /// A backend that has the guest's memory.
     pub(crate) fn connect(&self) -> Result<Box<dyn Backend>> {
         let mut backend = (self.connector.0)()?;

@@ -7,7 +7,7 @@ use crate::layout::Layout;
 use crate::memory::Regions;
 use crate::record::{Kept, Record, Whose};
 use crate::registers::Registers;
-use crate::resume::{Again, Connector, Notebook, OwnedRegions, Rings};
+use crate::resume::{Again, Connector, KeptSession, Notebook, OwnedRegions, Rings};
 use crate::spec::DeviceSpec;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -81,6 +81,8 @@ pub(crate) struct Keep {
     pub(crate) rings: Arc<dyn Rings>,
     /// Of the registers.
     pub(crate) run_dir: RunDir,
+    /// The connection of each device, if that is kept.
+    pub(crate) sessions: Vec<Option<KeptSession>>,
 }
 
 impl Keep {
@@ -89,7 +91,8 @@ impl Keep {
         let (run_dir, dom) = (self.run_dir.clone(), DomId(self.whose.domid));
         let notebook = Notebook { run_dir, dom, number };
         let (memory, rings) = (Arc::clone(memory), Arc::clone(&self.rings));
-        Some(Again { notebook, connector, memory, rings })
+        let session = self.sessions.get(number).cloned().flatten();
+        Some(Again { notebook, connector, memory, rings, session })
     }
 }
 

@@ -5,8 +5,11 @@
 //! that when the process ends, and also when it executes another program, whatever children it has
 //! forked. A pidfd is taken too, and reports the end alone.
 //!
-//! It holds nothing of the engine's but that and standard error: no other descriptor, no working
-//! directory. All signals are blocked that can be.
+//! If another process may take over, standard output is a socket, at which it keeps descriptors for that process
+//! ([`xen_eventfd::Guarded::keep_descriptor`]).
+//!
+//! It holds nothing else of the engine's but standard error: no other descriptor, no working directory. All
+//! signals are blocked that can be.
 
 use super::reap::Found;
 use crate::failure::{Exit, Failure};
@@ -16,9 +19,12 @@ use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::io::Errno;
+use rustix::net::SocketAddrUnix;
 use rustix::process::getppid;
+use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use xen_eventfd::{Reaped, run_dir};
 
@@ -53,12 +59,31 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
     // Before it ends: then this is another's.
     let engine = getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
     detach()?;
+    let kept = keep_descriptors();
     wait_for_end(std::io::stdin().as_fd())?;
     let path = session.run_dir.as_deref().unwrap_or(Path::new(run_dir::DEFAULT));
     let limit = Duration::from_secs(arguments.takeover_time.into());
     wait_for_takeover(limit, || is_left(path, engine).unwrap_or(true));
     let reap = || session.reap();
-    reap_until_done(&PAUSES, || attempt(path, engine, reap).unwrap_or_else(Attempt::Failed))
+    let done =
+        reap_until_done(&PAUSES, || attempt(path, engine, reap).unwrap_or_else(Attempt::Failed));
+    if let Some(socket) = kept {
+        // If it fails, the directory is gone.
+        let _ = std::fs::remove_file(socket);
+    }
+    done
+}
+
+/// Keeps descriptors for the process that takes over, if standard output is a socket for that, whose path this returns.
+fn keep_descriptors() -> Option<PathBuf> {
+    let address = rustix::net::getsockname(std::io::stdout()).ok()?;
+    let path = SocketAddrUnix::try_from(address).ok()?.path_bytes()?.to_vec();
+    std::thread::spawn(|| {
+        if let Err(error) = xen_eventfd::keep_descriptors(std::io::stdout().as_fd()) {
+            tracing::warn!(%error, "descriptors are not kept any more");
+        }
+    });
+    Some(PathBuf::from(OsString::from_vec(path)))
 }
 
 /// How often a guardian looks whether all guests are taken over.

@@ -6,7 +6,7 @@ use core::mem::MaybeUninit;
 use core::ops::RangeInclusive;
 use core::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, IoSlice, IoSliceMut, retry_on_intr};
+use rustix::io::{Errno, IoSlice, IoSliceMut, ioctl_fionread, retry_on_intr};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags,
@@ -16,8 +16,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Instant;
 
-/// The delay before the next attempt while the queue of a listening socket is full.
+/// The delay before the next look at what cannot be waited for: room in the queue of a listening socket, the rest of a
+/// message.
 const PAUSE: Duration = Duration::from_millis(10);
+/// More bytes than the payload of any reply has.
+const MAX_REPLY: usize = 4096;
 
 /// A connection to a backend.
 ///
@@ -154,11 +157,21 @@ impl Connection {
 
     fn write(
         &self,
+        bytes: &[u8],
+        descriptors: &[BorrowedFd<'_>],
+        deadline: Instant,
+    ) -> core::result::Result<(), Failure> {
+        self.idle()?;
+        self.put(bytes, descriptors, deadline)
+    }
+
+    /// Writes, whatever is left to be read.
+    fn put(
+        &self,
         mut bytes: &[u8],
         mut descriptors: &[BorrowedFd<'_>],
         deadline: Instant,
     ) -> core::result::Result<(), Failure> {
-        self.idle()?;
         while !bytes.is_empty() {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_REGIONS))];
             let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -178,6 +191,26 @@ impl Connection {
         Ok(())
     }
 
+    /// Skips what the process that had the socket before has not read: at most one reply, as it was killed amid one
+    /// exchange. That comes before the replies to these two requests, and is of the same kind as one of them at most.
+    pub(super) fn skip_replies(&self) -> Result<()> {
+        let deadline = Instant::now() + self.limit;
+        let skip = |request| -> core::result::Result<(), Failure> {
+            self.put(&wire::message(request, false, &[]), &[], deadline)?;
+            loop {
+                let header = self.header(deadline)?;
+                self.payload(&header, &(0..=MAX_REPLY), deadline, Some(&mut None))?;
+                if header.request == request as u32 {
+                    return Ok(());
+                }
+            }
+        };
+        for request in [Request::GetFeatures, Request::GetProtocolFeatures] {
+            skip(request).map_err(|failure| self.fail(Some(request), failure))?;
+        }
+        self.check()
+    }
+
     fn reply(
         &self,
         request: Request,
@@ -195,17 +228,63 @@ impl Connection {
         deadline: Instant,
         file: Option<&mut Option<OwnedFd>>,
     ) -> core::result::Result<Vec<u8>, Failure> {
-        let header = self.read(Header::SIZE, deadline, file)?;
-        let header = Header::parse(&header).ok_or(Failure::Ended)?;
+        let header = self.header(deadline)?;
         if header.request != request as u32 {
             return Err(Failure::Wrong(Wrong::Request(header.request)));
         }
         if header.flags != VERSION | REPLY {
             return Err(Failure::Wrong(Wrong::Flags(header.flags)));
         }
-        match usize::try_from(header.size) {
-            Ok(size) if sizes.contains(&size) => self.read(size, deadline, None),
-            _ => Err(Failure::Wrong(Wrong::Size(header.size))),
+        self.payload(&header, sizes, deadline, file)
+    }
+
+    /// The header of the next message, which is left to be read.
+    fn header(&self, deadline: Instant) -> core::result::Result<Header, Failure> {
+        self.wait_for_bytes(Header::SIZE, deadline)?;
+        let mut bytes = [0; Header::SIZE];
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        retry_on_intr(|| recv(&self.socket, &mut bytes, flags))?;
+        Header::parse(&bytes).ok_or(Failure::Ended)
+    }
+
+    /// Reads the next message, whose header this is, once all of it is there: a process that goes on with the socket
+    /// finds no half of one.
+    fn payload(
+        &self,
+        header: &Header,
+        sizes: &RangeInclusive<usize>,
+        deadline: Instant,
+        file: Option<&mut Option<OwnedFd>>,
+    ) -> core::result::Result<Vec<u8>, Failure> {
+        let size = usize::try_from(header.size).ok().filter(|size| sizes.contains(size));
+        let length = Header::SIZE + size.ok_or(Failure::Wrong(Wrong::Size(header.size)))?;
+        self.wait_for_bytes(length, deadline)?;
+        let mut message = self.read(length, deadline, file)?;
+        message.drain(..Header::SIZE);
+        Ok(message)
+    }
+
+    /// Waits until so many bytes can be read.
+    fn wait_for_bytes(
+        &self,
+        length: usize,
+        deadline: Instant,
+    ) -> core::result::Result<(), Failure> {
+        loop {
+            let there = ioctl_fionread(&self.socket)?;
+            if there >= length as u64 {
+                return Ok(());
+            }
+            let mut polled = [PollFd::new(&self.socket, PollFlags::RDHUP)];
+            if retry_on_intr(|| poll(&mut polled, Some(&Timespec::default())))? > 0 {
+                return Err(Failure::Ended);
+            }
+            match there {
+                0 => self.wait(PollFlags::IN, deadline)?,
+                // It is readable already.
+                _ if Instant::now() < deadline => std::thread::sleep(PAUSE),
+                _ => return Err(Failure::Silent),
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use connection::Connection;
 use core::ops::Range;
 use core::time::Duration;
 use requests::Requests;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -52,12 +52,22 @@ pub struct Frontend {
     protocol: u64,
     queues: u16,
     running: BTreeSet<u16>,
+    /// Where the queues were that another process had started.
+    left: BTreeMap<u16, u16>,
     /// Where the guest has memory, once that is set.
     memory: Vec<Range<u64>>,
     errors: OwnedFd,
     /// What the backend requests by itself, until it closes that.
     requests: Option<Requests>,
     signaller: Signaller,
+}
+
+/// Whose session a connection has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Session {
+    New,
+    /// A process began it that was killed.
+    Another,
 }
 
 impl Frontend {
@@ -67,7 +77,7 @@ impl Frontend {
     /// # Errors
     /// [`Error::Connect`]; [`Error::Lacks`] if the backend lacks what `needs` has; what can go wrong with a reply.
     pub fn connect(path: &Path, needs: Needs, limit: Duration) -> Result<Self> {
-        Self::negotiate(Connection::open(path, limit)?, needs)
+        Self::negotiate(Connection::open(path, limit)?, needs, Session::New)
     }
 
     /// The same over a socket that is connected.
@@ -75,10 +85,28 @@ impl Frontend {
     /// # Errors
     /// As [`Frontend::connect`].
     pub fn over(socket: UnixStream, needs: Needs, limit: Duration) -> Result<Self> {
-        Self::negotiate(Connection::over(socket.into(), limit), needs)
+        Self::negotiate(Connection::over(socket.into(), limit), needs, Session::New)
     }
 
-    fn negotiate(connection: Connection, needs: Needs) -> Result<Self> {
+    /// Goes on with the session of a process that was killed, over the socket that it had. Whatever it had requested
+    /// last, no queue is running afterwards, and [`Backend::left_at`] says where each was; its memory and its features are
+    /// to be set again, as the process may not have come so far.
+    ///
+    /// # Errors
+    /// As [`Frontend::connect`].
+    pub fn go_on(socket: UnixStream, needs: Needs, limit: Duration) -> Result<Self> {
+        let connection = Connection::over(socket.into(), limit);
+        connection.skip_replies()?;
+        let mut new = Self::negotiate(connection, needs, Session::Another)?;
+        for index in 0..new.queues.min(needs.queues) {
+            // It may have accepted no features, before which a queue is not to be disabled.
+            let at = new.stop(index)?;
+            new.left.insert(index, at);
+        }
+        Ok(new)
+    }
+
+    fn negotiate(connection: Connection, needs: Needs, session: Session) -> Result<Self> {
         let mut new = Self {
             connection,
             offered: 0,
@@ -86,6 +114,7 @@ impl Frontend {
             protocol: 0,
             queues: 0,
             running: BTreeSet::new(),
+            left: BTreeMap::new(),
             memory: Vec::new(),
             errors: new_eventfd()?,
             requests: None,
@@ -113,7 +142,9 @@ impl Frontend {
             None if needs.fixed => needs.queues,
             found => return lacks(Lack::Queues { needed: needs.queues, found }),
         };
-        new.set(Request::SetOwner, &[], &[])?;
+        if session == Session::New {
+            new.set(Request::SetOwner, &[], &[])?;
+        }
         if new.has(protocol::BACKEND_REQ) {
             let (requests, theirs) = Requests::new()?;
             new.set(Request::SetBackendReqFd, &[], &[theirs.as_fd()])?;
@@ -176,6 +207,20 @@ impl Frontend {
             return Err(Error::NoQueue { index, queues: self.queues });
         }
         Ok(u32::from(index))
+    }
+
+    /// Stops a queue. Returns where it is in the available ring.
+    fn stop(&mut self, index: u16) -> Result<u16> {
+        let number = self.queue(index)?;
+        let request = Request::GetVringBase;
+        let asked = VringState { index: number, num: 0 }.emit();
+        let state: VringState = self.get(request, &asked)?;
+        if state.index != number {
+            return Err(self.connection.wrong(request, Wrong::Queue(state.index)));
+        }
+        self.running.remove(&index);
+        u16::try_from(state.num)
+            .map_err(|_| self.connection.wrong(request, Wrong::Number(u64::from(state.num))))
     }
 
     fn set_number(&self, request: Request, index: u32, num: u32) -> Result<()> {
@@ -344,6 +389,10 @@ impl Backend for Frontend {
         self.settle()
     }
 
+    fn left_at(&self, index: u16) -> Option<u16> {
+        self.left.get(&index).copied()
+    }
+
     fn set_kick(&mut self, index: u16, kick: BorrowedFd<'_>) -> Result<()> {
         let number = self.queue(index)?;
         // rust-vmm's backends watch the eventfd that a queue has when it is enabled.
@@ -361,17 +410,8 @@ impl Backend for Frontend {
     }
 
     fn stop_queue(&mut self, index: u16) -> Result<u16> {
-        let number = self.queue(index)?;
-        let request = Request::GetVringBase;
-        self.set_number(Request::SetVringEnable, number, 0)?;
-        let asked = VringState { index: number, num: 0 }.emit();
-        let state: VringState = self.get(request, &asked)?;
-        if state.index != number {
-            return Err(self.connection.wrong(request, Wrong::Queue(state.index)));
-        }
-        self.running.remove(&index);
-        u16::try_from(state.num)
-            .map_err(|_| self.connection.wrong(request, Wrong::Number(u64::from(state.num))))
+        self.set_number(Request::SetVringEnable, self.queue(index)?, 0)?;
+        self.stop(index)
     }
 
     fn reset(&mut self) -> Result<()> {

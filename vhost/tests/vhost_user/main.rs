@@ -1,5 +1,6 @@
 //! The frontend of vhost-user, with rust-vmm's side of a backend, and with backends that lie.
 
+mod go_on;
 mod lies;
 mod messages;
 mod peer;

@@ -15,19 +15,19 @@ use crate::host::Machine;
 use crate::layout::Layout;
 use crate::memory::GuestRam;
 use crate::record::{Kept, Whose};
-use crate::resume::Connector;
+use crate::resume::{Connector, KeptSession, Sessions, session_name};
 use crate::server::{Connected, Keep, Released, Server};
 use crate::spec::DeviceSpec;
 use crate::status::{Answering, DeviceStatus, Status};
 use crate::types;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use std::collections::BTreeSet;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use xen_eventfd::{Domain, EngineKind, Guarded, Guardian, run_dir};
+use xen_eventfd::{DomId, Domain, EngineKind, Guarded, Guardian, kept_descriptors, run_dir};
 use xen_eventfd_cli::failure::{Exit, Failure};
 use xen_eventfd_cli::session::Session;
 use xen_eventfd_cli::signals::{Caught, Signals};
@@ -112,9 +112,38 @@ impl Devices {
         self.of_guest(uuid).map(connector).collect()
     }
 
-    /// How each of a guest's backends is connected to after the process that served it.
-    fn connectors_after(&self, uuid: Option<&str>) -> Result<Vec<Connector>, Failure> {
-        self.of_guest(uuid).map(|spec| of_device(&spec, spec.connector())).collect()
+    /// How each of a guest's backends is connected to after the process that served it, which has kept these
+    /// connections.
+    fn connectors_after(
+        &self,
+        domain: &Domain,
+        mut connections: Connections,
+    ) -> Result<Vec<Connector>, Failure> {
+        let connector = |(number, spec): (usize, DeviceSpec)| {
+            let connector = of_device(&spec, spec.connector())?;
+            Ok(match connections.remove(&session_name(domain.id, number)) {
+                Some(connection) => connector.going_on(move || spec.go_on(connection)),
+                None => connector,
+            })
+        };
+        self.of_guest(domain.uuid.as_deref()).enumerate().map(connector).collect()
+    }
+
+    /// The connection of each device, if it is to be kept. The process before has kept these.
+    fn sessions(
+        &self,
+        dom: DomId,
+        guarded: Option<&Arc<Guarded>>,
+        connections: &Connections,
+    ) -> Vec<Option<KeptSession>> {
+        let guarded = guarded.filter(|guarded| guarded.descriptors_at().is_some());
+        let session = |(number, spec): (usize, &DeviceSpec)| {
+            let sessions: Arc<dyn Sessions> = Arc::<Guarded>::clone(guarded?);
+            let name = session_name(dom, number);
+            let is_kept = connections.contains_key(&name);
+            spec.session(name, &sessions, is_kept)
+        };
+        self.devices.iter().enumerate().map(session).collect()
     }
 
     /// What it takes to go on with a guest that has these devices.
@@ -122,18 +151,20 @@ impl Devices {
         &self,
         machine: &Machine,
         domain: &Domain,
-        ram: &GuestRam<'_>,
-        run_dir: &Path,
+        serving: &ToServe<'_, '_>,
         connectors: Vec<Connector>,
+        sessions: Vec<Option<KeptSession>>,
     ) -> Result<Keep, Failure> {
+        let ToServe { ram, run_dir, guarded } = serving;
         let whose = Whose {
             domid: domain.id.0,
             uuid: domain.uuid.clone(),
             devices: self.lines(),
             memory: ram.ranges().to_vec(),
+            guardian: guarded.and_then(|it| it.descriptors_at()).map(Path::to_owned),
         };
         let run_dir = RunDir::open(run_dir, Role::Registers).map_err(Error::from)?;
-        Ok(Keep { whose, connectors, rings: machine.rings(domain.id), run_dir })
+        Ok(Keep { whose, connectors, rings: machine.rings(domain.id), run_dir, sessions })
     }
 
     /// The same devices with backends that have served another guest.
@@ -174,8 +205,18 @@ struct Serving {
     /// Dropped before the guest is let go of.
     answering: Answering,
     /// If this process is killed, it recovers the server.
-    guarded: Option<Guarded>,
+    guarded: Option<Arc<Guarded>>,
 }
+
+/// What a guest is served by.
+struct ToServe<'a, 'm> {
+    ram: &'a mut GuestRam<'m>,
+    run_dir: &'a Path,
+    guarded: Option<&'a Arc<Guarded>>,
+}
+
+/// Connections that a process has kept, by their names.
+type Connections = BTreeMap<String, OwnedFd>;
 
 /// What is shown of a guest in service.
 #[derive(Debug)]
@@ -212,10 +253,11 @@ impl Serving {
         // First, as it is refused for a PV guest, whose frames are none of its own.
         xen.host().vcpus(domain.id).map_err(Error::from)?;
         let ram = GuestRam::find(machine.foreign(), machine, domain.id, layout)?;
-        let serve = |ram: &mut GuestRam<'_>, run_dir: &Path| {
+        let serve = |to: ToServe<'_, '_>| {
             let connectors = given.connectors(domain.uuid.as_deref());
-            let keep = given.keep(machine, domain, ram, run_dir, connectors)?;
-            let keep = Some(&keep);
+            let sessions = given.sessions(domain.id, to.guarded, &Connections::new());
+            let keep = given.keep(machine, domain, &to, connectors, sessions)?;
+            let (ram, run_dir, keep) = (to.ram, to.run_dir, Some(&keep));
             let server = Server::start(xen, run_dir, domain.id, layout, connected, ram, keep)?;
             if *layout == Layout::OwnBus {
                 machine.add_pci_root(domain.id)?;
@@ -235,10 +277,16 @@ impl Serving {
     ) -> Result<Self, Failure> {
         let (xen, specs) = (machine.xen(), &given.devices);
         let ram = GuestRam::known(machine, domain.id, kept.whose.memory.clone());
-        let serve = |ram: &mut GuestRam<'_>, run_dir: &Path| {
-            let connectors = given.connectors_after(domain.uuid.as_deref())?;
-            let keep = given.keep(machine, domain, ram, run_dir, connectors)?;
-            Ok(Server::take_over(xen, run_dir, domain.id, specs, ram, &keep, kept)?)
+        // Before the guest is taken: then the guardian of the process before ends.
+        let connections = match &kept.whose.guardian {
+            Some(guardian) => kept_descriptors(guardian).map_err(Error::from)?,
+            None => Connections::new(),
+        };
+        let serve = |to: ToServe<'_, '_>| {
+            let sessions = given.sessions(domain.id, to.guarded, &connections);
+            let connectors = given.connectors_after(domain, connections)?;
+            let keep = given.keep(machine, domain, &to, connectors, sessions)?;
+            Ok(Server::take_over(xen, to.run_dir, domain.id, specs, to.ram, &keep, kept)?)
         };
         Self::with(session, machine, domain, given, ram, serve)
     }
@@ -250,14 +298,15 @@ impl Serving {
         domain: &Domain,
         given: &Devices,
         mut ram: GuestRam<'_>,
-        serve: impl FnOnce(&mut GuestRam<'_>, &Path) -> Result<Server, Failure>,
+        serve: impl FnOnce(ToServe<'_, '_>) -> Result<Server, Failure>,
     ) -> Result<Self, Failure> {
         let xen = machine.xen();
         tracing::info!(bytes = ram.size(), "the guest's memory was found");
         let run_dir = run_dir_of(session);
         let takeover = Duration::from_secs(given.takeover_time.into());
-        let guarded = Guardian::Auto.keep_for(&run_dir, takeover)?;
-        let server = serve(&mut ram, &run_dir)?;
+        let guarded = Guardian::Auto.keep_for(&run_dir, takeover)?.map(Arc::new);
+        let to_serve = ToServe { ram: &mut ram, run_dir: &run_dir, guarded: guarded.as_ref() };
+        let server = serve(to_serve)?;
         // Before anything asks for the state. What the guest asks until then waits in its slot or is answered.
         let confinement = machine.confine(domain.id, &run_dir, &given.sockets())?;
         let (name, engine, devices) = (domain.name.clone(), xen.engine(), given.lines());

@@ -247,7 +247,7 @@ fn again(state: &Arc<Mutex<State>>, indices: &Arc<Indices>, dir: &Path) -> Again
     let rings: Arc<dyn Rings> = Arc::<Indices>::clone(indices);
     let run_dir = RunDir::open(dir, Role::Registers).unwrap();
     let notebook = Notebook { run_dir, dom: DomId(1), number: 0 };
-    Again { notebook, connector, memory: Arc::default(), rings }
+    Again { notebook, connector, memory: Arc::default(), rings, session: None }
 }
 
 impl Bench {

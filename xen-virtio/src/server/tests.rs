@@ -6,11 +6,13 @@ use crate::demo::driver::{Cpu, Disk, Ram, Trouble};
 use crate::error::Result;
 use crate::layout::{Layout, MmioPlace};
 use crate::record::{Record, Whose};
-use crate::resume::{Connector, Rings};
+use crate::resume::{Connector, KeptSession, Rings, Sessions, session_name};
 use crate::spec::DeviceSpec;
+use std::collections::BTreeMap;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use virtio_drivers::transport::Transport;
@@ -34,10 +36,54 @@ impl Rings for Ram {
     }
 }
 
+/// Connections that are kept for the next process, as a guardian does.
+#[derive(Debug, Default)]
+struct Kept(Mutex<BTreeMap<String, OwnedFd>>);
+
+impl Kept {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, OwnedFd>> {
+        self.0.lock().unwrap()
+    }
+
+    /// Keeps what another has at this moment.
+    fn copy(&self, from: &Self) {
+        let theirs = from.all();
+        let copy = |(name, fd): (&String, &OwnedFd)| (name.clone(), fd.try_clone().unwrap());
+        *self.all() = theirs.iter().map(copy).collect();
+    }
+}
+
+impl Sessions for Kept {
+    fn keep(&self, name: &str, connection: BorrowedFd<'_>) -> xen_eventfd::Result<()> {
+        let connection = connection.try_clone_to_owned().unwrap();
+        self.all().insert(name.to_owned(), connection);
+        Ok(())
+    }
+
+    fn forget(&self, name: &str) -> xen_eventfd::Result<()> {
+        self.all().remove(name);
+        Ok(())
+    }
+}
+
+/// Where a process keeps what the next one goes on with.
+struct Place {
+    dir: tempfile::TempDir,
+    /// The disk's connection, if that is kept, though a disk can do without.
+    sessions: Option<Arc<Kept>>,
+}
+
+impl Place {
+    fn new(keeps_sessions: bool) -> Self {
+        let sessions = keeps_sessions.then(Arc::default);
+        Self { dir: tempfile::tempdir().unwrap(), sessions }
+    }
+}
+
 /// A guest with a disk, whose backend serves one frontend after the other.
 struct Machine {
     /// Dropped first, while its socket is there.
-    _backend: Backend,
+    backend: Backend,
     model: Model,
     dom: DomId,
     ram: Arc<Ram>,
@@ -48,21 +94,25 @@ struct Machine {
 
 struct Backend {
     ends: Arc<AtomicBool>,
+    /// Connections that have ended.
+    connections: Arc<AtomicU64>,
     socket: PathBuf,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Backend {
     fn start(socket: PathBuf, disk: PathBuf) -> Self {
-        let ends = Arc::new(AtomicBool::new(false));
+        let (ends, connections) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let (has_ended, path) = (Arc::clone(&ends), socket.clone());
+        let connected = Arc::<AtomicU64>::clone(&connections);
         let serve = move || {
             let disk = || BackendDisk::over(&disk, 1);
             while !has_ended.load(Ordering::Acquire) {
                 backend::serve_one(&path, disk().unwrap(), || {}).unwrap();
+                connected.fetch_add(1, Ordering::AcqRel);
             }
         };
-        Self { ends, socket, thread: Some(std::thread::spawn(serve)) }
+        Self { ends, connections, socket, thread: Some(std::thread::spawn(serve)) }
     }
 }
 
@@ -94,31 +144,45 @@ impl Machine {
             Arch::Arm => Layout::DeviceTree(vec![PLACE]),
         };
         let ram = Arc::new(Ram::new(RAM).unwrap());
-        Self { _backend: backend, model, dom, ram, spec, layout, dir }
+        Self { backend, model, dom, ram, spec, layout, dir }
     }
 
     /// Starts a process, which goes on with what the record in the run directory says. `prepare` is called with its
     /// client first. `None`: it was killed before it served the guest.
-    fn process(&self, run_dir: &Path, prepare: impl FnOnce(&Arc<Client>)) -> Option<Server> {
+    fn process(&self, place: &Place, prepare: impl FnOnce(&Arc<Client>)) -> Option<Server> {
         let client = self.model.client("xen-virtio");
         prepare(&client);
-        let server = self.serve(run_dir, &client);
+        let server = self.serve(place, &client);
         if let Err(error) = &server {
             assert!(client.is_killed(), "{error}");
         }
         server.ok()
     }
 
-    fn serve(&self, run_dir: &Path, client: &Arc<Client>) -> Result<Server> {
+    fn serve(&self, place: &Place, client: &Arc<Client>) -> Result<Server> {
+        let run_dir = place.dir.path();
         let host: Arc<dyn Host> = Arc::<Client>::clone(client);
         let xen = Xen::builder().run_dir(run_dir).open_on(host)?;
         let devices = vec![self.spec.to_string()];
-        let whose = Whose { domid: self.dom.0, uuid: None, devices, memory: Vec::new() };
+        let (domid, memory) = (self.dom.0, Vec::new());
+        let whose = Whose { domid, uuid: None, devices, memory, guardian: None };
         let spec = self.spec.clone();
-        let connectors = vec![Connector::new(move || spec.connect())];
+        let mut connectors = vec![Connector::new(move || spec.connect())];
+        let session = place.sessions.as_ref().map(|kept| {
+            let name = session_name(self.dom, 0);
+            let connection = kept.all().get(&name).map(|fd| fd.try_clone().unwrap());
+            let is_kept = connection.is_some();
+            if let Some(connection) = connection {
+                let spec = self.spec.clone();
+                let go_on = move || spec.go_on(connection);
+                connectors[0] = connectors[0].clone().going_on(go_on);
+            }
+            KeptSession { sessions: Arc::<Kept>::clone(kept), name, is_kept }
+        });
         let rings: Arc<dyn Rings> = Arc::<Ram>::clone(&self.ram);
         let registers = RunDir::open(run_dir, Role::Registers)?;
-        let keep = Keep { whose, connectors, rings, run_dir: registers.clone() };
+        let (run, sessions) = (registers.clone(), vec![session]);
+        let keep = Keep { whose, connectors, rings, run_dir: run, sessions };
         let ram = &mut &*self.ram;
         match Record::read(&registers, self.dom)? {
             Some(kept) => {
@@ -221,15 +285,20 @@ struct Kill {
 }
 
 /// Has the process killed at its call of this number, and what it leaves kept in `left`.
-fn kill_at(client: &Arc<Client>, step: u64, from: &Path, left: &Path) -> Arc<Kill> {
+fn kill_at(client: &Arc<Client>, step: u64, from: &Place, left: &Place) -> Arc<Kill> {
     let kill = Arc::new(Kill::default());
-    let (from, left, done) = (from.to_owned(), left.to_owned(), Arc::clone(&kill));
+    let sessions = from.sessions.clone().zip(left.sessions.clone());
+    let (from, left) = (from.dir.path().to_owned(), left.dir.path().to_owned());
+    let done = Arc::clone(&kill);
     let weak = Arc::downgrade(client);
     client.on_call(Box::new(move |site| {
         let Some(client) = weak.upgrade() else { return Verdict::Proceed };
         if site.index == step {
             done.begins.store(true, Ordering::Release);
             copy(&from, &left);
+            if let Some((from, left)) = &sessions {
+                left.copy(from);
+            }
             client.kill();
             done.is_done.store(true, Ordering::Release);
         }
@@ -243,13 +312,13 @@ fn kill_at(client: &Arc<Client>, step: u64, from: &Path, left: &Path) -> Arc<Kil
 }
 
 /// Runs a guest, and kills the process that serves it at a step. Returns whether it came so far.
-fn round(arch: Arch, step: u64) -> bool {
+fn round(arch: Arch, step: u64, keeps_sessions: bool) -> bool {
     const BLOCKS: usize = 2;
     let machine = Machine::on(arch);
-    let [first, second] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let [first, second] = [(); 2].map(|()| Place::new(keeps_sessions));
     let mut kill = Arc::default();
-    let process = machine.process(first.path(), |client| {
-        kill = kill_at(client, step, first.path(), second.path());
+    let process = machine.process(&first, |client| {
+        kill = kill_at(client, step, &first, &second);
     });
     let done = Arc::new(AtomicU64::new(0));
     // A process that is being killed lets no guest run.
@@ -260,9 +329,10 @@ fn round(arch: Arch, step: u64) -> bool {
         || kill.is_done.load(Ordering::Acquire) || guest.as_ref().is_some_and(Running::is_finished),
     );
     let was_killed = kill.is_done.load(Ordering::Acquire);
+    let goes_on = second.sessions.as_ref().is_some_and(|kept| !kept.all().is_empty());
     let next = was_killed.then(|| {
         drop(process);
-        machine.process(second.path(), |_| {})
+        machine.process(&second, |_| {})
     });
     let guest = guest.unwrap_or_else(|| machine.guest(BLOCKS, &done));
     let state = || {
@@ -276,9 +346,13 @@ fn round(arch: Arch, step: u64) -> bool {
     assert_eq!(guest.join(), Ok(BLOCKS), "killed at step {step}");
     assert!(machine.blocks_on_disk(BLOCKS));
     if let Some(next) = next {
+        if goes_on {
+            let connections = machine.backend.connections.load(Ordering::Acquire);
+            assert_eq!(connections, 0, "its session ended with the process, killed at step {step}");
+        }
         assert!(next.is_some_and(|server| server.stop().is_ok()));
         // Nothing is left for another process.
-        assert!(std::fs::read_dir(second.path()).unwrap().next().is_none());
+        assert!(std::fs::read_dir(second.dir.path()).unwrap().next().is_none());
     }
     was_killed
 }
@@ -286,16 +360,18 @@ fn round(arch: Arch, step: u64) -> bool {
 /// One after the other, as each keeps a machine busy.
 #[test]
 fn a_guest_notices_nothing_of_a_kill_at_any_step() {
-    kill_at_every_step(Arch::X86);
-    kill_at_every_step(Arch::Arm);
+    kill_at_every_step(Arch::X86, false);
+    kill_at_every_step(Arch::Arm, false);
+    // Drivers whose session with the backend ends with the connection: the guardian keeps that.
+    kill_at_every_step(Arch::X86, true);
 }
 
-fn kill_at_every_step(arch: Arch) {
+fn kill_at_every_step(arch: Arch, keeps_sessions: bool) {
     // Rounds wait more than they work.
     let (next, ends) = (AtomicU64::new(1), AtomicBool::new(false));
     let rounds = || {
         while !ends.load(Ordering::Acquire) {
-            if !round(arch, next.fetch_add(1, Ordering::AcqRel)) {
+            if !round(arch, next.fetch_add(1, Ordering::AcqRel), keeps_sessions) {
                 ends.store(true, Ordering::Release);
             }
         }

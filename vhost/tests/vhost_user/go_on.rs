@@ -1,0 +1,78 @@
+//! Another process goes on with the session of one that was killed, over its socket.
+
+use super::peer::{Answer, peer, raw};
+use super::recorder::{Recorder, serve};
+use super::{ONE_QUEUE, PATIENT, QUEUE, guest_memory, new_eventfd, region};
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::time::Duration;
+use vhost::vhost_user::message::VhostUserProtocolFeatures as Protocol;
+use xen_eventfd_vhost::user::Frontend;
+use xen_eventfd_vhost::user::wire::{NEED_REPLY, Payload, Request, VERSION, VringState};
+use xen_eventfd_vhost::{Backend, Error, Lack, Needs};
+
+const ALL: Protocol = Protocol::MQ.union(Protocol::REPLY_ACK).union(Protocol::CONFIG);
+
+#[test]
+fn the_session_is_the_same_and_its_queues_stand_still() {
+    let recorder = Recorder::new(ALL);
+    let (socket, served) = serve(&recorder);
+    let kept = socket.try_clone().unwrap();
+    let mut killed = Frontend::over(socket, ONE_QUEUE, PATIENT).unwrap();
+    assert_eq!(killed.left_at(0), None);
+    let (memory, kick, call) = (guest_memory(), new_eventfd(), new_eventfd());
+    killed.accept(1 << 32).unwrap();
+    killed.set_memory(&[region(memory.as_fd())]).unwrap();
+    killed.start_queue(0, &QUEUE, kick.as_fd(), call.as_fd()).unwrap();
+    drop(killed);
+    recorder.lock().unwrap().asked.clear();
+
+    let mut frontend = Frontend::go_on(kept, ONE_QUEUE, PATIENT).unwrap();
+    let asked = core::mem::take(&mut recorder.lock().unwrap().asked);
+    assert!(!asked.contains(&"owner".to_owned()), "a new session: {asked:?}");
+    assert_eq!(asked.last().map(String::as_str), Some("base of 0?"), "{asked:?}");
+    assert_eq!((frontend.left_at(0), frontend.left_at(1)), (Some(9), None));
+    frontend.accept(1 << 32).unwrap();
+    frontend.set_memory(&[region(memory.as_fd())]).unwrap();
+    frontend.start_queue(0, &QUEUE, kick.as_fd(), call.as_fd()).unwrap();
+    drop(frontend);
+    served.join().unwrap();
+}
+
+/// A reply that the killed process has not read is not taken for another one's.
+#[test]
+fn a_reply_that_is_left_is_skipped() {
+    let asks = [
+        (Request::GetFeatures, VERSION, vec![]),
+        (Request::GetProtocolFeatures, VERSION, vec![]),
+        (Request::GetQueueNum, VERSION, vec![]),
+        (Request::GetVringBase, VERSION, VringState { index: 1, num: 0 }.emit()),
+        (Request::SetFeatures, VERSION | NEED_REPLY, 0_u64.emit()),
+        (Request::SetVringEnable, VERSION | NEED_REPLY, VringState { index: 0, num: 1 }.emit()),
+    ];
+    for (request, flags, payload) in asks {
+        let (mut socket, served) = peer(|_| Answer::Truth);
+        socket.write_all(&raw(request as u32, flags, &payload)).unwrap();
+        let frontend = Frontend::go_on(socket, ONE_QUEUE, PATIENT).unwrap();
+        assert_eq!((frontend.queues(), frontend.left_at(0)), (2, Some(0)), "{request}");
+        frontend.check().unwrap();
+        drop(frontend);
+        served.join().unwrap();
+    }
+}
+
+#[test]
+fn a_backend_that_has_ended_meanwhile_or_never_answers_is_an_error() {
+    let (socket, served) =
+        peer(|_| Answer::Act(|socket| drop(socket.shutdown(std::net::Shutdown::Both))));
+    let ended = Frontend::go_on(socket, ONE_QUEUE, PATIENT).unwrap_err();
+    assert!(matches!(ended, Error::Ended { .. }), "{ended}");
+    served.join().unwrap();
+    let (socket, _) = peer(|_| Answer::Act(|_| ()));
+    let silent = Frontend::go_on(socket, ONE_QUEUE, Duration::from_millis(50)).unwrap_err();
+    assert!(matches!(silent, Error::Silent { .. }), "{silent}");
+    // It is no other backend than before, but it is not believed that it is the same.
+    let (socket, _) = peer(|_| Answer::Truth);
+    let many = Frontend::go_on(socket, Needs { queues: 3, fixed: true }, PATIENT).unwrap_err();
+    assert_eq!(many, Error::Lacks { lack: Lack::Queues { needed: 3, found: Some(2) } });
+}
