@@ -1,10 +1,14 @@
 //! The guardian as the library starts it.
 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use xen_eventfd::{Guardian, kept_descriptors};
 
 /// A process that is killed when the test ends.
 struct Process(Child);
@@ -84,4 +88,27 @@ fn it_waits_for_the_end_of_the_engine() {
     };
     let pid = guard.pid();
     until("it has woken", || guard.has_ended() || !waiting(pid));
+}
+
+/// What a program that may be taken over has kept, as its successor finds it.
+#[test]
+fn it_keeps_descriptors_for_the_process_that_takes_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = Guardian::Program(env!("CARGO_BIN_EXE_xen-eventfd").into());
+    let guarded = program.keep_for(dir.path(), Duration::from_secs(60)).unwrap().unwrap();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    guarded.keep_descriptor("5/0", theirs.as_fd()).unwrap();
+    drop(theirs);
+    let at = guarded.descriptors_at().unwrap().to_owned();
+    let mut kept = kept_descriptors(&at).unwrap();
+    let mut socket = UnixStream::from(kept.remove("5/0").unwrap());
+    socket.write_all(b"!").unwrap();
+    let mut byte = [0];
+    (&ours).read_exact(&mut byte).unwrap();
+    assert_eq!((&byte, kept.len()), (b"!", 0));
+    drop(socket);
+    // It has them until it ends, and leaves no socket.
+    drop(guarded);
+    assert_eq!((&ours).read(&mut byte).unwrap(), 0);
+    until("the socket is removed", || !at.exists());
 }
