@@ -119,10 +119,14 @@ verdict a_backend_that_was_killed_is_started_again $? daemon.log events
 [ "$(ask web read_disk)" = "$pattern" ]
 verdict other_devices_go_on_meanwhile $? daemon.log events
 
+[ "$(ask web 'mount -t virtiofs fs /tmp/fs && cat /tmp/fs/said')" = dom0 ]
+verdict the_file_system_is_mounted_again $? daemon.log
 server=$(serve_of web)
 kill -9 "$server"
 within 120 seen web served 3 && [ "$(serve_of web)" != "$server" ]
 verdict a_serve_that_was_killed_is_started_again $? daemon.log events
+[ "$(ask web 'cat /tmp/fs/later && umount /tmp/fs')" = later ]
+verdict its_file_system_goes_on $? daemon.log events
 [ "$(ask web read_disk)" = "$pattern" ]
 verdict the_guest_has_its_disk_again $? daemon.log events
 

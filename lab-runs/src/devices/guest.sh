@@ -105,13 +105,29 @@ unplugs() {
 	echo $unplugged
 }
 
-# load TIMES EXPECTED [COMMAND]: disk and cards at once while vectors move, or this command runs, until /tmp/enough is
-# there; what comes back is looked at
+# lines: writes numbers, one by one, to a file of /tmp/fs that it has open all the time, until /tmp/stop is there; says
+# how many
+lines() {
+	[ -d /tmp/fs ] || return
+	number=0
+	exec 9>/tmp/fs/lines
+	until [ -e /tmp/stop ]; do
+		number=$((number + 1))
+		echo $number >&9 || break
+		usleep 20000
+	done
+	echo $number
+}
+
+# load TIMES EXPECTED [COMMAND]: disk, cards and files at once while vectors move, or this command runs, until /tmp/enough
+# is there; what comes back is looked at
 load() {
 	rm -f /tmp/stop /tmp/enough
 	disk=$(read_disk)
 	"${3:-moves}" >/tmp/moved &
 	mover=$!
+	(lines) >/tmp/lines &
+	writer=$!
 	(for _ in $(seq "$1"); do [ -e /tmp/enough ] || [ "$(read_disk)" = "$disk" ] || echo "the disk's bytes changed"; done) >/tmp/disk.said &
 	reader=$!
 	for _ in $(seq "$1"); do
@@ -120,7 +136,7 @@ load() {
 	done >/tmp/cards.said
 	wait $reader
 	touch /tmp/stop
-	wait $mover
+	wait $mover $writer
 	cat /tmp/disk.said /tmp/cards.said
 	echo "moved $(cat /tmp/moved)"
 }

@@ -1,8 +1,11 @@
 # xen-virtio is killed amid I/O and started again, and so are backends: the guest goes on.
 # shellcheck shell=sh
 
+mkdir www shared
+files fs /tmp/shared
+virtiofsd=$backends
+backends=
 disk blk
-mkdir www
 dd if=/dev/urandom of=www/file bs=64k count=16 2>/dev/null
 file=$(sum www/file)
 httpd -h /tmp/www
@@ -14,7 +17,7 @@ serves() {
 	shift
 	background "$log" xen-virtio "$@" --device blk,socket=/tmp/blk.sock,queues=2 \
 		--device net,tap=tap0,mac=52:54:00:00:00:01,pairs=2 \
-		--device net,tap=tap1,mac=52:54:00:00:00:02,offloads=off
+		--device net,tap=tap1,mac=52:54:00:00:00:02,offloads=off --device fs,socket=/tmp/fs.sock,tag=fs
 	server=$!
 }
 
@@ -39,6 +42,8 @@ done
 pattern=$(ask lasting write_disk)
 [ -n "$pattern" ] && [ "$(ask lasting read_disk)" = "$pattern" ]
 verdict its_disk_works $? first.log
+ask lasting 'mkdir /tmp/fs && mount -t virtiofs fs /tmp/fs && echo lasting >/tmp/fs/said' >said && [ "$(cat shared/said)" = lasting ]
+verdict its_files_are_there $? said first.log fs.log
 
 # Reads, packets and vectors that move, all at once, in the background of the guest; kills in between.
 ask lasting "load 1000 $file >/tmp/load 2>&1 &" >said
@@ -59,6 +64,9 @@ ask lasting 'cat /tmp/load' >said
 verdict no_byte_of_it_was_other $? said
 [ "$(ask lasting read_disk)" = "$pattern" ]
 verdict the_disk_has_what_was_written $? next.*.log
+lines=$(ask lasting 'cat /tmp/lines')
+[ "$lines" -gt 100 ] && [ "$(seq "$lines" | sum)" = "$(sum shared/lines)" ]
+verdict an_open_file_has_every_line_once $? fs.log next.*.log
 
 # A write that spans a kill.
 ask lasting '(write_disk 500 >/tmp/sum; echo done >>/tmp/sum) & sleep 1; echo' >said
@@ -94,6 +102,8 @@ serves late.log serve lasting
 ready late.log
 [ "$(ask lasting read_disk)" = "$pattern" ] && ask lasting "fetch 0" >said && [ "$(cat said)" = "$file" ]
 verdict a_later_one_has_the_devices_again $? said late.log
+[ "$(ask lasting 'umount /tmp/fs && mount -t virtiofs fs /tmp/fs && cat /tmp/fs/said')" = lasting ]
+verdict its_files_have_the_same_session $? fs.log late.log
 refused other_devices_are_refused "other devices" serve lasting --device blk,socket=/tmp/blk.sock
 
 ask lasting 'dmesg' >said && grep -q "Linux version" said && ! grep -F -f /lab/trouble said >found
@@ -107,5 +117,6 @@ xl destroy lasting
 wait $server
 verdict serve_ends_with_a_destroyed_guest $? late.log
 for card in 0 1; do ip link del tap$card; done
+backends="$backends $virtiofsd"
 left survives
 exit 0
