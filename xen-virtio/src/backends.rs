@@ -46,12 +46,11 @@ impl DeviceSpec {
         &self,
         name: String,
         sessions: &Arc<dyn Sessions>,
-        is_kept: bool,
     ) -> Option<KeptSession> {
         let needs_it = matches!(self.backend, BackendSpec::VhostUser(_))
             && Resumes::of(self.kind.device_type) == Resumes::Never;
         let sessions = Arc::clone(sessions);
-        needs_it.then_some(KeptSession { sessions, name, is_kept })
+        needs_it.then_some(KeptSession { sessions, name })
     }
 
     /// Goes on with the session that the process before had over this connection.

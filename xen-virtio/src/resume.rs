@@ -111,8 +111,6 @@ pub(crate) fn session_name(dom: DomId, number: usize) -> String {
 pub(crate) struct KeptSession {
     pub(crate) sessions: Arc<dyn Sessions>,
     pub(crate) name: String,
-    /// The process before has kept it, and it is gone on with.
-    pub(crate) is_kept: bool,
 }
 
 impl KeptSession {
@@ -132,13 +130,17 @@ impl KeptSession {
 
 /// Connects to a device's backend.
 #[derive(Clone)]
-pub(crate) struct Connector(Arc<dyn Fn() -> Result<Box<dyn Backend>> + Send + Sync>);
+pub(crate) struct Connector {
+    connect: Arc<dyn Fn() -> Result<Box<dyn Backend>> + Send + Sync>,
+    /// First it goes on with the session of the process before.
+    has_session: bool,
+}
 
 impl Connector {
     pub(crate) fn new(
         connect: impl Fn() -> Result<Box<dyn Backend>> + Send + Sync + 'static,
     ) -> Self {
-        Self(Arc::new(connect))
+        Self { connect: Arc::new(connect), has_session: false }
     }
 
     /// The same, but first goes on with the session of the process before.
@@ -147,10 +149,11 @@ impl Connector {
         go_on: impl FnOnce() -> Result<Box<dyn Backend>> + Send + 'static,
     ) -> Self {
         let go_on = Mutex::new(Some(go_on));
-        Self::new(move || {
+        let connector = Self::new(move || {
             let first = go_on.lock().unwrap_or_else(PoisonError::into_inner).take();
-            first.map_or_else(|| (self.0)(), |go_on| go_on())
-        })
+            first.map_or_else(|| (self.connect)(), |go_on| go_on())
+        });
+        Self { has_session: true, ..connector }
     }
 
     /// Has this backend to give, and no other after it.
@@ -244,12 +247,12 @@ impl Again {
 
     /// Whether the connection of the process before is gone on with.
     pub(crate) fn has_session(&self) -> bool {
-        self.session.as_ref().is_some_and(|session| session.is_kept)
+        self.connector.has_session
     }
 
     /// A backend that has the guest's memory.
     pub(crate) fn connect(&self) -> Result<Box<dyn Backend>> {
-        let mut backend = (self.connector.0)()?;
+        let mut backend = (self.connector.connect)()?;
         backend.set_memory(&self.memory.regions(backend.maps_guests()))?;
         Ok(backend)
     }

@@ -129,19 +129,12 @@ impl Devices {
         self.of_guest(domain.uuid.as_deref()).enumerate().map(connector).collect()
     }
 
-    /// The connection of each device, if it is to be kept. The process before has kept these.
-    fn sessions(
-        &self,
-        dom: DomId,
-        guarded: Option<&Arc<Guarded>>,
-        connections: &Connections,
-    ) -> Vec<Option<KeptSession>> {
+    /// The connection of each device, if it is to be kept.
+    fn sessions(&self, dom: DomId, guarded: Option<&Arc<Guarded>>) -> Vec<Option<KeptSession>> {
         let guarded = guarded.filter(|guarded| guarded.descriptors_at().is_some());
         let session = |(number, spec): (usize, &DeviceSpec)| {
             let sessions: Arc<dyn Sessions> = Arc::<Guarded>::clone(guarded?);
-            let name = session_name(dom, number);
-            let is_kept = connections.contains_key(&name);
-            spec.session(name, &sessions, is_kept)
+            spec.session(session_name(dom, number), &sessions)
         };
         self.devices.iter().enumerate().map(session).collect()
     }
@@ -255,7 +248,7 @@ impl Serving {
         let ram = GuestRam::find(machine.foreign(), machine, domain.id, layout)?;
         let serve = |to: ToServe<'_, '_>| {
             let connectors = given.connectors(domain.uuid.as_deref());
-            let sessions = given.sessions(domain.id, to.guarded, &Connections::new());
+            let sessions = given.sessions(domain.id, to.guarded);
             let keep = given.keep(machine, domain, &to, connectors, sessions)?;
             let (ram, run_dir, keep) = (to.ram, to.run_dir, Some(&keep));
             let server = Server::start(xen, run_dir, domain.id, layout, connected, ram, keep)?;
@@ -283,7 +276,7 @@ impl Serving {
             None => Connections::new(),
         };
         let serve = |to: ToServe<'_, '_>| {
-            let sessions = given.sessions(domain.id, to.guarded, &connections);
+            let sessions = given.sessions(domain.id, to.guarded);
             let connectors = given.connectors_after(domain, connections)?;
             let keep = given.keep(machine, domain, &to, connectors, sessions)?;
             Ok(Server::take_over(xen, to.run_dir, domain.id, specs, to.ram, &keep, kept)?)

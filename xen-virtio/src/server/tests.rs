@@ -171,13 +171,12 @@ impl Machine {
         let session = place.sessions.as_ref().map(|kept| {
             let name = session_name(self.dom, 0);
             let connection = kept.all().get(&name).map(|fd| fd.try_clone().unwrap());
-            let is_kept = connection.is_some();
             if let Some(connection) = connection {
                 let spec = self.spec.clone();
                 let go_on = move || spec.go_on(connection);
                 connectors[0] = connectors[0].clone().going_on(go_on);
             }
-            KeptSession { sessions: Arc::<Kept>::clone(kept), name, is_kept }
+            KeptSession { sessions: Arc::<Kept>::clone(kept), name }
         });
         let rings: Arc<dyn Rings> = Arc::<Ram>::clone(&self.ram);
         let registers = RunDir::open(run_dir, Role::Registers)?;
