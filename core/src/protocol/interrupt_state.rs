@@ -233,8 +233,12 @@ mod tests {
 
     #[test]
     fn a_line_that_could_not_be_lowered_falls_at_the_next_access() {
-        let read: fn(&mut InterruptState, &Wire) = |state, wire| drop(read(state, wire));
-        let write: fn(&mut InterruptState, &Wire) = |state, wire| acknowledge(state, wire, 0);
+        type Access = fn(&mut InterruptState, &Wire) -> u64;
+        let read: Access = read;
+        let write: Access = |state, wire| {
+            acknowledge(state, wire, 0);
+            0
+        };
         for again in [read, write] {
             let (mut state, wire) = (InterruptState::new(), Wire::default());
             state.set(USED_BUFFER, &wire).unwrap();
