@@ -41,10 +41,8 @@ impl Machine {
         let host = LinuxHost::open()?;
         let domain = xen_eventfd::find(&host, guest)?;
         let known = KnownGuest::ask(&host, domain.id)?;
-        // The registers have event channels of their own, and so has what answers for a server that a process before
-        // has left: of the doorbells, and of the registers.
-        let devices =
-            Devices::open()?.with_another_evtchn()?.with_another_evtchn()?.with_another_evtchn()?;
+        // The registers have event channels of their own.
+        let devices = Devices::open()?.with_another_evtchn()?;
         let foreign = Arc::new(LinuxHost::handed(devices.try_clone()?.privcmd, [], []));
         let xen = builder.engine(kind).open_with(devices.try_clone()?, [known])?;
         Ok((Self { xen, foreign, devices: Some(devices) }, domain))
