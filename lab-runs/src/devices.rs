@@ -24,8 +24,8 @@ pub struct Arguments {
     /// The platform: x86-pv, x86-pvh or arm64; all if not given
     #[arg(long, value_parser = Platform::parse_in_lab)]
     platform: Option<Platform>,
-    /// Only parts whose name contains one of these: kernel, userspace, daemon, survives, drivers, host, metal, villain,
-    /// refusals, rights, types, hvm; drivers, host and hvm run in a PVH dom0 only if they are named, as they take long
+    /// Only parts whose name contains one of these: kernel, userspace, daemon, survives, drivers, host, soak, metal,
+    /// villain, refusals, rights, types, hvm; drivers, host, soak and hvm run in a PVH dom0 only if they are named, as they take long
     /// there. On arm64: mmio, mmio_all
     names: Vec<String>,
     /// Eight vCPUs for the guest with every device, and not two: it boots for longer
@@ -82,13 +82,14 @@ pub(crate) const SHARED: &str = concat!(
     include_str!("devices/checks.sh")
 );
 
-const PARTS: [Part; 12] = [
+const PARTS: [Part; 13] = [
     Part::new("kernel", include_str!("devices/kernel.sh")),
     Part::new("userspace", include_str!("devices/userspace.sh")),
     Part::new("daemon", include_str!("devices/daemon.sh")),
     Part::new("survives", include_str!("devices/survives.sh")),
     Part::new("drivers", include_str!("devices/drivers.sh")).rare_in_pvh(),
     Part::new("host", include_str!("devices/host.sh")).rare_in_pvh(),
+    Part::new("soak", include_str!("devices/soak.sh")).rare_in_pvh(),
     Part::new("metal", include_str!("devices/metal.sh")),
     Part::new("villain", include_str!("devices/villain.sh")),
     Part::new("refusals", include_str!("devices/refusals.sh")),
@@ -106,6 +107,9 @@ const MANY_ROUNDS_PVH: u32 = MANY_ROUNDS / 30;
 /// How often a guest unbinds its drivers, and in a PVH dom0, where each access to a register takes longer.
 const REBINDS: u32 = 100;
 const REBINDS_PVH: u32 = 20;
+/// How many guests come and go.
+const SOAKS: u32 = 12;
+const MANY_SOAKS: u32 = 400;
 
 /// What dom0 loads for its backends.
 pub(crate) const MODULES: [&str; 2] = ["vhost_net", "tun"];
@@ -301,7 +305,9 @@ impl X86 {
             Platform::X86Pvh if !self.long => REBINDS_PVH,
             _ => REBINDS,
         };
-        let command = format!("LOG_MARK='{MARK}' sh /lab/script {} {rounds} {rebinds}", self.vcpus);
+        let soaks = if self.long { MANY_SOAKS } else { SOAKS };
+        let command =
+            format!("LOG_MARK='{MARK}' sh /lab/script {} {rounds} {rebinds} {soaks}", self.vcpus);
         let timeout = match (self.long, part.is_hvm()) {
             (true, _) => LONG_TIMEOUT,
             (false, true) => HVM_TIMEOUT,
