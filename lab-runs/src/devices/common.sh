@@ -74,9 +74,10 @@ refused() {
 	cat err
 }
 
-# background FILE COMMAND...: begins it; `$!` is its process
+# background FILE COMMAND...: begins it; `$!` is its process. What another said into the file is gone before this returns.
 background() {
 	output=$1
+	: >"$output"
 	shift
 	"$@" >"$output" 2>&1 &
 }
