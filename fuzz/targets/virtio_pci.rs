@@ -19,12 +19,8 @@ fuzz_target!(|bytes: &[u8]| {
         queue_sizes: vec![256, 128, 64],
         config: (0..12).collect(),
     };
-    let description = FunctionDescription {
-        device,
-        has_line: true,
-        registers: 0xE000_0000,
-        doorbell: 0xC000,
-    };
+    let description =
+        FunctionDescription { device, has_line: true, registers: 0xE000_0000, doorbell: 0xC000 };
     let mut function = Function::new(&description).unwrap();
     let mut observer = Observer::new(description);
     // One byte for what is done and how wide, two for the register, four for the value.

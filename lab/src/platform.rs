@@ -53,12 +53,12 @@ impl Platform {
     /// Reads the name of one on which everything runs.
     ///
     /// # Errors
-    /// Says which names there are, and of which only `cargo xtask lab` and `kmod` make something yet.
+    /// Says which names there are, and which commands make something of the others.
     pub fn parse(name: &str) -> Result<Self, String> {
         match Self::parse_in_lab(name)? {
             one if Self::ALL.contains(&one) => Ok(one),
             one => {
-                Err(format!("{one} is known to `cargo xtask lab` and `cargo xtask kmod` alone yet"))
+                Err(format!("{one} is known to `cargo xtask lab`, `kmod` and `devices` alone yet"))
             }
         }
     }

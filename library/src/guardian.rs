@@ -330,10 +330,6 @@ fn watch(child: &Mutex<Child>, store: Option<Arc<Store>>, runs: &AtomicBool, rel
             }
         }
     }
-    if let Some(store) = store {
-        // A guardian that was killed has not.
-        let _ = rustix::fs::unlink(&store.path);
-    }
     match child.wait() {
         // Guests that are taken from now on get another.
         Ok(status) if runs.swap(false, Ordering::AcqRel) => {

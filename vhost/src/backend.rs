@@ -96,9 +96,12 @@ pub trait Backend: Send + fmt::Debug {
 
     /// Where a queue was, in its available ring, when this process went on with the connection of another one, whose
     /// session the backend still has. `None` on a connection of this process's own.
-    fn left_at(&self, index: u16) -> Option<u16> {
+    ///
+    /// # Errors
+    /// As of any call.
+    fn left_at(&mut self, index: u16) -> Result<Option<u16>> {
         let _ = index;
-        None
+        Ok(None)
     }
 
     /// Gives a running queue another eventfd to be kicked by, and kicks it once.

@@ -48,7 +48,7 @@ impl DeviceSpec {
         sessions: &Arc<dyn Sessions>,
     ) -> Option<KeptSession> {
         let needs_it = matches!(self.backend, BackendSpec::VhostUser(_))
-            && Resumes::of(self.kind.device_type) == Resumes::Never;
+            && Resumes::of(self.kind.device_type) == Resumes::SameSession;
         let sessions = Arc::clone(sessions);
         needs_it.then_some(KeptSession { sessions, name })
     }

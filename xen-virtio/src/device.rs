@@ -16,7 +16,7 @@ use crate::record::{Area, DeviceRecord};
 use crate::registers::{DeviceRegisters, DeviceState};
 use crate::resume::{Again, Resumes};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 use virtio_bindings::virtio_config::VIRTIO_F_RING_RESET;
@@ -51,6 +51,10 @@ pub(crate) struct Device {
     /// InterruptStatus of a device on virtio-mmio.
     interrupt_status: Option<InterruptStatus>,
     queues: BTreeMap<u16, Queue>,
+    /// Those of them that the process before had started.
+    taken_over: BTreeSet<u16>,
+    /// Its driver has reset it while its backend was away.
+    was_reset: bool,
     config: DeviceConfig,
     /// What its driver has accepted.
     features: u64,
@@ -119,6 +123,8 @@ impl Device {
             doorbell,
             interrupt_status,
             queues: BTreeMap::new(),
+            taken_over: BTreeSet::new(),
+            was_reset: false,
             config: kind.config.clone(),
             features: 0,
             written: BTreeMap::new(),
@@ -162,6 +168,7 @@ impl Device {
         for effect in effects {
             device.carry_out(effect, registers.transport())?;
         }
+        device.taken_over = device.queues.keys().copied().collect();
         let goes_on = device.again.as_ref().is_some_and(Again::has_session);
         if !device.queues.is_empty() && !goes_on && device.needs_same_session() {
             device.fails(&Error::SessionEnded);
@@ -204,6 +211,8 @@ impl Device {
                 self.queues.clear();
                 self.forget_requests();
                 self.acknowledge(u32::MAX);
+                self.taken_over.clear();
+                self.was_reset = self.backend.is_none();
                 self.backend.as_mut().map_or(Ok(()), |backend| Ok(backend.reset()?))
             }
             // Only a reset ends it: until then no queue of it is served.
@@ -211,6 +220,7 @@ impl Device {
             Effect::QueueStarted(setup) => self.start(&setup),
             Effect::QueueStopped(index) => {
                 self.queues.remove(&index);
+                self.taken_over.remove(&index);
                 self.backend.as_mut().map_or(Ok(()), |backend| {
                     backend.stop_queue(index)?;
                     Ok(())
@@ -322,8 +332,8 @@ impl Device {
             _ if self.inflight.is_some() => Ok(()),
             Resumes::InOrder => Ok(()),
             Resumes::Drained => self.queues.values().try_for_each(|queue| drained(again, queue)),
-            Resumes::Never if self.queues.is_empty() => Ok(()),
-            Resumes::Never => Err(Error::SessionEnded),
+            Resumes::SameSession if self.queues.is_empty() => Ok(()),
+            Resumes::SameSession => Err(Error::SessionEnded),
         };
         checked.map_or_else(Lost::NeedsReset, |()| Lost::GoesOn)
     }
@@ -338,6 +348,10 @@ impl Device {
         let missing = self.offered & !backend.features();
         if missing != 0 {
             return Err(Error::Features(missing));
+        }
+        if core::mem::take(&mut self.was_reset) && again.has_session() {
+            // A session that goes on does not know of it.
+            backend.reset()?;
         }
         if self.features != 0 {
             backend.accept(self.features & backend.features())?;
@@ -362,7 +376,7 @@ impl Device {
 
     /// Whether it cannot go on with a new connection to its backend.
     fn needs_same_session(&self) -> bool {
-        self.resumes == Resumes::Never && self.inflight.is_none()
+        self.resumes == Resumes::SameSession && self.inflight.is_none()
     }
 
     /// Writes once more to the configuration what the driver wrote, and reads it. A write with which two connections
@@ -395,9 +409,16 @@ impl Device {
         let needs_same_session = self.needs_same_session();
         let Some(backend) = &mut self.backend else { return Ok(()) };
         for (index, queue) in &self.queues {
-            let base = match backend.left_at(*index) {
+            let left_at = match self.taken_over.contains(index) {
+                true => backend.left_at(*index)?,
+                // Its driver has made it since, in a session of its own.
+                false => None,
+            };
+            let base = match left_at {
                 Some(base) => base,
-                None if needs_same_session => return Err(Error::SessionEnded),
+                None if needs_same_session && self.taken_over.contains(index) => {
+                    return Err(Error::SessionEnded);
+                }
                 None => {
                     if again.rings.available(queue.ring())? != 0 {
                         backend.was_used(*index)?;
@@ -410,6 +431,7 @@ impl Device {
             // Of what was used before, the call may have been lost.
             self.signaller.signal(queue.call())?;
         }
+        self.taken_over.clear();
         Ok(())
     }
 

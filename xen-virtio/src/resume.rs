@@ -35,7 +35,7 @@ pub(crate) enum Resumes {
     Drained,
     /// The driver has a session with its backend, which ends with the connection. So that is kept for the process that
     /// goes on after this one.
-    Never,
+    SameSession,
 }
 
 impl Resumes {
@@ -44,7 +44,7 @@ impl Resumes {
         match device_type.into() {
             VIRTIO_ID_NET | VIRTIO_ID_CONSOLE | VIRTIO_ID_RNG | VIRTIO_ID_VSOCK => Self::InOrder,
             VIRTIO_ID_BLOCK | VIRTIO_ID_SCSI => Self::Drained,
-            _ => Self::Never,
+            _ => Self::SameSession,
         }
     }
 }
@@ -114,8 +114,7 @@ pub(crate) struct KeptSession {
 }
 
 impl KeptSession {
-    fn keep(&self, backend: &dyn Backend) {
-        let Some(connection) = backend.fd() else { return };
+    pub(crate) fn keep(&self, connection: BorrowedFd<'_>) {
         if let Err(error) = self.sessions.keep(&self.name, connection) {
             tracing::warn!(%error, "if this process is killed, the driver of a device has to reset it");
         }
@@ -233,8 +232,8 @@ pub(crate) struct Again {
 impl Again {
     /// Keeps the connection, if the device needs that.
     pub(crate) fn keep_session(&self, backend: &dyn Backend) {
-        if let Some(session) = &self.session {
-            session.keep(backend);
+        if let (Some(session), Some(connection)) = (&self.session, backend.fd()) {
+            session.keep(connection);
         }
     }
 

@@ -52,7 +52,8 @@ verdict drivers_are_unbound_and_bound_again_and_again $? said drivers.log
 echo "        $times times in $(($(date +%s) - begin)) s"
 within 20 as_before
 verdict nothing_is_left_of_them $? differences
-[ $(($(resident) - kilobytes)) -lt 512 ]
+now=$(resident)
+[ -n "$now" ] && [ $((now - kilobytes)) -lt 512 ]
 verdict nor_of_their_memory $? "/proc/$server/status"
 ask drivers 'device=$(readlink -f /sys/class/net/eth1/device); echo "${device##*/}" >/sys/bus/virtio/drivers/virtio_net/unbind' >said &&
 	xen-virtio show drivers >said && [ "$(grep -c 'no driver' said)" = 1 ]

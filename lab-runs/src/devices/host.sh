@@ -152,7 +152,9 @@ others_go_on once_memory_was_short
 xenstored=$(cat /run/xen/xenstored.pid)
 xenstore-control live-update -F -t 30 "$(readlink -f /usr/sbin/xenstored)" >said 2>&1
 verdict xenstored_is_replaced $? said
-[ -e "/proc/$xenstored" ] && [ -e /proc/$daemon ] && others_go_on with_a_new_xenstored
+[ -e "/proc/$xenstored" ] && ! stopped $daemon
+verdict the_daemon_has_the_new_xenstored $? daemon.log
+others_go_on with_a_new_xenstored
 xl list >said && grep -q web said
 verdict guests_are_known_to_the_new_xenstored $? said
 
@@ -162,8 +164,7 @@ asked() { [ "$(wget -q -T 60 -O - 10.9.0.2/cgi-bin/disk | cut -d ' ' -f 1)" = "$
 asked
 verdict the_guest_answers_by_its_card $? said
 number=$(xl domid neighbour)
-kill -9 "$xenstored"
-within 20 stopped $daemon
+! stopped $daemon && kill -9 "$xenstored" && within 20 stopped $daemon
 verdict the_daemon_ends_when_xenstored_dies $? daemon.log
 wait $daemon
 echo "        it ended with $?: $(tail -n 1 daemon.log)"

@@ -64,14 +64,16 @@ used() {
 	echo "$(($(memory MemTotal /proc/meminfo) - $(memory MemAvailable /proc/meminfo))) $(memory Slab /proc/meminfo) $(memory VmRSS /proc/$backend/status)"
 }
 
+whole=0
 for round in $(seq "$rounds"); do
 	one "$round" || break
+	whole=$round
 	if [ "$round" -lt $warm ]; then continue; fi
 	[ "$round" != $warm ] || { sleep 2; counts >before; }
 	within 20 flat || break
 	used >>memory
 done
-[ "$round" = "$rounds" ]
+[ "$whole" = "$rounds" ]
 verdict rounds_of_create_use_kill_and_destroy $? first.log second.log "$(console soaked)"
 # Without them there is nothing to compare.
 [ -s memory ] || exit 1

@@ -31,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const KEEP: u8 = b'k';
 const FORGET: u8 = b'f';
 const ALL: u8 = b'a';
+/// After all that is kept, so that an answer that was cut off is not taken for a whole one.
+const END: u8 = b'e';
 
 /// A guardian's socket, and the connection to it of the process that it guards.
 #[derive(Debug)]
@@ -51,6 +53,8 @@ impl Store {
         bind(&listener, &address)?;
         let made = listen(&listener, 16).and_then(|()| {
             let socket = socket()?;
+            // A guardian that was stopped must not hold up a guest.
+            sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(PATIENCE))?;
             connect(&socket, &address)?;
             Ok(socket)
         });
@@ -74,6 +78,13 @@ impl Store {
 
     pub(super) fn forget(&self, name: &str) -> Result<()> {
         send(&self.socket, FORGET, name, None).map_err(failed)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // A guardian that was killed has not, nor one that could not be started.
+        let _ = rustix::fs::unlink(&self.path);
     }
 }
 
@@ -109,18 +120,21 @@ pub fn kept_descriptors(at: &Path) -> Result<BTreeMap<String, OwnedFd>> {
             }
             connected => connected?,
         }
-        match send(&socket, ALL, "", None) {
-            // It has ended meanwhile.
-            Err(Errno::PIPE | Errno::CONNRESET) => return Ok(BTreeMap::new()),
-            sent => sent?,
-        }
+        send(&socket, ALL, "", None)?;
         let mut all = BTreeMap::new();
-        while let Some((_, name, fd)) = receive(&socket, RecvFlags::empty())? {
-            all.extend(fd.map(|fd| (name, fd)));
+        loop {
+            match receive(&socket, RecvFlags::empty())? {
+                Some((ALL, name, fd)) => all.extend(fd.map(|fd| (name, fd))),
+                Some((END, ..)) => return Ok(all),
+                _ => return Err(Errno::CONNRESET),
+            }
         }
-        Ok(all)
     };
-    ask().map_err(failed)
+    match ask() {
+        // It has ended meanwhile.
+        Err(Errno::PIPE | Errno::CONNRESET) => Ok(BTreeMap::new()),
+        asked => asked.map_err(failed),
+    }
 }
 
 fn send(
@@ -173,45 +187,73 @@ pub fn keep_descriptors(listener: BorrowedFd<'_>) -> rustix::io::Result<()> {
     let mut clients: Vec<OwnedFd> = Vec::new();
     let mut kept = BTreeMap::new();
     loop {
-        let ready: Vec<bool> = {
-            let fds = clients.iter().map(AsFd::as_fd).chain([listener]);
+        let is_asked_for_more = {
+            let fds = [listener].into_iter().chain(clients.iter().map(AsFd::as_fd));
             let mut polled: Vec<_> =
                 fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
             retry_on_intr(|| poll(&mut polled, None))?;
-            polled.iter().map(|fd| !fd.revents().is_empty()).collect()
+            polled.first().is_some_and(|listener| !listener.revents().is_empty())
         };
-        let mut asked = ready.iter();
-        clients.retain(|client| {
-            asked.next() != Some(&true) || serve(client, &mut kept).unwrap_or(false)
-        });
-        if ready.last() == Some(&true) {
-            let client = accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
-            if clients.len() < MAX_CLIENTS {
+        // Whoever asks for all gets what others have sent before that: they are read first, all of them.
+        let mut asking = Vec::new();
+        for (index, client) in clients.iter().enumerate() {
+            let next = take(client, &mut kept);
+            if next != Next::More {
+                asking.push((index, next));
+            }
+        }
+        for (index, next) in asking.into_iter().rev() {
+            let client = clients.remove(index);
+            if next == Next::All {
+                // One that does not listen gets no answer.
+                let _ = answer(&client, &kept);
+            }
+        }
+        if is_asked_for_more {
+            let client = accept_with(listener, SocketFlags::CLOEXEC)?;
+            let limited =
+                sockopt::set_socket_timeout(&client, sockopt::Timeout::Send, Some(PATIENCE));
+            if clients.len() < MAX_CLIENTS && limited.is_ok() {
                 clients.push(client);
             }
         }
     }
 }
 
-/// Does what a message asks for. Returns whether more may come.
-fn serve(client: &OwnedFd, kept: &mut BTreeMap<String, OwnedFd>) -> rustix::io::Result<bool> {
-    match receive(client, RecvFlags::DONTWAIT)? {
-        Some((KEEP, name, Some(fd))) if kept.len() < MAX_KEPT || kept.contains_key(&name) => {
-            kept.insert(name, fd);
-            Ok(true)
-        }
-        Some((FORGET, name, _)) => {
-            kept.remove(&name);
-            Ok(true)
-        }
-        Some((ALL, ..)) => {
-            for (name, fd) in &*kept {
-                send(client, ALL, name, Some(fd.as_fd()))?;
+/// What follows on a client's messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// More may come.
+    More,
+    /// It is to get all that is kept.
+    All,
+    /// It has ended, or is not understood.
+    End,
+}
+
+/// Does what all of a client's messages ask for that are there.
+fn take(client: &OwnedFd, kept: &mut BTreeMap<String, OwnedFd>) -> Next {
+    loop {
+        match receive(client, RecvFlags::DONTWAIT) {
+            Ok(Some((KEEP, name, Some(fd))))
+                if kept.len() < MAX_KEPT || kept.contains_key(&name) =>
+            {
+                kept.insert(name, fd);
             }
-            Ok(false)
+            Ok(Some((FORGET, name, _))) => _ = kept.remove(&name),
+            Ok(Some((ALL, ..))) => return Next::All,
+            Err(Errno::AGAIN) => return Next::More,
+            _ => return Next::End,
         }
-        _ => Ok(false),
     }
+}
+
+/// Sends all that is kept.
+fn answer(client: &OwnedFd, kept: &BTreeMap<String, OwnedFd>) -> rustix::io::Result<()> {
+    for (name, fd) in kept {
+        send(client, ALL, name, Some(fd.as_fd()))?;
+    }
+    send(client, END, "", None)
 }
 
 #[cfg(test)]
@@ -229,14 +271,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_outlives_who_gave_it_and_is_given_to_any_who_asks() {
+    fn what_is_kept_outlives_its_process_and_is_given_to_each_other_one() {
         let (_dir, store) = store();
         let (ours, theirs) = UnixStream::pair().unwrap();
         store.keep("5/0", theirs.as_fd()).unwrap();
         store.keep("5/1", theirs.as_fd()).unwrap();
         store.forget("5/1").unwrap();
         let path = store.path.clone();
-        drop((store, theirs));
+        // As of a process that is killed.
+        std::mem::forget(store);
+        drop(theirs);
         for _ in 0..2 {
             let mut kept = kept_descriptors(&path).unwrap();
             assert_eq!(kept.keys().collect::<Vec<_>>(), ["5/0"]);
@@ -267,12 +311,17 @@ mod tests {
     fn a_guardian_that_has_ended_keeps_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let (store, listener) = Store::make(dir.path().join("guardian-1.sock")).unwrap();
+        // It ends before it has answered.
+        let path = store.path.clone();
+        let asking = std::thread::spawn(move || kept_descriptors(&path));
+        std::thread::sleep(Duration::from_millis(20));
         drop(listener);
+        assert!(asking.join().unwrap().unwrap().is_empty());
         assert!(kept_descriptors(&store.path).unwrap().is_empty());
         let (one, _other) = UnixStream::pair().unwrap();
         assert!(matches!(store.keep("5/0", one.as_fd()), Err(Error::NoGuardian(_))));
         // The next one of this process has the same path.
-        let (again, _listener) = Store::make(store.path).unwrap();
+        let (again, _listener) = Store::make(store.path.clone()).unwrap();
         again.keep("5/0", one.as_fd()).unwrap();
     }
 

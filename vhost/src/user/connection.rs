@@ -19,6 +19,8 @@ use std::time::Instant;
 /// The delay before the next look at what cannot be waited for: room in the queue of a listening socket, the rest of a
 /// message.
 const PAUSE: Duration = Duration::from_millis(10);
+/// The first such delay amid a message. A vCPU may wait for it.
+const SHORT_PAUSE: Duration = Duration::from_micros(50);
 /// More bytes than the payload of any reply has.
 const MAX_REPLY: usize = 4096;
 
@@ -270,6 +272,7 @@ impl Connection {
         length: usize,
         deadline: Instant,
     ) -> core::result::Result<(), Failure> {
+        let mut pause = SHORT_PAUSE;
         loop {
             let there = ioctl_fionread(&self.socket)?;
             if there >= length as u64 {
@@ -282,7 +285,10 @@ impl Connection {
             match there {
                 0 => self.wait(PollFlags::IN, deadline)?,
                 // It is readable already.
-                _ if Instant::now() < deadline => std::thread::sleep(PAUSE),
+                _ if Instant::now() < deadline => {
+                    std::thread::sleep(pause);
+                    pause = (2 * pause).min(PAUSE);
+                }
                 _ => return Err(Failure::Silent),
             }
         }

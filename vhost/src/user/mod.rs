@@ -15,7 +15,7 @@ use connection::Connection;
 use core::ops::Range;
 use core::time::Duration;
 use requests::Requests;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -52,8 +52,8 @@ pub struct Frontend {
     protocol: u64,
     queues: u16,
     running: BTreeSet<u16>,
-    /// Where the queues were that another process had started.
-    left: BTreeMap<u16, u16>,
+    /// Whether another process began the session.
+    is_anothers: bool,
     /// Where the guest has memory, once that is set.
     memory: Vec<Range<u64>>,
     errors: OwnedFd,
@@ -100,8 +100,7 @@ impl Frontend {
         let mut new = Self::negotiate(connection, needs, Session::Another)?;
         for index in 0..new.queues.min(needs.queues) {
             // It may have accepted no features, before which a queue is not to be disabled.
-            let at = new.stop(index)?;
-            new.left.insert(index, at);
+            new.stop(index)?;
         }
         Ok(new)
     }
@@ -114,7 +113,7 @@ impl Frontend {
             protocol: 0,
             queues: 0,
             running: BTreeSet::new(),
-            left: BTreeMap::new(),
+            is_anothers: session == Session::Another,
             memory: Vec::new(),
             errors: new_eventfd()?,
             requests: None,
@@ -389,8 +388,9 @@ impl Backend for Frontend {
         self.settle()
     }
 
-    fn left_at(&self, index: u16) -> Option<u16> {
-        self.left.get(&index).copied()
+    fn left_at(&mut self, index: u16) -> Result<Option<u16>> {
+        // Once more: a backend may have completed what it had begun, and more, when the queue was stopped.
+        if self.is_anothers && index < self.queues { self.stop(index).map(Some) } else { Ok(None) }
     }
 
     fn set_kick(&mut self, index: u16, kick: BorrowedFd<'_>) -> Result<()> {
@@ -418,6 +418,8 @@ impl Backend for Frontend {
         // Also before RESET_DEVICE: only a queue that is stopped is not looked at any more.
         while let Some(index) = self.running.first().copied() {
             self.stop_queue(index)?;
+            // Another process may go on with the session before the queue is started anew.
+            self.set_number(Request::SetVringBase, u32::from(index), 0)?;
         }
         self.accepted = 0;
         if self.has(protocol::RESET_DEVICE) {

@@ -136,7 +136,7 @@ fn without_acknowledgements_features_are_asked_for_before_the_kick() {
     frontend.write_config(0, &[1]).unwrap();
     asked(Request::SetConfig);
     frontend.reset().unwrap();
-    asked(Request::GetVringBase);
+    asked(Request::SetVringBase);
     drop(frontend);
     answering.join().unwrap();
 }

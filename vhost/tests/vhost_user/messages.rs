@@ -187,7 +187,7 @@ fn reset_stops_running_queues_and_resets_the_device_where_the_backend_can() {
         frontend.start_queue(0, &QUEUE, eventfd.as_fd(), eventfd.as_fd()).unwrap();
         asked(&recorder);
         frontend.reset().unwrap();
-        let stopped = ["0 off", "base of 0?"].into_iter();
+        let stopped = ["0 off", "base of 0?", "base of 0: 0"].into_iter();
         assert_eq!(asked(&recorder), stopped.chain(last).collect::<Vec<_>>());
         frontend.reset().unwrap();
         assert_eq!(asked(&recorder), last.into_iter().collect::<Vec<_>>());

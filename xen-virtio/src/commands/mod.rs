@@ -272,11 +272,20 @@ impl Serving {
         let ram = GuestRam::known(machine, domain.id, kept.whose.memory.clone());
         // Before the guest is taken: then the guardian of the process before ends.
         let connections = match &kept.whose.guardian {
-            Some(guardian) => kept_descriptors(guardian).map_err(Error::from)?,
+            Some(guardian) => kept_descriptors(guardian).unwrap_or_else(|error| {
+                tracing::warn!(%error, "connections that were kept are lost; their drivers have to reset the devices");
+                Connections::new()
+            }),
             None => Connections::new(),
         };
         let serve = |to: ToServe<'_, '_>| {
             let sessions = given.sessions(domain.id, to.guarded);
+            // For the process that follows if this one is killed meanwhile.
+            for session in sessions.iter().flatten() {
+                if let Some(connection) = connections.get(&session.name) {
+                    session.keep(connection.as_fd());
+                }
+            }
             let connectors = given.connectors_after(domain, connections)?;
             let keep = given.keep(machine, domain, &to, connectors, sessions)?;
             Ok(Server::take_over(xen, to.run_dir, domain.id, specs, to.ram, &keep, kept)?)

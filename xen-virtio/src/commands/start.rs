@@ -137,12 +137,11 @@ fn serve<W: Watch>(
         // It may have stopped before the last report of a domain's end was taken.
         if ends.reported() {
             match toolstack::state(domain.id) {
-                Ok(State::New | State::Started) => {}
+                Ok(State::New | State::Started) => ends.is_said = false,
                 Ok(State::Stopped(reason)) => return Ok(Finished::Stopped(reason)),
                 Ok(State::Gone) => return Ok(Finished::Gone),
                 // xenstored has ended meanwhile.
-                Err(failure) if ends.lose(&failure.sentence) => {}
-                Err(failure) => return Err(failure),
+                Err(failure) => _ = ends.lose(&failure.sentence),
             }
         }
         match serving.wait(signals, ends.fd(), ends.timeout())? {
@@ -164,12 +163,14 @@ struct Ends<W> {
     watch: W,
     /// `None`: xenstored is away.
     releases: Option<Box<dyn Releases>>,
+    /// It was said that xenstored is away, since a guest's state was last known.
+    is_said: bool,
 }
 
 impl<W: Watch> Ends<W> {
     fn watch(watch: W) -> Result<Self, crate::error::Error> {
         let releases = Some(watch()?);
-        Ok(Self { watch, releases })
+        Ok(Self { watch, releases, is_said: false })
     }
 
     /// Whether a domain has ended or stopped since this was asked before, or may have.
@@ -189,16 +190,17 @@ impl<W: Watch> Ends<W> {
         }
     }
 
-    /// xenstored is away. Returns whether it was there before.
+    /// xenstored is away. Returns whether that is news, and was said.
     fn lose(&mut self, why: &str) -> bool {
-        let was_there = self.releases.take().is_some();
-        if was_there {
+        self.releases = None;
+        let is_news = !std::mem::replace(&mut self.is_said, true);
+        if is_news {
             note(&format!(
                 "xenstored is away ({why}): devices are served on, and whether the guest reboots is looked at once it is \
                  there again"
             ));
         }
-        was_there
+        is_news
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {

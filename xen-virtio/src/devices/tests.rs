@@ -63,6 +63,8 @@ struct State {
     has_ended: bool,
     /// It does so when its configuration is written.
     ends_at_writes: bool,
+    /// A connection of another process is not gone on with yet.
+    is_held: bool,
 }
 
 #[derive(Debug)]
@@ -73,6 +75,8 @@ struct Notes {
     errors: OwnedFd,
     /// Readable once there is a request.
     requests: OwnedFd,
+    /// Where its queue was when another process had its connection.
+    left_at: Option<u16>,
 }
 
 impl Notes {
@@ -167,6 +171,10 @@ impl Backend for Notes {
         Ok(0)
     }
 
+    fn left_at(&mut self, _: u16) -> Result<Option<u16>> {
+        Ok(self.left_at)
+    }
+
     fn reset(&mut self) -> Result<()> {
         drop(self.call(Call::Reset));
         Ok(())
@@ -234,16 +242,24 @@ impl Rings for Indices {
     }
 }
 
-/// A backend that is there again once `state` says so.
-fn again(state: &Arc<Mutex<State>>, indices: &Arc<Indices>, dir: &Path) -> Again {
-    let state = Arc::clone(state);
-    let connector = Connector::new(move || {
+impl Notes {
+    /// A connection to the backend, if that is there.
+    fn connect(
+        state: &Arc<Mutex<State>>,
+        left_at: Option<u16>,
+    ) -> crate::error::Result<Box<dyn Backend>> {
         if state.lock().unwrap().has_ended {
             return Err(crate::error::Error::NoBackend);
         }
         let [end, errors, requests] = [(); 3].map(|()| new_eventfd().unwrap());
-        Ok(Box::new(Notes { state: Arc::clone(&state), end, errors, requests }))
-    });
+        Ok(Box::new(Self { state: Arc::clone(state), end, errors, requests, left_at }))
+    }
+}
+
+/// A backend that is there again once `state` says so.
+fn again(state: &Arc<Mutex<State>>, indices: &Arc<Indices>, dir: &Path) -> Again {
+    let state = Arc::clone(state);
+    let connector = Connector::new(move || Notes::connect(&state, None));
     let rings: Arc<dyn Rings> = Arc::<Indices>::clone(indices);
     let run_dir = RunDir::open(dir, Role::Registers).unwrap();
     let notebook = Notebook { run_dir, dom: DomId(1), number: 0 };
@@ -272,6 +288,35 @@ impl Bench {
         bench.start();
         bench.calls();
         (bench, indices)
+    }
+
+    /// The device as another process goes on with it, over the connection of its backend, whose queue was here, or
+    /// which has ended. It is away until [`Self::go_on`].
+    fn taken_over(&self, indices: &Arc<Indices>, left_at: Option<u16>) {
+        let mut again = again(&self.state, indices, self._dir.path());
+        let notes = Arc::clone(&self.state);
+        notes.lock().unwrap().is_held = true;
+        again.connector = again.connector.going_on(move || {
+            while notes.lock().unwrap().is_held {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            left_at.ok_or(crate::error::Error::NoBackend)?;
+            Notes::connect(&notes, left_at)
+        });
+        let mut state = self.devices.state();
+        let (at, place) = state.places.iter().map(|(at, place)| (*at, *place)).next().unwrap();
+        let registers = state.registers.state(place).unwrap();
+        let record = state.devices.remove(&at).unwrap().record(registers);
+        let (guest, host) = (self.server.guest(), &*self.devices.host);
+        let (device, _) = Device::restore(host, guest, &kind(FILES), Some(again), &record).unwrap();
+        state.devices.insert(at, device);
+    }
+
+    /// The backend of a device that was taken over is there.
+    fn go_on(&self) {
+        self.state.lock().unwrap().is_held = false;
+        self.devices.waker.wake();
+        self.until("the device has its backend", || self.devices.away().is_empty());
     }
 
     /// The backend ends.
@@ -336,9 +381,8 @@ impl Bench {
         let state = Arc::new(Mutex::new(State { config, features, ..State::default() }));
         let [end, errors, requests] = [(); 3].map(|()| new_eventfd().unwrap());
         let eventfds = [&end, &errors, &requests].map(|fd| fd.try_clone().unwrap());
-        let backend = Notes { state: Arc::clone(&state), end, errors, requests };
-        let (config, features) = (DeviceConfig::of_backend(8), Features::OF_BACKEND);
-        let kind = Kind { device_type, queues: 1, queue_size: 256, features, config };
+        let backend = Notes { state: Arc::clone(&state), end, errors, requests, left_at: None };
+        let kind = kind(device_type);
         let (device, registers) =
             Device::new(&*host, &guest, Box::new(backend), &kind, place, &[]).unwrap();
         let devices = Arc::new(Devices::new(Arc::clone(&host), dom, Registers::new(layout)));
@@ -429,6 +473,11 @@ impl Bench {
 fn kicks_of(eventfd: &OwnedFd) -> u64 {
     let mut count = [0; 8];
     rustix::io::read(eventfd, &mut count).map_or(0, |_| u64::from_ne_bytes(count))
+}
+
+fn kind(device_type: u16) -> Kind {
+    let (config, features) = (DeviceConfig::of_backend(8), Features::OF_BACKEND);
+    Kind { device_type, queues: 1, queue_size: 256, features, config }
 }
 
 fn started() -> Call {
@@ -813,6 +862,38 @@ fn a_driver_may_reset_and_start_its_device_while_the_backend_is_away() {
     assert_eq!(bench.calls(), [Call::Accept(VERSION_1), started()]);
     bench.kick(DOORBELL);
     assert_eq!(bench.kicks(), 1);
+}
+
+#[test]
+fn a_session_goes_on_where_its_queue_was() {
+    let (bench, indices) = Bench::connecting_again(FILES);
+    bench.taken_over(&indices, Some(7));
+    bench.go_on();
+    assert_eq!(bench.calls(), [Call::Accept(VERSION_1), started_at(7)]);
+    assert_eq!(bench.status(), 15);
+    bench.kick(DOORBELL);
+    assert_eq!(bench.kicks(), 1);
+}
+
+#[test]
+fn a_session_whose_driver_has_reset_the_device_meanwhile_begins_anew() {
+    let (bench, indices) = Bench::connecting_again(FILES);
+    bench.taken_over(&indices, Some(7));
+    bench.set(0x14, Width::One, 0);
+    bench.start();
+    bench.go_on();
+    assert_eq!(bench.calls(), [Call::Reset, Call::Accept(VERSION_1), started_at(0)]);
+    bench.kick(DOORBELL);
+    assert_eq!(bench.kicks(), 1);
+}
+
+#[test]
+fn a_session_that_has_ended_meanwhile_needs_a_reset() {
+    let (bench, indices) = Bench::connecting_again(FILES);
+    bench.taken_over(&indices, None);
+    bench.go_on();
+    bench.wait(CONFIG);
+    assert_eq!(bench.status(), NEEDS_RESET | 15);
 }
 
 #[test]

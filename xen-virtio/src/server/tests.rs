@@ -170,7 +170,8 @@ impl Machine {
         let mut connectors = vec![Connector::new(move || spec.connect())];
         let session = place.sessions.as_ref().map(|kept| {
             let name = session_name(self.dom, 0);
-            let connection = kept.all().get(&name).map(|fd| fd.try_clone().unwrap());
+            // The guardian of the process before ends.
+            let connection = kept.all().remove(&name);
             if let Some(connection) = connection {
                 let spec = self.spec.clone();
                 let go_on = move || spec.go_on(connection);
@@ -349,6 +350,9 @@ fn round(arch: Arch, step: u64, keeps_sessions: bool) -> bool {
             let connections = machine.backend.connections.load(Ordering::Acquire);
             assert_eq!(connections, 0, "its session ended with the process, killed at step {step}");
         }
+        // For one more process.
+        let is_kept = second.sessions.as_ref().is_none_or(|kept| !kept.all().is_empty());
+        assert!(is_kept, "killed at step {step}");
         assert!(next.is_some_and(|server| server.stop().is_ok()));
         // Nothing is left for another process.
         assert!(std::fs::read_dir(second.dir.path()).unwrap().next().is_none());
