@@ -13,7 +13,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use xen_eventfd::{Error, ModuleAbi, Result, module_status};
 use xen_eventfd_core::interrupt_status::Registers;
-use xen_eventfd_core::irq::{Irq, IrqOp, Raise};
+use xen_eventfd_core::irq::{Arch, Irq, IrqOp, Line, Raise, Trigger};
 use xen_eventfd_core::status::DeviceStatus;
 use xen_eventfd_core::unmatched::UnmatchedKick;
 use xen_eventfd_core::wire::native::StatusChange;
@@ -23,8 +23,11 @@ use xen_eventfd_host::linux::eventfd::Control;
 use xen_eventfd_host::{self as host, Call, Errno, Host, HostError};
 use xen_eventfd_ioreq::take_in_module;
 
-/// What keeps the guest: an interrupt that is never raised.
-const ANCHOR: Irq = Irq::Msi { addr: 0xFEE0_0000, data: 0 };
+/// What keeps the guest: an interrupt that is never raised, of a kind that each guest has.
+const ANCHOR: Irq = match Arch::NATIVE {
+    Arch::X86 => Irq::Msi { addr: 0xFEE0_0000, data: 0 },
+    Arch::Arm => Irq::Line(Line::Spi(1019), Trigger::Level),
+};
 
 /// A doorbell in the terms of the ABI: the queue, and the writes that it then takes.
 fn queue(doorbell: &Doorbell) -> Result<(Queue, Doorbell)> {

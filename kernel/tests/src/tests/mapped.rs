@@ -20,9 +20,14 @@ use xen_eventfd_scenarios::TestContext;
 
 /// Two MiB.
 const CHUNK: usize = 0x20_0000;
-/// A part of the guest's RAM that it does not use, and its end, which is that of all of it.
-const FREE: usize = 0xE0_0000;
-const END: usize = 0x100_0000;
+/// Where a guest's RAM begins (Xen's `GUEST_RAM0_BASE` on Arm).
+const RAM: usize = if cfg!(target_arch = "aarch64") { 0x4000_0000 } else { 0 };
+/// Its length, in bytes.
+const SIZE: usize = 0x100_0000;
+/// Where in it the last part begins, which the guest does not use once it has booted.
+const LAST: usize = SIZE - CHUNK;
+/// The guest's address of that.
+const FREE: usize = RAM + LAST;
 /// Where no guest has RAM.
 const NOTHING: usize = 0x8000_0000;
 const SIGBUS: i32 = 7;
@@ -32,6 +37,11 @@ const LIMIT: usize = 32;
 
 fn of(dom: DomId, guest_address: usize, length: usize) -> Result<OwnedFd, Errno> {
     Control::open()?.memory(&part(dom, guest_address, length))
+}
+
+/// All of a guest's RAM.
+fn all_of(dom: DomId) -> Result<OwnedFd, Errno> {
+    of(dom, RAM, SIZE)
 }
 
 fn part(dom: DomId, guest_address: usize, length: usize) -> Memory {
@@ -132,8 +142,8 @@ pub(super) fn shown(test: &mut TestContext<'_>) -> Result<()> {
     ensure!(said.iter().any(|line| line.ends_with("= 0x55667788")), "{said:?}");
 
     // Another object of it, at another offset, shows the same.
-    let whole = of(guest.dom(), 0, END)?;
-    let part = Mapped::of(&whole, FREE + CHUNK - PAGE, PAGE)?;
+    let whole = all_of(guest.dom())?;
+    let part = Mapped::of(&whole, SIZE - PAGE, PAGE)?;
     ensure!(part.read(PAGE - 4) == 0x5566_7788);
     part.write(0, 7);
     ensure!(memory.read(CHUNK - PAGE) == 7);
@@ -161,14 +171,14 @@ pub(super) fn length(test: &mut TestContext<'_>) -> Result<()> {
 
 pub(super) fn lazy(test: &mut TestContext<'_>) -> Result<()> {
     let guest = test.guest(IDLE)?;
-    let file = of(guest.dom(), 0, END)?;
-    let memory = Mapped::of(&file, 0, END)?;
+    let file = all_of(guest.dom())?;
+    let memory = Mapped::of(&file, 0, SIZE)?;
     ensure!(mapped(&file)? == Some(0), "mapped before it is touched");
-    memory.read(FREE);
+    memory.read(LAST);
     ensure!(mapped(&file)? == Some(512), "{:?}", mapped(&file)?);
-    memory.read(FREE + PAGE);
+    memory.read(LAST + PAGE);
     ensure!(mapped(&file)? == Some(512), "{:?}", mapped(&file)?);
-    memory.read(FREE - PAGE);
+    memory.read(LAST - PAGE);
     ensure!(mapped(&file)? == Some(1024), "{:?}", mapped(&file)?);
     Ok(())
 }
@@ -179,7 +189,7 @@ pub(super) fn missing(test: &mut TestContext<'_>) -> Result<()> {
     ensure!(is_sigbus(&file, 0)?, "a page that the guest does not have");
     ensure!(mapped(&file)? == Some(0));
     // A chunk of which the guest has half.
-    let file = of(guest.dom(), END - CHUNK / 2, CHUNK)?;
+    let file = of(guest.dom(), RAM + SIZE - CHUNK / 2, CHUNK)?;
     let memory = Mapped::of(&file, 0, CHUNK)?;
     memory.write(0, 1);
     memory.write(CHUNK / 2 - 4, 2);
@@ -236,25 +246,25 @@ pub(super) fn changed(test: &mut TestContext<'_>) -> Result<()> {
 
 pub(super) fn guest_destroyed(test: &mut TestContext<'_>) -> Result<()> {
     let mut guest = test.guest(IDLE)?;
-    let file = of(guest.dom(), 0, END)?;
-    let memory = Mapped::of(&file, 0, END)?;
-    (0..END).step_by(CHUNK / 2).for_each(|at| _ = memory.read(at));
-    let mut reader = reader(&file, FREE)?;
+    let file = all_of(guest.dom())?;
+    let memory = Mapped::of(&file, 0, SIZE)?;
+    (0..SIZE).step_by(CHUNK / 2).for_each(|at| _ = memory.read(at));
+    let mut reader = reader(&file, LAST)?;
     guest.destroy()?;
     // While it is mapped, by two processes.
     test.no_zombies()?;
     ensure!(is_dead(&file)?, "the object of a dead guest");
-    ensure!(is_sigbus(&file, FREE)?, "memory of a dead guest");
+    ensure!(is_sigbus(&file, LAST)?, "memory of a dead guest");
     ensure!(!reader.has_ended()?, "a process that does not touch it is not disturbed");
     let (_reader, writer) = rustix::pipe::pipe()?;
     refused(memory.splice(0, &writer), Errno::FAULT, "in a system call")?;
-    refused(of(guest.dom(), 0, END), Errno::NODEV, "of a dead guest")?;
+    refused(all_of(guest.dom()), Errno::NODEV, "of a dead guest")?;
     Ok(())
 }
 
 pub(super) fn process_killed(test: &mut TestContext<'_>) -> Result<()> {
     let mut guest = test.guest(IDLE)?;
-    let mut reader = reader(of(guest.dom(), 0, END)?, FREE)?;
+    let mut reader = reader(all_of(guest.dom())?, LAST)?;
     reader.kill()?;
     ensure!(unload()?, "the module does not unload after a process that had memory mapped");
     load()?;
