@@ -28,8 +28,14 @@ const SIZE: usize = 0x100_0000;
 const LAST: usize = SIZE - CHUNK;
 /// The guest's address of that.
 const FREE: usize = RAM + LAST;
-/// Where no guest has RAM.
-const NOTHING: usize = 0x8000_0000;
+/// Where no guest has RAM. It is before a guest's last page, which on Arm is that of its RAM.
+const NOTHING: usize = if cfg!(target_arch = "aarch64") { 0x1000_0000 } else { 0x8000_0000 };
+/// A chunk of which the guest has half, and where in it are the half that it has and the half that it has not.
+const HALF: (usize, usize, usize) = if cfg!(target_arch = "aarch64") {
+    (RAM - CHUNK / 2, CHUNK / 2, 0)
+} else {
+    (RAM + SIZE - CHUNK / 2, 0, CHUNK / 2)
+};
 const SIGBUS: i32 = 7;
 const DISK: &str = "/dev/ram0";
 /// Objects of one guest.
@@ -189,17 +195,23 @@ pub(super) fn missing(test: &mut TestContext<'_>) -> Result<()> {
     ensure!(is_sigbus(&file, 0)?, "a page that the guest does not have");
     ensure!(mapped(&file)? == Some(0));
     // A chunk of which the guest has half.
-    let file = of(guest.dom(), RAM + SIZE - CHUNK / 2, CHUNK)?;
+    let (begin, there, missing) = HALF;
+    let file = of(guest.dom(), begin, CHUNK)?;
     let memory = Mapped::of(&file, 0, CHUNK)?;
-    memory.write(0, 1);
-    memory.write(CHUNK / 2 - 4, 2);
+    // On Arm the guest's program may be there.
+    let values = match there {
+        0 => [1, 2],
+        _ => [there, there + CHUNK / 2 - 4].map(|at| memory.read(at)),
+    };
+    memory.write(there, values[0]);
+    memory.write(there + CHUNK / 2 - 4, values[1]);
     ensure!(mapped(&file)? == Some(256), "{:?}", mapped(&file)?);
-    for at in [CHUNK / 2, CHUNK - 4] {
+    for at in [missing, missing + CHUNK / 2 - 4] {
         ensure!(is_sigbus(&file, at)?, "{at:#x}");
     }
-    ensure!(memory.read(0) == 1 && mapped(&file)? == Some(256));
+    ensure!(memory.read(there) == values[0] && mapped(&file)? == Some(256));
     let (_reader, writer) = rustix::pipe::pipe()?;
-    refused(memory.splice(CHUNK / 2, &writer), Errno::FAULT, "in a system call")
+    refused(memory.splice(missing, &writer), Errno::FAULT, "in a system call")
 }
 
 pub(super) fn refusals(test: &mut TestContext<'_>) -> Result<()> {
