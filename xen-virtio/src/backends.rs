@@ -41,16 +41,20 @@ impl DeviceSpec {
         }
     }
 
+    /// Whether its connection is kept for the process that goes on with the guest, as its driver's session ends with it.
+    pub(crate) fn keeps_session(&self) -> bool {
+        matches!(self.backend, BackendSpec::VhostUser(_))
+            && Resumes::of(self.kind.device_type) == Resumes::SameSession
+    }
+
     /// The connection of a device with this name, if it is of a type whose connection is kept.
     pub(crate) fn session(
         &self,
         name: String,
         sessions: &Arc<dyn Sessions>,
     ) -> Option<KeptSession> {
-        let needs_it = matches!(self.backend, BackendSpec::VhostUser(_))
-            && Resumes::of(self.kind.device_type) == Resumes::SameSession;
         let sessions = Arc::clone(sessions);
-        needs_it.then_some(KeptSession { sessions, name })
+        self.keeps_session().then_some(KeptSession { sessions, name })
     }
 
     /// Goes on with the session that the process before had over this connection.

@@ -63,6 +63,14 @@ struct Backend {
 }
 
 impl Backend {
+    /// It runs and listens no more, as it serves a single connection, which the guardian keeps if `serve` is killed. If it
+    /// does not, the backend ends, and is started again.
+    fn is_connected(&self, device: &Resolved) -> bool {
+        let listens = device.socket.as_ref().is_none_or(|socket| socket.exists());
+        let runs = self.process.process().is_some();
+        runs && self.awaited.is_none() && !listens && device.keeps_session()
+    }
+
     fn is_late(&self, now: Instant) -> bool {
         let is_over = |since| now.saturating_duration_since(since) > PATIENCE;
         self.process.process().is_some() && self.awaited.is_some_and(is_over)
@@ -273,14 +281,22 @@ impl Guest {
         if let Some(how) = self.server.look(now) {
             self.announces = false;
             changed = true;
-            // The next one connects to them anew.
-            self.backends.iter_mut().for_each(|backend| backend.awaited = Some(now));
+            // The next one connects to them anew, but for those whose connection is kept for it.
+            let is_served = self.record.phase == Phase::Served;
+            for (backend, device) in self.backends.iter_mut().zip(&self.record.devices) {
+                if !(is_served && backend.is_connected(device)) {
+                    backend.awaited = Some(now);
+                }
+            }
             self.happened(events, Happened::ServeEnded, Some(how));
         }
-        let sockets = self.record.devices.iter().filter(|device| device.command.is_some());
-        let listen =
-            sockets.filter_map(|device| device.socket.as_ref()).all(|socket| socket.exists());
-        if listen && self.server.is_due(now) {
+        let mut backends = self.backends.iter().zip(&self.record.devices);
+        let are_there = backends.all(|(backend, device)| {
+            device.command.is_none()
+                || device.socket.as_ref().is_none_or(|socket| socket.exists())
+                || self.record.phase == Phase::Served && backend.is_connected(device)
+        });
+        if are_there && self.server.is_due(now) {
             let started = self.serve(tools);
             self.announces = started.is_ok();
             changed = true;

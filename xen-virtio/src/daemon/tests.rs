@@ -520,6 +520,34 @@ fn a_backend_that_serves_one_connection_listens_no_more() {
 }
 
 #[test]
+fn a_backend_whose_connection_is_kept_need_not_listen_for_the_next_serve() {
+    let mut rig = Rig::new();
+    let config = rig.config("web").replace("blk,socket={socket}", "fs,socket={socket},tag=fs");
+    rig.write("config", &config);
+    rig.daemon = None;
+    rig.begin();
+    rig.make(5, "web");
+    rig.turn();
+    rig.add(5, &["virtio,device1a", "virtio,device01"]);
+    rig.until("it is served", |rig| rig.count(Happened::Served) == 1);
+    rig.open_console(5);
+    let (server, backend) = rig.processes(5);
+    std::fs::remove_file(rig.path("run/5/0/socket")).unwrap();
+    rig.turn();
+    rig.kill(server.unwrap());
+    rig.until("it is served again", |rig| rig.count(Happened::Served) == 2);
+    rig.turn_at(Instant::now() + 2 * PATIENCE);
+    assert_eq!((rig.count(Happened::BackendEnded), rig.processes(5).1), (0, backend));
+    // One that is not kept ends with the connection, and is waited for.
+    let server = rig.processes(5).0;
+    rig.kill(backend.unwrap());
+    rig.kill(server.unwrap());
+    rig.until("it is served once more", |rig| rig.count(Happened::Served) == 3);
+    assert!(rig.path("run/5/0/socket").exists());
+    rig.finish(5);
+}
+
+#[test]
 fn what_ends_again_and_again_is_given_up() {
     let mut rig = Rig::new();
     rig.write("broken", "");
