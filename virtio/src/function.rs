@@ -17,7 +17,7 @@ use crate::layout::{
 };
 use crate::msix::{ENABLE, MASK_ALL, MsiX};
 use crate::state::{FunctionState, StateError};
-use crate::transport::Door;
+use crate::transport::TransportParts;
 use crate::value::{gather, word};
 use alloc::vec::Vec;
 use virtio_spec::pci::IsrStatus;
@@ -353,7 +353,7 @@ impl Function {
     }
 }
 
-impl Door for Function {
+impl TransportParts for Function {
     fn common(&self) -> &Common {
         &self.common
     }

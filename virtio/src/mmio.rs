@@ -1,15 +1,15 @@
 //! The registers of virtio-mmio (virtio 1.3, section 4.2.2), version 2: without the legacy interface.
 //!
 //! A register is read in any way, and written whole at its own address. Any other write has no effect. The word of
-//! InterruptStatus is not here: who answers for the interrupt keeps it, is asked for it by a read and gets bits of it
-//! by effects, so that it has one owner whoever answers the guest.
+//! InterruptStatus is not here: the caller keeps it, and with it the interrupt. A read asks the caller for it, and
+//! effects set and clear its bits. So it has one owner, also where an engine answers the register itself.
 
 use crate::common::{Common, Field};
 use crate::description::{Description, DescriptionError};
 use crate::effect::{Effect, Route};
 use crate::msix::NO_VECTOR;
 use crate::state::{MmioState, StateError};
-use crate::transport::Door;
+use crate::transport::TransportParts;
 use crate::value::{gather, low};
 use alloc::vec::Vec;
 use xen_eventfd_core::Width;
@@ -207,7 +207,7 @@ fn find(register: u32) -> Option<Register> {
     REGISTERS.iter().find(|(at, _)| *at == register).map(|(_, register)| *register)
 }
 
-impl Door for Mmio {
+impl TransportParts for Mmio {
     fn common(&self) -> &Common {
         &self.common
     }

@@ -26,7 +26,7 @@ pub struct FunctionState {
     pub isr: u8,
 }
 
-/// A device on virtio-mmio, as it stands between two accesses. Its InterruptStatus is with who answers for that.
+/// A device on virtio-mmio, as it stands between two accesses. Its InterruptStatus is the caller's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MmioState {
     /// What it is made of. The device configuration is the one of now.

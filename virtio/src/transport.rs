@@ -29,7 +29,7 @@ pub trait Transport {
 }
 
 /// What a transport adds to the device behind it.
-pub(crate) trait Door {
+pub(crate) trait TransportParts {
     fn common(&self) -> &Common;
 
     fn common_mut(&mut self) -> &mut Common;
@@ -38,7 +38,7 @@ pub(crate) trait Door {
     fn notify_of_config(&mut self) -> Vec<Effect>;
 }
 
-impl<T: Door> Transport for T {
+impl<T: TransportParts> Transport for T {
     fn is_broken(&self) -> bool {
         self.common().is_broken()
     }

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::layout::{At, Place};
 use crate::reconnect::{self, Waker};
 use crate::record::{Record, Whose};
-use crate::registers::{DeviceRegisters, Known, Registers, bar};
+use crate::registers::{DeviceRegisters, DeviceView, Registers, bar};
 use crate::resume::Again;
 use crate::server::Released;
 use rustix::io::Errno;
@@ -372,7 +372,7 @@ impl State {
     }
 }
 
-impl Known for BTreeMap<At, Device> {
+impl DeviceView for BTreeMap<At, Device> {
     fn is_pending(&self, at: At, queue: u16) -> bool {
         self.get(&at).is_some_and(|device| device.is_pending(queue))
     }

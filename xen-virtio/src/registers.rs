@@ -44,7 +44,7 @@ pub(crate) struct Answer {
 }
 
 /// What a read needs to know of a device.
-pub(crate) trait Known {
+pub(crate) trait DeviceView {
     /// Whether calls of a queue wait for its vector to be unmasked.
     fn is_pending(&self, at: At, queue: u16) -> bool;
 
@@ -155,16 +155,16 @@ impl Registers {
     }
 
     /// Reads.
-    pub(crate) fn read(&mut self, target: Target, width: Width, known: &impl Known) -> Answer {
+    pub(crate) fn read(&mut self, target: Target, width: Width, view: &impl DeviceView) -> Answer {
         match self {
             Self::Pci(bus) => {
-                let held = |at, queue| known.is_pending(At::Function(at), queue);
+                let held = |at, queue| view.is_pending(At::Function(at), queue);
                 bus.read(target, width, held).into()
             }
             Self::Mmio(devices) => {
                 let read = device_at(devices, target).and_then(|(base, offset, device)| {
                     let at = At::Address(base);
-                    Some((at, device.read(offset, width, || known.interrupt_status(at))?))
+                    Some((at, device.read(offset, width, || view.interrupt_status(at))?))
                 });
                 let (device, value) =
                     read.map_or((None, width.mask()), |(at, value)| (Some(at), value));

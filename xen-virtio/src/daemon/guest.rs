@@ -17,7 +17,7 @@ use xen_eventfd_core::DomId;
 /// How long a backend may take until its socket is there.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// How long `serve` may take to notice that its guest is gone.
-pub(super) const FAREWELL: Duration = Duration::from_secs(10);
+pub(super) const END_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a guest's vCPUs wait for devices whose `serve` has ended, in seconds: longer than it takes to start it again.
 const TAKEOVER_TIME: &str = "30";
 /// How often what has no descriptor is looked at: a socket, a file.
@@ -204,7 +204,7 @@ impl Guest {
             Phase::Ended => self.has_processes() && !self.is_lost,
             Phase::New | Phase::Failed(_) => false,
         };
-        let lost = self.gone.filter(|_| self.is_lost).map(|gone| gone + FAREWELL + PERIOD);
+        let lost = self.gone.filter(|_| self.is_lost).map(|gone| gone + END_TIMEOUT + PERIOD);
         supervised.chain(waits.then(|| now + PERIOD)).chain(lost).min()
     }
 
@@ -398,7 +398,7 @@ impl Guest {
         self.record.phase = Phase::Ended;
         let gone = *self.gone.get_or_insert(now);
         if self.server.look(now).is_none() && self.server.process().is_some() {
-            if now.saturating_duration_since(gone) <= FAREWELL {
+            if now.saturating_duration_since(gone) <= END_TIMEOUT {
                 return Ok(true);
             }
             // A xenstored that was started anew knows none of the guests that run.

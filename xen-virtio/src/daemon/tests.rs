@@ -1,7 +1,7 @@
 //! The daemon on a xenstore in memory, with scripts in place of `xl` and `xen-virtio serve`.
 
 use super::config::Config;
-use super::guest::{FAREWELL, PATIENCE, Tools};
+use super::guest::{END_TIMEOUT, PATIENCE, Tools};
 use super::record::{Phase, StateDir};
 use super::store::{Store, places};
 use super::{Daemon, Happened};
@@ -617,16 +617,16 @@ fn a_guest_that_only_xenstore_has_forgotten_is_served_on() {
     // xenstored was started anew, and has nothing of it.
     rig.destroy(5);
     for time in 1..4 {
-        rig.turn_at(Instant::now() + time * 2 * FAREWELL);
+        rig.turn_at(Instant::now() + time * 2 * END_TIMEOUT);
         rig.begin();
     }
-    rig.turn_at(Instant::now() + 2 * FAREWELL);
+    rig.turn_at(Instant::now() + 2 * END_TIMEOUT);
     std::thread::sleep(Duration::from_millis(50));
     assert!(is_alive(server) && is_alive(backend));
     assert_eq!(rig.count(Happened::Gone), 0);
     // A `serve` that does not end with its guest is ended.
     rig.write("gone", "");
-    rig.turn_at(Instant::now() + 5 * FAREWELL);
+    rig.turn_at(Instant::now() + 5 * END_TIMEOUT);
     rig.until("it is gone", |rig| rig.count(Happened::Gone) == 1);
     assert!(!is_alive(server) && !is_alive(backend));
 }
