@@ -253,10 +253,12 @@ impl X86 {
         platform: Option<Platform>,
         names: &[String],
     ) {
+        let kinds =
+            platform.map_or_else(|| vec![Platform::X86Pvh, Platform::X86Pv], |one| vec![one]);
         for part in PARTS.iter().filter(|part| is_asked_for(part.name, names)) {
             let is_left_out =
                 |kind| part.rare_in_pvh && names.is_empty() && kind == Platform::X86Pvh;
-            for kind in kmod::platforms(platform).into_iter().filter(|kind| !is_left_out(*kind)) {
+            for kind in kinds.iter().copied().filter(|kind| !is_left_out(*kind)) {
                 let place = format!("{}, {}", place(kind, 1), part.name);
                 boots.add(group, place.clone(), (kind, 1), move || self.play(kind, part, &place));
             }

@@ -178,10 +178,6 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
 }
 
-pub(crate) fn platforms(platform: Option<Platform>) -> Vec<Platform> {
-    platform.map_or_else(|| vec![Platform::X86Pvh, Platform::X86Pv], |platform| vec![platform])
-}
-
 /// Runs what was asked for, and counts.
 fn conclude(boots: Boots<'_, ()>) -> Result<ExitCode> {
     let mut tally = Tally::default();

@@ -177,14 +177,26 @@ pub(crate) fn of_each_lab<T>(
             continue;
         }
         labs.push(platform.arch());
-        match prepare(*platform) {
-            Err(error) if error.is::<NoXenSource>() && !prepared.is_empty() => {
-                println!("  skipped: {platform}: {error}");
-            }
-            one => prepared.push(one?),
+        let one = prepare(*platform);
+        if prepared.is_empty() {
+            prepared.push(one?);
+        } else {
+            prepared.extend(unless_no_source(*platform, one)?);
         }
     }
     Ok(prepared)
+}
+
+/// What was prepared for a platform. `None`, with a line that says so: its Xen cannot be built, as the mirror lacks the
+/// source.
+pub(crate) fn unless_no_source<T>(platform: Platform, prepared: Result<T>) -> Result<Option<T>> {
+    match prepared {
+        Err(error) if error.is::<NoXenSource>() => {
+            println!("  skipped: {platform}: {error}");
+            Ok(None)
+        }
+        prepared => prepared.map(Some),
+    }
 }
 
 /// Everything that the labs test with one engine, built, and played on the model: one stage for each lab.

@@ -1,10 +1,9 @@
 //! Connects a device to the backend that its description names.
 
 use crate::error::{Error, Result};
-use crate::resume::{Connector, KeptSession, Resumes, Sessions};
+use crate::resume::{Connector, Resumes};
 use crate::spec::{BackendSpec, DeviceSpec, TapSpec};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 use xen_eventfd_vhost::linux::{self, Net, Options, Tap};
@@ -45,16 +44,6 @@ impl DeviceSpec {
     pub(crate) fn keeps_session(&self) -> bool {
         matches!(self.backend, BackendSpec::VhostUser(_))
             && Resumes::of(self.kind.device_type) == Resumes::SameSession
-    }
-
-    /// The connection of a device with this name, if it is of a type whose connection is kept.
-    pub(crate) fn session(
-        &self,
-        name: String,
-        sessions: &Arc<dyn Sessions>,
-    ) -> Option<KeptSession> {
-        let sessions = Arc::clone(sessions);
-        self.keeps_session().then_some(KeptSession { sessions, name })
     }
 
     /// Goes on with the session that the process before had over this connection.

@@ -49,7 +49,6 @@ pub(crate) struct Whose {
     /// Where the guest had memory before it ran. A guest that has run could have changed what that was read from.
     pub(crate) memory: Vec<Range<u64>>,
     /// Where connections to backends are kept.
-    #[serde(default)]
     pub(crate) guardian: Option<PathBuf>,
 }
 

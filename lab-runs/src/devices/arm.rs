@@ -5,12 +5,13 @@ use crate::boots::{Boots, place};
 use crate::is_asked_for;
 use crate::kmod::kernel_log::TROUBLE;
 use crate::kmod::{self, Module, kernel_log};
+use crate::lab::unless_no_source;
 use crate::modules::Modules;
 use crate::tally::Tally;
 use anyhow::{Result, ensure};
 use std::path::PathBuf;
 use std::time::Duration;
-use xen_eventfd_lab::{Backends, Boot, Lab, NoXenSource, Platform, build_static_for};
+use xen_eventfd_lab::{Backends, Boot, Lab, Platform, build_static_for};
 
 const PLATFORM: Platform = Platform::Arm64;
 
@@ -50,15 +51,9 @@ pub(super) fn are_asked_for(names: &[String]) -> bool {
 }
 
 impl Tests {
-    /// Builds it. `None`, with a line that says so: the mirror lacks the source of Xen, which is built for Arm.
+    /// Builds it, unless the mirror lacks the source of Xen, which is built for Arm.
     pub(super) fn prepare_if_possible() -> Result<Option<Self>> {
-        match Self::prepare() {
-            Err(error) if error.is::<NoXenSource>() => {
-                println!("  skipped: {PLATFORM}: {error}");
-                Ok(None)
-            }
-            prepared => prepared.map(Some),
-        }
+        unless_no_source(PLATFORM, Self::prepare())
     }
 
     pub(super) fn prepare() -> Result<Self> {

@@ -194,7 +194,7 @@ pub fn keep_descriptors(listener: BorrowedFd<'_>) -> rustix::io::Result<()> {
             retry_on_intr(|| poll(&mut polled, None))?;
             polled.first().is_some_and(|listener| !listener.revents().is_empty())
         };
-        // Whoever asks for all gets what others have sent before that: they are read first, all of them.
+        // Messages that other processes sent before one asks for all are in the answer: they are read first.
         let mut asking = Vec::new();
         for (index, client) in clients.iter().enumerate() {
             let next = take(client, &mut kept);

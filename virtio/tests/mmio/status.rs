@@ -57,7 +57,7 @@ fn a_driver_sets_no_bit_that_is_not_its_own_and_clears_none() {
     assert_eq!(driver.device_status(), RUNS | 128);
 }
 
-/// The effect has whoever keeps InterruptStatus clear its bits.
+/// The caller, which keeps InterruptStatus, clears its bits on the effect.
 #[test]
 fn upon_reset_the_device_must_clear_all_bits_in_interrupt_status_and_ready_bits_of_all_queues() {
     let driver = Driver::running();

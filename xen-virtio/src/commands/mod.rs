@@ -134,7 +134,8 @@ impl Devices {
         let guarded = guarded.filter(|guarded| guarded.descriptors_at().is_some());
         let session = |(number, spec): (usize, &DeviceSpec)| {
             let sessions: Arc<dyn Sessions> = Arc::<Guarded>::clone(guarded?);
-            spec.session(session_name(dom, number), &sessions)
+            let name = session_name(dom, number);
+            spec.keeps_session().then_some(KeptSession { sessions, name })
         };
         self.devices.iter().enumerate().map(session).collect()
     }
