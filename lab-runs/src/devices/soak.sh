@@ -49,7 +49,7 @@ one() {
 counts() {
 	echo "guests $(xl list | wc -l)"
 	echo "ports $(lsevtchn 0 | wc -l)"
-	echo "processes $(ps -o args | grep -vc '^\[')"
+	echo "processes: $(ps -o comm,args | awk '$2 !~ /^\[/ { print $1 }' | sort | uniq -c | tr -s ' \n' ' ')"
 	echo "descriptors of the backend $(ls /proc/$backend/fd | wc -l)"
 	echo "files of the run directory $(find /run/xen-eventfd | wc -l)"
 	echo "interfaces $(ls /sys/class/net | wc -l)"

@@ -36,7 +36,7 @@ pub(crate) use processes::{give, give_copy, hold, own};
 pub(crate) use resume::{aim, serve_and_resume};
 pub(crate) use waits::assign_line;
 
-use xen_eventfd_scenarios::Need::{Msi, Pio, Race};
+use xen_eventfd_scenarios::Need::{Lines, Msi, Pio, Race};
 use xen_eventfd_scenarios::Scenario;
 
 macro_rules! tests {
@@ -143,7 +143,7 @@ tests! {
     callers::random, [Race], "100,000 random calls during kicks: an errno each, and nothing is left";
     confined::caller, [], "50,000 calls through a file that is confined to a guest that dies: no other guest is affected";
     waits::xenstored_at_the_first_open, [], "a process that takes the first guest while xenstored is stopped can be killed";
-    waits::xenstored_during_a_request, [], "a process that waits for xenstore holds no lock, and can be killed";
+    waits::xenstored_during_a_request, [Lines], "a process that waits for xenstore holds no lock, and can be killed";
     waits::end_of_another, [Race], "a guest's end is signalled while a caller is preempted with another guest's locks";
     module::between_opens, [Race], "the module unloads between two opens, up to 20 times, while a guest is taken during kicks";
     module::pinned, [], "the module does not unload while any process has a file open, and unloads afterwards";
