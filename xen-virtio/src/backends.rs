@@ -40,10 +40,11 @@ impl DeviceSpec {
         }
     }
 
-    /// Whether its connection is kept for the process that goes on with the guest, as its driver's session ends with it.
+    /// Whether its connection is kept for the process that goes on with the guest, to whom its backend says where each
+    /// queue is. Not that of a disk, whose backend completes what it has begun when the connection ends.
     pub(crate) fn keeps_session(&self) -> bool {
         matches!(self.backend, BackendSpec::VhostUser(_))
-            && Resumes::of(self.kind.device_type) == Resumes::SameSession
+            && Resumes::of(self.kind.device_type) != Resumes::Drained
     }
 
     /// Goes on with the session that the process before had over this connection.
@@ -112,6 +113,17 @@ mod tests {
 
     fn tap(errno: Errno) -> Error {
         xen_eventfd_vhost::Error::Tap { name: "tap0".to_owned(), errno }.into()
+    }
+
+    #[test]
+    fn a_connection_by_a_socket_is_kept_unless_its_end_has_a_disk_complete_what_it_began() {
+        let keeps = |device: &str| device.parse::<DeviceSpec>().unwrap().keeps_session();
+        for device in ["fs,socket=/a,tag=fs", "net,socket=/a", "rng,socket=/a", "vsock,socket=/a"] {
+            assert!(keeps(device), "{device}");
+        }
+        for device in ["blk,socket=/a", "scsi,socket=/a", "net,tap=tap0", "vsock,cid=3"] {
+            assert!(!keeps(device), "{device}");
+        }
     }
 
     #[test]

@@ -129,6 +129,8 @@ verdict a_serve_that_was_killed_is_started_again $? daemon.log events
 verdict its_file_system_goes_on $? daemon.log events
 [ "$(ask web read_disk)" = "$pattern" ]
 verdict the_guest_has_its_disk_again $? daemon.log events
+[ "$(ask web 'random 0')" -gt 200 ] && [ "$(ask web 'dmesg | grep -c "not a head"')" = 0 ]
+verdict its_random_numbers_go_on $? daemon.log events "$(console web)"
 
 config bare 1 "" /lab/guest.cpio
 echo 'virtio=["type=virtio,device04,transport=mmio"]' >>bare.cfg

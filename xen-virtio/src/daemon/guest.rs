@@ -57,8 +57,8 @@ pub(crate) struct Guest {
 #[derive(Debug, Default)]
 struct Backend {
     process: Supervised,
-    /// Since when it is to listen. `None`: it has listened. One that serves a single connection, as virtiofsd, listens no
-    /// more from then on.
+    /// Since when it is to listen. `None`: it was seen to listen, and `serve` may connect to it. One that serves a single
+    /// connection, as virtiofsd, listens no more from then on.
     awaited: Option<Instant>,
 }
 
@@ -196,7 +196,8 @@ impl Guest {
 
     /// When it wants its turn, whatever happens.
     pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
-        let supervised = self.supervised().filter_map(Supervised::deadline);
+        // What is due and waits for something else is looked at now and then.
+        let supervised = self.supervised().filter_map(Supervised::deadline).filter(|at| *at > now);
         let is_awaited = || self.backends.iter().any(|backend| backend.awaited.is_some());
         let waits = match self.record.phase {
             Phase::Starting => true,
@@ -249,8 +250,10 @@ impl Guest {
                 Err(why) => self.fail(why, tools, events)?,
             }
         }
-        if matches!(self.record.phase, Phase::Starting | Phase::Served) {
-            self.supervise(tools, events, now)?;
+        match self.record.phase {
+            Phase::Starting | Phase::Served => self.supervise(tools, events, now)?,
+            Phase::Failed(_) => self.look(tools, now)?,
+            Phase::New | Phase::Ended => {}
         }
         let wanted = match self.record.phase {
             Phase::Served => XenbusState::CONNECTED,
@@ -290,12 +293,7 @@ impl Guest {
             }
             self.happened(events, Happened::ServeEnded, Some(how));
         }
-        let mut backends = self.backends.iter().zip(&self.record.devices);
-        let are_there = backends.all(|(backend, device)| {
-            device.command.is_none()
-                || device.socket.as_ref().is_none_or(|socket| socket.exists())
-                || self.record.phase == Phase::Served && backend.is_connected(device)
-        });
+        let are_there = self.backends.iter().all(|backend| backend.awaited.is_none());
         if are_there && self.server.is_due(now) {
             let started = self.serve(tools);
             self.announces = started.is_ok();
@@ -321,6 +319,13 @@ impl Guest {
         Ok(())
     }
 
+    /// Takes notice of what ends, and starts nothing again.
+    fn look(&mut self, tools: &Tools, now: Instant) -> Result<()> {
+        let backends = self.backends.iter_mut().map(|backend| &mut backend.process);
+        let ended = backends.chain([&mut self.server]).filter_map(|it| it.look(now)).count();
+        if ended > 0 { self.keep(tools) } else { Ok(()) }
+    }
+
     /// `true`: there is something to remember.
     fn supervise_backend(
         &mut self,
@@ -340,6 +345,9 @@ impl Guest {
         };
         let mut what = backend.process.look(now).map(|how| format!("{}: {how}", device.device));
         let mut changed = what.is_some();
+        if changed {
+            backend.awaited = Some(now);
+        }
         if backend.process.is_due(now) {
             tools.state.prepare(self.record.domid, number, device)?;
             let started = Process::start(&mut command.command(), None);
@@ -351,7 +359,8 @@ impl Guest {
                 .map(|why| format!("{}: {why}", device.device))
                 .or(what);
         }
-        if device.socket.as_ref().is_none_or(|socket| socket.exists()) {
+        let runs = backend.process.process().is_some();
+        if runs && device.socket.as_ref().is_none_or(|socket| socket.exists()) {
             backend.awaited = None;
         }
         if backend.is_late(now) {

@@ -131,7 +131,8 @@ impl Store {
 
     /// Has the state of a guest's devices be this one, but for those that libxl wants closed, which are.
     pub(crate) fn set_states(&mut self, seen: &Seen, wanted: XenbusState) -> Result<()> {
-        for line in &seen.lines {
+        // Those that have changed since come with an event.
+        for line in seen.lines.iter().filter(|line| line.state != wanted) {
             let path = format!("{}/{}/state", folder(seen.dom), line.number);
             self.set_state(&path, wanted)?;
         }

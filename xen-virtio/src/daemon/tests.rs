@@ -558,6 +558,36 @@ fn what_ends_again_and_again_is_given_up() {
     assert_eq!(rig.text("serve.log").lines().count(), 9);
     assert_eq!((rig.count(Happened::ServeEnded), rig.xl()), (9, vec!["pause 5".to_owned()]));
     assert!(rig.whys.last().unwrap().contains("too often"), "{:?}", rig.whys);
+    // The end of its backend is noticed once.
+    rig.kill(rig.processes(5).1.unwrap());
+    rig.until("nothing runs", |rig| rig.processes(5) == (None, None));
+    assert_eq!(rig.daemon.as_ref().unwrap().fds().len(), 1, "xenstore alone");
+    rig.finish(5);
+}
+
+#[test]
+fn a_serve_that_waits_for_a_backend_is_looked_at_now_and_then() {
+    let mut rig = Rig::served(5);
+    std::fs::remove_file(rig.path("run/5/0/socket")).unwrap();
+    rig.kill(rig.processes(5).0.unwrap());
+    rig.until("serve has ended", |rig| rig.count(Happened::ServeEnded) == 1);
+    // By then it is due.
+    let now = Instant::now() + PATIENCE / 2;
+    rig.turn_at(now);
+    assert!(rig.daemon.as_ref().unwrap().deadline(now).unwrap() > now);
+    rig.write("run/5/0/socket", "");
+    rig.until("it is served again", |rig| rig.count(Happened::Served) == 2);
+    rig.finish(5);
+}
+
+#[test]
+fn without_news_nothing_is_asked_of_xenstore() {
+    let mut rig = Rig::served(5);
+    rig.turn();
+    let next = Some((0, "/libxl/5/never".to_owned()));
+    rig.nodes.1.lock().unwrap().clone_from(&next);
+    rig.turn();
+    assert_eq!(*rig.nodes.1.lock().unwrap(), next);
     rig.finish(5);
 }
 
