@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
-use xen_eventfd::{DomId, Guardian, Irq, Port, Xen};
+use xen_eventfd::{Arch, DomId, Guardian, Irq, Line, Port, Trigger, Xen};
 use xen_eventfd_bench::{Calls, Figures, Interrupt, Spread, Way, arch};
 use xen_eventfd_host::linux::LinuxHost;
 use xen_eventfd_host::{EventChannels, Host, LocalPort};
@@ -24,9 +24,19 @@ const CALLS: usize = 1000;
 const WARM_UP: usize = 16;
 /// The delay between two calls: longer than any call takes.
 const PAUSE: Duration = Duration::from_millis(1);
-/// The vector of the MSI, and the address of the first vCPU's local APIC.
+/// The vector of the MSI, and the address of the first vCPU's local APIC. On Arm the same script makes the guest
+/// listen to the SPI of that number.
 const VECTOR: u32 = 0x41;
 const MSI: u64 = 0xFEE0_0000;
+
+/// What a guest that listens takes: its event channel, or the interrupt that its architecture has.
+fn irq(arch: Arch, port: Option<Port>) -> Irq {
+    match (port, arch) {
+        (Some(port), _) => Irq::EventChannel(port),
+        (None, Arch::X86) => Irq::Msi { addr: MSI, data: VECTOR },
+        (None, Arch::Arm) => Irq::Line(Line::Spi(VECTOR), Trigger::Pulse),
+    }
+}
 
 fn script(interrupt: Interrupt) -> String {
     let listen = match interrupt {
@@ -49,6 +59,7 @@ enum Caller {
 struct Raiser {
     host: Arc<dyn Host>,
     dom: DomId,
+    irq: Irq,
     channel: Option<(Box<dyn EventChannels>, LocalPort)>,
 }
 
@@ -60,13 +71,18 @@ impl Raiser {
             Ok((events, port))
         };
         let channel = port.map(bind).transpose()?;
-        Ok(Self { host, dom, channel })
+        let irq = irq(host.arch(), port);
+        Ok(Self { host, dom, irq, channel })
     }
 
     fn raise(&self) -> Result<()> {
-        match &self.channel {
-            Some((events, port)) => events.notify(*port)?,
-            None => self.host.inject_msi(self.dom, MSI, VECTOR)?,
+        match (&self.channel, self.irq) {
+            (Some((events, port)), _) => events.notify(*port)?,
+            (None, Irq::Line(line, _)) => {
+                self.host.set_line(self.dom, line, true)?;
+                self.host.set_line(self.dom, line, false)?;
+            }
+            (None, _) => self.host.inject_msi(self.dom, MSI, VECTOR)?,
         }
         Ok(())
     }
@@ -92,9 +108,10 @@ pub(crate) fn measure(test: &TestContext<'_>, calls: &Calls) -> Result<Figures> 
         }
         Way::Module => {
             let guest = Device::of(dom)?;
-            match port {
-                Some(port) => guest.assign_channel(&call, port.0)?,
-                None => guest.assign_msi(&call, MSI, VECTOR)?,
+            match irq(test.arch(), port) {
+                Irq::EventChannel(port) => guest.assign_channel(&call, port.0)?,
+                Irq::Line(..) => guest.assign_spi(&call, VECTOR)?,
+                _ => guest.assign_msi(&call, MSI, VECTOR)?,
             }
             device = Some(guest);
             Caller::Eventfd(call)
@@ -180,12 +197,9 @@ pub(crate) fn run_raiser(dom: DomId, number: u32) -> Result<()> {
 /// The code of the userspace engine with one irqfd; the eventfd is standard input.
 pub(crate) fn run_caller(run_dir: &Path, dom: DomId, number: u32) -> Result<()> {
     let host = Arc::new(LinuxHost::open()?);
+    let irq = irq(host.arch(), port(number));
     let xen = Xen::builder().run_dir(run_dir).guardian(Guardian::None).open_on(host)?;
     let guest = xen.guest(dom)?;
-    let irq = match port(number) {
-        Some(port) => Irq::EventChannel(port),
-        None => Irq::Msi { addr: MSI, data: VECTOR },
-    };
     let _irqfd = guest.register_irqfd(&std::io::stdin(), irq)?;
     println!("ready");
     loop {

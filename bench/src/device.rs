@@ -116,6 +116,11 @@ impl Device {
         self.assign_irq(Irq { kind: 1, msi_addr: addr, msi_data: data, ..Irq::default() }, eventfd)
     }
 
+    /// Makes an eventfd pulse a shared peripheral interrupt.
+    pub(crate) fn assign_spi(&self, eventfd: &OwnedFd, number: u32) -> Result<()> {
+        self.assign_irq(Irq { kind: 4, number, ..Irq::default() }, eventfd)
+    }
+
     fn assign_irq(&self, mut irq: Irq, eventfd: &OwnedFd) -> Result<()> {
         irq.size = size::<Irq>();
         irq.eventfd = eventfd.as_raw_fd();

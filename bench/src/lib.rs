@@ -90,7 +90,7 @@ pub struct Kicks {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Interrupt {
-    /// A message-signalled interrupt.
+    /// A message-signalled interrupt; on Arm, whose guests have none, a shared peripheral interrupt.
     Msi,
     /// An event channel.
     Channel,
@@ -169,7 +169,7 @@ pub struct Wakeups {
     pub kernel: u64,
 }
 
-/// The figures of one measurement. Times are in ticks of the time stamp counter, which are
+/// The figures of one measurement. Times are in ticks of the processor's counter, which are
 /// instructions on a machine whose clock counts them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Figures {

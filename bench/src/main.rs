@@ -65,7 +65,7 @@ enum Command {
         run_dir: PathBuf,
         /// The guest.
         dom: u16,
-        /// Its port; 0 for an MSI.
+        /// Its port; 0 for an MSI, or what Arm has in its place.
         port: u32,
     },
     /// Runs a device model that raises interrupts; the eventfd is standard input.
@@ -73,7 +73,7 @@ enum Command {
     Raiser {
         /// The guest.
         dom: u16,
-        /// Its port; 0 for an MSI.
+        /// Its port; 0 for an MSI, or what Arm has in its place.
         port: u32,
     },
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use xen_eventfd::{DomId, Guardian, IoEventAddress, NoDatamatch, Xen};
-use xen_eventfd_bench::{Filter, Kicks, Space, Way};
+use xen_eventfd_bench::{Filter, Kicks, Space, Way, arch};
 use xen_eventfd_host::linux::LinuxHost;
 use xen_eventfd_scenarios::TestContext;
 use xen_eventfd_scenarios::roles::vmm::Place;
@@ -95,7 +95,10 @@ impl Drop for Program {
 pub(crate) fn vmm(test: &TestContext<'_>, dom: DomId, way: Way) -> Result<Option<Vmm>> {
     match way {
         Way::Vmm | Way::Upstream => Ok(None),
-        _ => test.vmm(dom, &[(Place::Mmio, BASE, SIZE), (Place::Pio, PORTS, 0x100)]).map(Some),
+        _ => {
+            let claimed = [(Place::Mmio, BASE, SIZE), (Place::Pio, PORTS, 0x100)];
+            test.vmm(dom, &claimed[..if arch::HAS_PORTS { 2 } else { 1 }]).map(Some)
+        }
     }
 }
 

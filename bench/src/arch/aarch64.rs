@@ -1,5 +1,8 @@
 //! 64-bit Arm: the virtual counter, and no-operations that a profiler can know.
 
+/// Whether guests have I/O ports.
+pub const HAS_PORTS: bool = false;
+
 /// Now, in ticks.
 pub fn now() -> u64 {
     let ticks;

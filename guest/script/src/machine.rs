@@ -96,7 +96,7 @@ pub trait Machine {
     /// The time, in ticks of this machine.
     fn now(&mut self) -> u64;
 
-    /// One reading of both clocks: [`Machine::now`], and nanoseconds since Xen's start.
+    /// One reading of both clocks: [`Machine::now`], and nanoseconds of one that domain 0 reads too.
     fn clock(&mut self) -> (u64, u64);
 
     /// Room for this vCPU's measurements.

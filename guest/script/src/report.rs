@@ -70,7 +70,7 @@ pub enum Report<'a> {
         vcpu: usize,
         /// In ticks, as stamps are.
         ticks: u64,
-        /// In nanoseconds since Xen's start.
+        /// In nanoseconds of a clock that domain 0 reads too: Xen's, on Arm the physical counter.
         time: u64,
     },
     /// `v0 stamps 0x10 0x20 …`: points in time, in the order in which they were recorded.

@@ -3,11 +3,10 @@
  * /dev/xen/eventfd-floor, for measurements only.
  *
  * Writing `DOM ADDRESS EVENTFD` (decimal, hexadecimal, decimal; -1: none) to an open file makes it
- * serve that doorbell until it is closed. Reading returns, in nanoseconds of Xen's time, how long
- * this domain's first vCPU has run, including Xen's work for it; and one moment, in ticks of its
- * time stamp counter and in nanoseconds since Xen's start.
+ * serve that doorbell until it is closed. Reading returns the three numbers of clocks.h.
  */
 
+#include "clocks.h"
 #include "server.h"
 
 #include <linux/fs.h>
@@ -16,8 +15,6 @@
 #include <linux/mutex.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
-#include <asm/xen/hypercall.h>
-#include <xen/interface/vcpu.h>
 
 struct floor {
 	struct mutex lock;
@@ -73,44 +70,18 @@ static ssize_t floor_write(struct file *file, const char __user *from, size_t si
 	return error ?: size;
 }
 
-/*
- * The area to which Xen writes the time on request. Linux registers none of its own unless all
- * TSCs of the machine are synchronised, which QEMU does not claim.
- */
-static struct pvclock_vcpu_time_info clock;
-static DEFINE_MUTEX(clock_lock);
-
-static int read_clock(u64 *ticks, u64 *time)
-{
-	struct vcpu_register_time_memory_area area = { .addr.v = &clock };
-	int error;
-
-	mutex_lock(&clock_lock);
-	error = HYPERVISOR_vcpu_op(VCPUOP_register_vcpu_time_memory_area, 0, &area);
-	area.addr.v = NULL;
-	if (!error)
-		error = HYPERVISOR_vcpu_op(VCPUOP_register_vcpu_time_memory_area, 0, &area);
-	*ticks = clock.tsc_timestamp;
-	*time = clock.system_time;
-	mutex_unlock(&clock_lock);
-	return error;
-}
-
 static ssize_t floor_read(struct file *file, char __user *to, size_t size, loff_t *offset)
 {
-	struct vcpu_runstate_info runstate;
 	loff_t from_the_start = 0;
+	struct clocks clocks;
 	char words[64];
-	u64 ticks, time;
 	int length, error;
 
-	error = HYPERVISOR_vcpu_op(VCPUOP_get_runstate_info, 0, &runstate);
-	if (!error)
-		error = read_clock(&ticks, &time);
+	error = clocks_read(&clocks);
 	if (error)
 		return error;
-	length = scnprintf(words, sizeof(words), "%llu %llu %llu\n",
-			   runstate.time[RUNSTATE_running], ticks, time);
+	length = scnprintf(words, sizeof(words), "%llu %llu %llu\n", clocks.running, clocks.ticks,
+			   clocks.time);
 	return simple_read_from_buffer(to, size, &from_the_start, words, length);
 }
 

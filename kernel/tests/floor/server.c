@@ -16,8 +16,6 @@
 #define DMOP_DESTROY 6
 #define DMOP_NR_VCPUS 20
 #define RANGE_MEMORY 1
-/* XENMEM_resource_ioreq_server_frame_ioreq(0) */
-#define FRAME_IOREQ 1
 
 struct dm_op {
 	u32 op;
@@ -52,10 +50,7 @@ struct dm_op {
 
 static int dm_op(domid_t dom, struct dm_op *op, size_t size)
 {
-	struct xen_dm_op_buf buffer = { .size = offsetof(struct dm_op, create) + size };
-
-	set_xen_guest_handle(buffer.h, op);
-	return shim_dm_op(dom, 1, &buffer);
+	return shim_dm_op(dom, op, offsetof(struct dm_op, create) + size, false);
 }
 
 static int set_state(struct server *server, bool enabled)
@@ -78,23 +73,9 @@ static int map_range(struct server *server, u64 doorbell)
 	return dm_op(server->dom, &op, sizeof(op.map));
 }
 
-static int acquire(struct server *server, xen_pfn_t *frame)
-{
-	struct xen_mem_acquire_resource resource = {
-		.domid = server->dom,
-		.type = XENMEM_resource_ioreq_server,
-		.id = server->id,
-		.nr_frames = 1,
-		.frame = FRAME_IOREQ,
-	};
-
-	set_xen_guest_handle(resource.frame_list, frame);
-	return shim_memory_op(XENMEM_acquire_resource, &resource);
-}
-
 static int map_pv(struct server *server)
 {
-	int error = acquire(server, &server->frame);
+	int error = shim_acquire_ioreq_page(server->dom, server->id, &server->frame);
 
 	if (error)
 		return error;
@@ -113,7 +94,7 @@ static int map_pvh(struct server *server)
 	if (!server->place)
 		return -ENOMEM;
 	server->frame = shim_page_frame(server->place);
-	error = acquire(server, &server->frame);
+	error = shim_acquire_ioreq_page(server->dom, server->id, &server->frame);
 	if (error)
 		return error;
 	server->page = shim_vmap(server->place);

@@ -32,7 +32,7 @@ struct server {
 	struct eventfd_ctx *eventfd;	/* signalled for each request; or NULL */
 	struct ioreq *page;
 	struct page *place;		/* the frame number that the page is mapped at */
-	xen_pfn_t frame;
+	u64 frame;
 	u64 entry;			/* PV: the previous page table entry */
 	unsigned int bound;
 	struct vcpu vcpus[MAX_VCPUS];
