@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: what a kick and a call cost, measured twice, into `docs/bench.md`.
+//! `cargo xtask bench`: what a kick and a call cost, measured twice, into `docs/bench.md` and, on Arm, into
+//! `docs/bench-arm64.md`.
 
 mod blocks;
 mod cases;
@@ -13,17 +14,18 @@ mod stored;
 pub(crate) mod svg;
 mod targets;
 
+use crate::lab::{in_lab, of_each_lab};
 use anyhow::{Result, ensure};
 use clap::Args;
 use report::Known;
 use results::Results;
-use xen_eventfd_lab::Platform;
+use xen_eventfd_lab::{KernelBuild, Platform};
 
 /// What to measure.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The platform: x86-pv, x86-pvh or arm64; all that run if not given
-    #[arg(long, value_parser = Platform::parse)]
+    #[arg(long, value_parser = Platform::parse_in_lab)]
     platform: Option<Platform>,
     /// Measure once, and compare with nothing
     #[arg(long)]
@@ -50,7 +52,9 @@ pub struct Arguments {
 /// What was measured breaks a rule, differs between two runs, or could not be measured.
 pub fn run(arguments: &Arguments) -> Result<()> {
     if arguments.devices {
-        return devices::run(&platforms(arguments), arguments.render);
+        let all = || Platform::ALL.to_vec();
+        let wanted = arguments.platform.map_or_else(all, |platform| vec![platform]);
+        return devices::run(&wanted, arguments.render);
     }
     let writes = arguments.cases.is_empty();
     if arguments.profile {
@@ -71,32 +75,42 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Whether a page can be written that has all that the present one has. `measured`: what there will
-/// be figures of, besides those that there are.
+/// Whether pages can be written that have all that the present ones have. `measured`: what there will
+/// be figures of, besides those that there are. A page of whose platforms there will be none is not written.
 fn check(measured: &[Platform]) -> Result<()> {
-    let (mut figures, mut profiles) = (measured.to_vec(), Vec::new());
-    for platform in Platform::ALL {
-        figures.extend(Results::load(platform)?.map(|_| platform));
-        profiles.extend((!profile::load(platform)?.is_empty()).then_some(platform));
-    }
-    kept::check(&report::present(), &kept::Parts { figures, profiles, host: host::can_count() })
-}
-
-fn platforms(arguments: &Arguments) -> Vec<Platform> {
-    arguments.platform.map_or_else(|| Platform::ALL.to_vec(), |platform| vec![platform])
-}
-
-fn profile(arguments: &Arguments) -> Result<()> {
-    let rig = rig::Rig::build()?;
-    for platform in platforms(arguments) {
-        profile::count(&rig, platform)?;
+    for page in &report::PAGES {
+        let (mut figures, mut profiles) = (measured.to_vec(), Vec::new());
+        figures.retain(|platform| platform.arch() == page.arch);
+        for platform in page.platforms() {
+            figures.extend(Results::load(platform)?.map(|_| platform));
+            profiles.extend((!profile::load(platform)?.is_empty()).then_some(platform));
+        }
+        if !figures.is_empty() {
+            let parts = kept::Parts { figures, profiles, host: host::can_count() };
+            kept::check(page, &page.present(), &parts)?;
+        }
     }
     Ok(())
 }
 
+fn platforms(arguments: &Arguments) -> Vec<Platform> {
+    in_lab(arguments.platform)
+}
+
+/// Builds the module that ours is measured against.
+pub(crate) fn build_floor(kernel: &KernelBuild) -> Result<()> {
+    rig::floor(kernel).map(drop)
+}
+
+fn profile(arguments: &Arguments) -> Result<()> {
+    let wanted = arguments.platform.map_or_else(|| Platform::ALL.to_vec(), |one| vec![one]);
+    let known = wanted.iter().all(|platform| profile::COUNTED.contains(&platform.arch()));
+    ensure!(known, "the plug-in that counts knows x86 alone; leave --platform out");
+    for_each(&wanted, profile::count)
+}
+
 fn measure(arguments: &Arguments) -> Result<()> {
-    let rig = rig::Rig::build()?;
-    for platform in platforms(arguments) {
+    for_each(&platforms(arguments), |rig, platform| {
         let cases = cases::all(platform, &arguments.cases)?;
         ensure!(!cases.is_empty(), "no case is called anything like {:?}", arguments.cases);
         let first = match Results::load(platform)? {
@@ -113,24 +127,45 @@ fn measure(arguments: &Arguments) -> Result<()> {
         }
         let missing = cases.len().saturating_sub(results.measured.len());
         ensure!(missing == 0, "{missing} cases could not be measured; why is said above");
+        Ok(())
+    })
+}
+
+/// Does it on each platform, with what was built once for its architecture.
+fn for_each(
+    platforms: &[Platform],
+    mut work: impl FnMut(&rig::Rig, Platform) -> Result<()>,
+) -> Result<()> {
+    for rig in of_each_lab(platforms, rig::Rig::build)? {
+        for platform in platforms.iter().filter(|platform| rig.serves(**platform)) {
+            work(&rig, *platform)?;
+        }
     }
     Ok(())
 }
 
+/// Writes the page of each architecture of which there are figures.
 fn render() -> Result<()> {
-    let mut all = Vec::new();
-    for platform in Platform::ALL {
-        if let Some(results) = Results::load(platform)? {
-            all.push(Known { platform, results, profiles: profile::load(platform)? });
+    let mut written = 0;
+    for page in &report::PAGES {
+        let mut all = Vec::new();
+        for platform in page.platforms() {
+            if let Some(results) = Results::load(platform)? {
+                all.push(Known { platform, results, profiles: profile::load(platform)? });
+            }
+        }
+        if all.is_empty() {
+            continue;
+        }
+        let host = if page.has_host { host::count()? } else { None };
+        report::write(page, &all, host.as_deref())?;
+        written += 1;
+        for Known { platform, results, .. } in &all {
+            for target in targets::all(*platform, results) {
+                println!("{}", target.line(*platform));
+            }
         }
     }
-    ensure!(!all.is_empty(), "nothing was measured yet; leave --render out");
-    let host = host::count()?;
-    report::write(&all, host.as_deref())?;
-    for Known { platform, results, .. } in &all {
-        for target in targets::all(results) {
-            println!("{}", target.line(*platform));
-        }
-    }
+    ensure!(written > 0, "nothing was measured yet; leave --render out");
     Ok(())
 }

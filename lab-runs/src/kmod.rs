@@ -18,6 +18,7 @@ use xen_eventfd_lab::{Boot, Lab, Machine, Platform, target_folder, workspace};
 pub use tests::Tests;
 
 use crate::{
+    bench,
     boots::Boots,
     lab::{in_lab, of_each_lab},
     tally::Tally,
@@ -186,7 +187,8 @@ fn conclude(boots: Boots<'_, ()>) -> Result<ExitCode> {
     Ok(tally.exit())
 }
 
-/// Builds it for each kernel, and has clippy look at it. Whatever warns, objtool too, is an error.
+/// Builds it for each kernel, and has clippy look at it. Whatever warns, objtool too, is an error. And builds what it is
+/// measured against, which shares its C.
 ///
 /// # Errors
 /// A lab cannot be prepared, or the module not be built.
@@ -197,6 +199,8 @@ pub fn check() -> Result<Tally> {
             build(&lab, clippy)?;
             tally += Tally::passed();
         }
+        bench::build_floor(&lab.kernel_build()?)?;
+        tally += Tally::passed();
     }
     Ok(tally)
 }

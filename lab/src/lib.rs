@@ -251,6 +251,12 @@ impl Lab {
         &self.manifest
     }
 
+    /// The package that the emulator is, or whose source it is built from, and its version.
+    #[must_use]
+    pub fn emulator(&self) -> (&'static str, &str) {
+        (self.arch.emulator_package(), self.emulator.version())
+    }
+
     /// dom0's kernel release, as `uname -r` says it.
     ///
     /// # Errors

@@ -1,9 +1,10 @@
 //! What is measured.
 
 use crate::is_asked_for;
+use crate::upstream::Upstream;
 use anyhow::Result;
 use xen_eventfd_bench::{Calls, Case, Filter, Interrupt, Kicks, Space, Way};
-use xen_eventfd_lab::Platform;
+use xen_eventfd_lab::{Arch, Platform};
 
 /// All cases of such a dom0 whose JSON contains one of `names`, or all.
 pub(super) fn all(platform: Platform, names: &[String]) -> Result<Vec<Case>> {
@@ -18,10 +19,10 @@ pub(super) fn all(platform: Platform, names: &[String]) -> Result<Vec<Case>> {
     Ok(chosen)
 }
 
-/// The ways that such a dom0 has. In a PV one Linux's own ioeventfd crashes the kernel.
+/// The ways that such a dom0 has.
 pub(super) fn ways(platform: Platform) -> Vec<Way> {
     let mut ways = vec![Way::Vmm];
-    if platform == Platform::X86Pvh {
+    if Upstream::runs_on(platform) {
         ways.push(Way::Upstream);
     }
     ways.extend([Way::Engine, Way::Module, Way::FloorSilent, Way::Floor]);
@@ -30,6 +31,14 @@ pub(super) fn ways(platform: Platform) -> Vec<Way> {
 
 /// How many doorbells are registered.
 pub(super) const SIZES: [u32; 3] = [1, 64, 1024];
+
+/// Where a guest has doorbells.
+pub(super) fn spaces(platform: Platform) -> Vec<Space> {
+    match platform.arch() {
+        Arch::X86_64 => vec![Space::Mmio, Space::Pio],
+        Arch::Arm64 => vec![Space::Mmio],
+    }
+}
 
 fn kicks(platform: Platform) -> Vec<Kicks> {
     let (space, filter) = (Space::Mmio, Filter::Datamatch);
@@ -51,7 +60,7 @@ fn kicks(platform: Platform) -> Vec<Kicks> {
             }
         }
     }
-    for space in [Space::Mmio, Space::Pio] {
+    for space in spaces(platform) {
         for filter in [Filter::None, Filter::Wildcard, Filter::Datamatch] {
             let (way, registrations, vcpus, backend) = (Way::Module, 1, 1, true);
             let kicks = Kicks { way, registrations, vcpus, space, filter, backend };
@@ -69,7 +78,7 @@ fn calls(platform: Platform) -> Vec<Calls> {
         .into_iter()
         .flat_map(|interrupt| ways.map(|way| Calls { way, interrupt }))
         .collect();
-    if platform == Platform::X86Pvh {
+    if Upstream::runs_on(platform) {
         all.push(Calls { way: Way::Upstream, interrupt: Interrupt::Msi });
     }
     all

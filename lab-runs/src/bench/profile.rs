@@ -10,7 +10,10 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use xen_eventfd_bench::{Case, Filter, Kicks, Space, Way};
-use xen_eventfd_lab::Platform;
+use xen_eventfd_lab::{Arch, Platform};
+
+/// Whose marks, and whose Xen's addresses, the plug-in knows.
+pub(super) const COUNTED: [Arch; 1] = [Arch::X86_64];
 
 /// Whose instructions they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -1,4 +1,4 @@
-//! `docs/bench.md` and its plots, out of figures alone.
+//! `docs/bench.md` and `docs/bench-arm64.md` and their plots, out of figures alone.
 
 use super::cases;
 use super::host::Counted;
@@ -11,20 +11,54 @@ use anyhow::{Context, Result};
 use std::fmt::Write as _;
 use std::fs;
 use xen_eventfd_bench::{Calls, Case, Figures, Filter, Interrupt, Kicks, Space, Spread, Way};
-use xen_eventfd_lab::{Platform, workspace};
+use xen_eventfd_lab::{Arch, Platform, workspace};
 
-/// Words that no figure changes.
-const BEGIN: &str = include_str!("begin.md");
-const READING: &str = include_str!("reading.md");
+/// One of the pages: an architecture's, as figures of two kinds of processors compare with nothing.
+#[derive(Debug)]
+pub(super) struct Page {
+    pub(super) arch: Arch,
+    /// Its file's name, below `docs`.
+    pub(super) file: &'static str,
+    /// Words that no figure changes.
+    begin: &'static str,
+    reading: &'static str,
+    /// Whether it has what this machine itself counts.
+    pub(super) has_host: bool,
+}
+
+/// All pages.
+pub(super) const PAGES: [Page; 2] = [
+    Page {
+        arch: Arch::X86_64,
+        file: "bench.md",
+        begin: include_str!("begin.md"),
+        reading: include_str!("reading.md"),
+        has_host: true,
+    },
+    Page {
+        arch: Arch::Arm64,
+        file: "bench-arm64.md",
+        begin: include_str!("begin_arm64.md"),
+        reading: include_str!("reading_arm64.md"),
+        has_host: false,
+    },
+];
 
 /// Below which a profile stands.
 pub(super) const PROFILE: &str = "Where the instructions go";
 /// Below which stands what this machine counted.
 pub(super) const HOST: &str = "Without Xen";
 
-/// The page as it is; nothing, if there is none.
-pub(super) fn present() -> String {
-    fs::read_to_string(workspace().join("docs/bench.md")).unwrap_or_default()
+impl Page {
+    /// The page as it is; nothing, if there is none.
+    pub(super) fn present(&self) -> String {
+        fs::read_to_string(workspace().join("docs").join(self.file)).unwrap_or_default()
+    }
+
+    /// The platforms that are on it.
+    pub(super) fn platforms(&self) -> impl Iterator<Item = Platform> {
+        Platform::IN_LAB.into_iter().filter(|platform| platform.arch() == self.arch)
+    }
 }
 
 /// What is known of one dom0.
@@ -36,20 +70,20 @@ pub(super) struct Known {
 }
 
 /// Writes the page and the plots.
-pub(super) fn write(all: &[Known], host: Option<&[Counted]>) -> Result<()> {
+pub(super) fn write(page: &Page, all: &[Known], host: Option<&[Counted]>) -> Result<()> {
     let docs = workspace().join("docs");
     fs::create_dir_all(docs.join("bench"))?;
     let plots = all.iter().flat_map(plots);
     let plots = plots.map(|(name, plot)| (docs.join("bench").join(format!("{name}.svg")), plot));
-    for (path, text) in plots.chain([(docs.join("bench.md"), page(all, host))]) {
+    for (path, text) in plots.chain([(docs.join(page.file), text(page, all, host))]) {
         fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(())
 }
 
-fn page(all: &[Known], host: Option<&[Counted]>) -> String {
-    let mut page = BEGIN.to_owned();
-    versions(&mut page, all);
+fn text(of: &Page, all: &[Known], host: Option<&[Counted]>) -> String {
+    let mut page = of.begin.to_owned();
+    versions(&mut page, of.arch, all);
     promises(&mut page, all);
     for known in all {
         let Known { platform, results, profiles } = known;
@@ -61,18 +95,20 @@ fn page(all: &[Known], host: Option<&[Counted]>) -> String {
         one_vcpu(&mut page, *platform, results);
         registrations(&mut page, *platform, results);
         two_vcpus(&mut page, *platform, results);
-        grid(&mut page, results);
-        calls(&mut page, results);
+        grid(&mut page, *platform, results);
+        calls(&mut page, *platform, results);
         parts(&mut page, profiles);
     }
-    on_this_machine(&mut page, host);
-    page.push_str(READING);
+    if of.has_host {
+        on_this_machine(&mut page, host);
+    }
+    page.push_str(of.reading);
     page
 }
 
-fn versions(page: &mut String, all: &[Known]) {
+fn versions(page: &mut String, arch: Arch, all: &[Known]) {
     let Some(Known { results: first, .. }) = all.first() else { return };
-    let _ = writeln!(page, "Measured with:\n\n{}", made_with(&first.versions));
+    let _ = writeln!(page, "Measured with:\n\n{}", made_with(arch, &first.versions));
     for Known { platform, results, .. } in all {
         let name = platform.title();
         let count = results.measured.len();
@@ -90,8 +126,11 @@ fn versions(page: &mut String, all: &[Known]) {
                 );
                 for one in differences {
                     let [first, second] = one.medians.map(grouped);
-                    let _ =
-                        writeln!(page, "- {}: median {first}, then {second}", name_of(&one.case));
+                    let _ = writeln!(
+                        page,
+                        "- {}: median {first}, then {second}",
+                        name_of(*platform, &one.case)
+                    );
                 }
                 writeln!(page)
             }
@@ -100,7 +139,7 @@ fn versions(page: &mut String, all: &[Known]) {
 }
 
 /// A case in words.
-fn name_of(case: &Case) -> String {
+fn name_of(platform: Platform, case: &Case) -> String {
     match case {
         Case::Kicks(Kicks { way, registrations, vcpus, space, filter, backend }) => format!(
             "kicks, {}, {} registrations, {vcpus} vCPUs, {}, {}, {}",
@@ -111,7 +150,7 @@ fn name_of(case: &Case) -> String {
             if *backend { "heard" } else { "no_listener" }
         ),
         Case::Calls(Calls { way, interrupt }) => {
-            format!("calls, {}, {}", call_title(*way), name_of_interrupt(*interrupt))
+            format!("calls, {}, {}", call_title(*way), name_of_interrupt(platform, *interrupt))
         }
     }
 }
@@ -131,15 +170,17 @@ fn name_of_filter(filter: Filter) -> &'static str {
     }
 }
 
-fn name_of_interrupt(interrupt: Interrupt) -> &'static str {
-    match interrupt {
-        Interrupt::Msi => "MSI",
-        Interrupt::Channel => "event channel",
+fn name_of_interrupt(platform: Platform, interrupt: Interrupt) -> &'static str {
+    match (interrupt, platform.arch()) {
+        (Interrupt::Msi, Arch::X86_64) => "MSI",
+        (Interrupt::Msi, Arch::Arm64) => "SPI",
+        (Interrupt::Channel, _) => "event channel",
     }
 }
 
 fn promises(page: &mut String, all: &[Known]) {
-    let targets = all.iter().map(|known| (known.platform, targets::all(&known.results)));
+    let targets =
+        all.iter().map(|known| (known.platform, targets::all(known.platform, &known.results)));
     page.push_str(&targets::table(targets));
 }
 
@@ -224,7 +265,7 @@ fn registrations(page: &mut String, platform: Platform, results: &Results) {
     page.push('\n');
 }
 
-fn grid(page: &mut String, results: &Results) {
+fn grid(page: &mut String, platform: Platform, results: &Results) {
     let _ = writeln!(
         page,
         "### The grid of pci-testdev\n\nGuest ticks of a write, with the module. *none*: no eventfd is \
@@ -232,7 +273,7 @@ fn grid(page: &mut String, results: &Results) {
          | | none: min | median | p99 | wildcard: min | median | p99 | datamatch: min | median | p99 |\n\
          |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
     );
-    for space in [Space::Mmio, Space::Pio] {
+    for space in cases::spaces(platform) {
         let cells = [Filter::None, Filter::Wildcard, Filter::Datamatch].map(|filter| {
             let (way, registrations, vcpus, backend) = (Way::Module, 1, 1, true);
             let kicks = Kicks { way, registrations, vcpus, space, filter, backend };
@@ -253,7 +294,7 @@ fn call_title(way: Way) -> &'static str {
     }
 }
 
-fn calls(page: &mut String, results: &Results) {
+fn calls(page: &mut String, platform: Platform, results: &Results) {
     let _ = writeln!(
         page,
         "### A call: eventfd to guest\n\nTicks from before the backend's write until the guest's vCPU, \
@@ -269,7 +310,7 @@ fn calls(page: &mut String, results: &Results) {
             let _ = writeln!(
                 page,
                 "| {} | {} | {} | {} | {} | {} | {} |",
-                name_of_interrupt(interrupt),
+                name_of_interrupt(platform, interrupt),
                 call_title(way),
                 spread(figures.across.as_ref()),
                 quotient(w.vmm, n),
@@ -406,7 +447,7 @@ mod tests {
     use std::collections::BTreeMap;
     use xen_eventfd_bench::{Measured, Wakeups};
 
-    fn known(differs: bool) -> Known {
+    fn known(platform: Platform, differs: bool) -> Known {
         let measured = |way, registrations, ticks: u64| {
             let (vcpus, space, filter, backend) = (1, Space::Mmio, Filter::Datamatch, true);
             let kicks = Kicks { way, registrations, vcpus, space, filter, backend };
@@ -427,12 +468,12 @@ mod tests {
             second[1] = measured(Way::Floor, 1, 22_500);
         }
         let results = Results::new(BTreeMap::new(), first, Some(&second));
-        Known { platform: Platform::X86Pv, results, profiles: Vec::new() }
+        Known { platform, results, profiles: Vec::new() }
     }
 
     #[test]
     fn a_page_has_its_figures_and_says_that_they_came_again() {
-        let page = page(&[known(false)], None);
+        let page = text(&PAGES[0], &[known(Platform::X86Pv, false)], None);
         assert!(page.contains("the same to the last instruction"), "{page}");
         assert!(page.contains("| module | 23,000 | 23,000 | 23,010 |"), "{page}");
         assert!(page.contains("| 1.000 | 1.001 | 0.000 | 0.000 | 0.000 |"), "{page}");
@@ -445,14 +486,39 @@ mod tests {
 
     #[test]
     fn a_page_says_what_did_not_come_again() {
-        let page = page(&[known(true)], None);
+        let page = text(&PAGES[0], &[known(Platform::X86Pv, true)], None);
         assert!(page.contains("of 2 measurements 1 differ in a second run"), "{page}");
         assert!(page.contains("median 22,000, then 22,500"), "{page}");
     }
 
     #[test]
-    fn the_page_in_the_repository_has_these_words() {
-        let page = include_str!("../../../docs/bench.md");
-        crate::lab::rig::check_page(page, &[BEGIN, READING]);
+    fn a_page_of_arm_has_what_arm_has_and_nothing_of_this_machine() {
+        let page = text(&PAGES[1], &[known(Platform::Arm64, false)], None);
+        assert!(page.contains("23,000 of 22,000: 1.045 | **missed**"), "{page}");
+        assert!(page.contains("| MMIO |") && !page.contains("| PIO |"), "{page}");
+        assert!(!page.contains("valgrind"), "{page}");
+        assert_eq!(name_of_interrupt(Platform::Arm64, Interrupt::Msi), "SPI");
+        assert_eq!(name_of_interrupt(Platform::X86Pvh, Interrupt::Msi), "MSI");
+    }
+
+    #[test]
+    fn the_pages_in_the_repository_have_these_words() {
+        for page in &PAGES {
+            crate::lab::rig::check_page(page.arch, &page.present(), &[page.begin, page.reading]);
+        }
+    }
+
+    #[test]
+    fn the_pages_in_the_repository_have_their_plots() {
+        for page in &PAGES {
+            let text = page.present();
+            let plots: Vec<&str> =
+                text.split("](").skip(1).filter_map(|rest| rest.split(')').next()).collect();
+            let plots: Vec<&str> = plots.into_iter().filter(|to| to.ends_with(".svg")).collect();
+            assert!(!plots.is_empty(), "{} has no plots", page.file);
+            for plot in plots {
+                assert!(workspace().join("docs").join(plot).exists(), "{plot} is not there");
+            }
+        }
     }
 }

@@ -11,7 +11,8 @@ use std::process::Command;
 use std::time::Duration;
 use xen_eventfd_bench::{Case, Measured};
 use xen_eventfd_lab::{
-    Boot, KernelBuild, Lab, Platform, build_guest, build_static, target_folder, workspace,
+    Arch, Boot, KernelBuild, Lab, Platform, build_guest_for, build_static_for, target_folder,
+    workspace,
 };
 
 /// How long one boot's measurements may take.
@@ -20,6 +21,15 @@ const TIMEOUT: Duration = Duration::from_secs(3600);
 /// Loads what is measured.
 fn loading() -> String {
     format!("{} && insmod /lib/modules/floor.ko", kmod::loading())
+}
+
+/// Lets dom0's kernel come to rest. On Arm it checks keys (RSA) after its boot, for longer than the first cases take;
+/// an idle machine's time costs nothing.
+fn settling(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 => "true",
+        Arch::Arm64 => "sleep 30",
+    }
 }
 
 /// All that goes into dom0.
@@ -35,21 +45,28 @@ pub(super) struct Rig {
 }
 
 impl Rig {
-    pub(super) fn build() -> Result<Self> {
-        let lab = Lab::prepare()?;
+    /// For the dom0s of a platform's architecture.
+    pub(super) fn build(platform: Platform) -> Result<Self> {
+        let lab = Lab::prepare_for(platform)?;
         let kernel = lab.kernel_build()?;
         let (module, upstream) = (kmod::build(&lab, false)?, Upstream::build(&kernel)?);
         let programs = target_folder().join("lab-bench").join(kernel.release());
-        kernel.make_programs(lab.arch(), workspace(), "bench/vmm", &programs)?;
+        let arch = lab.arch();
+        kernel.make_programs(arch, workspace(), "bench/vmm", &programs)?;
         Ok(Self {
             module,
             upstream,
             floor: floor(&kernel)?,
             vmm: programs.join("bench-vmm"),
-            bench: build_static("xen-eventfd-bench", "bench")?,
-            guest: build_guest("xen-eventfd-guest")?,
+            bench: build_static_for(arch, "xen-eventfd-bench", "bench")?,
+            guest: build_guest_for(arch, "xen-eventfd-guest")?,
             lab,
         })
+    }
+
+    /// Whether such a dom0 runs in it.
+    pub(super) fn serves(&self, platform: Platform) -> bool {
+        platform.arch() == self.lab.arch()
     }
 
     /// What is measured with: packages and their versions.
@@ -73,7 +90,7 @@ impl Rig {
             .payload("lab/guest", &self.guest)
             .payload("lib/modules/floor.ko", &self.floor);
         let boot = self.module.put(boot);
-        if platform == Platform::X86Pvh { self.upstream.put(boot) } else { boot }
+        if Upstream::runs_on(platform) { self.upstream.put(boot) } else { boot }
     }
 
     fn measure_on(
@@ -84,8 +101,11 @@ impl Rig {
     ) -> Result<(Vec<Measured>, PathBuf)> {
         let boot = boot.payload_bytes("lab/cases", 0o644, serde_json::to_vec(cases)?);
         // What guests put down is long, and all of it is in the figures.
-        let script =
-            format!("{} && bench run /lab/cases && rm -f /var/log/xen/console/guest-*", loading());
+        let script = format!(
+            "{} && {} && bench run /lab/cases && rm -f /var/log/xen/console/guest-*",
+            loading(),
+            settling(platform.arch()),
+        );
         let mut measured = Vec::new();
         let outcome = self.lab.run(boot, &script, TIMEOUT, |line| match Measured::parse(line) {
             Some(one) => {
@@ -158,7 +178,7 @@ pub(super) fn profiler() -> Result<PathBuf> {
 }
 
 /// Builds the module `kernel/tests/floor`.
-fn floor(kernel: &KernelBuild) -> Result<PathBuf> {
+pub(super) fn floor(kernel: &KernelBuild) -> Result<PathBuf> {
     let output = target_folder().join("floor").join(kernel.release());
     kernel.make(workspace(), "kernel/tests/floor", &output, &[])?;
     let path = output.join("xen-eventfd-floor.ko");

@@ -5,7 +5,7 @@ use super::svg::grouped;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use xen_eventfd_bench::{Figures, Spread, Way};
-use xen_eventfd_lab::Platform;
+use xen_eventfd_lab::{Arch, Platform};
 
 /// A promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,10 +28,40 @@ impl Target {
     }
 }
 
-/// Why a kick costs more than half of upstream's.
-const HALF: &str = "No handler can cost that little: the floor, which does nothing, is above half \
+/// What was promised where there is such a dom0, in thousandths.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// Of the floor.
+    floor: u64,
+    /// Of upstream C.
+    upstream: u64,
+}
+
+impl Limits {
+    fn of(platform: Platform) -> Self {
+        match platform.arch() {
+            Arch::X86_64 => Self { floor: 1050, upstream: 500 },
+            Arch::Arm64 => Self { floor: 1020, upstream: 600 },
+        }
+    }
+}
+
+/// `0.5`, `1.02`: thousandths as a promise has them.
+fn words(limit: u64) -> String {
+    let digits = format!("{}.{:03}", limit / 1000, limit % 1000);
+    digits.trim_end_matches('0').to_owned()
+}
+
+/// Why a kick costs more of upstream's than was promised.
+const SHARE: &str = "No handler can cost that little: the floor, which does nothing, is above that share \
     itself. What Xen does for the access, the switch to dom0 and back, and the backend's own wakeup are \
     the same in both ways; upstream's own is the wakeup of its device model, and that alone can be saved.";
+/// Why a kick costs an Arm guest more of the floor's than was promised.
+const ABOVE: &str = "What the module does beyond the floor is about as many instructions as on x86, while all that \
+    Xen and dom0 do for a kick is half of what they do there. More than half of it is the tasklet in which an event \
+    ends, after the upcall that brought it, so that a guest that floods its channel cannot hold a vCPU of dom0 in one \
+    upcall; the floor ends the event in its handler. The rest is the module's own: it finds the doorbell, compares and \
+    counts.";
 /// Why the userspace engine costs more than the loop.
 const ENGINE: &str = "A dearer system call. The loop writes the eventfd, and sleeps for as long as its \
     backend leaves it full; the engine must not, and signals by `io_submit()`.";
@@ -48,8 +78,8 @@ fn ticks(results: &Results, way: Way, registrations: u32) -> Option<u64> {
     spread(results, way, registrations).map(Spread::median)
 }
 
-fn no_listener(results: &Results, way: Way, registrations: u32) -> Option<u64> {
-    results.no_listener(way, registrations)?.ticks.as_ref().map(Spread::median)
+fn no_listener(results: &Results, way: Way, registrations: u32) -> Option<&Spread> {
+    results.no_listener(way, registrations)?.ticks.as_ref()
 }
 
 /// `part` in thousandths of `whole`.
@@ -76,38 +106,57 @@ fn with_minima(promise: &str, part: &Spread, whole: &Spread) -> Target {
     target
 }
 
+/// Of the floor, by the medians and by the minima: dom0 has more to do in some kicks, when it becomes idle, and the one
+/// median may stand among those and the other not.
+fn of_floor(promise: String, part: &Spread, whole: &Spread, limit: u64) -> Target {
+    let mut target = at_most(promise, part.median(), whole.median(), limit);
+    let minima = at_most("", part.min(), whole.min(), limit);
+    target.measured.push_str(&format!("; minima: {}", minima.measured));
+    target.kept &= minima.kept;
+    target
+}
+
 /// Wake-ups that are the engine's own.
 fn foreign(figures: &Figures) -> u64 {
     figures.wakeups.vmm + figures.wakeups.engine + figures.wakeups.others
 }
 
 /// With what the floor costs: nothing that is done in dom0 can cost less.
-fn half_of_upstream(promise: &'static str, ticks: impl Fn(Way) -> Option<u64>) -> Option<Target> {
+fn of_upstream(promise: String, limit: u64, ticks: impl Fn(Way) -> Option<u64>) -> Option<Target> {
     let (module, upstream, floor) =
         (ticks(Way::Module)?, ticks(Way::Upstream)?, ticks(Way::Floor)?);
-    let mut target = at_most(promise, module, upstream, 500);
+    let mut target = at_most(promise, module, upstream, limit);
     target.measured.push_str(&format!("; the floor: {}", quotient(floor, upstream)));
-    target.why = Some(HALF);
+    // If the floor keeps it, then something else is to blame.
+    target.why = (floor * 1000 > upstream * limit).then_some(SHARE);
     Some(target)
 }
 
 /// All promises that these results can be held to. Compared are medians.
-pub(super) fn all(results: &Results) -> Vec<Target> {
-    let mut targets = Vec::new();
+pub(super) fn all(platform: Platform, results: &Results) -> Vec<Target> {
+    let (mut targets, limits) = (Vec::new(), Limits::of(platform));
+    let above = (platform.arch() == Arch::Arm64).then_some(ABOVE);
     let one = |way| ticks(results, way, 1);
-    if let (Some(module), Some(floor)) = (one(Way::Module), one(Way::Floor)) {
-        let promise = "module: at most 1.05 times the floor with the same waiter";
-        targets.push(at_most(promise, module, floor, 1050));
+    let one_spread = |way| spread(results, way, 1);
+    if let (Some(module), Some(floor)) = (one_spread(Way::Module), one_spread(Way::Floor)) {
+        let limit = words(limits.floor);
+        let promise = format!("module: at most {limit} times the floor with the same waiter");
+        targets.push(Target { why: above, ..of_floor(promise, module, floor, limits.floor) });
     }
-    let alone = |way| no_listener(results, way, 1);
-    if let (Some(module), Some(floor)) = (alone(Way::Module), alone(Way::Floor)) {
-        let promise = "module: the same, no reader";
-        targets.push(at_most(promise, module, floor, 1050));
+    let alone = |way| no_listener(results, way, 1).map(Spread::median);
+    let alone_spread = |way| no_listener(results, way, 1);
+    if let (Some(module), Some(floor)) = (alone_spread(Way::Module), alone_spread(Way::Floor)) {
+        let promise = "module: the same, no reader".to_owned();
+        targets.push(Target { why: above, ..of_floor(promise, module, floor, limits.floor) });
     }
-    let promise = "module: at most half of upstream C";
-    targets.extend(half_of_upstream(promise, one));
-    let promise = "module: the same, no backend waiting";
-    targets.extend(half_of_upstream(promise, alone));
+    let share = match limits.upstream {
+        500 => "half".to_owned(),
+        limit => words(limit),
+    };
+    let promise = format!("module: at most {share} of upstream C");
+    targets.extend(of_upstream(promise, limits.upstream, one));
+    let promise = "module: the same, no backend waiting".to_owned();
+    targets.extend(of_upstream(promise, limits.upstream, alone));
     if let Some(figures) = results.kicks(Way::Module, 1, 1) {
         targets.push(Target {
             promise: "module: no process woken but the backend".to_owned(),
@@ -130,7 +179,8 @@ pub(super) fn all(results: &Results) -> Vec<Target> {
         let promise = "userspace engine: 1,024 registrations at most 1.05 times one";
         targets.push(Target { why: Some(KINDS), ..with_minima(promise, many, one) });
     }
-    let engine_alone = |registrations| no_listener(results, Way::Engine, registrations);
+    let engine_alone =
+        |registrations| no_listener(results, Way::Engine, registrations).map(Spread::median);
     if let (Some(many), Some(one)) = (engine_alone(1024), engine_alone(1)) {
         targets.push(at_most("userspace engine: the same, no reader", many, one, 1050));
     }
@@ -175,9 +225,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_floor_is_kept_to_by_the_medians_and_by_the_minima() {
+        let spread = |min, rest| Spread::of(vec![min, rest, rest]).unwrap();
+        let kept = |part, whole| of_floor(String::new(), &part, &whole, 1020).kept;
+        assert!(kept(spread(1020, 2040), spread(1000, 2000)));
+        assert!(!kept(spread(1021, 2040), spread(1000, 2000)));
+        assert!(!kept(spread(1020, 2041), spread(1000, 2000)));
+    }
+
+    #[test]
     fn a_limit_is_kept_up_to_itself() {
         assert!(at_most("", 1050, 1000, 1050).kept);
         assert!(!at_most("", 1051, 1000, 1050).kept);
         assert_eq!(quotient(22_441, 20_000), "1.122");
+        assert_eq!([1050, 1020, 600].map(words), ["1.05", "1.02", "0.6"]);
     }
 }

@@ -146,6 +146,10 @@ mod tests {
 
     #[test]
     fn the_page_in_the_repository_has_these_words() {
-        crate::lab::rig::check_page(include_str!("../../../docs/soak.md"), &[BEGIN]);
+        crate::lab::rig::check_page(
+            xen_eventfd_lab::Arch::X86_64,
+            include_str!("../../../docs/soak.md"),
+            &[BEGIN],
+        );
     }
 }

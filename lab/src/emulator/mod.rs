@@ -25,6 +25,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Emulator {
     program: PathBuf,
+    /// The version of the package that it is, or whose source it is built from.
+    version: String,
     /// The tree with its loader and libraries, unless the lab has them.
     root: Option<PathBuf>,
     _held: Lock,
@@ -33,28 +35,38 @@ pub(crate) struct Emulator {
 impl Emulator {
     /// Takes the one that belongs to the lab with this manifest from the cache, or builds it.
     pub(crate) fn prepare(arch: Arch, lab: &Manifest) -> Result<Self> {
+        let package = arch.emulator_package();
         let Some(target) = arch.emulator_target() else {
             let product = DebianEmulator(arch);
             let (folder, _held) = setup::obtain(CacheKind::Emulators, arch, false, &product)?;
+            let manifest = Manifest::load(&folder.join("manifest.json"))?;
+            let version = manifest.version_of(package);
+            let version = version.with_context(|| format!("{}: no {package}", folder.display()))?;
             let root = folder.join("root");
             return Ok(Self {
                 program: root.join("usr/bin").join(arch.emulator()),
+                version: version.to_owned(),
                 root: Some(root),
                 _held,
             });
         };
-        let package = arch.emulator_package();
         let version = lab
             .version_of(package)
             .with_context(|| format!("the lab has no {package}; set it up with --refresh"))?;
         let product = EmulatorPackages::new(arch, target, version);
         let (folder, _held) = setup::obtain(CacheKind::Emulators, arch, false, &product)?;
-        Ok(Self { program: folder.join(arch.emulator()), root: None, _held })
+        let (program, version) = (folder.join(arch.emulator()), version.to_owned());
+        Ok(Self { program, version, root: None, _held })
     }
 
     /// The tree with its loader and libraries, where that of the lab is `lab`.
     pub(crate) fn root<'a>(&'a self, lab: &'a Path) -> &'a Path {
         self.root.as_deref().unwrap_or(lab)
+    }
+
+    /// The version of its package.
+    pub(crate) fn version(&self) -> &str {
+        &self.version
     }
 
     /// The program. It runs with the libraries of [`Emulator::root`].

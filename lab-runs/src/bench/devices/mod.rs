@@ -5,12 +5,14 @@ mod page;
 mod rig;
 mod targets;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use figures::Figures;
 use xen_eventfd_lab::Platform;
 
 /// Measures in each dom0, unless it only renders; writes the page once there are figures of every dom0.
 pub(super) fn run(platforms: &[Platform], render: bool) -> Result<()> {
+    let known = platforms.iter().all(|platform| Platform::ALL.contains(platform));
+    ensure!(known, "whole devices are measured on x86 alone yet; leave --platform out");
     if !render {
         let rig = rig::Rig::build()?;
         for platform in platforms {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use std::fmt::Write as _;
 use std::fs;
 use xen_eventfd_bench::devices::{Load, Loaded, Server};
-use xen_eventfd_lab::{Platform, workspace};
+use xen_eventfd_lab::{Arch, Platform, workspace};
 
 /// Words that no figure changes.
 const BEGIN: &str = include_str!("begin.md");
@@ -28,7 +28,7 @@ pub(super) fn write(all: &[(Platform, Figures)]) -> Result<()> {
 fn page(all: &[(Platform, Figures)]) -> String {
     let mut page = BEGIN.to_owned();
     if let Some((_, figures)) = all.first() {
-        let _ = writeln!(page, "Measured with:\n\n{}", made_with(&figures.versions));
+        let _ = writeln!(page, "Measured with:\n\n{}", made_with(Arch::X86_64, &figures.versions));
     }
     let held =
         |(platform, figures): &(Platform, Figures)| (*platform, targets::all(*platform, figures));
@@ -220,6 +220,6 @@ mod tests {
     #[test]
     fn the_page_in_the_repository_has_these_words() {
         let page = include_str!("../../../../docs/devices-cost.md");
-        crate::lab::rig::check_page(page, &[BEGIN, READING]);
+        crate::lab::rig::check_page(Arch::X86_64, page, &[BEGIN, READING]);
     }
 }
