@@ -85,6 +85,8 @@ pub enum Stopped {
     HostCrashed(String),
     /// Xen refused to send the request and injected a fault (`#GP`). The vCPU runs on.
     Fault,
+    /// On Arm: no server claims this memory, or Xen refused to send the request, and injected a data abort. The vCPU runs on.
+    Abort,
     /// Xen refused the hypercall with this error. The vCPU runs on.
     Refused(rustix::io::Errno),
 }
@@ -98,6 +100,7 @@ impl fmt::Display for Stopped {
             Self::Fault => {
                 f.write_str("the access faulted: its ioreq slot was in an unexpected state")
             }
+            Self::Abort => f.write_str("the access was aborted: no ioreq server has answered it"),
             Self::Refused(errno) => write!(f, "Xen refused: {errno}"),
         }
     }

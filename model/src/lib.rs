@@ -92,8 +92,8 @@ impl Model {
         Self::default()
     }
 
-    /// A machine of another architecture than x86. Only what a guest can have differs
-    /// ([`Arch`]): the model does not emulate an Arm guest.
+    /// A machine of another architecture than x86. What a guest can have differs ([`Arch`]), and what becomes of memory
+    /// that no server claims ([`Stopped::Abort`]): the model does not emulate an Arm guest.
     pub fn on(arch: Arch) -> Self {
         let model = Self::new();
         model.shared.lock().arch = Some(arch);

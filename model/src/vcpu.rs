@@ -18,6 +18,7 @@ use crate::world::{Key, Locked, World};
 use core::time::Duration;
 use std::sync::{Arc, Condvar};
 use xen_eventfd_core::ioreq::{COPY, DATA_IS_PTR, DIR_READ, INVALIDATE, Ioreq};
+use xen_eventfd_core::irq::Arch;
 use xen_eventfd_core::slot::State;
 use xen_eventfd_core::{DomId, Space, VcpuId, Width};
 
@@ -66,7 +67,7 @@ impl Vcpu {
     }
 
     /// Writes `value`, truncated to `width`, and waits until the write is answered. A write that no
-    /// server claims has no effect.
+    /// server claims has no effect, on Arm a data abort.
     ///
     /// A write to memory across a page boundary is split there, each half into powers of two.
     ///
@@ -83,7 +84,8 @@ impl Vcpu {
         Ok(())
     }
 
-    /// Reads and waits for the answer. A read that no server claims returns all ones.
+    /// Reads and waits for the answer. A read that no server claims returns all ones, on
+    /// Arm it is a data abort.
     ///
     /// # Errors
     /// As [`Vcpu::write`].
@@ -237,14 +239,20 @@ impl Vcpu {
     /// The time limit of [`Running::join`] and [`Vcpu::until_parked`].
     pub const PATIENCE: Duration = PATIENCE;
 
-    /// Makes one access; returns the result of a read, or all ones.
+    /// Makes one access; returns the result of a read, or all ones (`try_fwd_ioserv` on Arm).
     fn access(&self, request: &Ioreq) -> Result<u64, Stopped> {
         self.instruction(|world| {
-            let Some((server, request)) = world.select(self.key, request) else { return Ok(()) };
+            let is_arm = world.arch() == Arch::Arm;
+            let Some((server, request)) = world.select(self.key, request) else {
+                return if is_arm { Err(Stopped::Abort) } else { Ok(()) };
+            };
             if world.request(self.key, self.id, server, &request) == Sent::Waiting {
                 return Ok(());
             }
             world.running(self.key)?;
+            if is_arm {
+                return Err(Stopped::Abort);
+            }
             if request.kind == COPY {
                 return Err(Stopped::Fault);
             }

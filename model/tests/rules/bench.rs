@@ -3,6 +3,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use xen_eventfd_core::doorbell::Bytes;
+use xen_eventfd_core::irq::Arch;
 use xen_eventfd_core::{DomId, IoServerId, Request, Space, VcpuId};
 use xen_eventfd_host::{Errno, EventChannels, Host, IoreqPage, LocalPort};
 use xen_eventfd_model::{Client, Config, Kind, Model, Vcpu};
@@ -30,7 +31,11 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new() -> Self {
-        let model = Model::new();
+        Self::on(Arch::X86)
+    }
+
+    pub(crate) fn on(arch: Arch) -> Self {
+        let model = Model::on(arch);
         let dom = model.domain(Config::new("guest").vcpus(2).kind(Kind::Hvm));
         let host = model.client("device model");
         Self { model, dom, host }

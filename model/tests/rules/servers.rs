@@ -2,6 +2,8 @@
 
 use crate::bench::{Bench, DOORBELL, Server, doorbell, errno, mmio, pio};
 use xen_eventfd_core::ioreq::Odd;
+use xen_eventfd_core::irq::Arch;
+use xen_eventfd_core::slot::State;
 use xen_eventfd_core::{DomId, IoServerId, Kick, Port, Request, Space, Width};
 use xen_eventfd_host::{Errno, Host};
 use xen_eventfd_model::{Config, Kind, MAX_SERVERS, Stopped};
@@ -51,6 +53,17 @@ fn unclaimed_reads_return_all_ones_and_unclaimed_writes_are_dropped() {
     assert_eq!(vcpu.read(Space::Mmio, DOORBELL + 2, Width::Four), Ok(0xFFFF_FFFF));
     assert_eq!(vcpu.read(Space::Pio, DOORBELL & 0xFFFF, Width::One), Ok(0xFF));
     assert_eq!(vcpu.write(Space::Mmio, DOORBELL + 4, Width::Four, 1), Ok(()));
+}
+
+#[test]
+fn on_arm_what_no_server_claims_is_a_data_abort_and_so_is_what_xen_does_not_send() {
+    let bench = Bench::on(Arch::Arm);
+    let server = bench.server(doorbell());
+    let vcpu = bench.vcpu(0);
+    assert_eq!(vcpu.read(Space::Mmio, DOORBELL + 2, Width::Four), Err(Stopped::Abort));
+    assert_eq!(vcpu.write(Space::Mmio, DOORBELL + 4, Width::Four, 1), Err(Stopped::Abort));
+    server.page.slots()[0].force(State::Answered);
+    assert_eq!(vcpu.write(Space::Mmio, DOORBELL, Width::Four, 1), Err(Stopped::Abort));
 }
 
 #[test]

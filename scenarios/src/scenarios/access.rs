@@ -167,6 +167,35 @@ pub(super) fn before_the_claim(test: &mut TestContext<'_>) -> Result<()> {
     vmm.stop()
 }
 
+pub(super) fn claimed_by_a_wildcard(test: &mut TestContext<'_>) -> Result<()> {
+    let write = format!("write mmio:{DOORBELL:#x} 4 0");
+    let mut guest = test.guest(&format!(
+        "listen msi 0x41 go; {write}; say served; wait go; {write}; say without; wait go; {write}; say again; \
+         wait go; {write}; read mmio:{DOORBELL:#x} 4"
+    ))?;
+    let xen = test.xen()?;
+    let served = xen.guest(guest.dom())?;
+    let (kick, all, go) = (new_eventfd()?, new_eventfd()?, new_eventfd()?);
+    let _go = served.register_irqfd(&go, call_irq(test.arch(), 0, 0x41))?;
+    let wildcard = served.register_ioevent(&all, &Mmio(DOORBELL), NoDatamatch(4))?;
+    let queue = served.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
+    guest.start()?;
+    guest.await_message(0, "served")?;
+    drop(queue);
+    signal(&go)?;
+    guest.await_message(0, "without")?;
+    let queue = served.register_ioevent(&kick, &Mmio(DOORBELL), 0_u32)?;
+    signal(&go)?;
+    guest.await_message(0, "again")?;
+    drop((queue, wildcard));
+    signal(&go)?;
+    guest.finish()?;
+    guest.trace_reports(test);
+    test.note("queue", format!("{} kicks", take_count(&kick)?));
+    test.note("wildcard", format!("{} kicks", take_count(&all)?));
+    Ok(())
+}
+
 pub(super) fn string_writes(test: &mut TestContext<'_>) -> Result<()> {
     let port = 0xC050;
     let mut guest = test.guest(&format!(

@@ -62,6 +62,7 @@ scenarios! {
     access::fallback, [], "a fallback reports the writes that no other filter matched";
     access::held, [], "an unmatched kick is held and delivered when its eventfd comes";
     access::before_the_claim, [], "kicks before the first registration go to the VMM";
+    access::claimed_by_a_wildcard, [], "a wildcard keeps a doorbell's bytes claimed while the filters beside it come and go";
     access::string_writes, [Pio], "string instructions are answered";
     access::ports, [Pio], "doorbells in I/O space";
     access::memory_given_back, [], "Xen's broadcasts between kicks are answered";

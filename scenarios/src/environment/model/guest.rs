@@ -103,6 +103,7 @@ impl EnvironmentGuest for ModelGuest {
                 console: self.console.0.clone(),
                 started: Instant::now(),
                 samples: Box::new([0; MAX_SAMPLES]),
+                aborted: false,
             };
             std::thread::spawn(move || {
                 let Ok(program) = Program::parse(&script) else { return };
@@ -156,9 +157,28 @@ struct Simulated {
     console: Sender<String>,
     started: Instant,
     samples: Box<[u64; MAX_SAMPLES]>,
+    /// An access was aborted, and that was reported.
+    aborted: bool,
 }
 
 impl Simulated {
+    /// What an access has, which is reported if it is the first that was aborted.
+    fn unless_aborted<T>(
+        &mut self,
+        done: Result<T, Stopped>,
+        (place, width): (Place, script::Width),
+        otherwise: T,
+    ) -> Result<T, Stopped> {
+        if done.as_ref().is_err_and(|stopped| *stopped == Stopped::Abort) {
+            if !core::mem::replace(&mut self.aborted, true) {
+                let vcpu = self.vcpu.id().0 as usize;
+                self.report(Report::Abort { vcpu, place, width })?;
+            }
+            return Ok(otherwise);
+        }
+        done
+    }
+
     fn source(&self, listener: ListenerId) -> Result<ListenerSource, Stopped> {
         self.common.until(|state| state.sources.get(&listener.index()).copied())
     }
@@ -200,12 +220,14 @@ impl Machine for Simulated {
 
     fn write(&mut self, place: Place, width: script::Width, value: u64) -> Result<(), Stopped> {
         let (space, addr) = at(place);
-        self.vcpu.write(space, addr, wide(width), value)
+        let done = self.vcpu.write(space, addr, wide(width), value);
+        self.unless_aborted(done, (place, width), ())
     }
 
     fn read(&mut self, place: Place, width: script::Width) -> Result<u64, Stopped> {
         let (space, addr) = at(place);
-        self.vcpu.read(space, addr, wide(width))
+        let read = self.vcpu.read(space, addr, wide(width));
+        self.unless_aborted(read, (place, width), width.all_ones())
     }
 
     fn rep(
@@ -216,13 +238,14 @@ impl Machine for Simulated {
         count: u64,
     ) -> Result<(), Stopped> {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        match place {
+        let done = match place {
             Place::Mmio(addr) => self.vcpu.rep_stos(addr.into(), wide(width), value, count),
             Place::Pio(port) => {
                 // The bare-metal guest's buffer is one page, from its beginning.
                 self.vcpu.rep_outs(port.into(), wide(width), 0x1000, value, count)
             }
-        }
+        };
+        self.unless_aborted(done, (place, width), ())
     }
 
     fn listen_evtchn(&mut self, listener: ListenerId) -> Result<u32, Stopped> {
