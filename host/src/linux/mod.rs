@@ -279,9 +279,10 @@ impl LinuxHost {
     /// so. It may be paused.
     ///
     /// # Errors
-    /// [`Call::Reboot`]: there is no such guest, or it is a PV guest.
+    /// [`Call::Reboot`]: there is no such guest.
     pub fn reboot(&self, dom: DomId) -> Result<()> {
-        self.operate(dom, DmOp::Shutdown { reason: SHUTDOWN_REBOOT }, || Call::Reboot(dom))
+        let asked = self.privcmd.shut_down(dom, SHUTDOWN_REBOOT);
+        asked.map_err(|errno| HostError::new(Call::Reboot(dom), errno))
     }
 
     /// An operation without a result.

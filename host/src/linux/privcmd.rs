@@ -1,9 +1,11 @@
-//! `/dev/xen/privcmd`: device model operations, a server's page, and one hypercall.
+//! `/dev/xen/privcmd`: device model operations, a server's page, and the hypercalls without a device of their own.
 
 use super::door::{ioctl, open};
 use super::foreign::ForeignPages;
 use super::page::{Mapping, Page, SIZE};
-use super::sys::hypercall::{self, EvtchnAllocUnbound, EvtchnOp, EvtchnSend, EvtchnStatus};
+use super::sys::hypercall::{
+    self, EvtchnAllocUnbound, EvtchnSend, EvtchnStatus, Operation, SchedRemoteShutdown,
+};
 use super::sys::privcmd::{self as sys, DmOpBuffer, DmOpRequest, Hypercall, MmapResource};
 use crate::{Binding, Call, HostError, LocalPort};
 use rustix::fs::OFlags;
@@ -80,18 +82,23 @@ impl Privcmd {
     }
 
     fn evtchn_status(&self, question: EvtchnStatus) -> Result<EvtchnStatus, Errno> {
-        self.event_channel_op(question)
+        self.call(question)
     }
 
     /// Notifies the other end of a channel that this domain has bound.
     pub(super) fn notify_port(&self, port: LocalPort) -> Result<(), Errno> {
-        self.event_channel_op(EvtchnSend { port: port.0 }).map(drop)
+        self.call(EvtchnSend { port: port.0 }).map(drop)
     }
 
     /// Allocates a port of a guest for this domain to bind.
     pub(super) fn allocate_port(&self, dom: DomId) -> Result<Port, Errno> {
         let argument = EvtchnAllocUnbound { dom: dom.0, remote_dom: DomId::SELF.0, port: 0 };
-        self.event_channel_op(argument).map(|allocated| Port(allocated.port))
+        self.call(argument).map(|allocated| Port(allocated.port))
+    }
+
+    /// Shuts a guest down for this reason. The device model operation for that is x86's alone.
+    pub(super) fn shut_down(&self, dom: DomId, reason: u32) -> Result<(), Errno> {
+        self.call(SchedRemoteShutdown { dom: dom.0, pad: 0, reason }).map(drop)
     }
 
     /// Maps frames of a guest.
@@ -100,7 +107,7 @@ impl Privcmd {
     }
 
     /// Makes the hypercall with the struct of its name, and returns it as Xen wrote it.
-    fn event_channel_op<T: EvtchnOp>(&self, argument: T) -> Result<T, Errno> {
+    fn call<T: Operation>(&self, argument: T) -> Result<T, Errno> {
         let buffer = match &self.buffers {
             Some(device) => Mapping::of(device.as_fd(), SIZE)?,
             None => Mapping::locked()?,
@@ -109,7 +116,7 @@ impl Privcmd {
         // SAFETY: a page is aligned for the struct and longer, and nothing else refers to this one.
         unsafe { place.write_volatile(argument) };
         let mut request = Hypercall {
-            op: hypercall::EVENT_CHANNEL_OP,
+            op: T::HYPERCALL,
             arg: [T::NUMBER, place.as_ptr().expose_provenance() as u64, 0, 0, 0],
         };
         // SAFETY: Xen reads and writes one struct of the operation in the buffer, which outlives it.

@@ -43,11 +43,6 @@ pub enum DmOp {
     },
     /// One that raises or lowers an interrupt.
     Irq(IrqOp),
-    /// `XEN_DMOP_remote_shutdown`, for this reason: `SHUTDOWN_*` of `public/sched.h`.
-    Shutdown {
-        /// The reason.
-        reason: u32,
-    },
     /// `XEN_DMOP_nr_vcpus`. Xen writes their number: [`Buffer::vcpus`].
     NrVcpus,
 }
@@ -112,7 +107,6 @@ impl DmOp {
             Self::Irq(IrqOp::Set { line: Line::PciIntx { .. }, .. }) => (8, 6),
             Self::Irq(IrqOp::Set { line: Line::Isa(_), .. }) => (9, 2),
             Self::Irq(IrqOp::Msi { .. }) => (14, 16),
-            Self::Shutdown { .. } => (16, 4),
             Self::Irq(IrqOp::Set { line: Line::Spi(_), .. }) => (19, 8),
             Self::NrVcpus => (20, 4),
         }
@@ -149,7 +143,6 @@ impl DmOp {
                 Line::PciIntx { device, pin } => to.u16(0).u8(0).u8(device).u8(pin).u8(up.into()),
                 Line::Spi(line) => to.u32(line).u8(up.into()),
             },
-            Self::Shutdown { reason } => to.u32(reason),
             Self::NrVcpus => &mut to,
         };
         (buffer, PAYLOAD + size)
@@ -216,7 +209,6 @@ impl DmOp {
                 }
                 Self::TrackDirtyVram { pages }
             }
-            16 => Self::Shutdown { reason: from.u32()? },
             20 => {
                 from.u32()?;
                 Self::NrVcpus
@@ -310,7 +302,6 @@ impl fmt::Display for DmOp {
                 write!(f, "{} {irq}", if *up { "raise" } else { "lower" })
             }
             Self::Irq(operation) => write!(f, "raise {}", operation.irq()),
-            Self::Shutdown { reason } => write!(f, "shut the guest down for reason {reason}"),
             Self::NrVcpus => f.write_str("count the vCPUs"),
         }
     }
@@ -376,7 +367,6 @@ mod tests {
             (set(Line::Isa(5)), 9, &[5, 1]),
             (DmOp::Irq(IrqOp::Msi { addr: 0xFEE0_0000, data: 0x41 }), 14, &msi),
             (set(Line::Spi(33)), 19, &[33, 0, 0, 0, 1, 0, 0, 0]),
-            (DmOp::Shutdown { reason: 1 }, 16, &[1, 0, 0, 0]),
             (DmOp::NrVcpus, 20, &[0; 4]),
         ] {
             assert_eq!(emitted(operation), bytes(op, payload), "{operation}");
