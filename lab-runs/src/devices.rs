@@ -26,7 +26,7 @@ pub struct Arguments {
     platform: Option<Platform>,
     /// Only parts whose name contains one of these: kernel, userspace, daemon, survives, drivers, host, soak, metal,
     /// villain, refusals, rights, types, hvm; drivers, host, soak and hvm run in a PVH dom0 only if they are named, as they take long
-    /// there. On arm64: mmio, mmio_all
+    /// there. On arm64: mmio, mmio_all, mmio_root, daemon, drivers
     names: Vec<String>,
     /// Eight vCPUs for the guest with every device, and not two: it boots for longer
     #[arg(long)]
@@ -79,6 +79,7 @@ impl Part {
 pub(crate) const SHARED: &str = concat!(
     include_str!("within.sh"),
     include_str!("devices/common.sh"),
+    include_str!("devices/passt.sh"),
     include_str!("devices/checks.sh")
 );
 

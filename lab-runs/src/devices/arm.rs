@@ -1,6 +1,6 @@
 //! Arm guests, which have their devices on virtio-mmio, where libxl has put them.
 
-use super::{MODULES, SHARED, guest};
+use super::{MODULES, REBINDS, SHARED, guest};
 use crate::boots::{Boots, place};
 use crate::is_asked_for;
 use crate::kmod::kernel_log::TROUBLE;
@@ -23,9 +23,12 @@ struct Part {
     has_module: bool,
 }
 
-const PARTS: [Part; 2] = [
+const PARTS: [Part; 5] = [
     Part { name: "mmio", script: include_str!("mmio.sh"), has_module: false },
     Part { name: "mmio_all", script: include_str!("mmio_all.sh"), has_module: true },
+    Part { name: "mmio_root", script: include_str!("mmio_root.sh"), has_module: true },
+    Part { name: "daemon", script: include_str!("daemon.sh"), has_module: true },
+    Part { name: "drivers", script: include_str!("drivers.sh"), has_module: true },
 ];
 
 /// What a guest has its devices by, beside what all guests load.
@@ -95,14 +98,19 @@ impl Tests {
             .payload_bytes("lab/guest.cpio", 0o644, self.guest.as_slice())
             .payload_bytes("lab/trouble", 0o644, TROUBLE)
             .payload_bytes("lab/script", 0o644, format!("{SHARED}{script}"));
-        let boot = if has_module { self.modules.put(self.module.put(boot)) } else { boot };
+        let boot = match has_module {
+            true => self.backends.put_network(self.modules.put(self.module.put(boot))),
+            false => boot,
+        };
         let (mut machine, log) = kmod::start(&self.lab, boot, has_module)?;
         if has_module {
             self.modules.load(&mut machine)?;
         }
         let mut tally = Tally::default();
         let status =
-            machine.run_with("sh /lab/script 1", TIMEOUT, |line| tally.receive(place, line))?;
+            machine.run_with(&format!("sh /lab/script 1 0 {REBINDS}"), TIMEOUT, |line| {
+                tally.receive(place, line)
+            })?;
         ensure!(!tally.is_empty(), "{place}: no test was run; status {status}");
         tally.end(place, status);
         if tally.failed > 0 {

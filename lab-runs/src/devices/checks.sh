@@ -3,17 +3,21 @@
 
 # all_backends: a backend for each device of the guest `all`
 all_backends() {
-	mkdir root www
-	# The guest's root file system.
-	(cd root && cpio -idm </lab/guest.cpio) 2>/dev/null
-	dd if=/dev/urandom of=www/file bs=64k count=16 2>/dev/null
-	file=$(sum www/file)
-	httpd -h /tmp/www
-	files fs /tmp/root
+	root_files
+	publish
 	disk blk
 	rng plain
 	rng mapped -xen
 	config all "$vcpus" "root=fs rootfstype=virtiofs rw init=/init"
+}
+
+# root_files: a backend with the guest's root file system. Links to busybox are made here, as the guest would need requests for
+# each.
+root_files() {
+	mkdir root
+	(cd root && cpio -idm </lab/guest.cpio) 2>/dev/null
+	[ -e root/bin/mount ] || chroot root /bin/busybox --install -s /bin
+	files fs /tmp/root
 }
 
 # all_devices COMMAND...: this command of xen-virtio in the background, with the devices; `server` is its process

@@ -31,6 +31,15 @@ config() {
 	[ -z "$4" ] || printf 'ramdisk="%s"\n' "$4" >>"$1.cfg"
 }
 
+is_arm() { [ "$(uname -m)" = aarch64 ]; }
+
+# lines NAME TYPE...: the guest's configuration has a `virtio=` line for a device of each of these types (two digits)
+lines() {
+	name=$1
+	shift
+	echo "virtio=[$(printf '"type=virtio,device%s,transport=mmio", ' "$@")]" >>"$name.cfg"
+}
+
 # metal NAME WORDS: a guest without an operating system (guest/metal), with this command line. Without `vcpus`, libxl gives
 # so small a guest too few pages for its memory map.
 metal() {
@@ -82,12 +91,13 @@ background() {
 	"$@" >"$output" 2>&1 &
 }
 
-# disk NAME [QUEUES]: a backend with NAME.img at NAME.sock
+# disk NAME [QUEUES]: a backend with NAME.img at NAME.sock; `storage` is its process
 disk() {
 	[ -e "$1.img" ] || truncate -s 16M "$1.img"
 	background "$1.log" qemu-storage-daemon --blockdev "driver=file,node-name=disk,filename=/tmp/$1.img" \
 		--export "type=vhost-user-blk,id=disk,node-name=disk,addr.type=unix,addr.path=/tmp/$1.sock,writable=on,num-queues=${2:-2}"
-	backends="$backends $!"
+	storage=$!
+	backends="$backends $storage"
 	within 20 test -S "$1.sock"
 }
 
@@ -106,8 +116,47 @@ files() {
 	within 20 test -S "$1.sock"
 }
 
+# publish: a file of this host at its port 80; `file` is its sum
+publish() {
+	mkdir www
+	dd if=/dev/urandom of=www/file bs=64k count=16 2>/dev/null
+	file=$(sum www/file)
+	httpd -h /tmp/www
+}
+
 # ready FILE: waits until `serve` has said that its guest may run
 ready() { within 60 grep -q "is served" "$1"; }
+
+# again LOG [OPTION...]: kills xen-virtio, and starts it again by `serves`, which the script has, with these options; `server`
+# is its process
+again() {
+	kill -KILL "$server"
+	wait "$server"
+	serves "$@"
+}
+
+# again_and_again PAUSE...: does so after each of these pauses; fails if one of them does not have its guest
+again_and_again() {
+	kills=0
+	for pause in "$@"; do
+		sleep "$pause"
+		again "next.$kills.log" --takeover-time 120 && ready "next.$kills.log" || return 1
+		kills=$((kills + 1))
+	done
+	[ $kills = $# ]
+}
+
+# disk_is_served_again GUEST LOG SUM: the backend of its disk is killed with nothing to do and started again; the disk waits,
+# and goes on with what it has
+disk_is_served_again() {
+	kill -KILL "$storage"
+	within 20 grep -q "waits for its backend" "$2"
+	verdict a_device_without_a_backend_waits_for_it $? "$2"
+	rm -f blk.sock
+	disk blk
+	[ "$(ask "$1" read_disk)" = "$3" ]
+	verdict a_backend_that_is_killed_is_connected_to_again $? blk.log "$2"
+}
 
 # woken PID: how often the process's threads have slept and been woken, without those that vhost-net has in the
 # kernel

@@ -4,8 +4,8 @@
 mkdir files
 echo dom0 >files/said
 truncate -s 16M web.img
-config web 2 "" /lab/guest.cpio
-echo 'virtio=["type=virtio,device1a,transport=mmio", "type=virtio,device02,transport=mmio", "type=virtio,device04,transport=mmio"]' >>web.cfg
+config web "$vcpus" "" /lab/guest.cpio
+lines web 1a 02 04
 cat >virtio.toml <<'END'
 [[guest]]
 name = "web"
@@ -133,7 +133,7 @@ verdict the_guest_has_its_disk_again $? daemon.log events
 verdict its_random_numbers_go_on $? daemon.log events "$(console web)"
 
 config bare 1 "" /lab/guest.cpio
-echo 'virtio=["type=virtio,device04,transport=mmio"]' >>bare.cfg
+lines bare 04
 xl create -q -p bare.cfg
 within 240 seen bare served 1
 xl unpause bare

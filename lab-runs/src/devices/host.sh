@@ -3,10 +3,7 @@
 # shellcheck shell=sh
 
 step=500000
-mkdir www
-dd if=/dev/urandom of=www/file bs=64k count=16 2>/dev/null
-file=$(sum www/file)
-httpd -h /tmp/www
+publish
 for name in web spare neighbour; do truncate -s 16M $name.img; done
 cat >virtio.toml <<'END'
 [[guest]]
@@ -55,7 +52,7 @@ goes_on() {
 
 begin
 config web 2 "" /lab/guest.cpio
-echo 'virtio=["type=virtio,device02,transport=mmio", "type=virtio,device02,transport=mmio", "type=virtio,device01,transport=mmio", "type=virtio,device01,transport=mmio"]' >>web.cfg
+lines web 02 02 01 01
 xl create -q web.cfg >said 2>&1
 up web 1
 verdict the_guest_comes_up $? said daemon.log events "$(console web)"

@@ -7,16 +7,18 @@ config arm 1 "" /lab/guest.cpio
 xl create -q -p arm.cfg
 refused a_device_without_a_line_is_refused "virtio= lines" serve arm --device rng,socket=/tmp/mapped.sock0
 xl destroy arm
-echo 'virtio=["type=virtio,device04,transport=mmio"]' >>arm.cfg
+lines arm 04
 xl create -q -p arm.cfg
 
-# serves LOG: xen-virtio with the guest's device; `server` is its process
+# serves LOG OPTION...: xen-virtio with the guest's device; `server` is its process
 serves() {
-	background "$1" xen-virtio serve arm --takeover-time 120 --device rng,socket=/tmp/mapped.sock0
+	log=$1
+	shift
+	background "$log" xen-virtio serve arm "$@" --device rng,socket=/tmp/mapped.sock0
 	server=$!
 }
 
-serves arm.log
+serves arm.log --takeover-time 120
 ready arm.log
 verdict serve_takes_a_paused_guest $? arm.log mapped.log
 xl unpause arm
@@ -44,16 +46,7 @@ verdict the_engine_answers_for_interrupts $? said
 
 # Killed amid requests, and started again.
 ask arm '(for _ in $(seq 40); do dd if=/dev/hwrng bs=64 count=50 iflag=fullblock 2>/dev/null | wc -c; done >/tmp/got; echo done >>/tmp/got) & echo' >said
-kills=0
-for pause in 1 1 1; do
-	sleep $pause
-	kill -KILL $server
-	wait $server
-	serves "next.$kills.log"
-	ready "next.$kills.log" || break
-	kills=$((kills + 1))
-done
-[ $kills = 3 ]
+again_and_again 1 1 1
 verdict killed_and_started_again_three_times $? next.*.log
 got() { ask arm 'grep done /tmp/got' >said; }
 within 240 got

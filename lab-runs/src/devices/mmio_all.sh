@@ -1,4 +1,4 @@
-# An Arm guest with a disk, a file system, a card and random numbers on virtio-mmio, whose backends map its memory by the
+# An Arm guest with a disk, a file system, two cards and random numbers on virtio-mmio, whose backends map its memory by the
 # module.
 # shellcheck shell=sh
 
@@ -7,26 +7,28 @@ echo dom0 >files/said
 disk blk 1
 files fs /tmp/files
 rng plain
+network
 config arm 1 "" /lab/guest.cpio
-echo 'virtio=["type=virtio,device02,transport=mmio", "type=virtio,device1a,transport=mmio", "type=virtio,device01,transport=mmio", "type=virtio,device04,transport=mmio"]' >>arm.cfg
+lines arm 02 1a 01 04 01
 
-# serves LOG COMMAND...: xen-virtio with the guest's devices; `server` is its process
+# serves LOG OPTION...: xen-virtio with the guest's devices; `server` is its process
 serves() {
 	log=$1
 	shift
-	background "$log" xen-virtio "$@" --device blk,socket=/tmp/blk.sock --device fs,socket=/tmp/fs.sock,tag=fs \
-		--device net,tap=tap0,mac=52:54:00:00:00:01 --device rng,socket=/tmp/plain.sock0
+	background "$log" xen-virtio serve arm "$@" --device blk,socket=/tmp/blk.sock --device fs,socket=/tmp/fs.sock,tag=fs \
+		--device net,tap=tap0,mac=52:54:00:00:00:01 --device rng,socket=/tmp/plain.sock0 \
+		--device net,socket=/tmp/passt.sock,mac=52:54:00:00:00:02
 	server=$!
 }
 
 xl create -q -p arm.cfg
-serves arm.log serve arm --takeover-time 120
+serves arm.log --takeover-time 120
 ready arm.log
 verdict serve_takes_a_paused_guest $? arm.log blk.log fs.log
 xl unpause arm
 up arm 1
 verdict a_stock_guest_comes_up $? arm.log "$(console arm)"
-xen-virtio show arm >said && [ "$(grep -c mmio@ said)" = 4 ]
+xen-virtio show arm >said && [ "$(grep -c mmio@ said)" = 5 ]
 verdict show_has_the_addresses $? said
 
 pattern=$(ask arm write_disk)
@@ -49,35 +51,26 @@ verdict fs_keeps_what_the_guest_writes $? fs.log
 ip addr add 10.9.0.1/24 dev tap0 && ip link set tap0 up
 ask arm "card 0" >said
 verdict net_ping $? said arm.log
-mkdir www
-dd if=/dev/urandom of=www/file bs=64k count=16 2>/dev/null
-httpd -h /tmp/www
-[ "$(ask arm "fetch 0")" = "$(sum www/file)" ]
+publish
+[ "$(ask arm "fetch 0")" = "$file" ]
 verdict net_to_the_guest $? arm.log
+check_network arm eth1 arm.log
 [ "$(ask arm 'random 0')" -gt 200 ]
 verdict rng_brings_random_bytes $? plain.log
 ask arm 'umount /tmp/fs' >said
 
 # Killed amid writes and reads, and started again.
 ask arm '(for number in 1 2 3 4 5 6; do [ "$(write_disk $number)" = "$(read_disk)" ] || echo other; done >/tmp/load 2>&1; echo done >>/tmp/load) & echo' >said
-kills=0
-for pause in 1 2 1; do
-	sleep $pause
-	kill -KILL $server
-	wait $server
-	serves "next.$kills.log" serve arm --takeover-time 120
-	ready "next.$kills.log" || break
-	kills=$((kills + 1))
-done
-[ $kills = 3 ] && ! ask arm 'grep done /tmp/load' >said
+again_and_again 1 2 1 && ! ask arm 'grep done /tmp/load' >said
 verdict killed_amid_io_and_started_again_three_times $? said next.*.log
 loaded() { ask arm 'grep done /tmp/load' >said; }
 within 240 loaded
 verdict the_load_comes_to_its_end $? said next.*.log "$(console arm)"
 [ "$(ask arm 'cat /tmp/load')" = done ]
 verdict no_byte_of_it_was_other $? said
-[ "$(ask arm read_disk)" = "$(head -c 4194304 blk.img | sum)" ] && [ "$(ask arm "fetch 0")" = "$(sum www/file)" ]
-verdict disk_and_card_are_there_afterwards $? next.*.log
+[ "$(ask arm read_disk)" = "$(head -c 4194304 blk.img | sum)" ] && [ "$(ask arm "fetch 0")" = "$file" ] && fetches arm
+verdict disk_and_cards_are_there_afterwards $? next.*.log passt.log
+disk_is_served_again arm next.2.log "$(head -c 4194304 blk.img | sum)"
 
 ask arm 'dmesg' >said && grep -q "Linux version" said && ! grep -F -f /lab/trouble said >found
 verdict guest_kernel_log $? found

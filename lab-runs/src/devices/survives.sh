@@ -1,35 +1,26 @@
 # xen-virtio is killed amid I/O and started again, and so are backends: the guest goes on.
 # shellcheck shell=sh
 
-mkdir www shared
+mkdir shared
 files fs /tmp/shared
 virtiofsd=$backends
 backends=
 disk blk
-dd if=/dev/urandom of=www/file bs=64k count=16 2>/dev/null
-file=$(sum www/file)
-httpd -h /tmp/www
+publish
 config lasting "$vcpus" "" /lab/guest.cpio
 
-# serves LOG COMMAND...: xen-virtio with the guest's devices; `server` is its process
+# serves LOG OPTION...: xen-virtio with the guest's devices; `server` is its process
 serves() {
 	log=$1
 	shift
-	background "$log" xen-virtio "$@" --device blk,socket=/tmp/blk.sock,queues=2 \
+	background "$log" xen-virtio serve lasting "$@" --device blk,socket=/tmp/blk.sock,queues=2 \
 		--device net,tap=tap0,mac=52:54:00:00:00:01,pairs=2 \
 		--device net,tap=tap1,mac=52:54:00:00:00:02,offloads=off --device fs,socket=/tmp/fs.sock,tag=fs
 	server=$!
 }
 
-# again LOG: kills xen-virtio, and starts it again
-again() {
-	kill -KILL $server
-	wait $server
-	serves "$1" serve lasting --takeover-time 120
-}
-
 xl create -q -p lasting.cfg
-serves first.log serve lasting --takeover-time 120
+serves first.log --takeover-time 120
 ready first.log
 verdict serve_has_a_guest $? first.log
 xl unpause lasting
@@ -47,13 +38,7 @@ verdict its_files_are_there $? said first.log fs.log
 
 # Reads, packets and vectors that move, all at once, in the background of the guest; kills in between.
 ask lasting "load 1000 $file >/tmp/load 2>&1 &" >said
-kills=0
-for pause in 1 1 2 1 1 1; do
-	sleep $pause
-	again "next.$kills.log" && ready "next.$kills.log" || break
-	kills=$((kills + 1))
-done
-[ $kills = 6 ] && ! ask lasting 'grep "^moved" /tmp/load' >said
+again_and_again 1 1 2 1 1 1 && ! ask lasting 'grep "^moved" /tmp/load' >said
 verdict killed_amid_io_and_started_again_six_times $? said next.*.log
 ask lasting 'touch /tmp/enough' >said
 loaded() { ask lasting 'grep "^moved" /tmp/load' >said; }
@@ -74,7 +59,7 @@ kill -KILL $server
 wait $server
 ! ask lasting 'grep done /tmp/sum' >said
 verdict the_kill_is_amid_the_write $? said
-serves written.log serve lasting --takeover-time 120
+serves written.log --takeover-time 120
 ready written.log
 wrote() { ask lasting 'grep done /tmp/sum' >said; }
 within 240 wrote
@@ -83,22 +68,14 @@ pattern=$(ask lasting 'head -n 1 /tmp/sum')
 [ "$pattern" != "$before" ] && [ "$(head -c 4194304 blk.img | sum)" = "$pattern" ] && [ "$(ask lasting read_disk)" = "$pattern" ]
 verdict a_write_amid_a_kill_is_whole $? said written.log
 
-# A backend that is killed with nothing to do: the disk waits, and goes on.
-kill -KILL $backends
-backends=
-within 20 grep -q "waits for its backend" written.log
-verdict a_device_without_a_backend_waits_for_it $? written.log
-rm -f blk.sock
-disk blk
-[ "$(ask lasting read_disk)" = "$pattern" ]
-verdict a_backend_that_is_killed_is_connected_to_again $? blk.log written.log
+disk_is_served_again lasting written.log "$pattern"
 
 # Killed without a successor: vCPUs go on, and a later one has the devices again.
 kill -KILL $server
 wait $server
 [ "$(ask lasting 'echo alive')" = alive ]
 verdict vcpus_go_on_without_it $? written.log
-serves late.log serve lasting
+serves late.log
 ready late.log
 [ "$(ask lasting read_disk)" = "$pattern" ] && ask lasting "fetch 0" >said && [ "$(cat said)" = "$file" ]
 verdict a_later_one_has_the_devices_again $? said late.log

@@ -20,19 +20,6 @@ no_target() {
 	rmdir $fabric/lun/lun_0 $fabric "${fabric%/*}" $store
 }
 
-# network: passt, which makes a root directory of its own. It cannot where the root is the initramfs, so that is mounted over
-# itself first, as an initramfs is left.
-network() {
-	mkdir -p jail www
-	dd if=/dev/urandom of=www/file bs=64k count=16 2>/dev/null
-	file=$(sum www/file)
-	httpd -h /tmp/www
-	background passt.log unshare -m sh -c 'mount -o rbind / jail && cd jail && mount -o move . / &&
-		exec chroot . passt --foreground --vhost-user --runas 65534:65534 --socket /tmp/passt.sock'
-	backends="$backends $!"
-	within 20 test -S passt.sock
-}
-
 # growing NAME: a backend with NAME.img at NAME.sock, which takes commands at descriptor 8
 growing() {
 	truncate -s 16M "$1.img"
@@ -72,6 +59,7 @@ exchange() {
 	verdict "$1_from_the_guest_to_dom0" $? listen.log said "$2.log"
 }
 
+publish
 network
 growing grows
 console_backend
@@ -92,17 +80,7 @@ server=$!
 up types 1
 verdict a_guest_has_them_all $? types.log "$(console types)"
 
-ask types 'printf "#!/bin/sh\n[ \$1 = bound ] && ip addr add \$ip/\$mask dev \$interface\n" >/tmp/dhcp && chmod +x /tmp/dhcp' >said
-ask types 'ip link set eth0 up && udhcpc -i eth0 -n -q -t 10 -s /tmp/dhcp; ip addr show dev eth0' >said
-grep -q 'inet 169.254' said
-verdict net_has_an_address_of_passt $? said passt.log types.log
-[ "$(ask types 'wget -q -T 60 -O - 169.254.2.2/file | sum')" = "$file" ]
-verdict net_fetches_a_file_by_passt $? passt.log types.log
-background sent nc -l -p 9000 -e sh -c 'cat >/tmp/arrived'
-ask types 'dd if=/dev/urandom of=/tmp/sent bs=64k count=16 2>/dev/null; nc 169.254.2.2 9000 </tmp/sent; sum /tmp/sent' >said
-wait $!
-grep -q "$(sum arrived)" said
-verdict net_sends_a_file_by_passt $? said sent passt.log
+check_network types eth0 types.log
 
 exchange vsock types vsock:4294967295:1234 vsock:42:1234 vsock:2:1235 vsock:2:1235
 
