@@ -2,7 +2,7 @@
 /*
  * A QEMU plugin: counts, between two marks, how often each block of instructions is executed.
  *
- * A mark is a multi-byte no-operation with a number that no compiler emits, in whatever runs on the
+ * A mark is a no-operation with a number that no compiler emits, in whatever runs on the
  * machine. At the second one, lines are written to the file that `out=` names; the first number of each
  * is that of the pair of marks:
  *
@@ -10,7 +10,8 @@
  *   entries PAIR WORLD TIMES                      how often Xen entered that world by VMRUN
  *
  * World 0 is whatever runs without VMRUN: Xen and PV domains. World 1 is the first vCPU that was ever
- * entered by VMRUN, which is a PVH dom0's, if that is what dom0 is; world 2 is all others.
+ * entered by VMRUN, which is a PVH dom0's, if that is what dom0 is; world 2 is all others. On Arm, where
+ * addresses alone tell, all is world 0.
  */
 
 #include <inttypes.h>
@@ -24,7 +25,10 @@
 typedef uint64_t qemu_plugin_id_t;
 struct qemu_plugin_tb;
 struct qemu_plugin_insn;
-struct qemu_info;
+/* The first of its fields. */
+struct qemu_info {
+	const char *target;
+};
 struct qemu_plugin_register;
 enum { NO_REGISTERS, READS_REGISTERS };
 /* GLib's arrays, as they are to those who use them. */
@@ -74,11 +78,24 @@ struct block {
 	bool xens;
 };
 
+/* Instructions of one length. */
+struct marks {
+	size_t size;
+	uint8_t begin[8];
+	uint8_t end[8];
+};
+
 /* nopl NUMBER(%rax) */
-static const uint8_t begin_mark[] = { 0x0f, 0x1f, 0x80, 0x01, 0x45, 0x46, 0x58 };
-static const uint8_t end_mark[] = { 0x0f, 0x1f, 0x80, 0x02, 0x45, 0x46, 0x58 };
+static const struct marks of_x86 = {
+	7,
+	{ 0x0f, 0x1f, 0x80, 0x01, 0x45, 0x46, 0x58 },
+	{ 0x0f, 0x1f, 0x80, 0x02, 0x45, 0x46, 0x58 },
+};
+/* movz xzr, #NUMBER */
+static const struct marks of_arm = { 4, { 0x3f, 0xa0, 0x88, 0xd2 }, { 0x5f, 0xa0, 0x88, 0xd2 } };
 static const uint8_t vmrun[] = { 0x0f, 0x01, 0xd8 };
 
+static const struct marks *marks;
 static struct block *blocks;
 static bool counting;
 static unsigned int pairs;
@@ -176,15 +193,16 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 	block->next = blocks;
 	block->address = qemu_plugin_tb_vaddr(tb);
 	block->instructions = count;
-	block->xens = block->address >= 0xffff800000000000 && block->address < 0xffff880000000000;
+	block->xens = marks == &of_x86 && block->address >= 0xffff800000000000 &&
+		      block->address < 0xffff880000000000;
 	blocks = block;
 	qemu_plugin_register_vcpu_tb_exec_cb(tb, block_executed, NO_REGISTERS, block);
 	for (size_t nth = 0; nth < count; nth++) {
 		struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, nth);
 
-		if (is(insn, begin_mark, sizeof(begin_mark)))
+		if (is(insn, marks->begin, marks->size))
 			qemu_plugin_register_vcpu_insn_exec_cb(insn, began, NO_REGISTERS, NULL);
-		else if (is(insn, end_mark, sizeof(end_mark)))
+		else if (is(insn, marks->end, marks->size))
 			qemu_plugin_register_vcpu_insn_exec_cb(insn, ended, NO_REGISTERS, NULL);
 		else if (block->xens && is(insn, vmrun, sizeof(vmrun)))
 			qemu_plugin_register_vcpu_insn_exec_cb(insn, entered, READS_REGISTERS, NULL);
@@ -195,7 +213,7 @@ __attribute__((visibility("default"))) int qemu_plugin_install(qemu_plugin_id_t 
 								const struct qemu_info *info,
 								int count, char **words)
 {
-	(void)info;
+	marks = strcmp(info->target, "aarch64") ? &of_x86 : &of_arm;
 	for (int nth = 0; nth < count; nth++) {
 		if (!strncmp(words[nth], "out=", 4))
 			out = fopen(words[nth] + 4, "w");
@@ -203,7 +221,8 @@ __attribute__((visibility("default"))) int qemu_plugin_install(qemu_plugin_id_t 
 	value = g_byte_array_new();
 	if (!out || !value)
 		return -1;
-	qemu_plugin_register_vcpu_init_cb(id, cpu_began);
+	if (marks == &of_x86)
+		qemu_plugin_register_vcpu_init_cb(id, cpu_began);
 	qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
 	return 0;
 }

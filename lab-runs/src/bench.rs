@@ -103,10 +103,7 @@ pub(crate) fn build_floor(kernel: &KernelBuild) -> Result<()> {
 }
 
 fn profile(arguments: &Arguments) -> Result<()> {
-    let wanted = arguments.platform.map_or_else(|| Platform::ALL.to_vec(), |one| vec![one]);
-    let known = wanted.iter().all(|platform| profile::COUNTED.contains(&platform.arch()));
-    ensure!(known, "the plug-in that counts knows x86 alone; leave --platform out");
-    for_each(&wanted, profile::count)
+    for_each(&platforms(arguments), profile::count)
 }
 
 fn measure(arguments: &Arguments) -> Result<()> {

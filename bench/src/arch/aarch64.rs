@@ -1,4 +1,4 @@
-//! 64-bit Arm: the virtual counter, and no-operations that a profiler can know.
+//! 64-bit Arm: the virtual counter, and no-operations that the profiler knows.
 
 /// Whether guests have I/O ports.
 pub const HAS_PORTS: bool = false;

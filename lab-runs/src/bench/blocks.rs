@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
-use xen_eventfd_lab::Platform;
+use xen_eventfd_lab::{Arch, Platform};
 
 /// What ran, as Xen enters it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,14 +69,22 @@ pub(super) fn parse(text: &str) -> Result<Vec<Counted>> {
     Ok(all)
 }
 
-/// The part of Xen's addresses, which no other domain has.
-pub(super) fn is_xen(address: u64) -> bool {
-    (0xFFFF_8000_0000_0000..0xFFFF_8800_0000_0000).contains(&address)
+/// The part of Xen's addresses, which no other domain has; on Arm it has tables of its own, and no program is loaded
+/// where they have it (`xen/arch/arm/include/asm/mmu/layout.h`).
+pub(super) fn is_xen(arch: Arch, address: u64) -> bool {
+    match arch {
+        Arch::X86_64 => 0xFFFF_8000_0000_0000..0xFFFF_8800_0000_0000,
+        Arch::Arm64 => 0x0A00_0000_0000..0x0A80_0000_0000,
+    }
+    .contains(&address)
 }
 
 /// The part of processes' addresses.
-pub(super) fn is_process(address: u64) -> bool {
-    address < 0x8000_0000_0000
+pub(super) fn is_process(arch: Arch, address: u64) -> bool {
+    match arch {
+        Arch::X86_64 => address < 0x8000_0000_0000,
+        Arch::Arm64 => address < 0x1_0000_0000_0000 && !is_xen(arch, address),
+    }
 }
 
 /// Functions, and the kernel module that each is of, by the first address of each that was asked for.
@@ -85,14 +93,31 @@ pub(super) struct Names(BTreeMap<u64, (String, String)>);
 
 impl Names {
     /// From lines with an address, a function and its module.
-    pub(super) fn parse(lines: &[String]) -> Self {
-        let name = |line: &String| {
+    pub(super) fn parse<'a>(lines: impl Iterator<Item = &'a str>) -> Self {
+        let name = |line: &str| {
             let mut words = line.split(' ');
             let address = u64::from_str_radix(words.next()?, 16).ok()?;
             let function = words.next()?.to_owned();
             Some((address, (function, words.next().unwrap_or_default().to_owned())))
         };
-        Self(lines.iter().filter_map(name).collect())
+        Self(lines.filter_map(name).collect())
+    }
+
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether an address lies between the first function and the last one.
+    pub(super) fn reach(&self, address: u64) -> bool {
+        let ends = self.0.first_key_value().zip(self.0.last_key_value());
+        ends.is_some_and(|((first, _), (last, _))| (*first..=*last).contains(&address))
+    }
+
+    /// With these too.
+    pub(super) fn with(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self
     }
 
     /// The function of an address that was asked for.
@@ -122,11 +147,36 @@ mod tests {
     #[test]
     fn a_function_has_addresses_up_to_the_next() {
         let lines = ["ffffffff81000010 one ", "ffffffffc0200000 two [xen_eventfd]"];
-        let names = Names::parse(&lines.map(str::to_owned));
+        let names = Names::parse(lines.into_iter());
         let of = |address| names.of(address).map(|(function, _)| function.as_str());
         assert_eq!(of(0xffff_ffff_8100_0000), None);
         assert_eq!(of(0xffff_ffff_8100_0020), Some("one"));
         assert_eq!(of(0xffff_ffff_c020_0000), Some("two"));
+    }
+
+    #[test]
+    fn the_functions_of_modules_stand_beside_those_of_the_kernel() {
+        let modules =
+            Names::parse(["c0de0000 begin [xen_eventfd]", "c0de0100 end [xen_evtchn]"].into_iter());
+        assert_eq!(
+            [0xc0dd_ffff, 0xc0de_0000, 0xc0de_0100].map(|at| modules.reach(at)),
+            [false, true, true]
+        );
+        assert!(!modules.reach(0xc0de_0101) && !Names::default().reach(0));
+        let names = Names::parse(["d0de0010 kernels "].into_iter()).with(modules);
+        let of = |address| {
+            names.of(address).map(|(function, module)| (function.as_str(), module.as_str()))
+        };
+        assert_eq!(of(0xc0de_00ff), Some(("begin", "[xen_eventfd]")));
+        assert_eq!(of(0xd0de_0020), Some(("kernels", "")));
+    }
+
+    #[test]
+    fn on_arm_xen_lies_among_the_addresses_of_programs() {
+        let arm = |address| (is_xen(Arch::Arm64, address), is_process(Arch::Arm64, address));
+        assert_eq!(arm(0x0A00_0020_0000), (true, false));
+        assert_eq!(arm(0xaaaa_0000_1000), (false, true));
+        assert_eq!(arm(0xffff_8000_8000_0000), (false, false));
     }
 
     #[test]

@@ -12,9 +12,6 @@ use std::collections::BTreeMap;
 use xen_eventfd_bench::{Case, Filter, Kicks, Space, Way};
 use xen_eventfd_lab::{Arch, Platform};
 
-/// Whose marks, and whose Xen's addresses, the plug-in knows.
-pub(super) const COUNTED: [Arch; 1] = [Arch::X86_64];
-
 /// Whose instructions they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) enum Part {
@@ -43,12 +40,16 @@ impl Part {
     }
 
     /// By the address alone: each has a range of its own.
-    fn of(address: u64) -> Self {
+    fn of(arch: Arch, address: u64) -> Self {
+        // guest/metal/link.ld, link.aarch64.ld
+        let guest = match arch {
+            Arch::X86_64 => 0x10_0000..0xB0_0000,
+            Arch::Arm64 => 0x4000_0000..0x4100_0000,
+        };
         match address {
-            // guest/metal/link.ld
-            0x10_0000..0xB0_0000 => Self::Guest,
-            _ if blocks::is_process(address) => Self::Processes,
-            _ if blocks::is_xen(address) => Self::Xen,
+            _ if guest.contains(&address) => Self::Guest,
+            _ if blocks::is_process(arch, address) => Self::Processes,
+            _ if blocks::is_xen(arch, address) => Self::Xen,
             _ => Self::Kernel,
         }
     }
@@ -81,15 +82,18 @@ fn cases(platform: Platform) -> Vec<Kicks> {
 pub(super) fn count(rig: &Rig, platform: Platform) -> Result<()> {
     let kicks = cases(platform);
     let cases: Vec<_> = kicks.iter().copied().map(Case::Kicks).collect();
-    let blocks = blocks::parse(&rig.profile(platform, &cases)?)?;
+    let (blocks, modules) = rig.profile(platform, &cases)?;
+    let blocks = blocks::parse(&blocks)?;
     let addresses = blocks.iter().flat_map(|counted| counted.instructions.keys());
     let wanted = addresses
         .map(|(_, address)| *address)
-        .filter(|address| matches!(Part::of(*address), Part::Xen | Part::Kernel));
-    let names = rig.symbols(platform, wanted)?;
+        .filter(|address| matches!(Part::of(platform.arch(), *address), Part::Xen | Part::Kernel))
+        .filter(|address| !modules.reach(*address));
+    let names = rig.symbols(platform, wanted)?.with(modules.clone());
     ensure!(blocks.len() == kicks.len(), "{} of {} were counted", blocks.len(), kicks.len());
     let pairs = kicks.iter().zip(&blocks);
-    let profiles: Vec<_> = pairs.map(|(kicks, counted)| profile(kicks, counted, &names)).collect();
+    let profiles: Vec<_> =
+        pairs.map(|(kicks, counted)| profile(platform.arch(), kicks, counted, &names)).collect();
     stored(platform).save(&profiles)
 }
 
@@ -102,10 +106,10 @@ pub(super) fn load(platform: Platform) -> Result<Vec<Profile>> {
     Ok(stored(platform).load()?.unwrap_or_default())
 }
 
-fn profile(kicks: &Kicks, counted: &Counted, names: &Names) -> Profile {
+fn profile(arch: Arch, kicks: &Kicks, counted: &Counted, names: &Names) -> Profile {
     let (mut parts, mut functions) = (BTreeMap::new(), BTreeMap::new());
     for ((_, address), instructions) in &counted.instructions {
-        let mut part = Part::of(*address);
+        let mut part = Part::of(arch, *address);
         if let Some((symbol, module)) =
             names.of(*address).filter(|_| part != Part::Guest && part != Part::Processes)
         {
@@ -140,11 +144,17 @@ mod tests {
 
     #[test]
     fn addresses_have_their_parts() {
-        assert_eq!(Part::of(0x10_2000), Part::Guest);
-        assert_eq!(Part::of(0x7f12_3456_7890), Part::Processes);
-        assert_eq!(Part::of(0xffff_82d0_4020_0000), Part::Xen);
-        assert_eq!(Part::of(0xffff_ffff_8100_0000), Part::Kernel);
-        assert_eq!(Part::of(0xffff_ffff_c020_0000), Part::Kernel);
+        let x86 = |address| Part::of(Arch::X86_64, address);
+        assert_eq!(x86(0x10_2000), Part::Guest);
+        assert_eq!(x86(0x7f12_3456_7890), Part::Processes);
+        assert_eq!(x86(0xffff_82d0_4020_0000), Part::Xen);
+        assert_eq!(x86(0xffff_ffff_8100_0000), Part::Kernel);
+        assert_eq!(x86(0xffff_ffff_c020_0000), Part::Kernel);
+        let arm = |address| Part::of(Arch::Arm64, address);
+        assert_eq!(arm(0x4008_2000), Part::Guest);
+        assert_eq!([0x40_0000, 0xaaaa_f056_7890].map(arm), [Part::Processes; 2]);
+        assert_eq!(arm(0x0A00_0025_0000), Part::Xen);
+        assert_eq!(arm(0xffff_8000_8001_0000), Part::Kernel);
     }
 
     #[test]
@@ -162,8 +172,8 @@ mod tests {
         let blocks =
             blocks::parse("block 0 0 ffffffff81000010 3 10\nblock 0 0 ffffffff81000010 2 5\n")
                 .unwrap();
-        let names = Names::parse(&["ffffffff81000010 handle [xen_eventfd]".to_owned()]);
-        let profile = profile(&cases(Platform::X86Pv)[0], &blocks[0], &names);
+        let names = Names::parse(["ffffffff81000010 handle [xen_eventfd]"].into_iter());
+        let profile = profile(Arch::X86_64, &cases(Platform::X86Pv)[0], &blocks[0], &names);
         assert_eq!(profile.parts[&Part::Module], 40);
         assert_eq!(profile.functions, [(Part::Module, "handle".to_owned(), 40)]);
     }

@@ -11,8 +11,8 @@ use std::process::Command;
 use std::time::Duration;
 use xen_eventfd_bench::{Case, Measured};
 use xen_eventfd_lab::{
-    Arch, Boot, KernelBuild, Lab, Platform, build_guest_for, build_static_for, target_folder,
-    workspace,
+    Arch, Boot, KernelBuild, Lab, Outcome, Platform, build_guest_for, build_static_for,
+    target_folder, workspace,
 };
 
 /// How long one boot's measurements may take.
@@ -30,6 +30,18 @@ fn settling(arch: Arch) -> &'static str {
         Arch::X86_64 => "true",
         Arch::Arm64 => "sleep 30",
     }
+}
+
+/// What a line begins with that has a function of one of Xen's modules in dom0's kernel, as an address, a name and the
+/// module.
+const FUNCTION: &str = "function ";
+
+/// Prints these lines. Where modules lie depends on the contents of dom0's image on Arm, so another machine, which asks
+/// for the functions of the kernel and of Xen, cannot tell.
+fn naming() -> String {
+    format!(
+        "awk '$4 ~ /^.xen/ && $2 ~ /[tTwW]/ && $3 !~ /^[$]/ {{print \"{FUNCTION}\" $1, $3, $4}}' /proc/kallsyms"
+    )
 }
 
 /// All that goes into dom0.
@@ -76,7 +88,8 @@ impl Rig {
 
     /// One boot.
     pub(super) fn measure(&self, platform: Platform, cases: &[Case]) -> Result<Vec<Measured>> {
-        self.measure_on(self.boot(platform, "bench"), platform, cases).map(|(measured, _)| measured)
+        let boot = self.boot(platform, "bench");
+        self.measure_on(boot, "true", platform, cases).map(|(measured, _)| measured)
     }
 
     /// The machine, before anything is loaded or measured.
@@ -96,13 +109,14 @@ impl Rig {
     fn measure_on(
         &self,
         boot: Boot,
+        first: &str,
         platform: Platform,
         cases: &[Case],
-    ) -> Result<(Vec<Measured>, PathBuf)> {
+    ) -> Result<(Vec<Measured>, Outcome)> {
         let boot = boot.payload_bytes("lab/cases", 0o644, serde_json::to_vec(cases)?);
         // What guests put down is long, and all of it is in the figures.
         let script = format!(
-            "{} && {} && bench run /lab/cases && rm -f /var/log/xen/console/guest-*",
+            "{} && {first} && {} && bench run /lab/cases && rm -f /var/log/xen/console/guest-*",
             loading(),
             settling(platform.arch()),
         );
@@ -113,23 +127,29 @@ impl Rig {
                 measured.push(one);
                 eprintln!("{}: {} of {}", platform.name(), measured.len(), cases.len());
             }
+            None if line.starts_with(FUNCTION) => {}
             None => eprintln!("{}: {line}", platform.name()),
         })?;
         let (all, wanted) = (measured.len(), cases.len());
         ensure!(all == wanted, "{all} of {wanted} cases were measured: {}", outcome.report);
-        Ok((measured, outcome.folder))
+        Ok((measured, outcome))
     }
 
-    /// One boot whose instructions are counted: for each case, what the plug-in counts of its blocks.
-    pub(super) fn profile(&self, platform: Platform, cases: &[Case]) -> Result<String> {
+    /// One boot whose instructions are counted: for each case, what the plug-in counts of its blocks, and the functions
+    /// of dom0's modules.
+    pub(super) fn profile(&self, platform: Platform, cases: &[Case]) -> Result<(String, Names)> {
         let plugin = format!("file={},out=blocks", profiler()?.display());
         let boot = self.boot(platform, "profile").qemu_argument("-plugin").qemu_argument(plugin);
-        let (_, folder) = self.measure_on(boot, platform, cases)?;
-        let path = folder.join("blocks");
-        std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+        let (_, outcome) = self.measure_on(boot, &naming(), platform, cases)?;
+        let path = outcome.folder.join("blocks");
+        let blocks = std::fs::read_to_string(&path);
+        let lines = outcome.output.lines.iter().filter_map(|line| line.strip_prefix(FUNCTION));
+        let modules = Names::parse(lines);
+        ensure!(!modules.is_empty(), "dom0's kernel names no function of its modules");
+        Ok((blocks.with_context(|| format!("reading {}", path.display()))?, modules))
     }
 
-    /// The functions of Xen and of dom0's kernel, its modules included, that these addresses are in.
+    /// The functions of Xen and of dom0's kernel that these addresses are in.
     pub(super) fn symbols(
         &self,
         platform: Platform,
@@ -150,16 +170,17 @@ pub(super) fn symbols(
     let addresses: BTreeSet<u64> = addresses.into_iter().collect();
     let questions: String = addresses.iter().map(|address| format!("{address:016x} ~\n")).collect();
     let boot = boot.payload_bytes("lab/questions", 0o644, questions);
-    // A question is the last of the lines with its address, and its answer the symbol before. Of questions with the
-    // same answer, the first is answered.
+    // A question is the last of the lines with its address, and its answer the symbol before, but for those by which an
+    // Arm compiler tells code from data. Of questions with the same answer, the first is answered. Xen names its
+    // functions on x86 alone.
     let script = format!(
         "{loading} && {{ cat /lab/questions; \
-         awk '{{print $1, $3, $4}}' /proc/kallsyms /proc/xen/xensyms; }} | LC_ALL=C sort | \
+         awk '$3 !~ /^[$]/ {{print $1, $3, $4}}' /proc/kallsyms /proc/xen/xensyms; }} | LC_ALL=C sort | \
          awk '$2 == \"~\" {{if (last != said) print $1, last; said = last; next}} {{last = $2 \" \" $3}}'"
     );
     let outcome = lab.run(boot, &script, TIMEOUT, |_| {})?;
     ensure!(outcome.output.success(), "{}", outcome.report);
-    Ok(Names::parse(&outcome.output.lines))
+    Ok(Names::parse(outcome.output.lines.iter().map(String::as_str)))
 }
 
 /// Builds the plug-in for QEMU that counts.

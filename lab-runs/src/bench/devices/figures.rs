@@ -37,9 +37,9 @@ pub(super) struct Profile {
 /// What is known of an address: whose it is.
 fn part(platform: Platform, (world, address): (blocks::World, u64)) -> Part {
     match address {
-        _ if blocks::is_xen(address) => Part::Xen,
+        _ if blocks::is_xen(platform.arch(), address) => Part::Xen,
         _ if world.is_guest(platform) => Part::Guest,
-        _ if blocks::is_process(address) => Part::Processes,
+        _ if blocks::is_process(platform.arch(), address) => Part::Processes,
         _ => Part::Kernel,
     }
 }
@@ -49,7 +49,7 @@ impl Profile {
         let (mut parts, mut functions) = (BTreeMap::new(), BTreeMap::new());
         for (place @ (_, address), instructions) in &counted.instructions {
             let mut part = part(platform, *place);
-            if !blocks::is_process(*address) {
+            if !blocks::is_process(platform.arch(), *address) {
                 let (mut function, module) = names.of(*address).cloned().unwrap_or_default();
                 // The guest's kernel is dom0's, but its modules lie elsewhere.
                 if part == Part::Guest && !module.is_empty() {
@@ -94,7 +94,10 @@ impl Figures {
         ensure!(all == wanted, "{all} of {wanted} loads were counted");
         let places = counted.iter().flat_map(|counted| counted.instructions.keys());
         let addresses = places.map(|(_, address)| *address);
-        let names = rig.symbols(platform, addresses.filter(|one| !blocks::is_process(*one)))?;
+        let names = rig.symbols(
+            platform,
+            addresses.filter(|one| !blocks::is_process(platform.arch(), *one)),
+        )?;
         let profiles = counted.iter().map(|counted| Profile::of(platform, counted, &names));
         let loaded = loaded.into_iter().zip(profiles).collect();
         Ok(Self { versions: rig.versions(), started, loaded })
@@ -132,7 +135,7 @@ mod tests {
             block 0 2 ffffffff81000010 1 40\nblock 0 1 7f0000000000 1 3\nblock 0 0 7f0000000000 1 5\n\
             block 0 0 ffff82d040200000 1 7\nblock 0 0 ffffffffc0200000 1 9\nentries 0 1 2\nentries 0 2 4\n";
         let counted = blocks::parse(text).unwrap().remove(0);
-        let names = Names::parse(&["ffffffffc0200000 kicked [xen_eventfd]".to_owned()]);
+        let names = Names::parse(["ffffffffc0200000 kicked [xen_eventfd]"].into_iter());
         let profile = |platform| Profile::of(platform, &counted, &names);
         let parts = |platform| {
             Part::ALL.map(|part| profile(platform).parts.get(&part).copied().unwrap_or(0))
