@@ -101,9 +101,9 @@ fn machine(arch: Arch) -> &'static str {
              it emulates, and what Xen gets of it, is in `lab/src/arch.rs`."
         }
         Arch::Arm64 => {
-            "QEMU is that package's. Xen is not: it is built from the source of that release with ioreq servers, \
-             which Debian leaves out on Arm. Which processor QEMU emulates, and what Xen gets of it and is built \
-             with, is in `lab/src/arch.rs`."
+            "QEMU is that package's. Xen is not: it is built with ioreq servers, which Debian leaves out on Arm, from \
+             the package's source or from upstream's release 4.20.4 (`XEN_EVENTFD_XEN_SOURCE`). Which processor QEMU \
+             emulates, and what Xen gets of it and is built with, is in `lab/src/arch.rs`."
         }
     }
 }

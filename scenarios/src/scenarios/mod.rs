@@ -101,7 +101,7 @@ scenarios! {
     device::device_process, [], "foreign memory, a channel in the guest's name, a xenstore that is written to";
     confined::confined, [], "an engine without privileges serves the one guest to which its devices are confined";
     confined::confined_loop, [], "the same with the engine driven by the program's own loop";
-    hostile::hostile_guest, [Race, Pio], "every access of two vCPUs to doorbells is answered once, by its expected receiver";
+    hostile::hostile_guest, [Race], "every access of two vCPUs to doorbells is answered once, by its expected receiver";
     hostile::hostile_channel, [Race], "a guest that floods an event channel delays other guests' kicks only for a bounded time";
     hostile::hostile_backend, [Race], "a backend that leaves its eventfd full and blocking delays kicks only for a bounded time";
 }
