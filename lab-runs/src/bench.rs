@@ -42,6 +42,9 @@ pub struct Arguments {
     /// Measure nothing: write the report from the figures of the last time
     #[arg(long, conflicts_with_all = ["platform", "once", "again", "profile", "cases"])]
     render: bool,
+    /// Measure a module that ends events within the upcall, which is no module to use; with names of cases
+    #[arg(long, requires_all = ["once", "cases"])]
+    in_upcall: bool,
     /// Only cases whose JSON contains one of these; no report is written then
     cases: Vec<String>,
 }
@@ -103,11 +106,11 @@ pub(crate) fn build_floor(kernel: &KernelBuild) -> Result<()> {
 }
 
 fn profile(arguments: &Arguments) -> Result<()> {
-    for_each(&platforms(arguments), profile::count)
+    for_each(arguments, profile::count)
 }
 
 fn measure(arguments: &Arguments) -> Result<()> {
-    for_each(&platforms(arguments), |rig, platform| {
+    for_each(arguments, |rig, platform| {
         let cases = cases::all(platform, &arguments.cases)?;
         ensure!(!cases.is_empty(), "no case is called anything like {:?}", arguments.cases);
         let first = match Results::load(platform)? {
@@ -128,12 +131,14 @@ fn measure(arguments: &Arguments) -> Result<()> {
     })
 }
 
-/// Does it on each platform, with what was built once for its architecture.
+/// Does it on each platform that is asked for, with what was built once for its architecture.
 fn for_each(
-    platforms: &[Platform],
+    arguments: &Arguments,
     mut work: impl FnMut(&rig::Rig, Platform) -> Result<()>,
 ) -> Result<()> {
-    for rig in of_each_lab(platforms, rig::Rig::build)? {
+    let platforms = platforms(arguments);
+    let build = |platform| rig::Rig::build(platform, arguments.in_upcall);
+    for rig in of_each_lab(&platforms, build)? {
         for platform in platforms.iter().filter(|platform| rig.serves(**platform)) {
             work(&rig, *platform)?;
         }

@@ -57,11 +57,13 @@ pub(super) struct Rig {
 }
 
 impl Rig {
-    /// For the dom0s of a platform's architecture.
-    pub(super) fn build(platform: Platform) -> Result<Self> {
+    /// For the dom0s of a platform's architecture; `in_upcall`: with the module that is only there to compare.
+    pub(super) fn build(platform: Platform, in_upcall: bool) -> Result<Self> {
         let lab = Lab::prepare_for(platform)?;
         let kernel = lab.kernel_build()?;
-        let (module, upstream) = (kmod::build(&lab, false)?, Upstream::build(&kernel)?);
+        let module =
+            if in_upcall { kmod::build_to_compare(&lab)? } else { kmod::build(&lab, false)? };
+        let upstream = Upstream::build(&kernel)?;
         let programs = target_folder().join("lab-bench").join(kernel.release());
         let arch = lab.arch();
         kernel.make_programs(arch, workspace(), "bench/vmm", &programs)?;
