@@ -360,7 +360,11 @@ impl Guest {
                 .or(what);
         }
         let runs = backend.process.process().is_some();
-        if runs && device.socket.as_ref().is_none_or(|socket| socket.exists()) {
+        // A `serve` that waits for it is connected before this is looked at, and the socket of one that serves a single
+        // connection is gone by then.
+        let is_waited_for = self.server.process().is_some();
+        let listens = || device.socket.as_ref().is_none_or(|socket| socket.exists());
+        if runs && (is_waited_for || listens()) {
             backend.awaited = None;
         }
         if backend.is_late(now) {

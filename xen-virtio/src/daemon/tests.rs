@@ -520,6 +520,24 @@ fn a_backend_that_serves_one_connection_listens_no_more() {
 }
 
 #[test]
+fn a_backend_that_serve_has_connected_to_before_it_was_looked_at_is_not_waited_for() {
+    let mut rig = Rig::served(5);
+    let before = rig.processes(5).1;
+    rig.kill(before.unwrap());
+    rig.until("the backend is started again", |rig| {
+        rig.processes(5).1.is_some_and(|pid| Some(pid) != before)
+    });
+    let socket = rig.path("run/5/0/socket");
+    while std::fs::remove_file(&socket).is_err() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let backend = rig.processes(5).1;
+    rig.turn_at(Instant::now() + 2 * PATIENCE);
+    assert_eq!((rig.count(Happened::BackendEnded), rig.processes(5).1), (1, backend));
+    rig.finish(5);
+}
+
+#[test]
 fn a_backend_whose_connection_is_kept_need_not_listen_for_the_next_serve() {
     let mut rig = Rig::new();
     let config = rig.config("web").replace("blk,socket={socket}", "fs,socket={socket},tag=fs");
