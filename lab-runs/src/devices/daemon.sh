@@ -96,12 +96,12 @@ wait $daemon
 verdict the_daemon_ends_when_it_is_asked_to $? daemon.log
 [ "$(ask web read_disk)" = "$pattern" ] && [ "$(serve_of web)" = "$server" ]
 verdict a_guest_does_not_notice_that_the_daemon_ends $? daemon.log
-begin
-[ "$(ask web read_disk)" = "$pattern" ] && [ "$(serve_of web)" = "$server" ]
+begin && [ "$(ask web read_disk)" = "$pattern" ] && [ "$(serve_of web)" = "$server" ]
 verdict a_daemon_takes_up_what_was_started $? daemon.log events
+# Until it has ended, it is the one daemon.
 kill -9 $daemon
-begin
-[ "$(ask web read_disk)" = "$pattern" ] && [ "$(serve_of web)" = "$server" ]
+wait $daemon
+begin && [ "$(ask web read_disk)" = "$pattern" ] && [ "$(serve_of web)" = "$server" ]
 verdict a_daemon_takes_up_what_one_that_was_killed_has_started $? daemon.log events
 
 # virtiofsd listens no more once it is connected to, and may take its time.
