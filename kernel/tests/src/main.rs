@@ -14,7 +14,7 @@ use xen_eventfd_host::linux::LinuxHost;
 use xen_eventfd_scenarios::environment::xen::XenEnvironment;
 use xen_eventfd_scenarios::link::Link;
 use xen_eventfd_scenarios::roles::{Helper, kill::Die};
-use xen_eventfd_scenarios::run;
+use xen_eventfd_scenarios::{Outcome, run};
 
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -111,23 +111,27 @@ fn main() -> Result<ExitCode> {
                     && !(test.is_race() && calm && test.name != LAST)
                     && (names.is_empty() || names.iter().any(|name| test.name.contains(name)))
             });
-            let (mut passed, mut failed) = (0, 0);
+            let (mut passed, mut failed, mut skipped) = (0, 0, 0);
             for test in chosen {
-                match run(test, &environment).failure {
-                    None => {
-                        passed += 1;
-                        println!("ok      {}", test.name);
-                    }
-                    Some(why) => {
+                match run(test, &environment) {
+                    Outcome { failure: Some(why), .. } => {
                         failed += 1;
                         println!("FAILED  {}: {why}", test.name);
                     }
+                    Outcome { skipped: Some(what), .. } => {
+                        skipped += 1;
+                        println!("skipped {}: {what}", test.name);
+                    }
+                    Outcome { .. } => {
+                        passed += 1;
+                        println!("ok      {}", test.name);
+                    }
                 }
             }
-            if passed + failed == 0 {
+            if passed + failed + skipped == 0 {
                 bail!("no test has a name that contains one of {names:?}");
             }
-            println!("{passed} passed, {failed} failed");
+            println!("{passed} passed, {failed} failed, {skipped} skipped");
             Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Helper { run_dir } => {
