@@ -69,6 +69,12 @@ type_in() { echo "1 $2" >"$(xenstore-read "/local/domain/$(xl domid "$1")/consol
 # power_off GUEST: has it end; it cannot say so
 power_off() { type_in "$1" 'poweroff -f'; }
 
+# processes: those there are, with their numbers. Not through a pipe, whose own it may have or not.
+processes() {
+	ps -o comm,args >processes.txt
+	echo "processes: $(awk '$2 !~ /^\[/ { print $1 }' processes.txt | sort | uniq -c | tr -s ' \n' ' ')"
+}
+
 # stopped PID: whether it has ended
 stopped() { [ ! -e "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status"; }
 

@@ -34,7 +34,8 @@ counts() {
 		echo "descriptors, threads of $of: $(ls /proc/$of/fd | wc -l), $(ls /proc/$of/task | wc -l)"
 	done
 	[ -z "$ports" ] || echo "ports: $(lsevtchn 0 | wc -l)"
-	echo "guests: $(xl list | wc -l), processes: $(ps -o args | grep -vc '^\[')"
+	echo "guests: $(xl list | wc -l)"
+	processes
 	xen-eventfd show drivers --json | grep -o '"registrations":[0-9]*'
 	xen-virtio show drivers | sed '1,/^$/d'
 }

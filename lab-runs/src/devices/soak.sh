@@ -49,9 +49,7 @@ one() {
 counts() {
 	echo "guests $(xl list | wc -l)"
 	echo "ports $(lsevtchn 0 | wc -l)"
-	# Not through a pipe, whose processes it may have or not.
-	ps -o comm,args >processes
-	echo "processes: $(awk '$2 !~ /^\[/ { print $1 }' processes | sort | uniq -c | tr -s ' \n' ' ')"
+	processes
 	echo "descriptors of the backend $(ls /proc/$backend/fd | wc -l)"
 	echo "files of the run directory $(find /run/xen-eventfd | wc -l)"
 	echo "interfaces $(ls /sys/class/net | wc -l)"
