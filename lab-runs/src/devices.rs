@@ -22,7 +22,7 @@ use xen_eventfd_lab::{
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The platform: x86-pv, x86-pvh or arm64; all if not given
-    #[arg(long, value_parser = Platform::parse_in_lab)]
+    #[arg(long, value_parser = Platform::parse)]
     platform: Option<Platform>,
     /// Only parts whose name contains one of these: kernel, userspace, daemon, survives, drivers, host, soak, metal,
     /// villain, refusals, rights, types, hvm; drivers, host, soak and hvm run in a PVH dom0 only if they are named, as they take long

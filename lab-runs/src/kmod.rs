@@ -39,7 +39,7 @@ enum Command {
         #[arg(long)]
         clippy: bool,
         /// The platform whose kernel it is for: x86-pv, x86-pvh (the same kernel) or arm64
-        #[arg(long, value_parser = Platform::parse_in_lab, default_value_t = Platform::X86Pv)]
+        #[arg(long, value_parser = Platform::parse, default_value_t = Platform::X86Pv)]
         platform: Platform,
     },
     /// Build Debian's packages of it and of the command; prints where they are
@@ -48,13 +48,13 @@ enum Command {
         #[arg(long)]
         test: bool,
         /// The platform that they are for: x86-pv, x86-pvh (the same packages) or arm64
-        #[arg(long, value_parser = Platform::parse_in_lab, default_value_t = Platform::X86Pv)]
+        #[arg(long, value_parser = Platform::parse, default_value_t = Platform::X86Pv)]
         platform: Platform,
     },
     /// Load it in the lab, have it serve guests, unload it, and look at the kernel's log
     Test {
         /// The platform: x86-pv, x86-pvh or arm64; all that run if not given
-        #[arg(long, value_parser = Platform::parse_in_lab)]
+        #[arg(long, value_parser = Platform::parse)]
         platform: Option<Platform>,
         /// Only this many emulated CPUs; else all on one, and then those that race on four
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=16))]
@@ -65,7 +65,7 @@ enum Command {
     /// Test the ABI of the patch, on the module and on the patch itself; a part of `test`
     Privcmd {
         /// The platform: x86-pv, x86-pvh or arm64; all that run if not given
-        #[arg(long, value_parser = Platform::parse_in_lab)]
+        #[arg(long, value_parser = Platform::parse)]
         platform: Option<Platform>,
         /// Only on the patch itself, in a PVH dom0 and on arm64: that the tests are true
         #[arg(long, conflicts_with = "platform")]
@@ -76,7 +76,7 @@ enum Command {
     /// Count who is woken by 1,000 kicks: with a VMM alone, with it, with Linux's own patch
     Wakeups {
         /// The platform; Linux's patch does not run on x86-pv
-        #[arg(long, value_parser = Platform::parse_in_lab, default_value_t = Platform::X86Pvh)]
+        #[arg(long, value_parser = Platform::parse, default_value_t = Platform::X86Pvh)]
         platform: Platform,
         /// Only ways whose name contains one of these: upstream, native, …
         names: Vec<String>,
@@ -84,7 +84,7 @@ enum Command {
     /// A shell in a dom0 that has it loaded; Control and ] leaves
     Load {
         /// The platform: x86-pv, x86-pvh or arm64
-        #[arg(long, value_parser = Platform::parse_in_lab, default_value_t = Platform::X86Pv)]
+        #[arg(long, value_parser = Platform::parse, default_value_t = Platform::X86Pv)]
         platform: Platform,
         /// Emulated CPUs
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
@@ -194,7 +194,7 @@ fn conclude(boots: Boots<'_, ()>) -> Result<ExitCode> {
 /// A lab cannot be prepared, or the module not be built.
 pub fn check() -> Result<Tally> {
     let mut tally = Tally::default();
-    for lab in of_each_lab(&Platform::IN_LAB, Lab::prepare_for)? {
+    for lab in of_each_lab(&Platform::ALL, Lab::prepare_for)? {
         for clippy in [false, true] {
             build(&lab, clippy)?;
             tally += Tally::passed();
@@ -211,7 +211,7 @@ pub fn check() -> Result<Tally> {
 /// A package cannot be built, or something does not hold.
 pub fn test_packages() -> Result<Tally> {
     let mut tally = Tally::default();
-    for lab in of_each_lab(&Platform::IN_LAB, Lab::prepare_for)? {
+    for lab in of_each_lab(&Platform::ALL, Lab::prepare_for)? {
         tally += deb::test(&lab)?;
     }
     Ok(tally)

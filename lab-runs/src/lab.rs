@@ -25,7 +25,7 @@ enum Command {
         #[arg(long)]
         refresh: bool,
         /// The platform: x86-pv, x86-pvh (the same lab) or arm64
-        #[arg(long, value_parser = Platform::parse_in_lab, default_value_t = Platform::X86Pv)]
+        #[arg(long, value_parser = Platform::parse, default_value_t = Platform::X86Pv)]
         platform: Platform,
     },
     /// A shell in dom0; Control and ] leaves it
@@ -38,7 +38,7 @@ enum Command {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Machinery {
     /// The platform: x86-pv, x86-pvh or arm64
-    #[arg(long, value_parser = Platform::parse_in_lab, default_value_t = Platform::X86Pv)]
+    #[arg(long, value_parser = Platform::parse, default_value_t = Platform::X86Pv)]
     platform: Platform,
     /// Emulated CPUs; races need at least two
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
@@ -61,7 +61,7 @@ pub(crate) struct Machinery {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Test {
     /// The platform: x86-pv, x86-pvh or arm64; all that run if not given
-    #[arg(long, value_parser = Platform::parse_in_lab)]
+    #[arg(long, value_parser = Platform::parse)]
     platform: Option<Platform>,
     /// The engine under test
     #[arg(long, value_enum, default_value_t = Engine::Userspace)]
@@ -162,7 +162,7 @@ impl Test {
 
 /// The platform that was asked for, or all that the lab boots.
 pub(crate) fn in_lab(platform: Option<Platform>) -> Vec<Platform> {
-    platform.map_or_else(|| Platform::IN_LAB.to_vec(), |platform| vec![platform])
+    platform.map_or_else(|| Platform::ALL.to_vec(), |platform| vec![platform])
 }
 
 /// What is prepared for each lab of these platforms, from the first of them. A lab whose Xen cannot be built, as the
@@ -210,7 +210,7 @@ impl Scenarios {
     /// Something cannot be built.
     pub fn prepare() -> Result<Self> {
         let prepare = |platform| scenarios::Stage::prepare(platform, Engine::Userspace, &[]);
-        of_each_lab(&Platform::IN_LAB, prepare).map(Self)
+        of_each_lab(&Platform::ALL, prepare).map(Self)
     }
 
     /// The same with the module.

@@ -41,10 +41,10 @@ const SPARE: Duration = Duration::from_secs(1200);
 
 /// Each machine is a check. The page is written once each place has been flat.
 pub fn run(arguments: &Arguments) -> Result<Tally> {
-    let rig = Rig::build()?;
+    let rig = arguments.places.rig()?;
     let run = |name: &str, platform, engine| soak(&rig, arguments, name, (platform, engine));
     let tally = arguments.places.run(arguments.cpus, run);
-    if let Some(all) = KEPT.all()?.filter(|_| tally.failed == 0) {
+    if let Some(all) = KEPT.all(rig.lab.arch())?.filter(|_| tally.failed == 0) {
         let soaked = |(platform, engine, samples)| Soaked { platform, engine, samples };
         page::write(&rig, &all.into_iter().map(soaked).collect::<Vec<_>>())?;
     }

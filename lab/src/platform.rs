@@ -16,10 +16,10 @@ pub enum Platform {
 }
 
 impl Platform {
-    /// Those on which everything runs: tests, tables and benches go over this list.
-    pub const ALL: [Self; 2] = [Self::X86Pv, Self::X86Pvh];
-    /// Those that the lab boots, and on which the scenarios and the module's tests run.
-    pub const IN_LAB: [Self; 3] = [Self::X86Pv, Self::X86Pvh, Self::Arm64];
+    /// All that the lab boots.
+    pub const ALL: [Self; 3] = [Self::X86Pv, Self::X86Pvh, Self::Arm64];
+    /// Those of x86, over which tables and benches of x86 go.
+    pub const X86: [Self; 2] = [Self::X86Pv, Self::X86Pvh];
 
     /// What is emulated.
     #[must_use]
@@ -50,25 +50,12 @@ impl Platform {
         }
     }
 
-    /// Reads the name of one on which everything runs.
-    ///
-    /// # Errors
-    /// Says which names there are, and which commands make something of the others.
-    pub fn parse(name: &str) -> Result<Self, String> {
-        match Self::parse_in_lab(name)? {
-            one if Self::ALL.contains(&one) => Ok(one),
-            one => {
-                Err(format!("{one} is known to `cargo xtask lab`, `kmod` and `devices` alone yet"))
-            }
-        }
-    }
-
-    /// Reads the name of one that the lab boots.
+    /// Reads the name of one.
     ///
     /// # Errors
     /// Says which names there are.
-    pub fn parse_in_lab(name: &str) -> Result<Self, String> {
-        let named = Self::IN_LAB.into_iter().find(|one| one.name() == name);
+    pub fn parse(name: &str) -> Result<Self, String> {
+        let named = Self::ALL.into_iter().find(|one| one.name() == name);
         named.ok_or_else(|| "x86-pv, x86-pvh or arm64 is expected".to_owned())
     }
 
@@ -101,16 +88,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_platform_that_runs_is_read_by_its_name() {
+    fn a_platform_is_read_by_its_name() {
         for platform in Platform::ALL {
             assert_eq!(Platform::parse(platform.name()), Ok(platform));
         }
-    }
-
-    #[test]
-    fn one_that_only_the_lab_knows_differs_from_one_that_is_not_there() {
-        assert!(Platform::parse("arm64").unwrap_err().contains("yet"));
-        assert_eq!(Platform::parse_in_lab("arm64"), Ok(Platform::Arm64));
         assert!(Platform::parse("pv").unwrap_err().contains("x86-pv"));
     }
 }

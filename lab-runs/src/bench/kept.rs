@@ -77,7 +77,7 @@ mod tests {
     const PAGE: &str = include_str!("../../../docs/bench.md");
 
     fn all() -> Parts {
-        let both = Platform::ALL.to_vec();
+        let both = Platform::X86.to_vec();
         Parts { figures: both.clone(), profiles: both, host: true }
     }
 

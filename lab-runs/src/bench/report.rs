@@ -57,7 +57,7 @@ impl Page {
 
     /// The platforms that are on it.
     pub(super) fn platforms(&self) -> impl Iterator<Item = Platform> {
-        Platform::IN_LAB.into_iter().filter(|platform| platform.arch() == self.arch)
+        Platform::ALL.into_iter().filter(|platform| platform.arch() == self.arch)
     }
 }
 

@@ -1,4 +1,4 @@
-//! `docs/hostile.md` and its plots.
+//! `docs/hostile.md`, for arm64 `docs/hostile-arm64.md`, and their plots.
 
 use super::Measured;
 use super::flood::{Beside, Flooded};
@@ -8,16 +8,26 @@ use crate::lab::rig::Rig;
 use anyhow::{Context, Result};
 use std::fmt::Write as _;
 use std::fs;
-use xen_eventfd_lab::{Platform, workspace};
+use xen_eventfd_lab::{Arch, Platform, workspace};
 
 /// Words that no figure changes.
 const BEGIN: &str = include_str!("begin.md");
+const BEGIN_ARM64: &str = include_str!("begin_arm64.md");
+
+/// An architecture's page, and the words that it begins with.
+fn page_of(arch: Arch) -> (&'static str, &'static str) {
+    match arch {
+        Arch::X86_64 => ("hostile.md", BEGIN),
+        Arch::Arm64 => ("hostile-arm64.md", BEGIN_ARM64),
+    }
+}
 
 /// Writes the page and the plots.
 pub(super) fn write(rig: &Rig, all: &[(Platform, Engine, Measured)]) -> Result<()> {
     let docs = workspace().join("docs");
     fs::create_dir_all(docs.join("hostile"))?;
-    let mut page = BEGIN.to_owned() + &rig.made_with();
+    let (name, begin) = page_of(rig.lab.arch());
+    let mut page = begin.to_owned() + &rig.made_with();
     for (platform, engine, measured) in all {
         let title = format!("{}, {} engine", platform.title(), engine.name());
         let plot = format!("{}-{}.svg", platform.name(), engine.name());
@@ -26,7 +36,7 @@ pub(super) fn write(rig: &Rig, all: &[(Platform, Engine, Measured)]) -> Result<(
         fs::write(&path, bars(&title, measured))
             .with_context(|| format!("writing {}", path.display()))?;
     }
-    let path = docs.join("hostile.md");
+    let path = docs.join(name);
     fs::write(&path, page).with_context(|| format!("writing {}", path.display()))
 }
 
@@ -153,7 +163,7 @@ mod tests {
     #[test]
     fn the_page_in_the_repository_has_these_words() {
         crate::lab::rig::check_page(
-            xen_eventfd_lab::Arch::X86_64,
+            Arch::X86_64,
             include_str!("../../../docs/hostile.md"),
             &[BEGIN, FLOOD],
         );

@@ -31,7 +31,7 @@ impl Tests {
     /// # Errors
     /// Something cannot be built.
     pub fn all() -> Result<Self> {
-        Self::prepare(&Platform::IN_LAB, &[])
+        Self::prepare(&Platform::ALL, &[])
     }
 
     pub(super) fn prepare(platforms: &[Platform], names: &[String]) -> Result<Self> {
@@ -40,7 +40,7 @@ impl Tests {
 
     /// Has all of them run, on each platform; what only repeats, if it may take long.
     pub fn add_all<'a, G: Copy + Send>(&'a self, boots: &mut Boots<'a, G>, group: G, long: bool) {
-        self.add(boots, group, &Platform::IN_LAB, None, &[], long);
+        self.add(boots, group, &Platform::ALL, None, &[], long);
     }
 
     /// Has them run on these platforms: on so many CPUs, or all on one and those that race on several; what was asked

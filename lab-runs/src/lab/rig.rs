@@ -52,8 +52,8 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
-    pub(crate) fn build() -> Result<Self> {
-        let lab = Lab::prepare()?;
+    pub(crate) fn build(platform: Platform) -> Result<Self> {
+        let lab = Lab::prepare_for(platform)?;
         Ok(Self { module: kmod::build(&lab, false)?, programs: Programs::build(lab.arch())?, lab })
     }
 
@@ -113,7 +113,7 @@ const ENGINES: [Engine; 2] = [Engine::Userspace, Engine::Kernel];
 /// Where a long run is made.
 #[derive(Debug, Args)]
 pub(crate) struct Places {
-    /// The platform: x86-pv, x86-pvh or arm64; all that run if not given
+    /// The platform: x86-pv, x86-pvh or arm64; those of x86 if not given
     #[arg(long, value_parser = Platform::parse)]
     platform: Option<Platform>,
     /// The engine; userspace and kernel if not given
@@ -124,7 +124,12 @@ pub(crate) struct Places {
 impl Places {
     /// The platforms that were asked for.
     pub(crate) fn platforms(&self) -> Vec<Platform> {
-        self.platform.map_or_else(|| Platform::ALL.to_vec(), |platform| vec![platform])
+        self.platform.map_or_else(|| Platform::X86.to_vec(), |platform| vec![platform])
+    }
+
+    /// What goes into their dom0: they are of one architecture.
+    pub(crate) fn rig(&self) -> Result<Rig> {
+        Rig::build(self.platform.unwrap_or(Platform::X86Pv))
     }
 
     /// Runs in each, as many at once as there are CPUs for; the first argument is the place's name.
@@ -170,10 +175,13 @@ impl Kept {
             .with_context(|| format!("writing {}", path.display()))
     }
 
-    /// What was found last in each place; `None` while one is missing.
-    pub(crate) fn all<T: DeserializeOwned>(&self) -> Result<Option<Vec<(Platform, Engine, T)>>> {
+    /// What was found last in each place of an architecture; `None` while one is missing.
+    pub(crate) fn all<T: DeserializeOwned>(
+        &self,
+        arch: Arch,
+    ) -> Result<Option<Vec<(Platform, Engine, T)>>> {
         let mut all = Vec::new();
-        for platform in Platform::ALL {
+        for platform in Platform::ALL.into_iter().filter(|one| one.arch() == arch) {
             for engine in ENGINES {
                 let Ok(text) = fs::read_to_string(self.path(platform, engine)) else {
                     return Ok(None);

@@ -75,7 +75,7 @@ impl Stage {
     /// Those that its lab boots.
     pub(super) fn platforms(&self) -> Vec<Platform> {
         let of = |platform: &Platform| platform.arch() == self.lab.arch();
-        Platform::IN_LAB.into_iter().filter(of).collect()
+        Platform::ALL.into_iter().filter(of).collect()
     }
 
     pub(super) fn model_tally(&self) -> Tally {

@@ -1,4 +1,4 @@
-//! `docs/soak.md` and its plots.
+//! `docs/soak.md`, for arm64 `docs/soak-arm64.md`, and their plots.
 
 use super::Soaked;
 use super::judge::{self, Growth};
@@ -7,17 +7,27 @@ use crate::lab::rig::Rig;
 use anyhow::{Context, Result};
 use std::fmt::Write as _;
 use std::fs;
-use xen_eventfd_lab::workspace;
+use xen_eventfd_lab::{Arch, workspace};
 use xen_eventfd_scenarios::soak::Sample;
 
 /// Words that no figure changes.
 const BEGIN: &str = include_str!("begin.md");
+const BEGIN_ARM64: &str = include_str!("begin_arm64.md");
+
+/// An architecture's page, and the words that it begins with.
+fn page_of(arch: Arch) -> (&'static str, &'static str) {
+    match arch {
+        Arch::X86_64 => ("soak.md", BEGIN),
+        Arch::Arm64 => ("soak-arm64.md", BEGIN_ARM64),
+    }
+}
 
 /// Writes the page and the plots.
 pub(super) fn write(rig: &Rig, all: &[Soaked]) -> Result<()> {
     let docs = workspace().join("docs");
     fs::create_dir_all(docs.join("soak"))?;
-    let mut files = vec![(docs.join("soak.md"), page(rig, all))];
+    let (name, begin) = page_of(rig.lab.arch());
+    let mut files = vec![(docs.join(name), page(begin, rig, all))];
     for soaked in all {
         for (name, plot) in plots(soaked) {
             files.push((docs.join("soak").join(name), plot));
@@ -29,8 +39,8 @@ pub(super) fn write(rig: &Rig, all: &[Soaked]) -> Result<()> {
     Ok(())
 }
 
-fn page(rig: &Rig, all: &[Soaked]) -> String {
-    let mut page = BEGIN.to_owned() + &rig.made_with();
+fn page(begin: &str, rig: &Rig, all: &[Soaked]) -> String {
+    let mut page = begin.to_owned() + &rig.made_with();
     for soaked in all {
         section(&mut page, soaked);
     }
@@ -146,10 +156,6 @@ mod tests {
 
     #[test]
     fn the_page_in_the_repository_has_these_words() {
-        crate::lab::rig::check_page(
-            xen_eventfd_lab::Arch::X86_64,
-            include_str!("../../../docs/soak.md"),
-            &[BEGIN],
-        );
+        crate::lab::rig::check_page(Arch::X86_64, include_str!("../../../docs/soak.md"), &[BEGIN]);
     }
 }

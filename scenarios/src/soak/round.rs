@@ -2,6 +2,7 @@
 
 use crate::TestContext;
 use crate::roles::vmm::Place;
+use crate::scenarios::call_irq;
 use crate::test_context::{Guest, await_count, new_eventfd, signal};
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::time::Instant;
 use xen_eventfd::IoEventAddress::Mmio;
 use xen_eventfd::{DomId, Irq, Xen};
+use xen_eventfd_core::irq::Arch;
 
 /// A device's registers.
 const BASE: u64 = 0xFE00_0000;
@@ -66,14 +68,10 @@ impl AddAssign for Done {
     }
 }
 
-/// An interrupt that no vCPU waits for, and those that end the two vCPUs.
-const CALL: Irq = msi(0, 0x40);
-const STOPS: [Irq; 2] = [msi(0, 0x41), msi(1, 0x42)];
-
-/// A local APIC's id is twice its vCPU's number.
-const fn msi(vcpu: u64, vector: u32) -> Irq {
-    Irq::Msi { addr: 0xFEE0_0000 | (vcpu * 2) << 12, data: vector }
-}
+/// The vector of an interrupt that no vCPU waits for.
+const CALL: u32 = 0x40;
+/// Those of the interrupts that end the two vCPUs.
+const STOPS: [(u64, u32); 2] = [(0, 0x41), (1, 0x42)];
 
 pub(super) fn run(test: &TestContext<'_>, nth: u64) -> Result<Done> {
     let mut done = Done { guests: 1, ..Done::default() };
@@ -85,13 +83,13 @@ pub(super) fn run(test: &TestContext<'_>, nth: u64) -> Result<Done> {
     let dom = guest.dom();
     let xen = test.xen()?;
     for _ in 0..ENGINES {
-        done += serve(&xen, dom)?;
+        done += serve(&xen, dom, call_irq(test.arch(), 0, CALL))?;
     }
     done += killed(test, dom)?;
     emulate(test, dom)?;
     // Stopped cleanly, or destroyed while it kicks and is served.
     if nth.is_multiple_of(2) {
-        stop(&xen, &mut guest)?;
+        stop(&xen, test.arch(), &mut guest)?;
         guest.destroy()?;
     } else {
         let served = xen.guest(dom)?;
@@ -110,7 +108,7 @@ fn queues() -> Result<[OwnedFd; 2]> {
 }
 
 /// Creates and removes an engine, its doorbells and its interrupts during kicks.
-fn serve(xen: &Xen, dom: DomId) -> Result<Done> {
+fn serve(xen: &Xen, dom: DomId, call: Irq) -> Result<Done> {
     let served = xen.guest(dom)?;
     let (queues, transient) = (queues()?, new_eventfd()?);
     let _zero = served.register_ioevent(&queues[0], &Mmio(DOORBELL), 0_u32)?;
@@ -121,9 +119,9 @@ fn serve(xen: &Xen, dom: DomId) -> Result<Done> {
         served.register_ioevent(&transient, &Mmio(addr), 7_u32)?.end()?;
     }
     for _ in 0..IRQFDS {
-        let call = new_eventfd()?;
-        let irqfd = served.register_irqfd(&call, CALL)?;
-        signal(&call)?;
+        let eventfd = new_eventfd()?;
+        let irqfd = served.register_irqfd(&eventfd, call)?;
+        signal(&eventfd)?;
         drop(irqfd);
     }
     queues.iter().try_for_each(|queue| await_count(queue, KICKS).map(drop))?;
@@ -159,9 +157,9 @@ fn emulate(test: &TestContext<'_>, dom: DomId) -> Result<()> {
     vmm.stop()
 }
 
-fn stop(xen: &Xen, guest: &mut Guest) -> Result<()> {
+fn stop(xen: &Xen, arch: Arch, guest: &mut Guest) -> Result<()> {
     let served = xen.guest(guest.dom())?;
-    for irq in STOPS {
+    for irq in STOPS.map(|(vcpu, vector)| call_irq(arch, vcpu, vector)) {
         let stop = new_eventfd()?;
         signal(&stop)?;
         served.register_irqfd(&stop, irq)?.keep();
