@@ -40,8 +40,8 @@ impl DeviceSpec {
         }
     }
 
-    /// Whether its connection is kept for the process that goes on with the guest, to whom its backend says where each
-    /// queue is. Not that of a disk, whose backend completes what it has begun when the connection ends.
+    /// Whether its connection is kept for the process that goes on with the guest, which asks the backend where each queue
+    /// is (GET_VRING_BASE). A disk's is not: its backend completes what it has begun when the connection ends.
     pub(crate) fn keeps_session(&self) -> bool {
         matches!(self.backend, BackendSpec::VhostUser(_))
             && Resumes::of(self.kind.device_type) != Resumes::Drained

@@ -358,9 +358,12 @@ impl Device {
         }
         let config = self.write_again(&mut *backend)?;
         self.backend = Some(backend);
-        self.keep_session();
         match self.go_on(&again, registers.is_broken()) {
-            Ok(()) => Ok(Resumed::GoesOn(registers.change_config_to(&config))),
+            Ok(()) => {
+                // Not before its queues are started: it would say of each that it has begun nothing.
+                self.keep_session();
+                Ok(Resumed::GoesOn(registers.change_config_to(&config)))
+            }
             Err(error) if self.has_lost_backend() => {
                 self.backend = None;
                 Err(error)
@@ -369,6 +372,7 @@ impl Device {
             Err(error) => {
                 self.queues.clear();
                 self.backend.as_mut().map_or(Ok(()), |backend| backend.reset())?;
+                self.keep_session();
                 Ok(Resumed::NeedsReset(error))
             }
         }

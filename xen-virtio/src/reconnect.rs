@@ -111,5 +111,9 @@ fn run(devices: &Weak<Devices>, waker: &Waker) {
 fn attempt(devices: &Arc<Devices>, at: At, again: &Again) -> Option<String> {
     // A backend that answers this far is likely to answer what a vCPU may have to wait for.
     let resumed = again.connect().and_then(|backend| devices.resume(at, backend));
+    if again.has_session() && resumed.is_err() {
+        // It was tried, and a backend that serves one connection waits for its end.
+        again.forget_session();
+    }
     resumed.err().map(|error| error.to_string())
 }

@@ -116,7 +116,7 @@ pub(crate) struct KeptSession {
 impl KeptSession {
     pub(crate) fn keep(&self, connection: BorrowedFd<'_>) {
         if let Err(error) = self.sessions.keep(&self.name, connection) {
-            tracing::warn!(%error, "if this process is killed, a device's connection ends, and its driver may have to reset it");
+            tracing::warn!(%error, "if this process is killed, a device's connection ends with it; the driver of `fs` has to reset it then");
         }
     }
 

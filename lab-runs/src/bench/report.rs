@@ -147,7 +147,7 @@ fn name_of(platform: Platform, case: &Case) -> String {
             grouped((*registrations).into()),
             name_of_space(*space),
             name_of_filter(*filter),
-            if *backend { "heard" } else { "no_listener" }
+            if *backend { "a backend waits" } else { "no listener" }
         ),
         Case::Calls(Calls { way, interrupt }) => {
             format!("calls, {}, {}", call_title(*way), name_of_interrupt(platform, *interrupt))

@@ -410,16 +410,18 @@ impl Backend for Frontend {
     }
 
     fn stop_queue(&mut self, index: u16) -> Result<u16> {
-        self.set_number(Request::SetVringEnable, self.queue(index)?, 0)?;
-        self.stop(index)
+        let number = self.queue(index)?;
+        self.set_number(Request::SetVringEnable, number, 0)?;
+        let base = self.stop(index)?;
+        // Another process may go on with the session before the queue is started anew, from its beginning.
+        self.set_number(Request::SetVringBase, number, 0)?;
+        Ok(base)
     }
 
     fn reset(&mut self) -> Result<()> {
         // Also before RESET_DEVICE: only a queue that is stopped is not looked at any more.
         while let Some(index) = self.running.first().copied() {
             self.stop_queue(index)?;
-            // Another process may go on with the session before the queue is started anew.
-            self.set_number(Request::SetVringBase, u32::from(index), 0)?;
         }
         self.accepted = 0;
         if self.has(protocol::RESET_DEVICE) {

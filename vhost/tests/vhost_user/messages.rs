@@ -176,7 +176,7 @@ fn a_stopped_queue_says_where_it_is() {
     frontend.accept(1 << 32).unwrap();
     asked(&recorder);
     assert_eq!(frontend.stop_queue(1), Ok(9));
-    assert_eq!(asked(&recorder), ["1 off", "base of 1?"]);
+    assert_eq!(asked(&recorder), ["1 off", "base of 1?", "base of 1: 0"]);
 }
 
 #[test]

@@ -312,11 +312,6 @@ impl Resolved {
     pub(crate) fn device_type(&self) -> Option<u16> {
         parse(&self.device).ok().map(|spec| spec.kind.device_type)
     }
-
-    /// Whether its backend has its connection still when `serve` was killed.
-    pub(crate) fn keeps_session(&self) -> bool {
-        parse(&self.device).is_ok_and(|spec| spec.keeps_session())
-    }
 }
 
 fn parse(device: &str) -> Result<DeviceSpec, String> {

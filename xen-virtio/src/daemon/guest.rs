@@ -10,6 +10,8 @@ use crate::toolstack::Xl;
 use core::fmt;
 use std::ffi::OsString;
 use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use xen_eventfd_core::DomId;
@@ -57,23 +59,29 @@ pub(crate) struct Guest {
 #[derive(Debug, Default)]
 struct Backend {
     process: Supervised,
-    /// Since when it is to listen. `None`: it was seen to listen, and `serve` may connect to it. One that serves a single
-    /// connection, as virtiofsd, listens no more from then on.
+    /// Since when it is to have its socket. `None`: it was seen to have it.
     awaited: Option<Instant>,
 }
 
+/// Whether a process has the socket of this path: it listens there, or is connected, though the path may be gone. One that
+/// serves a single connection listens no more, and a connection that is kept for the next `serve` is never seen to end.
+fn has_socket(path: &Path) -> bool {
+    // The socket of a connection has the name of the one that listened.
+    let name = [b" ", path.as_os_str().as_bytes()].concat();
+    let is_connected =
+        |table: Vec<u8>| table.split(|byte| *byte == b'\n').any(|line| line.ends_with(&name));
+    path.exists() || std::fs::read("/proc/net/unix").is_ok_and(is_connected)
+}
+
 impl Backend {
-    /// It runs and listens no more, as it serves a single connection, which the guardian keeps if `serve` is killed. If it
-    /// does not, the backend ends, and is started again.
-    fn is_connected(&self, device: &Resolved) -> bool {
-        let listens = device.socket.as_ref().is_none_or(|socket| socket.exists());
-        let runs = self.process.process().is_some();
-        runs && self.awaited.is_none() && !listens && device.keeps_session()
+    /// It runs, and has not got its socket yet.
+    fn is_awaited(&self) -> bool {
+        self.process.process().is_some() && self.awaited.is_some()
     }
 
     fn is_late(&self, now: Instant) -> bool {
         let is_over = |since| now.saturating_duration_since(since) > PATIENCE;
-        self.process.process().is_some() && self.awaited.is_some_and(is_over)
+        self.is_awaited() && self.awaited.is_some_and(is_over)
     }
 }
 
@@ -127,7 +135,7 @@ impl Guest {
 
     fn of(record: Record) -> Self {
         let server = Supervised::again(record.server);
-        // What serves the guest was connected to its backends, or waits for them itself.
+        // What serves the guest is connected to its backends, or waits for them itself.
         let awaited = server.process().is_none().then(Instant::now);
         let backend = |id: &Option<_>| Backend { process: Supervised::again(*id), awaited };
         Self {
@@ -198,7 +206,7 @@ impl Guest {
     pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
         // What is due and waits for something else is looked at now and then.
         let supervised = self.supervised().filter_map(Supervised::deadline).filter(|at| *at > now);
-        let is_awaited = || self.backends.iter().any(|backend| backend.awaited.is_some());
+        let is_awaited = || self.backends.iter().any(Backend::is_awaited);
         let waits = match self.record.phase {
             Phase::Starting => true,
             Phase::Served => self.announces || self.server.is_due(now) || is_awaited(),
@@ -284,17 +292,14 @@ impl Guest {
         if let Some(how) = self.server.look(now) {
             self.announces = false;
             changed = true;
-            // The next one connects to them anew, but for those whose connection is kept for it.
-            let is_served = self.record.phase == Phase::Served;
-            for (backend, device) in self.backends.iter_mut().zip(&self.record.devices) {
-                if !(is_served && backend.is_connected(device)) {
-                    backend.awaited = Some(now);
-                }
-            }
+            // The next one connects to them anew, or goes on with connections that are kept.
+            self.backends.iter_mut().for_each(|backend| backend.awaited = Some(now));
             self.happened(events, Happened::ServeEnded, Some(how));
         }
-        let are_there = self.backends.iter().all(|backend| backend.awaited.is_none());
-        if are_there && self.server.is_due(now) {
+        // A guest that has run waits for nothing: its other devices are served, and each backend is connected to as it comes.
+        let may_serve = self.record.phase == Phase::Served
+            || self.backends.iter().all(|backend| backend.awaited.is_none());
+        if may_serve && self.server.is_due(now) {
             let started = self.serve(tools);
             self.announces = started.is_ok();
             changed = true;
@@ -359,12 +364,7 @@ impl Guest {
                 .map(|why| format!("{}: {why}", device.device))
                 .or(what);
         }
-        let runs = backend.process.process().is_some();
-        // A `serve` that waits for it is connected before this is looked at, and the socket of one that serves a single
-        // connection is gone by then.
-        let is_waited_for = self.server.process().is_some();
-        let listens = || device.socket.as_ref().is_none_or(|socket| socket.exists());
-        if runs && (is_waited_for || listens()) {
+        if backend.is_awaited() && device.socket.as_deref().is_none_or(has_socket) {
             backend.awaited = None;
         }
         if backend.is_late(now) {

@@ -13,6 +13,7 @@ use std::ffi::OsString;
 use std::fs::Permissions;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -313,6 +314,19 @@ impl Rig {
         (record.server.map(|id| id.pid), backend.map(|id| id.pid))
     }
 
+    /// The first device's backend has accepted its one connection, and listens no more.
+    fn connect_once(&self) -> (UnixStream, UnixStream) {
+        let socket = self.path("run/5/0/socket");
+        // What stands for it.
+        while std::fs::remove_file(&socket).is_err() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let listener = UnixListener::bind(&socket).unwrap();
+        let ends = (UnixStream::connect(&socket).unwrap(), listener.accept().unwrap().0);
+        std::fs::remove_file(socket).unwrap();
+        ends
+    }
+
     fn kill(&self, pid: u32) {
         let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
@@ -510,7 +524,7 @@ fn a_backend_that_serves_one_connection_listens_no_more() {
     rig.begin();
     rig.turn_at(Instant::now() + 2 * PATIENCE);
     assert_eq!((rig.count(Happened::BackendEnded), rig.processes(5).1), (0, backend));
-    // What serves the guest next has to connect to it.
+    // What serves the guest next connects to it, if its connection was not kept.
     rig.kill(server.unwrap());
     rig.until("serve has ended", |rig| rig.count(Happened::ServeEnded) == 1);
     rig.turn_at(Instant::now() + 2 * PATIENCE);
@@ -527,41 +541,70 @@ fn a_backend_that_serve_has_connected_to_before_it_was_looked_at_is_not_waited_f
     rig.until("the backend is started again", |rig| {
         rig.processes(5).1.is_some_and(|pid| Some(pid) != before)
     });
-    let socket = rig.path("run/5/0/socket");
-    while std::fs::remove_file(&socket).is_err() {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    let connection = rig.connect_once();
     let backend = rig.processes(5).1;
     rig.turn_at(Instant::now() + 2 * PATIENCE);
     assert_eq!((rig.count(Happened::BackendEnded), rig.processes(5).1), (1, backend));
+    drop(connection);
+    rig.finish(5);
+}
+
+#[test]
+fn a_backend_that_hangs_before_it_listens_is_ended_also_while_serve_runs() {
+    let mut rig = Rig::served(5);
+    rig.write("backend", "#!/bin/sh\nexec sleep 1000\n");
+    let (server, before) = rig.processes(5);
+    rig.kill(before.unwrap());
+    rig.until("the backend is started again", |rig| {
+        rig.processes(5).1.is_some_and(|pid| Some(pid) != before)
+    });
+    rig.turn_at(Instant::now() + 2 * PATIENCE);
+    assert!(rig.whys.last().unwrap().contains("does not listen"), "{:?}", rig.whys);
+    assert_eq!(rig.processes(5).0, server);
     rig.finish(5);
 }
 
 #[test]
 fn a_backend_whose_connection_is_kept_need_not_listen_for_the_next_serve() {
-    let mut rig = Rig::new();
-    let config = rig.config("web").replace("blk,socket={socket}", "fs,socket={socket},tag=fs");
-    rig.write("config", &config);
-    rig.daemon = None;
-    rig.begin();
-    rig.make(5, "web");
-    rig.turn();
-    rig.add(5, &["virtio,device1a", "virtio,device01"]);
-    rig.until("it is served", |rig| rig.count(Happened::Served) == 1);
-    rig.open_console(5);
+    let mut rig = Rig::served(5);
     let (server, backend) = rig.processes(5);
-    std::fs::remove_file(rig.path("run/5/0/socket")).unwrap();
+    let connection = rig.connect_once();
     rig.turn();
     rig.kill(server.unwrap());
     rig.until("it is served again", |rig| rig.count(Happened::Served) == 2);
     rig.turn_at(Instant::now() + 2 * PATIENCE);
     assert_eq!((rig.count(Happened::BackendEnded), rig.processes(5).1), (0, backend));
-    // One that is not kept ends with the connection, and is waited for.
+    // Also if the daemon was killed with it.
     let server = rig.processes(5).0;
-    rig.kill(backend.unwrap());
+    rig.daemon = None;
     rig.kill(server.unwrap());
+    rig.begin();
     rig.until("it is served once more", |rig| rig.count(Happened::Served) == 3);
-    assert!(rig.path("run/5/0/socket").exists());
+    rig.turn_at(Instant::now() + 2 * PATIENCE);
+    assert_eq!((rig.count(Happened::BackendEnded), rig.processes(5).1), (0, backend));
+    drop(connection);
+    rig.finish(5);
+}
+
+#[test]
+fn a_guest_that_has_run_is_served_again_whatever_one_of_its_backends_does() {
+    let mut rig = Rig::served(5);
+    rig.write("backend", "#!/bin/sh\nexit 1\n");
+    let (server, backend) = rig.processes(5);
+    rig.kill(backend.unwrap());
+    rig.until("the backend fails", |rig| rig.count(Happened::BackendEnded) == 3);
+    rig.kill(server.unwrap());
+    rig.until("it is served again", |rig| rig.count(Happened::Served) == 2);
+    // Nothing of the backend is looked at before it is started again.
+    let failed = rig.count(Happened::BackendEnded);
+    let mut now = Instant::now();
+    while rig.count(Happened::BackendEnded) == failed {
+        std::thread::sleep(Duration::from_millis(5));
+        now = Instant::now();
+        rig.turn_at(now);
+    }
+    let deadline = rig.daemon.as_ref().unwrap().deadline(now).unwrap();
+    assert!(deadline > now + Duration::from_millis(60), "{:?}", deadline - now);
     rig.finish(5);
 }
 
@@ -577,7 +620,9 @@ fn what_ends_again_and_again_is_given_up() {
     while rig.count(Happened::Failed) == 0 {
         assert!(begin.elapsed() < Duration::from_secs(60), "it is not given up");
         rig.turn_at(now);
-        now += Duration::from_millis(100);
+        if rig.processes(5).0.is_none() {
+            now += Duration::from_millis(100);
+        }
         std::thread::sleep(Duration::from_millis(5));
     }
     assert_eq!(rig.text("serve.log").lines().count(), 9);
@@ -592,16 +637,21 @@ fn what_ends_again_and_again_is_given_up() {
 
 #[test]
 fn a_serve_that_waits_for_a_backend_is_looked_at_now_and_then() {
-    let mut rig = Rig::served(5);
+    let mut rig = Rig::new();
+    rig.write("broken", "");
+    rig.make(5, "web");
+    rig.turn();
+    rig.add(5, LINES);
+    rig.until("serve has failed", |rig| rig.count(Happened::ServeEnded) == 1);
     std::fs::remove_file(rig.path("run/5/0/socket")).unwrap();
-    rig.kill(rig.processes(5).0.unwrap());
-    rig.until("serve has ended", |rig| rig.count(Happened::ServeEnded) == 1);
+    std::fs::remove_file(rig.path("broken")).unwrap();
     // By then it is due.
     let now = Instant::now() + PATIENCE / 2;
     rig.turn_at(now);
     assert!(rig.daemon.as_ref().unwrap().deadline(now).unwrap() > now);
+    assert_eq!(rig.text("serve.log").lines().count(), 1);
     rig.write("run/5/0/socket", "");
-    rig.until("it is served again", |rig| rig.count(Happened::Served) == 2);
+    rig.until("it is served", |rig| rig.count(Happened::Served) == 1);
     rig.finish(5);
 }
 

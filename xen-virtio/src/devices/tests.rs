@@ -8,7 +8,7 @@ use crate::device::Device;
 use crate::kind::{DeviceConfig, Features, Kind};
 use crate::layout::Layout;
 use crate::registers::Registers;
-use crate::resume::{Again, Connector, Notebook, Rings};
+use crate::resume::{Again, Connector, KeptSession, Notebook, Rings, Sessions};
 use crate::server::Server;
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::fs::File;
@@ -43,6 +43,10 @@ enum Call {
     /// The backend gets its notes, of so many queues and descriptors.
     Notes(u16, u16),
     Reset,
+    /// Its connection is kept for another process.
+    Keep,
+    /// It is kept no longer.
+    Forget,
 }
 
 #[derive(Debug, Default)]
@@ -264,6 +268,22 @@ fn again(state: &Arc<Mutex<State>>, indices: &Arc<Indices>, dir: &Path) -> Again
     let run_dir = RunDir::open(dir, Role::Registers).unwrap();
     let notebook = Notebook { run_dir, dom: DomId(1), number: 0 };
     Again { notebook, connector, memory: Arc::default(), rings, session: None }
+}
+
+/// Notes what becomes of the connection, beside what the backend is asked for.
+#[derive(Debug)]
+struct Order(Arc<Mutex<State>>);
+
+impl Sessions for Order {
+    fn keep(&self, _: &str, _: BorrowedFd<'_>) -> xen_eventfd::Result<()> {
+        self.0.lock().unwrap().calls.push(Call::Keep);
+        Ok(())
+    }
+
+    fn forget(&self, _: &str) -> xen_eventfd::Result<()> {
+        self.0.lock().unwrap().calls.push(Call::Forget);
+        Ok(())
+    }
 }
 
 impl Bench {
@@ -755,6 +775,25 @@ fn started_at(base: u16) -> Call {
         Call::Start(index, ring) => Call::Start(index, Queue { base, ..ring }),
         other => other,
     }
+}
+
+#[test]
+fn a_new_connection_is_kept_once_its_queues_are_started() {
+    let indices = Arc::<Indices>::default();
+    let keeping = |state: &Arc<Mutex<State>>, dir: &Path| {
+        let sessions = Arc::new(Order(Arc::clone(state)));
+        let session = Some(KeptSession { sessions, name: "1/0".to_owned() });
+        Some(Again { session, ..again(state, &indices, dir) })
+    };
+    let bench = Bench::of(Layout::OwnBus, RNG, keeping);
+    bench.start();
+    bench.calls();
+    bench.end_backend();
+    bench.restart_backend();
+    let calls = bench.calls();
+    let kept = calls.iter().position(|call| *call == Call::Keep).unwrap();
+    let started = calls.iter().position(|call| matches!(call, Call::Start(..))).unwrap();
+    assert!(calls[0] == Call::Forget && started < kept, "{calls:?}");
 }
 
 #[test]
