@@ -125,13 +125,14 @@ verdict the_guest_has_its_disk_again $? daemon.log events
 [ "$(ask web 'random 0')" -gt 200 ] && [ "$(ask web 'dmesg | grep -c "not a head"')" = 0 ]
 verdict its_random_numbers_go_on $? daemon.log events "$(console web)"
 
-# The guest does not use it after that: its backend begins at the first entry of the queue again.
-rng=$(pidof vhost-device-rng)
-kill -9 $rng
-within 60 seen web backend_ended 1 && within 20 pidof vhost-device-rng && [ "$(pidof vhost-device-rng)" != "$rng" ]
-verdict a_backend_that_was_killed_is_started_again $? daemon.log events
-[ "$(ask web read_disk)" = "$pattern" ]
+storage=$(pidof qemu-storage-daemon)
+kill -9 "$storage"
+within 60 seen web backend_ended 1
+verdict the_end_of_a_backend_is_noticed $? daemon.log events
+[ "$(ask web 'random 0')" -gt 200 ]
 verdict other_devices_go_on_meanwhile $? daemon.log events
+[ "$(ask web read_disk)" = "$pattern" ] && [ "$(pidof qemu-storage-daemon)" != "$storage" ]
+verdict a_backend_that_was_killed_is_started_again_and_used $? daemon.log events
 
 config bare 1 "" /lab/guest.cpio
 lines bare 04

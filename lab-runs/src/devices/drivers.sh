@@ -77,23 +77,24 @@ is_arm || unplugged
 ask drivers dmesg >said && ! grep -F -f /lab/trouble said >found
 verdict guest_kernel_log $? found
 
-# works: it writes and reads without an end
+# works: it writes and reads without an end, and has begun to
 works() {
 	ask drivers '(while by_all verify_part; do :; done) >/dev/null 2>&1 & (while fetch 0; do :; done) >/dev/null 2>&1 &' >said
+	before=$(requests)
+	within 60 eval '[ "$(requests)" != "$before" ]'
 }
+requests() { ask drivers 'cat /sys/block/vda/stat /sys/class/net/eth0/statistics/rx_bytes'; }
 
 # It crashes while it writes and reads.
-works
 was=$(xl domid drivers)
-type_in drivers 'echo c >/proc/sysrq-trigger'
+works && type_in drivers 'echo c >/proc/sysrq-trigger'
 begins 2 && [ "$(xl domid drivers)" != "$was" ]
 verdict a_guest_that_crashes_amid_io_starts_anew $? drivers.log "$(console drivers)"
 [ "$(ask drivers read_disk)" = "$pattern" ] && [ "$(ask drivers 'fetch 0')" = "$file" ]
 verdict its_devices_are_as_new $? drivers.log blk.log
 within 20 as_before
 verdict nothing_is_left_of_the_guest_that_crashed $? differences
-works
-xl destroy drivers
+works && xl destroy drivers
 wait $server
 verdict start_ends_with_a_guest_that_is_destroyed_amid_io $? drivers.log
 

@@ -7,7 +7,7 @@ config all 1 "root=fs rootfstype=virtiofs rw" /lab/guest.cpio
 lines all 1a 02
 background all.log xen-virtio start all.cfg --device fs,socket=/tmp/fs.sock,tag=fs --device blk,socket=/tmp/blk.sock
 server=$!
-up all 1
+up all 1 && ask all 'grep "^fs / virtiofs" /proc/mounts' >said
 verdict fs_is_a_root_file_system $? all.log fs.log "$(console all)"
 check_fs
 pattern=$(ask all write_disk)
