@@ -394,7 +394,8 @@ struct xen_eventfd_status {
 /*
  * XEN_EVENTFD_CHANGE_STATUS: clears bits, as the driver would, as when the device is reset; sets others, as for
  * a change of the configuration, and raises the interrupt for them; and tells how it stands. ENOENT: no
- * InterruptStatus is assigned at addr. Xen's error, if it refuses to raise the interrupt: the bits are set then.
+ * InterruptStatus is assigned at addr. Xen's error, if it refuses to raise the interrupt (ERANGE of an MSI without a
+ * vector): the bits are set then.
  */
 struct xen_eventfd_status_change {
 	__u32 size;

@@ -6,8 +6,8 @@ use super::kernel_log::LogLength;
 use super::leftovers::Before;
 use super::random::{self, ERRNOS, Random};
 use crate::device::request::{
-    ASSIGN_IRQ, CREATE, IRQ_MSI, OF_CONTROL, OF_GUEST, PRIVCMD_IOEVENTFD, PRIVCMD_IRQFD, RESTRICT,
-    SET_IRQ,
+    ASSIGN_IRQ, ASSIGN_STATUS, CREATE, IRQ_MSI, OF_CONTROL, OF_GUEST, PRIVCMD_IOEVENTFD,
+    PRIVCMD_IRQFD, RESTRICT, SET_IRQ,
 };
 use crate::device::structs::Doorbell;
 use crate::device::{Control, GuestFile, issue, issue_at};
@@ -52,6 +52,8 @@ struct Caller<'a> {
     control: Control,
     /// The file of the free guest, now and then.
     second: Option<OwnedFd>,
+    /// The request that was made last, and its struct.
+    last: (u32, Vec<u8>),
     /// The number of results by errno, of the native ABI and of the privcmd ABI; 0 is success.
     answers: [BTreeMap<i32, u32>; 2],
 }
@@ -108,6 +110,10 @@ impl Caller<'_> {
             bytes[28..32].copy_from_slice(&0x41_u32.to_ne_bytes());
             bytes[32..40].copy_from_slice(&0xFEE0_0000_u64.to_ne_bytes());
         }
+        if request == ASSIGN_STATUS && bytes[8..12] == IRQ_MSI.to_ne_bytes() {
+            bytes[24..28].copy_from_slice(&0x41_u32.to_ne_bytes());
+            bytes[32..40].copy_from_slice(&0xFEE0_0000_u64.to_ne_bytes());
+        }
         if request == SET_IRQ && bytes[40..44] == IRQ_MSI.to_ne_bytes() {
             bytes[56..60].copy_from_slice(&0x41_u32.to_ne_bytes());
             bytes[64..72].copy_from_slice(&0xFEE0_0000_u64.to_ne_bytes());
@@ -139,7 +145,12 @@ impl Caller<'_> {
                 0
             }
             Err(errno) if ERRNOS.contains(&errno) => errno.raw_os_error(),
-            Err(errno) => bail!("an undocumented errno: {errno:?}"),
+            Err(errno) => {
+                let ((request, bytes), memory) = (&self.last, &self.memory[..24]);
+                bail!(
+                    "an undocumented errno: {errno:?}, of {request:#x} with {bytes:02x?}, {memory:02x?}"
+                )
+            }
         };
         *self.answers[usize::from(privcmd)].entry(errno).or_default() += 1;
         Ok(())
@@ -167,6 +178,7 @@ impl Caller<'_> {
             Some(second) if to_second => second.as_fd(),
             _ => self.setting.file.as_fd(),
         };
+        self.last = (request, bytes.clone());
         let made = match anywhere {
             Some(address) => issue_at(file, request, address),
             None => issue(file, request, &mut bytes),
@@ -184,6 +196,7 @@ impl Caller<'_> {
             _ => self.shared.0,
         };
         if self.random.once_in(300) {
+            self.last = (RESTRICT, dom.to_ne_bytes().to_vec());
             return issue(&self.control, RESTRICT, &mut dom.to_ne_bytes());
         }
         let request = *self.random.one_of(&[PRIVCMD_IOEVENTFD, PRIVCMD_IOEVENTFD, PRIVCMD_IRQFD]);
@@ -191,6 +204,7 @@ impl Caller<'_> {
         bytes.extend(self.random.word(&[0, 0, 0, 0, 1, 1, 1, 1, 2, u32::MAX]));
         bytes.extend(dom.to_ne_bytes());
         bytes.extend([0, 0]);
+        self.last = (request, bytes.clone());
         issue(&self.control, request, &mut bytes)
     }
 
@@ -277,6 +291,7 @@ pub(super) fn random(test: &mut TestContext<'_>) -> Result<()> {
         memory: Box::new([0; 512]),
         control: Control::open()?,
         second: None,
+        last: Default::default(),
         answers: Default::default(),
     };
     for nth in 0..CALLS {
