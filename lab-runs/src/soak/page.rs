@@ -157,5 +157,10 @@ mod tests {
     #[test]
     fn the_page_in_the_repository_has_these_words() {
         crate::lab::rig::check_page(Arch::X86_64, include_str!("../../../docs/soak.md"), &[BEGIN]);
+        crate::lab::rig::check_page(
+            Arch::Arm64,
+            include_str!("../../../docs/soak-arm64.md"),
+            &[BEGIN_ARM64],
+        );
     }
 }
