@@ -167,5 +167,10 @@ mod tests {
             include_str!("../../../docs/hostile.md"),
             &[BEGIN, FLOOD],
         );
+        crate::lab::rig::check_page(
+            Arch::Arm64,
+            include_str!("../../../docs/hostile-arm64.md"),
+            &[BEGIN_ARM64],
+        );
     }
 }
