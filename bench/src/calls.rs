@@ -5,18 +5,18 @@ use crate::floor::Floor;
 use crate::guest::Guest;
 use crate::switches::{Processes, Role, Switches};
 use crate::way::Program;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::event::{EventfdFlags, eventfd};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
-use xen_eventfd::{Arch, DomId, Guardian, Irq, Line, Port, Trigger, Xen};
+use xen_eventfd::{Arch, DomId, Guardian, Irq, Line, Port, Xen};
 use xen_eventfd_bench::{Calls, Figures, Interrupt, Spread, Way, arch};
 use xen_eventfd_host::linux::LinuxHost;
 use xen_eventfd_host::{EventChannels, Host, LocalPort};
-use xen_eventfd_scenarios::TestContext;
+use xen_eventfd_scenarios::{TestContext, call_irq};
 
 /// Calls that are measured.
 const CALLS: usize = 1000;
@@ -24,18 +24,12 @@ const CALLS: usize = 1000;
 const WARM_UP: usize = 16;
 /// The delay between two calls: longer than any call takes.
 const PAUSE: Duration = Duration::from_millis(1);
-/// The vector of the MSI, and the address of the first vCPU's local APIC. On Arm the same script makes the guest
-/// listen to the SPI of that number.
+/// The vector of the MSI. On Arm the same script makes the guest listen to the SPI of that number.
 const VECTOR: u32 = 0x41;
-const MSI: u64 = 0xFEE0_0000;
 
 /// What a guest that listens takes: its event channel, or the interrupt that its architecture has.
 fn irq(arch: Arch, port: Option<Port>) -> Irq {
-    match (port, arch) {
-        (Some(port), _) => Irq::EventChannel(port),
-        (None, Arch::X86) => Irq::Msi { addr: MSI, data: VECTOR },
-        (None, Arch::Arm) => Irq::Line(Line::Spi(VECTOR), Trigger::Pulse),
-    }
+    port.map_or_else(|| call_irq(arch, 0, VECTOR), Irq::EventChannel)
 }
 
 fn script(interrupt: Interrupt) -> String {
@@ -82,7 +76,8 @@ impl Raiser {
                 self.host.set_line(self.dom, line, true)?;
                 self.host.set_line(self.dom, line, false)?;
             }
-            (None, _) => self.host.inject_msi(self.dom, MSI, VECTOR)?,
+            (None, Irq::Msi { addr, data }) => self.host.inject_msi(self.dom, addr, data)?,
+            (None, other) => bail!("{other} is not measured"),
         }
         Ok(())
     }
@@ -110,8 +105,9 @@ pub(crate) fn measure(test: &TestContext<'_>, calls: &Calls) -> Result<Figures> 
             let guest = Device::of(dom)?;
             match irq(test.arch(), port) {
                 Irq::EventChannel(port) => guest.assign_channel(&call, port.0)?,
-                Irq::Line(..) => guest.assign_spi(&call, VECTOR)?,
-                _ => guest.assign_msi(&call, MSI, VECTOR)?,
+                Irq::Line(Line::Spi(number), _) => guest.assign_spi(&call, number)?,
+                Irq::Msi { addr, data } => guest.assign_msi(&call, addr, data)?,
+                other => bail!("{other} is not measured"),
             }
             device = Some(guest);
             Caller::Eventfd(call)

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use xen_eventfd::{DomId, Guardian, IoEventAddress, NoDatamatch, Xen};
-use xen_eventfd_bench::{Filter, Kicks, Space, Way, arch};
+use xen_eventfd_bench::{Filter, Kicks, Space, Way};
 use xen_eventfd_host::linux::LinuxHost;
 use xen_eventfd_scenarios::TestContext;
 use xen_eventfd_scenarios::roles::vmm::Place;
@@ -97,7 +97,11 @@ pub(crate) fn vmm(test: &TestContext<'_>, dom: DomId, way: Way) -> Result<Option
         Way::Vmm | Way::Upstream => Ok(None),
         _ => {
             let claimed = [(Place::Mmio, BASE, SIZE), (Place::Pio, PORTS, 0x100)];
-            test.vmm(dom, &claimed[..if arch::HAS_PORTS { 2 } else { 1 }]).map(Some)
+            test.vmm(
+                dom,
+                &claimed[..if test.arch().has_space(xen_eventfd::Space::Pio) { 2 } else { 1 }],
+            )
+            .map(Some)
         }
     }
 }

@@ -22,7 +22,7 @@ mod trace;
 pub use engine::Engine;
 pub use need::Need;
 pub use run::{Outcome, Unsupported, run};
-pub use scenarios::ALL;
+pub use scenarios::{ALL, call_irq};
 pub use test_context::TestContext;
 pub use trace::Trace;
 

@@ -1,8 +1,5 @@
 //! 64-bit Arm: the virtual counter, and no-operations that the profiler knows.
 
-/// Whether guests have I/O ports.
-pub const HAS_PORTS: bool = false;
-
 /// Now, in ticks.
 pub fn now() -> u64 {
     let ticks;

@@ -1,8 +1,5 @@
 //! x86-64: the time stamp counter, and no-operations that the profiler knows.
 
-/// Whether guests have I/O ports.
-pub const HAS_PORTS: bool = true;
-
 /// Now, in ticks.
 pub fn now() -> u64 {
     // SAFETY: the instruction reads a counter that every x86-64 processor has.

@@ -30,7 +30,7 @@ fn msi(vcpu: u64, vector: u32) -> Irq {
 
 /// What a guest that listens for an MSI with this vector on this vCPU takes, the one interrupt that every engine supports:
 /// on Arm the SPI of that number.
-pub(crate) fn call_irq(arch: Arch, vcpu: u64, vector: u32) -> Irq {
+pub fn call_irq(arch: Arch, vcpu: u64, vector: u32) -> Irq {
     match arch {
         Arch::X86 => msi(vcpu, vector),
         Arch::Arm => Irq::Line(Line::Spi(vector), Trigger::Pulse),

@@ -74,14 +74,14 @@ fn has_socket(path: &Path) -> bool {
 }
 
 impl Backend {
-    /// It runs, and has not got its socket yet.
-    fn is_awaited(&self) -> bool {
-        self.process.process().is_some() && self.awaited.is_some()
+    /// Since when it is to have its socket, if it runs and has not got it yet.
+    fn awaited_since(&self) -> Option<Instant> {
+        self.awaited.filter(|_| self.process.process().is_some())
     }
 
     fn is_late(&self, now: Instant) -> bool {
         let is_over = |since| now.saturating_duration_since(since) > PATIENCE;
-        self.is_awaited() && self.awaited.is_some_and(is_over)
+        self.awaited_since().is_some_and(is_over)
     }
 }
 
@@ -206,7 +206,7 @@ impl Guest {
     pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
         // What is due and waits for something else is looked at now and then.
         let supervised = self.supervised().filter_map(Supervised::deadline).filter(|at| *at > now);
-        let is_awaited = || self.backends.iter().any(Backend::is_awaited);
+        let is_awaited = || self.backends.iter().any(|backend| backend.awaited_since().is_some());
         let waits = match self.record.phase {
             Phase::Starting => true,
             Phase::Served => self.announces || self.server.is_due(now) || is_awaited(),
@@ -364,7 +364,7 @@ impl Guest {
                 .map(|why| format!("{}: {why}", device.device))
                 .or(what);
         }
-        if backend.is_awaited() && device.socket.as_deref().is_none_or(has_socket) {
+        if backend.awaited_since().is_some() && device.socket.as_deref().is_none_or(has_socket) {
             backend.awaited = None;
         }
         if backend.is_late(now) {

@@ -327,6 +327,15 @@ impl Rig {
         ends
     }
 
+    /// Kills the first device's backend; the daemon has started it again when this returns.
+    fn kill_backend(&mut self) {
+        let before = self.processes(5).1;
+        self.kill(before.unwrap());
+        self.until("the backend is started again", |rig| {
+            rig.processes(5).1.is_some_and(|pid| Some(pid) != before)
+        });
+    }
+
     fn kill(&self, pid: u32) {
         let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
@@ -499,11 +508,8 @@ fn of_the_guests_that_were_there_those_that_have_not_run_are_served() {
 #[test]
 fn what_ends_is_started_again() {
     let mut rig = Rig::served(5);
-    let (server, backend) = rig.processes(5);
-    rig.kill(backend.unwrap());
-    rig.until("the backend is started again", |rig| {
-        rig.processes(5).1.is_some_and(|pid| Some(pid) != backend)
-    });
+    let (server, _) = rig.processes(5);
+    rig.kill_backend();
     assert_eq!((rig.count(Happened::BackendEnded), rig.processes(5).0), (1, server));
     rig.kill(server.unwrap());
     rig.until("it is served again", |rig| rig.count(Happened::Served) == 2);
@@ -536,11 +542,7 @@ fn a_backend_that_serves_one_connection_listens_no_more() {
 #[test]
 fn a_backend_that_serve_has_connected_to_before_it_was_looked_at_is_not_waited_for() {
     let mut rig = Rig::served(5);
-    let before = rig.processes(5).1;
-    rig.kill(before.unwrap());
-    rig.until("the backend is started again", |rig| {
-        rig.processes(5).1.is_some_and(|pid| Some(pid) != before)
-    });
+    rig.kill_backend();
     let connection = rig.connect_once();
     let backend = rig.processes(5).1;
     rig.turn_at(Instant::now() + 2 * PATIENCE);
@@ -553,11 +555,8 @@ fn a_backend_that_serve_has_connected_to_before_it_was_looked_at_is_not_waited_f
 fn a_backend_that_hangs_before_it_listens_is_ended_also_while_serve_runs() {
     let mut rig = Rig::served(5);
     rig.write("backend", "#!/bin/sh\nexec sleep 1000\n");
-    let (server, before) = rig.processes(5);
-    rig.kill(before.unwrap());
-    rig.until("the backend is started again", |rig| {
-        rig.processes(5).1.is_some_and(|pid| Some(pid) != before)
-    });
+    let (server, _) = rig.processes(5);
+    rig.kill_backend();
     rig.turn_at(Instant::now() + 2 * PATIENCE);
     assert!(rig.whys.last().unwrap().contains("does not listen"), "{:?}", rig.whys);
     assert_eq!(rig.processes(5).0, server);

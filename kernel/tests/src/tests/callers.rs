@@ -106,17 +106,16 @@ impl Caller<'_> {
 
     /// Keeps the running guest alive: it can take any vector from 0x20 on, and no NMI.
     fn tame(request: u32, bytes: &mut [u8]) {
-        if request == ASSIGN_IRQ && bytes[8..12] == IRQ_MSI.to_ne_bytes() {
-            bytes[28..32].copy_from_slice(&0x41_u32.to_ne_bytes());
-            bytes[32..40].copy_from_slice(&0xFEE0_0000_u64.to_ne_bytes());
-        }
-        if request == ASSIGN_STATUS && bytes[8..12] == IRQ_MSI.to_ne_bytes() {
-            bytes[24..28].copy_from_slice(&0x41_u32.to_ne_bytes());
-            bytes[32..40].copy_from_slice(&0xFEE0_0000_u64.to_ne_bytes());
-        }
-        if request == SET_IRQ && bytes[40..44] == IRQ_MSI.to_ne_bytes() {
-            bytes[56..60].copy_from_slice(&0x41_u32.to_ne_bytes());
-            bytes[64..72].copy_from_slice(&0xFEE0_0000_u64.to_ne_bytes());
+        // Where the struct has the kind, and a message's data and address.
+        let [kind, data, addr] = match request {
+            ASSIGN_IRQ => [8, 28, 32],
+            ASSIGN_STATUS => [8, 24, 32],
+            SET_IRQ => [40, 56, 64],
+            _ => return,
+        };
+        if bytes[kind..kind + 4] == IRQ_MSI.to_ne_bytes() {
+            bytes[data..data + 4].copy_from_slice(&0x41_u32.to_ne_bytes());
+            bytes[addr..addr + 8].copy_from_slice(&0xFEE0_0000_u64.to_ne_bytes());
         }
     }
 
