@@ -1,6 +1,7 @@
-//! Splits an instruction into accesses (`xen/arch/x86/hvm/emulate.c`).
+//! Splits an instruction into accesses (`xen/arch/x86/hvm/emulate.c`, `xen/arch/arm/ioreq.c`).
 
 use xen_eventfd_core::ioreq::{COPY, Ioreq, PIO};
+use xen_eventfd_core::irq::Arch;
 use xen_eventfd_core::{Space, Width};
 
 const PAGE: u64 = 0x1000;
@@ -37,10 +38,13 @@ pub(crate) fn in_page(addr: u64, size: u64) -> u32 {
     u32::try_from((PAGE - addr % PAGE) / size).unwrap_or(1).max(1)
 }
 
-/// Splits an access to memory at a page boundary (`hvmemul_phys_mmio_access`).
-pub(crate) fn pieces(space: Space, addr: u64, width: Width) -> Vec<Piece> {
+/// Splits an access to memory at a page boundary (`hvmemul_phys_mmio_access`). Xen on Arm makes one request of any, with the
+/// address that the processor reports (`try_fwd_ioserv`).
+pub(crate) fn pieces(arch: Arch, space: Space, addr: u64, width: Width) -> Vec<Piece> {
     if space == Space::Pio {
         check_port(addr, width);
+    }
+    if space == Space::Pio || arch == Arch::Arm {
         return vec![Piece { addr, size: width.bytes(), offset: 0 }];
     }
     let whole = u64::from(width.bytes());
@@ -64,7 +68,11 @@ mod tests {
     use super::*;
 
     fn split(addr: u64, width: Width) -> Vec<(u64, u8, u32)> {
-        let pieces = pieces(Space::Mmio, addr, width);
+        split_on(Arch::X86, addr, width)
+    }
+
+    fn split_on(arch: Arch, addr: u64, width: Width) -> Vec<(u64, u8, u32)> {
+        let pieces = pieces(arch, Space::Mmio, addr, width);
         pieces.iter().map(|piece| (piece.addr, piece.size, piece.offset)).collect()
     }
 
@@ -79,6 +87,11 @@ mod tests {
         assert_eq!(split(0x1FFE, Width::Four), [(0x1FFE, 2, 0), (0x2000, 2, 2)]);
         let odd = [(0x1FFF, 1, 0), (0x2000, 4, 1), (0x2004, 2, 5), (0x2006, 1, 7)];
         assert_eq!(split(0x1FFF, Width::Eight), odd);
+    }
+
+    #[test]
+    fn on_arm_an_access_across_pages_is_one() {
+        assert_eq!(split_on(Arch::Arm, 0x1FFE, Width::Four), [(0x1FFE, 4, 0)]);
     }
 
     #[test]

@@ -69,7 +69,7 @@ impl Vcpu {
     /// Writes `value`, truncated to `width`, and waits until the write is answered. A write that no
     /// server claims has no effect, on Arm a data abort.
     ///
-    /// A write to memory across a page boundary is split there, each half into powers of two.
+    /// A write to memory across a page boundary is split there, each half into powers of two, but on Arm.
     ///
     /// # Errors
     /// [`Stopped`], also while the vCPU is parked.
@@ -77,7 +77,7 @@ impl Vcpu {
     /// # Panics
     /// On an 8-byte port access, or a port above 0xFFFF: x86 has none.
     pub fn write(&self, space: Space, addr: u64, width: Width, value: u64) -> Result<(), Stopped> {
-        for piece in pieces(space, addr, width) {
+        for piece in pieces(self.model.arch(), space, addr, width) {
             let data = (value >> (8 * piece.offset)) & mask(piece.size);
             self.access(&Ioreq { data, ..piece.request(space, 0) })?;
         }
@@ -94,7 +94,7 @@ impl Vcpu {
     /// As [`Vcpu::write`].
     pub fn read(&self, space: Space, addr: u64, width: Width) -> Result<u64, Stopped> {
         let mut value = 0;
-        for piece in pieces(space, addr, width) {
+        for piece in pieces(self.model.arch(), space, addr, width) {
             let data = self.access(&piece.request(space, DIR_READ))?;
             value |= (data & mask(piece.size)) << (8 * piece.offset);
         }
@@ -102,12 +102,17 @@ impl Vcpu {
     }
 
     /// `rep stos` to memory: the same value, `count` times, upwards. Xen sends one request
-    /// for each page, with the value in `data` and the repetitions in `count`.
+    /// for each page, with the value in `data` and the repetitions in `count`. On Arm, so many stores that increment their
+    /// address, which Xen decodes (`decode_arm64`): one request for each.
     ///
     /// # Errors
     /// As [`Vcpu::write`].
     pub fn rep_stos(&self, addr: u64, width: Width, value: u64, count: u32) -> Result<(), Stopped> {
         let size = u64::from(width.bytes());
+        if self.model.arch() == Arch::Arm {
+            let mut places = (0..count).map(|nth| addr.wrapping_add(size * u64::from(nth)));
+            return places.try_for_each(|addr| self.write(Space::Mmio, addr, width, value));
+        }
         let (mut addr, mut left) = (addr, count);
         while left > 0 {
             let now = in_page(addr, size).min(left);
@@ -117,6 +122,19 @@ impl Vcpu {
             left -= now;
         }
         Ok(())
+    }
+
+    /// `stp`, a store of two registers. The processor reports neither of them, Xen does not decode it, and no server has a
+    /// request: it is a data abort (`try_decode_instruction`). x86 has no such instruction.
+    ///
+    /// # Errors
+    /// [`Stopped::Abort`], on x86 [`Stopped::Fault`]; as [`Vcpu::write`] if the vCPU does not run.
+    pub fn store_pair(&self) -> Result<(), Stopped> {
+        let stopped = match self.model.arch() {
+            Arch::Arm => Stopped::Abort,
+            Arch::X86 => Stopped::Fault,
+        };
+        self.instruction(|_| Err(stopped)).map(drop)
     }
 
     /// `rep outs` to a port: `count` times `value`, from guest memory at `buffer`. Xen sends

@@ -135,6 +135,13 @@ impl Machine for Vcpu<'_> {
         Ok(())
     }
 
+    fn pair(&mut self, place: Place, width: Width, value: u64) -> Result<(), Infallible> {
+        // SAFETY: as for `write`.
+        let done = unsafe { access::pair(place, width, value) };
+        done.unwrap_or_else(|aborted| self.abort(place, width, aborted));
+        Ok(())
+    }
+
     fn listen_evtchn(&mut self, listener: ListenerId) -> Result<u32, Infallible> {
         let port = xen::alloc_unbound()
             .unwrap_or_else(|refused| self.refused(format_args!("listen evtchn: {refused}")));

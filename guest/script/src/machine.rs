@@ -32,12 +32,19 @@ pub trait Machine {
     fn read(&mut self, place: Place, width: Width) -> Result<u64, Self::Stop>;
 
     /// One string instruction that writes `value` `count` times: upwards from an MMIO address, or
-    /// to one and the same port. At most [`crate::MAX_REP_BYTES`] in all.
+    /// to one and the same port. On Arm, so many stores that increment their address. At most [`crate::MAX_REP_BYTES`] in all.
     ///
     /// # Errors
     /// The domain ended.
     fn rep(&mut self, place: Place, width: Width, value: u64, count: u64)
     -> Result<(), Self::Stop>;
+
+    /// One instruction that writes `value` twice, the second time beside the first. The place is MMIO, the width 4 or 8
+    /// bytes.
+    ///
+    /// # Errors
+    /// The domain ended.
+    fn pair(&mut self, place: Place, width: Width, value: u64) -> Result<(), Self::Stop>;
 
     /// Allocates an event channel that domain 0 may bind, and returns its port.
     ///

@@ -138,6 +138,17 @@ impl<'p, 'a> Section<'p, 'a> {
                 place.check(width, bytes)?;
                 Statement::Rep { place, width, value, count }
             }
+            "pair" => {
+                let (place, width, value) = self.access(tokens)?;
+                if matches!(place, Place::Pio(_)) {
+                    return Err(Reason::Place);
+                }
+                if width.bytes() < 4 {
+                    return Err(Reason::Width);
+                }
+                place.check(width, 2 * width.bytes())?;
+                Statement::Pair { place, width, value }
+            }
             "repeat" => {
                 let count = tokens.number()?;
                 self.enter(Open { statement, rounds: Some(count) })?;

@@ -181,6 +181,10 @@ impl<M: Machine> Run<'_, '_, M> {
                 let value = width.truncate(self.value(value));
                 self.machine.rep(place, width, value, count)
             }
+            Statement::Pair { place, width, value } => {
+                let value = width.truncate(self.value(value));
+                self.machine.pair(place, width, value)
+            }
             Statement::Repeat { count } => {
                 self.loops.push(Loop { body: self.next, round: 0, until: None, rounds: count });
                 self.turn(section)

@@ -134,6 +134,7 @@ pub(crate) enum Statement<'a> {
     Read { place: Place, width: Width },
     Peek { place: Place, width: Width },
     Rep { place: Place, width: Width, value: Value, count: u64 },
+    Pair { place: Place, width: Width, value: Value },
     Repeat { count: u64 },
     Until { listener: ListenerId },
     End,

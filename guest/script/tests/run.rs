@@ -58,6 +58,10 @@ impl Machine for Recorder {
         self.note(format!("rep {place} {width} {value:#x} {count}"))
     }
 
+    fn pair(&mut self, place: Place, width: Width, value: u64) -> Result<(), Stop> {
+        self.note(format!("pair {place} {width} {value:#x}"))
+    }
+
     fn listen_evtchn(&mut self, listener: ListenerId) -> Result<u32, Stop> {
         self.note(format!("listen evtchn #{}", listener.index()))?;
         Ok(5)
@@ -144,7 +148,7 @@ fn accesses_carry_place_width_and_value() {
     assert_eq!(
         run(
             "write mmio:0xfe000050 4 3; read pio:0x10 2; peek mmio:0x10 8; rep pio:0x10 1 7 9; \
-             pause 4; balloon 2",
+             pair mmio:0xfe000050 8 5; pause 4; balloon 2",
             0
         ),
         [
@@ -153,6 +157,7 @@ fn accesses_carry_place_width_and_value() {
             "v0 read pio:0x10 2 = 0xffff",
             "read mmio:0x10 8",
             "rep pio:0x10 1 0x7 9",
+            "pair mmio:0xfe000050 8 0x5",
             "pause 4",
             "balloon",
             "balloon",

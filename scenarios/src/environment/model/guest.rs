@@ -248,6 +248,11 @@ impl Machine for Simulated {
         self.unless_aborted(done, (place, width), ())
     }
 
+    fn pair(&mut self, place: Place, width: script::Width, _: u64) -> Result<(), Stopped> {
+        let done = self.vcpu.store_pair();
+        self.unless_aborted(done, (place, width), ())
+    }
+
     fn listen_evtchn(&mut self, listener: ListenerId) -> Result<u32, Stopped> {
         let port = self.vcpu.alloc_unbound()?;
         self.await_listener(listener, ListenerSource::Port(port))?;

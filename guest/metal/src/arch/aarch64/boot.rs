@@ -2,7 +2,7 @@
 //!
 //! Xen enters at EL1 without translation, at the start of the image, with the device tree's address in `x0`. The
 //! first 4 GiB are mapped one to one by tables that the assembler fills: as memory what Xen's tools fill, as
-//! device registers all else, where the tests have their doorbells.
+//! device registers all else, where the tests have their doorbells. The next 4 GiB are the same once more, all as memory.
 
 use core::arch::global_asm;
 use core::cell::UnsafeCell;
@@ -39,10 +39,14 @@ pub(crate) fn second_entry() -> u64 {
 const MEMORY: u64 = 0b01 | 1 << 2 | 3 << 8 | 1 << 10;
 /// A block of registers: valid, attribute 0, accessed, never executed.
 const REGISTERS: u64 = 0b01 | 1 << 10 | 3 << 53;
+/// All of a GiB as memory, never executed.
+const DATA: u64 = MEMORY | 3 << 53;
+/// Where all of it is.
+pub(crate) const AS_MEMORY: u64 = 4 << 30;
 /// Attribute 0: device, not gathered, not reordered, acknowledged early. Attribute 1: memory, written back.
 const ATTRIBUTES: u64 = 0x04 | 0xff << 8;
-/// 4 GiB of addresses, 4 KiB pages, tables in inner shareable memory that is written back, no second half.
-const TRANSLATION: u64 = 32 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23;
+/// 8 GiB of addresses, 4 KiB pages, tables in inner shareable memory that is written back, no second half.
+const TRANSLATION: u64 = 31 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23;
 /// Translation, caches for data and instructions.
 const CONTROL: u64 = 1 | 1 << 2 | 1 << 12;
 
@@ -58,6 +62,7 @@ global_asm!(
     "gibibytes:",
     ".quad first_gibibyte + 3, second_gibibyte + 3",
     ".quad {registers} + (2 << 30), {registers} + (3 << 30)",
+    ".quad {data}, {data} + (1 << 30), {data} + (2 << 30), {data} + (3 << 30)",
     ".balign 4096",
     "first_gibibyte:",
     ".set block, 0",
@@ -142,6 +147,7 @@ global_asm!(
     ".popsection",
     memory = const MEMORY,
     registers = const REGISTERS,
+    data = const DATA,
     before = const SHARED[0],
     shared = const SHARED[1],
     after = const SHARED[2],

@@ -154,6 +154,15 @@ pub(crate) unsafe fn rep(
     Ok(())
 }
 
+/// Reached by a script that was written for another architecture.
+///
+/// # Safety
+///
+/// None; on Arm there is one.
+pub(crate) unsafe fn pair(_place: Place, _width: Width, _value: u64) -> Result<(), Aborted> {
+    panic!("x86 has no instruction that stores a pair")
+}
+
 /// The time stamp counter, ordered after all earlier instructions.
 pub(crate) fn ticks() -> u64 {
     let (low, high): (u32, u32);
