@@ -26,12 +26,12 @@ pub struct Arguments {
     platform: Option<Platform>,
     /// Only parts whose name contains one of these: kernel, userspace, daemon, survives, drivers, host, soak, metal,
     /// villain, refusals, rights, types, hvm; drivers, host, soak and hvm run in a PVH dom0 only if they are named, as they take long
-    /// there. On arm64: mmio, mmio_all, mmio_root, daemon, drivers
+    /// there. On arm64: mmio, mmio_all, mmio_root, daemon, drivers, metal, villain
     names: Vec<String>,
     /// Eight vCPUs for the guest with every device, and not two: it boots for longer
     #[arg(long)]
     many_vcpus: bool,
-    /// The hostile driver makes 1,000,000 random accesses in a PV dom0 and a thirtieth in a PVH one, and not 4,000; drivers
+    /// The hostile driver makes 1,000,000 random accesses, a thirtieth of that in a PVH dom0, and not 4,000; drivers
     /// are unbound 100 times in a PVH dom0 too
     #[arg(long)]
     long: bool,
@@ -101,6 +101,8 @@ const PARTS: [Part; 13] = [
 
 /// What devices answer to the hostile driver, as the tests on the model have it.
 const ANSWERS: &str = include_str!("../../xen-virtio/src/devices/tests/answers.txt");
+/// The same of devices on virtio-mmio.
+const ANSWERS_MMIO: &str = include_str!("../../xen-virtio/src/devices/tests/answers_mmio.txt");
 /// Rounds of random accesses of the hostile driver, which makes 1,000 in each. In a PVH dom0 each takes longer.
 const ROUNDS: u32 = 4;
 const MANY_ROUNDS: u32 = 1000;
@@ -187,8 +189,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         _ => Some(X86 { vcpus, ..X86::prepare(arguments.long)? }),
     };
     let arm = match platform {
-        Some(Platform::Arm64) => Some(arm::Tests::prepare()?),
-        None if arm::are_asked_for(names) => arm::Tests::prepare_if_possible()?,
+        Some(Platform::Arm64) => Some(arm::Tests::prepare(arguments.long)?),
+        None if arm::are_asked_for(names) => arm::Tests::prepare_if_possible(arguments.long)?,
         _ => None,
     };
     let mut boots = Boots::default();
@@ -210,7 +212,7 @@ impl Tests {
     /// # Errors
     /// Something cannot be built.
     pub fn prepare(long: bool) -> Result<Self> {
-        Ok(Self { x86: X86::prepare(long)?, arm: arm::Tests::prepare_if_possible()? })
+        Ok(Self { x86: X86::prepare(long)?, arm: arm::Tests::prepare_if_possible(long)? })
     }
 
     /// Has all of it run on each platform.

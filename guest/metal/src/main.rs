@@ -12,7 +12,6 @@ mod hypercall;
 mod image;
 mod sync;
 mod vcpu;
-#[cfg(target_arch = "x86_64")]
 mod virtio;
 mod xen;
 
@@ -44,8 +43,6 @@ extern "C" fn main(passed: u64) -> ! {
     let script = unsafe { arch::command_line(passed) }
         .and_then(|line| if line.is_empty() { image::script() } else { Ok(line) })
         .unwrap_or_else(|why| give_up(format_args!("{why}")));
-    // The driver finds the disk by the ports of PCI's configuration space.
-    #[cfg(target_arch = "x86_64")]
     if let Some(task) = virtio::Task::parse(script) {
         task.run();
     }

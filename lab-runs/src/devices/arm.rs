@@ -1,6 +1,6 @@
 //! Arm guests, which have their devices on virtio-mmio, where libxl has put them.
 
-use super::{MODULES, REBINDS, SHARED, guest};
+use super::{ANSWERS_MMIO, LONG_TIMEOUT, MANY_ROUNDS, MODULES, REBINDS, ROUNDS, SHARED, guest};
 use crate::boots::{Boots, place};
 use crate::is_asked_for;
 use crate::kmod::kernel_log::TROUBLE;
@@ -11,7 +11,7 @@ use crate::tally::Tally;
 use anyhow::{Result, ensure};
 use std::path::PathBuf;
 use std::time::Duration;
-use xen_eventfd_lab::{Backends, Boot, Lab, Platform, build_static_for};
+use xen_eventfd_lab::{Backends, Boot, Lab, Platform, build_guest_for, build_static_for};
 
 const PLATFORM: Platform = Platform::Arm64;
 
@@ -23,16 +23,16 @@ struct Part {
     has_module: bool,
 }
 
-const PARTS: [Part; 5] = [
+const PARTS: [Part; 7] = [
     Part { name: "mmio", script: include_str!("mmio.sh"), has_module: false },
     Part { name: "mmio_all", script: include_str!("mmio_all.sh"), has_module: true },
     Part { name: "mmio_root", script: include_str!("mmio_root.sh"), has_module: true },
     Part { name: "daemon", script: include_str!("daemon.sh"), has_module: true },
     Part { name: "drivers", script: include_str!("drivers.sh"), has_module: true },
+    Part { name: "metal", script: include_str!("metal.sh"), has_module: true },
+    Part { name: "villain", script: include_str!("villain.sh"), has_module: true },
 ];
 
-/// What a guest has its devices by, beside what all guests load.
-const TRANSPORT: [&str; 1] = ["virtio_mmio"];
 /// Guests boot a stock kernel, each in an emulated machine.
 const TIMEOUT: Duration = Duration::from_secs(900);
 
@@ -46,6 +46,9 @@ pub(super) struct Tests {
     command: PathBuf,
     devices: PathBuf,
     guest: Vec<u8>,
+    /// The guest without an operating system.
+    metal: PathBuf,
+    long: bool,
 }
 
 /// Whether one of the parts is asked for.
@@ -55,11 +58,12 @@ pub(super) fn are_asked_for(names: &[String]) -> bool {
 
 impl Tests {
     /// Builds it, unless the mirror lacks the source of Xen, which is built for Arm.
-    pub(super) fn prepare_if_possible() -> Result<Option<Self>> {
-        unless_no_source(PLATFORM, Self::prepare())
+    pub(super) fn prepare_if_possible(long: bool) -> Result<Option<Self>> {
+        unless_no_source(PLATFORM, Self::prepare(long))
     }
 
-    pub(super) fn prepare() -> Result<Self> {
+    /// `long`: with many more accesses of the hostile driver.
+    pub(super) fn prepare(long: bool) -> Result<Self> {
         let lab = Lab::prepare_for(PLATFORM)?;
         let build = |package, binary| build_static_for(lab.arch(), package, binary);
         Ok(Self {
@@ -68,7 +72,9 @@ impl Tests {
             backends: Backends::prepare(lab.arch())?,
             command: build("xen-eventfd-cli", "xen-eventfd")?,
             devices: build("xen-virtio", "xen-virtio")?,
-            guest: guest::image(&lab, &TRANSPORT, &[])?,
+            guest: guest::image(&lab, guest::transport(lab.arch()), &[])?,
+            metal: build_guest_for(lab.arch(), "xen-eventfd-guest")?,
+            long,
             lab,
         })
     }
@@ -96,7 +102,9 @@ impl Tests {
             .payload("bin/xen-virtio", &self.devices)
             .payload("lab/vmlinuz", self.lab.kernel())
             .payload_bytes("lab/guest.cpio", 0o644, self.guest.as_slice())
+            .payload("lab/metal", &self.metal)
             .payload_bytes("lab/trouble", 0o644, TROUBLE)
+            .payload_bytes("lab/answers", 0o644, ANSWERS_MMIO)
             .payload_bytes("lab/script", 0o644, format!("{SHARED}{script}"));
         let boot = match has_module {
             true => self.backends.put_network(self.modules.put(self.module.put(boot))),
@@ -107,10 +115,12 @@ impl Tests {
             self.modules.load(&mut machine)?;
         }
         let mut tally = Tally::default();
-        let status =
-            machine.run_with(&format!("sh /lab/script 1 0 {REBINDS}"), TIMEOUT, |line| {
-                tally.receive(place, line)
-            })?;
+        let (rounds, timeout) = match self.long {
+            true => (MANY_ROUNDS, LONG_TIMEOUT),
+            false => (ROUNDS, TIMEOUT),
+        };
+        let command = format!("sh /lab/script 1 {rounds} {REBINDS}");
+        let status = machine.run_with(&command, timeout, |line| tally.receive(place, line))?;
         ensure!(!tally.is_empty(), "{place}: no test was run; status {status}");
         tally.end(place, status);
         if tally.failed > 0 {

@@ -40,11 +40,14 @@ lines() {
 	echo "virtio=[$(printf '"type=virtio,device%s,transport=mmio", ' "$@")]" >>"$name.cfg"
 }
 
-# metal NAME WORDS: a guest without an operating system (guest/metal), with this command line. Without `vcpus`, libxl gives
-# so small a guest too few pages for its memory map.
+# metal NAME WORDS TYPE...: a guest without an operating system (guest/metal), with this command line, and on Arm with a
+# `virtio=` line for a device of each type. Without `vcpus`, libxl gives so small a guest too few pages for its memory map.
 metal() {
 	printf 'name="%s"\ntype="pvh"\nkernel="/lab/metal"\nmemory=16\nvcpus=1\ncmdline="%s"\non_poweroff="destroy"\non_crash="destroy"\n' \
 		"$1" "$2" >"$1.cfg"
+	name=$1
+	shift 2
+	! is_arm || lines "$name" "$@"
 }
 
 # up GUEST TIMES: waits until it has come up so often

@@ -5,10 +5,18 @@ use anyhow::{Context, Result};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use xen_eventfd_lab::{Archive, Lab};
+use xen_eventfd_lab::{Arch, Archive, Lab};
 
 /// What drives the devices, beside what the kernel has built in.
 const MODULES: [&str; 3] = ["virtio_blk", "virtio_net", "virtio_rng"];
+
+/// What it has virtio devices by, beside what the kernel has built in.
+pub(crate) fn transport(arch: Arch) -> &'static [&'static str] {
+    match arch {
+        Arch::X86_64 => &[],
+        Arch::Arm64 => &["virtio_mmio"],
+    }
+}
 
 /// Its files, as an archive: with these modules too, and with these programs, each by its name in `bin`.
 pub(crate) fn image(lab: &Lab, modules: &[&str], programs: &[(&str, &Path)]) -> Result<Vec<u8>> {

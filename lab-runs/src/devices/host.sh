@@ -39,7 +39,7 @@ serve_of() { ps -o pid,args | awk -v serve="--json serve $1 " 'index($0, serve) 
 
 # A guest of `start`, which writes its disk and reads it back again and again.
 disk neighbour
-metal neighbour 'disk 8 60000'
+metal neighbour 'disk 8 60000' 02
 background neighbour.served xen-virtio start neighbour.cfg --device blk,socket=/tmp/neighbour.sock
 neighbour=$!
 within 60 grep -q 'neighbour runs' neighbour.served && xl pause neighbour

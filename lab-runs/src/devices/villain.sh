@@ -7,7 +7,7 @@ rounds=$2
 
 # bare NAME WORDS: creates one, paused, with this command line
 bare() {
-	metal "$1" "$2"
+	metal "$1" "$2" 02
 	xl create -q -p "$1.cfg"
 }
 
@@ -19,15 +19,15 @@ serves() {
 	xl unpause "$1"
 }
 
-# lines NAME: what it has said
-lines() { tr -d '\r' <"$(console "$1")"; }
+# says NAME: what it has said
+says() { tr -d '\r' <"$(console "$1")"; }
 
 # passes COUNT: waits until the neighbour has been through its disk so often
-passed() { lines neighbour | grep -c '^disk: round'; }
+passed() { says neighbour | grep -c '^disk: round'; }
 passes() { [ "$(passed)" -ge "$1" ]; }
 
 # gets PATTERN: waits until the villain has said this, or its last
-gets() { within 3600 eval 'lines villain | grep -qE "^('"$1"'|villain:|guest (error|fault))"' && lines villain | grep -q "^$1"; }
+gets() { within 3600 eval 'says villain | grep -qE "^('"$1"'|villain:|guest (error|fault))"' && says villain | grep -q "^$1"; }
 
 for guest in neighbour villain; do disk $guest; done
 bare neighbour 'disk 8 60000'
@@ -43,11 +43,11 @@ serves villain
 before=$(passed)
 gets 'queue: '
 verdict villain_does_what_none_should $? villain.served villain.log "$(console villain)"
-lines villain | sed '/^queue:/,$d' >answers
+says villain | sed '/^queue:/,$d' >answers
 diff /lab/answers answers >differences
 verdict villain_has_the_answers_of_the_model $? differences
 gets 'random: '
-[ "$(lines villain | grep -c '^queue: ')" = 20 ]
+[ "$(says villain | grep -c '^queue: ')" = 20 ]
 verdict villain_has_queues_that_are_none $? villain.served villain.log "$(console villain)"
 gets "villain: ${rounds}000 random accesses"
 verdict villain_makes_random_accesses $? villain.served villain.log "$(console villain)"
@@ -57,9 +57,9 @@ verdict villain_has_a_neighbour_that_goes_on_meanwhile $? "$(console neighbour)"
 wait $server
 verdict villain_serve_ends_with_its_guest $? villain.served
 sed 's/^/        /' villain.served
-echo "        $(lines villain | tail -n 1), and the neighbour has been through its disk $(($(passed) - before)) times"
+echo "        $(says villain | tail -n 1), and the neighbour has been through its disk $(($(passed) - before)) times"
 
-within 180 passes $((meanwhile + 1)) && ! lines neighbour | grep '^guest' >said
+within 180 passes $((meanwhile + 1)) && ! says neighbour | grep '^guest' >said
 verdict villain_leaves_its_neighbour_alone $? said neighbour.served "$(console neighbour)"
 xl destroy neighbour
 wait $neighbour

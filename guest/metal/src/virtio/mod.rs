@@ -1,19 +1,28 @@
-//! A virtio disk on the guest's PCI bus, driven by virtio-drivers: `disk BLOCKS [ROUNDS]`, and `villain` ([`villain`]).
+//! A virtio disk, driven by virtio-drivers: `disk BLOCKS [ROUNDS]`, and `villain` ([`villain`]). It is on the guest's PCI bus, on
+//! Arm the first device on virtio-mmio.
 //!
-//! The driver is that of `xen-virtio demo`, on another processor and in another memory.
+//! The driver is that of `xen-virtio demo` and of that program's tests, on another processor and in another memory.
 
+#[path = "../../../../xen-virtio/src/demo/driver/answers.rs"]
+mod answers;
 mod cpu;
 #[path = "../../../../xen-virtio/src/demo/driver/disk.rs"]
 mod disk;
 mod memory;
-#[path = "../../../../xen-virtio/src/demo/driver/odd.rs"]
+#[cfg_attr(target_arch = "x86_64", path = "../../../../xen-virtio/src/demo/driver/odd.rs")]
+#[cfg_attr(target_arch = "aarch64", path = "../../../../xen-virtio/src/demo/driver/odd_mmio.rs")]
 mod odd;
-#[path = "../../../../xen-virtio/src/demo/driver/transport.rs"]
+#[cfg(target_arch = "aarch64")]
+#[path = "../../../../xen-virtio/src/demo/driver/offsets.rs"]
+mod offsets;
+#[cfg_attr(target_arch = "x86_64", path = "../../../../xen-virtio/src/demo/driver/transport.rs")]
+#[cfg_attr(target_arch = "aarch64", path = "../../../../xen-virtio/src/demo/driver/mmio.rs")]
 mod transport;
 mod villain;
 
 use cpu::Cpu;
 use disk::{Disk, Trouble};
+use virtio_drivers::transport::Transport;
 
 use crate::console::CONSOLE;
 use crate::vcpu::give_up;
@@ -53,9 +62,22 @@ impl Task {
     }
 }
 
+/// The disk on the PCI bus.
+#[cfg(target_arch = "x86_64")]
+fn find() -> Result<Disk<transport::Function>, Trouble> {
+    Disk::find(Cpu)
+}
+
+/// The disk that is the first device, as libxl places it.
+#[cfg(target_arch = "aarch64")]
+fn find() -> Result<Disk<transport::Registers>, Trouble> {
+    Cpu::connect(odd::SPI);
+    Disk::at(Cpu, odd::REGISTERS, odd::SPI)
+}
+
 /// Writes so many blocks to the disk, reads them back and compares, so many times.
 fn run(blocks: u32, rounds: u32) -> ! {
-    let disk = Disk::find(Cpu).and_then(|mut disk| {
+    let disk = find().and_then(|mut disk| {
         for round in 1..=rounds {
             match write_and_read(&mut disk, blocks, round)? {
                 0 if rounds > 1 => CONSOLE.line(format_args!("disk: round {round}")),
@@ -81,7 +103,11 @@ fn run(blocks: u32, rounds: u32) -> ! {
 }
 
 /// How many blocks are not read as they are written. Each round has another pattern.
-fn write_and_read(disk: &mut Disk, blocks: u32, round: u32) -> Result<u32, Trouble> {
+fn write_and_read(
+    disk: &mut Disk<impl Transport>,
+    blocks: u32,
+    round: u32,
+) -> Result<u32, Trouble> {
     let (mut block, mut expected) = ([0; BLOCK], [0; BLOCK]);
     for number in 0..blocks {
         fill(&mut block, pattern(number, round));

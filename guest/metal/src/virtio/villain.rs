@@ -1,15 +1,16 @@
 //! `villain SEED ROUNDS ACCESSES`: an odd and hostile driver of a virtio disk.
 //!
-//! It goes through the list of the model (`demo/driver/odd.rs`) and reports what the device answers; gives the backend
+//! It goes through the list of the model (`demo/driver/odd.rs`, on Arm `odd_mmio.rs`) and reports what the device answers; gives the backend
 //! queues that are none; and makes ROUNDS times as many random accesses. After each, another driver writes a block and reads
 //! it back.
 
 use core::ptr::with_exposed_provenance_mut;
 
+use super::answers::Random;
 use super::cpu::Cpu;
-use super::disk::{Disk, Trouble};
-use super::odd::{CASES, ENTRIES, Odd, REGISTERS, RINGS, Random};
-use super::{BLOCK, fill, sector};
+use super::disk::Trouble;
+use super::odd::{CASES, ENTRIES, Odd, REGISTERS, RINGS};
+use super::{BLOCK, fill, find, sector};
 use crate::console::CONSOLE;
 use crate::vcpu::give_up;
 use crate::xen;
@@ -31,10 +32,10 @@ const INDIRECT: u16 = 4;
 type Descriptor = (u64, u32, u16, u16);
 
 /// Where a request has its header, its data and its status, which begin as zeros: it reads sector 0.
-const HEADER: u64 = 0xD0_3000;
-const DATA: u64 = 0xD0_4000;
-const DONE: u64 = 0xD0_5000;
-const INDIRECTS: u64 = 0xD0_6000;
+const HEADER: u64 = RINGS[0] + 0x3000;
+const DATA: u64 = RINGS[0] + 0x4000;
+const DONE: u64 = RINGS[0] + 0x5000;
+const INDIRECTS: u64 = RINGS[0] + 0x6000;
 /// Beyond the guest's memory, which has no more than 16 MiB, and below what Xen's tools have.
 const NOWHERE: u64 = 0x8000_0000;
 const PAGE: usize = 4096;
@@ -159,7 +160,8 @@ fn store(at: u64, bytes: &[u8]) {
     let Ok(first) = usize::try_from(at) else { return };
     for (address, byte) in (first..).zip(bytes) {
         let to = with_exposed_provenance_mut::<u8>(address);
-        // SAFETY: from 13 MiB on, beyond all of this program; the guest has 16 MiB, which are mapped one to one.
+        // SAFETY: from 13 MiB on, beyond all of this program; the guest has 16 MiB, which are mapped one to one, and of which
+        // Xen's tools have the last page or two.
         unsafe { to.write_volatile(*byte) };
     }
 }
@@ -175,7 +177,7 @@ fn works(odd: &mut Odd<'_>, after: &str) {
 }
 
 fn write_and_read() -> Result<bool, Trouble> {
-    let mut disk = Disk::find(Cpu)?;
+    let mut disk = find()?;
     let (mut block, mut expected) = ([0; BLOCK], [0; BLOCK]);
     fill(&mut expected, 1);
     disk.write(sector(1), &expected)?;

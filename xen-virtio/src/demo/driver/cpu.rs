@@ -30,9 +30,9 @@ impl Cpu {
     }
 
     /// Writes to a doorbell.
-    pub(crate) fn kick(&self, port: u64, queue: u16) {
+    pub(crate) fn kick(&self, space: Space, addr: u64, width: Width, queue: u16) {
         self.kicks.set(self.kicks.get() + 1);
-        self.write(Space::Pio, port, Width::Two, queue.into());
+        self.write(space, addr, width, queue.into());
     }
 
     /// How many kicks there were.
@@ -45,10 +45,10 @@ impl Cpu {
         self.note(self.vcpu.wait_msi(vector));
     }
 
-    /// Waits for the interrupt of a line.
+    /// Waits for a shared peripheral interrupt of Arm.
     #[cfg(test)]
-    pub(super) fn wait_line(&self, line: Line) {
-        self.note(self.vcpu.wait_line(line));
+    pub(super) fn wait_spi(&self, number: u32) {
+        self.note(self.vcpu.wait_line(Line::Spi(number)));
     }
 
     /// Whether it runs.

@@ -2,15 +2,11 @@
 
 use super::cpu::{Cpu, Stopped};
 use super::memory::Dma;
-use super::transport::Function;
 use virtio_drivers::device::blk::{BlkReq, BlkResp, VirtIOBlk};
-use virtio_drivers::transport::{DeviceType, Transport};
-
-/// The vector of the driver's interrupts.
-const VECTOR: u8 = 0x41;
+use virtio_drivers::transport::Transport;
 
 /// A disk, as a guest uses it: one request at a time, and asleep until its interrupt comes.
-pub(crate) struct Disk<T: Transport = Function> {
+pub(crate) struct Disk<T: Transport> {
     driver: VirtIOBlk<Dma, T>,
     cpu: Cpu,
     /// Waits for its interrupt, and acknowledges that.
@@ -23,19 +19,10 @@ pub(crate) struct Disk<T: Transport = Function> {
 pub(crate) enum Trouble {
     #[error("the guest stopped: {0}")]
     Stopped(#[from] Stopped),
-    #[error("the guest finds no disk on its PCI bus")]
+    #[error("the guest finds no disk")]
     NoDisk,
     #[error("the guest's driver: {0}")]
     Driver(#[from] virtio_drivers::Error),
-}
-
-impl Disk {
-    /// Looks for the disk and starts it.
-    pub(crate) fn find(cpu: Cpu) -> Result<Self, Trouble> {
-        let function = Function::find(&cpu, DeviceType::Block, VECTOR);
-        cpu.check()?;
-        Self::new(function.ok_or(Trouble::NoDisk)?, cpu, |_, cpu| cpu.wait(VECTOR))
-    }
 }
 
 impl<T: Transport> Disk<T> {

@@ -1,13 +1,12 @@
 //! virtio-drivers' transport over virtio-mmio, with the registers reached by a vCPU's accesses.
 //!
-//! The crate has one of its own, whose registers are memory of the process.
+//! The crate has one of its own, whose registers are memory of the process, and which counts no kicks.
 
 use super::cpu::{Cpu, Space, Width};
 use super::disk::{Disk, Trouble};
-use virtio_bindings::virtio_mmio::*;
+use super::offsets::*;
 use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Transport};
 use virtio_drivers::{PhysAddr, Result};
-use xen_eventfd_core::irq::Line;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// A device whose registers a driver was told of.
@@ -83,7 +82,7 @@ impl Transport for Registers {
     }
 
     fn notify(&mut self, queue: u16) {
-        self.set(VIRTIO_MMIO_QUEUE_NOTIFY, queue.into());
+        self.cpu.kick(Space::Mmio, self.at(VIRTIO_MMIO_QUEUE_NOTIFY), Width::Four, queue);
     }
 
     fn get_status(&self) -> DeviceStatus {
@@ -133,7 +132,7 @@ impl Transport for Registers {
 
     /// As a kernel's: once the interrupt has come, it reads which it was and acknowledges that.
     fn ack_interrupt(&mut self) -> InterruptStatus {
-        self.cpu.wait_line(Line::Spi(self.spi));
+        self.cpu.wait_spi(self.spi);
         let status = self.get(VIRTIO_MMIO_INTERRUPT_STATUS);
         self.set(VIRTIO_MMIO_INTERRUPT_ACK, status);
         InterruptStatus::from_bits_retain(status)

@@ -1,8 +1,11 @@
-//! The guest's driver: virtio-drivers' own for disks, which finds its device on the PCI bus.
+//! The guest's driver: virtio-drivers' own for disks, which finds its device on the PCI bus, or among the registers of
+//! virtio-mmio.
 //!
-//! `disk.rs`, `transport.rs` and `odd.rs` are also those of the bare-metal test guest (`guest/metal/src/virtio`), with another
-//! processor and another memory.
+//! All but `cpu.rs` and `memory.rs` is also the bare-metal test guest's (`guest/metal/src/virtio`), which has another processor
+//! and another memory.
 
+#[cfg(test)]
+mod answers;
 mod cpu;
 mod disk;
 mod memory;
@@ -10,8 +13,14 @@ mod memory;
 mod mmio;
 #[cfg(test)]
 pub(crate) mod odd;
+#[cfg(test)]
+pub(crate) mod odd_mmio;
+#[cfg(test)]
+mod offsets;
 mod transport;
 
+#[cfg(test)]
+pub(crate) use answers::Random;
 pub(crate) use cpu::Cpu;
 pub(crate) use disk::{Disk, Trouble};
 pub(crate) use memory::Ram;

@@ -1,11 +1,11 @@
-//! An odd driver: one list of what no driver should do, for the model (`xen-virtio/src/devices/tests/odd.rs`) and for the bare-metal
+//! An odd driver of a device on PCI: one list of what no driver should do, for the model (`xen-virtio/src/devices/tests/odd.rs`) and for the bare-metal
 //! test guest on real Xen, which compare what the device answers with `answers.txt`.
 //!
 //! The names of virtio-villain's tests (`pci`, `state`, and of `vring` what is about registers) are where it began. What a
 //! backend answers for is not read: features below 32, and the device configuration.
 
+use super::answers::{Answers, Random};
 use super::cpu::{Cpu, Space, Width};
-use core::fmt;
 
 /// Where `xen-virtio` puts the first device of a PVH guest.
 pub(crate) const REGISTERS: u64 = 0xFD00_0000;
@@ -64,42 +64,9 @@ pub(crate) struct Odd<'c> {
     pub(crate) answers: Answers,
 }
 
-/// Values that were read, one after the other. Equal ones that follow each other are one entry.
-#[derive(Debug, Clone)]
-pub(crate) struct Answers {
-    runs: [(u64, u32); 128],
-    used: usize,
-}
-
-impl Answers {
-    fn push(&mut self, value: u64) {
-        if let Some((_, times)) =
-            self.used.checked_sub(1).map(|last| &mut self.runs[last]).filter(|run| run.0 == value)
-        {
-            *times += 1;
-        } else {
-            self.runs[self.used] = (value, 1);
-            self.used += 1;
-        }
-    }
-}
-
-impl fmt::Display for Answers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, (value, times)) in self.runs[..self.used].iter().enumerate() {
-            let space = if number > 0 { " " } else { "" };
-            match times {
-                1 => write!(f, "{space}{value:x}")?,
-                _ => write!(f, "{space}{value:x}*{times}")?,
-            }
-        }
-        Ok(())
-    }
-}
-
 impl<'c> Odd<'c> {
     pub(crate) fn new(cpu: &'c Cpu) -> Self {
-        Self { cpu, answers: Answers { runs: [(0, 0); 128], used: 0 } }
+        Self { cpu, answers: Answers::new() }
     }
 
     pub(crate) fn set(&mut self, offset: u64, width: Width, value: u64) {
@@ -641,23 +608,6 @@ impl Odd<'_> {
     fn next(&mut self, at: u64) -> u64 {
         self.address(at);
         self.cpu.read(Space::Pio, CONFIG_DATA, Four) >> 8 & 0xFF
-    }
-}
-
-/// Numbers that are the same in each run (Marsaglia's xorshift).
-#[derive(Debug)]
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        for shift in [13, -7, 17] {
-            self.0 ^= if shift > 0 { self.0 << shift } else { self.0 >> -shift };
-        }
-        self.0
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
     }
 }
 

@@ -3,6 +3,7 @@
 //! The crate has a PCI transport of its own, whose registers are memory of the process.
 
 use super::cpu::{Cpu, Space, Width};
+use super::disk::{Disk, Trouble};
 use core::mem::size_of;
 use virtio_drivers::transport::pci::bus::{
     BarInfo, Command, ConfigurationAccess, DeviceFunction, PCI_CAP_ID_VNDR, PciRoot,
@@ -39,6 +40,8 @@ const PCI_CAP_ID_MSIX: u8 = 0x11;
 const MSIX_ENABLE: u32 = 1 << 31;
 /// The entry of the MSI-X table that all queues share.
 const ENTRY: u16 = 0;
+/// The vector of a disk's interrupts.
+const VECTOR: u8 = 0x41;
 /// Where a local APIC takes messages: those for vCPU 0.
 const APIC: u64 = 0xFEE0_0000;
 
@@ -51,6 +54,15 @@ pub(crate) struct Function {
     isr: u64,
     device: Option<u64>,
     doorbell: u64,
+}
+
+impl Disk<Function> {
+    /// Looks for the disk on the PCI bus and starts it.
+    pub(crate) fn find(cpu: Cpu) -> core::result::Result<Self, Trouble> {
+        let function = Function::find(&cpu, DeviceType::Block, VECTOR);
+        cpu.check()?;
+        Self::new(function.ok_or(Trouble::NoDisk)?, cpu, |_, cpu| cpu.wait(VECTOR))
+    }
 }
 
 impl Function {
@@ -152,7 +164,7 @@ impl Transport for Function {
     }
 
     fn notify(&mut self, queue: u16) {
-        self.cpu.kick(self.doorbell, queue);
+        self.cpu.kick(Space::Pio, self.doorbell, Width::Two, queue);
     }
 
     fn get_status(&self) -> DeviceStatus {

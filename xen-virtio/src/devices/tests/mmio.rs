@@ -9,11 +9,15 @@ use xen_eventfd_model::Stopped;
 const PLACE: MmioPlace = MmioPlace { base: 0x200_0200, spi: 34 };
 
 /// The device and its driver.
-struct Driver(Bench);
+pub(super) struct Driver(pub(super) Bench, MmioPlace);
 
 impl Driver {
     fn new() -> Self {
-        Self(Bench::on(Layout::DeviceTree(vec![PLACE])))
+        Self::at(PLACE)
+    }
+
+    pub(super) fn at(place: MmioPlace) -> Self {
+        Self(Bench::on(Layout::DeviceTree(vec![place])), place)
     }
 
     /// With its queue running.
@@ -23,7 +27,7 @@ impl Driver {
         driver
     }
 
-    fn start(&self) {
+    pub(super) fn start(&self) {
         for (register, value) in [
             (VIRTIO_MMIO_STATUS, 3),
             (VIRTIO_MMIO_DRIVER_FEATURES_SEL, 1),
@@ -41,27 +45,28 @@ impl Driver {
         }
     }
 
-    fn set(&self, register: u32, value: u64) {
-        let addr = PLACE.base + u64::from(register);
+    pub(super) fn set(&self, register: u32, value: u64) {
+        let addr = self.1.base + u64::from(register);
         self.0.vcpu.write(Space::Mmio, addr, Width::Four, value).unwrap();
     }
 
-    fn get(&self, register: u32) -> u64 {
-        let addr = PLACE.base + u64::from(register);
+    pub(super) fn get(&self, register: u32) -> u64 {
+        let addr = self.1.base + u64::from(register);
         self.0.vcpu.read(Space::Mmio, addr, Width::Four).unwrap()
     }
 
     /// Waits for the interrupt, and returns InterruptStatus, which it acknowledges.
-    fn interrupt(&self) -> u32 {
-        self.0.vcpu.run(|vcpu| vcpu.wait_line(Line::Spi(PLACE.spi))).join().unwrap();
+    pub(super) fn interrupt(&self) -> u32 {
+        let line = Line::Spi(self.1.spi);
+        self.0.vcpu.run(move |vcpu| vcpu.wait_line(line)).join().unwrap();
         let status = self.get(VIRTIO_MMIO_INTERRUPT_STATUS);
         self.set(VIRTIO_MMIO_INTERRUPT_ACK, status);
         status.try_into().unwrap()
     }
 
     /// How often it was interrupted.
-    fn edges(&self) -> u64 {
-        self.0.model.edges(DomId(1), Line::Spi(PLACE.spi))
+    pub(super) fn edges(&self) -> u64 {
+        self.0.model.edges(DomId(1), Line::Spi(self.1.spi))
     }
 }
 

@@ -1,8 +1,8 @@
-//! Drivers that do what none should (`demo/driver/odd.rs`). After each, another one finds a device that starts and works.
+//! Drivers that do what none should to a device on PCI (`demo/driver/odd.rs`). After each, another one finds a device that starts and works.
 
 use super::*;
-use crate::demo::driver::Cpu;
-use crate::demo::driver::odd::{CASES, Odd, Random};
+use crate::demo::driver::odd::{CASES, Odd};
+use crate::demo::driver::{Cpu, Random};
 use std::fmt::Write;
 
 /// What the device answers, a line for each case. The bare-metal test guest has the same answers on real Xen.
