@@ -7,11 +7,12 @@
  * is that of the pair of marks:
  *
  *   block PAIR WORLD ADDRESS INSTRUCTIONS TIMES   an executed block
- *   entries PAIR WORLD TIMES                      how often Xen entered that world by VMRUN
+ *   entries PAIR WORLD TIMES                      how often Xen entered that world
  *
- * World 0 is whatever runs without VMRUN: Xen and PV domains. World 1 is the first vCPU that was ever
- * entered by VMRUN, which is a PVH dom0's, if that is what dom0 is; world 2 is all others. On Arm, where
- * addresses alone tell, all is world 0.
+ * On x86 Xen enters by VMRUN. World 0 is whatever runs without it: Xen and PV domains. World 1 is the first vCPU
+ * that was ever entered, which is a PVH dom0's, if that is what dom0 is; world 2 is all others. On Arm Xen enters by
+ * ERET to EL1 or EL0. World 0 is Xen, world 1 the first domain that was ever entered, which is dom0, and world 2 all
+ * others.
  */
 
 #include <inttypes.h>
@@ -94,6 +95,7 @@ static const struct marks of_x86 = {
 /* movz xzr, #NUMBER */
 static const struct marks of_arm = { 4, { 0x3f, 0xa0, 0x88, 0xd2 }, { 0x5f, 0xa0, 0x88, 0xd2 } };
 static const uint8_t vmrun[] = { 0x0f, 0x01, 0xd8 };
+static const uint8_t eret[] = { 0xe0, 0x03, 0x9f, 0xd6 };
 
 static const struct marks *marks;
 static struct block *blocks;
@@ -102,9 +104,12 @@ static unsigned int pairs;
 static FILE *out;
 static unsigned int world;
 static uint64_t entries[WORLDS];
-/* The control block, by its address, of world 1. */
+/* What `what` has when world 1 is entered. */
 static uint64_t first;
-static struct qemu_plugin_register *rax;
+/* The register that tells who is entered: RAX has a control block's address, VTTBR_EL2 a domain's page tables. */
+static struct qemu_plugin_register *what;
+/* On Arm: SPSR_EL2, which has the exception level that ERET returns to. */
+static struct qemu_plugin_register *state;
 static struct bytes *value;
 
 static void block_executed(unsigned int cpu, void *data)
@@ -118,19 +123,30 @@ static void block_executed(unsigned int cpu, void *data)
 		block->times[world]++;
 }
 
+static uint64_t read_register(struct qemu_plugin_register *handle)
+{
+	uint64_t read = 0;
+
+	g_byte_array_set_size(value, 0);
+	if (!handle || qemu_plugin_read_register(handle, value) != sizeof(read))
+		abort();
+	memcpy(&read, value->data, sizeof(read));
+	return read;
+}
+
 static void entered(unsigned int cpu, void *data)
 {
-	uint64_t control = 0;
+	uint64_t whom;
 
 	(void)cpu;
 	(void)data;
-	g_byte_array_set_size(value, 0);
-	if (qemu_plugin_read_register(rax, value) != sizeof(control))
-		abort();
-	memcpy(&control, value->data, sizeof(control));
+	/* SPSR_ELx.M[3:2]: Xen returns to itself from an interrupt. */
+	if (state && (read_register(state) >> 2 & 3) == 2)
+		return;
+	whom = read_register(what);
 	if (!first)
-		first = control;
-	world = control == first ? 1 : 2;
+		first = whom;
+	world = whom == first ? 1 : 2;
 	entries[world] += counting;
 }
 
@@ -141,10 +157,14 @@ static void cpu_began(qemu_plugin_id_t id, unsigned int cpu)
 	(void)id;
 	(void)cpu;
 	for (unsigned int nth = 0; nth < registers->length; nth++) {
-		if (!strcmp(registers->data[nth].name, "rax"))
-			rax = registers->data[nth].handle;
+		const char *name = registers->data[nth].name;
+
+		if (!strcmp(name, marks == &of_x86 ? "rax" : "VTTBR_EL2"))
+			what = registers->data[nth].handle;
+		else if (marks == &of_arm && !strcmp(name, "SPSR_EL2"))
+			state = registers->data[nth].handle;
 	}
-	if (!rax)
+	if (!what || (marks == &of_arm && !state))
 		abort();
 }
 
@@ -175,11 +195,25 @@ static void ended(unsigned int cpu, void *data)
 	pairs++;
 }
 
+/* The part of Xen's addresses (`is_xen` in lab-runs/src/bench/blocks.rs). */
+static bool is_xens(uint64_t address)
+{
+	if (marks == &of_x86)
+		return address >= 0xffff800000000000 && address < 0xffff880000000000;
+	return address >= 0x0a0000000000 && address < 0x0a8000000000;
+}
+
 static bool is(const struct qemu_plugin_insn *insn, const uint8_t *wanted, size_t size)
 {
 	uint8_t bytes[16];
 
 	return qemu_plugin_insn_data(insn, bytes, sizeof(bytes)) == size && !memcmp(bytes, wanted, size);
+}
+
+/* Whether an instruction of Xen's enters a domain. */
+static bool enters(const struct qemu_plugin_insn *insn)
+{
+	return marks == &of_x86 ? is(insn, vmrun, sizeof(vmrun)) : is(insn, eret, sizeof(eret));
 }
 
 static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
@@ -193,8 +227,7 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 	block->next = blocks;
 	block->address = qemu_plugin_tb_vaddr(tb);
 	block->instructions = count;
-	block->xens = marks == &of_x86 && block->address >= 0xffff800000000000 &&
-		      block->address < 0xffff880000000000;
+	block->xens = is_xens(block->address);
 	blocks = block;
 	qemu_plugin_register_vcpu_tb_exec_cb(tb, block_executed, NO_REGISTERS, block);
 	for (size_t nth = 0; nth < count; nth++) {
@@ -204,7 +237,7 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 			qemu_plugin_register_vcpu_insn_exec_cb(insn, began, NO_REGISTERS, NULL);
 		else if (is(insn, marks->end, marks->size))
 			qemu_plugin_register_vcpu_insn_exec_cb(insn, ended, NO_REGISTERS, NULL);
-		else if (block->xens && is(insn, vmrun, sizeof(vmrun)))
+		else if (block->xens && enters(insn))
 			qemu_plugin_register_vcpu_insn_exec_cb(insn, entered, READS_REGISTERS, NULL);
 	}
 }
@@ -221,8 +254,7 @@ __attribute__((visibility("default"))) int qemu_plugin_install(qemu_plugin_id_t 
 	value = g_byte_array_new();
 	if (!out || !value)
 		return -1;
-	if (marks == &of_x86)
-		qemu_plugin_register_vcpu_init_cb(id, cpu_began);
+	qemu_plugin_register_vcpu_init_cb(id, cpu_began);
 	qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
 	return 0;
 }

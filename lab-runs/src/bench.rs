@@ -36,7 +36,8 @@ pub struct Arguments {
     /// Count where the instructions of a kick go, instead of measuring
     #[arg(long, conflicts_with_all = ["once", "again", "cases"])]
     profile: bool,
-    /// Measure whole devices of guests instead, and write docs/devices-cost.md
+    /// Measure whole devices of guests instead, and write docs/devices-cost.md and, on Arm,
+    /// docs/devices-cost-arm64.md
     #[arg(long, conflicts_with_all = ["once", "again", "profile", "cases"])]
     devices: bool,
     /// Measure nothing: write the report from the figures of the last time
@@ -55,9 +56,7 @@ pub struct Arguments {
 /// What was measured breaks a rule, differs between two runs, or could not be measured.
 pub fn run(arguments: &Arguments) -> Result<()> {
     if arguments.devices {
-        let all = || Platform::X86.to_vec();
-        let wanted = arguments.platform.map_or_else(all, |platform| vec![platform]);
-        return devices::run(&wanted, arguments.render);
+        return devices::run(&platforms(arguments), arguments.render);
     }
     let writes = arguments.cases.is_empty();
     if arguments.profile {

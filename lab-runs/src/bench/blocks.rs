@@ -4,12 +4,12 @@ use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use xen_eventfd_lab::{Arch, Platform};
 
-/// What ran, as Xen enters it.
+/// What ran, as Xen enters it: by VMRUN on x86, by ERET on Arm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum World {
-    /// By no VMRUN: Xen itself, and PV domains.
+    /// Not entered: Xen itself, and PV domains.
     Native,
-    /// The first vCPU that was entered by VMRUN: a PVH dom0's, if it is one.
+    /// The first vCPU, on Arm the first domain, that was entered: dom0's, unless that is a PV domain.
     First,
     /// Any other.
     Other,
@@ -28,8 +28,8 @@ impl World {
     /// Whether it is a guest's, where dom0 is of this kind.
     pub(super) fn is_guest(self, platform: Platform) -> bool {
         match platform {
-            Platform::X86Pvh => self == Self::Other,
-            _ => self != Self::Native,
+            Platform::X86Pvh | Platform::Arm64 => self == Self::Other,
+            Platform::X86Pv => self != Self::Native,
         }
     }
 }
@@ -185,6 +185,7 @@ mod tests {
             [World::Native, World::First, World::Other].map(|world| world.is_guest(platform))
         };
         assert_eq!(guests(Platform::X86Pvh), [false, false, true]);
+        assert_eq!(guests(Platform::Arm64), [false, false, true]);
         assert_eq!(guests(Platform::X86Pv), [false, true, true]);
     }
 }

@@ -25,22 +25,21 @@ fn loading() -> String {
 
 /// Lets dom0's kernel come to rest. On Arm it checks keys (RSA) after its boot, for longer than the first cases take;
 /// an idle machine's time costs nothing.
-fn settling(arch: Arch) -> &'static str {
+pub(super) fn settling(arch: Arch) -> &'static str {
     match arch {
         Arch::X86_64 => "true",
         Arch::Arm64 => "sleep 30",
     }
 }
 
-/// What a line begins with that has a function of one of Xen's modules in dom0's kernel, as an address, a name and the
-/// module.
-const FUNCTION: &str = "function ";
+/// What a line begins with that has a function of one of the modules in dom0's kernel, as an address, a name and the module.
+pub(super) const FUNCTION: &str = "function ";
 
 /// Prints these lines. Where modules lie depends on the contents of dom0's image on Arm, so another machine, which asks
 /// for the functions of the kernel and of Xen, cannot tell.
-fn naming() -> String {
+pub(super) fn naming() -> String {
     format!(
-        "awk '$4 ~ /^.xen/ && $2 ~ /[tTwW]/ && $3 !~ /^[$]/ {{print \"{FUNCTION}\" $1, $3, $4}}' /proc/kallsyms"
+        "awk 'NF > 3 && $2 ~ /[tTwW]/ && $3 !~ /^[$]/ {{print \"{FUNCTION}\" $1, $3, $4}}' /proc/kallsyms"
     )
 }
 
@@ -145,10 +144,8 @@ impl Rig {
         let (_, outcome) = self.measure_on(boot, &naming(), platform, cases)?;
         let path = outcome.folder.join("blocks");
         let blocks = std::fs::read_to_string(&path);
-        let lines = outcome.output.lines.iter().filter_map(|line| line.strip_prefix(FUNCTION));
-        let modules = Names::parse(lines);
-        ensure!(!modules.is_empty(), "dom0's kernel names no function of its modules");
-        Ok((blocks.with_context(|| format!("reading {}", path.display()))?, modules))
+        let blocks = blocks.with_context(|| format!("reading {}", path.display()))?;
+        Ok((blocks, named(&outcome)?))
     }
 
     /// The functions of Xen and of dom0's kernel that these addresses are in.
@@ -159,6 +156,14 @@ impl Rig {
     ) -> Result<Names> {
         symbols(&self.lab, self.boot(platform, "symbols"), &loading(), addresses)
     }
+}
+
+/// What [`naming`] has printed.
+pub(super) fn named(outcome: &Outcome) -> Result<Names> {
+    let lines = outcome.output.lines.iter().filter_map(|line| line.strip_prefix(FUNCTION));
+    let modules = Names::parse(lines);
+    ensure!(!modules.is_empty(), "dom0's kernel names no function of its modules");
+    Ok(modules)
 }
 
 /// The functions of Xen and of dom0's kernel that these addresses are in, once its modules are loaded as in the

@@ -28,7 +28,7 @@ pub(super) struct Profile {
     pub(super) parts: BTreeMap<Part, u64>,
     /// How often Xen let the guest go on: as often as it had stopped.
     pub(super) exits: u64,
-    /// The same of a PVH dom0.
+    /// The same of a dom0 that is no PV domain.
     pub(super) dom0_exits: u64,
     /// The most first.
     pub(super) functions: Vec<(Part, String, u64)>,
@@ -55,10 +55,16 @@ impl Profile {
                 if part == Part::Guest && !module.is_empty() {
                     function = "a module".to_owned();
                 }
+                // On Arm all of it does, and Xen names no functions.
+                if part == Part::Guest && platform == Platform::Arm64 {
+                    function.clear();
+                }
                 if part == Part::Kernel && module == "[xen_eventfd]" {
                     part = Part::Module;
                 }
-                *functions.entry((part, function)).or_default() += instructions;
+                if !function.is_empty() {
+                    *functions.entry((part, function)).or_default() += instructions;
+                }
             }
             *parts.entry(part).or_default() += instructions;
         }
@@ -82,7 +88,7 @@ impl Profile {
 
 impl Figures {
     pub(super) fn measure(rig: &Rig, platform: Platform) -> Result<Self> {
-        let (measured, counted) = rig.measure(platform)?;
+        let (measured, counted, modules) = rig.measure(platform)?;
         let (mut started, mut loaded) = (Vec::new(), Vec::new());
         for one in measured {
             match one {
@@ -94,10 +100,9 @@ impl Figures {
         ensure!(all == wanted, "{all} of {wanted} loads were counted");
         let places = counted.iter().flat_map(|counted| counted.instructions.keys());
         let addresses = places.map(|(_, address)| *address);
-        let names = rig.symbols(
-            platform,
-            addresses.filter(|one| !blocks::is_process(platform.arch(), *one)),
-        )?;
+        let is_asked =
+            |one: &u64| !blocks::is_process(platform.arch(), *one) && !modules.reach(*one);
+        let names = rig.symbols(platform, addresses.filter(is_asked))?.with(modules.clone());
         let profiles = counted.iter().map(|counted| Profile::of(platform, counted, &names));
         let loaded = loaded.into_iter().zip(profiles).collect();
         Ok(Self { versions: rig.versions(), started, loaded })

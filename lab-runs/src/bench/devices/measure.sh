@@ -48,6 +48,7 @@ served() {
 	backend=$!
 	within 20 test -S disk.sock || fail "there is no disk" disk.log
 	config "$1" 1 "" /lab/guest.cpio
+	! is_arm || lines "$1" 02 01
 	since=$(bench-devices now)
 	background "$1.log" env "XEN_EVENTFD_ENGINE=$1" xen-virtio start "$1.cfg" \
 		--device blk,socket=/tmp/disk.sock --device net,tap=tap0

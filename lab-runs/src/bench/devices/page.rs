@@ -1,4 +1,4 @@
-//! `docs/devices-cost.md`, out of figures alone.
+//! `docs/devices-cost.md` and `docs/devices-cost-arm64.md`, out of figures alone.
 
 use super::figures::{Figures, Profile};
 use super::targets;
@@ -12,23 +12,53 @@ use std::fs;
 use xen_eventfd_bench::devices::{Load, Loaded, Server};
 use xen_eventfd_lab::{Arch, Platform, workspace};
 
-/// Words that no figure changes.
-const BEGIN: &str = include_str!("begin.md");
-const READING: &str = include_str!("reading.md");
+/// One of the pages: an architecture's.
+#[derive(Debug)]
+pub(super) struct Page {
+    pub(super) arch: Arch,
+    /// Its file's name, below `docs`.
+    file: &'static str,
+    /// Words that no figure changes.
+    begin: &'static str,
+    reading: &'static str,
+}
+
+/// All pages.
+pub(super) const PAGES: [Page; 2] = [
+    Page {
+        arch: Arch::X86_64,
+        file: "devices-cost.md",
+        begin: include_str!("begin.md"),
+        reading: include_str!("reading.md"),
+    },
+    Page {
+        arch: Arch::Arm64,
+        file: "devices-cost-arm64.md",
+        begin: include_str!("begin_arm64.md"),
+        reading: include_str!("reading_arm64.md"),
+    },
+];
+
+impl Page {
+    /// The platforms that are on it.
+    pub(super) fn platforms(&self) -> impl Iterator<Item = Platform> {
+        Platform::ALL.into_iter().filter(|platform| platform.arch() == self.arch)
+    }
+}
 
 /// How many functions of a load stand on the page.
 const FUNCTIONS: usize = 8;
 
 /// Writes the page.
-pub(super) fn write(all: &[(Platform, Figures)]) -> Result<()> {
-    let path = workspace().join("docs/devices-cost.md");
-    fs::write(&path, page(all)).with_context(|| format!("writing {}", path.display()))
+pub(super) fn write(page: &Page, all: &[(Platform, Figures)]) -> Result<()> {
+    let path = workspace().join("docs").join(page.file);
+    fs::write(&path, text(page, all)).with_context(|| format!("writing {}", path.display()))
 }
 
-fn page(all: &[(Platform, Figures)]) -> String {
-    let mut page = BEGIN.to_owned();
+fn text(of: &Page, all: &[(Platform, Figures)]) -> String {
+    let mut page = of.begin.to_owned();
     if let Some((_, figures)) = all.first() {
-        let _ = writeln!(page, "Measured with:\n\n{}", made_with(Arch::X86_64, &figures.versions));
+        let _ = writeln!(page, "Measured with:\n\n{}", made_with(of.arch, &figures.versions));
     }
     let held =
         |(platform, figures): &(Platform, Figures)| (*platform, targets::all(*platform, figures));
@@ -41,7 +71,7 @@ fn page(all: &[(Platform, Figures)]) -> String {
         starts(&mut page, figures);
         most(&mut page, figures);
     }
-    page.push_str(READING);
+    page.push_str(of.reading);
     page
 }
 
@@ -203,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_page_has_figures_and_what_they_are_held_to() {
-        let page = page(&[(Platform::X86Pv, figures())]);
+        let page = text(&PAGES[0], &[(Platform::X86Pv, figures())]);
         for text in [
             "| PV dom0 | ping there and back: at most 0.58 of Xen's own | 500 of 1,000: 0.500 | kept |",
             "| PV dom0 | no request of the guest wakes xen-virtio, whichever it is | 0 in 2,000 requests | kept |",
@@ -218,8 +248,10 @@ mod tests {
     }
 
     #[test]
-    fn the_page_in_the_repository_has_these_words() {
-        let page = include_str!("../../../../docs/devices-cost.md");
-        crate::lab::rig::check_page(Arch::X86_64, page, &[BEGIN, READING]);
+    fn the_pages_in_the_repository_have_these_words() {
+        for page in &PAGES {
+            let present = fs::read_to_string(workspace().join("docs").join(page.file)).unwrap();
+            crate::lab::rig::check_page(page.arch, &present, &[page.begin, page.reading]);
+        }
     }
 }

@@ -12,7 +12,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 use xen_eventfd_bench::devices::{Load, Measured, Server};
-use xen_eventfd_lab::{Backends, Boot, Lab, Platform, build_static};
+use xen_eventfd_lab::{Backends, Boot, Lab, Platform, build_static_for};
 
 /// What dom0 loads for Xen's own devices.
 const BACKENDS: [&str; 3] = ["xen_netback", "xen_blkback", "null_blk"];
@@ -36,19 +36,27 @@ pub(super) struct Rig {
 }
 
 impl Rig {
-    pub(super) fn build() -> Result<Self> {
-        let lab = Lab::prepare()?;
-        let bench = build_static("xen-eventfd-bench", "bench-devices")?;
+    /// For the dom0s of a platform's architecture.
+    pub(super) fn build(platform: Platform) -> Result<Self> {
+        let lab = Lab::prepare_for(platform)?;
+        let build = |package, binary| build_static_for(lab.arch(), package, binary);
+        let bench = build("xen-eventfd-bench", "bench-devices")?;
+        let drivers = [&FRONTENDS[..], guest::transport(lab.arch())].concat();
         Ok(Self {
             module: kmod::build(&lab, false)?,
             modules: Modules::of(&lab, &[&BACKENDS[..], &MODULES].concat())?,
             backends: Backends::prepare(lab.arch())?,
-            command: build_static("xen-eventfd-cli", "xen-eventfd")?,
-            devices: build_static("xen-virtio", "xen-virtio")?,
-            guest: guest::image(&lab, &FRONTENDS, &[("bench-devices", &bench)])?,
+            command: build("xen-eventfd-cli", "xen-eventfd")?,
+            devices: build("xen-virtio", "xen-virtio")?,
+            guest: guest::image(&lab, &drivers, &[("bench-devices", &bench)])?,
             bench,
             lab,
         })
+    }
+
+    /// Whether such a dom0 runs in it.
+    pub(super) fn serves(&self, platform: Platform) -> bool {
+        platform.arch() == self.lab.arch()
     }
 
     /// What is measured with: packages and their versions.
@@ -73,18 +81,29 @@ impl Rig {
         format!("{} && {}", kmod::loading(), self.modules.loading())
     }
 
-    /// One boot: what programs have measured, and what the plug-in has counted of each load meanwhile.
-    pub(super) fn measure(&self, platform: Platform) -> Result<(Vec<Measured>, Vec<Counted>)> {
+    /// One boot: what programs have measured, what the plug-in has counted of each load meanwhile, and the functions of
+    /// dom0's modules.
+    pub(super) fn measure(
+        &self,
+        platform: Platform,
+    ) -> Result<(Vec<Measured>, Vec<Counted>, Names)> {
         let plugin = format!("file={},out=blocks", rig::profiler()?.display());
         let script = format!("{SHARED}{}", include_str!("measure.sh"));
         let boot = self.boot(platform, "bench-devices")?;
         let boot = boot.qemu_argument("-plugin").qemu_argument(plugin);
         let boot = boot.payload_bytes("lab/measure", 0o644, script);
         let mut measured = Vec::new();
-        let script = format!("{} && sh /lab/measure", self.loading());
+        let script = format!(
+            "{} && {} && {} && sh /lab/measure",
+            self.loading(),
+            rig::naming(),
+            rig::settling(platform.arch())
+        );
         let outcome = self.lab.run(boot, &script, TIMEOUT, |line| {
-            println!("{}: {line}", platform.name());
-            measured.extend(Measured::parse(line));
+            if !line.starts_with(rig::FUNCTION) {
+                println!("{}: {line}", platform.name());
+                measured.extend(Measured::parse(line));
+            }
         })?;
         ensure!(outcome.output.success(), "{}", outcome.report);
         let wanted = Server::ALL.len() * (1 + Load::ALL.len());
@@ -92,7 +111,7 @@ impl Rig {
         let path = outcome.folder.join("blocks");
         let text =
             fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        Ok((measured, blocks::parse(&text)?))
+        Ok((measured, blocks::parse(&text)?, rig::named(&outcome)?))
     }
 
     /// The functions of Xen and of dom0's kernel that these addresses are in.
