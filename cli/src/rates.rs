@@ -114,9 +114,9 @@ fn of_guest(
     let mut raised = before.map_or_else(Earlier::default, raised);
     let irqs = now.irqs.iter().map(|irq| since(raised.take(irq.irq), irq.raised));
     Rates {
-        kicks: per_second(since(was.delivered, is.delivered), elapsed),
-        held: per_second(since(was.held, is.held), elapsed),
-        odd: per_second(since(was.odd, is.odd), elapsed),
+        kicks: rate(was.delivered, is.delivered, elapsed),
+        held: rate(was.held, is.held, elapsed),
+        odd: rate(was.odd, is.odd, elapsed),
         irqs: per_second(irqs.fold(0, u64::saturating_add), elapsed),
     }
 }
@@ -142,7 +142,7 @@ fn of_doorbells(
             [0; 2]
         };
         let per_second = PlaceRates {
-            kicks: per_second(since(kicks.take(doorbell), status.kicks), elapsed),
+            kicks: rate(kicks.take(doorbell), status.kicks, elapsed),
             held: per_second(held, elapsed),
             odd: per_second(odd, elapsed),
         };
@@ -196,6 +196,11 @@ impl<K: Ord> Earlier<K> {
     fn take(&mut self, key: K) -> u64 {
         self.0.get_mut(&key).and_then(VecDeque::pop_front).unwrap_or(0)
     }
+}
+
+/// Events in a second, of a counter that was read twice.
+pub fn rate(before: u64, now: u64, elapsed: Duration) -> f64 {
+    per_second(since(before, now), elapsed)
 }
 
 /// What a counter counted between two readings.

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 use virtio_bindings::virtio_config::VIRTIO_F_RING_RESET;
-use xen_eventfd::{Guest, Host, InterruptStatus, IoEventAddress, Irq, Line, Trigger};
+use xen_eventfd::{Guest, Host, InterruptStatus, IoEventAddress, Irq, Line, Registered, Trigger};
 use xen_eventfd_host::Signaller;
 use xen_eventfd_vhost::{Backend, Inflight, Region};
 use xen_eventfd_virtio::{
@@ -477,6 +477,16 @@ impl Device {
     /// The queues that its backend serves.
     pub(crate) fn running(&self) -> Vec<u16> {
         self.queues.keys().copied().collect()
+    }
+
+    /// Kicks of its queues, of what the engine has registered, and interrupts that they have raised.
+    pub(crate) fn traffic(&self, registered: &[Registered]) -> [u64; 2] {
+        let queues = || self.queues.values();
+        let kicks = queues().map(|queue| queue.kicks(registered));
+        [
+            kicks.fold(0, u64::saturating_add),
+            queues().map(Queue::interrupts).fold(0, u64::saturating_add),
+        ]
     }
 
     /// The features that its driver has accepted.

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use xen_eventfd::{Host, Kick, VcpuId};
+use xen_eventfd::{Host, Kick, Registered, VcpuId};
 use xen_eventfd_core::{DomId, Request};
 use xen_eventfd_ioreq::{EventLoop, FdSource, Handler, Ranges};
 use xen_eventfd_vhost::Backend;
@@ -37,6 +37,9 @@ pub(crate) struct Report {
     pub(crate) running: Vec<u16>,
     /// The features that its driver has accepted.
     pub(crate) features: u64,
+    /// Kicks and interrupts since its driver has started its queues.
+    pub(crate) kicks: u64,
+    pub(crate) interrupts: u64,
     /// Why it needed a reset first, if it ever did.
     pub(crate) failure: Option<String>,
 }
@@ -263,13 +266,18 @@ impl Devices {
         core::mem::take(&mut self.state().ended).into_iter().map(Device::into_backend).collect()
     }
 
-    /// How each device is, in their order.
-    pub(crate) fn report(&self) -> Vec<Report> {
-        let report = |(at, device): (&At, &Device)| Report {
-            at: *at,
-            running: device.running(),
-            features: device.features(),
-            failure: device.failure().map(str::to_owned),
+    /// How each device is, in their order, with what the engine has registered.
+    pub(crate) fn report(&self, registered: &[Registered]) -> Vec<Report> {
+        let report = |(at, device): (&At, &Device)| {
+            let [kicks, interrupts] = device.traffic(registered);
+            Report {
+                at: *at,
+                running: device.running(),
+                features: device.features(),
+                kicks,
+                interrupts,
+                failure: device.failure().map(str::to_owned),
+            }
         };
         self.state().devices.iter().map(report).collect()
     }

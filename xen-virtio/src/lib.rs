@@ -59,6 +59,7 @@ enum Command {
     Check(commands::check::Arguments),
     List(commands::list::Arguments),
     Show(commands::show::Arguments),
+    Top(commands::top::Arguments),
     Demo(demo::Arguments),
     Completion(completion::Arguments),
     Man(man::Arguments),
@@ -85,6 +86,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(arguments) => commands::check::run(&session, &arguments),
         Command::List(arguments) => commands::list::run(&session, &arguments),
         Command::Show(arguments) => commands::show::run(&session, &arguments),
+        Command::Top(arguments) => commands::top::run(&session, &arguments),
         Command::Demo(arguments) => demo::run(&session, &arguments),
         Command::Man(arguments) => man::run(&session, Arguments::command(), &arguments),
         Command::Completion(arguments) => {

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use rustix::event::{EventfdFlags, eventfd};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use xen_eventfd::{Guest, InterruptStatus, IoEvent, IoEventAddress, Irq, IrqFd};
+use xen_eventfd::{Guest, InterruptStatus, IoEvent, IoEventAddress, Irq, IrqFd, Registered};
 use xen_eventfd_vhost::Queue as Ring;
 use xen_eventfd_virtio::{Message, Route};
 
@@ -115,6 +115,18 @@ impl Queue {
             self.is_masked = masked;
         }
         Ok(())
+    }
+
+    /// How often the guest has kicked it, of what the engine has registered, since its doorbell is where it is.
+    pub(crate) fn kicks(&self, registered: &[Registered]) -> u64 {
+        let own = self.doorbell.as_ref().map(IoEvent::doorbell);
+        let mut registered = registered.iter();
+        registered.find(|other| Some(&other.doorbell) == own).map_or(0, |own| own.kicks)
+    }
+
+    /// How many interrupts its calls have raised since they have a route.
+    pub(crate) fn interrupts(&self) -> u64 {
+        self.irqfd.as_ref().map_or(0, IrqFd::raised)
     }
 
     /// Whether a call waits for the vector to be unmasked.

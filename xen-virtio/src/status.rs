@@ -49,6 +49,12 @@ pub(crate) struct DeviceStatus {
     pub(crate) running: Vec<u16>,
     /// The features that its driver has accepted, in hexadecimal.
     pub(crate) features: String,
+    /// Kicks since its driver has started its queues.
+    #[serde(default)]
+    pub(crate) kicks: u64,
+    /// Interrupts that its queues have raised since they have a vector, or a line.
+    #[serde(default)]
+    pub(crate) interrupts: u64,
     /// Why it needed a reset first, if it ever did.
     pub(crate) failure: Option<String>,
 }

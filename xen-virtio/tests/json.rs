@@ -14,6 +14,7 @@ fn what_comes_of_a_command_is_an_object_of_the_schema() {
     for (words, printed, exit) in [
         (&["demo", "--blocks", "8"][..], "virtio.demo", 0),
         (&["list", "--run-dir", run_dir], "virtio.list", 0),
+        (&["top", "--count", "1", "--interval", "1ms", "--run-dir", run_dir], "virtio.top", 0),
         (&["check", config.to_str().unwrap()], "virtio.check", 0),
         (&["check", "/no/such/file"], "virtio.check", 1),
         (&["man"], "man", 0),

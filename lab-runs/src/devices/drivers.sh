@@ -37,7 +37,8 @@ counts() {
 	echo "guests: $(xl list | wc -l)"
 	processes
 	xen-eventfd show drivers --json | grep -o '"registrations":[0-9]*'
-	xen-virtio show drivers | sed '1,/^$/d'
+	# Without how often they were used.
+	xen-virtio show drivers | sed '1,/^$/d' | awk '{ $4 = $5 = ""; print }'
 }
 as_before() { counts >after && diff before after >differences; }
 resident() { sed -n 's/^VmRSS:[^0-9]*\([0-9]*\) kB$/\1/p' /proc/$server/status; }

@@ -20,14 +20,18 @@ pub(super) struct Report {
 }
 
 pub(crate) fn run(session: &Session, _: &Arguments) -> Result<Exit, Failure> {
+    let report = Report { guests: guests(session)? };
+    session.print("virtio.list", &report, || report.prose())?;
+    Ok(Exit::Success)
+}
+
+/// The guests that are served.
+pub(super) fn guests(session: &Session) -> Result<Vec<Status>, Failure> {
     let run_dir = run_dir_of(session);
     let holders = run_dir::holders(&run_dir, Role::Registers).map_err(xen_eventfd::Error::from)?;
     let ours = holders.into_iter().filter(|holder| holder.text.contains(SERVES));
     // One that ends meanwhile is served no more.
-    let report =
-        Report { guests: ours.filter_map(|holder| ask(&run_dir, holder.dom).ok()).collect() };
-    session.print("virtio.list", &report, || report.prose())?;
-    Ok(Exit::Success)
+    Ok(ours.filter_map(|holder| ask(&run_dir, holder.dom).ok()).collect())
 }
 
 impl Report {

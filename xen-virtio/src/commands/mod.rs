@@ -6,6 +6,7 @@ pub(crate) mod list;
 pub(crate) mod serve;
 pub(crate) mod show;
 pub(crate) mod start;
+pub(crate) mod top;
 
 use crate::backends::default_mac;
 use crate::confinement::Confinement;
@@ -374,8 +375,11 @@ impl ServedGuest {
             device: device.clone(),
             running: report.running,
             features: format!("{:#x}", report.features),
+            kicks: report.kicks,
+            interrupts: report.interrupts,
             failure: report.failure,
         };
+        let reports = server.devices().report(&server.guest().registered());
         Status {
             domid: server.guest().dom().0,
             name: name.clone(),
@@ -384,7 +388,7 @@ impl ServedGuest {
             register_accesses: server.devices().requests(),
             kicks: server.guest().counters().delivered,
             confinement: *confinement,
-            devices: server.devices().report().into_iter().zip(devices).map(device).collect(),
+            devices: reports.into_iter().zip(devices).map(device).collect(),
         }
     }
 }

@@ -31,6 +31,8 @@ pub(super) fn prose(status: &Status) -> String {
         ("FUNCTION", Side::Left),
         ("DEVICE", Side::Left),
         ("QUEUES", Side::Right),
+        ("KICKS", Side::Right),
+        ("INTERRUPTS", Side::Right),
         ("FEATURES", Side::Right),
         ("STATE", Side::Left),
     ];
@@ -47,6 +49,8 @@ pub(super) fn prose(status: &Status) -> String {
                 device.function.trim_start_matches("0000:").to_owned(),
                 device.device.clone(),
                 device.running.len().to_string(),
+                device.kicks.to_string(),
+                device.interrupts.to_string(),
                 device.features.clone(),
                 state,
             ]

@@ -3,21 +3,25 @@
 use super::daemon::Follows;
 use super::list::Report;
 use super::serve::{Ended, Served};
-use super::{Devices, show};
+use super::{Devices, show, top};
 use crate::confinement::Confinement;
 use crate::daemon::{Event, Happened};
 use crate::status::{DeviceStatus, Status};
 use serde::Serialize;
+use std::time::Duration;
 use xen_eventfd_cli::failure::Exit;
 use xen_eventfd_cli::session::Session;
 use xen_eventfd_docs::schema::Schema;
 
-fn status() -> Status {
+/// A guest with two devices, of which one is not well.
+pub(super) fn status() -> Status {
     let device = |function: &str, failure: Option<&str>| DeviceStatus {
         function: function.to_owned(),
         device: "blk,socket=/run/disk.sock".to_owned(),
         running: vec![0, 1],
         features: format!("{:#x}", u64::MAX),
+        kicks: 100,
+        interrupts: 90,
         failure: failure.map(str::to_owned),
     };
     Status {
@@ -43,6 +47,8 @@ fn each_object_is_one_of_the_schema() {
     let unconfined = Status { confinement: None, ..status.clone() };
     check("virtio.show", &unconfined);
     check("virtio.list", &Report { guests: vec![status.clone()] });
+    let second = Duration::from_secs(1);
+    check("virtio.top", &top::Report::of(&[], std::slice::from_ref(&status), second));
     let ended = Ended { domid: 7, guest_gone: true, register_accesses: 155, kicks: 4_000 };
     check("virtio.ended", &ended);
     check("virtio.follows", &Follows { pid: 412, config: "/etc/xen/virtio.toml".to_owned() });

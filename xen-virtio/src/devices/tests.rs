@@ -539,6 +539,32 @@ fn kicks_and_calls_wake_no_server() {
 }
 
 #[test]
+fn kicks_and_interrupts_are_counted_for_each_device_since_its_queues_were_started() {
+    let bench = Bench::running();
+    let counts = || {
+        let registered = bench.server.guest().registered();
+        bench
+            .devices
+            .report(&registered)
+            .iter()
+            .map(|it| (it.kicks, it.interrupts))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(counts(), [(0, 0)]);
+    for _ in 0..3 {
+        bench.kick(DOORBELL);
+    }
+    bench.call();
+    bench.wait(QUEUE);
+    assert_eq!(counts(), [(3, 1)]);
+    bench.set(0x14, Width::One, 0);
+    assert_eq!(counts(), [(0, 0)]);
+    bench.start();
+    bench.kick(DOORBELL);
+    assert_eq!(counts(), [(1, 0)]);
+}
+
+#[test]
 fn a_call_of_a_masked_vector_is_pending_and_comes_when_it_is_unmasked() {
     let bench = Bench::running();
     let pending = || bench.get(0x1800, Width::Four);

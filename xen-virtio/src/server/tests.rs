@@ -336,7 +336,10 @@ fn round(arch: Arch, step: u64, keeps_sessions: bool) -> bool {
     });
     let guest = guest.unwrap_or_else(|| machine.guest(BLOCKS, &done));
     let state = || {
-        let report = next.as_ref().and_then(Option::as_ref).map(|server| server.devices().report());
+        let report = next
+            .as_ref()
+            .and_then(Option::as_ref)
+            .map(|server| server.devices().report(&server.guest().registered()));
         format!(
             "the guest ends, after a kill at step {step}: {report:?}\n{}",
             machine.model.describe()

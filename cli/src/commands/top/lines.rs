@@ -120,8 +120,8 @@ fn of_guest(guest: &GuestRates, order: Order) -> Vec<Line> {
     lines
 }
 
-/// With a digit after the point where it matters.
-fn rate(rate: f64) -> String {
+/// A rate in words: with a digit after the point where it matters.
+pub fn rate(rate: f64) -> String {
     if rate == 0.0 || rate >= 100.0 { format!("{rate:.0}") } else { format!("{rate:.1}") }
 }
 

@@ -78,15 +78,46 @@ struct Meter<'a> {
     left: Option<u64>,
 }
 
-/// Why [`Meter::wait`] returned.
+/// Why [`wait`] returned.
 #[derive(Debug, PartialEq, Eq)]
-enum Woken {
+pub enum Woken {
     /// The interval is over.
     Due,
     /// A key may have been pressed.
     Key,
     /// A signal asks for the end, or the terminal is gone.
     End,
+}
+
+/// Waits for an interval's end, a signal, or a key if keys are wanted.
+///
+/// # Errors
+/// The system does not let it wait.
+pub fn wait(signals: &mut Signals, end: Instant, keys: bool) -> Outcome<Woken> {
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(Woken::Due);
+        }
+        let stdin = std::io::stdin();
+        let mut watched = vec![PollFd::new(&*signals, PollFlags::IN)];
+        watched.extend(keys.then(|| PollFd::new(&stdin, PollFlags::IN)));
+        let woken = poll(&mut watched, Timespec::try_from(left).ok().as_ref());
+        let stdin = watched.get(1).map_or(PollFlags::empty(), PollFd::revents);
+        let key = match woken {
+            Ok(_) => !stdin.is_empty(),
+            // The terminal may have changed its size.
+            Err(Errno::INTR) => keys,
+            Err(errno) => return Err(Failure::system("wait", errno)),
+        };
+        let gone = stdin.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL);
+        if signals.take().is_some() || gone {
+            return Ok(Woken::End);
+        }
+        if key {
+            return Ok(Woken::Key);
+        }
+    }
 }
 
 impl<'a> Meter<'a> {
@@ -101,33 +132,9 @@ impl<'a> Meter<'a> {
         Ok(Self { session, arguments, signals, naming, guests, read, left })
     }
 
-    /// Waits for the interval's end, a signal, or a key if keys are wanted.
+    /// As [`wait`].
     fn wait(&mut self, keys: bool) -> Outcome<Woken> {
-        let end = self.read + self.arguments.interval;
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(Woken::Due);
-            }
-            let stdin = std::io::stdin();
-            let mut watched = vec![PollFd::new(&self.signals, PollFlags::IN)];
-            watched.extend(keys.then(|| PollFd::new(&stdin, PollFlags::IN)));
-            let woken = poll(&mut watched, Timespec::try_from(left).ok().as_ref());
-            let stdin = watched.get(1).map_or(PollFlags::empty(), PollFd::revents);
-            let key = match woken {
-                Ok(_) => !stdin.is_empty(),
-                // The terminal may have changed its size.
-                Err(Errno::INTR) => keys,
-                Err(errno) => return Err(Failure::system("wait", errno)),
-            };
-            let gone = stdin.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL);
-            if self.signals.take().is_some() || gone {
-                return Ok(Woken::End);
-            }
-            if key {
-                return Ok(Woken::Key);
-            }
-        }
+        wait(&mut self.signals, self.read + self.arguments.interval, keys)
     }
 
     /// Reads the counters, and reports what happened since the last time.
