@@ -16,11 +16,42 @@ pub enum Server {
     Kernel,
     /// `xen-virtio` with the userspace engine.
     Userspace,
+    /// QEMU's own virtio-blk-pci, for an HVM guest.
+    Qemu,
+    /// `xen-virtio` with the kernel engine, for an HVM guest.
+    Hvm,
+    /// The same, for a SCSI disk by Linux's vhost-scsi.
+    Scsi,
+    /// blkback, for a disk of four queues.
+    PvQueues,
+    /// `xen-virtio` with the kernel engine, for a disk of four queues.
+    KernelQueues,
+    /// The same, for one disk, the only device of the host's guests.
+    One,
+    /// The same, where the guest has eight of them.
+    Eight,
+    /// The same, where three guests have 64 of them.
+    SixtyFour,
+    /// The same, for a guest whose root file system is on virtiofs.
+    Root,
 }
 
 impl Server {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Pv, Self::Kernel, Self::Userspace];
+    pub const ALL: [Self; 12] = [
+        Self::Pv,
+        Self::Kernel,
+        Self::Userspace,
+        Self::Qemu,
+        Self::Hvm,
+        Self::Scsi,
+        Self::PvQueues,
+        Self::KernelQueues,
+        Self::One,
+        Self::Eight,
+        Self::SixtyFour,
+        Self::Root,
+    ];
 
     /// Its name in arguments and in JSON.
     pub fn name(self) -> &'static str {
@@ -28,6 +59,26 @@ impl Server {
             Self::Pv => "pv",
             Self::Kernel => "kernel",
             Self::Userspace => "userspace",
+            Self::Qemu => "qemu",
+            Self::Hvm => "hvm",
+            Self::Scsi => "scsi",
+            Self::PvQueues => "pv-queues",
+            Self::KernelQueues => "kernel-queues",
+            Self::One => "one",
+            Self::Eight => "eight",
+            Self::SixtyFour => "sixty-four",
+            Self::Root => "root",
+        }
+    }
+
+    /// What its guest does, in the order in which it is measured.
+    pub fn loads(self) -> &'static [Load] {
+        match self {
+            Self::Pv | Self::Kernel | Self::Userspace => &Load::ALL,
+            Self::Qemu | Self::Hvm | Self::Scsi => &Load::READS,
+            Self::PvQueues | Self::KernelQueues => &Load::QUEUES,
+            Self::One | Self::Eight | Self::SixtyFour => &Load::READS[..1],
+            Self::Root => &[],
         }
     }
 }
@@ -55,6 +106,8 @@ pub struct Disk {
     pub bytes: u32,
     /// How many are under way at once.
     pub depth: u32,
+    /// By how many vCPUs, each an equal part by a queue of its own.
+    pub queues: u32,
 }
 
 /// The size of the file that is fetched, in bytes.
@@ -63,11 +116,15 @@ pub const FILE: u64 = 16 << 20;
 pub const REQUESTS: u32 = 2000;
 
 const fn disk(write: bool, bytes: u32, depth: u32) -> Load {
-    Load::Disk(Disk { write, bytes, depth })
+    Load::Disk(Disk { write, bytes, depth, queues: 1 })
+}
+
+const fn by_four(write: bool) -> Load {
+    Load::Disk(Disk { write, bytes: 4096, depth: 32, queues: 4 })
 }
 
 impl Load {
-    /// All of them, in the order in which they are measured.
+    /// Those of a guest with a disk and a card.
     pub const ALL: [Self; 9] = [
         Self::Ping,
         Self::ToGuest,
@@ -79,6 +136,11 @@ impl Load {
         disk(false, 4096, 32),
         disk(true, 4096, 32),
     ];
+    /// Those of a guest with a disk, of which only that is compared.
+    pub const READS: [Self; 3] =
+        [disk(false, 4096, 1), disk(false, 65536, 1), disk(false, 4096, 32)];
+    /// Those of a guest of four vCPUs with a disk of four queues.
+    pub const QUEUES: [Self; 2] = [by_four(false), by_four(true)];
 
     /// Its name in tables.
     pub fn title(self) -> String {
@@ -86,10 +148,11 @@ impl Load {
             Self::Ping => "ping there and back".to_owned(),
             Self::ToGuest => "16 MiB by HTTP to the guest".to_owned(),
             Self::FromGuest => "16 MiB by HTTP from the guest".to_owned(),
-            Self::Disk(Disk { write, bytes, depth }) => {
+            Self::Disk(Disk { write, bytes, depth, queues }) => {
                 let what = if write { "write" } else { "read" };
                 let at_once = if depth == 1 { String::new() } else { format!(", {depth} at once") };
-                format!("{} KiB {what}{at_once}", bytes / 1024)
+                let by = if queues == 1 { String::new() } else { format!(" by {queues} vCPUs") };
+                format!("{} KiB {what}{at_once}{by}", bytes / 1024)
             }
         }
     }
@@ -170,16 +233,30 @@ impl Measured {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn a_measurement_survives_its_line() {
         let ticks = Ticks { requests: 1, each: Spread::of(vec![7]).unwrap(), all: 9 };
         let process = Process { woken: 1, ran: 5 };
-        for load in Load::ALL {
+        let all = Server::ALL
+            .into_iter()
+            .flat_map(|server| server.loads().iter().map(move |load| (server, *load)));
+        for (server, load) in all {
             let processes = BTreeMap::from([("xl".to_owned(), process)]);
             let ticks = ticks.clone();
-            let measured = Measured::Loaded(Loaded { server: Server::Pv, load, ticks, processes });
+            let measured = Measured::Loaded(Loaded { server, load, ticks, processes });
             assert_eq!(Measured::parse(&measured.to_string()), Some(measured));
         }
+    }
+
+    #[test]
+    fn each_server_and_each_load_has_a_name_of_its_own() {
+        let names: BTreeSet<_> = Server::ALL.map(Server::name).into();
+        assert_eq!(names.len(), Server::ALL.len());
+        let loads: Vec<_> = Load::ALL.into_iter().chain(Load::QUEUES).collect();
+        let titles: BTreeSet<_> = loads.iter().map(|load| load.title()).collect();
+        assert_eq!(titles.len(), loads.len());
+        assert!(titles.contains("4 KiB write, 32 at once by 4 vCPUs"), "{titles:?}");
     }
 }

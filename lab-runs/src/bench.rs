@@ -36,9 +36,9 @@ pub struct Arguments {
     /// Count where the instructions of a kick go, instead of measuring
     #[arg(long, conflicts_with_all = ["once", "again", "cases"])]
     profile: bool,
-    /// Measure whole devices of guests instead, and write docs/devices-cost.md and, on Arm,
-    /// docs/devices-cost-arm64.md
-    #[arg(long, conflicts_with_all = ["once", "again", "profile", "cases"])]
+    /// Measure whole devices of guests instead, and write docs/devices-cost.md and, on Arm, docs/devices-cost-arm64.md; with
+    /// names of sets (guests, hvm, scsi, queues, number, root) these alone
+    #[arg(long, conflicts_with_all = ["once", "again", "profile"])]
     devices: bool,
     /// Measure nothing: write the report from the figures of the last time
     #[arg(long, conflicts_with_all = ["platform", "once", "again", "profile", "cases"])]
@@ -46,7 +46,7 @@ pub struct Arguments {
     /// Measure a module that ends events within the upcall, which is no module to use; with names of cases
     #[arg(long, requires_all = ["once", "cases"])]
     in_upcall: bool,
-    /// Only cases whose JSON contains one of these; no report is written then
+    /// Only cases whose JSON contains one of these, without a report; with --devices, only such sets
     cases: Vec<String>,
 }
 
@@ -56,7 +56,7 @@ pub struct Arguments {
 /// What was measured breaks a rule, differs between two runs, or could not be measured.
 pub fn run(arguments: &Arguments) -> Result<()> {
     if arguments.devices {
-        return devices::run(&platforms(arguments), arguments.render);
+        return devices::run(&platforms(arguments), &arguments.cases, arguments.render);
     }
     let writes = arguments.cases.is_empty();
     if arguments.profile {

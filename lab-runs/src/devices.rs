@@ -80,6 +80,7 @@ pub(crate) const SHARED: &str = concat!(
     include_str!("within.sh"),
     include_str!("devices/common.sh"),
     include_str!("devices/passt.sh"),
+    include_str!("devices/target.sh"),
     include_str!("devices/checks.sh")
 );
 

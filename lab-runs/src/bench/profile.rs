@@ -98,7 +98,7 @@ pub(super) fn count(rig: &Rig, platform: Platform) -> Result<()> {
 }
 
 fn stored(platform: Platform) -> Stored {
-    Stored { kind: "profile-", platform }
+    Stored { kind: "profile-".to_owned(), platform }
 }
 
 /// What was counted last in such a dom0.

@@ -29,7 +29,7 @@ pub(super) struct Difference {
 }
 
 fn stored(platform: Platform) -> Stored {
-    Stored { kind: "", platform }
+    Stored { kind: String::new(), platform }
 }
 
 impl Results {

@@ -2,24 +2,6 @@
 # vhost-vsock, a console, a disk that grows, and in a PVH dom0 a SCSI disk by Linux's vhost-scsi.
 # shellcheck shell=sh
 
-wwpn=naa.5001405bd4bf9c3e
-fabric=/sys/kernel/config/target/vhost/$wwpn/tpgt_1
-store=/sys/kernel/config/target/core/fileio_0/disk
-
-# target: a disk of the kernel's with scsi.img, as an administrator makes one
-target() {
-	truncate -s 16M scsi.img
-	mount -t configfs configfs /sys/kernel/config
-	mkdir -p $store && echo fd_dev_name=/tmp/scsi.img,fd_dev_size=16777216 >$store/control && echo 1 >$store/enable &&
-		mkdir -p $fabric/lun/lun_0 && echo naa.60014053226f0388 >$fabric/nexus && ln -s $store $fabric/lun/lun_0/disk
-}
-
-no_target() {
-	rm $fabric/lun/lun_0/disk
-	echo NULL >$fabric/nexus
-	rmdir $fabric/lun/lun_0 $fabric "${fabric%/*}" $store
-}
-
 # growing NAME: a backend with NAME.img at NAME.sock, which takes commands at descriptor 8
 growing() {
 	truncate -s 16M "$1.img"
@@ -66,7 +48,8 @@ console_backend
 config types 1 "" /lab/guest.cpio
 set -- --device net,socket=/tmp/passt.sock,mac=52:54:00:00:00:01 --device vsock,cid=42 --device blk,socket=/tmp/grows.sock \
 	--device console,socket=/tmp/console.sock0
-target
+truncate -s 16M scsi.img
+target fileio fd_dev_name=/tmp/scsi.img,fd_dev_size=16777216
 verdict scsi_has_a_target $? /dev/null
 if grep -q PVH /sys/hypervisor/guest_type; then
 	set -- "$@" --device scsi,wwpn=$wwpn

@@ -23,9 +23,9 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// In dom0: how a guest came up, and all loads; prints a line for each
+    /// In dom0: how a guest came up, and all its loads; prints a line for each
     Measure {
-        /// Who serves the guest: pv, kernel or userspace
+        /// Who serves the guest, as `Server` names it: pv, kernel, userspace and others
         #[arg(long, value_parser = server)]
         server: Server,
         /// When the guest was asked for, as `now` says it
@@ -78,7 +78,8 @@ enum Command {
 
 fn server(name: &str) -> Result<Server> {
     let named = Server::ALL.into_iter().find(|server| server.name() == name);
-    named.context("pv, kernel or userspace is expected")
+    named
+        .with_context(|| format!("one of {} is expected", Server::ALL.map(Server::name).join(", ")))
 }
 
 fn requests(json: &str) -> Result<Disk> {

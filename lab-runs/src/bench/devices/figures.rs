@@ -1,10 +1,11 @@
 //! What was measured of devices.
 
-use super::rig::Rig;
+use super::rig::{Rig, Run};
+use super::sets::{self, Set};
 use crate::bench::blocks::{self, Counted, Names};
 use crate::bench::profile::Part;
 use crate::bench::stored::Stored;
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use xen_eventfd_bench::devices::{Load, Loaded, Measured, Server, Started};
@@ -86,35 +87,69 @@ impl Profile {
     }
 }
 
+/// Measures these sets in one machine, and keeps the figures of each that came to its end.
+pub(super) fn measure(rig: &Rig, platform: Platform, sets: &[&'static Set]) -> Result<()> {
+    let Run { measured, counted, modules, failure } = rig.measure(platform, sets)?;
+    let (mut started, mut loaded) = (Vec::new(), Vec::new());
+    for one in measured {
+        match one {
+            Measured::Started(one) => started.push(one),
+            Measured::Loaded(one) => loaded.push(one),
+        }
+    }
+    let (all, wanted) = (counted.len(), loaded.len());
+    ensure!(all == wanted, "{all} of {wanted} loads were counted");
+    let places = counted.iter().flat_map(|counted| counted.instructions.keys());
+    let addresses = places.map(|(_, address)| *address);
+    let is_asked = |one: &u64| !blocks::is_process(platform.arch(), *one) && !modules.reach(*one);
+    let names = rig.symbols(platform, sets, addresses.filter(is_asked))?.with(modules.clone());
+    let profiles = counted.iter().map(|counted| Profile::of(platform, counted, &names));
+    let loaded = loaded.into_iter().zip(profiles).collect();
+    let all = Figures { versions: rig.versions(), started, loaded };
+    for set in sets.iter().filter(|set| all.has(set)) {
+        stored(set, platform).save(&all.part(set))?;
+    }
+    failure.map_or(Ok(()), Err)
+}
+
 impl Figures {
-    pub(super) fn measure(rig: &Rig, platform: Platform) -> Result<Self> {
-        let (measured, counted, modules) = rig.measure(platform)?;
-        let (mut started, mut loaded) = (Vec::new(), Vec::new());
-        for one in measured {
-            match one {
-                Measured::Started(one) => started.push(one),
-                Measured::Loaded(one) => loaded.push(one),
+    /// Those of this set's guests.
+    fn part(&self, set: &Set) -> Self {
+        let mut part = self.clone();
+        part.started.retain(|started| set.servers.contains(&started.server));
+        part.loaded.retain(|(loaded, _)| set.servers.contains(&loaded.server));
+        part
+    }
+
+    /// Whether all of a set was measured.
+    fn has(&self, set: &Set) -> bool {
+        set.servers.iter().all(|server| {
+            let loads = server.loads().iter();
+            self.started(*server).is_some()
+                && loads.into_iter().all(|load| self.of(*server, *load).is_some())
+        })
+    }
+
+    /// What was measured last in such a dom0, of all sets; `None` if nothing was.
+    pub(super) fn load(platform: Platform) -> Result<Option<Self>> {
+        let (mut all, mut missing): (Option<Self>, _) = (None, None);
+        for set in sets::of(platform) {
+            match (stored(set, platform).load::<Self>()?, &mut all) {
+                (None, _) => missing = Some(set.name),
+                (part, None) => all = part,
+                (Some(part), Some(all)) => {
+                    all.started.extend(part.started);
+                    all.loaded.extend(part.loaded);
+                }
             }
         }
-        let (all, wanted) = (counted.len(), loaded.len());
-        ensure!(all == wanted, "{all} of {wanted} loads were counted");
-        let places = counted.iter().flat_map(|counted| counted.instructions.keys());
-        let addresses = places.map(|(_, address)| *address);
-        let is_asked =
-            |one: &u64| !blocks::is_process(platform.arch(), *one) && !modules.reach(*one);
-        let names = rig.symbols(platform, addresses.filter(is_asked))?.with(modules.clone());
-        let profiles = counted.iter().map(|counted| Profile::of(platform, counted, &names));
-        let loaded = loaded.into_iter().zip(profiles).collect();
-        Ok(Self { versions: rig.versions(), started, loaded })
-    }
-
-    pub(super) fn save(&self, platform: Platform) -> Result<()> {
-        stored(platform).save(self)
-    }
-
-    /// What was measured last in such a dom0; `None` if nothing was.
-    pub(super) fn load(platform: Platform) -> Result<Option<Self>> {
-        stored(platform).load()
+        if let (Some(_), Some(set)) = (&all, missing) {
+            let name = platform.name();
+            bail!(
+                "there are no figures of {set}: cargo xtask bench --devices --platform {name} {set}"
+            );
+        }
+        Ok(all)
     }
 
     pub(super) fn of(&self, server: Server, load: Load) -> Option<&(Loaded, Profile)> {
@@ -126,13 +161,15 @@ impl Figures {
     }
 }
 
-fn stored(platform: Platform) -> Stored {
-    Stored { kind: "devices-", platform }
+fn stored(set: &Set, platform: Platform) -> Stored {
+    Stored { kind: format!("devices-{}-", set.name), platform }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use xen_eventfd_bench::Spread;
+    use xen_eventfd_bench::devices::Ticks;
 
     #[test]
     fn the_same_address_is_the_guests_and_dom0s() {
@@ -152,5 +189,40 @@ mod tests {
         let kicked = (Part::Module, "kicked".to_owned(), 9);
         assert!(profile(Platform::X86Pvh).functions.contains(&kicked));
         assert_eq!(profile(Platform::X86Pv).all(), 94);
+    }
+
+    #[test]
+    fn a_set_is_whole_with_each_start_and_each_load_of_its_guests() {
+        let started = |server| Started {
+            server,
+            until_first_read: 1,
+            ran: 0,
+            until_it_runs: 0,
+            memory: BTreeMap::new(),
+        };
+        let each = Spread::of(vec![1]).unwrap();
+        let ticks = Ticks { requests: 1, each, all: 1 };
+        let loaded = |server, load| {
+            let (ticks, processes) = (ticks.clone(), BTreeMap::new());
+            let profile = Profile::of(Platform::X86Pv, &Counted::default(), &Names::default());
+            (Loaded { server, load, ticks, processes }, profile)
+        };
+        let hvm = sets::of(Platform::X86Pv).find(|set| set.name == "hvm").unwrap();
+        let loads = |server: Server| server.loads().iter().map(move |load| (server, *load));
+        let all = Figures {
+            versions: BTreeMap::new(),
+            started: [Server::Pv, Server::Qemu, Server::Hvm].map(started).to_vec(),
+            loaded: [Server::Qemu, Server::Hvm, Server::One]
+                .into_iter()
+                .flat_map(loads)
+                .map(|(server, load)| loaded(server, load))
+                .collect(),
+        };
+        assert!(all.has(hvm));
+        let part = all.part(hvm);
+        assert_eq!((part.started.len(), part.loaded.len()), (2, 2 * Load::READS.len()));
+        let without_a_start = Figures { started: all.started[..2].to_vec(), ..all.clone() };
+        let without_a_load = Figures { loaded: all.loaded[1..].to_vec(), ..all.clone() };
+        assert!(!without_a_start.has(hvm) && !without_a_load.has(hvm));
     }
 }

@@ -1,10 +1,8 @@
-# Guests of the stock kernel, one after the other, each with a disk and a card: by Xen's own drivers, and by
-# xen-virtio with either engine. A line for each measurement.
+# What the scripts beside this one share, each of which has guests, one after the other, and prints a line for each
+# measurement.
 # shellcheck shell=sh
 
-mkdir www
-dd if=/dev/zero of=www/file bs=64k count=256 2>/dev/null
-httpd -h /tmp/www
+export XEN_EVENTFD_ENGINE=kernel
 
 # Xen's drivers want scripts that set their other ends up.
 mkdir -p /etc/xen/scripts
@@ -41,32 +39,46 @@ measure() {
 	xl destroy "$server"
 }
 
-# served ENGINE: the same by xen-virtio
-served() {
-	background disk.log qemu-storage-daemon --blockdev driver=null-co,node-name=disk,size=1073741824,read-zeroes=off \
-		--export type=vhost-user-blk,id=disk,node-name=disk,addr.type=unix,addr.path=/tmp/disk.sock,writable=on
-	backend=$!
-	within 20 test -S disk.sock || fail "there is no disk" disk.log
-	config "$1" 1 "" /lab/guest.cpio
-	! is_arm || lines "$1" 02 01
+# created SERVER DISK: the guest of this name by xl alone
+created() {
 	since=$(bench-devices now)
-	background "$1.log" env "XEN_EVENTFD_ENGINE=$1" xen-virtio start "$1.cfg" \
-		--device blk,socket=/tmp/disk.sock --device net,tap=tap0
-	process=$!
-	ran=$(bench-devices ran $process "$1.log")
-	within 60 ip link set tap0 up || fail "there is no tap device" ./*.log
-	ip addr add 10.9.0.1/24 dev tap0
-	measure "$1" /dev/vda "$since" --process $process --ran "$ran"
-	wait $process
-	kill $backend
-	rm -f disk.sock
+	xl create -q -e "$1.cfg" >"$1.log" 2>&1 || fail "there is no guest $1" "$1.log"
+	measure "$1" "$2" "$since"
 }
 
-config pv 1 "" /lab/guest.cpio
-printf 'disk=["phy:/dev/nullb0,xvda,w"]\nvif=["script=vif-bridge"]\n' >>pv.cfg
-since=$(bench-devices now)
-xl create -q -e pv.cfg >pv.log 2>&1 || fail "a guest with Xen's own drivers" pv.log
-measure pv /dev/xvda "$since"
-served kernel
-served userspace
-exit 0
+# no_bytes DISKS [QUEUES]: one backend with so many disks that keep nothing, at /tmp/disk1.sock and so on; `backend` is its
+# process
+no_bytes() {
+	exports=
+	for number in $(seq "$1"); do
+		exports="$exports --export type=vhost-user-blk,id=disk$number,node-name=disk,addr.type=unix,addr.path=/tmp/disk$number.sock,writable=on,num-queues=${2:-1}"
+	done
+	# shellcheck disable=SC2086
+	background disk.log qemu-storage-daemon --blockdev driver=null-co,node-name=disk,size=1073741824,read-zeroes=off $exports
+	backend=$!
+	within 20 test -S "disk$1.sock" || fail "there is no disk" disk.log
+}
+
+# bytes_end: that backend ends
+bytes_end() {
+	kill $backend
+	wait $backend
+	rm -f disk*.sock
+}
+
+# served SERVER DISK DEVICE...: the guest of this name by xen-virtio, with these devices
+served() {
+	server=$1 disk=$2
+	shift 2
+	since=$(bench-devices now)
+	background "$server.log" xen-virtio start "$server.cfg" "$@"
+	process=$!
+	ran=$(bench-devices ran $process "$server.log")
+	case "$*" in *tap=tap0*)
+		within 60 ip link set tap0 up || fail "there is no tap device" ./*.log
+		ip addr add 10.9.0.1/24 dev tap0
+		;;
+	esac
+	measure "$server" "$disk" "$since" --process $process --ran "$ran"
+	wait $process
+}

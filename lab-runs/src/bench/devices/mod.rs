@@ -1,9 +1,10 @@
-//! What whole devices of a guest cost, against Xen's own drivers, into `docs/devices-cost.md` and, on Arm, into
+//! What whole devices of a guest cost, against Xen's own drivers and QEMU's, into `docs/devices-cost.md` and, on Arm, into
 //! `docs/devices-cost-arm64.md`.
 
 mod figures;
 mod page;
 mod rig;
+mod sets;
 mod targets;
 
 use crate::lab::of_each_lab;
@@ -12,13 +13,18 @@ use figures::Figures;
 use page::Page;
 use xen_eventfd_lab::Platform;
 
-/// Measures in each dom0, unless it only renders; writes the page of each architecture once there are figures of all its
-/// dom0s.
-pub(super) fn run(platforms: &[Platform], render: bool) -> Result<()> {
+/// Measures the sets of these names in each dom0, or all, unless it only renders; writes the page of each architecture once
+/// there are figures of all its dom0s.
+pub(super) fn run(platforms: &[Platform], names: &[String], render: bool) -> Result<()> {
     if !render {
+        let machines = |platform: &Platform| sets::by_machine(*platform, names);
+        let any = platforms.iter().any(|platform| !machines(platform).is_empty());
+        ensure!(any, "no set of that name is measured in such a dom0");
         for rig in of_each_lab(platforms, rig::Rig::build)? {
             for platform in platforms.iter().filter(|platform| rig.serves(**platform)) {
-                Figures::measure(&rig, *platform)?.save(*platform)?;
+                for sets in machines(platform) {
+                    figures::measure(&rig, *platform, &sets)?;
+                }
             }
         }
     }
@@ -34,17 +40,16 @@ pub(super) fn run(platforms: &[Platform], render: bool) -> Result<()> {
 
 /// Writes a page, unless there are no figures for it.
 fn write(page: &Page) -> Result<bool> {
-    let (mut all, mut missing) = (Vec::new(), Vec::new());
+    let mut all = Vec::new();
     for platform in page.platforms() {
-        match Figures::load(platform)? {
-            Some(figures) => all.push((platform, figures)),
-            None => missing.push(platform.name()),
-        }
+        all.extend(Figures::load(platform)?.map(|figures| (platform, figures)));
     }
     if all.is_empty() {
         return Ok(false);
     }
-    if let Some(name) = missing.first() {
+    let has = |platform| all.iter().any(|(one, _)| *one == platform);
+    if let Some(missing) = page.platforms().find(|platform| !has(*platform)) {
+        let name = missing.name();
         bail!("there are no figures of {name}: cargo xtask bench --devices --platform {name}");
     }
     page::write(page, &all)?;

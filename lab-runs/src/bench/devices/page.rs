@@ -1,6 +1,7 @@
 //! `docs/devices-cost.md` and `docs/devices-cost-arm64.md`, out of figures alone.
 
 use super::figures::{Figures, Profile};
+use super::sets::{self, Set};
 use super::targets;
 use crate::bench::profile::{Part, functions};
 use crate::bench::svg::grouped;
@@ -9,7 +10,7 @@ use crate::lab::rig::made_with;
 use anyhow::{Context, Result};
 use std::fmt::Write as _;
 use std::fs;
-use xen_eventfd_bench::devices::{Load, Loaded, Server};
+use xen_eventfd_bench::devices::{Loaded, Server};
 use xen_eventfd_lab::{Arch, Platform, workspace};
 
 /// One of the pages: an architecture's.
@@ -65,7 +66,9 @@ fn text(of: &Page, all: &[(Platform, Figures)]) -> String {
     page.push_str(&table(all.iter().map(held)));
     for (platform, figures) in all {
         let _ = writeln!(page, "## {}\n", platform.title());
-        ticks(&mut page, figures);
+        for set in sets::of(*platform).filter(|set| !set.loads().is_empty()) {
+            ticks(&mut page, figures, set);
+        }
         parts(&mut page, figures);
         wakeups(&mut page, figures);
         starts(&mut page, figures);
@@ -75,42 +78,55 @@ fn text(of: &Page, all: &[(Platform, Figures)]) -> String {
     page
 }
 
-fn title(server: Server) -> &'static str {
+/// What a server is called.
+pub(super) fn title(server: Server) -> &'static str {
     match server {
         Server::Pv => "Xen's own",
         Server::Kernel => "kernel engine",
         Server::Userspace => "userspace engine",
+        Server::Qemu => "QEMU's own, HVM",
+        Server::Hvm => "kernel engine, HVM",
+        Server::Scsi => "vhost-scsi",
+        Server::PvQueues => "Xen's own, 4 queues",
+        Server::KernelQueues => "kernel engine, 4 queues",
+        Server::One => "1 disk",
+        Server::Eight => "8 disks",
+        Server::SixtyFour => "64 disks",
+        Server::Root => "kernel engine, root on virtiofs",
     }
 }
 
-fn ticks(page: &mut String, figures: &Figures) {
-    let _ = writeln!(
-        page,
-        "### What a request takes\n\n\
-         | | Xen's own: min | median | p99 | kernel engine: min | median | p99 | of Xen's own | \
-         userspace engine: min | median | p99 | of Xen's own |\n\
-         |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
-    );
-    for load in Load::ALL {
-        let of = |server| figures.of(server, load).map(|(loaded, _)| &loaded.ticks.each);
-        let cells = |server| match of(server) {
-            Some(each) => [each.min(), each.median(), each.p99()].map(grouped).join(" | "),
-            None => "– | – | –".to_owned(),
-        };
-        let share = |server| match (of(server), of(Server::Pv)) {
-            (Some(ours), Some(xens)) => quotient(ours.median(), xens.median()),
-            _ => "–".to_owned(),
-        };
-        let _ = writeln!(
-            page,
-            "| {} | {} | {} | {} | {} | {} |",
-            load.title(),
-            cells(Server::Pv),
-            cells(Server::Kernel),
-            share(Server::Kernel),
-            cells(Server::Userspace),
-            share(Server::Userspace)
-        );
+fn ticks(page: &mut String, figures: &Figures, set: &Set) {
+    let (base, of) = set.base;
+    let (mut head, mut line) = (String::new(), String::new());
+    for server in set.columns() {
+        let _ = write!(head, " {}: min | median | p99 |", title(server));
+        line += "--:|--:|--:|";
+        if server != base {
+            let _ = write!(head, " of {of} |");
+            line += "--:|";
+        }
+    }
+    let _ = writeln!(page, "### {}\n\n| |{head}\n|---|{line}", set.title);
+    for load in set.loads() {
+        let each = |server| figures.of(server, *load).map(|(loaded, _)| &loaded.ticks.each);
+        let _ = write!(page, "| {} |", load.title());
+        for server in set.columns() {
+            let cells = match each(server) {
+                Some(each) => [each.min(), each.median(), each.p99()].map(grouped).join(" | "),
+                None => "– | – | –".to_owned(),
+            };
+            let _ = write!(page, " {cells} |");
+            if server == base {
+                continue;
+            }
+            let share = match (each(server), each(base)) {
+                (Some(ours), Some(base)) => quotient(ours.median(), base.median()),
+                _ => "–".to_owned(),
+            };
+            let _ = write!(page, " {share} |");
+        }
+        page.push('\n');
     }
     page.push('\n');
 }
@@ -119,9 +135,12 @@ fn ticks(page: &mut String, figures: &Figures) {
 fn rows<'a>(
     figures: &'a Figures,
 ) -> impl Iterator<Item = (String, &'a Loaded, &'a Profile)> + use<'a> {
-    let servers = |load| Server::ALL.into_iter().map(move |server| (server, load));
-    Load::ALL.into_iter().flat_map(servers).filter_map(|(server, load)| {
-        let (loaded, profile) = figures.of(server, load)?;
+    let cases = |set: &'static Set| {
+        let servers = move |load| set.servers.iter().map(move |server| (*server, load));
+        set.loads().iter().flat_map(servers)
+    };
+    sets::ALL.iter().flat_map(cases).filter_map(|(server, load)| {
+        let (loaded, profile) = figures.of(server, *load)?;
         Some((format!("{} | {}", load.title(), title(server)), loaded, profile))
     })
 }
@@ -198,10 +217,10 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
     use xen_eventfd_bench::Spread;
-    use xen_eventfd_bench::devices::{Process, Started, Ticks};
+    use xen_eventfd_bench::devices::{Load, Process, Started, Ticks};
 
     fn figures() -> Figures {
-        let loaded = |(server, median)| {
+        let loaded = |(server, load, median)| {
             let ticks = Ticks {
                 requests: 2000,
                 each: Spread::of(vec![median]).unwrap(),
@@ -215,7 +234,7 @@ mod tests {
                 dom0_exits: 1000,
                 functions: vec![(Part::Xen, "svm_vmexit_handler".to_owned(), 4000)],
             };
-            (Loaded { server, load: Load::Ping, ticks, processes }, profile)
+            (Loaded { server, load, ticks, processes }, profile)
         };
         let started = Started {
             server: Server::Kernel,
@@ -227,7 +246,14 @@ mod tests {
         Figures {
             versions: BTreeMap::new(),
             started: vec![started],
-            loaded: [(Server::Pv, 1000), (Server::Kernel, 500)].map(loaded).to_vec(),
+            loaded: [
+                (Server::Pv, Load::Ping, 1000),
+                (Server::Kernel, Load::Ping, 500),
+                (Server::Qemu, Load::READS[0], 1000),
+                (Server::Hvm, Load::READS[0], 600),
+            ]
+            .map(loaded)
+            .to_vec(),
         }
     }
 
@@ -238,6 +264,11 @@ mod tests {
             "| PV dom0 | ping there and back: at most 0.58 of Xen's own | 500 of 1,000: 0.500 | kept |",
             "| PV dom0 | no request of the guest wakes xen-virtio, whichever it is | 0 in 2,000 requests | kept |",
             "| PV dom0 | xen-virtio: less than 8 MiB in memory | 9,000 KiB | **missed** |",
+            "| PV dom0 | kernel engine, HVM: 4 KiB read: at most 0.50 of QEMU's own | 600 of 1,000: 0.600 | **missed** |",
+            "| | QEMU's own, HVM: min | median | p99 | kernel engine, HVM: min | median | p99 | of QEMU's own |\n\
+             |---|--:|--:|--:|--:|--:|--:|--:|\n\
+             | 4 KiB read | 1,000 | 1,000 | 1,000 | 600 | 600 | 600 | 0.600 |\n",
+            "| 4 KiB read | kernel engine, HVM | 0 | 600 |",
             "| ping there and back | 1,000 | 1,000 | 1,000 | 500 | 500 | 500 | 0.500 |",
             "| ping there and back | kernel engine | 0 | 500 | 0 | 0 | 0 | 500 | 1.500 | 0.500 |",
             "| ping there and back | kernel engine | 2,000 | vhost 2,000 |",
