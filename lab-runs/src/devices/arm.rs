@@ -1,6 +1,9 @@
 //! Arm guests, which have their devices on virtio-mmio, where libxl has put them.
 
-use super::{ANSWERS_MMIO, LONG_TIMEOUT, MANY_ROUNDS, MODULES, REBINDS, ROUNDS, SHARED, guest};
+use super::{
+    ANSWERS_MMIO, LONG_TIMEOUT, MANY_ROUNDS, MANY_SOAKS, MODULES, REBINDS, ROUNDS, SHARED, SOAKS,
+    guest,
+};
 use crate::boots::{Boots, place};
 use crate::is_asked_for;
 use crate::kmod::kernel_log::TROUBLE;
@@ -21,16 +24,30 @@ struct Part {
     script: &'static str,
     /// With the kernel module, and what dom0's own backends need.
     has_module: bool,
+    /// It runs only if it is named, as it takes long.
+    is_rare: bool,
 }
 
-const PARTS: [Part; 7] = [
-    Part { name: "mmio", script: include_str!("mmio.sh"), has_module: false },
-    Part { name: "mmio_all", script: include_str!("mmio_all.sh"), has_module: true },
-    Part { name: "mmio_root", script: include_str!("mmio_root.sh"), has_module: true },
-    Part { name: "daemon", script: include_str!("daemon.sh"), has_module: true },
-    Part { name: "drivers", script: include_str!("drivers.sh"), has_module: true },
-    Part { name: "metal", script: include_str!("metal.sh"), has_module: true },
-    Part { name: "villain", script: include_str!("villain.sh"), has_module: true },
+impl Part {
+    /// With the module.
+    const fn new(name: &'static str, script: &'static str) -> Self {
+        Self { name, script, has_module: true, is_rare: false }
+    }
+
+    fn is_asked_for(&self, names: &[String]) -> bool {
+        is_asked_for(self.name, names) && !(self.is_rare && names.is_empty())
+    }
+}
+
+const PARTS: [Part; 8] = [
+    Part { has_module: false, ..Part::new("mmio", include_str!("mmio.sh")) },
+    Part::new("mmio_all", include_str!("mmio_all.sh")),
+    Part::new("mmio_root", include_str!("mmio_root.sh")),
+    Part::new("daemon", include_str!("daemon.sh")),
+    Part::new("drivers", include_str!("drivers.sh")),
+    Part { is_rare: true, ..Part::new("soak", include_str!("soak.sh")) },
+    Part::new("metal", include_str!("metal.sh")),
+    Part::new("villain", include_str!("villain.sh")),
 ];
 
 /// Guests boot a stock kernel, each in an emulated machine.
@@ -53,7 +70,7 @@ pub(super) struct Tests {
 
 /// Whether one of the parts is asked for.
 pub(super) fn are_asked_for(names: &[String]) -> bool {
-    PARTS.iter().any(|part| is_asked_for(part.name, names))
+    PARTS.iter().any(|part| part.is_asked_for(names))
 }
 
 impl Tests {
@@ -62,7 +79,7 @@ impl Tests {
         unless_no_source(PLATFORM, Self::prepare(long))
     }
 
-    /// `long`: with many more accesses of the hostile driver.
+    /// `long`: with many more accesses of the hostile driver, and guests that come and go.
     pub(super) fn prepare(long: bool) -> Result<Self> {
         let lab = Lab::prepare_for(PLATFORM)?;
         let build = |package, binary| build_static_for(lab.arch(), package, binary);
@@ -86,14 +103,14 @@ impl Tests {
         group: G,
         names: &[String],
     ) {
-        for part in PARTS.iter().filter(|part| is_asked_for(part.name, names)) {
+        for part in PARTS.iter().filter(|part| part.is_asked_for(names)) {
             let place = format!("{}, {}", place(PLATFORM, 1), part.name);
             boots.add(group, place.clone(), (PLATFORM, 1), move || self.play(part, &place));
         }
     }
 
     fn play(&self, part: &Part, place: &str) -> Result<Tally> {
-        let Part { name, script, has_module } = *part;
+        let Part { name, script, has_module, .. } = *part;
         let boot = Boot::new(PLATFORM).name(format!("devices-{name}-{PLATFORM}"));
         let boot = self
             .backends
@@ -115,11 +132,11 @@ impl Tests {
             self.modules.load(&mut machine)?;
         }
         let mut tally = Tally::default();
-        let (rounds, timeout) = match self.long {
-            true => (MANY_ROUNDS, LONG_TIMEOUT),
-            false => (ROUNDS, TIMEOUT),
+        let (rounds, soaks, timeout) = match self.long {
+            true => (MANY_ROUNDS, MANY_SOAKS, LONG_TIMEOUT),
+            false => (ROUNDS, SOAKS, TIMEOUT),
         };
-        let command = format!("sh /lab/script 1 {rounds} {REBINDS}");
+        let command = format!("sh /lab/script 1 {rounds} {REBINDS} {soaks}");
         let status = machine.run_with(&command, timeout, |line| tally.receive(place, line))?;
         ensure!(!tally.is_empty(), "{place}: no test was run; status {status}");
         tally.end(place, status);
