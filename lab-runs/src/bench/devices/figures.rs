@@ -109,7 +109,12 @@ pub(super) fn measure(rig: &Rig, platform: Platform, sets: &[&'static Set]) -> R
     for set in sets.iter().filter(|set| all.has(set)) {
         stored(set, platform).save(&all.part(set))?;
     }
-    failure.map_or(Ok(()), Err)
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    let missing = sets.iter().find(|set| !all.has(set));
+    ensure!(missing.is_none(), "not all was measured of {}", missing.map_or("", |set| set.name));
+    Ok(())
 }
 
 impl Figures {
