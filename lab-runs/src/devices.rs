@@ -24,8 +24,8 @@ pub struct Arguments {
     /// The platform: x86-pv, x86-pvh or arm64; all if not given
     #[arg(long, value_parser = Platform::parse)]
     platform: Option<Platform>,
-    /// Only parts whose name contains one of these: kernel, userspace, daemon, survives, drivers, host, soak, metal,
-    /// villain, refusals, rights, types, hvm; drivers, host, soak and hvm run in a PVH dom0 only if they are named, as they take long
+    /// Only parts whose name contains one of these: kernel, userspace, daemon, survives, noting, drivers, host, soak, metal,
+    /// villain, refusals, rights, types, hvm; noting, drivers, host, soak and hvm run in a PVH dom0 only if they are named, as they take long
     /// there. On arm64: mmio, mmio_all, mmio_root, daemon, drivers, metal, villain, and soak if it is
     /// named
     names: Vec<String>,
@@ -85,11 +85,12 @@ pub(crate) const SHARED: &str = concat!(
     include_str!("devices/checks.sh")
 );
 
-const PARTS: [Part; 13] = [
+const PARTS: [Part; 14] = [
     Part::new("kernel", include_str!("devices/kernel.sh")),
     Part::new("userspace", include_str!("devices/userspace.sh")),
     Part::new("daemon", include_str!("devices/daemon.sh")),
     Part::new("survives", include_str!("devices/survives.sh")),
+    Part::new("noting", include_str!("devices/noting.sh")).rare_in_pvh(),
     Part::new("drivers", include_str!("devices/drivers.sh")).rare_in_pvh(),
     Part::new("host", include_str!("devices/host.sh")).rare_in_pvh(),
     Part::new("soak", include_str!("devices/soak.sh")).rare_in_pvh(),
@@ -284,7 +285,7 @@ impl X86 {
             .payload_bytes("lab/script", 0o644, format!("{SHARED}{}", part.script));
         let more = (part.beside == Beside::MoreTypes).then_some(&self.more);
         let guest = more.map_or(&self.guest, |more| &more.guest);
-        let boot = self.modules.put(boot);
+        let boot = self.backends.put_noting(&self.lab, self.modules.put(boot))?;
         let mut boot = boot.payload_bytes("lab/guest.cpio", 0o644, guest.as_slice());
         if let Some(more) = more {
             boot = more.modules.put(self.backends.put_more(boot)?);

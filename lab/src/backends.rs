@@ -1,5 +1,6 @@
 //! Backends of virtio devices that know nothing of Xen: Debian's qemu-storage-daemon, virtiofsd and passt, and
-//! rust-vmm's for random numbers, with and without its support for Xen, for sockets and for a console.
+//! rust-vmm's for random numbers, with and without its support for Xen, for sockets and for a console; and QEMU's example of a
+//! disk's.
 //!
 //! Only machines that test devices have them, as their libraries are larger than all else in dom0.
 
@@ -11,12 +12,14 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
+    Lab,
     apt::Apt,
     arch::Arch,
     binaries,
     boot::Boot,
     cache::{Cache, CacheKind, Lock},
     elf,
+    emulator::BLOCK_BACKEND,
     manifest::Manifest,
     packages::{unpack_all, with_libraries},
     progress::Progress,
@@ -86,6 +89,18 @@ impl Backends {
         boot.payload("bin/passt", self.root.join(NETWORK))
     }
 
+    /// Puts QEMU's `vhost-user-blk` there too, beside [`Backends::put`]: a disk's backend that notes which requests it has
+    /// begun (vhost-user's INFLIGHT_SHMFD), which `qemu-storage-daemon` does not.
+    ///
+    /// # Errors
+    ///
+    /// The lab has none, or the cache is damaged.
+    pub fn put_noting(&self, lab: &Lab, boot: Boot) -> Result<Boot> {
+        let program = lab.block_backend()?;
+        let boot = boot.payload(format!("bin/{BLOCK_BACKEND}"), program);
+        put_libraries(boot, self.arch, &self.root, &[program])
+    }
+
     /// Puts those of more types of devices there too, beside [`Backends::put`]. The first time, rust-vmm's are built.
     ///
     /// # Errors
@@ -106,9 +121,10 @@ pub(crate) fn put_libraries(
     mut boot: Boot,
     arch: Arch,
     root: &Path,
-    programs: &[&str],
+    programs: &[impl AsRef<Path>],
 ) -> Result<Boot> {
     let folder = format!("usr/lib/{}", arch.library_folder());
+    // One that is elsewhere has a path of its own.
     let programs: Vec<PathBuf> = programs.iter().map(|program| root.join(program)).collect();
     for (name, path) in elf::libraries(&programs, &[root.join(&folder)])? {
         boot = boot.payload(format!("{folder}/{name}"), path);

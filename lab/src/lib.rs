@@ -55,7 +55,10 @@ mod system;
 mod terminal;
 mod tree;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 
@@ -255,6 +258,17 @@ impl Lab {
     #[must_use]
     pub fn emulator(&self) -> (&'static str, &str) {
         (self.arch.emulator_package(), self.emulator.version())
+    }
+
+    /// QEMU's example of a backend of a disk, `vhost-user-blk`, which is built along with the emulator of x86. No package of
+    /// Debian has it.
+    ///
+    /// # Errors
+    ///
+    /// The emulator is not built from QEMU's source.
+    pub(crate) fn block_backend(&self) -> Result<&Path> {
+        let program = self.emulator.block_backend();
+        program.with_context(|| format!("the lab of {} builds no QEMU", self.arch.debian()))
     }
 
     /// dom0's kernel release, as `uname -r` says it.

@@ -179,7 +179,7 @@ sum() { md5sum "$@" | cut -d ' ' -f 1; }
 
 alone() { xl list >left.txt && [ "$(wc -l <left.txt)" = 2 ]; }
 unserved() { xen-eventfd list --json >left.txt 2>&1 && grep -q '"guests":\[\],"orphans":\[\]' left.txt; }
-ended() { ps >left.txt && ! grep -E "xen-(virtio|eventfd|qemu)|qemu-storage|virtiofsd|vhost-device|passt" left.txt; }
+ended() { ps >left.txt && ! grep -E "xen-(virtio|eventfd|qemu)|qemu-storage|virtiofsd|vhost-(device|user)|passt" left.txt; }
 no_ports() { lsevtchn 0 >left.txt && [ "$(wc -l <left.txt)" -le "$ports" ]; }
 
 # left NAME: nothing is, once guests, their backends and xen-virtio have ended

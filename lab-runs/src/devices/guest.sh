@@ -63,6 +63,23 @@ verify_part() {
 	done
 }
 
+# verifies: does so by all vCPUs until /tmp/enough is there, while what write_disk wrote is written elsewhere by long requests,
+# of which the backend is amid one most of the time; says how often, and stops at bytes that are other
+verifies() {
+	rm -f /tmp/enough
+	(until [ -e /tmp/enough ]; do quiet dd if=/tmp/pattern of=/dev/vda bs=1M seek=10 oflag=direct || break; done) &
+	writer=$!
+	verified=0
+	until [ -e /tmp/enough ]; do
+		by_all verify_part || { echo "the disk's bytes changed" && break; }
+		verified=$((verified + 1))
+	done
+	wait $writer
+	[ "$(dd if=/dev/vda bs=1M skip=10 count=4 iflag=direct 2>/dev/null | sum)" = "$(sum /tmp/pattern)" ] ||
+		echo "what was written by long requests is other"
+	echo "verified $verified times"
+}
+
 # read_disk: the sum of what is there
 read_disk() { dd if=/dev/vda bs=64k count=64 iflag=direct 2>/dev/null | sum; }
 

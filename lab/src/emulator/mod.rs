@@ -21,6 +21,9 @@ use crate::{
     setup,
 };
 
+/// The file name of QEMU's example of a backend of a disk.
+pub(crate) const BLOCK_BACKEND: &str = "vhost-user-blk";
+
 /// An emulator that is ready to start.
 #[derive(Debug)]
 pub(crate) struct Emulator {
@@ -29,6 +32,8 @@ pub(crate) struct Emulator {
     version: String,
     /// The tree with its loader and libraries, unless the lab has them.
     root: Option<PathBuf>,
+    /// QEMU's own `vhost-user-blk`, which is built along with it.
+    block_backend: Option<PathBuf>,
     _held: Lock,
 }
 
@@ -47,6 +52,7 @@ impl Emulator {
                 program: root.join("usr/bin").join(arch.emulator()),
                 version: version.to_owned(),
                 root: Some(root),
+                block_backend: None,
                 _held,
             });
         };
@@ -55,8 +61,13 @@ impl Emulator {
             .with_context(|| format!("the lab has no {package}; set it up with --refresh"))?;
         let product = EmulatorPackages::new(arch, target, version);
         let (folder, _held) = setup::obtain(CacheKind::Emulators, arch, false, &product)?;
-        let (program, version) = (folder.join(arch.emulator()), version.to_owned());
-        Ok(Self { program, version, root: None, _held })
+        Ok(Self {
+            program: folder.join(arch.emulator()),
+            version: version.to_owned(),
+            root: None,
+            block_backend: Some(folder.join(BLOCK_BACKEND)),
+            _held,
+        })
     }
 
     /// The tree with its loader and libraries, where that of the lab is `lab`.
@@ -67,6 +78,11 @@ impl Emulator {
     /// The version of its package.
     pub(crate) fn version(&self) -> &str {
         &self.version
+    }
+
+    /// QEMU's example of a backend of a disk, `vhost-user-blk`, unless the emulator is not built from QEMU's source.
+    pub(crate) fn block_backend(&self) -> Option<&Path> {
+        self.block_backend.as_deref()
     }
 
     /// The program. It runs with the libraries of [`Emulator::root`].

@@ -1,4 +1,4 @@
-//! Which packages build the emulator, and how they become one program.
+//! Which packages build the emulator, and how they become programs.
 
 use std::{fs, path::Path};
 
@@ -60,7 +60,7 @@ impl EmulatorPackages {
 
 impl Product for EmulatorPackages {
     fn layout(&self) -> u32 {
-        3
+        4
     }
 
     fn sources(&self) -> bool {
@@ -94,9 +94,13 @@ impl Product for EmulatorPackages {
         source::unpack(&tree, manifest, archives)?;
         source::patch(&tree)?;
         progress.stage("building the emulator: a few minutes of processor time");
-        let program = source::build(&tree, self.arch, self.target)?;
-        fs::rename(&program, folder.join(self.arch.emulator()))
-            .with_context(|| format!("{}: cannot move", program.display()))?;
+        let output = source::build(&tree, self.arch, self.target)?;
+        for program in [self.arch.emulator(), source::BLOCK_BACKEND] {
+            let built = output.join(program);
+            let name = program.rsplit('/').next().unwrap_or(program);
+            fs::rename(&built, folder.join(name))
+                .with_context(|| format!("{}: cannot move", built.display()))?;
+        }
         fs::remove_dir_all(tree.root())
             .with_context(|| format!("{}: cannot remove", tree.root().display()))
     }

@@ -1,4 +1,4 @@
-//! From QEMU's source package to one program.
+//! From QEMU's source package to the emulator, and to a backend of virtio devices.
 
 use std::{
     fs,
@@ -58,9 +58,12 @@ pub(super) fn patch(tree: &Tree) -> Result<()> {
     Ok(())
 }
 
-/// Builds it, with what the lab needs alone, and returns the program.
+/// QEMU's example of a backend of a disk, inside the folder where it is built.
+pub(super) const BLOCK_BACKEND: &str = "contrib/vhost-user-blk/vhost-user-blk";
+
+/// Builds the emulator, with what the lab needs alone, and [`BLOCK_BACKEND`]. Returns the folder where they are.
 pub(super) fn build(tree: &Tree, arch: Arch, target: &str) -> Result<PathBuf> {
-    let program = arch.emulator();
+    let programs = [arch.emulator(), BLOCK_BACKEND].join(" ");
     let jobs = thread::available_parallelism().map_or(1, usize::from);
     // Python's installer wants to see certificates, which a package's script would have gathered,
     // though it fetches nothing here.
@@ -68,11 +71,11 @@ pub(super) fn build(tree: &Tree, arch: Arch, target: &str) -> Result<PathBuf> {
         "cat /usr/share/ca-certificates/mozilla/*.crt >/etc/ssl/certs/ca-certificates.crt && \
          mkdir {BUILD}/output && cd {BUILD}/output && \
          ../source/configure --cc=gcc --target-list={target} --without-default-features --enable-tcg \
-         --enable-plugins --disable-docs --disable-tools --disable-install-blobs \
+         --enable-plugins --enable-tools --enable-vhost-user --disable-docs --disable-install-blobs \
          --disable-debug-info && \
-         ninja -j {jobs} {program} && strip {program}"
+         ninja -j {jobs} {programs} && strip {programs}"
     )))?;
-    Ok(inside(tree, BUILD).join("output").join(program))
+    Ok(inside(tree, BUILD).join("output"))
 }
 
 fn inside(tree: &Tree, path: &str) -> PathBuf {
