@@ -5,12 +5,13 @@
 //! # Invariants
 //! * The handler's context outlives it: the interrupt is released, which waits for a handler that
 //!   runs, before the context goes.
-//! * An event is ended here alone, as the handler's answer says, and not before the upcall that brought
-//!   it is over. While it is not ended its port is masked, so an upcall handles each port once, however
-//!   fast guests ring. An upcall that goes on for long would have Linux defer the end of whatever event
-//!   comes last in it, which is some other guest's as well (`handle_irq_for_port` of
-//!   `drivers/xen/events/events_base.c`: the 256th event sets a time, `event_loop_timeout` later, and
-//!   every 256th one compares with it; the end is deferred by `event_eoi_delay`).
+//! * An event is ended here alone, as the handler's answer says. While it is not ended its port is
+//!   masked. An upcall ends a few events itself (`ENDED_IN_UPCALL` of `shim.c`) and leaves the others to
+//!   when it is over, so it handles that few and then each port once, however fast guests ring. An upcall
+//!   that goes on for long would have Linux defer the end of whatever event comes last in it, which is
+//!   some other guest's as well (`handle_irq_for_port` of `drivers/xen/events/events_base.c`: the 256th
+//!   event sets a time, `event_loop_timeout` later, and every 256th one compares with it; the end is
+//!   deferred by `event_eoi_delay`).
 //! * No port outlives a suspension of this domain: see `suspend.rs`.
 
 use crate::bindings;
@@ -45,7 +46,7 @@ struct Context<H> {
     end: End,
 }
 
-/// Ends events, one at a time, once the upcall is over.
+/// Ends events, one at a time: within the upcall, or once it is over.
 struct End(NonNull<bindings::shim_end>);
 
 // SAFETY: It is used by the interrupt's handler, which does not run twice at once, and by the one that
@@ -177,6 +178,6 @@ unsafe extern "C" fn handle<H: Handler>(
     };
     // SAFETY: It is the interrupt that we are called for, and no further event comes before this one
     // is ended.
-    unsafe { bindings::shim_end_later(context.end.0.as_ptr(), irq as c_uint, flags) };
+    unsafe { bindings::shim_end_event(context.end.0.as_ptr(), irq as c_uint, flags) };
     kernel_bindings::irqreturn::IRQ_HANDLED
 }

@@ -90,10 +90,21 @@ struct shim_end {
 	unsigned int flags;
 };
 
-static void end_now(struct tasklet_struct *tasklet)
+#ifdef END_IN_UPCALL
+/* For `cargo xtask hostile`, which measures what it costs to do so. */
+#define ENDED_IN_UPCALL UINT_MAX
+#else
+#define ENDED_IN_UPCALL 16
+#endif
+
+/* Events that this CPU has ended within upcalls since a tasklet ran here, and thus since an upcall was over for sure. */
+static DEFINE_PER_CPU(unsigned int, ended_in_upcall);
+
+static void end_later(struct tasklet_struct *tasklet)
 {
 	struct shim_end *end = container_of(tasklet, struct shim_end, tasklet);
 
+	this_cpu_write(ended_in_upcall, 0);
 	xen_irq_lateeoi(end->irq, end->flags);
 }
 
@@ -102,20 +113,20 @@ struct shim_end *shim_end_alloc(void)
 	struct shim_end *end = kzalloc(sizeof(*end), GFP_KERNEL_ACCOUNT);
 
 	if (end)
-		tasklet_setup(&end->tasklet, end_now);
+		tasklet_setup(&end->tasklet, end_later);
 	return end;
 }
 
-void shim_end_later(struct shim_end *end, unsigned int irq, unsigned int flags)
+void shim_end_event(struct shim_end *end, unsigned int irq, unsigned int flags)
 {
+	if (this_cpu_read(ended_in_upcall) < ENDED_IN_UPCALL) {
+		this_cpu_inc(ended_in_upcall);
+		xen_irq_lateeoi(irq, flags);
+		return;
+	}
 	end->irq = irq;
 	end->flags = flags;
-#ifdef END_IN_UPCALL
-	/* For `cargo xtask hostile`, which measures what it costs to do so. */
-	end_now(&end->tasklet);
-#else
 	tasklet_schedule(&end->tasklet);
-#endif
 }
 
 void shim_end_stop(struct shim_end *end, unsigned int irq)

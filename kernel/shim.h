@@ -34,13 +34,15 @@ long shim_acquire_ioreq_page(domid_t domain, u16 server, u64 *frame);
 long shim_add_foreign(domid_t owner, u16 count, u64 *theirs, u64 *ours, int *errors);
 
 /*
- * xen_irq_lateeoi() in a tasklet, thus once the upcall in which the event came is over. For one event
- * at a time. shim_end_stop() disables the interrupt and waits for a handler and a tasklet that runs;
- * shim_end_free() may follow once the interrupt is gone, or if there never was one.
+ * xen_irq_lateeoi() from the interrupt's handler: at once for a few events of a CPU, then in a tasklet, thus once
+ * the upcall in which the event came is over, after which a few may be ended at once again. So an upcall has that few
+ * events more than there are ports, however fast guests ring. For one event of an interrupt at a time.
+ * shim_end_stop() disables the interrupt and waits for a handler and a tasklet that runs; shim_end_free() may
+ * follow once the interrupt is gone, or if there never was one.
  */
 struct shim_end;
 struct shim_end *shim_end_alloc(void);
-void shim_end_later(struct shim_end *end, unsigned int irq, unsigned int flags);
+void shim_end_event(struct shim_end *end, unsigned int irq, unsigned int flags);
 void shim_end_stop(struct shim_end *end, unsigned int irq);
 void shim_end_free(struct shim_end *end);
 

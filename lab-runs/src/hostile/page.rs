@@ -62,7 +62,7 @@ fn with_flood(page: &str, all: &[(Platform, Flooded)]) -> String {
             platform.title()
         );
         for (when, Beside { alone, beside, flood }) in
-            [("within its upcall", in_upcall), ("once its upcall is over", later)]
+            [("within its upcall", in_upcall), ("as the module ends it", later)]
         {
             let [before, before_max, median, max, kicks, longest, deferred] = [
                 alone.median,
