@@ -65,7 +65,7 @@ struct Target {
     #[pin]
     word: SpinLock<Word>,
     #[pin]
-    told: CondVar,
+    answered: CondVar,
     #[pin]
     watch: Mutex<Option<Watch>>,
     /// What the watch does.
@@ -86,7 +86,7 @@ impl WorkItem for Target {
     fn run(target: Arc<Self>) {
         let word = target.ask_xenstore().map_or_else(Word::Failed, Word::Given);
         *target.word.lock() = word;
-        target.told.notify_all();
+        target.answered.notify_all();
     }
 }
 
@@ -119,7 +119,7 @@ impl Target {
                 }
                 Word::Awaited | Word::Asked => {}
             }
-            if self.told.wait_interruptible(&mut word) {
+            if self.answered.wait_interruptible(&mut word) {
                 return Err(ERESTARTSYS);
             }
         }
@@ -151,7 +151,7 @@ impl Access {
         let target = Arc::pin_init(
             pin_init!(Target {
                 word <- new_spinlock!(Word::Awaited, "Target::word"),
-                told <- new_condvar!("Target::told"),
+                answered <- new_condvar!("Target::answered"),
                 watch <- new_mutex!(None, "Target::watch"),
                 look,
                 ask <- new_work!("Target::ask"),

@@ -133,8 +133,8 @@ impl Channel {
     /// where one may sleep.
     pub(crate) fn stop_listening(&self, eventfd: Option<&EventFd>) -> bool {
         let mut listener = self.listening.listener.lock();
-        let heard = |ours: &OpenEventFd| eventfd.is_none_or(|one| ours.counter().is(one));
-        if !listener.eventfd.as_ref().is_some_and(heard) {
+        let is_meant = |ours: &OpenEventFd| eventfd.is_none_or(|one| ours.counter().is(one));
+        if !listener.eventfd.as_ref().is_some_and(is_meant) {
             return false;
         }
         let ours = listener.eventfd.take();

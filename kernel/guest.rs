@@ -171,15 +171,15 @@ impl Guest {
         let taken = doorbells::find(table, doorbell, eventfd)?.take_received()?;
         drop(changes);
         // Under no lock: it may be as slow as the caller's memory.
-        let told = tell(&taken);
-        if told.is_err() {
+        let copied = tell(&taken);
+        if copied.is_err() {
             let changes = self.changes.lock();
             let table = changes.kicks().map(Kicks::table);
             if let Some(Ok(fallback)) = table.map(|all| doorbells::find(all, doorbell, eventfd)) {
                 fallback.put_back(&taken);
             }
         }
-        told
+        copied
     }
 
     pub(crate) fn stats(&self) -> Result<Stats> {

@@ -159,7 +159,7 @@ static pte_t *entry_of(void *address)
 	return entry && level == PG_LEVEL_4K ? entry : NULL;
 }
 
-/* Xen's answer comes before anybody can use the address, so the flush has to be told to Xen. */
+/* Xen answers before the address can be used, so it has to be asked for the flush. */
 static int set_entry(void *address, pte_t *entry, u64 value, domid_t owner)
 {
 	struct mmuext_op flush = {

@@ -236,7 +236,7 @@ fn every_small_table_sends_every_kick_where_a_list_does() {
         for new in [one, two, three] {
             match table::place(&sorted, &new) {
                 Ok(index) => sorted.insert(index, new),
-                // Whoever is refused meets somebody at one rank, or under another mask.
+                // A registration is refused because of one of its rank, or one under another mask.
                 Err(why) => assert!(
                     sorted.iter().any(|old| rank(old) == rank(&new)
                         || (1..=2).contains(&rank(old)) && (1..=2).contains(&rank(&new))),

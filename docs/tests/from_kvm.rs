@@ -128,7 +128,7 @@ names! {
 fn each_row_of_the_table_is_compiled() {
     let page = page();
     let cell = |cell: &&str| quoted(cell).next();
-    let told: Vec<Row> = page
+    let stated: Vec<Row> = page
         .lines()
         .filter(is_row)
         .map(|line| {
@@ -136,7 +136,7 @@ fn each_row_of_the_table_is_compiled() {
             (cell(&cells[0]), cell(&cells[1]))
         })
         .collect();
-    assert_eq!(told, rows(), "the page is on the left, what is compiled on the right");
+    assert_eq!(stated, rows(), "the page is on the left, what is compiled on the right");
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn each_name_on_the_page_is_compiled() {
     let page = page();
     let is_name = |word: &String| word.starts_with(|c: char| c.is_ascii_uppercase());
     let beside = |line| if is_row(&line) { cells(line)[2] } else { line };
-    let told: BTreeSet<String> =
+    let stated: BTreeSet<String> =
         page.lines().map(beside).flat_map(quoted).filter(is_name).collect();
-    assert_eq!(told, names(), "the page is on the left, what is compiled on the right");
+    assert_eq!(stated, names(), "the page is on the left, what is compiled on the right");
 }

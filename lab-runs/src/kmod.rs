@@ -219,18 +219,18 @@ pub fn test_packages() -> Result<Tally> {
 
 /// Builds the module for the lab's kernel. Any warning is an error.
 pub(crate) fn build(lab: &Lab, clippy: bool) -> Result<Module> {
-    build_in(lab, if clippy { Room::Clippy } else { Room::Usual })
+    build_in(lab, if clippy { Objects::Clippy } else { Objects::Usual })
 }
 
 /// Builds it so that an event ends within the upcall that brought it: what it did once, for
 /// measurements.
 pub(crate) fn build_to_compare(lab: &Lab) -> Result<Module> {
-    build_in(lab, Room::InUpcall)
+    build_in(lab, Objects::InUpcall)
 }
 
 /// Where objects lie, and thus what make finds there of earlier builds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Room {
+enum Objects {
     /// The objects of the last build.
     Usual,
     /// Those of the last build under clippy.
@@ -241,16 +241,16 @@ enum Room {
     InUpcall,
 }
 
-fn build_in(lab: &Lab, room: Room) -> Result<Module> {
+fn build_in(lab: &Lab, objects: Objects) -> Result<Module> {
     let kernel = lab.kernel_build()?;
-    let (folder, arguments): (_, &[&str]) = match room {
-        Room::Usual => ("kmod", &[]),
-        Room::Clippy => ("kmod-clippy", &["CLIPPY=1"]),
-        Room::Again => ("kmod-again", &[]),
-        Room::InUpcall => ("kmod-in-upcall", &["END_IN_UPCALL=1"]),
+    let (folder, arguments): (_, &[&str]) = match objects {
+        Objects::Usual => ("kmod", &[]),
+        Objects::Clippy => ("kmod-clippy", &["CLIPPY=1"]),
+        Objects::Again => ("kmod-again", &[]),
+        Objects::InUpcall => ("kmod-in-upcall", &["END_IN_UPCALL=1"]),
     };
     let output = target_folder().join(folder).join(kernel.release());
-    if room == Room::Again && output.exists() {
+    if objects == Objects::Again && output.exists() {
         std::fs::remove_dir_all(&output)?;
     }
     let lines = kernel.make(workspace(), "kernel", &output, arguments)?;
@@ -268,7 +268,7 @@ impl Module {
     }
 }
 
-/// Takes the module out, which is refused while anybody uses it.
+/// Takes the module out, which is refused while a process uses it.
 pub(crate) fn unload(machine: &mut Machine) -> Result<()> {
     machine.check("rmmod xen_eventfd", SHORT).map(drop)
 }

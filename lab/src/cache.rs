@@ -5,7 +5,7 @@
 //! <cache>/apt/<arch>/             the private apt, while a set-up is unfinished
 //! <cache>/labs/current-<arch>     digest of the lab in use
 //! <cache>/labs/<digest>/          one lab: manifest.json, root/, xen, vmlinuz, modules/, images/
-//! <cache>/labs/<digest>.lock      held, shared, by everybody who uses that lab
+//! <cache>/labs/<digest>.lock      held, shared, by each process that uses that lab
 //! <cache>/emulators/              the same for the QEMU that runs them
 //! <cache>/cross/                  the same for compilers of another architecture
 //! <cache>/hypervisors/            the same for a Xen that is built, as Debian's does not serve

@@ -38,8 +38,8 @@ fn a_logger_of_the_log_crate_is_told() {
     let xen = Xen::builder().run_dir(dir.path()).open_on(model.client("backend")).unwrap();
     let _guest = xen.guest(dom).unwrap();
     let lines = LOGGER.0.lock().unwrap();
-    let told = lines.iter().any(|(level, target, line)| {
+    let logged = lines.iter().any(|(level, target, line)| {
         *level == Level::Warn && target.starts_with("xen_eventfd") && line.contains("damaged")
     });
-    assert!(told, "{lines:?}");
+    assert!(logged, "{lines:?}");
 }

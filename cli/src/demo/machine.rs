@@ -1,4 +1,4 @@
-//! One round: a machine, its guest, and everybody at work.
+//! One round: a machine, its guest, the engine and the backend.
 
 use super::backend::{self, Queue, Received};
 use super::vmm::Vmm;

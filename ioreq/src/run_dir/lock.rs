@@ -74,7 +74,7 @@ impl Drop for Lock {
             return;
         }
         let Some(file) = self.file.take() else { return };
-        // While still locked: whoever waits for this very file sees that it is no longer the one.
+        // While still locked: a process that waits for this very file sees that it is no longer the one.
         if self.folder.has(&self.name, &file)
             && let Err(error) = self.folder.remove(&self.name)
         {
@@ -151,7 +151,7 @@ impl RunDir {
                     if !take_over {
                         return Ok(Look::Orphaned);
                     }
-                    // Nobody else may replace the file: the record lock of the old one is ours.
+                    // No other process may replace the file: the record lock of the old one is ours.
                     if folder.has(&name, &file) {
                         self.record_heir(dom)?;
                         folder.remove(&name)?;
@@ -182,7 +182,7 @@ impl RunDir {
         self.write(&record)
     }
 
-    /// Who holds a guest, if anybody does.
+    /// Who holds a guest; `None`: no process does.
     pub(super) fn holder(&self, dom: DomId) -> Result<Option<Holder>> {
         let (folder, name) = (self.folder()?, self.lock_of(dom));
         let mut held = HeldGuard::lock();
@@ -193,7 +193,7 @@ impl RunDir {
                 let Some(file) = folder.read(&name)? else { return Ok(None) };
                 let said = process::said(&file)
                     .map_err(|error| failed("read", &self.path.join(&name), &error))?;
-                // Its number may have become another's. Whoever wants the lock while we try it reads
+                // Its number may have become another's. A process that wants the lock while we try it reads
                 // the name of a process that is dead, and waits.
                 let shared = FlockOperation::NonBlockingLockShared;
                 let free = || {

@@ -34,7 +34,7 @@ pub(super) struct Said {
     pub(super) has_record_lock: bool,
 }
 
-/// What a lock says, whoever wrote it.
+/// What a lock says, whichever process wrote it.
 pub(super) fn said(lock: impl Read) -> std::io::Result<Said> {
     let mut bytes = Vec::new();
     lock.take(MAX_SAID).read_to_end(&mut bytes)?;
@@ -103,7 +103,7 @@ fn ends(stat: &[u8]) -> bool {
     dead || flags.is_some_and(|flags| flags & EXITING != 0)
 }
 
-/// What anybody wrote into a lock is a line; and a process is known again, whatever its name.
+/// What was written into a lock, by whatever process, is a line; and a process is known again, whatever its name.
 #[cfg(fuzzing)]
 pub fn fuzz(bytes: &[u8]) {
     let text = said(bytes).unwrap().text;

@@ -152,10 +152,10 @@ pub fn fuzz(bytes: &[u8]) {
             assert!(serde_json::to_string(&guest).is_ok());
         }
         Err(error) => {
-            let told = error.to_string();
-            assert!(!told.contains(char::is_control), "{told:?}");
+            let sentence = error.to_string();
+            assert!(!sentence.contains(char::is_control), "{sentence:?}");
             // A line and a word of it, each letter as `\u{10ffff}`.
-            assert!(told.len() <= 2 * 10 * text.len() + 100, "{told:?}");
+            assert!(sentence.len() <= 2 * 10 * text.len() + 100, "{sentence:?}");
         }
     }
 }

@@ -92,8 +92,11 @@ fn a_guest_has_the_interrupts_and_addresses_of_its_architecture() {
             for refused in [irqfd.set_irq(irq), guest.register_irqfd(&event(), irq).map(drop)] {
                 let refused = refused.unwrap_err();
                 assert_eq!(refused.errno(), Errno::OPNOTSUPP, "{refused}");
-                let told = refused.to_string();
-                assert!(told.contains(&arch.to_string()) && told.contains(advice), "{told}");
+                let sentence = refused.to_string();
+                assert!(
+                    sentence.contains(&arch.to_string()) && sentence.contains(advice),
+                    "{sentence}"
+                );
             }
         }
         drop(irqfd);
@@ -306,7 +309,7 @@ fn an_interrupt_of_a_guest_that_dies_is_the_last() {
     bench.assert_let_go();
 }
 
-/// Of two that read one counter, one would hear nothing.
+/// Of two that read one counter, one would read nothing.
 #[test]
 fn an_eventfd_interrupts_one_guest() {
     let bench = Bench::new();

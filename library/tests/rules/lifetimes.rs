@@ -48,7 +48,7 @@ fn break_watch(bench: &Bench) {
     bench.model.destroy(other);
 }
 
-/// Nobody is left to serve, so the guests are let go of: their vCPUs go on.
+/// No process is left to serve, so the guests are let go of: their vCPUs go on.
 #[test]
 fn an_engine_that_stops_lets_go_of_its_guests() {
     let bench = Bench::new();

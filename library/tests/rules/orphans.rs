@@ -247,7 +247,7 @@ fn a_kick_of_a_guest_that_is_no_more_is_not_delivered_to_the_next() {
     assert_eq!(inherit(&bench, &records), [0, 0]);
 }
 
-/// Somebody destroyed the orphan, and a VMM has its id now.
+/// Another process destroyed the orphan, and a VMM has its id now.
 #[test]
 fn a_server_that_is_another_by_now_is_left_alone() {
     let (bench, kicks, records) = orphan();

@@ -266,8 +266,8 @@ fn a_failure_shrinks_to_what_matters() {
         Ok(())
     });
     let Err(TestError::Fail(_, steps)) = failed else { panic!("{failed:?}") };
-    let told: Vec<String> = steps.iter().map(|step| format!("{step:?}")).collect();
-    let [register, kick] = &told[..] else { panic!("{told:#?}") };
+    let printed: Vec<String> = steps.iter().map(|step| format!("{step:?}")).collect();
+    let [register, kick] = &printed[..] else { panic!("{printed:#?}") };
     assert!(register.starts_with("register 0xfe000050 "), "{register}");
     assert_eq!(kick, "v0 writes 4 to 0xfe000050, 1 bytes");
 }

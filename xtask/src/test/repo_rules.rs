@@ -209,12 +209,12 @@ fn is_there(files: &[File], name: &str) -> bool {
     if name.starts_with("cargo ") {
         return true;
     }
-    let (room, test) =
-        name.rsplit_once("::").map_or((None, name), |(room, test)| (Some(room), test));
+    let (module, test) =
+        name.rsplit_once("::").map_or((None, name), |(module, test)| (Some(module), test));
     files.iter().any(|file| {
         let path = Path::new(&file.path);
         let stem = path.file_stem().and_then(|stem| stem.to_str());
-        let in_room = room.is_none_or(|room| stem == Some(room));
+        let in_module = module.is_none_or(|module| stem == Some(module));
         let is_target = file.path.starts_with("fuzz/targets/") && stem == Some(name);
         let defines = |line: &str| {
             let line = line.trim_start();
@@ -224,7 +224,7 @@ fn is_there(files: &[File], name: &str) -> bool {
                     .is_some_and(|rest| rest.starts_with(['(', ' ']))
             })
         };
-        file.path == name || is_target || (in_room && file.text().lines().any(defines))
+        file.path == name || is_target || (in_module && file.text().lines().any(defines))
     })
 }
 
@@ -316,16 +316,16 @@ mod tests {
     #[test]
     fn a_promise_is_shown_by_what_is_there() {
         let tests = [
-            file("a/room.rs", "#[test]\nfn holds() {}\n"),
+            file("a/part.rs", "#[test]\nfn holds() {}\n"),
             file("fuzz/targets/bytes.rs", "fuzz_target!(…);"),
         ];
         let faults = |shown: &str| {
             let table = format!("| who | shown by |\n|---|---|\n| a guest | {shown} |\n");
             let page = file(SECURITY, &table);
-            witnesses(&[page, file("a/room.rs", tests[0].text()), file(&tests[1].path, "")]).len()
+            witnesses(&[page, file("a/part.rs", tests[0].text()), file(&tests[1].path, "")]).len()
         };
-        assert_eq!(faults("`holds`, `room::holds`, fuzz target `bytes`, `a/room.rs`"), 0);
-        assert_eq!(faults("`hold`, `other::holds`, `b/room.rs`"), 3);
+        assert_eq!(faults("`holds`, `part::holds`, fuzz target `bytes`, `a/part.rs`"), 0);
+        assert_eq!(faults("`hold`, `other::holds`, `b/part.rs`"), 3);
         assert_eq!(faults("nothing"), 1);
     }
 }

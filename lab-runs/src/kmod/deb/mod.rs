@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use xen_eventfd_lab::{Arch, Lab, build_static_for, target_folder, workspace};
 
-use super::{Module, Room, build, build_in};
+use super::{Module, Objects, build, build_in};
 use crate::tally::Tally;
 use contents::Program;
 use stamp::Stamp;
@@ -70,7 +70,7 @@ fn repeats(lab: &Lab, stamp: &Stamp, packages: &Packages) -> Result<()> {
     if place.exists() {
         fs::remove_dir_all(&place)?;
     }
-    let module = build_in(lab, Room::Again)?;
+    let module = build_in(lab, Objects::Again)?;
     let again = pack(lab, &place, stamp, &module)?;
     for (one, other) in [(&packages.command, &again.command), (&packages.module, &again.module)] {
         ensure!(

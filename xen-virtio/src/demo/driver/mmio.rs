@@ -9,7 +9,7 @@ use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Trans
 use virtio_drivers::{PhysAddr, Result};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-/// A device whose registers a driver was told of.
+/// A device whose registers a driver was given.
 #[derive(Debug)]
 pub(crate) struct Registers {
     cpu: Cpu,

@@ -39,7 +39,7 @@ fn device_model(slot: &Slot) -> bool {
 }
 
 /// What comes of one write, and how often the kernel's eventfd is signalled: both owners have
-/// heard of it.
+/// had its event.
 fn outcomes(ours: bool) -> BTreeSet<(End, u64)> {
     explore(2, move || {
         let slot = Arc::new(Slot::default());
@@ -105,7 +105,7 @@ fn our_own_slot_wants_one_owner_at_a_time() {
                     if xen.slot(0).serve(act).is_some() {
                         xen.notify_vcpu(0);
                     }
-                    if !xen.hear(owner) {
+                    if !xen.take_event(owner) {
                         break;
                     }
                 }

@@ -33,7 +33,7 @@ pub(super) enum End {
     Answered,
     /// No server of ours was there: the VMM has it.
     ToVmm,
-    /// Nobody will ever wake it.
+    /// Nothing will ever wake it.
     Hung,
     /// The state of its slot went backwards, and Xen has crashed the domain.
     Crashed,
@@ -66,9 +66,9 @@ struct World {
     /// Whether its interrupt line is up.
     line: bool,
     channels: Vec<Channel>,
-    /// How often the first vCPU has rung, and what each owner of a shared slot has heard of it.
+    /// How often the first vCPU has rung, and for how many of these each owner of a shared slot has had an event.
     rung: u64,
-    heard: Vec<u64>,
+    taken: Vec<u64>,
     /// Threads that may still do something. Once there is none, a thread that waits does so for ever.
     busy: usize,
 }
@@ -84,11 +84,11 @@ struct Channel {
 }
 
 impl World {
-    /// Somebody is about to wake up.
+    /// Some thread is about to wake up.
     fn moves(&self) -> bool {
         self.busy > 0
             || self.channels.iter().any(|channel| channel.event() || channel.wakes())
-            || self.heard.iter().any(|heard| *heard < self.rung)
+            || self.taken.iter().any(|taken| *taken < self.rung)
     }
 }
 
@@ -115,7 +115,7 @@ impl Xen {
             line: false,
             channels: vec![Channel::default(); vcpus],
             rung: 0,
-            heard: Vec::new(),
+            taken: Vec::new(),
             busy: threads,
         };
         let slots: Vec<Slot> = (0..vcpus).map(|_| Slot::default()).collect();
@@ -187,20 +187,20 @@ impl Xen {
         self.wait(|world| world.channels.iter().any(Channel::event))
     }
 
-    /// Gives the server to so many owners that are not the engine, and all of whom hear its events.
+    /// Gives the server to so many owners that are not the engine, and all of whom get its events.
     pub(super) fn share(&self, owners: usize) {
         let mut world = self.change();
         world.enabled = true;
         world.ranges = vec![doorbell()];
         // They begin with the first one.
-        world.heard = vec![1; owners];
+        world.taken = vec![1; owners];
     }
 
     /// Waits until the first vCPU has rung again, for one of those owners.
-    pub(super) fn hear(&self, owner: usize) -> bool {
+    pub(super) fn take_event(&self, owner: usize) -> bool {
         self.wait(|world| {
-            let news = world.heard[owner] < world.rung;
-            world.heard[owner] = world.rung;
+            let news = world.taken[owner] < world.rung;
+            world.taken[owner] = world.rung;
             news
         })
     }
@@ -240,7 +240,7 @@ impl Xen {
             return Err(End::ToVmm);
         }
         let (addr, data) = (DOORBELL, value);
-        // Whoever disables the server pauses the guest: none is between the choice and this.
+        // What disables the server pauses the guest: none is between the choice and this.
         self.slot(vcpu).publish(&Ioreq {
             addr,
             data,
