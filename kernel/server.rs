@@ -7,14 +7,21 @@ use crate::dispatch::{DispatchState, Routes, Vcpu};
 use crate::page::IoreqPage;
 use crate::ports::Ports;
 use crate::protocol::ioreq::slots_for;
+use crate::protocol::irq::Arch;
+use crate::protocol::slot::State;
 use crate::protocol::{self, DomId, IoServerId};
 use crate::xen;
 use kernel::pr_warn_once;
 use kernel::prelude::*;
 use kernel::sync::Arc;
+use kernel::time::{delay::fsleep, Delta};
 
 /// Ioreq servers that one guest can have (`MAX_NR_IOREQ_SERVERS`).
 const MAX_SERVERS: usize = 8;
+
+/// How long vCPUs may take that were answered and woken, until they have taken their answers: a turn on a CPU.
+const STEPS: u32 = 2000;
+const STEP: Delta = Delta::from_micros(500);
 
 /// An enabled server with its page mapped and every vCPU's port bound.
 pub(crate) struct Server {
@@ -44,6 +51,18 @@ pub(crate) fn vcpus(dom: DomId) -> Result<u32> {
     xen::vcpus(dom).map_err(|error| match dead_or(error) {
         EINVAL => EOPNOTSUPP,
         other => other,
+    })
+}
+
+/// Waits until each vCPU has taken its answer, or the server is gone; `false` if one does not take it. May sleep.
+fn is_left(page: &IoreqPage, dom: DomId, id: IoServerId) -> bool {
+    (0..STEPS).any(|_| {
+        let is_left = page.slots().iter().all(|slot| slot.state() == State::None)
+            || xen::server_exists(dom, id).is_err();
+        if !is_left {
+            fsleep(STEP);
+        }
+        is_left
     })
 }
 
@@ -202,12 +221,16 @@ impl Server {
                 xen::close_if_bound_to(local, dom, *remote);
             }
         }
+        // One that is paused takes no answer.
+        let is_left = !Arch::NATIVE.waits_at_server()
+            || self.page.as_ref().is_none_or(|page| is_left(page, dom, self.id));
         drop(self.page);
         if disabled == Err(ENODEV) {
             // The page was the last of the guest. Its number, and the server's, may be another's.
             return false;
         }
-        match xen::destroy_server(dom, self.id).map_err(dead_or) {
+        let destroyed = if is_left { xen::destroy_server(dom, self.id) } else { Err(EBUSY) };
+        match destroyed.map_err(dead_or) {
             Ok(()) => true,
             Err(ENODEV) => false,
             Err(_) => {

@@ -203,6 +203,10 @@ impl HostError {
                  Debian's for arm64 is. Boot one that was built with CONFIG_EXPERT, \
                  CONFIG_UNSUPPORTED and CONFIG_IOREQ_SERVER"
             }
+            (Call::DestroyServer(..), E::BUSY) => {
+                "a vCPU has not taken the answer to its last access, as it is paused: let the guest run (`xl unpause`) or destroy \
+                 it, then run `xen-eventfd reap`"
+            }
             (Call::Take(_), E::BUSY) => "another engine serves it; stop that first",
             (Call::CreateServer(_) | Call::Take(_), E::NOSPC) => {
                 "all 8 ioreq servers of the guest are taken; stop a device model, \

@@ -97,7 +97,8 @@ pub trait Host: Send + Sync + fmt::Debug {
     /// free one. [`Errno::NOSPC`]: all 8 are in use.
     fn create_server(&self, dom: DomId) -> Result<IoServerId>;
 
-    /// Destroys an ioreq server. A vCPU that is parked on it is *not* woken.
+    /// Destroys an ioreq server. A vCPU that is parked on it is *not* woken, and on Arm one that was answered there and
+    /// has not taken the answer crashes the host ([`Arch::waits_at_server`]).
     fn destroy_server(&self, dom: DomId, server: IoServerId) -> Result<()>;
 
     /// Enables or disables a server; the guest is paused meanwhile.

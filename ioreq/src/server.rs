@@ -6,9 +6,16 @@ use crate::rank::{self, give_back};
 use crate::record::{Record, ServerRecord};
 use crate::run_dir::RunDir;
 use crate::{Error, Result};
+use rustix::io::Errno;
+use std::time::Duration;
 use xen_eventfd_core::slot::State;
 use xen_eventfd_core::{DomId, IoServerId, Port};
-use xen_eventfd_host::{EventChannels, Host, HostError, IoreqPage, LocalPort};
+use xen_eventfd_host::{Call, EventChannels, Host, HostError, IoreqPage, LocalPort};
+
+/// How long vCPUs may take that were answered and woken, until they have taken their answers, in steps of
+/// [`STEP`]: a turn on a CPU. One that is paused takes none.
+const STEPS: u32 = 2000;
+const STEP: Duration = Duration::from_micros(500);
 
 /// An enabled server with its page mapped and every vCPU's port bound.
 #[derive(Debug)]
@@ -159,8 +166,8 @@ impl Server {
     ///
     /// # Errors
     /// The first thing that failed other than by the guest's death; the rest was done all the
-    /// same. Only a server that is disabled and whose vCPUs are all woken is destroyed: the others
-    /// stay, to be recognised.
+    /// same. Only a server that is disabled and whose vCPUs are all woken is destroyed, on Arm once they have taken
+    /// their answers: the others stay, to be recognised.
     pub(crate) fn tear_down(
         mut self,
         disabled: xen_eventfd_host::Result<()>,
@@ -198,11 +205,28 @@ impl Server {
                 idle = idle.and(alive(rung));
             }
         }
+        if host.arch().waits_at_server() {
+            idle = idle.and_then(|()| self.await_takers(host, dom));
+        }
         let mut unbound = Ok(());
         for port in self.ports.drain(..) {
             unbound = unbound.and(alive(events.unbind(port)));
         }
         drop(self.page);
         idle.and_then(|()| alive(host.destroy_server(dom, self.id))).and(unbound)
+    }
+
+    /// Waits until each vCPU has taken its answer, or the guest is gone.
+    fn await_takers(&self, host: &dyn Host, dom: DomId) -> xen_eventfd_host::Result<()> {
+        let slots = || self.page.slots().iter().take(self.remotes.len());
+        for _ in 0..STEPS {
+            if slots().all(|slot| slot.state() == State::None)
+                || !host.server_alive(dom, self.id)?
+            {
+                return Ok(());
+            }
+            std::thread::sleep(STEP);
+        }
+        Err(HostError::new(Call::DestroyServer(dom, self.id), Errno::BUSY))
     }
 }

@@ -123,6 +123,8 @@ pub(crate) struct Domain {
     pub(crate) uuid: String,
     pub(crate) kind: Kind,
     pub(crate) life: Life,
+    /// Its vCPUs neither begin nor go on.
+    pub(crate) is_paused: bool,
     /// Its vCPUs have shut it down, or are about to, and it will run again.
     pub(crate) is_shut_down: bool,
     pub(crate) vcpus: Vec<VcpuState>,
@@ -147,6 +149,11 @@ impl Domain {
     /// Whether xenstore lists it.
     pub(crate) fn is_listed(&self) -> bool {
         self.life != Life::Zombie
+    }
+
+    /// Whether none of its vCPUs begins an instruction.
+    pub(crate) fn is_halted(&self) -> bool {
+        self.is_paused || self.is_shut_down
     }
 
     pub(crate) fn wake_all_vcpus(&self) {
@@ -180,6 +187,7 @@ impl World {
             uuid,
             kind: config.kind,
             life: Life::Alive,
+            is_paused: false,
             is_shut_down: false,
             vcpus: (0..config.vcpus).map(|_| VcpuState::default()).collect(),
             servers: Default::default(),

@@ -151,6 +151,15 @@ impl Model {
         self.shared.lock().soft_reset(dom)
     }
 
+    /// Pauses a guest (`xl pause`), or lets it run on: what its vCPUs wait for may come meanwhile.
+    pub fn pause(&self, dom: DomId, paused: bool) {
+        let mut world = self.shared.lock();
+        if let Some(domain) = world.domains.get_mut(&dom) {
+            domain.is_paused = paused;
+            domain.wake_all_vcpus();
+        }
+    }
+
     /// Crashes a guest: its vCPUs stop, everything else stays until it is destroyed.
     pub fn crash(&self, dom: DomId, why: &str) {
         let mut world = self.shared.lock();

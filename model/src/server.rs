@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use std::sync::Arc;
 use xen_eventfd_core::doorbell::Bytes;
 use xen_eventfd_core::ioreq::{COPY, Ioreq, PCI_CONFIG, PIO, SLOTS};
+use xen_eventfd_core::irq::Arch;
 use xen_eventfd_core::slot::{Slot, State};
 use xen_eventfd_core::{DomId, IoServerId, PciFunction, Port, Space, VcpuId};
 
@@ -114,9 +115,17 @@ impl World {
         Ok(IoServerId(id))
     }
 
-    /// Closes its ports and drops its requests; a vCPU that is parked on one stays parked.
+    /// Closes its ports and drops its requests; a vCPU that is parked on one stays parked. On Arm Xen crashes once it runs
+    /// on, as it waits with pointers to the server (`wait_for_io`).
     pub(crate) fn destroy_server(&mut self, dom: DomId, id: IoServerId) -> Result<(), Errno> {
-        self.server(dom, id)?;
+        let waiting = self.server(dom, id)?.pending.iter().position(Option::is_some);
+        if let (Arch::Arm, Life::Alive, Some(vcpu)) =
+            (self.arch(), &self.target(dom)?.life, waiting)
+        {
+            self.crash_host(format!(
+                "{id} of {dom} was destroyed while its vCPU {vcpu} waited there"
+            ));
+        }
         let server = self.target(dom)?.servers[usize::from(id.0)].take();
         for port in server.into_iter().flat_map(|server| server.ports) {
             self.close_port(dom, port);

@@ -285,7 +285,7 @@ impl Vcpu {
         begin: impl FnOnce(&mut World) -> Result<(), Stopped>,
     ) -> Result<u64, Stopped> {
         let mut world = self.model.shared.lock();
-        while self.state(&mut world)?.busy || world.running(self.key)?.is_shut_down {
+        while self.state(&mut world)?.busy || world.running(self.key)?.is_halted() {
             let woken = Arc::clone(&self.state(&mut world)?.woken);
             world.wait(&woken);
         }
@@ -308,7 +308,7 @@ impl Vcpu {
         let sent = self.state(world)?.blocked;
         let mut data = if sent { 0 } else { u64::MAX };
         loop {
-            while self.state(world)?.blocked {
+            while self.state(world)?.blocked || world.running(self.key)?.is_paused {
                 let woken = Arc::clone(&self.state(world)?.woken);
                 world.wait(&woken);
             }

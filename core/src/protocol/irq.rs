@@ -212,6 +212,13 @@ impl Arch {
         matches!((self, space), (_, Space::Mmio) | (Self::X86, Space::Pio))
     }
 
+    /// Whether a vCPU waits for its answer inside of Xen, where it goes on from with the server and its page at hand:
+    /// then a server may only be destroyed once every vCPU has taken its answer. On Arm `wait_for_io` of
+    /// `xen/common/ioreq.c` is returned to; on x86 a vCPU that is woken looks for its server anew.
+    pub const fn waits_at_server(self) -> bool {
+        matches!(self, Self::Arm)
+    }
+
     /// Whose interrupt this is.
     ///
     /// | | x86 | Arm |

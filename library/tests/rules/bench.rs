@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 use tempfile::TempDir;
 use xen_eventfd::IoEventAddress::{self, Mmio};
-use xen_eventfd::{DomId, Guest, Host, Reaped, Result, Space, VcpuId, Width, Xen};
+use xen_eventfd::{Arch, DomId, Guest, Host, Reaped, Result, Space, VcpuId, Width, Xen};
 use xen_eventfd_core::doorbell::Bytes;
 use xen_eventfd_model::{
     CallKind, CallSite, Client, Config, Kind, Model, Running, ServerInfo, Stopped, Vcpu, Verdict,
@@ -38,7 +38,10 @@ impl Bench {
     }
 
     pub(crate) fn with(config: Config) -> Self {
-        let model = Model::new();
+        Self::of(Model::new(), config)
+    }
+
+    fn of(model: Model, config: Config) -> Self {
         let dom = model.domain(config);
         let backend = model.client("backend");
         let run_dir = new_run_dir();
@@ -48,7 +51,11 @@ impl Bench {
     /// With a VMM that has created its server and not come so far as to enable it: nothing but the
     /// id tells it from one that an engine left in the same state.
     pub(crate) fn beside_a_vmm() -> Self {
-        let mut bench = Self::new();
+        Self::beside_a_vmm_on(Arch::X86)
+    }
+
+    pub(crate) fn beside_a_vmm_on(arch: Arch) -> Self {
+        let mut bench = Self::of(Model::on(arch), config());
         let vmm = bench.model.client("vmm");
         let server = vmm.create_server(bench.dom).unwrap();
         let page = Bytes::new(Space::Mmio, DOORBELL & !0xFFF, DOORBELL | 0xFFF).unwrap();

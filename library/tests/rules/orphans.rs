@@ -5,7 +5,7 @@ use rustix::io::Errno;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use tempfile::TempDir;
-use xen_eventfd::{IoEventAddress::Mmio, Reaped, Xen};
+use xen_eventfd::{Arch, IoEventAddress::Mmio, Reaped, Xen};
 use xen_eventfd_host::Host;
 use xen_eventfd_model::{CallKind, Client, Running, Stopped, Verdict};
 
@@ -13,12 +13,11 @@ type Kick = Running<Result<(), Stopped>>;
 
 /// A guest whose engine was killed with a kick of each vCPU unanswered.
 fn orphan() -> (Bench, [Kick; 2], TempDir) {
-    orphan_of(Client::kill)
+    orphan_of(Bench::beside_a_vmm(), Client::kill)
 }
 
 /// The same, `kill` being how the engine ends.
-fn orphan_of<T>(kill: impl FnOnce(&Client) -> T) -> (Bench, [Kick; 2], TempDir) {
-    let bench = Bench::beside_a_vmm();
+fn orphan_of<T>(bench: Bench, kill: impl FnOnce(&Client) -> T) -> (Bench, [Kick; 2], TempDir) {
     let guest = bench.attach();
     guest.register_ioevent(&event(), &AT, 100_u32).unwrap().keep();
     let _frozen = Frost::new(&bench, &bench.backend, &guest);
@@ -70,6 +69,23 @@ fn the_next_engine_needs_no_reaper() {
     let (bench, kicks, records) = orphan();
     assert_eq!(inherit(&bench, &records), [1, 1]);
     join(kicks);
+}
+
+/// There a vCPU waits inside of Xen with pointers to the server, and a paused one takes no answer.
+#[test]
+fn on_arm_a_server_stays_until_each_vcpu_has_taken_its_answer() {
+    let (bench, kicks, records) = orphan_of(Bench::beside_a_vmm_on(Arch::Arm), Client::kill);
+    bench.model.pause(bench.dom, true);
+    let refused = bench.reap(records.path()).unwrap().unwrap_err();
+    assert_eq!(refused.errno(), Errno::BUSY);
+    assert!(refused.to_string().contains("xl unpause"), "{refused}");
+    bench.model.pause(bench.dom, false);
+    join(kicks);
+    assert!(matches!(bench.reap(records.path()), Some(Ok(Reaped::Swept { kicks: 0 }))));
+    assert_eq!(bench.model.host_crashed(), None);
+    bench.assert_no_server();
+    // The kicks that the first reaper has answered.
+    assert_eq!(inherit(&bench, &records), [1, 1]);
 }
 
 #[test]
@@ -199,7 +215,7 @@ fn a_kick_is_recorded_once() {
 /// A child that was forked without `exec` has the dead engine's event channels, so they are bound.
 #[test]
 fn an_orphan_whose_ports_a_forked_child_keeps_bound_is_swept() {
-    let (bench, kicks, records) = orphan_of(Client::kill_and_leave_child);
+    let (bench, kicks, records) = orphan_of(Bench::beside_a_vmm(), Client::kill_and_leave_child);
     mark_inherited(&bench, &records);
     assert!(matches!(bench.reap(records.path()), Some(Ok(Reaped::Swept { kicks: 2 }))));
     join(kicks);
@@ -280,7 +296,7 @@ fn a_server_whose_ports_are_bound_is_left_alone() {
 /// `inherited`: while a forked child of the engine keeps the ends that the engine had.
 fn a_bound_server_is_left_alone(inherited: bool) {
     let (bench, kicks, records) = match inherited {
-        true => orphan_of(Client::kill_and_leave_child),
+        true => orphan_of(Bench::beside_a_vmm(), Client::kill_and_leave_child),
         false => orphan(),
     };
     if inherited {

@@ -67,6 +67,23 @@ fn on_arm_what_no_server_claims_is_a_data_abort_and_so_is_what_xen_does_not_send
 }
 
 #[test]
+fn a_server_that_goes_while_a_vcpu_waits_there_crashes_the_host_on_arm() {
+    for (arch, crashes) in [(Arch::X86, false), (Arch::Arm, true)] {
+        let bench = Bench::on(arch);
+        let server = bench.server(doorbell());
+        let write = bench.vcpu(0).run(|v| v.write(Space::Mmio, DOORBELL, Width::Four, 7));
+        bench.vcpu(0).until_parked();
+        // Answered and woken, it still has to run to take the answer.
+        bench.model.pause(bench.dom, true);
+        assert!(server.answer(0, 0).is_some());
+        bench.host.destroy_server(bench.dom, bench.model.servers(bench.dom)[0].id).unwrap();
+        assert_eq!(bench.model.host_crashed().is_some(), crashes, "{arch}");
+        bench.model.pause(bench.dom, false);
+        assert_eq!(write.join().is_err(), crashes, "{arch}");
+    }
+}
+
+#[test]
 fn the_first_free_id_is_assigned_and_a_ninth_server_is_refused() {
     let bench = Bench::new();
     assert_eq!(bench.servers(MAX_SERVERS), (0..8).map(IoServerId).collect::<Vec<_>>());
