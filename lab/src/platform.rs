@@ -68,13 +68,6 @@ impl Platform {
             Self::X86Pvh => 1,
         }
     }
-
-    /// Whether races run there, which want several emulated CPUs. On Arm Xen 4.20 crashes if a server is destroyed
-    /// while a vCPU that was answered has not left its wait yet (`wait_for_io` keeps pointers to it).
-    #[must_use]
-    pub fn has_races(self) -> bool {
-        self != Self::Arm64
-    }
 }
 
 impl fmt::Display for Platform {

@@ -3,7 +3,7 @@
 use crate::event_flag::EventFlag;
 use crate::fault::{CallKind, CallSite, Faults, Verdict};
 use crate::handles::{Channels, Page, ReleaseWatch, Signals, Watch};
-use crate::world::{DOM0, Locked, Serial, Shared, World};
+use crate::world::{DOM0, Key, Locked, Serial, Shared, World};
 use core::fmt;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use xen_eventfd_core::doorbell::Bytes;
 use xen_eventfd_core::irq::{Arch, Line};
+use xen_eventfd_core::slot::Slot;
 use xen_eventfd_core::{DomId, IoServerId, PciFunction, Port};
 use xen_eventfd_host::{
     Binding, Call, Domain, EventChannels, Host, HostError, IoreqPage, LocalPort, Releases, Result,
@@ -163,7 +164,7 @@ impl Client {
                 .filter(|end| end.connected && sets.contains(&end.set))
                 .map(|end| (end.dom, end.remote))
                 .collect(),
-            pages: world.pages.values().filter(|(client, _)| *client == me).count(),
+            pages: world.pages.values().filter(|(client, ..)| *client == me).count(),
             sets: sets.len(),
             watches: world.watches.values().filter(|watch| watch.client == me).count(),
         }
@@ -202,14 +203,33 @@ impl World {
             }
             watch.client != client
         });
-        let pages = self.pages.iter().filter(|(_, (owner, _))| *owner == client);
+        let pages = self.pages.iter().filter(|(_, (owner, ..))| *owner == client);
         let pages: Vec<Serial> = pages.map(|(page, _)| *page).collect();
-        pages.into_iter().for_each(|page| self.unmap(page));
+        for page in pages {
+            self.take_from_threads(page);
+            self.unmap(page);
+        }
+    }
+
+    /// A thread of a killed client may be about to write to a slot: here, where no process is killed for real, it would
+    /// do so later. So it keeps the page for itself, unless another client has it mapped too.
+    fn take_from_threads(&mut self, page: Serial) {
+        let Some((client, key, id)) = self.pages.get(&page).copied() else { return };
+        let shared = |(other, theirs, its): &(Serial, Key, IoServerId)| {
+            *other != client && (*theirs, *its) == (key, id)
+        };
+        if self.pages.values().any(shared) {
+            return;
+        }
+        let server = self.find(key).and_then(|domain| domain.servers[usize::from(id.0)].as_mut());
+        if let Some(slots) = server.and_then(|server| server.page.as_mut()) {
+            *slots = Arc::new(slots.each_ref().map(Slot::duplicate));
+        }
     }
 
     /// Removes one mapping of a page. Does nothing if it is removed already.
     pub(crate) fn unmap(&mut self, page: Serial) {
-        if let Some((_, key)) = self.pages.remove(&page) {
+        if let Some((_, key, _)) = self.pages.remove(&page) {
             self.release_page(key);
         }
     }
@@ -346,7 +366,7 @@ impl Host for Client {
         let page = self.0.call(CallKind::MapPage, Call::MapPage(dom, server), |world| {
             let (slots, key) = world.acquire_page(dom, server)?;
             let page = world.serial();
-            world.pages.insert(page, (self.0.serial, key));
+            world.pages.insert(page, (self.0.serial, key, server));
             Ok(Page::new(Arc::clone(&self.0), page, slots))
         });
         Ok(Box::new(page?))

@@ -9,8 +9,8 @@ use rustix::io::Errno;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use xen_eventfd_core::DomId;
 use xen_eventfd_core::irq::Arch;
+use xen_eventfd_core::{DomId, IoServerId};
 
 /// The domain in which all clients live.
 pub(crate) const DOM0: DomId = DomId(0);
@@ -27,8 +27,8 @@ pub(crate) struct World {
     pub(crate) ports: BTreeMap<u32, LocalEnd>,
     pub(crate) sets: BTreeMap<Serial, Set>,
     pub(crate) watches: BTreeMap<Serial, Watch>,
-    /// Mapped pages: the client that maps it, and the guest.
-    pub(crate) pages: BTreeMap<Serial, (Serial, Key)>,
+    /// Mapped pages: the client that maps it, the guest, and its server.
+    pub(crate) pages: BTreeMap<Serial, (Serial, Key, IoServerId)>,
     pub(crate) clients: BTreeMap<Serial, ClientState>,
     pub(crate) host_crash: Option<String>,
     /// `None` is x86.
