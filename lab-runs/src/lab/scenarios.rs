@@ -100,6 +100,7 @@ impl Stage {
             // The module's part in a race is the same by either of its ABIs.
             None if !self.engine.is_whole() => vec![(1, false)],
             None if repeats && !long => vec![(1, false)],
+            None if !platform.has_races() => vec![(1, false)],
             None => vec![(1, false), (RACE_CPUS, names.is_empty())],
         };
         for (cpus, races) in each {
