@@ -56,12 +56,6 @@ fn words(limit: u64) -> String {
 const SHARE: &str = "No handler can cost that little: the floor, which does nothing, is above that share \
     itself. What Xen does for the access, the switch to dom0 and back, and the backend's own wakeup are \
     the same in both ways; upstream's own is the wakeup of its device model, and that alone can be saved.";
-/// Why a kick costs an Arm guest more of the floor's than was promised.
-const ABOVE: &str = "What the module does beyond the floor is about as many instructions as on x86, while all that \
-    Xen and dom0 do for a kick is half of what they do there. More than half of it is the tasklet in which an event \
-    ends, after the upcall that brought it, so that a guest that floods its channel cannot hold a vCPU of dom0 in one \
-    upcall; the floor ends the event in its handler. The rest is the module's own: it finds the doorbell, compares and \
-    counts.";
 /// Why the userspace engine costs more than the loop.
 const ENGINE: &str = "A dearer system call. The loop writes the eventfd, and sleeps for as long as its \
     backend leaves it full; the engine must not, and signals by `io_submit()`.";
@@ -135,19 +129,18 @@ fn of_upstream(promise: String, limit: u64, ticks: impl Fn(Way) -> Option<u64>) 
 /// All promises that these results can be held to. Compared are medians.
 pub(super) fn all(platform: Platform, results: &Results) -> Vec<Target> {
     let (mut targets, limits) = (Vec::new(), Limits::of(platform));
-    let above = (platform.arch() == Arch::Arm64).then_some(ABOVE);
     let one = |way| ticks(results, way, 1);
     let one_spread = |way| spread(results, way, 1);
     if let (Some(module), Some(floor)) = (one_spread(Way::Module), one_spread(Way::Floor)) {
         let limit = words(limits.floor);
         let promise = format!("module: at most {limit} times the floor with the same waiter");
-        targets.push(Target { why: above, ..of_floor(promise, module, floor, limits.floor) });
+        targets.push(of_floor(promise, module, floor, limits.floor));
     }
     let alone = |way| no_listener(results, way, 1).map(Spread::median);
     let alone_spread = |way| no_listener(results, way, 1);
     if let (Some(module), Some(floor)) = (alone_spread(Way::Module), alone_spread(Way::Floor)) {
         let promise = "module: the same, no reader".to_owned();
-        targets.push(Target { why: above, ..of_floor(promise, module, floor, limits.floor) });
+        targets.push(of_floor(promise, module, floor, limits.floor));
     }
     let share = match limits.upstream {
         500 => "half".to_owned(),
