@@ -94,7 +94,7 @@ struct shim_end {
 /* For `cargo xtask hostile`, which measures what it costs to do so. */
 #define ENDED_IN_UPCALL UINT_MAX
 #else
-#define ENDED_IN_UPCALL 16
+#define ENDED_IN_UPCALL 4
 #endif
 
 /* Events that this CPU has ended within upcalls since a tasklet ran here, and thus since an upcall was over for sure. */
