@@ -3,7 +3,7 @@
 use crate::event_flag::EventFlag;
 use crate::fault::{CallKind, CallSite, Faults, Verdict};
 use crate::handles::{Channels, Page, ReleaseWatch, Signals, Watch};
-use crate::world::{DOM0, Key, Locked, Serial, Shared, World};
+use crate::world::{DOM0, Locked, Serial, Shared, World};
 use core::fmt;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use xen_eventfd_core::doorbell::Bytes;
 use xen_eventfd_core::irq::{Arch, Line};
-use xen_eventfd_core::slot::Slot;
 use xen_eventfd_core::{DomId, IoServerId, PciFunction, Port};
 use xen_eventfd_host::{
     Binding, Call, Domain, EventChannels, Host, HostError, IoreqPage, LocalPort, Releases, Result,
@@ -205,26 +204,7 @@ impl World {
         });
         let pages = self.pages.iter().filter(|(_, (owner, ..))| *owner == client);
         let pages: Vec<Serial> = pages.map(|(page, _)| *page).collect();
-        for page in pages {
-            self.take_from_threads(page);
-            self.unmap(page);
-        }
-    }
-
-    /// A thread of a killed client may be about to write to a slot: here, where no process is killed for real, it would
-    /// do so later. So it keeps the page for itself, unless another client has it mapped too.
-    fn take_from_threads(&mut self, page: Serial) {
-        let Some((client, key, id)) = self.pages.get(&page).copied() else { return };
-        let shared = |(other, theirs, its): &(Serial, Key, IoServerId)| {
-            *other != client && (*theirs, *its) == (key, id)
-        };
-        if self.pages.values().any(shared) {
-            return;
-        }
-        let server = self.find(key).and_then(|domain| domain.servers[usize::from(id.0)].as_mut());
-        if let Some(slots) = server.and_then(|server| server.page.as_mut()) {
-            *slots = Arc::new(slots.each_ref().map(Slot::duplicate));
-        }
+        pages.into_iter().for_each(|page| self.unmap(page));
     }
 
     /// Removes one mapping of a page. Does nothing if it is removed already.

@@ -153,8 +153,16 @@ impl World {
         dom: DomId,
         id: IoServerId,
     ) -> Result<(Arc<Slots>, Key), Errno> {
+        let key = self.target(dom)?.key;
+        let is_mapped = self.pages.values().any(|(_, whose, its)| (*whose, *its) == (key, id));
         let server = self.server(dom, id)?;
-        let page = Arc::clone(server.page.get_or_insert_with(|| Arc::new(fresh_slots())));
+        let page = server.page.get_or_insert_with(|| Arc::new(fresh_slots()));
+        // No process is killed for real here: a thread of one that was may be about to write to a slot, and keeps the page
+        // that it has for itself.
+        if !is_mapped {
+            *page = Arc::new(page.each_ref().map(Slot::duplicate));
+        }
+        let page = Arc::clone(page);
         let domain = self.target(dom)?;
         domain.mappings += 1;
         Ok((page, domain.key))

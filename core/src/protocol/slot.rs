@@ -180,21 +180,15 @@ impl Slot {
         Some(answer)
     }
 
-    /// Other memory with what this slot has now.
+    /// A copy of this slot, in memory of its own.
     #[must_use]
     pub fn duplicate(&self) -> Self {
-        let Ioreq { addr, data, count, size, vp_eport, pad, flags, kind } =
-            self.copy(self.flags.load(Ordering::Acquire));
-        Self {
-            addr: AtomicU64::new(addr),
-            data: AtomicU64::new(data),
-            count: AtomicU32::new(count),
-            size: AtomicU32::new(size),
-            vp_eport: AtomicU32::new(vp_eport),
-            pad: AtomicU16::new(pad),
-            flags: AtomicU8::new(flags),
-            kind: AtomicU8::new(kind),
-        }
+        let from = self.copy(self.flags.load(Ordering::Acquire));
+        let slot = Self::default();
+        slot.announce(Port(from.vp_eport));
+        slot.publish(&from);
+        slot.flags.store(from.flags, Ordering::Release);
+        slot
     }
 
     /// Writes a state as only a faulty device model would.
