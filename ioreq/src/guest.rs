@@ -140,11 +140,17 @@ assert!(matches!(again, Err(Error::InUse { .. })));
         let (host, gone) = (event_loop.host(), new_eventfd()?);
         let run_dir = event_loop.run_dir().with_role(role);
         let create = || Server::create(&**host, event_loop.events(), &run_dir, &mut hold.record);
-        let server = server.map_or_else(create, Ok).map_err(|error| match error {
-            Error::Host(error) if error.is_gone() => Error::GuestDied(dom),
+        let died_or = |error| match error {
+            Error::Host(error) if HostError::is_gone(&error) => Error::GuestDied(dom),
             other => other,
-        })?;
+        };
+        let is_adopted = server.is_some();
+        let mut server = server.map_or_else(create, Ok).map_err(died_or)?;
+        // The handler may route accesses to it that were not yet, before any vCPU goes on.
         handler.begin(Ranges::new(Arc::clone(host), dom, server.id), hold.held().collect());
+        if is_adopted {
+            server = server.wake_all(event_loop.events()).map_err(died_or)?;
+        }
         let guest = Self(Arc::new(GuestCore {
             event_loop: Arc::clone(event_loop),
             dom,

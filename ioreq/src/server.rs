@@ -124,8 +124,7 @@ impl Server {
         Self { id: IoServerId(record.id), page, remotes, ports: Vec::new(), kept }
     }
 
-    /// Serves an orphan on, of which no port is bound: it is enabled and its ports are, and every vCPU is woken whose
-    /// answer its process has published and not announced.
+    /// Serves an orphan on, of which no port is bound: it is enabled and its ports are. [`Server::wake_all`] is to follow.
     pub(crate) fn serve_again(
         mut self,
         host: &dyn Host,
@@ -140,19 +139,26 @@ impl Server {
             let ports = self.remotes.iter().map(|port| port.0).collect();
             let local = self.ports.iter().map(|port| port.0).collect();
             record.server = Some(ServerRecord { id: self.id.0, ports, local });
-            run_dir.write(record)?;
-            Ok(self.ports.iter().try_for_each(|port| events.notify(*port))?)
+            run_dir.write(record)
         });
-        match bound {
-            Ok(()) => Ok(self),
-            Err(error) => {
-                // It is an orphan again, for the next process.
-                for port in self.ports.drain(..) {
-                    let _ = events.unbind(port);
-                }
-                Err(error)
+        self.or_orphan(events, bound)
+    }
+
+    /// Wakes every vCPU whose answer the process before has published and not announced. It goes on with what is routed
+    /// to the server by then.
+    pub(crate) fn wake_all(self, events: &dyn EventChannels) -> Result<Self> {
+        let woken = self.ports.iter().try_for_each(|port| events.notify(*port));
+        self.or_orphan(events, woken.map_err(Into::into))
+    }
+
+    /// Itself, or an orphan again, for the next process.
+    fn or_orphan(mut self, events: &dyn EventChannels, done: Result<()>) -> Result<Self> {
+        if done.is_err() {
+            for port in self.ports.drain(..) {
+                let _ = events.unbind(port);
             }
         }
+        done.map(|()| self)
     }
 
     /// Whether anything is still to be done for the guest, by what came of disabling the server: a guest
@@ -208,7 +214,7 @@ impl Server {
             }
         }
         if host.arch().waits_at_server() {
-            idle = idle.and_then(|()| self.await_takers(host, dom));
+            idle = idle.and_then(|()| self.await_taken_answers(host, dom));
         }
         let mut unbound = Ok(());
         for port in self.ports.drain(..) {
@@ -219,7 +225,7 @@ impl Server {
     }
 
     /// Waits until each vCPU has taken its answer, or the guest is gone.
-    fn await_takers(&self, host: &dyn Host, dom: DomId) -> xen_eventfd_host::Result<()> {
+    fn await_taken_answers(&self, host: &dyn Host, dom: DomId) -> xen_eventfd_host::Result<()> {
         let slots = self.page.slots().iter().take(self.remotes.len());
         let mut waiting: Vec<&Slot> = slots.collect();
         for step in 0..EAGER_STEPS + STEPS {

@@ -12,7 +12,7 @@ use xen_eventfd_ioreq::{
     Claim, Error, EventLoop, GuestServer, Handler, Ranges, Reaped, Reserve, Role, RunDir,
     ThreadNames, Threads, reap,
 };
-use xen_eventfd_model::{CallKind, Client, Config, Model, Stopped, Verdict};
+use xen_eventfd_model::{CallKind, Client, Config, Model, Stopped, Vcpu, Verdict};
 
 const REGISTERS: u64 = 0xFE00_0000;
 const DOORBELL: u64 = 0xFE00_0050;
@@ -25,6 +25,9 @@ struct Notes {
     requests: Mutex<Vec<(VcpuId, Request)>>,
     held: Mutex<Vec<Kick>>,
     ends: Mutex<Vec<&'static str>>,
+    /// A vCPU that waits, and how often it was woken before the handler began.
+    waits: Mutex<Option<Vcpu>>,
+    woken: Mutex<Option<u64>>,
 }
 
 impl Notes {
@@ -48,6 +51,7 @@ impl Notes {
 
 impl Handler for Notes {
     fn begin(&self, _: Ranges, held: Vec<Kick>) {
+        *self.woken.lock().unwrap() = self.waits.lock().unwrap().as_ref().map(Vcpu::wakes);
         *self.held.lock().unwrap() = held;
     }
 
@@ -327,6 +331,20 @@ fn a_server_that_is_taken_over_answers_who_waits_and_keeps_its_ranges() {
     assert_eq!((bench.read(0, REGISTERS + 4), bench.model.servers(bench.dom).len()), (0x77, 1));
     server.let_go().unwrap();
     assert_eq!(bench.model.servers(bench.dom), []);
+}
+
+/// The process before may have been killed while it routed accesses elsewhere.
+#[test]
+fn no_vcpu_goes_on_before_the_handler_could_route_accesses() {
+    let bench = Bench::new(1);
+    let (_, records) = left(&bench);
+    let vcpu = bench.model.vcpu(bench.dom, VcpuId(0));
+    let waits = vcpu.run(|vcpu| vcpu.read(Space::Mmio, REGISTERS, Width::Four).unwrap());
+    vcpu.until_parked();
+    let notes = Notes::answering(0x77);
+    *notes.waits.lock().unwrap() = Some(vcpu);
+    let (_process, _server) = take_over(&bench, records.path(), &notes, |_| {}).unwrap();
+    assert_eq!((*notes.woken.lock().unwrap(), waits.join()), (Some(0), 0x77));
 }
 
 #[test]

@@ -51,6 +51,10 @@ struct State {
     places: BTreeMap<At, Place>,
     /// Once the server is there.
     ranges: Option<Ranges>,
+    /// Of a guest that is taken over: where functions' registers may still be routed from.
+    stale: Option<Vec<u64>>,
+    /// How routing to a server that is taken over went.
+    routed: Option<Result<()>>,
     /// What looks at the backends, by which numbers.
     events: Weak<EventLoop>,
     sources: BTreeMap<At, Vec<u64>>,
@@ -68,6 +72,8 @@ impl Devices {
             devices: BTreeMap::new(),
             places: BTreeMap::new(),
             ranges: None,
+            stale: None,
+            routed: None,
             events: Weak::new(),
             sources: BTreeMap::new(),
             record: None,
@@ -95,6 +101,17 @@ impl Devices {
         state.registers.insert(at, registers);
         state.devices.insert(at, device);
         state.places.insert(at, place);
+    }
+
+    /// Has accesses routed to a server that is taken over before any vCPU goes on: the process before may have been killed
+    /// while a function's registers moved. `stale` is where they may have been.
+    pub(crate) fn route_first(&self, stale: Vec<u64>) {
+        self.state().stale = Some(stale);
+    }
+
+    /// How that went.
+    pub(crate) fn routed(&self) -> Result<()> {
+        self.state().routed.take().unwrap_or(Ok(()))
     }
 
     /// Routes to the server what is ours: functions, with a host bridge the ports by which a guest finds them, and
@@ -392,6 +409,11 @@ impl DeviceView for BTreeMap<At, Device> {
 
 impl Handler for Devices {
     fn begin(&self, ranges: Ranges, _: Vec<Kick>) {
+        let stale = self.state().stale.take();
+        if let Some(stale) = stale {
+            let routed = self.route(&ranges, &stale);
+            self.state().routed = Some(routed);
+        }
         self.state().ranges = Some(ranges);
     }
 

@@ -168,9 +168,10 @@ impl Server {
         devices.keep(kept.record, &keep.whose);
         let stale: Vec<u64> =
             kept.devices.iter().filter_map(|record| record.registers_before).collect();
+        devices.route_first(stale);
         let serving =
             Serving::begin(host, run_dir, doorbells.dom(), &devices, GuestServer::take_over)?;
-        devices.route(&serving.registers.ranges(), &stale)?;
+        devices.routed()?;
         devices.watch_backends(&serving.event_loop)?;
         devices.notify_again();
         Ok(serving.of(doorbells, devices))

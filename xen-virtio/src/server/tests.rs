@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use virtio_drivers::transport::Transport;
@@ -282,6 +282,8 @@ fn copy(from: &Path, to: &Path) {
 struct Kill {
     begins: AtomicBool,
     is_done: AtomicBool,
+    /// The call at which it was killed.
+    call: OnceLock<String>,
 }
 
 /// Has the process killed at its call of this number, and what it leaves kept in `left`.
@@ -295,6 +297,7 @@ fn kill_at(client: &Arc<Client>, step: u64, from: &Place, left: &Place) -> Arc<K
         let Some(client) = weak.upgrade() else { return Verdict::Proceed };
         if site.index == step {
             done.begins.store(true, Ordering::Release);
+            let _ = done.call.set(format!("{:?}", site.call));
             copy(&from, &left);
             if let Some((from, left)) = &sessions {
                 left.copy(from);
@@ -341,7 +344,8 @@ fn round(arch: Arch, step: u64, keeps_sessions: bool) -> bool {
             .and_then(Option::as_ref)
             .map(|server| server.devices().report(&server.guest().registered()));
         format!(
-            "the guest ends, after a kill at step {step}: {report:?}\n{}",
+            "the guest ends, after a kill at step {step}, {:?}: {report:?}\n{}",
+            kill.call.get(),
             machine.model.describe()
         )
     };
