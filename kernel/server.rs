@@ -55,14 +55,14 @@ pub(crate) fn vcpus(dom: DomId) -> Result<u32> {
 }
 
 /// Waits until each vCPU has taken its answer, or the server is gone; `false` if one does not take it. May sleep.
-fn is_left(page: &IoreqPage, dom: DomId, id: IoServerId) -> bool {
+fn answers_are_taken(page: &IoreqPage, dom: DomId, id: IoServerId) -> bool {
     (0..STEPS).any(|_| {
-        let is_left = page.slots().iter().all(|slot| slot.state() == State::None)
-            || xen::server_exists(dom, id).is_err();
-        if !is_left {
+        let are_taken = page.slots().iter().all(|slot| slot.state() == State::None)
+            || xen::server_exists(dom, id).map_err(dead_or) == Err(ENODEV);
+        if !are_taken {
             fsleep(STEP);
         }
-        is_left
+        are_taken
     })
 }
 
@@ -221,20 +221,26 @@ impl Server {
                 xen::close_if_bound_to(local, dom, *remote);
             }
         }
-        // One that is paused takes no answer.
-        let is_left = !Arch::NATIVE.waits_at_server()
-            || self.page.as_ref().is_none_or(|page| is_left(page, dom, self.id));
-        drop(self.page);
         if disabled == Err(ENODEV) {
+            drop(self.page);
             // The page was the last of the guest. Its number, and the server's, may be another's.
             return false;
         }
-        let destroyed = if is_left { xen::destroy_server(dom, self.id) } else { Err(EBUSY) };
+        // One that is paused takes no answer.
+        let are_taken = !Arch::NATIVE.waits_at_server()
+            || self.page.as_ref().is_none_or(|page| answers_are_taken(page, dom, self.id));
+        drop(self.page);
+        let destroyed = if are_taken { xen::destroy_server(dom, self.id) } else { Err(EBUSY) };
         match destroyed.map_err(dead_or) {
             Ok(()) => true,
             Err(ENODEV) => false,
             Err(_) => {
-                pr_warn_once!("an ioreq server stays behind, disabled\n");
+                pr_warn_once!(
+                    "domain {}: ioreq server {} stays until the guest ends, disabled{}\n",
+                    dom.0,
+                    self.id.0,
+                    if are_taken { "" } else { ": a vCPU has not taken its answer; is it paused?" }
+                );
                 true
             }
         }

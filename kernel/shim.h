@@ -35,8 +35,8 @@ long shim_add_foreign(domid_t owner, u16 count, u64 *theirs, u64 *ours, int *err
 
 /*
  * xen_irq_lateeoi() from the interrupt's handler: at once for a few events of a CPU, then in a tasklet, thus once
- * the upcall in which the event came is over, after which a few may be ended at once again. So an upcall has that few
- * events more than there are ports, however fast guests ring. For one event of an interrupt at a time.
+ * the upcall in which the event came is over, after which a few may be ended at once again. So an upcall handles at
+ * most that many events more than there are ports, however fast guests ring. For one event of an interrupt at a time.
  * shim_end_stop() disables the interrupt and waits for a handler and a tasklet that runs; shim_end_free() may
  * follow once the interrupt is gone, or if there never was one.
  */

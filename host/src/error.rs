@@ -204,8 +204,8 @@ impl HostError {
                  CONFIG_UNSUPPORTED and CONFIG_IOREQ_SERVER"
             }
             (Call::DestroyServer(..), E::BUSY) => {
-                "a vCPU has not taken the answer to its last access, as it is paused: let the guest run (`xl unpause`) or destroy \
-                 it, then run `xen-eventfd reap`"
+                "a vCPU has not taken the answer to its last access, as the guest is paused or has crashed: let \
+                 it run (`xl unpause`) or destroy it, then run `xen-eventfd reap`"
             }
             (Call::Take(_), E::BUSY) => "another engine serves it; stop that first",
             (Call::CreateServer(_) | Call::Take(_), E::NOSPC) => {
