@@ -53,7 +53,7 @@ fn fits(space: Space, addr: u64, len: u64) -> bool {
     }
 }
 
-/// What a request is, told from the top.
+/// What a request is, by its definition.
 fn reference(slot: &Ioreq) -> Request {
     let space = if slot.kind == PIO { Space::Pio } else { Space::Mmio };
     let config = slot.kind == PCI_CONFIG;

@@ -69,8 +69,8 @@ impl Platform {
         }
     }
 
-    /// Whether races run there, which want several emulated CPUs. On Arm a guest of two vCPUs that kick back to back falls
-    /// silent with the module, and why is not known.
+    /// Whether races run there, which want several emulated CPUs. On Arm a guest of two vCPUs that kick back to back stops
+    /// with the module, and why is not known.
     #[must_use]
     pub fn has_races(self) -> bool {
         self != Self::Arm64

@@ -295,7 +295,7 @@ assert_eq!(guest.unregister_interrupt_status(addr, msi)?, 0);
     /// allocated for this domain. The port may carry an irqfd the other way as well.
     ///
     /// The eventfd is signalled once at the beginning, as Xen does not report whether the guest rang
-    /// before any was bound.
+    /// before its port was bound.
     ///
     /// # Errors
     /// [`Error::Busy`] if the port has an eventfd already; else as [`Guest::register_irqfd`].

@@ -26,7 +26,7 @@ impl Log for Kept {
 static LOGGER: Kept = Kept(Mutex::new(Vec::new()));
 
 #[test]
-fn a_logger_of_the_log_crate_is_told() {
+fn a_logger_of_the_log_crate_gets_the_warnings() {
     log::set_logger(&LOGGER).unwrap();
     log::set_max_level(log::LevelFilter::Warn);
     let model = Model::new();

@@ -1,4 +1,4 @@
-//! Kicks that came for bytes we hold before anybody waited for them.
+//! Kicks that came for bytes we hold before an eventfd was registered for them.
 //!
 //! Xen decides by address alone, so a claimed kick that matches no registration cannot go to the
 //! VMM. It is marked here and delivered when its eventfd comes. The store has a fixed size,

@@ -212,9 +212,9 @@ impl Arch {
         matches!((self, space), (_, Space::Mmio) | (Self::X86, Space::Pio))
     }
 
-    /// Whether a vCPU waits for its answer inside of Xen, where it goes on from with the server and its page at hand:
-    /// then a server may only be destroyed once every vCPU has taken its answer. On Arm `wait_for_io` of
-    /// `xen/common/ioreq.c` is returned to; on x86 a vCPU that is woken looks for its server anew.
+    /// Whether a vCPU that waits for its answer keeps pointers to the server in Xen: on Arm `wait_for_io` of
+    /// `xen/common/ioreq.c` goes on where it slept. Such a server may be destroyed only once each vCPU has taken its
+    /// answer. On x86 a vCPU that is woken looks its server up again.
     pub const fn waits_at_server(self) -> bool {
         matches!(self, Self::Arm)
     }

@@ -99,8 +99,8 @@ works && xl destroy drivers
 wait $server
 verdict start_ends_with_a_guest_that_is_destroyed_amid_io $? drivers.log
 
-# What Linux does to execute another kernel (kexec): libxl makes no soft reset of a PVH guest. The guest without an operating
-# system is of x86.
+# What Linux does to execute another kernel (kexec): libxl makes no soft reset of a PVH guest. Xen's tools make none
+# of an Arm guest either.
 soft_reset() {
 	metal resets 'soft-reset'
 	timeout 120 xen-virtio start resets.cfg --device blk,socket=/tmp/blk.sock >out 2>err

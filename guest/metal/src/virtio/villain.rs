@@ -36,7 +36,7 @@ const HEADER: u64 = RINGS[0] + 0x3000;
 const DATA: u64 = RINGS[0] + 0x4000;
 const DONE: u64 = RINGS[0] + 0x5000;
 const INDIRECTS: u64 = RINGS[0] + 0x6000;
-/// Beyond the guest's memory, which has no more than 16 MiB, and below what Xen's tools have.
+/// Where the guest has nothing: its memory is 16 MiB at most, and Xen's tools have what is elsewhere.
 const NOWHERE: u64 = 0x8000_0000;
 const PAGE: usize = 4096;
 

@@ -1,4 +1,4 @@
-//! What an odd driver hears from its device, and the numbers by which one acts at random.
+//! What an odd driver reads from its device, and the numbers by which one acts at random.
 
 use core::fmt;
 

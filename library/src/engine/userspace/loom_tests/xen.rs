@@ -240,7 +240,7 @@ impl Xen {
             return Err(End::ToVmm);
         }
         let (addr, data) = (DOORBELL, value);
-        // What disables the server pauses the guest: none is between the choice and this.
+        // Disabling the server pauses the guest, so no vCPU is between the choice of the server and this.
         self.slot(vcpu).publish(&Ioreq {
             addr,
             data,
