@@ -8,7 +8,7 @@ use crate::page::IoreqPage;
 use crate::ports::Ports;
 use crate::protocol::ioreq::slots_for;
 use crate::protocol::irq::Arch;
-use crate::protocol::slot::State;
+use crate::protocol::slot::{State, TAKE_LOOKS, TAKE_PAUSE_MICROS};
 use crate::protocol::{self, DomId, IoServerId};
 use crate::xen;
 use kernel::pr_warn_once;
@@ -18,10 +18,6 @@ use kernel::time::{delay::fsleep, Delta};
 
 /// Ioreq servers that one guest can have (`MAX_NR_IOREQ_SERVERS`).
 const MAX_SERVERS: usize = 8;
-
-/// How long vCPUs may take that were answered and woken, until they have taken their answers: a turn on a CPU.
-const STEPS: u32 = 2000;
-const STEP: Delta = Delta::from_micros(500);
 
 /// An enabled server with its page mapped and every vCPU's port bound.
 pub(crate) struct Server {
@@ -56,11 +52,11 @@ pub(crate) fn vcpus(dom: DomId) -> Result<u32> {
 
 /// Waits until each vCPU has taken its answer, or the server is gone; `false` if one does not take it. May sleep.
 fn answers_are_taken(page: &IoreqPage, dom: DomId, id: IoServerId) -> bool {
-    (0..STEPS).any(|_| {
+    (0..TAKE_LOOKS).any(|_| {
         let are_taken = page.slots().iter().all(|slot| slot.state() == State::None)
             || xen::server_exists(dom, id).map_err(dead_or) == Err(ENODEV);
         if !are_taken {
-            fsleep(STEP);
+            fsleep(Delta::from_micros(TAKE_PAUSE_MICROS.into()));
         }
         are_taken
     })

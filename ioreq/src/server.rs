@@ -8,16 +8,9 @@ use crate::run_dir::RunDir;
 use crate::{Error, Result};
 use rustix::io::Errno;
 use std::time::Duration;
-use xen_eventfd_core::slot::{Slot, State};
+use xen_eventfd_core::slot::{State, TAKE_LOOKS, TAKE_PAUSE_MICROS};
 use xen_eventfd_core::{DomId, IoServerId, Port};
 use xen_eventfd_host::{Call, EventChannels, Host, HostError, IoreqPage, LocalPort};
-
-/// How long vCPUs may take that were answered and woken, until they have taken their answers, in steps of
-/// [`STEP`]: a turn on a CPU. One that is paused takes none.
-const STEPS: u32 = 2000;
-/// As many looks come before, one right after the other: most have taken it by then.
-const EAGER_STEPS: u32 = 100;
-const STEP: Duration = Duration::from_micros(500);
 
 /// An enabled server with its page mapped and every vCPU's port bound.
 #[derive(Debug)]
@@ -226,21 +219,14 @@ impl Server {
 
     /// Waits until each vCPU has taken its answer, or the guest is gone.
     fn await_taken_answers(&self, host: &dyn Host, dom: DomId) -> xen_eventfd_host::Result<()> {
-        let slots = self.page.slots().iter().take(self.remotes.len());
-        let mut waiting: Vec<&Slot> = slots.collect();
-        for step in 0..EAGER_STEPS + STEPS {
-            // The server is disabled, so there is no further request.
-            waiting.retain(|slot| slot.state() != State::None);
-            if waiting.is_empty() {
+        let slots = || self.page.slots().iter().take(self.remotes.len());
+        for _ in 0..TAKE_LOOKS {
+            if slots().all(|slot| slot.state() == State::None)
+                || !host.server_alive(dom, self.id)?
+            {
                 return Ok(());
             }
-            if step < EAGER_STEPS {
-                std::thread::yield_now();
-            } else if host.server_alive(dom, self.id)? {
-                std::thread::sleep(STEP);
-            } else {
-                return Ok(());
-            }
+            std::thread::sleep(Duration::from_micros(TAKE_PAUSE_MICROS.into()));
         }
         Err(HostError::new(Call::DestroyServer(dom, self.id), Errno::BUSY))
     }

@@ -12,7 +12,7 @@ use xen_eventfd_ioreq::{
     Claim, Error, EventLoop, GuestServer, Handler, Ranges, Reaped, Reserve, Role, RunDir,
     ThreadNames, Threads, reap,
 };
-use xen_eventfd_model::{CallKind, Client, Config, Model, Stopped, Vcpu, Verdict};
+use xen_eventfd_model::{CallKind, Client, Config, Model, Running, Stopped, Vcpu, Verdict};
 
 const REGISTERS: u64 = 0xFE00_0000;
 const DOORBELL: u64 = 0xFE00_0050;
@@ -299,6 +299,14 @@ fn a_process_that_can_open_no_event_channels_but_its_own_recovers_what_another_l
     assert_eq!(servers, [server.server()]);
 }
 
+/// A vCPU that waits for the answer to a read.
+fn waiting(bench: &Bench, id: u32) -> (Vcpu, Running<u64>) {
+    let vcpu = bench.model.vcpu(bench.dom, VcpuId(id));
+    let waits = vcpu.run(|vcpu| vcpu.read(Space::Mmio, REGISTERS, Width::Four).unwrap());
+    vcpu.until_parked();
+    (vcpu, waits)
+}
+
 /// A process that takes a guest over with these records, whose client this changes before.
 fn take_over(
     bench: &Bench,
@@ -322,9 +330,7 @@ fn take_over(
 fn a_server_that_is_taken_over_answers_who_waits_and_keeps_its_ranges() {
     let bench = Bench::new(2);
     let (id, records) = left(&bench);
-    let vcpu = bench.model.vcpu(bench.dom, VcpuId(1));
-    let waits = vcpu.run(|vcpu| vcpu.read(Space::Mmio, REGISTERS, Width::Four).unwrap());
-    vcpu.until_parked();
+    let (_, waits) = waiting(&bench, 1);
     let notes = Notes::answering(0x77);
     let (_process, server) = take_over(&bench, records.path(), &notes, |_| {}).unwrap();
     assert_eq!((waits.join(), server.server()), (0x77, id));
@@ -338,9 +344,7 @@ fn a_server_that_is_taken_over_answers_who_waits_and_keeps_its_ranges() {
 fn no_vcpu_goes_on_before_the_handler_could_route_accesses() {
     let bench = Bench::new(1);
     let (_, records) = left(&bench);
-    let vcpu = bench.model.vcpu(bench.dom, VcpuId(0));
-    let waits = vcpu.run(|vcpu| vcpu.read(Space::Mmio, REGISTERS, Width::Four).unwrap());
-    vcpu.until_parked();
+    let (vcpu, waits) = waiting(&bench, 0);
     let notes = Notes::answering(0x77);
     *notes.waits.lock().unwrap() = Some(vcpu);
     let (_process, _server) = take_over(&bench, records.path(), &notes, |_| {}).unwrap();
@@ -380,9 +384,7 @@ fn a_process_that_is_killed_at_any_step_of_taking_over_is_taken_over_itself() {
     for step in 1.. {
         let bench = Bench::new(2);
         let (id, records) = left(&bench);
-        let vcpu = bench.model.vcpu(bench.dom, VcpuId(1));
-        let waits = vcpu.run(|vcpu| vcpu.read(Space::Mmio, REGISTERS, Width::Four).unwrap());
-        vcpu.until_parked();
+        let (_, waits) = waiting(&bench, 1);
         let kept = Arc::new(tempfile::tempdir().unwrap());
         let (from, to) = (records.path().to_owned(), Arc::clone(&kept));
         let (notes, reached) = (Notes::answering(0x77), Arc::new(AtomicBool::new(false)));

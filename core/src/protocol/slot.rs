@@ -16,6 +16,12 @@ use super::ioreq::{Ioreq, Request, DATA_IS_PTR, DIR_READ, STATE};
 use super::sync::{AtomicU16, AtomicU32, AtomicU64, AtomicU8, Ordering};
 use core::mem::{align_of, size_of};
 
+/// How often, and with how many microseconds between, it is looked whether vCPUs that were answered and woken have taken
+/// their answers: they need a turn on a CPU. One that is paused takes none.
+pub const TAKE_LOOKS: u32 = 2000;
+/// See [`TAKE_LOOKS`].
+pub const TAKE_PAUSE_MICROS: u32 = 500;
+
 /// Where a slot is in its round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
