@@ -14,6 +14,9 @@ use xen_eventfd_ioreq::{Role, run_dir};
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {}
 
+/// What is said instead of an empty table.
+pub(super) const NO_GUEST: &str = "No guest is served with devices.\n";
+
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     pub(super) guests: Vec<Status>,
@@ -37,7 +40,7 @@ pub(super) fn guests(session: &Session) -> Result<Vec<Status>, Failure> {
 impl Report {
     pub(super) fn prose(&self) -> String {
         if self.guests.is_empty() {
-            return "No guest is served with devices.\n".to_owned();
+            return NO_GUEST.to_owned();
         }
         let heads = [
             ("DOM", Side::Right),

@@ -112,7 +112,7 @@ impl Report {
 
     pub(super) fn prose(&self) -> String {
         if self.guests.is_empty() {
-            return "No guest is served with devices.\n".to_owned();
+            return list::NO_GUEST.to_owned();
         }
         let heads = [
             ("DOM", Side::Right),

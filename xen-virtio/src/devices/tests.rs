@@ -2,6 +2,7 @@
 
 mod mmio;
 mod odd;
+mod odd_drivers;
 mod odd_mmio;
 
 use super::Devices;

@@ -5,6 +5,8 @@
 
 #[path = "../../../../xen-virtio/src/demo/driver/answers.rs"]
 mod answers;
+#[path = "../../../../xen-virtio/src/demo/driver/common_cases.rs"]
+mod common_cases;
 mod cpu;
 #[path = "../../../../xen-virtio/src/demo/driver/disk.rs"]
 mod disk;

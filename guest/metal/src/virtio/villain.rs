@@ -7,6 +7,7 @@
 use core::ptr::with_exposed_provenance_mut;
 
 use super::answers::Random;
+use super::common_cases::Registers as _;
 use super::cpu::Cpu;
 use super::disk::Trouble;
 use super::odd::{CASES, ENTRIES, Odd, REGISTERS, RINGS};

@@ -6,6 +6,8 @@
 
 #[cfg(test)]
 mod answers;
+#[cfg(test)]
+mod common_cases;
 mod cpu;
 mod disk;
 mod memory;

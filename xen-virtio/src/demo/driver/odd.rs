@@ -5,6 +5,7 @@
 //! backend answers for is not read: features below 32, and the device configuration.
 
 use super::answers::{Answers, Random};
+use super::common_cases::{self, Registers};
 use super::cpu::{Cpu, Space, Width};
 
 /// Where `xen-virtio` puts the first device of a PVH guest.
@@ -83,15 +84,6 @@ impl<'c> Odd<'c> {
         self.cpu.read(Space::Mmio, REGISTERS + offset, width);
     }
 
-    fn status(&mut self) {
-        self.get(STATUS, One);
-    }
-
-    fn set_status(&mut self, value: u64) {
-        self.set(STATUS, One, value);
-        self.status();
-    }
-
     fn address(&self, register: u64) {
         let address = 1 << 31 | SLOT << 11 | register & 0xFC;
         self.cpu.write(Space::Pio, CONFIG_ADDRESS, Four, address);
@@ -113,10 +105,6 @@ impl<'c> Odd<'c> {
         for (register, value) in WINDOW.into_iter().zip([bar, offset, length]) {
             self.set_config(register, value);
         }
-    }
-
-    pub(crate) fn kick(&mut self) {
-        self.cpu.write(Space::Pio, DOORBELL, Two, 0);
     }
 
     /// As a firmware leaves the function, and the device reset.
@@ -157,6 +145,29 @@ impl<'c> Odd<'c> {
         }
     }
 
+    /// The addresses of the queue's parts.
+    fn place(&mut self, parts: [u64; 3]) {
+        for (register, address) in PARTS.into_iter().zip(parts) {
+            self.set(register, Four, address & ONES);
+            self.set(register + 4, Four, address >> 32);
+        }
+    }
+}
+
+impl Registers for Odd<'_> {
+    fn status(&mut self) {
+        self.get(STATUS, One);
+    }
+
+    fn set_status(&mut self, value: u64) {
+        self.set(STATUS, One, value);
+        self.status();
+    }
+
+    fn kick(&mut self) {
+        self.cpu.write(Space::Pio, DOORBELL, Two, 0);
+    }
+
     fn negotiate(&mut self) {
         self.set(STATUS, One, 3);
         self.set(DRIVER_SELECT, Four, 1);
@@ -171,24 +182,23 @@ impl<'c> Odd<'c> {
         self.place(RINGS);
     }
 
-    /// The addresses of the queue's parts.
-    fn place(&mut self, parts: [u64; 3]) {
-        for (register, address) in PARTS.into_iter().zip(parts) {
-            self.set(register, Four, address & ONES);
-            self.set(register + 4, Four, address >> 32);
-        }
-    }
-
-    /// With all set up but the queue enabled, whose parts are there.
     fn with_parts(&mut self, parts: [u64; 3]) {
         self.set(STATUS, One, 0);
         self.negotiate();
         self.set_up();
         self.place(parts);
-        self.set(ENABLE, Two, 1);
+        self.enable();
         // Whether the device then needs a reset is its backend's matter.
         self.set(STATUS, One, 15);
         self.kick();
+        self.is_enabled();
+    }
+
+    fn enable(&mut self) {
+        self.set(ENABLE, Two, 1);
+    }
+
+    fn is_enabled(&mut self) {
         self.get(ENABLE, Two);
     }
 }
@@ -246,36 +256,16 @@ pub(crate) const CASES: [Case; 48] = [
         }
         odd.status();
     }),
-    ("DRIVER_OK twice", |odd| {
-        odd.set_status(15);
-        odd.set_status(4);
-        odd.kick();
-        odd.status();
-    }),
-    ("bits of the status in no order", |odd| {
-        for value in [0, 4, 8, 12, 1, 0xFF, 0x40, 0x80, 2, 0, 15, 0, 8, 0, 3, 11] {
-            odd.set_status(value);
-        }
-    }),
+    ("DRIVER_OK twice", |odd| common_cases::driver_ok_twice(odd)),
+    ("bits of the status in no order", |odd| common_cases::status_in_no_order(odd)),
     ("bits of the status that are reserved, or the device's", |odd| {
         for value in [0x10, 0x20, 0x30, 0x40, 0x5F] {
             odd.set_status(value);
         }
         odd.kick();
     }),
-    ("bits of the status taken back", |odd| {
-        for value in [11, 7, 3, 1, 8] {
-            odd.set_status(value);
-        }
-    }),
-    ("FAILED while it runs, and after it", |odd| {
-        odd.set_status(0x8F);
-        odd.kick();
-        odd.set_status(15);
-        odd.set_status(0);
-        odd.set_status(0x80);
-        odd.set_status(0x83);
-    }),
+    ("bits of the status taken back", |odd| common_cases::status_taken_back(odd)),
+    ("FAILED while it runs, and after it", |odd| common_cases::failed(odd)),
     ("the status in other widths", |odd| {
         for width in [Two, Four, Eight] {
             odd.set(STATUS, width, 0);
@@ -298,13 +288,7 @@ pub(crate) const CASES: [Case; 48] = [
         odd.set_status(11);
         odd.set_status(15);
     }),
-    ("a driver without VERSION_1", |odd| {
-        odd.set_status(0);
-        odd.set_status(3);
-        odd.set_status(11);
-        odd.set_status(15);
-        odd.kick();
-    }),
+    ("a driver without VERSION_1", |odd| common_cases::without_version_1(odd)),
     ("a driver that never says FEATURES_OK", |odd| {
         odd.set_status(0);
         odd.set(DRIVER_SELECT, Four, 1);
@@ -315,25 +299,8 @@ pub(crate) const CASES: [Case; 48] = [
         odd.kick();
         odd.get(ENABLE, Two);
     }),
-    ("DRIVER_OK without a queue", |odd| {
-        odd.set_status(0);
-        odd.negotiate();
-        odd.set_status(15);
-        odd.kick();
-        odd.set_up();
-        odd.set(ENABLE, Two, 1);
-        odd.get(ENABLE, Two);
-    }),
-    ("a kick before DRIVER_OK", |odd| {
-        odd.set_status(0);
-        odd.kick();
-        odd.negotiate();
-        odd.kick();
-        odd.set_up();
-        odd.set(ENABLE, Two, 1);
-        odd.kick();
-        odd.set_status(15);
-    }),
+    ("DRIVER_OK without a queue", |odd| common_cases::driver_ok_without_a_queue(odd)),
+    ("a kick before DRIVER_OK", |odd| common_cases::kick_before_driver_ok(odd)),
     ("a queue after a reset", |odd| {
         odd.set_status(0);
         odd.set(PARTS[0], Eight, 0x7000);
@@ -386,19 +353,13 @@ pub(crate) const CASES: [Case; 48] = [
         odd.get(SIZE, Two);
         PARTS.into_iter().for_each(|part| odd.get(part, Eight));
     }),
-    ("addresses outside of memory", |odd| {
-        odd.with_parts([0xFC_0000_0000, 0xFC_0000_1000, 0xFC_0000_2000]);
-        odd.with_parts([u64::MAX - 0xF, u64::MAX - 1, u64::MAX - 3]);
-    }),
+    ("addresses outside of memory", |odd| common_cases::parts_outside_of_memory(odd)),
     ("addresses in the device's own registers", |odd| {
         odd.with_parts([REGISTERS, RINGS[1], RINGS[2]]);
         odd.with_parts([RINGS[0], REGISTERS + 0x1000, RINGS[2]]);
         odd.with_parts([RINGS[0], RINGS[1], REGISTERS + TABLE]);
     }),
-    ("addresses that are not aligned", |odd| {
-        odd.with_parts([RINGS[0] + 1, RINGS[1] + 1, RINGS[2] + 1]);
-        odd.with_parts([RINGS[0] + 8, RINGS[1], RINGS[2] + 2]);
-    }),
+    ("addresses that are not aligned", |odd| common_cases::parts_not_aligned(odd, RINGS)),
     ("all parts of the queue at one address", |odd| odd.with_parts([RINGS[0]; 3])),
     ("addresses that are zero", |odd| {
         odd.set(STATUS, One, 0);

@@ -6,6 +6,7 @@
 //! runs. Accesses that are not aligned are among them: a guest may map registers as memory.
 
 use super::answers::{Answers, Random};
+use super::common_cases::{self, Registers};
 use super::cpu::{Cpu, Space, Width};
 use super::offsets::*;
 
@@ -86,19 +87,6 @@ impl<'c> Odd<'c> {
         self.get_wide(register, Four);
     }
 
-    fn status(&mut self) {
-        self.get(VIRTIO_MMIO_STATUS);
-    }
-
-    fn set_status(&mut self, value: u64) {
-        self.set(VIRTIO_MMIO_STATUS, value);
-        self.status();
-    }
-
-    pub(crate) fn kick(&mut self) {
-        self.set(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
-    }
-
     /// The device reset.
     pub(crate) fn restore(&mut self) {
         self.set(VIRTIO_MMIO_STATUS, 0);
@@ -121,13 +109,32 @@ impl<'c> Odd<'c> {
         self.set(VIRTIO_MMIO_QUEUE_READY, value);
     }
 
-    fn is_ready(&mut self) {
-        self.get(VIRTIO_MMIO_QUEUE_READY);
-    }
-
     fn features(&mut self, select: u64, features: u64) {
         self.set(VIRTIO_MMIO_DRIVER_FEATURES_SEL, select);
         self.set(VIRTIO_MMIO_DRIVER_FEATURES, features);
+    }
+
+    /// The addresses of the queue's parts.
+    fn place(&mut self, parts: [u64; 3]) {
+        for (register, address) in PARTS.into_iter().zip(parts) {
+            self.set(register, address & ONES);
+            self.set(register + 4, address >> 32);
+        }
+    }
+}
+
+impl Registers for Odd<'_> {
+    fn status(&mut self) {
+        self.get(VIRTIO_MMIO_STATUS);
+    }
+
+    fn set_status(&mut self, value: u64) {
+        self.set(VIRTIO_MMIO_STATUS, value);
+        self.status();
+    }
+
+    fn kick(&mut self) {
+        self.set(VIRTIO_MMIO_QUEUE_NOTIFY, 0);
     }
 
     fn negotiate(&mut self) {
@@ -142,25 +149,24 @@ impl<'c> Odd<'c> {
         self.place(RINGS);
     }
 
-    /// The addresses of the queue's parts.
-    fn place(&mut self, parts: [u64; 3]) {
-        for (register, address) in PARTS.into_iter().zip(parts) {
-            self.set(register, address & ONES);
-            self.set(register + 4, address >> 32);
-        }
-    }
-
-    /// With all set up but the queue enabled, whose parts are there.
     fn with_parts(&mut self, parts: [u64; 3]) {
         self.restore();
         self.negotiate();
         self.set_up();
         self.place(parts);
-        self.ready(1);
+        self.enable();
         // Whether the device then needs a reset is its backend's matter.
         self.set(VIRTIO_MMIO_STATUS, 15);
         self.kick();
-        self.is_ready();
+        self.is_enabled();
+    }
+
+    fn is_enabled(&mut self) {
+        self.get(VIRTIO_MMIO_QUEUE_READY);
+    }
+
+    fn enable(&mut self) {
+        self.ready(1);
     }
 }
 
@@ -228,7 +234,7 @@ pub(crate) const CASES: [Case; 37] = [
     ("the queue ready twice, taken back and given again", |odd| {
         for value in [1, 2, 0xFFFF, 0x1_0000, 0, 0, 0xFFFF, 1, 0, 1] {
             odd.ready(value);
-            odd.is_ready();
+            odd.is_enabled();
             odd.kick();
         }
         odd.status();
@@ -238,39 +244,19 @@ pub(crate) const CASES: [Case; 37] = [
         odd.place([RINGS[0], RINGS[0], RINGS[0]]);
         odd.set(VIRTIO_MMIO_QUEUE_NUM, 4);
         odd.ready(1);
-        odd.is_ready();
+        odd.is_enabled();
         odd.kick();
     }),
-    ("DRIVER_OK twice", |odd| {
-        odd.set_status(15);
-        odd.set_status(4);
-        odd.kick();
-        odd.status();
-    }),
-    ("bits of the status in no order", |odd| {
-        for value in [0, 4, 8, 12, 1, 0xFF, 0x40, 0x80, 2, 0, 15, 0, 8, 0, 3, 11] {
-            odd.set_status(value);
-        }
-    }),
+    ("DRIVER_OK twice", |odd| common_cases::driver_ok_twice(odd)),
+    ("bits of the status in no order", |odd| common_cases::status_in_no_order(odd)),
     ("bits of the status that are reserved, or the device's", |odd| {
         for value in [0x10, 0x20, 0x30, 0x40, 0x5F, 0x100, 0xFFFF_FF00] {
             odd.set_status(value);
         }
         odd.kick();
     }),
-    ("bits of the status taken back", |odd| {
-        for value in [11, 7, 3, 1, 8] {
-            odd.set_status(value);
-        }
-    }),
-    ("FAILED while it runs, and after it", |odd| {
-        odd.set_status(0x8F);
-        odd.kick();
-        odd.set_status(15);
-        odd.set_status(0);
-        odd.set_status(0x80);
-        odd.set_status(0x83);
-    }),
+    ("bits of the status taken back", |odd| common_cases::status_taken_back(odd)),
+    ("FAILED while it runs, and after it", |odd| common_cases::failed(odd)),
     ("the status in other widths, and beside its register", |odd| {
         for (at, width) in [(0, One), (0, Two), (0, Eight), (1, One), (2, Two), (1, Four)] {
             odd.set_wide(VIRTIO_MMIO_STATUS + at, width, 0);
@@ -293,13 +279,7 @@ pub(crate) const CASES: [Case; 37] = [
         odd.set_status(11);
         odd.set_status(15);
     }),
-    ("a driver without VERSION_1", |odd| {
-        odd.set_status(0);
-        odd.set_status(3);
-        odd.set_status(11);
-        odd.set_status(15);
-        odd.kick();
-    }),
+    ("a driver without VERSION_1", |odd| common_cases::without_version_1(odd)),
     ("a driver that never says FEATURES_OK", |odd| {
         odd.set_status(0);
         odd.features(1, FEATURES);
@@ -307,35 +287,18 @@ pub(crate) const CASES: [Case; 37] = [
         odd.ready(1);
         odd.set_status(7);
         odd.kick();
-        odd.is_ready();
+        odd.is_enabled();
     }),
-    ("DRIVER_OK without a queue", |odd| {
-        odd.set_status(0);
-        odd.negotiate();
-        odd.set_status(15);
-        odd.kick();
-        odd.set_up();
-        odd.ready(1);
-        odd.is_ready();
-    }),
-    ("a kick before DRIVER_OK", |odd| {
-        odd.set_status(0);
-        odd.kick();
-        odd.negotiate();
-        odd.kick();
-        odd.set_up();
-        odd.ready(1);
-        odd.kick();
-        odd.set_status(15);
-    }),
+    ("DRIVER_OK without a queue", |odd| common_cases::driver_ok_without_a_queue(odd)),
+    ("a kick before DRIVER_OK", |odd| common_cases::kick_before_driver_ok(odd)),
     ("a queue after a reset", |odd| {
         odd.set_status(0);
         odd.place([0x7000; 3]);
         odd.ready(1);
         odd.kick();
-        odd.is_ready();
+        odd.is_enabled();
         odd.set_status(0);
-        odd.is_ready();
+        odd.is_enabled();
     }),
     ("a reset in many steps", |odd| {
         for _ in 0..16 {
@@ -354,7 +317,7 @@ pub(crate) const CASES: [Case; 37] = [
         for size in [0, 3, 257, 0x8000, 0xFFFF, 0x1_0008, ONES, 1] {
             odd.set(VIRTIO_MMIO_QUEUE_NUM, size);
             odd.ready(1);
-            odd.is_ready();
+            odd.is_enabled();
             odd.kick();
             odd.ready(0);
         }
@@ -367,27 +330,21 @@ pub(crate) const CASES: [Case; 37] = [
         odd.set(VIRTIO_MMIO_QUEUE_NUM, 4);
         odd.place([0x7000, 0x8000, 0x9000]);
         odd.kick();
-        odd.is_ready();
+        odd.is_enabled();
     }),
-    ("addresses outside of memory", |odd| {
-        odd.with_parts([0xFC_0000_0000, 0xFC_0000_1000, 0xFC_0000_2000]);
-        odd.with_parts([u64::MAX - 0xF, u64::MAX - 1, u64::MAX - 3]);
-    }),
+    ("addresses outside of memory", |odd| common_cases::parts_outside_of_memory(odd)),
     ("addresses in the device's own registers", |odd| {
         odd.with_parts([REGISTERS, RINGS[1], RINGS[2]]);
         odd.with_parts([RINGS[0], Odd::at(VIRTIO_MMIO_QUEUE_NOTIFY), RINGS[2]]);
         odd.with_parts([RINGS[0], RINGS[1], Odd::at(VIRTIO_MMIO_INTERRUPT_STATUS)]);
     }),
-    ("addresses that are not aligned", |odd| {
-        odd.with_parts([RINGS[0] + 1, RINGS[1] + 1, RINGS[2] + 1]);
-        odd.with_parts([RINGS[0] + 8, RINGS[1], RINGS[2] + 2]);
-    }),
+    ("addresses that are not aligned", |odd| common_cases::parts_not_aligned(odd, RINGS)),
     ("all parts of the queue at one address", |odd| odd.with_parts([RINGS[0]; 3])),
     ("addresses that are zero", |odd| {
         odd.set_status(0);
         odd.negotiate();
         odd.ready(1);
-        odd.is_ready();
+        odd.is_enabled();
     }),
     ("a queue that is reset and enabled many times", |odd| {
         for _ in 0..50 {
@@ -396,14 +353,14 @@ pub(crate) const CASES: [Case; 37] = [
             odd.ready(1);
             odd.kick();
         }
-        odd.is_ready();
+        odd.is_enabled();
         odd.status();
     }),
     ("a reset of the queue twice, and with other values", |odd| {
         for value in [0, 2, 0xFFFF, 0x1_0001, 1, 1] {
             odd.set(VIRTIO_MMIO_QUEUE_RESET, value);
             odd.get(VIRTIO_MMIO_QUEUE_RESET);
-            odd.is_ready();
+            odd.is_enabled();
         }
         odd.kick();
     }),
@@ -415,7 +372,7 @@ pub(crate) const CASES: [Case; 37] = [
         odd.ready(1);
         odd.set_status(15);
         odd.set(VIRTIO_MMIO_QUEUE_RESET, 1);
-        odd.is_ready();
+        odd.is_enabled();
     }),
     ("acknowledgements of what has not come", |odd| {
         for value in [0, 1, 2, 3, 4, ONES] {

@@ -1,9 +1,9 @@
 //! Drivers that do what none should to a device on PCI (`demo/driver/odd.rs`). After each, another one finds a device that starts and works.
 
+use super::odd_drivers::{answer, while_it_calls};
 use super::*;
 use crate::demo::driver::odd::{CASES, Odd};
 use crate::demo::driver::{Cpu, Random};
-use std::fmt::Write;
 
 /// What the device answers, a line for each case. The bare-metal test guest has the same answers on real Xen.
 const ANSWERS: &str = include_str!("answers.txt");
@@ -21,45 +21,39 @@ fn works(bench: &Bench, odd: &mut Odd<'_>, after: &str) {
     bench.wait(QUEUE);
 }
 
+/// A driver that runs.
+fn started_on(cpu: &Cpu) -> Odd<'_> {
+    let mut odd = Odd::new(cpu);
+    odd.start();
+    odd
+}
+
 #[test]
 fn after_an_odd_driver_another_one_has_a_device_that_works() {
     let bench = Bench::running();
     let cpu = Cpu::new(&bench.vcpu);
-    let mut answers = String::new();
-    for (name, case) in CASES {
-        let mut odd = Odd::new(&cpu);
-        odd.start();
-        case(&mut odd);
-        writeln!(answers, "{name}: {}", odd.answers).unwrap();
-        works(&bench, &mut odd, name);
-    }
-    for (answer, expected) in answers.lines().zip(ANSWERS.lines()) {
-        assert_eq!(answer, expected);
-    }
-    assert_eq!(answers, ANSWERS);
+    answer(
+        CASES,
+        || started_on(&cpu),
+        |odd, case| case(odd),
+        |odd| odd.answers.to_string(),
+        |odd, after| works(&bench, odd, after),
+        ANSWERS,
+    );
 }
 
 #[test]
 fn a_backend_that_calls_all_the_time_changes_no_answer_to_an_odd_driver() {
     let bench = Bench::running();
     let cpu = Cpu::new(&bench.vcpu);
-    for ((name, case), expected) in CASES.into_iter().zip(ANSWERS.lines()) {
-        let mut odd = Odd::new(&cpu);
-        odd.start();
-        let stop = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Acquire) {
-                    bench.call();
-                    std::thread::yield_now();
-                }
-            });
-            case(&mut odd);
-            stop.store(true, Ordering::Release);
-        });
-        assert_eq!(format!("{name}: {}", odd.answers), expected);
-        works(&bench, &mut odd, name);
-    }
+    answer(
+        CASES,
+        || started_on(&cpu),
+        |odd, case| while_it_calls(&bench, || case(odd)),
+        |odd| odd.answers.to_string(),
+        |odd, after| works(&bench, odd, after),
+        ANSWERS,
+    );
 }
 
 #[test]

@@ -2,11 +2,11 @@
 //! device that starts and works.
 
 use super::mmio::Driver;
+use super::odd_drivers::{answer, while_it_calls};
 use super::*;
 use crate::demo::driver::odd_mmio::{CASES, Odd, REGISTERS, SPI};
 use crate::demo::driver::{Cpu, Random};
 use crate::layout::MmioPlace;
-use std::fmt::Write;
 use virtio_bindings::virtio_mmio;
 
 /// What the device answers, a line for each case. The bare-metal test guest has the same answers on real Xen.
@@ -32,46 +32,42 @@ fn works(driver: &Driver, odd: &mut Odd<'_>, after: &str) {
     assert_eq!(driver.interrupt() & 1, 1, "{after}");
 }
 
+/// A driver that runs.
+fn started_on(cpu: &Cpu) -> Odd<'_> {
+    let mut odd = Odd::new(cpu);
+    odd.start();
+    odd
+}
+
 #[test]
 fn after_an_odd_driver_another_one_has_a_device_that_works() {
     let driver = driver();
     let cpu = Cpu::new(&driver.0.vcpu);
-    let mut answers = String::new();
-    for (name, case) in CASES {
-        let mut odd = Odd::new(&cpu);
-        odd.start();
-        case(&mut odd);
-        assert!(cpu.check().is_ok(), "{name}");
-        writeln!(answers, "{name}: {}", odd.answers).unwrap();
-        works(&driver, &mut odd, name);
-    }
-    for (answer, expected) in answers.lines().zip(ANSWERS.lines()) {
-        assert_eq!(answer, expected);
-    }
-    assert_eq!(answers, ANSWERS);
+    answer(
+        CASES,
+        || started_on(&cpu),
+        |odd, case| {
+            case(odd);
+            assert!(cpu.check().is_ok());
+        },
+        |odd| odd.answers.to_string(),
+        |odd, after| works(&driver, odd, after),
+        ANSWERS,
+    );
 }
 
 #[test]
 fn a_backend_that_calls_all_the_time_changes_no_answer_to_an_odd_driver() {
     let driver = driver();
     let cpu = Cpu::new(&driver.0.vcpu);
-    for ((name, case), expected) in CASES.into_iter().zip(ANSWERS.lines()) {
-        let mut odd = Odd::new(&cpu);
-        odd.start();
-        let stop = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Acquire) {
-                    driver.0.call();
-                    std::thread::yield_now();
-                }
-            });
-            case(&mut odd);
-            stop.store(true, Ordering::Release);
-        });
-        assert_eq!(format!("{name}: {}", odd.answers), expected);
-        works(&driver, &mut odd, name);
-    }
+    answer(
+        CASES,
+        || started_on(&cpu),
+        |odd, case| while_it_calls(&driver.0, || case(odd)),
+        |odd| odd.answers.to_string(),
+        |odd, after| works(&driver, odd, after),
+        ANSWERS,
+    );
 }
 
 #[test]
