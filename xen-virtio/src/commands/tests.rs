@@ -1,14 +1,14 @@
 //! What the commands print of a guest of real Xen is as it is documented.
 
 use super::daemon::Follows;
-use super::list::Report;
+use super::list::{Answer, Report};
 use super::serve::{Ended, Served};
 use super::{Devices, show, top};
 use crate::confinement::Confinement;
 use crate::daemon::{Event, Happened};
 use crate::status::{DeviceStatus, Status};
 use serde::Serialize;
-use std::time::Duration;
+use std::time::Instant;
 use xen_eventfd_cli::failure::Exit;
 use xen_eventfd_cli::session::Session;
 use xen_eventfd_docs::schema::Schema;
@@ -47,8 +47,9 @@ fn each_object_is_one_of_the_schema() {
     let unconfined = Status { confinement: None, ..status.clone() };
     check("virtio.show", &unconfined);
     check("virtio.list", &Report { guests: vec![status.clone()] });
-    let second = Duration::from_secs(1);
-    check("virtio.top", &top::Report::of(&[], std::slice::from_ref(&status), second));
+    let begin = Instant::now();
+    let answer = Answer { domid: 7, at: begin, status: Some(status.clone()) };
+    check("virtio.top", &top::Counted::since(begin).report(vec![answer], begin));
     let ended = Ended { domid: 7, guest_gone: true, register_accesses: 155, kicks: 4_000 };
     check("virtio.ended", &ended);
     check("virtio.follows", &Follows { pid: 412, config: "/etc/xen/virtio.toml".to_owned() });
