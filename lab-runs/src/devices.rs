@@ -26,8 +26,8 @@ pub struct Arguments {
     platform: Option<Platform>,
     /// Only parts whose name contains one of these: kernel, userspace, daemon, survives, noting, drivers, host, soak, metal,
     /// villain, refusals, rights, types, hvm; noting, drivers, host, soak and hvm run in a PVH dom0 only if they are named, as they take long
-    /// there. On arm64: mmio, mmio_all, mmio_root, daemon, drivers, metal, villain, and soak if it is
-    /// named
+    /// there. On arm64: mmio, mmio_all, mmio_root, daemon, drivers, host, metal, villain, and soak if it
+    /// is named
     names: Vec<String>,
     /// Eight vCPUs for the guest with every device, and not two: it boots for longer
     #[arg(long)]

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::boots::{Boots, place};
 use crate::is_asked_for;
-use crate::kmod::kernel_log::TROUBLE;
+use crate::kmod::kernel_log::{MARK, TROUBLE};
 use crate::kmod::{self, Module, kernel_log};
 use crate::lab::unless_no_source;
 use crate::modules::Modules;
@@ -39,12 +39,13 @@ impl Part {
     }
 }
 
-const PARTS: [Part; 8] = [
+const PARTS: [Part; 9] = [
     Part { has_module: false, ..Part::new("mmio", include_str!("mmio.sh")) },
     Part::new("mmio_all", include_str!("mmio_all.sh")),
     Part::new("mmio_root", include_str!("mmio_root.sh")),
     Part::new("daemon", include_str!("daemon.sh")),
     Part::new("drivers", include_str!("drivers.sh")),
+    Part::new("host", include_str!("host.sh")),
     Part { is_rare: true, ..Part::new("soak", include_str!("soak.sh")) },
     Part::new("metal", include_str!("metal.sh")),
     Part::new("villain", include_str!("villain.sh")),
@@ -136,7 +137,7 @@ impl Tests {
             true => (MANY_ROUNDS, MANY_SOAKS, LONG_TIMEOUT),
             false => (ROUNDS, SOAKS, TIMEOUT),
         };
-        let command = format!("sh /lab/script 1 {rounds} {REBINDS} {soaks}");
+        let command = format!("LOG_MARK='{MARK}' sh /lab/script 1 {rounds} {REBINDS} {soaks}");
         let status = machine.run_with(&command, timeout, |line| tally.receive(place, line))?;
         ensure!(!tally.is_empty(), "{place}: no test was run; status {status}");
         tally.end(place, status);
