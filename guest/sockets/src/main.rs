@@ -1,8 +1,8 @@
 //! Two programs that exchange bytes by sockets: `sockets connect ADDRESS` and `sockets listen ADDRESS`.
 //!
-//! The first sends its input and prints what comes back; the second takes one connection, prints what comes, and then
-//! sends its own input. An ADDRESS is `vsock:CID:PORT`, a Unix socket's `unix:PATH`, or `unix:PATH:PORT` for that by which
-//! `vhost-device-vsock` connects to a port of its guest.
+//! The first sends its input, once that has come to its end, and prints what comes back; the second takes one connection,
+//! prints what comes, and then sends its own input. An ADDRESS is `vsock:CID:PORT`, a Unix socket's `unix:PATH`, or
+//! `unix:PATH:PORT` for that by which `vhost-device-vsock` connects to a port of its guest.
 
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -23,21 +23,25 @@ enum Address {
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let mut input = Vec::new();
-    std::io::stdin().read_to_end(&mut input)?;
     match words[..] {
         ["connect", address] => {
             let mut connection = connect(&parse(address)?)?;
-            send(&mut *connection, &input)?;
+            send(&mut *connection, &input()?)?;
             receive(&mut *connection)
         }
         ["listen", address] => {
             let mut connection = accept(&parse(address)?)?;
             receive(&mut *connection)?;
-            send(&mut *connection, &input)
+            send(&mut *connection, &input()?)
         }
         _ => bail!("sockets connect ADDRESS, or sockets listen ADDRESS"),
     }
+}
+
+fn input() -> Result<Vec<u8>> {
+    let mut input = Vec::new();
+    std::io::stdin().read_to_end(&mut input)?;
+    Ok(input)
 }
 
 fn parse(text: &str) -> Result<Address> {
@@ -62,7 +66,8 @@ fn connect(address: &Address) -> Result<Box<dyn Connection>> {
             let mut stream =
                 UnixStream::connect(path).with_context(|| format!("connecting to {path}"))?;
             if let Some(port) = port {
-                writeln!(stream, "CONNECT {port}")?;
+                // At once: `vhost-device-vsock` takes the line's first part for all of it.
+                stream.write_all(format!("CONNECT {port}\n").as_bytes())?;
                 let mut answer = String::new();
                 // Nothing follows the answer before something is sent.
                 BufReader::new(&stream).read_line(&mut answer)?;

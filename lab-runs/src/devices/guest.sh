@@ -190,6 +190,39 @@ random() {
 		dd if=/dev/hwrng bs=64 count=16 iflag=fullblock 2>/dev/null | od -An -v -tx1 -w1 | sort | uniq -c | wc -l
 }
 
+# used SUM: a console, passt's file, which has this sum, and random numbers at once until /tmp/enough is there; says how many
+# lines, files and reads it were
+used() {
+	rm -f /tmp/enough
+	(
+		lines=0
+		until [ -e /tmp/enough ]; do
+			lines=$((lines + 1))
+			echo "line $lines" >/dev/hvc1
+			usleep 20000
+		done
+		echo $lines >/tmp/lines
+	) &
+	writer=$!
+	(
+		files=0
+		until [ -e /tmp/enough ]; do
+			[ "$(wget -q -T 60 -O - 169.254.2.2/file | sum)" = "$1" ] || echo "the card brought other bytes"
+			files=$((files + 1))
+		done
+		echo $files >/tmp/files
+	) &
+	fetcher=$!
+	reads=0
+	until [ -e /tmp/enough ]; do
+		[ "$(dd if=/dev/hwrng bs=64 count=4 iflag=fullblock 2>/dev/null | wc -c)" = 256 ] || echo "no random numbers came"
+		reads=$((reads + 1))
+		usleep 20000
+	done
+	wait $writer $fetcher
+	echo "used $(cat /tmp/lines) $(cat /tmp/files) $reads"
+}
+
 stty -echo
 echo "@up"
 while read -r number command; do
