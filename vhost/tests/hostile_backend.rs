@@ -4,6 +4,7 @@
 //! environment names the guests: `GUEST`, whose device it serves, and `OTHER`.
 
 use rustix::fs::{Mode, OFlags, open};
+use rustix::net::sockopt::socket_peercred;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
@@ -32,6 +33,8 @@ fn domain(variable: &str) -> DomId {
 fn serve(name: &str, features: u64, attempt: impl Fn(Vec<OwnedFd>, MemoryRegion)) {
     let listener = UnixListener::bind(format!("/tmp/{name}.sock")).unwrap();
     let (mut socket, _) = listener.accept().unwrap();
+    // Nothing was sent yet.
+    is_confined(socket_peercred(&socket).unwrap().pid.as_raw_nonzero().get());
     let (user, group) = (Uid::from_raw(UNPRIVILEGED), Gid::from_raw(UNPRIVILEGED));
     set_thread_groups(&[]).unwrap();
     set_thread_res_gid(group, group, group).unwrap();
@@ -55,6 +58,20 @@ fn serve(name: &str, features: u64, attempt: impl Fn(Vec<OwnedFd>, MemoryRegion)
         socket.write_all(&[header.emit(), answer].concat()).unwrap();
     }
     assert!(attempted, "the frontend gave no memory");
+}
+
+/// Each thread of the process that has connected is confined already, and root's by name only.
+fn is_confined(process: i32) {
+    /// `CAP_DAC_OVERRIDE`, by which it connects.
+    const MOST: u64 = 1 << 1;
+    for task in std::fs::read_dir(format!("/proc/{process}/task")).unwrap() {
+        let status = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+        let of = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).unwrap().trim();
+        assert_eq!((of("NoNewPrivs:"), of("Seccomp:")), ("1", "2"), "{status}");
+        for key in ["CapPrm:", "CapEff:"] {
+            assert_eq!(u64::from_str_radix(of(key), 16).unwrap() & !MOST, 0, "{status}");
+        }
+    }
 }
 
 fn next(socket: &mut UnixStream) -> Option<(Header, Vec<u8>, Vec<OwnedFd>)> {

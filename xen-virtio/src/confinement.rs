@@ -1,11 +1,12 @@
-//! A process that serves a guest gives up what it does not need, for all of its threads and for good: files and
-//! sockets (Landlock), system calls (seccomp). Its descriptors of Xen's devices are confined beside that, by
+//! A process that serves a guest gives up what it does not need, for all of its threads and for good: capabilities, files
+//! and sockets (Landlock), system calls (seccomp). Its descriptors of Xen's devices are confined beside that, by
 //! [`xen_eventfd::Devices::confine`].
 
 use landlock::{
     ABI, Access, AccessFs, CompatLevel, Compatible, RestrictSelfAttr, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetError, Scope, path_beneath_rules,
 };
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use seccompiler::{BpfProgram, apply_filter_all_threads, compile_from_json};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -157,6 +158,31 @@ const TIOCSTI: u64 = 0x5412;
 /// Linux's EPERM.
 const EPERM: u32 = 1;
 
+/// What a thread may do as root that others may not, once it has given up the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Capabilities {
+    /// Nothing.
+    None,
+    /// `CAP_DAC_OVERRIDE`: `connect` to a backend that was started again, whose socket belongs to its own user.
+    Connect,
+}
+
+/// Gives up, in this thread and those that it starts afterwards, what root may do beside these. A thread that runs already
+/// has to do so itself.
+///
+/// # Errors
+/// The kernel refuses it.
+pub fn give_up_capabilities(kept: Capabilities) -> std::io::Result<()> {
+    let kept = match kept {
+        Capabilities::None => CapabilitySet::empty(),
+        Capabilities::Connect => CapabilitySet::DAC_OVERRIDE,
+    };
+    // Who is not root may have none of them.
+    let permitted = capabilities(None)?.permitted & kept;
+    let inheritable = CapabilitySet::empty();
+    Ok(set_capabilities(None, CapabilitySets { effective: permitted, permitted, inheritable })?)
+}
+
 /// Gives up, in all threads, all files but those of `run_dir`, all sockets but those beside `sockets` and in
 /// `run_dir`, and all system calls that are not listed.
 ///
@@ -174,7 +200,7 @@ pub fn confine(run_dir: &Path, sockets: &[PathBuf]) -> Result<Confinement, Strin
 
 /// All of what this version of Landlock has, or nothing.
 fn give_up_files(run_dir: &Path, sockets: &[PathBuf], abi: ABI) -> Result<(), RulesetError> {
-    let folders = sockets.iter().filter_map(|socket| socket.parent());
+    let folders = sockets.iter().flat_map(|socket| folders_of(socket));
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(AccessFs::from_all(abi))?
@@ -187,6 +213,16 @@ fn give_up_files(run_dir: &Path, sockets: &[PathBuf], abi: ABI) -> Result<(), Ru
         ruleset = ruleset.add_rules(path_beneath_rules(folders, AccessFs::ResolveUnix))?;
     }
     ruleset.all_threads(true)?.restrict_self().map(drop)
+}
+
+/// Where a socket is: as it is named, and where a link of that name leads to now.
+fn folders_of(socket: &Path) -> impl Iterator<Item = PathBuf> {
+    let folder = |path: &Path| match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Some(PathBuf::from(".")),
+        parent => parent.map(Path::to_owned),
+    };
+    let resolved = socket.canonicalize().ok();
+    folder(socket).into_iter().chain(resolved.and_then(|path| folder(&path)))
 }
 
 /// What is not allowed is EPERM, so that an error names what was tried.

@@ -82,6 +82,11 @@ impl Devices {
         Self { host, dom, state, requests: AtomicU64::new(0), waker: Arc::default() }
     }
 
+    /// Where the guest is.
+    pub(crate) fn host(&self) -> &dyn Host {
+        &*self.host
+    }
+
     /// Keeps the devices from now on, all of which are there, for a process that goes on with them.
     pub(crate) fn keep(&self, mut record: Record, whose: &Whose) {
         let mut state = self.state();

@@ -1,7 +1,7 @@
 //! This machine's Xen, as far as devices need more of it than an engine.
 
 use crate::acpi::{self, BIOS_PAGE, Extent, Patch, TABLES};
-use crate::confinement::{Confinement, confine};
+use crate::confinement::{Capabilities, Confinement, confine, give_up_capabilities};
 use crate::daemon::store;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
@@ -44,8 +44,22 @@ impl Machine {
         // The registers have event channels of their own.
         let devices = Devices::open()?.with_another_evtchn()?;
         let foreign = Arc::new(LinuxHost::handed(devices.try_clone()?.privcmd, [], []));
+        let builder = builder.on_thread_start(|_| give_up_capabilities(Capabilities::None));
         let xen = builder.engine(kind).open_with(devices.try_clone()?, [known])?;
         Ok((Self { xen, foreign, devices: Some(devices) }, domain))
+    }
+
+    /// Gives up, in this thread and those that it starts, what only root may do, if the process serves one guest. The engine's
+    /// threads have none of it from their start on.
+    pub(crate) fn give_up_capabilities(&self, sockets: &[PathBuf]) -> Result<()> {
+        let kept = match sockets {
+            [] => Capabilities::None,
+            _ => Capabilities::Connect,
+        };
+        if self.devices.is_none() {
+            return Ok(());
+        }
+        give_up_capabilities(kept).map_err(|error| Error::Confinement(error.to_string()))
     }
 
     /// Gives up, for good, all that the process does not need to serve this guest. `None` if it serves several.

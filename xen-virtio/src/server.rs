@@ -31,6 +31,7 @@ pub(crate) struct Server {
     registers: GuestServer,
     doorbells: Guest,
     devices: Arc<Devices>,
+    event_loop: Arc<EventLoop>,
     #[expect(dead_code, reason = "held")]
     threads: Threads,
 }
@@ -67,7 +68,8 @@ impl Serving {
     }
 
     fn of(self, doorbells: Guest, devices: Arc<Devices>) -> Server {
-        Server { registers: self.registers, doorbells, devices, threads: self.threads }
+        let Self { registers, event_loop, threads } = self;
+        Server { registers, doorbells, devices, event_loop, threads }
     }
 }
 
@@ -103,43 +105,54 @@ pub(crate) type Connected = (DeviceSpec, Box<dyn Backend>);
 pub(crate) type Released = Result<Box<dyn Backend>>;
 
 impl Server {
-    /// Takes the guest's registers and answers for its devices.
-    pub(crate) fn start(
-        xen: &Xen,
-        run_dir: &Path,
-        dom: DomId,
+    /// Takes the guest's registers. It has no devices yet, and no backend has sent anything.
+    pub(crate) fn take(xen: &Xen, run_dir: &Path, dom: DomId, layout: &Layout) -> Result<Self> {
+        let (host, doorbells) = (xen.host(), xen.guest(dom)?);
+        let devices = Arc::new(Devices::new(Arc::clone(host), dom, Registers::new(layout)));
+        let serving = Serving::begin(host, run_dir, dom, &devices, GuestServer::take)?;
+        Ok(serving.of(doorbells, devices))
+    }
+
+    /// Answers for these devices of a guest that was taken, in the places that `layout` has.
+    pub(crate) fn with_devices(
+        self,
         layout: &Layout,
         connected: Vec<Connected>,
         memory: &mut dyn Regions,
         keep: Option<&Keep>,
     ) -> Result<Self> {
-        let host = xen.host();
-        let doorbells = xen.guest(dom)?;
+        let Self { doorbells, devices, .. } = &self;
+        let (host, dom) = (devices.host(), doorbells.dom());
         let mut owned = OwnedRegions::default();
         for (_, backend) in &connected {
             owned.add(memory, backend.maps_guests())?;
         }
         let owned = Arc::new(owned);
-        let devices = Arc::new(Devices::new(Arc::clone(host), dom, Registers::new(layout)));
         for (number, ((spec, backend), place)) in
             connected.into_iter().zip(layout.places()).enumerate()
         {
             let regions = owned.regions(backend.maps_guests());
             let (device, registers) =
-                Device::new(&**host, &doorbells, backend, &spec.kind, place, &regions)?;
+                Device::new(host, doorbells, backend, &spec.kind, place, &regions)?;
             let again = keep.and_then(|keep| keep.again(number, &owned));
             devices.add(place, device.with_again(again), registers);
         }
-        let server = Self::serve(host, run_dir, doorbells, devices)?;
+        self.answer()?;
         if let Some(keep) = keep {
             let record = Record::new(&keep.run_dir, dom)?;
-            server.devices.keep(record, &keep.whose);
+            self.devices.keep(record, &keep.whose);
         }
-        Ok(server)
+        Ok(self)
     }
 
-    /// Goes on with the devices of a guest whose process was killed. Its vCPUs that wait for a register are answered; its
-    /// backends are connected to as they come.
+    /// Has the guest's accesses come here, and looks after its backends.
+    fn answer(&self) -> Result<()> {
+        self.devices.route(&self.registers.ranges(), &[])?;
+        self.devices.watch_backends(&self.event_loop)
+    }
+
+    /// Goes on with the devices of a guest whose process was killed. Its vCPUs that wait for a register are answered. Its
+    /// backends are away until [`Server::connect`].
     pub(crate) fn take_over(
         xen: &Xen,
         run_dir: &Path,
@@ -172,12 +185,18 @@ impl Server {
         let serving =
             Serving::begin(host, run_dir, doorbells.dom(), &devices, GuestServer::take_over)?;
         devices.routed()?;
-        devices.watch_backends(&serving.event_loop)?;
-        devices.notify_again();
         Ok(serving.of(doorbells, devices))
     }
 
-    /// The same for devices that are there.
+    /// Connects to the backends of a guest that was taken over, as they come.
+    pub(crate) fn connect(&self) -> Result<()> {
+        self.devices.watch_backends(&self.event_loop)?;
+        self.devices.notify_again();
+        Ok(())
+    }
+
+    /// Takes a guest and answers for devices that are there.
+    #[cfg(test)]
     pub(crate) fn serve(
         host: &Arc<dyn Host>,
         run_dir: &Path,
@@ -185,9 +204,9 @@ impl Server {
         devices: Arc<Devices>,
     ) -> Result<Self> {
         let serving = Serving::begin(host, run_dir, doorbells.dom(), &devices, GuestServer::take)?;
-        devices.route(&serving.registers.ranges(), &[])?;
-        devices.watch_backends(&serving.event_loop)?;
-        Ok(serving.of(doorbells, devices))
+        let server = serving.of(doorbells, devices);
+        server.answer()?;
+        Ok(server)
     }
 
     /// The guest's devices.

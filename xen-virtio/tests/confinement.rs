@@ -2,15 +2,17 @@
 //! of Landlock that is asked for.
 
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::process::Uid;
+use rustix::thread::{CapabilitySet, CapabilitySets};
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::channel;
 use xen_eventfd_host::Signaller;
-use xen_virtio::confinement::confine;
+use xen_virtio::confinement::{Capabilities, confine, give_up_capabilities};
 
 /// Set in the process that is confined, with its folder.
 const FOLDER: &str = "CONFINED_FOLDER";
@@ -40,8 +42,16 @@ fn given_up(folder: &Path) {
         fs::create_dir(folder).unwrap();
     }
     let socket = sockets.join("backend");
-    let listeners =
-        [&socket, &elsewhere.join("other")].map(|path| UnixListener::bind(path).unwrap());
+    // One that is known by a link elsewhere, and one in the folder where the process is.
+    let [linked, link, here] = ["linked", "link", "here"].map(|name| folder.join(name));
+    for folder in [&linked, &link, &here] {
+        fs::create_dir(folder).unwrap();
+    }
+    let (linked, link) = (linked.join("backend"), link.join("backend"));
+    std::os::unix::fs::symlink(&linked, &link).unwrap();
+    std::env::set_current_dir(&here).unwrap();
+    let listeners = [&socket, &linked, &here.join("backend"), &elsewhere.join("other")]
+        .map(|path| UnixListener::bind(path).unwrap());
     fs::write(elsewhere.join("file"), "").unwrap();
     // A thread that runs already is confined as well.
     let (go, gone) = (channel::<()>(), channel());
@@ -53,8 +63,22 @@ fn given_up(folder: &Path) {
             TcpListener::bind("127.0.0.1:0").is_err(),
         ))
     });
+    let served = [socket, link, PathBuf::from("backend")];
+    give_up_capabilities(Capabilities::Connect).unwrap();
+    let capabilities = || rustix::thread::capabilities(None).unwrap();
+    let most = CapabilitySet::DAC_OVERRIDE;
+    let is_left = move |sets: CapabilitySets| {
+        most.contains(sets.effective)
+            && most.contains(sets.permitted)
+            && sets.inheritable.is_empty()
+    };
+    assert!(is_left(capabilities()));
+    assert!(std::thread::spawn(move || is_left(capabilities())).join().unwrap());
+    // What root has for the asking.
+    let another = Uid::from_raw(12345);
+    assert!(rustix::fs::chown(elsewhere.join("file"), Some(another), None).is_err());
     let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
-    let confinement = confine(&run_dir, std::slice::from_ref(&socket)).unwrap();
+    let confinement = confine(&run_dir, &served).unwrap();
     assert!(confinement.system_calls);
     let wholly = std::env::var_os(WHOLLY).is_some();
     assert!(!wholly || confinement.files && confinement.sockets, "{confinement:?}");
@@ -68,7 +92,9 @@ fn given_up(folder: &Path) {
     fs::rename(run_dir.join("record"), run_dir.join("other")).unwrap();
     fs::remove_file(run_dir.join("other")).unwrap();
     assert!(fs::read_dir("/proc/self/fdinfo").unwrap().next().is_some());
-    UnixStream::connect(&socket).unwrap();
+    for socket in &served {
+        UnixStream::connect(socket).unwrap();
+    }
     let works = || {
         let again = rustix::io::fcntl_dupfd_cloexec(&eventfd, 3).unwrap();
         xen_eventfd_host::features::fdinfo(again.as_fd()).unwrap();

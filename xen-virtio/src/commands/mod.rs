@@ -83,6 +83,18 @@ impl Devices {
         Err(Failure::new(Exit::Usage, sentence))
     }
 
+    /// Opens what only root can: backends of this kernel. Those at a socket are not connected to yet.
+    ///
+    /// # Errors
+    /// The first that cannot be opened.
+    fn open(&self, uuid: Option<&str>) -> Result<Vec<Opened>, Failure> {
+        let open = |spec: DeviceSpec| match spec.socket() {
+            Some(_) => Ok((spec, None)),
+            None => connected(&spec, spec.connect()).map(opened),
+        };
+        self.of_guest(uuid).map(open).collect()
+    }
+
     /// Connects to all backends.
     ///
     /// # Errors
@@ -113,21 +125,29 @@ impl Devices {
         self.of_guest(uuid).map(connector).collect()
     }
 
-    /// How each of a guest's backends is connected to after the process that served it, which has kept these
-    /// connections.
-    fn connectors_after(
+    /// How each of a guest's backends is connected to after the process that served it. Opens what only root can, once that
+    /// process has ended.
+    fn connectors_after(&self, domain: &Domain) -> Result<Vec<Connector>, Failure> {
+        let specs = self.of_guest(domain.uuid.as_deref());
+        specs.map(|spec| of_device(&spec, spec.connector())).collect()
+    }
+
+    /// The same, with connections which that process has kept.
+    fn going_on(
         &self,
         domain: &Domain,
+        connectors: Vec<Connector>,
         mut connections: Connections,
-    ) -> Result<Vec<Connector>, Failure> {
-        let connector = |(number, spec): (usize, DeviceSpec)| {
-            let connector = of_device(&spec, spec.connector())?;
-            Ok(match connections.remove(&session_name(domain.id, number)) {
+    ) -> Vec<Connector> {
+        let specs = self.of_guest(domain.uuid.as_deref()).zip(connectors).enumerate();
+        let connector =
+            |(number, (spec, connector)): (usize, (DeviceSpec, Connector))| match connections
+                .remove(&session_name(domain.id, number))
+            {
                 Some(connection) => connector.going_on(move || spec.go_on(connection)),
                 None => connector,
-            })
-        };
-        self.of_guest(domain.uuid.as_deref()).enumerate().map(connector).collect()
+            };
+        specs.map(connector).collect()
     }
 
     /// The connection of each device, if it is to be kept.
@@ -171,6 +191,13 @@ impl Devices {
         let backends = self.of_guest(uuid).zip(backends);
         backends.map(|(spec, backend)| connected(&spec, backend)).collect()
     }
+}
+
+/// A device whose backend may have to be connected to.
+type Opened = (DeviceSpec, Option<Box<dyn Backend>>);
+
+fn opened((spec, backend): Connected) -> Opened {
+    (spec, Some(backend))
 }
 
 fn too_many(devices: usize, slots: usize) -> String {
@@ -242,7 +269,7 @@ impl Serving {
         domain: &Domain,
         layout: &Layout,
         given: &Devices,
-        connected: Vec<Connected>,
+        backends: Vec<Opened>,
     ) -> Result<Self, Failure> {
         let xen = machine.xen();
         // First, as it is refused for a PV guest, whose frames are none of its own.
@@ -252,12 +279,23 @@ impl Serving {
             let connectors = given.connectors(domain.uuid.as_deref());
             let sessions = given.sessions(domain.id, to.guarded);
             let keep = given.keep(machine, domain, &to, connectors, sessions)?;
-            let (ram, run_dir, keep) = (to.ram, to.run_dir, Some(&keep));
-            let server = Server::start(xen, run_dir, domain.id, layout, connected, ram, keep)?;
+            if backends.iter().any(|(_, backend)| backend.is_none()) {
+                to.ram.open_all()?;
+            }
+            let sockets = given.sockets();
+            let server = Server::take(xen, to.run_dir, domain.id, layout)?;
+            // Before a backend can send anything. The guest has not run.
+            let confinement = machine.confine(domain.id, to.run_dir, &sockets)?;
+            let backends = backends.into_iter().map(|(spec, backend)| match backend {
+                Some(backend) => Ok((spec, backend)),
+                None => connected(&spec, spec.connect()),
+            });
+            let backends = backends.collect::<Result<_, _>>()?;
+            let server = server.with_devices(layout, backends, to.ram, Some(&keep))?;
             if *layout == Layout::OwnBus {
                 machine.add_pci_root(domain.id)?;
             }
-            Ok(server)
+            Ok((server, confinement))
         };
         Self::with(session, machine, domain, given, ram, serve)
     }
@@ -272,6 +310,7 @@ impl Serving {
     ) -> Result<Self, Failure> {
         let (xen, specs) = (machine.xen(), &given.devices);
         let ram = GuestRam::known(machine, domain.id, kept.whose.memory.clone());
+        let connectors = given.connectors_after(domain)?;
         // Before the guest is taken: then the guardian of the process before ends.
         let connections = match &kept.whose.guardian {
             Some(guardian) => kept_descriptors(guardian).unwrap_or_else(|error| {
@@ -288,9 +327,14 @@ impl Serving {
                     session.keep(connection.as_fd());
                 }
             }
-            let connectors = given.connectors_after(domain, connections)?;
+            let connectors = given.going_on(domain, connectors, connections);
             let keep = given.keep(machine, domain, &to, connectors, sessions)?;
-            Ok(Server::take_over(xen, to.run_dir, domain.id, specs, to.ram, &keep, kept)?)
+            let sockets = given.sockets();
+            let server = Server::take_over(xen, to.run_dir, domain.id, specs, to.ram, &keep, kept)?;
+            // Before a backend can send anything. What the guest asks until then waits in its slot or is answered.
+            let confinement = machine.confine(domain.id, to.run_dir, &sockets)?;
+            server.connect()?;
+            Ok((server, confinement))
         };
         Self::with(session, machine, domain, given, ram, serve)
     }
@@ -302,17 +346,18 @@ impl Serving {
         domain: &Domain,
         given: &Devices,
         mut ram: GuestRam<'_>,
-        serve: impl FnOnce(ToServe<'_, '_>) -> Result<Server, Failure>,
+        serve: impl FnOnce(ToServe<'_, '_>) -> Result<(Server, Option<Confinement>), Failure>,
     ) -> Result<Self, Failure> {
         let xen = machine.xen();
         tracing::info!(bytes = ram.size(), "the guest's memory was found");
         let run_dir = run_dir_of(session);
+        // What only root can open is open. Threads begin from here on.
+        machine.give_up_capabilities(&given.sockets())?;
         let takeover = Duration::from_secs(given.takeover_time.into());
         let guarded = Guardian::Auto.keep_for(&run_dir, takeover)?.map(Arc::new);
         let to_serve = ToServe { ram: &mut ram, run_dir: &run_dir, guarded: guarded.as_ref() };
-        let server = serve(to_serve)?;
-        // Before anything asks for the state. What the guest asks until then waits in its slot or is answered.
-        let confinement = machine.confine(domain.id, &run_dir, &given.sockets())?;
+        // Nothing asks for the state before the process is confined.
+        let (server, confinement) = serve(to_serve)?;
         let (name, engine, devices) = (domain.name.clone(), xen.engine(), given.lines());
         let guest = Arc::new(ServedGuest { server, name, engine, devices, confinement });
         let shown = Arc::downgrade(&guest);

@@ -29,8 +29,9 @@ use xen_eventfd_ioreq::{Role, RunDir};
 /// A backend that does not map a guest's memory by itself (vhost-user's protocol feature XEN_MMAP) needs the kernel
 /// module of xen-eventfd. It can read and write all of the guest's memory.
 ///
-/// Once it serves, the process is confined to this guest: its descriptors of Xen's devices act on no other, it has no
-/// connection to xenstore, and it has given up other files, programs, sockets and system calls than it needs.
+/// Before it connects to a backend, the process is confined to this guest: its descriptors of Xen's devices act on no other,
+/// it has no connection to xenstore, and it has given up other capabilities, files, programs, sockets and system calls than it
+/// needs.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// The guest, by name or number
@@ -67,8 +68,8 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             check_new(&domain, state)?;
             let layout = layout_of(&machine, &domain)?;
             given.fit(&layout)?;
-            let connected = given.connect(domain.uuid.as_deref())?;
-            Serving::begin(session, &machine, &domain, &layout, given, connected)?
+            let backends = given.open(domain.uuid.as_deref())?;
+            Serving::begin(session, &machine, &domain, &layout, given, backends)?
         }
     };
     report_served(session, &serving, &domain, |name| {

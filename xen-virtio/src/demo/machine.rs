@@ -69,8 +69,9 @@ pub(super) fn measure(blocks: u32) -> Result<Round, Failure> {
         .map_err(|error: SpecError| Failure::new(Exit::Failed, error.to_string()))?;
     let frontend = spec.connect()?;
     let connected = vec![(spec, frontend)];
-    let server =
-        Server::start(&xen, dir.path(), dom, &Layout::OwnBus, connected, &mut &*ram, None)?;
+    let layout = Layout::OwnBus;
+    let server = Server::take(&xen, dir.path(), dom, &layout)?;
+    let server = server.with_devices(&layout, connected, &mut &*ram, None)?;
     let (devices, guest) = (Arc::clone(server.devices()), server.guest().clone());
 
     let completed = Arc::new(AtomicU64::new(0));

@@ -187,7 +187,8 @@ impl Machine {
         match Record::read(&registers, self.dom)? {
             Some(kept) => {
                 let specs = std::slice::from_ref(&self.spec);
-                Server::take_over(&xen, run_dir, self.dom, specs, ram, &keep, kept)
+                let server = Server::take_over(&xen, run_dir, self.dom, specs, ram, &keep, kept)?;
+                server.connect().map(|()| server)
             }
             None => {
                 let began = Instant::now();
@@ -201,7 +202,8 @@ impl Machine {
                     }
                 };
                 let connected = vec![(self.spec.clone(), backend)];
-                Server::start(&xen, run_dir, self.dom, &self.layout, connected, ram, Some(&keep))
+                let server = Server::take(&xen, run_dir, self.dom, &self.layout)?;
+                server.with_devices(&self.layout, connected, ram, Some(&keep))
             }
         }
     }
