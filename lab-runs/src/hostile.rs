@@ -44,7 +44,7 @@ const TIMEOUT: Duration = Duration::from_secs(900);
 pub fn run(arguments: &Arguments) -> Result<Tally> {
     let mut tally = Tally::default();
     let platforms = arguments.places.platforms();
-    // It takes several CPUs, of which the lab's machine for Arm has one.
+    // The page of Arm has no place for it.
     let has_flood = platforms.iter().all(|platform| platform.arch() == Arch::X86_64);
     ensure!(has_flood || !arguments.flood, "the flood is measured on x86 alone");
     if has_flood {

@@ -271,6 +271,13 @@ impl Arch {
             // to stand still for most of a minute; pinned, never.
             arguments.push("dom0_vcpus_pin".to_owned());
         }
+        if self == Self::Arm64 && boot.cpus > 1 {
+            // Xen's scheduler has one lock for all CPUs else. Who waits for a lock of Xen gets it in its turn, and QEMU
+            // takes WFE, by which an Arm CPU waits, for nothing: where the host has fewer CPUs, each turn may be
+            // that of a thread that does not run while the others spin. Two vCPUs that kicked back to back got some 20
+            // kicks a second, and dom0 stood still.
+            arguments.push("credit2_runqueue=cpu".to_owned());
+        }
         if boot.platform == Platform::X86Pvh {
             // Like the missing RDTSCP: or dom0 dies of that instruction.
             arguments.extend(["dom0=pvh".to_owned(), "tsc=stable:socket".to_owned()]);

@@ -290,7 +290,9 @@ mod tests {
         assert!(one.contains(" debug -device guest-loader,addr=0x58000000,initrd=dom0.cpio"));
         assert!(one.contains("-append console=dtuart") && one.contains("-icount"));
         assert!(!one.contains("-initrd") && !one.contains("com1"));
-        assert!(arguments(&Boot::new(Platform::Arm64).cpus(4)).contains("tcg,thread=multi"));
+        assert!(!one.contains("credit2_runqueue"));
+        let four = arguments(&Boot::new(Platform::Arm64).cpus(4));
+        assert!(four.contains("tcg,thread=multi") && four.contains(" credit2_runqueue=cpu "));
     }
 
     #[test]

@@ -68,13 +68,6 @@ impl Platform {
             Self::X86Pvh => 1,
         }
     }
-
-    /// Whether races run there, which want several emulated CPUs. On Arm a guest of two vCPUs that kick back to back stops
-    /// with the module, and why is not known.
-    #[must_use]
-    pub fn has_races(self) -> bool {
-        self != Self::Arm64
-    }
 }
 
 impl fmt::Display for Platform {

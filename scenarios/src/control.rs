@@ -4,12 +4,15 @@
 //! most of the scenarios themselves. The interfaces have a number for each version of Xen, and Xen refuses
 //! another one's with EACCES.
 
-use anyhow::{Context, Result};
+use crate::PATIENCE;
+use anyhow::{Context, Result, ensure};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode};
 use std::ffi::c_void;
 use std::os::fd::OwnedFd;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 use xen_eventfd::DomId;
 
 /// `struct privcmd_hypercall`: an operation and five arguments.
@@ -32,6 +35,9 @@ const SET_TARGET: u32 = 46;
 
 /// `struct xen_sysctl` or `struct xen_domctl` in words: a head of one or two, and a union of 16.
 type Request = [u64; 18];
+
+/// The interval at which Xen's console is read again.
+const TICK: Duration = Duration::from_millis(5);
 
 /// How much of Xen's console is read at once.
 const BUFFER: usize = 1 << 14;
@@ -94,11 +100,36 @@ impl Control {
         }
     }
 
-    /// Presses a key that makes Xen print its state on its console.
+    /// The device, for other requests.
     ///
     /// # Errors
-    /// Xen refuses it.
-    pub fn press(&mut self, key: u8) -> Result<()> {
+    /// This process has no descriptor left.
+    pub fn device(&self) -> Result<OwnedFd> {
+        self.privcmd.try_clone().context("the device once more")
+    }
+
+    /// What Xen prints on its console when a key is pressed that makes it print its state.
+    ///
+    /// # Errors
+    /// Xen refuses it, or does not print it.
+    pub fn printed(&mut self, key: u8) -> Result<String> {
+        self.take_console()?;
+        self.press(key)?;
+        // What is printed for this key begins with a line of its own: all of the other is printed by then.
+        self.press(b'h')?;
+        let (since, mut text) = (Instant::now(), String::new());
+        // The console output follows the keys with a delay.
+        loop {
+            text.push_str(&self.take_console()?);
+            if text.contains("'h' pressed") {
+                return Ok(text);
+            }
+            ensure!(since.elapsed() < PATIENCE, "Xen does not print its state: {text}");
+            sleep(TICK);
+        }
+    }
+
+    fn press(&mut self, key: u8) -> Result<()> {
         let [first, ..] = &mut *self.buffer;
         *first = key;
         let words = [self.address(), 1, 0];

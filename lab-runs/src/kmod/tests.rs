@@ -83,7 +83,7 @@ impl LabTests {
         let repeats = kind.threads(RACE_CPUS) < RACE_CPUS;
         let each = match cpus {
             Some(cpus) => vec![(cpus, false)],
-            None if !kind.has_races() || repeats && !long => vec![(1, false)],
+            None if repeats && !long => vec![(1, false)],
             None => vec![(1, false), (RACE_CPUS, names.is_empty())],
         };
         let whole = names.is_empty() && cpus.is_none();

@@ -93,14 +93,13 @@ impl Stage {
         names: &'a [String],
         long: bool,
     ) {
-        // Where CPUs take turns, races are rare, and the kernel engine's show what the platform does.
-        let repeats = platform.threads(RACE_CPUS) < RACE_CPUS && !self.engine.needs_module();
+        // The userspace engine is the same on every platform; the kernel engine's races show what the platform does.
+        let repeats = platform != Platform::X86Pv && !self.engine.needs_module();
         let each = match cpus {
             Some(cpus) => vec![(cpus, false)],
             // The module's part in a race is the same by either of its ABIs.
             None if !self.engine.is_whole() => vec![(1, false)],
             None if repeats && !long => vec![(1, false)],
-            None if !platform.has_races() => vec![(1, false)],
             None => vec![(1, false), (RACE_CPUS, names.is_empty())],
         };
         for (cpus, races) in each {

@@ -15,7 +15,7 @@ use anyhow::{Result, bail, ensure};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use xen_eventfd::DomId;
+use xen_eventfd::{DomId, Space};
 use xen_eventfd_scenarios::TestContext;
 use xen_eventfd_scenarios::test_context::{await_count, new_eventfd};
 
@@ -255,9 +255,10 @@ impl Caller<'_> {
 }
 
 pub(super) fn random(test: &mut TestContext<'_>) -> Result<()> {
+    let port = if test.arch().has_space(Space::Pio) { "write pio:0xc050 2 1; " } else { "" };
     let writes = format!(
-        "repeat 4; write mmio:{DOORBELL:#x} 4 i; end; write pio:0xc050 2 1; \
-         write mmio:{DOORBELL:#x} 2 1; read mmio:{DOORBELL:#x} 4; pause 5000"
+        "repeat 4; write mmio:{DOORBELL:#x} 4 i; end; {port}write mmio:{DOORBELL:#x} 2 1; \
+         read mmio:{DOORBELL:#x} 4; pause 5000"
     );
     let mut guest = test.guest(&format!(
         "listen evtchn call; listen evtchn stop; meet; until stop; {writes}; end | \
