@@ -60,7 +60,7 @@ impl EmulatorPackages {
 
 impl Product for EmulatorPackages {
     fn layout(&self) -> u32 {
-        4
+        5
     }
 
     fn sources(&self) -> bool {

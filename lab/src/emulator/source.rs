@@ -16,9 +16,10 @@ pub(super) const ARCHIVES: &str = "/archives";
 pub(super) const BUILD: &str = "/build";
 
 /// What is changed, by name. The head of each patch is the report of what it mends, or makes faster.
-const PATCHES: [(&str, &str); 3] = [
+const PATCHES: [(&str, &str); 4] = [
     ("svm-inject-once", include_str!("patches/svm-inject-once.patch")),
     ("xsave-honours-ts", include_str!("patches/xsave-honours-ts.patch")),
+    ("sha-honours-ts", include_str!("patches/sha-honours-ts.patch")),
     ("pause-of-one-cpu", include_str!("patches/pause-of-one-cpu.patch")),
 ];
 

@@ -6,6 +6,7 @@ use crate::roles::vmm::Place;
 use crate::test_context::{await_count, new_eventfd, signal, take_count};
 use anyhow::{Result, ensure};
 use rustix::event::{EventfdFlags, eventfd};
+use sha2::{Digest, Sha256};
 use std::hint::black_box;
 use xen_eventfd::IoEventAddress::Mmio;
 
@@ -106,7 +107,7 @@ pub(super) fn full_eventfd(test: &mut TestContext<'_>) -> Result<()> {
 /// Xen and the kernel must preserve the registers of an interrupted thread.
 pub(super) fn vector_registers(test: &mut TestContext<'_>) -> Result<()> {
     const THREADS: usize = 3;
-    const SUMS: usize = 8;
+    const RESULTS: usize = 8;
     const UNCLAIMED: u16 = 0xC100;
     let script = format!(
         "listen msi 0x41 stop; until stop; write mmio:{DOORBELL:#x} 4 0; end | \
@@ -121,19 +122,19 @@ pub(super) fn vector_registers(test: &mut TestContext<'_>) -> Result<()> {
     let _halt = served.register_irqfd(&halt, msi(1, 0x42))?;
     guest.start()?;
     await_count(&kick, 1)?;
-    let mut sums = std::thread::scope(|scope| {
+    let results = std::thread::scope(|scope| {
         let threads: Vec<_> =
-            (0..THREADS).map(|_| scope.spawn(|| [(); SUMS].map(|()| sum()))).collect();
+            (0..THREADS).map(|_| scope.spawn(|| [(); RESULTS].map(|()| (sum(), hash())))).collect();
         threads.into_iter().filter_map(|thread| thread.join().ok()).flatten().collect::<Vec<_>>()
     });
     signal(&stop)?;
     signal(&halt)?;
     guest.finish()?;
     guest.trace_reports(test);
-    ensure!(sums.len() == THREADS * SUMS, "a thread panicked");
-    sums.sort_unstable();
-    sums.dedup();
-    ensure!(sums.len() == 1, "the same sum came out in {} ways", sums.len());
+    ensure!(results.len() == THREADS * RESULTS, "a thread panicked");
+    let (mut sums, mut hashes): (Vec<_>, Vec<_>) = results.into_iter().unzip();
+    ensure!(ways(&mut sums) == 1, "the same sum came out in {} ways", ways(&mut sums));
+    ensure!(ways(&mut hashes) == 1, "the same hash came out in {} ways", ways(&mut hashes));
     Ok(())
 }
 
@@ -147,4 +148,21 @@ fn sum() -> [u64; 8] {
         }
     }
     lanes.map(f64::to_bits)
+}
+
+/// The SHA-256 of a MiB. Where a CPU has instructions for it, its state is in vector registers, and the instructions are others
+/// than those of a sum.
+fn hash() -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for block in 0..256_u16 {
+        hash.update(black_box([block.to_le_bytes()[0]; 4096]));
+    }
+    hash.finalize().into()
+}
+
+/// How many values are among these.
+fn ways<T: Ord>(values: &mut Vec<T>) -> usize {
+    values.sort_unstable();
+    values.dedup();
+    values.len()
 }
