@@ -1,8 +1,9 @@
 //! Two programs that exchange bytes by sockets: `sockets connect ADDRESS` and `sockets listen ADDRESS`.
 //!
-//! The first sends its input, once that has come to its end, and prints what comes back; the second takes one connection,
-//! prints what comes, and then sends its own input. An ADDRESS is `vsock:CID:PORT`, a Unix socket's `unix:PATH`, or
-//! `unix:PATH:PORT` for that by which `vhost-device-vsock` connects to a port of its guest.
+//! The first sends its input, once that has come to its end, and prints what comes back; the second takes one
+//! connection, prints what comes, and then sends its own input. Their standard error gets `listening` and `connected`,
+//! a line each, once that is so. An ADDRESS is `vsock:CID:PORT`, a Unix socket's `unix:PATH`, or `unix:PATH:PORT` for
+//! that by which `vhost-device-vsock` connects to a port of its guest.
 
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -26,11 +27,13 @@ fn main() -> Result<()> {
     match words[..] {
         ["connect", address] => {
             let mut connection = connect(&parse(address)?)?;
+            eprintln!("connected");
             send(&mut *connection, &input()?)?;
             receive(&mut *connection)
         }
         ["listen", address] => {
             let mut connection = accept(&parse(address)?)?;
+            eprintln!("connected");
             receive(&mut *connection)?;
             send(&mut *connection, &input()?)
         }
@@ -83,11 +86,13 @@ fn accept(address: &Address) -> Result<Box<dyn Connection>> {
         Address::Vsock { cid, port } => {
             let listener = VsockListener::bind_with_cid_port(*cid, *port);
             let listener = listener.with_context(|| format!("listening at {cid}:{port}"))?;
+            eprintln!("listening");
             Ok(Box::new(listener.accept()?.0))
         }
         Address::Unix { path, .. } => {
             let listener =
                 UnixListener::bind(path).with_context(|| format!("listening at {path}"))?;
+            eprintln!("listening");
             Ok(Box::new(listener.accept()?.0))
         }
     }

@@ -190,8 +190,8 @@ random() {
 		dd if=/dev/hwrng bs=64 count=16 iflag=fullblock 2>/dev/null | od -An -v -tx1 -w1 | sort | uniq -c | wc -l
 }
 
-# used SUM: a console, passt's file, which has this sum, and random numbers at once until /tmp/enough is there; says how many
-# lines, files and reads it were
+# used SUM: uses a console, fetches passt's file, which has this sum, and reads random numbers, all at once, until /tmp/enough
+# exists; prints how many lines, files and reads there were
 used() {
 	rm -f /tmp/enough
 	(

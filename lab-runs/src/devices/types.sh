@@ -3,26 +3,6 @@
 # vhost-scsi; a guest with sockets by vhost-device-vsock. What serves them is killed while they are used, and started again.
 # shellcheck shell=sh
 
-wwpn=naa.5001405bd4bf9c3e
-fabric=/sys/kernel/config/target/vhost/$wwpn/tpgt_1
-store=/sys/kernel/config/target/core/fileio_0/disk
-
-# target: a disk of the kernel's with scsi.img, as an administrator makes one
-target() {
-	truncate -s 16M scsi.img
-	mount -t configfs configfs /sys/kernel/config
-	mkdir -p $store && echo fd_dev_name=/tmp/scsi.img,fd_dev_size=16777216 >$store/control && echo 1 >$store/enable &&
-		mkdir -p $fabric/lun/lun_0 && echo naa.60014053226f0388 >$fabric/nexus && ln -s $store $fabric/lun/lun_0/disk
-}
-
-no_target() {
-	rm $fabric/lun/lun_0/disk
-	echo NULL >$fabric/nexus
-	rmdir $fabric/lun/lun_0 $fabric "${fabric%/*}" $store
-}
-
-newline='
-'
 # growing NAME: a backend with NAME.img at NAME.sock, which takes commands at descriptor 8
 growing() {
 	truncate -s 16M "$1.img"
@@ -61,6 +41,24 @@ exchange() {
 	verdict "$1_from_the_guest_to_dom0" $? listen.log said "$2.log"
 }
 
+# listens GUEST PORT INPUT OUTPUT: the guest takes a connection at this port, and does so once this returns
+listens() {
+	ask "$1" "rm -f /tmp/listens; sockets listen vsock:4294967295:$2 <$3 >$4 2>/tmp/listens & until grep -q listening /tmp/listens; do usleep 100000; done" >said
+}
+
+# connects LOG ADDRESS: there is a connection to there once this returns, by which www/file is sent when `enough` is there;
+# `sender` is the process that has it
+connects() {
+	rm -f enough paused
+	mkfifo paused
+	(until [ -e enough ]; do usleep 100000; done; exec cat www/file) >paused &
+	background "$1" sh -c "exec sockets connect $2 <paused >got"
+	sender=$!
+	within 20 grep -q '^connected' "$1"
+}
+
+newline='
+'
 # typed LETTER...: types each at the console and waits for its echo, and then ends the line. The guest is paused meanwhile:
 # vhost-device-console reads its queue until nothing new is there, and keeps for good what a faster guest has put there.
 typed() {
@@ -91,7 +89,8 @@ config types 1 "" /lab/guest.cpio
 guest=types
 devices="--device net,socket=/tmp/passt.sock,mac=52:54:00:00:00:01 --device vsock,cid=42 --device blk,socket=/tmp/grows.sock
 	--device console,socket=/tmp/console.sock0 --device 4,socket=/tmp/numbered.sock0"
-target
+truncate -s 16M scsi.img
+target fileio fd_dev_name=/tmp/scsi.img,fd_dev_size=16777216
 verdict scsi_has_a_target $? /dev/null
 if grep -q PVH /sys/hypervisor/guest_type; then
 	devices="$devices --device scsi,wwpn=$wwpn"
@@ -138,19 +137,19 @@ if grep -q PVH /sys/hypervisor/guest_type; then
 	verdict scsi_is_flushed_to_its_file $? out types.log
 fi
 
-# What serves them is killed while all are used. A device of a socket goes on over the same connection.
+# What serves them is killed while all are used. A device of a socket goes on over the same connection. Those of the kernel's
+# vsock are idle meanwhile: one waits for what comes, the other is written to afterwards.
 background listen.log sh -c 'exec sockets listen vsock:2:1239 </dev/null >/dev/null'
 listener=$!
 ask types '(until [ -e /tmp/enough ]; do usleep 100000; done; cat /proc/version) | sockets connect vsock:2:1239 2>/tmp/closed &' >said
-ask types 'sockets listen vsock:4294967295:1236 </dev/null >/dev/null 2>&1 &' >said
+within 20 grep -q '^connected' listen.log && listens types 1236 /dev/null /dev/null && connects late.log vsock:42:1236
+verdict there_are_connections_by_the_kernels_vsock $? listen.log said late.log
 ask types "used $file >/tmp/used 2>&1 &" >said
-truncate -s 64M big
-background big.log sh -c 'exec sockets connect vsock:42:1236 <big >got'
-sender=$!
 again_and_again 1 2 2
 verdict killed_while_all_are_used_and_started_again $? next.*.log
-within 30 stopped $sender && within 30 stopped $listener && grep -q 'reset by peer' big.log && grep -q 'reset by peer' listen.log
-verdict connections_by_the_kernels_vsock_are_reset $? big.log listen.log next.*.log
+touch enough
+within 30 stopped $sender && within 30 stopped $listener && grep -q 'reset by peer' late.log && grep -q 'reset by peer' listen.log
+verdict connections_by_the_kernels_vsock_are_reset $? late.log listen.log next.*.log
 ask types 'touch /tmp/enough' >said
 used() { ask types 'grep "^used" /tmp/used' >said; }
 within 240 used
@@ -194,14 +193,11 @@ ready unix.served && xl unpause unix && up unix 1
 verdict a_guest_has_sockets_by_a_process $? unix.served unix.log "$(console unix)"
 exchange vsock_by_a_process unix vsock:4294967295:1234 unix:/tmp/unix.vsock:1234 unix:/tmp/unix.vsock_1235 vsock:2:1235
 # The connection is there, and nothing goes through it.
-ask unix '(sockets listen vsock:4294967295:1236 </proc/version | sum >/tmp/sent) &' >said
-background late.log sh -c '(until [ -e enough ]; do usleep 100000; done; cat www/file) |
-	sockets connect unix:/tmp/unix.vsock:1236 >got'
-sender=$!
-again_and_again 2 1 && ! stopped $sender
-verdict killed_while_there_is_a_connection $? late.log next.*.log
+rm -f next.*.log
+listens unix 1236 /proc/version /tmp/sent && connects late.log unix:/tmp/unix.vsock:1236 && again_and_again 2 1
+verdict killed_while_there_is_a_connection $? said late.log next.*.log
 touch enough
-within 60 stopped $sender && wait $sender && grep -q "Linux version" got && [ "$(ask unix 'cat /tmp/sent')" = "$file" ]
+within 60 stopped $sender && wait $sender && grep -q "Linux version" got && [ "$(ask unix 'sum /tmp/sent')" = "$file" ]
 verdict the_connection_goes_on $? late.log unix.log next.*.log
 xl destroy unix
 wait $server
