@@ -115,7 +115,7 @@ impl Control {
     pub fn printed(&mut self, key: u8) -> Result<String> {
         self.take_console()?;
         self.press(key)?;
-        // What is printed for this key begins with a line of its own: all of the other is printed by then.
+        // `h` prints its own name first: once that line was read, all output of `key` was.
         self.press(b'h')?;
         let (since, mut text) = (Instant::now(), String::new());
         // The console output follows the keys with a delay.

@@ -28,9 +28,9 @@ pub struct Lists {
 impl Lists {
     /// Asks Xen for them.
     ///
-    /// Domains are not those that Xen prints for the key `q`: with each vCPU it prints the interrupts that are on their
-    /// way to it, on Arm without the lock of their list (`gic_dump_vgic_info`). Where that vCPU runs at the same time on
-    /// another CPU, Xen was seen to print one interrupt without an end.
+    /// The list of domains is not taken from debug key `q`: for each vCPU that prints the pending interrupts, on Arm without
+    /// the lock of their list (`gic_dump_vgic_info`). Xen was seen to print one interrupt without end when the vCPU ran
+    /// on another CPU meanwhile.
     ///
     /// # Errors
     /// Xen does not print its event channels, or does not say which domains and servers there are.
@@ -59,10 +59,14 @@ fn has_server(host: &LinuxHost, dom: DomId, id: IoServerId) -> Result<bool> {
         Ok(is_there) => Ok(is_there),
         // Another domain's.
         Err(error) if error.errno == Errno::PERM => Ok(true),
-        // A PV guest, which can have none.
-        Err(error) if error.errno == Errno::INVAL => Ok(false),
+        // A PV guest, which can have none and of which Xen says no number of vCPUs either.
+        Err(error) if error.errno == Errno::INVAL && is_pv(host, dom) => Ok(false),
         Err(error) => Err(error).with_context(|| format!("server {} of {dom}", id.0)),
     }
+}
+
+fn is_pv(host: &LinuxHost, dom: DomId) -> bool {
+    host.vcpus(dom).is_err_and(|error| error.errno == Errno::INVAL)
 }
 
 /// The number of domain 0's event channels, and how many are connected to each domain.
