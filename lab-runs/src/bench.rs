@@ -119,7 +119,8 @@ fn measure(arguments: &Arguments) -> Result<()> {
         let second = if arguments.once { None } else { Some(rig.measure(platform, &cases)?) };
         let results = Results::new(rig.versions(), first, second.as_deref());
         for difference in &results.differences {
-            println!("DIFFERS {}: {difference:?}", platform.name());
+            let said = report::difference(platform, &results, difference);
+            println!("DIFFERS {}: {said}", platform.name());
         }
         if arguments.cases.is_empty() {
             results.save(platform)?;

@@ -272,10 +272,7 @@ impl Arch {
             arguments.push("dom0_vcpus_pin".to_owned());
         }
         if self == Self::Arm64 && boot.cpus > 1 {
-            // Xen's scheduler has one lock for all CPUs else. Who waits for a lock of Xen gets it in its turn, and QEMU
-            // takes WFE, by which an Arm CPU waits, for nothing: where the host has fewer CPUs, each turn may be
-            // that of a thread that does not run while the others spin. Two vCPUs that kicked back to back got some 20
-            // kicks a second, and dom0 stood still.
+            // Otherwise all CPUs share one scheduler lock, and an emulated Arm CPU spins for it (lab/README.md).
             arguments.push("credit2_runqueue=cpu".to_owned());
         }
         if boot.platform == Platform::X86Pvh {

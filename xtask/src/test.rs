@@ -23,8 +23,8 @@ pub(crate) struct Arguments {
     /// All but this stage; may be repeated
     #[arg(long, value_enum, value_name = "STAGE")]
     skip: Vec<Stage>,
-    /// What only repeats, too: races that were played on four CPUs of a PV dom0, in a PVH one; a million accesses of a
-    /// hostile driver to a device
+    /// What only repeats, too: races that run on four CPUs of a PV dom0, in a PVH dom0, and those of the userspace engine
+    /// on arm64; a million accesses of a hostile driver to a device
     #[arg(long)]
     long: bool,
 }

@@ -3,7 +3,7 @@
 use super::cases;
 use super::host::Counted;
 use super::profile::{Part, Profile, functions};
-use super::results::Results;
+use super::results::{Difference, Results};
 use super::svg::{self, grouped};
 use super::targets::{self, quotient};
 use crate::lab::rig::made_with;
@@ -121,20 +121,47 @@ fn versions(page: &mut String, arch: Arch, all: &[Known]) {
             (true, differences) => {
                 let _ = writeln!(
                     page,
-                    "{name}: **of {count} measurements {} differ in a second run**:\n",
+                    "{name}: two runs of {count} measurements; **{} had other figures in the second run**:\n",
                     differences.len()
                 );
                 for one in differences {
-                    let [first, second] = one.medians.map(grouped);
-                    let _ = writeln!(
-                        page,
-                        "- {}: median {first}, then {second}",
-                        name_of(*platform, &one.case)
-                    );
+                    let _ = writeln!(page, "- {}", difference(*platform, results, one));
                 }
                 writeln!(page)
             }
         };
+    }
+}
+
+/// What a second run has measured of a case, where it is something else.
+pub(super) fn difference(platform: Platform, results: &Results, one: &Difference) -> String {
+    let name = name_of(platform, &one.case);
+    let Some((first, again)) = results.of(&one.case).zip(one.again.as_ref()) else {
+        return format!("{name}: not measured again");
+    };
+    let (ticks, across) = match one.case {
+        Case::Kicks(_) => ("guest ticks, ", "to the backend, "),
+        Case::Calls(_) => ("", ""),
+    };
+    let spreads = [(ticks, &first.ticks, &again.ticks), (across, &first.across, &again.across)];
+    let differing: Vec<String> = spreads
+        .into_iter()
+        .filter_map(|(what, first, again)| Some((what, first.as_ref()?, again.as_ref()?)))
+        .flat_map(|(what, first, again)| {
+            [
+                (what, "min", first.min(), again.min()),
+                (what, "median", first.median(), again.median()),
+                (what, "p99", first.p99(), again.p99()),
+            ]
+        })
+        .filter(|(_, _, first, again)| first != again)
+        .map(|(what, figure, first, again)| {
+            format!("{what}{figure} {}, then {}", grouped(first), grouped(again))
+        })
+        .collect();
+    match &differing[..] {
+        [] => format!("{name}: neither minimum, median nor p99"),
+        differing => format!("{name}: {}", differing.join("; ")),
     }
 }
 
@@ -486,9 +513,25 @@ mod tests {
 
     #[test]
     fn a_page_says_what_did_not_come_again() {
-        let page = text(&PAGES[0], &[known(Platform::X86Pv, true)], None);
-        assert!(page.contains("of 2 measurements 1 differ in a second run"), "{page}");
-        assert!(page.contains("median 22,000, then 22,500"), "{page}");
+        let mut known = known(Platform::X86Pv, true);
+        let words = "two runs of 2 measurements; **1 had other figures in the second run**:\n\n- kicks, floor, ";
+        let said = |known: &Known| {
+            let page = text(&PAGES[0], std::slice::from_ref(known), None);
+            let (_, rest) = page.split_once(words).unwrap();
+            rest.lines().next().unwrap().rsplit_once("a backend waits: ").unwrap().1.to_owned()
+        };
+        assert_eq!(
+            said(&known),
+            "guest ticks, min 22,000, then 22,500; guest ticks, median 22,000, then 22,500; \
+             guest ticks, p99 22,010, then 22,510; to the backend, min 21,000, then 21,500; \
+             to the backend, median 21,000, then 21,500; to the backend, p99 21,000, then 21,500"
+        );
+        let floor = known.results.measured[1].figures.clone();
+        known.results.differences[0].again = Some(Figures { dom0: 1, ..floor });
+        assert_eq!(said(&known), "neither minimum, median nor p99");
+        let Difference { case, .. } = known.results.differences[0];
+        let gone = Difference { case, again: None };
+        assert!(difference(known.platform, &known.results, &gone).ends_with("not measured again"));
     }
 
     #[test]

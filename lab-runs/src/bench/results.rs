@@ -20,12 +20,13 @@ pub(super) struct Results {
     pub(super) twice: bool,
 }
 
-/// Two runs of one case that are not the same.
+/// A case of which the second run has other figures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Difference {
     pub(super) case: Case,
-    /// The medians of either run, of ticks in the guest or across; 0 of a case that was not measured.
-    pub(super) medians: [u64; 2],
+    /// What the second run has measured; `None` if it has not measured the case.
+    pub(super) again: Option<Figures>,
 }
 
 fn stored(platform: Platform) -> Stored {
@@ -48,7 +49,7 @@ impl Results {
             .filter(|(one, other)| twice && *other != Some(*one))
             .map(|(one, other)| Difference {
                 case: one.case,
-                medians: [median(&one.figures), other.map_or(0, |other| median(&other.figures))],
+                again: other.map(|other| other.figures.clone()),
             })
             .collect();
         Self { versions, measured, differences, twice }
@@ -79,9 +80,4 @@ impl Results {
         let (space, filter, backend) = (Space::Mmio, Filter::Datamatch, false);
         self.of(&Case::Kicks(Kicks { way, registrations, vcpus: 1, space, filter, backend }))
     }
-}
-
-fn median(figures: &Figures) -> u64 {
-    let spread = figures.ticks.as_ref().or(figures.across.as_ref());
-    spread.map_or(0, xen_eventfd_bench::Spread::median)
 }

@@ -1,5 +1,6 @@
 //! The emulator: Debian's QEMU, of the version that the lab's firmware belongs to, built from
-//! Debian's source with three mistakes fixed, by each of which programs or kernels broke off at random, and one slow instruction made faster.
+//! Debian's source with three bugs fixed, each of which made programs or kernels fail at random, and with one slow
+//! instruction made faster.
 //! `patches` has each change with its report.
 //!
 //! `packages` says what it is built from, `source` how. For an architecture whose emulation no patch touches it is
