@@ -29,8 +29,6 @@ pub(crate) struct GuestRam<'a> {
     ranges: Vec<Range<u64>>,
     /// What backends map: an object of the module for each range, or privcmd.
     files: Vec<OwnedFd>,
-    /// Why there are no files, if they were asked for early.
-    refusal: Option<Error>,
     privcmd: Option<OwnedFd>,
 }
 
@@ -61,17 +59,7 @@ impl<'a> GuestRam<'a> {
 
     /// The same of a guest that has run, where it was found to have memory before.
     pub(crate) fn known(open: &'a dyn Open, dom: DomId, ranges: Vec<Range<u64>>) -> Self {
-        Self { dom, open, ranges, files: Vec::new(), refusal: None, privcmd: None }
-    }
-
-    /// Opens it for backends of any kind: before they are connected to, it is not known which they are, and afterwards
-    /// nothing can be opened. That one kind is not to be had is an error once a backend of that kind is there.
-    ///
-    /// # Errors
-    /// It cannot be had in any way.
-    pub(crate) fn open_all(&mut self) -> Result<()> {
-        self.refusal = self.regions_for(false).map(drop).err();
-        self.regions_for(true).map(drop)
+        Self { dom, open, ranges, files: Vec::new(), privcmd: None }
     }
 
     /// Where it is.
@@ -101,9 +89,6 @@ impl Regions for GuestRam<'_> {
             let privcmd: &OwnedFd = self.privcmd.insert(privcmd);
             let memory = Memory::Foreign { privcmd: privcmd.as_fd(), domain: self.dom };
             return Ok(self.ranges.iter().map(|range| region(range, memory)).collect());
-        }
-        if let Some(refusal) = self.refusal.take() {
-            return Err(refusal);
         }
         if self.files.is_empty() {
             let opened = self.ranges.iter().map(|range| self.open.memory(self.dom, range.clone()));

@@ -257,11 +257,11 @@ impl Again {
     }
 }
 
-/// The guest's memory, with descriptors of its own.
-#[derive(Debug, Default)]
+/// The guest's memory, with descriptors of its own, for backends of either kind.
+#[derive(Debug)]
 pub(crate) struct OwnedRegions {
-    files: Vec<OwnedRegion>,
-    foreign: Vec<OwnedRegion>,
+    files: Result<Vec<OwnedRegion>>,
+    foreign: Result<Vec<OwnedRegion>>,
 }
 
 #[derive(Debug)]
@@ -275,20 +275,41 @@ struct OwnedRegion {
 }
 
 impl OwnedRegions {
-    /// Has the memory for backends of a kind, once.
-    pub(crate) fn add(&mut self, memory: &mut dyn Regions, maps_guests: bool) -> Result<()> {
-        let owned = if maps_guests { &mut self.foreign } else { &mut self.files };
-        if owned.is_empty() {
+    /// Has the memory for backends of both kinds, as far as it is to be had: which one a backend needs is not known before it
+    /// is there, and by then this process may open nothing any more.
+    ///
+    /// # Errors
+    /// It is to be had for neither.
+    pub(crate) fn open(memory: &mut dyn Regions) -> Result<Self> {
+        let mut owned = |maps_guests| {
             let regions = memory.regions_for(maps_guests)?;
-            *owned = regions.iter().map(OwnedRegion::of).collect::<Result<_>>()?;
+            regions.iter().map(OwnedRegion::of).collect()
+        };
+        match (owned(false), owned(true)) {
+            (Err(error), Err(_)) => Err(error),
+            (files, foreign) => Ok(Self { files, foreign }),
         }
-        Ok(())
     }
 
-    /// What a backend of a kind maps; nothing, which it refuses, if it was of the other kind before.
+    /// No memory.
+    #[cfg(test)]
+    pub(crate) fn none() -> Self {
+        Self { files: Ok(Vec::new()), foreign: Ok(Vec::new()) }
+    }
+
+    /// Fails, once, with the reason why it is not to be had for backends of this kind.
+    pub(crate) fn require(&mut self, maps_guests: bool) -> Result<()> {
+        let owned = if maps_guests { &mut self.foreign } else { &mut self.files };
+        match owned {
+            Ok(_) => Ok(()),
+            Err(_) => core::mem::replace(owned, Ok(Vec::new())).map(drop),
+        }
+    }
+
+    /// What a backend of a kind maps; nothing, which it refuses, if it is not to be had.
     pub(crate) fn regions(&self, maps_guests: bool) -> Vec<Region<'_>> {
         let owned = if maps_guests { &self.foreign } else { &self.files };
-        owned.iter().map(OwnedRegion::region).collect()
+        owned.iter().flatten().map(OwnedRegion::region).collect()
     }
 }
 

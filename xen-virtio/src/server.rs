@@ -4,7 +4,6 @@ use crate::device::Device;
 use crate::devices::Devices;
 use crate::error::Result;
 use crate::layout::Layout;
-use crate::memory::Regions;
 use crate::record::{Kept, Record, Whose};
 use crate::registers::Registers;
 use crate::resume::{Again, Connector, KeptSession, Notebook, OwnedRegions, Rings};
@@ -118,23 +117,22 @@ impl Server {
         self,
         layout: &Layout,
         connected: Vec<Connected>,
-        memory: &mut dyn Regions,
+        mut memory: OwnedRegions,
         keep: Option<&Keep>,
     ) -> Result<Self> {
         let Self { doorbells, devices, .. } = &self;
         let (host, dom) = (devices.host(), doorbells.dom());
-        let mut owned = OwnedRegions::default();
         for (_, backend) in &connected {
-            owned.add(memory, backend.maps_guests())?;
+            memory.require(backend.maps_guests())?;
         }
-        let owned = Arc::new(owned);
+        let memory = Arc::new(memory);
         for (number, ((spec, backend), place)) in
             connected.into_iter().zip(layout.places()).enumerate()
         {
-            let regions = owned.regions(backend.maps_guests());
+            let regions = memory.regions(backend.maps_guests());
             let (device, registers) =
                 Device::new(host, doorbells, backend, &spec.kind, place, &regions)?;
-            let again = keep.and_then(|keep| keep.again(number, &owned));
+            let again = keep.and_then(|keep| keep.again(number, &memory));
             devices.add(place, device.with_again(again), registers);
         }
         self.answer()?;
@@ -145,7 +143,7 @@ impl Server {
         Ok(self)
     }
 
-    /// Has the guest's accesses come here, and looks after its backends.
+    /// Routes the guest's accesses to this server, and watches the backends.
     fn answer(&self) -> Result<()> {
         self.devices.route(&self.registers.ranges(), &[])?;
         self.devices.watch_backends(&self.event_loop)
@@ -158,22 +156,18 @@ impl Server {
         run_dir: &Path,
         dom: DomId,
         specs: &[DeviceSpec],
-        memory: &mut dyn Regions,
+        memory: OwnedRegions,
         keep: &Keep,
         kept: Kept,
     ) -> Result<Self> {
         let host = xen.host();
         let doorbells = xen.guest(dom)?;
-        let mut owned = OwnedRegions::default();
-        // Which of the two a backend needs is not known before it is there.
-        let files = owned.add(memory, false);
-        owned.add(memory, true).or(files)?;
-        let owned = Arc::new(owned);
+        let memory = Arc::new(memory);
         let states = kept.devices.iter().map(|record| &record.registers);
         let registers = Registers::restore(&kept.bus, states)?;
         let devices = Arc::new(Devices::new(Arc::clone(host), dom, registers));
         for (number, (spec, record)) in specs.iter().zip(&kept.devices).enumerate() {
-            let again = keep.again(number, &owned);
+            let again = keep.again(number, &memory);
             let (device, registers) =
                 Device::restore(&**host, &doorbells, &spec.kind, again, record)?;
             devices.add(record.registers.place(), device, registers);

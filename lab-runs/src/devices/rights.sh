@@ -60,6 +60,11 @@ confined() {
 	done | sort -u >said
 	! grep -vE '^000000000000000[02]$' said && grep -q 2 said
 	verdict "$1_threads_have_one_capability_at_most" $? said
+	if [ "$1" = userspace ]; then
+		grep -lE '^xen-(ioeventfd|irqfd)$' /proc/$server/task/*/comm | sed 's/comm$/status/' | xargs awk '/^Cap(Prm|Eff):/ { print $2 }' >said
+		[ "$(sort -u said)" = 0000000000000000 ]
+		verdict threads_of_the_engine_have_no_capability $? said
+	fi
 	[ "$(ask guest 'random 0')" -gt 200 ]
 	verdict "$1_random_bytes" $? "$1.log"
 	ip addr add 10.9.0.1/24 dev tap0 && ip link set tap0 up
@@ -71,5 +76,18 @@ confined() {
 }
 confined kernel
 confined userspace
+
+# Its backend is of dom0's kernel and there from the beginning, so nothing is connected to once the process is confined.
+xl create -q -p guest.cfg
+background alone.log xen-virtio serve guest --device net,tap=tap0
+server=$!
+ready alone.log
+verdict a_card_alone_is_served $? alone.log
+rm -f "$(console guest)"
+xl unpause guest
+up guest 1 && ask guest 'card 0' >said
+verdict it_pings $? said alone.log
+xl destroy guest
+wait $server
 left rights
 exit 0

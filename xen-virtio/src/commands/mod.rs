@@ -16,7 +16,7 @@ use crate::host::Machine;
 use crate::layout::Layout;
 use crate::memory::GuestRam;
 use crate::record::{Kept, Whose};
-use crate::resume::{Connector, KeptSession, Sessions, session_name};
+use crate::resume::{Connector, KeptSession, OwnedRegions, Sessions, session_name};
 use crate::server::{Connected, Keep, Released, Server};
 use crate::spec::DeviceSpec;
 use crate::status::{Answering, DeviceStatus, Status};
@@ -87,10 +87,10 @@ impl Devices {
     ///
     /// # Errors
     /// The first that cannot be opened.
-    fn open(&self, uuid: Option<&str>) -> Result<Vec<Opened>, Failure> {
+    fn open_kernel_backends(&self, uuid: Option<&str>) -> Result<Vec<MaybeConnected>, Failure> {
         let open = |spec: DeviceSpec| match spec.socket() {
             Some(_) => Ok((spec, None)),
-            None => connected(&spec, spec.connect()).map(opened),
+            None => connected(&spec, spec.connect()).map(|(spec, backend)| (spec, Some(backend))),
         };
         self.of_guest(uuid).map(open).collect()
     }
@@ -140,14 +140,14 @@ impl Devices {
         mut connections: Connections,
     ) -> Vec<Connector> {
         let specs = self.of_guest(domain.uuid.as_deref()).zip(connectors).enumerate();
-        let connector =
+        let going_on =
             |(number, (spec, connector)): (usize, (DeviceSpec, Connector))| match connections
                 .remove(&session_name(domain.id, number))
             {
                 Some(connection) => connector.going_on(move || spec.go_on(connection)),
                 None => connector,
             };
-        specs.map(connector).collect()
+        specs.map(going_on).collect()
     }
 
     /// The connection of each device, if it is to be kept.
@@ -194,11 +194,7 @@ impl Devices {
 }
 
 /// A device whose backend may have to be connected to.
-type Opened = (DeviceSpec, Option<Box<dyn Backend>>);
-
-fn opened((spec, backend): Connected) -> Opened {
-    (spec, Some(backend))
-}
+type MaybeConnected = (DeviceSpec, Option<Box<dyn Backend>>);
 
 fn too_many(devices: usize, slots: usize) -> String {
     format!("{devices} devices; this guest's bus holds {slots}")
@@ -269,7 +265,7 @@ impl Serving {
         domain: &Domain,
         layout: &Layout,
         given: &Devices,
-        backends: Vec<Opened>,
+        backends: Vec<MaybeConnected>,
     ) -> Result<Self, Failure> {
         let xen = machine.xen();
         // First, as it is refused for a PV guest, whose frames are none of its own.
@@ -279,10 +275,7 @@ impl Serving {
             let connectors = given.connectors(domain.uuid.as_deref());
             let sessions = given.sessions(domain.id, to.guarded);
             let keep = given.keep(machine, domain, &to, connectors, sessions)?;
-            if backends.iter().any(|(_, backend)| backend.is_none()) {
-                to.ram.open_all()?;
-            }
-            let sockets = given.sockets();
+            let (memory, sockets) = (OwnedRegions::open(to.ram)?, given.sockets());
             let server = Server::take(xen, to.run_dir, domain.id, layout)?;
             // Before a backend can send anything. The guest has not run.
             let confinement = machine.confine(domain.id, to.run_dir, &sockets)?;
@@ -291,7 +284,7 @@ impl Serving {
                 None => connected(&spec, spec.connect()),
             });
             let backends = backends.collect::<Result<_, _>>()?;
-            let server = server.with_devices(layout, backends, to.ram, Some(&keep))?;
+            let server = server.with_devices(layout, backends, memory, Some(&keep))?;
             if *layout == Layout::OwnBus {
                 machine.add_pci_root(domain.id)?;
             }
@@ -329,8 +322,8 @@ impl Serving {
             }
             let connectors = given.going_on(domain, connectors, connections);
             let keep = given.keep(machine, domain, &to, connectors, sessions)?;
-            let sockets = given.sockets();
-            let server = Server::take_over(xen, to.run_dir, domain.id, specs, to.ram, &keep, kept)?;
+            let (memory, sockets) = (OwnedRegions::open(to.ram)?, given.sockets());
+            let server = Server::take_over(xen, to.run_dir, domain.id, specs, memory, &keep, kept)?;
             // Before a backend can send anything. What the guest asks until then waits in its slot or is answered.
             let confinement = machine.confine(domain.id, to.run_dir, &sockets)?;
             server.connect()?;

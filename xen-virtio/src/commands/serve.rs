@@ -68,7 +68,7 @@ pub(crate) fn run(session: &Session, arguments: &Arguments) -> Result<Exit, Fail
             check_new(&domain, state)?;
             let layout = layout_of(&machine, &domain)?;
             given.fit(&layout)?;
-            let backends = given.open(domain.uuid.as_deref())?;
+            let backends = given.open_kernel_backends(domain.uuid.as_deref())?;
             Serving::begin(session, &machine, &domain, &layout, given, backends)?
         }
     };

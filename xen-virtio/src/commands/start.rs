@@ -1,7 +1,7 @@
 //! `start`: creates a guest, serves its devices, lets it run, and does so again when it reboots.
 
 use super::serve::{Ended, report_ended, report_served};
-use super::{Devices, End, Serving, named, opened};
+use super::{Devices, End, Serving, named};
 use crate::host::Machine;
 use crate::layout::Layout;
 use crate::server::Connected;
@@ -110,7 +110,7 @@ fn begin(
     given: &Devices,
     connected: Vec<Connected>,
 ) -> Result<Serving, Failure> {
-    let backends = connected.into_iter().map(opened).collect();
+    let backends = connected.into_iter().map(|(spec, backend)| (spec, Some(backend))).collect();
     let serving = Serving::begin(session, machine, domain, layout, given, backends)?;
     toolstack::unpause(domain.id)?;
     report_served(session, &serving, domain, |name| format!("{name} runs"))?;

@@ -32,7 +32,8 @@ pub(crate) struct Arguments {
 /// One interval.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
-    /// How long it was.
+    /// How long it was. The rates of a guest are of the time since it was read last, which is longer if its process did not
+    /// answer before.
     seconds: f64,
     guests: Vec<GuestRates>,
 }

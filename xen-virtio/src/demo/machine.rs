@@ -6,6 +6,7 @@ use crate::devices::Devices;
 use crate::error::Error;
 use crate::layout::Layout;
 use crate::memory::Regions;
+use crate::resume::OwnedRegions;
 use crate::server::Server;
 use crate::spec::{DeviceSpec, SpecError};
 use std::sync::Arc;
@@ -71,7 +72,7 @@ pub(super) fn measure(blocks: u32) -> Result<Round, Failure> {
     let connected = vec![(spec, frontend)];
     let layout = Layout::OwnBus;
     let server = Server::take(&xen, dir.path(), dom, &layout)?;
-    let server = server.with_devices(&layout, connected, &mut &*ram, None)?;
+    let server = server.with_devices(&layout, connected, OwnedRegions::open(&mut &*ram)?, None)?;
     let (devices, guest) = (Arc::clone(server.devices()), server.guest().clone());
 
     let completed = Arc::new(AtomicU64::new(0));

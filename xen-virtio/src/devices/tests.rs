@@ -10,7 +10,7 @@ use crate::device::Device;
 use crate::kind::{DeviceConfig, Features, Kind};
 use crate::layout::Layout;
 use crate::registers::Registers;
-use crate::resume::{Again, Connector, KeptSession, Notebook, Rings, Sessions};
+use crate::resume::{Again, Connector, KeptSession, Notebook, OwnedRegions, Rings, Sessions};
 use crate::server::Server;
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::fs::File;
@@ -269,7 +269,7 @@ fn again(state: &Arc<Mutex<State>>, indices: &Arc<Indices>, dir: &Path) -> Again
     let rings: Arc<dyn Rings> = Arc::<Indices>::clone(indices);
     let run_dir = RunDir::open(dir, Role::Registers).unwrap();
     let notebook = Notebook { run_dir, dom: DomId(1), number: 0 };
-    Again { notebook, connector, memory: Arc::default(), rings, session: None }
+    Again { notebook, connector, memory: Arc::new(OwnedRegions::none()), rings, session: None }
 }
 
 /// Notes what becomes of the connection, beside what the backend is asked for.

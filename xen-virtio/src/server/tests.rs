@@ -6,7 +6,7 @@ use crate::demo::driver::{Cpu, Disk, Ram, Trouble};
 use crate::error::Result;
 use crate::layout::{Layout, MmioPlace};
 use crate::record::{Record, Whose};
-use crate::resume::{Connector, KeptSession, Rings, Sessions, session_name};
+use crate::resume::{Connector, KeptSession, OwnedRegions, Rings, Sessions, session_name};
 use crate::spec::DeviceSpec;
 use std::collections::BTreeMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -183,7 +183,7 @@ impl Machine {
         let registers = RunDir::open(run_dir, Role::Registers)?;
         let (run, sessions) = (registers.clone(), vec![session]);
         let keep = Keep { whose, connectors, rings, run_dir: run, sessions };
-        let ram = &mut &*self.ram;
+        let ram = OwnedRegions::open(&mut &*self.ram)?;
         match Record::read(&registers, self.dom)? {
             Some(kept) => {
                 let specs = std::slice::from_ref(&self.spec);
