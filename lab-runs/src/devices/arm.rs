@@ -2,7 +2,7 @@
 
 use super::{
     ANSWERS_MMIO, LONG_TIMEOUT, MANY_ROUNDS, MANY_SOAKS, MODULES, REBINDS, ROUNDS, SHARED, SOAKS,
-    guest,
+    VCPUS, guest,
 };
 use crate::boots::{Boots, place};
 use crate::is_asked_for;
@@ -26,12 +26,14 @@ struct Part {
     has_module: bool,
     /// It runs only if it is named, as it takes long.
     is_rare: bool,
+    /// Of its guest, where the script has that as a parameter.
+    vcpus: u32,
 }
 
 impl Part {
     /// With the module.
     const fn new(name: &'static str, script: &'static str) -> Self {
-        Self { name, script, has_module: true, is_rare: false }
+        Self { name, script, has_module: true, is_rare: false, vcpus: 1 }
     }
 
     fn is_asked_for(&self, names: &[String]) -> bool {
@@ -44,7 +46,7 @@ const PARTS: [Part; 9] = [
     Part::new("mmio_all", include_str!("mmio_all.sh")),
     Part::new("mmio_root", include_str!("mmio_root.sh")),
     Part::new("daemon", include_str!("daemon.sh")),
-    Part::new("drivers", include_str!("drivers.sh")),
+    Part { vcpus: VCPUS, ..Part::new("drivers", include_str!("drivers.sh")) },
     Part::new("host", include_str!("host.sh")),
     Part { is_rare: true, ..Part::new("soak", include_str!("soak.sh")) },
     Part::new("metal", include_str!("metal.sh")),
@@ -111,7 +113,7 @@ impl Tests {
     }
 
     fn play(&self, part: &Part, place: &str) -> Result<Tally> {
-        let Part { name, script, has_module, .. } = *part;
+        let Part { name, script, has_module, vcpus, .. } = *part;
         let boot = Boot::new(PLATFORM).name(format!("devices-{name}-{PLATFORM}"));
         let boot = self
             .backends
@@ -137,7 +139,8 @@ impl Tests {
             true => (MANY_ROUNDS, MANY_SOAKS, LONG_TIMEOUT),
             false => (ROUNDS, SOAKS, TIMEOUT),
         };
-        let command = format!("LOG_MARK='{MARK}' sh /lab/script 1 {rounds} {REBINDS} {soaks}");
+        let command =
+            format!("LOG_MARK='{MARK}' sh /lab/script {vcpus} {rounds} {REBINDS} {soaks}");
         let status = machine.run_with(&command, timeout, |line| tally.receive(place, line))?;
         ensure!(!tally.is_empty(), "{place}: no test was run; status {status}");
         tally.end(place, status);
