@@ -78,12 +78,13 @@ confined kernel
 confined userspace
 
 # Its backend is of dom0's kernel and there from the beginning, so nothing is connected to once the process is confined.
+rm -f "$(console guest)"
 xl create -q -p guest.cfg
 background alone.log xen-virtio serve guest --device net,tap=tap0
 server=$!
 ready alone.log
 verdict a_card_alone_is_served $? alone.log
-rm -f "$(console guest)"
+ip addr add 10.9.0.1/24 dev tap0 && ip link set tap0 up
 xl unpause guest
 up guest 1 && ask guest 'card 0' >said
 verdict it_pings $? said alone.log
