@@ -17,7 +17,8 @@ use xen_eventfd_ioreq::{Role, run_dir};
 pub(crate) struct Arguments {}
 
 /// What is said instead of an empty table.
-pub(super) const NO_GUEST: &str = "No guest is served with devices, or the processes that serve them do not answer.\n";
+pub(super) const NO_GUEST: &str =
+    "No guest is served with devices, or the processes that serve them do not answer.\n";
 
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
