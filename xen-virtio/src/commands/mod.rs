@@ -324,9 +324,9 @@ impl Serving {
             let keep = given.keep(machine, domain, &to, connectors, sessions)?;
             let (memory, sockets) = (OwnedRegions::open(to.ram)?, given.sockets());
             let server = Server::take_over(xen, to.run_dir, domain.id, specs, memory, &keep, kept)?;
-            // Before a backend can send anything. What the guest asks until then waits in its slot or is answered.
-            let confinement = machine.confine(domain.id, to.run_dir, &sockets)?;
+            // The guest runs and waits for its backends: they come first.
             server.connect()?;
+            let confinement = machine.confine(domain.id, to.run_dir, &sockets)?;
             Ok((server, confinement))
         };
         Self::with(session, machine, domain, given, ram, serve)

@@ -29,9 +29,9 @@ use xen_eventfd_ioreq::{Role, RunDir};
 /// A backend that does not map a guest's memory by itself (vhost-user's protocol feature XEN_MMAP) needs the kernel
 /// module of xen-eventfd. It can read and write all of the guest's memory.
 ///
-/// Before it connects to a backend, the process is confined to this guest: its descriptors of Xen's devices act on no other,
-/// it has no connection to xenstore, and it has given up other capabilities, files, programs, sockets and system calls than it
-/// needs.
+/// Before it connects to a backend, or right after if it goes on with a guest that runs, the process is confined to this
+/// guest: its descriptors of Xen's devices act on no other, it has no connection to xenstore, and it has given up other
+/// capabilities, files, programs, sockets and system calls than it needs.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// The guest, by name or number
