@@ -149,8 +149,8 @@ impl Server {
         self.devices.watch_backends(&self.event_loop)
     }
 
-    /// Goes on with the devices of a guest whose process was killed. Its vCPUs that wait for a register are answered. Its
-    /// backends are away until [`Server::connect`].
+    /// Goes on with the devices of a guest whose process was killed. Its vCPUs that wait for a register are answered; its
+    /// backends are connected to as they come.
     pub(crate) fn take_over(
         xen: &Xen,
         run_dir: &Path,
@@ -179,14 +179,9 @@ impl Server {
         let serving =
             Serving::begin(host, run_dir, doorbells.dom(), &devices, GuestServer::take_over)?;
         devices.routed()?;
+        devices.watch_backends(&serving.event_loop)?;
+        devices.notify_again();
         Ok(serving.of(doorbells, devices))
-    }
-
-    /// Connects to the backends of a guest that was taken over, as they come.
-    pub(crate) fn connect(&self) -> Result<()> {
-        self.devices.watch_backends(&self.event_loop)?;
-        self.devices.notify_again();
-        Ok(())
     }
 
     /// Takes a guest and answers for devices that are there.

@@ -323,9 +323,8 @@ impl Serving {
             let connectors = given.going_on(domain, connectors, connections);
             let keep = given.keep(machine, domain, &to, connectors, sessions)?;
             let (memory, sockets) = (OwnedRegions::open(to.ram)?, given.sockets());
-            let server = Server::take_over(xen, to.run_dir, domain.id, specs, memory, &keep, kept)?;
             // The guest runs and waits for its backends: they come first.
-            server.connect()?;
+            let server = Server::take_over(xen, to.run_dir, domain.id, specs, memory, &keep, kept)?;
             let confinement = machine.confine(domain.id, to.run_dir, &sockets)?;
             Ok((server, confinement))
         };

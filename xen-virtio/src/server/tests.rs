@@ -187,8 +187,7 @@ impl Machine {
         match Record::read(&registers, self.dom)? {
             Some(kept) => {
                 let specs = std::slice::from_ref(&self.spec);
-                let server = Server::take_over(&xen, run_dir, self.dom, specs, ram, &keep, kept)?;
-                server.connect().map(|()| server)
+                Server::take_over(&xen, run_dir, self.dom, specs, ram, &keep, kept)
             }
             None => {
                 let began = Instant::now();
