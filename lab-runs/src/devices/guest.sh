@@ -190,35 +190,32 @@ random() {
 		dd if=/dev/hwrng bs=64 count=16 iflag=fullblock 2>/dev/null | od -An -v -tx1 -w1 | sort | uniq -c | wc -l
 }
 
+# until_enough COMMAND...: does so until /tmp/enough exists, `times` being how often it is with this; prints how often it was
+until_enough() {
+	times=0
+	until [ -e /tmp/enough ]; do
+		times=$((times + 1))
+		"$@"
+	done
+	echo $times
+}
+
+write_line() { echo "line $times" >/dev/hvc1; usleep 20000; }
+fetch_whole() { [ "$(wget -q -T 60 -O - 169.254.2.2/file | sum)" = "$1" ] || echo "the card brought other bytes" >&2; }
+read_random() {
+	[ "$(dd if=/dev/hwrng bs=64 count=4 iflag=fullblock 2>/dev/null | wc -c)" = 256 ] || echo "no random numbers came" >&2
+	usleep 20000
+}
+
 # used SUM: uses a console, fetches passt's file, which has this sum, and reads random numbers, all at once, until /tmp/enough
 # exists; prints how many lines, files and reads there were
 used() {
 	rm -f /tmp/enough
-	(
-		lines=0
-		until [ -e /tmp/enough ]; do
-			lines=$((lines + 1))
-			echo "line $lines" >/dev/hvc1
-			usleep 20000
-		done
-		echo $lines >/tmp/lines
-	) &
+	(until_enough write_line) >/tmp/lines &
 	writer=$!
-	(
-		files=0
-		until [ -e /tmp/enough ]; do
-			[ "$(wget -q -T 60 -O - 169.254.2.2/file | sum)" = "$1" ] || echo "the card brought other bytes"
-			files=$((files + 1))
-		done
-		echo $files >/tmp/files
-	) &
+	(until_enough fetch_whole "$1") >/tmp/files &
 	fetcher=$!
-	reads=0
-	until [ -e /tmp/enough ]; do
-		[ "$(dd if=/dev/hwrng bs=64 count=4 iflag=fullblock 2>/dev/null | wc -c)" = 256 ] || echo "no random numbers came"
-		reads=$((reads + 1))
-		usleep 20000
-	done
+	reads=$(until_enough read_random)
 	wait $writer $fetcher
 	echo "used $(cat /tmp/lines) $(cat /tmp/files) $reads"
 }
