@@ -54,6 +54,17 @@ const SETTABLE: DeviceStatus = DeviceStatus::ACKNOWLEDGE
     .union(DeviceStatus::FEATURES_OK)
     .union(DeviceStatus::DRIVER_OK);
 
+fn accepted(status: DeviceStatus, features: u64) -> Option<u64> {
+    status.contains(DeviceStatus::FEATURES_OK).then_some(features)
+}
+
+impl CommonState {
+    /// The features that the driver and the device have agreed on (FEATURES_OK).
+    pub fn accepted(&self) -> Option<u64> {
+        accepted(DeviceStatus::from_bits_truncate(self.status), self.driver_features)
+    }
+}
+
 /// The registers of one queue.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Queue {
@@ -208,7 +219,7 @@ impl Common {
 
     /// The features that the driver and the device have agreed on (FEATURES_OK).
     fn accepted(&self) -> Option<u64> {
-        self.status.contains(DeviceStatus::FEATURES_OK).then_some(self.driver_features)
+        accepted(self.status, self.driver_features)
     }
 
     /// The driver runs (DRIVER_OK).

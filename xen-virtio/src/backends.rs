@@ -1,6 +1,7 @@
 //! Connects a device to the backend that its description names.
 
 use crate::error::{Error, Result};
+use crate::registers::DeviceState;
 use crate::resume::{Connector, Resumes};
 use crate::spec::{BackendSpec, DeviceSpec, TapSpec};
 use std::os::fd::OwnedFd;
@@ -47,9 +48,14 @@ impl DeviceSpec {
             && Resumes::of(self.kind.device_type) != Resumes::Drained
     }
 
-    /// Goes on with the session that the process before had over this connection.
-    pub(crate) fn go_on(&self, connection: OwnedFd) -> Result<Box<dyn Backend>> {
-        Ok(Box::new(Frontend::go_on(connection.into(), self.needs(), PATIENCE)?))
+    /// Goes on with the session that the process before had over this connection, whose state this is.
+    pub(crate) fn go_on(
+        &self,
+        connection: OwnedFd,
+        state: &DeviceState,
+    ) -> Result<Box<dyn Backend>> {
+        let features = state.accepted().unwrap_or(0);
+        Ok(Box::new(Frontend::go_on(connection.into(), self.needs(), features, PATIENCE)?))
     }
 
     fn needs(&self) -> Needs {

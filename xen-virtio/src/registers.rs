@@ -263,4 +263,12 @@ impl DeviceState {
             Self::Mmio { registers, .. } => registers.description.features,
         }
     }
+
+    /// Those that its driver has accepted.
+    pub(crate) fn accepted(&self) -> Option<u64> {
+        match self {
+            Self::Pci { function, .. } => function.common.accepted(),
+            Self::Mmio { registers, .. } => registers.common.accepted(),
+        }
+    }
 }

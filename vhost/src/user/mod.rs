@@ -88,18 +88,26 @@ impl Frontend {
         Self::negotiate(Connection::over(socket.into(), limit), needs, Session::New)
     }
 
-    /// Goes on with the session of a process that was killed, over the socket that it had. Whatever it had requested
-    /// last, no queue is running afterwards, and [`Backend::left_at`] says where each was; its memory and its features are
-    /// to be set again, as the process may not have come so far.
+    /// Goes on with the session of a process that was killed, over the socket that it had, whose driver had accepted
+    /// these features, or none yet. Whatever the process had requested last, the backend has the features and no queue is
+    /// running afterwards, and [`Backend::left_at`] says where each was; its memory is to be set again, as the process may
+    /// not have come so far.
     ///
     /// # Errors
     /// As [`Frontend::connect`].
-    pub fn go_on(socket: UnixStream, needs: Needs, limit: Duration) -> Result<Self> {
+    pub fn go_on(socket: UnixStream, needs: Needs, features: u64, limit: Duration) -> Result<Self> {
         let connection = Connection::over(socket.into(), limit);
         connection.skip_replies()?;
         let mut new = Self::negotiate(connection, needs, Session::Another)?;
-        for index in 0..new.queues.min(needs.queues) {
-            // It may have accepted no features, before which a queue is not to be disabled.
+        // Before them a queue is not to be disabled.
+        new.accept(features & new.features())?;
+        let queues = 0..new.queues.min(needs.queues);
+        // Only GET_VRING_BASE stops a queue. But one that stays enabled is looked at if it is kicked while it stops, or when
+        // it has its kick again and is not ready yet. So it is enabled once it has started, like a new one.
+        for index in queues.clone() {
+            new.set_number(Request::SetVringEnable, index.into(), 0)?;
+        }
+        for index in queues {
             new.stop(index)?;
         }
         Ok(new)

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::host::Machine;
 use crate::layout::Layout;
 use crate::memory::GuestRam;
-use crate::record::{Kept, Whose};
+use crate::record::{DeviceRecord, Kept, Whose};
 use crate::resume::{Connector, KeptSession, OwnedRegions, Sessions, session_name};
 use crate::server::{Connected, Keep, Released, Server};
 use crate::spec::DeviceSpec;
@@ -136,18 +136,19 @@ impl Devices {
     fn going_on(
         &self,
         domain: &Domain,
-        connectors: Vec<Connector>,
+        mut connectors: Vec<Connector>,
         mut connections: Connections,
+        records: &[DeviceRecord],
     ) -> Vec<Connector> {
-        let specs = self.of_guest(domain.uuid.as_deref()).zip(connectors).enumerate();
-        let going_on =
-            |(number, (spec, connector)): (usize, (DeviceSpec, Connector))| match connections
-                .remove(&session_name(domain.id, number))
-            {
-                Some(connection) => connector.going_on(move || spec.go_on(connection)),
-                None => connector,
-            };
-        specs.map(going_on).collect()
+        let devices = self.of_guest(domain.uuid.as_deref()).zip(records).zip(&mut connectors);
+        for (number, ((spec, record), connector)) in devices.enumerate() {
+            if let Some(connection) = connections.remove(&session_name(domain.id, number)) {
+                let state = record.registers.clone();
+                let go_on = move || spec.go_on(connection, &state);
+                *connector = connector.clone().going_on(go_on);
+            }
+        }
+        connectors
     }
 
     /// The connection of each device, if it is to be kept.
@@ -320,7 +321,7 @@ impl Serving {
                     session.keep(connection.as_fd());
                 }
             }
-            let connectors = given.going_on(domain, connectors, connections);
+            let connectors = given.going_on(domain, connectors, connections, &kept.devices);
             let keep = given.keep(machine, domain, &to, connectors, sessions)?;
             let (memory, sockets) = (OwnedRegions::open(to.ram)?, given.sockets());
             // The guest runs and waits for its backends: they come first.

@@ -168,23 +168,24 @@ impl Machine {
         let whose = Whose { domid, uuid: None, devices, memory, guardian: None };
         let spec = self.spec.clone();
         let mut connectors = vec![Connector::new(move || spec.connect())];
-        let session = place.sessions.as_ref().map(|kept| {
+        let registers = RunDir::open(run_dir, Role::Registers)?;
+        let kept = Record::read(&registers, self.dom)?;
+        let session = place.sessions.as_ref().map(|sessions| {
             let name = session_name(self.dom, 0);
             // The guardian of the process before ends.
-            let connection = kept.all().remove(&name);
-            if let Some(connection) = connection {
-                let spec = self.spec.clone();
-                let go_on = move || spec.go_on(connection);
+            let connection = sessions.all().remove(&name);
+            if let Some((connection, kept)) = connection.zip(kept.as_ref()) {
+                let (spec, state) = (self.spec.clone(), kept.devices[0].registers.clone());
+                let go_on = move || spec.go_on(connection, &state);
                 connectors[0] = connectors[0].clone().going_on(go_on);
             }
-            KeptSession { sessions: Arc::<Kept>::clone(kept), name }
+            KeptSession { sessions: Arc::<Kept>::clone(sessions), name }
         });
         let rings: Arc<dyn Rings> = Arc::<Ram>::clone(&self.ram);
-        let registers = RunDir::open(run_dir, Role::Registers)?;
         let (run, sessions) = (registers.clone(), vec![session]);
         let keep = Keep { whose, connectors, rings, run_dir: run, sessions };
         let ram = OwnedRegions::open(&mut &*self.ram)?;
-        match Record::read(&registers, self.dom)? {
+        match kept {
             Some(kept) => {
                 let specs = std::slice::from_ref(&self.spec);
                 Server::take_over(&xen, run_dir, self.dom, specs, ram, &keep, kept)
