@@ -19,6 +19,7 @@ use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::thread;
 use wire::{
     ConfigRange, InflightArea, MAX_CONFIG, MAX_REGIONS, MemoryRegion, PROTOCOL_FEATURES, Payload,
     Request, VRING_INDEX_MASK, VringAddr, VringState, XEN_MMAP_FOREIGN, XenRegion, protocol,
@@ -39,6 +40,10 @@ const MAX_INFLIGHT: u64 = 64 << 20;
 const MAX_QUEUES_SAID: u64 = 0x8000;
 /// The most queues of which a kick or call eventfd can be set.
 const MAX_QUEUES: u16 = 256;
+
+/// How long a thread of a backend has to look once more at a queue that it found enabled, of which no reply tells. A vCPU
+/// may wait meanwhile.
+const LAST_LOOK: Duration = Duration::from_millis(20);
 
 /// A connection to a vhost-user backend.
 #[derive(Debug)]
@@ -102,11 +107,7 @@ impl Frontend {
         // Before them a queue is not to be disabled.
         new.accept(features & new.features())?;
         let queues = 0..new.queues.min(needs.queues);
-        // Only GET_VRING_BASE stops a queue. But one that stays enabled is looked at if it is kicked while it stops, or when
-        // it has its kick again and is not ready yet. So it is enabled once it has started, like a new one.
-        for index in queues.clone() {
-            new.set_number(Request::SetVringEnable, index.into(), 0)?;
-        }
+        new.disable(queues.clone())?;
         for index in queues {
             new.stop(index)?;
         }
@@ -216,6 +217,17 @@ impl Frontend {
         Ok(u32::from(index))
     }
 
+    /// Has queues not looked at any more when they are kicked, before they are stopped: what is looked at as it stops, or as
+    /// it starts and is not ready yet, is more than some backends can bear.
+    fn disable(&self, queues: impl IntoIterator<Item = u16>) -> Result<()> {
+        for index in queues {
+            self.set_number(Request::SetVringEnable, index.into(), 0)?;
+        }
+        self.settle()?;
+        thread::sleep(LAST_LOOK);
+        Ok(())
+    }
+
     /// Stops a queue. Returns where it is in the available ring.
     fn stop(&mut self, index: u16) -> Result<u16> {
         let number = self.queue(index)?;
@@ -228,6 +240,14 @@ impl Frontend {
         self.running.remove(&index);
         u16::try_from(state.num)
             .map_err(|_| self.connection.wrong(request, Wrong::Number(u64::from(state.num))))
+    }
+
+    /// Stops a queue, which is then started anew if ever.
+    fn stop_for_good(&mut self, index: u16) -> Result<u16> {
+        let base = self.stop(index)?;
+        // Another process may go on with the session before that, from the queue's beginning.
+        self.set_number(Request::SetVringBase, index.into(), 0)?;
+        Ok(base)
     }
 
     fn set_number(&self, request: Request, index: u32, num: u32) -> Result<()> {
@@ -404,7 +424,7 @@ impl Backend for Frontend {
     fn set_kick(&mut self, index: u16, kick: BorrowedFd<'_>) -> Result<()> {
         let number = self.queue(index)?;
         // rust-vmm's backends watch the eventfd that a queue has when it is enabled.
-        self.set_number(Request::SetVringEnable, number, 0)?;
+        self.disable([index])?;
         self.set_eventfd(Request::SetVringKick, number, kick)?;
         self.set_number(Request::SetVringEnable, number, 1)?;
         self.settle()?;
@@ -418,18 +438,18 @@ impl Backend for Frontend {
     }
 
     fn stop_queue(&mut self, index: u16) -> Result<u16> {
-        let number = self.queue(index)?;
-        self.set_number(Request::SetVringEnable, number, 0)?;
-        let base = self.stop(index)?;
-        // Another process may go on with the session before the queue is started anew, from its beginning.
-        self.set_number(Request::SetVringBase, number, 0)?;
-        Ok(base)
+        self.queue(index)?;
+        self.disable([index])?;
+        self.stop_for_good(index)
     }
 
     fn reset(&mut self) -> Result<()> {
+        if !self.running.is_empty() {
+            self.disable(self.running.iter().copied())?;
+        }
         // Also before RESET_DEVICE: only a queue that is stopped is not looked at any more.
         while let Some(index) = self.running.first().copied() {
-            self.stop_queue(index)?;
+            self.stop_for_good(index)?;
         }
         self.accepted = 0;
         if self.has(protocol::RESET_DEVICE) {

@@ -30,9 +30,11 @@ fn the_session_is_the_same_and_its_queues_stand_still() {
     let mut frontend = Frontend::go_on(kept, ONE_QUEUE, 1 << 32, PATIENT).unwrap();
     let asked = core::mem::take(&mut recorder.lock().unwrap().asked);
     assert!(!asked.contains(&"owner".to_owned()), "a new session: {asked:?}");
-    // One that is kicked as it stops is not looked at, as it is off.
+    // One that is kicked as it stops is not looked at, as it is off, and what has begun to look has time to end.
     let stopped = ["features 0x140000000", "0 off", "base of 0?"];
     assert_eq!(asked[asked.len() - 3..], stopped, "{asked:?}");
+    let at = core::mem::take(&mut recorder.lock().unwrap().at);
+    assert!(at[at.len() - 1] - at[at.len() - 2] >= Duration::from_millis(20), "stopped at once");
     assert_eq!(frontend.left_at(0), Ok(Some(9)));
     frontend.accept(1 << 32).unwrap();
     frontend.set_memory(&[region(memory.as_fd())]).unwrap();

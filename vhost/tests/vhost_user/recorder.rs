@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Instant;
 use vhost::VhostUserMemoryRegionBase;
 use vhost::vhost_user::message::{
     VhostTransferStateDirection, VhostTransferStatePhase, VhostUserConfigFlags, VhostUserInflight,
@@ -25,6 +26,8 @@ pub(crate) const CONFIG: [u8; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
 pub(crate) struct Recorder {
     /// Each request, in order.
     pub(crate) asked: Vec<String>,
+    /// When each was made.
+    pub(crate) at: Vec<Instant>,
     pub(crate) protocol: VhostUserProtocolFeatures,
     /// Refuses the request that is noted as this.
     pub(crate) refuse: Option<&'static str>,
@@ -35,14 +38,15 @@ pub(crate) struct Recorder {
 
 impl Recorder {
     pub(crate) fn new(protocol: VhostUserProtocolFeatures) -> Arc<Mutex<Self>> {
-        let (asked, refuse) = (Vec::new(), None);
+        let (asked, at, refuse) = (Vec::new(), Vec::new(), None);
         let (eventfds, memory) = (Default::default(), Vec::new());
-        Arc::new(Mutex::new(Self { asked, protocol, refuse, eventfds, memory }))
+        Arc::new(Mutex::new(Self { asked, at, protocol, refuse, eventfds, memory }))
     }
 
     fn note(&mut self, request: String) -> Result<()> {
         let refused = self.refuse.is_some_and(|refuse| request.starts_with(refuse));
         self.asked.push(request);
+        self.at.push(Instant::now());
         if refused { Err(Error::BackendInternalError) } else { Ok(()) }
     }
 }
