@@ -29,7 +29,8 @@ const DOMCTL_VERSION: u32 = 0x17;
 const READ_CONSOLE: u32 = 1;
 const LIST_DOMAINS: u32 = 6;
 const DEBUG_KEYS: u32 = 7;
-/// `XEN_DOMCTL_unpausedomain`, `XEN_DOMCTL_set_target`.
+/// `XEN_DOMCTL_pausedomain`, `XEN_DOMCTL_unpausedomain`, `XEN_DOMCTL_set_target`.
+const PAUSE: u32 = 3;
 const UNPAUSE: u32 = 4;
 const SET_TARGET: u32 = 46;
 
@@ -60,6 +61,14 @@ impl Control {
         let privcmd = privcmd.context("opening /dev/xen/privcmd")?;
         // Written, so that there are pages which Xen can write to.
         Ok(Self { privcmd, buffer: Box::new([1; BUFFER]) })
+    }
+
+    /// Stops a domain's vCPUs.
+    ///
+    /// # Errors
+    /// There is no such domain.
+    pub fn pause(&mut self, dom: DomId) -> Result<()> {
+        self.domctl(PAUSE, dom, 0).with_context(|| format!("pausing {dom}"))
     }
 
     /// Lets a paused domain run.

@@ -255,6 +255,22 @@ impl Guest {
         self.source.start()
     }
 
+    /// Stops its vCPUs until [`Guest::unpause`].
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn pause(&mut self) -> Result<()> {
+        self.source.pause()
+    }
+
+    /// Lets it run after [`Guest::pause`].
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn unpause(&mut self) -> Result<()> {
+        self.source.unpause()
+    }
+
     /// Destroys it.
     ///
     /// # Errors

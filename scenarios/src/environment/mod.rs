@@ -60,6 +60,12 @@ pub trait EnvironmentGuest {
     /// Starts it.
     fn start(&mut self) -> Result<()>;
 
+    /// Stops its vCPUs until [`unpause`](Self::unpause), as `xl pause` does.
+    fn pause(&mut self) -> Result<()>;
+
+    /// Lets it run after [`pause`](Self::pause).
+    fn unpause(&mut self) -> Result<()>;
+
     /// Destroys it, in any state.
     fn destroy(&mut self) -> Result<()>;
 

@@ -229,6 +229,14 @@ impl EnvironmentGuest for XenGuest {
     }
 
     fn start(&mut self) -> Result<()> {
+        self.unpause()
+    }
+
+    fn pause(&mut self) -> Result<()> {
+        Control::open()?.pause(self.dom)
+    }
+
+    fn unpause(&mut self) -> Result<()> {
         Control::open()?.unpause(self.dom)
     }
 

@@ -70,6 +70,7 @@ scenarios! {
     churn::claim_under_load, [Race], "ranges are claimed and released under load, no kick is lost";
     churn::hand_over, [Race], "a queue goes to the VMM and back and loses nothing";
     churn::close_under_load, [Race], "a guest is closed with kicks in flight, and no kick is lost";
+    churn::closed_while_paused, [], "a guest is closed while it is paused amid kicks, and goes on when it runs again";
     crash::killed, [Race], "SIGKILL at every step, no restart: all vCPUs of the guest go on";
     crash::killed_and_restarted, [Race], "SIGKILL at every step, then another engine: the guest goes on";
     crash::killed_while_serving, [Race], "SIGKILL at any moment: the guest goes on";

@@ -124,6 +124,16 @@ impl EnvironmentGuest for ModelGuest {
         Ok(())
     }
 
+    fn pause(&mut self) -> Result<()> {
+        self.model.pause(self.dom, true);
+        Ok(())
+    }
+
+    fn unpause(&mut self) -> Result<()> {
+        self.model.pause(self.dom, false);
+        Ok(())
+    }
+
     fn destroy(&mut self) -> Result<()> {
         self.model.destroy(self.dom);
         self.common.stop();
