@@ -69,6 +69,10 @@ ask() {
 # type_in GUEST COMMAND: has the guest's shell carry it out, without an answer
 type_in() { echo "1 $2" >"$(xenstore-read "/local/domain/$(xl domid "$1")/console/tty")"; }
 
+# comes SECONDS GUEST PATTERN FILE: waits until this file of the guest has such a line, for so long by the guest's clock; else
+# `said` has what its processes wait for
+comes() { ask "$2" "comes $1 '$3' $4" >said; }
+
 # power_off GUEST: has it end; it cannot say so
 power_off() { type_in "$1" 'poweroff -f'; }
 

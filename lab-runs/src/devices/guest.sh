@@ -27,6 +27,20 @@ quiet() {
 	said=$("$@" 2>&1) || { echo "$said" && false; }
 }
 
+# comes SECONDS PATTERN FILE: waits until the file has such a line; else says in which of its functions the kernel has each
+# process wait
+comes() {
+	for _ in $(seq "$1"); do
+		! grep -q "$2" "$3" 2>/dev/null || return 0
+		sleep 1
+	done
+	for process in /proc/[0-9]*; do
+		[ -z "$(cat "$process/cmdline")" ] || echo "$(cat "$process/comm"): $(cat "$process/wchan")"
+	done | sort | uniq -c | tr -s '\n ' '  '
+	echo
+	return 1
+}
+
 # by_all COMMAND: at once on each vCPU, with its number and with how many there are; fails if one does
 by_all() {
 	cpus=$(nproc)

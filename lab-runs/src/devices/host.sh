@@ -139,8 +139,7 @@ grep -q 'invoked oom-killer' log && ! grep -F -f serious log >found
 verdict kernel_log_when_memory_is_short $? found
 echo "<6>$LOG_MARK" >/dev/kmsg
 ask web 'touch /tmp/enough' >said
-loaded() { ask web 'grep "^moved" /tmp/load' >said; }
-within 240 loaded
+comes 200 web '^moved' /tmp/load
 ask web 'cat /tmp/load' >said && [ "$(wc -l <said)" = 1 ]
 verdict the_guest_does_not_notice_that_memory_was_short $? said daemon.log
 others_go_on once_memory_was_short

@@ -77,8 +77,7 @@ killed 2 both
 verdict so_it_is_with_what_serves_it $? noted.log next.log
 kill $spinner
 ask noted 'touch /tmp/enough' >said
-verified() { ask noted 'grep "^verified" /tmp/verified' >said; }
-within 240 verified
+comes 200 noted '^verified' /tmp/verified
 ask noted 'cat /tmp/verified' >said && [ "$(wc -l <said)" = 1 ] && [ "$(sed 's/[^0-9]//g' said)" -gt 0 ]
 verdict no_request_was_lost_or_made_after_a_later_one $? said next.log
 sed 's/^/        /' said

@@ -41,8 +41,7 @@ ask lasting "load 1000 $file >/tmp/load 2>&1 &" >said
 again_and_again 1 1 2 1 1 1 && ! ask lasting 'grep "^moved" /tmp/load' >said
 verdict killed_amid_io_and_started_again_six_times $? said next.*.log
 ask lasting 'touch /tmp/enough' >said
-loaded() { ask lasting 'grep "^moved" /tmp/load' >said; }
-within 240 loaded
+comes 60 lasting '^moved' /tmp/load
 verdict the_load_comes_to_its_end $? said next.*.log
 ask lasting 'cat /tmp/load' >said
 [ "$(wc -l <said)" = 1 ] && [ "$(sed 's/moved //' said)" -gt 0 ]
@@ -61,8 +60,7 @@ wait $server
 verdict the_kill_is_amid_the_write $? said
 serves written.log --takeover-time 120
 ready written.log
-wrote() { ask lasting 'grep done /tmp/sum' >said; }
-within 240 wrote
+comes 60 lasting done /tmp/sum
 before=$pattern
 pattern=$(ask lasting 'head -n 1 /tmp/sum')
 [ "$pattern" != "$before" ] && [ "$(head -c 4194304 blk.img | sum)" = "$pattern" ] && [ "$(ask lasting read_disk)" = "$pattern" ]

@@ -153,11 +153,9 @@ touch enough
 within 30 stopped $sender && within 30 stopped $listener && reset late.log && reset listen.log
 verdict connections_by_the_kernels_vsock_are_reset $? late.log listen.log next.*.log
 ask types 'touch /tmp/enough' >said
-used() { ask types 'grep "^used" /tmp/used' >said; }
-within 240 used
+comes 200 types '^used' /tmp/used
 verdict their_use_comes_to_its_end $? said next.*.log "$(console types)"
-closed() { ask types 'grep Error /tmp/closed' >said; }
-within 20 closed
+comes 20 types Error /tmp/closed
 verdict the_guests_end_of_one_ends_when_it_sends $? said
 ask types 'cat /tmp/used' >said
 sed 's/^/        /' said
