@@ -159,7 +159,7 @@ fn render() -> Result<()> {
         if all.is_empty() {
             continue;
         }
-        let host = if page.has_host { host::count()? } else { None };
+        let host = if report::has_host(page) { host::count()? } else { None };
         report::write(page, &all, host.as_deref())?;
         written += 1;
         for Known { platform, results, .. } in &all {

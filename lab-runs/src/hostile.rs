@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
-use xen_eventfd_lab::{Arch, Platform};
+use xen_eventfd_lab::Platform;
 use xen_eventfd_scenarios::report_lines::{Accesses, Neighbour};
 
 /// How much, and where.
@@ -43,33 +43,27 @@ const TIMEOUT: Duration = Duration::from_secs(900);
 /// The page is written once there are figures of each place.
 pub fn run(arguments: &Arguments) -> Result<Tally> {
     let mut tally = Tally::default();
+    let rig = arguments.places.rig()?;
+    let arch = rig.lab.arch();
     let platforms = arguments.places.platforms();
-    // The page of Arm has no place for it.
-    let has_flood = platforms.iter().all(|platform| platform.arch() == Arch::X86_64);
-    ensure!(has_flood || !arguments.flood, "the flood is measured on x86 alone");
-    if has_flood {
-        let parts = flood::Parts::build()?;
-        for platform in platforms {
-            tally += flood::measure(&parts, platform)?;
-        }
+    let parts = flood::Parts::build(platforms[0])?;
+    for platform in platforms {
+        tally += flood::measure(&parts, platform)?;
     }
     if arguments.flood {
         if tally.failed == 0 {
-            page::write_flood(&flood::kept()?)?;
+            page::write_flood(arch, &flood::kept(arch)?)?;
         }
         return Ok(tally);
     }
-    let rig = arguments.places.rig()?;
     tally += arguments.places.run(1, |name, platform, engine| {
         let accesses =
             if platform == Platform::X86Pvh { arguments.accesses / 30 } else { arguments.accesses };
         attack(&rig, name, (platform, engine), accesses)
     });
-    if let Some(all) = KEPT.all(rig.lab.arch())?.filter(|_| tally.failed == 0) {
+    if let Some(all) = KEPT.all(arch)?.filter(|_| tally.failed == 0) {
         page::write(&rig, &all)?;
-        if has_flood {
-            page::write_flood(&flood::kept()?)?;
-        }
+        page::write_flood(arch, &flood::kept(arch)?)?;
     }
     Ok(tally)
 }

@@ -8,6 +8,7 @@ pub mod hostile;
 pub mod kmod;
 pub mod lab;
 mod modules;
+mod page;
 pub mod soak;
 pub mod tally;
 mod upstream;

@@ -82,7 +82,7 @@ pub struct Flood {
     pub kicks: u64,
     /// How many timers of deferred ends ran meanwhile.
     pub deferred: u64,
-    /// How many events the longest upcall of dom0 handled; 0: the kernel has no kprobes.
+    /// How many events the longest upcall of dom0 handled.
     pub longest: u64,
 }
 

@@ -1,7 +1,7 @@
 //! What a page has and a new one would not: figures are kept below `target`, and a machine
 //! may have none of some part. A page never loses a part in silence.
 
-use super::report::Page;
+use crate::page::Page;
 use anyhow::{Result, bail};
 use xen_eventfd_lab::Platform;
 

@@ -6,60 +6,30 @@ use super::profile::{Part, Profile, functions};
 use super::results::{Difference, Results};
 use super::svg::{self, grouped};
 use super::targets::{self, quotient};
-use crate::lab::rig::made_with;
+use crate::page::Page;
 use anyhow::{Context, Result};
 use std::fmt::Write as _;
 use std::fs;
 use xen_eventfd_bench::{Calls, Case, Figures, Filter, Interrupt, Kicks, Space, Spread, Way};
 use xen_eventfd_lab::{Arch, Platform, workspace};
 
-/// One of the pages: an architecture's, as figures of two kinds of processors compare with nothing.
-#[derive(Debug)]
-pub(super) struct Page {
-    pub(super) arch: Arch,
-    /// Its file's name, below `docs`.
-    pub(super) file: &'static str,
-    /// Words that no figure changes.
-    begin: &'static str,
-    reading: &'static str,
-    /// Whether it has what this machine itself counts.
-    pub(super) has_host: bool,
-}
-
 /// All pages.
 pub(super) const PAGES: [Page; 2] = [
-    Page {
-        arch: Arch::X86_64,
-        file: "bench.md",
-        begin: include_str!("begin.md"),
-        reading: include_str!("reading.md"),
-        has_host: true,
-    },
-    Page {
-        arch: Arch::Arm64,
-        file: "bench-arm64.md",
-        begin: include_str!("begin_arm64.md"),
-        reading: include_str!("reading_arm64.md"),
-        has_host: false,
-    },
+    Page::new(Arch::X86_64, "bench.md", include_str!("begin.md"))
+        .ending(include_str!("reading.md")),
+    Page::new(Arch::Arm64, "bench-arm64.md", include_str!("begin_arm64.md"))
+        .ending(include_str!("reading_arm64.md")),
 ];
+
+/// Whether a page has what this machine itself counts.
+pub(super) fn has_host(page: &Page) -> bool {
+    page.arch == Arch::X86_64
+}
 
 /// Below which a profile stands.
 pub(super) const PROFILE: &str = "Where the instructions go";
 /// Below which stands what this machine counted.
 pub(super) const HOST: &str = "Without Xen";
-
-impl Page {
-    /// The page as it is; nothing, if there is none.
-    pub(super) fn present(&self) -> String {
-        fs::read_to_string(workspace().join("docs").join(self.file)).unwrap_or_default()
-    }
-
-    /// The platforms that are on it.
-    pub(super) fn platforms(&self) -> impl Iterator<Item = Platform> {
-        Platform::ALL.into_iter().filter(|platform| platform.arch() == self.arch)
-    }
-}
 
 /// What is known of one dom0.
 #[derive(Debug)]
@@ -75,15 +45,15 @@ pub(super) fn write(page: &Page, all: &[Known], host: Option<&[Counted]>) -> Res
     fs::create_dir_all(docs.join("bench"))?;
     let plots = all.iter().flat_map(plots);
     let plots = plots.map(|(name, plot)| (docs.join("bench").join(format!("{name}.svg")), plot));
-    for (path, text) in plots.chain([(docs.join(page.file), text(page, all, host))]) {
+    for (path, text) in plots {
         fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
     }
-    Ok(())
+    page.write(&text(page, all, host))
 }
 
 fn text(of: &Page, all: &[Known], host: Option<&[Counted]>) -> String {
     let mut page = of.begin.to_owned();
-    versions(&mut page, of.arch, all);
+    versions(&mut page, of, all);
     promises(&mut page, all);
     for known in all {
         let Known { platform, results, profiles } = known;
@@ -99,16 +69,16 @@ fn text(of: &Page, all: &[Known], host: Option<&[Counted]>) -> String {
         calls(&mut page, *platform, results);
         parts(&mut page, profiles);
     }
-    if of.has_host {
+    if has_host(of) {
         on_this_machine(&mut page, host);
     }
-    page.push_str(of.reading);
+    page.push_str(of.end);
     page
 }
 
-fn versions(page: &mut String, arch: Arch, all: &[Known]) {
+fn versions(page: &mut String, of: &Page, all: &[Known]) {
     let Some(Known { results: first, .. }) = all.first() else { return };
-    let _ = writeln!(page, "Measured with:\n\n{}", made_with(arch, &first.versions));
+    let _ = writeln!(page, "Measured with:\n\n{}", of.made_with(&first.versions));
     for Known { platform, results, .. } in all {
         let name = platform.title();
         let count = results.measured.len();
@@ -546,9 +516,7 @@ mod tests {
 
     #[test]
     fn the_pages_in_the_repository_have_these_words() {
-        for page in &PAGES {
-            crate::lab::rig::check_page(page.arch, &page.present(), &[page.begin, page.reading]);
-        }
+        PAGES.iter().for_each(|page| page.check(&[]));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
-use xen_eventfd_lab::{Boot, Lab, Machine, Platform, target_folder};
+use xen_eventfd_lab::{Arch, Boot, Lab, Machine, Platform, target_folder};
 use xen_eventfd_scenarios::report_lines::{Flood, Neighbour};
 
 /// What was measured of one module.
@@ -44,8 +44,8 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    pub(super) fn build() -> Result<Self> {
-        let lab = Lab::prepare()?;
+    pub(super) fn build(platform: Platform) -> Result<Self> {
+        let lab = Lab::prepare_for(platform)?;
         let (to_compare, module) = (kmod::build_to_compare(&lab)?, kmod::build(&lab, false)?);
         Ok(Self { module, to_compare, guests: Guests::prepare(lab.arch())?, lab })
     }
@@ -97,10 +97,10 @@ fn path(platform: Platform) -> PathBuf {
     target_folder().join("hostile").join(format!("{}-flood.json", platform.name()))
 }
 
-/// What was measured last, where it was.
-pub(super) fn kept() -> Result<Vec<(Platform, Flooded)>> {
+/// What was measured last, on the platforms of an architecture where it was.
+pub(super) fn kept(arch: Arch) -> Result<Vec<(Platform, Flooded)>> {
     let mut kept = Vec::new();
-    for platform in Platform::X86 {
+    for platform in Platform::ALL.into_iter().filter(|platform| platform.arch() == arch) {
         if let Ok(text) = fs::read_to_string(path(platform)) {
             kept.push((platform, serde_json::from_str(&text)?));
         }

@@ -4,47 +4,39 @@ use super::Measured;
 use super::flood::{Beside, Flooded};
 use crate::bench::svg::{self, grouped};
 use crate::lab::Engine;
-use crate::lab::rig::Rig;
+use crate::lab::rig::{Rig, versions};
+use crate::page::Page;
 use anyhow::{Context, Result};
 use std::fmt::Write as _;
 use std::fs;
 use xen_eventfd_lab::{Arch, Platform, workspace};
 
-/// Words that no figure changes.
-const BEGIN: &str = include_str!("begin.md");
-const BEGIN_ARM64: &str = include_str!("begin_arm64.md");
-
-/// An architecture's page, and the words that it begins with.
-fn page_of(arch: Arch) -> (&'static str, &'static str) {
-    match arch {
-        Arch::X86_64 => ("hostile.md", BEGIN),
-        Arch::Arm64 => ("hostile-arm64.md", BEGIN_ARM64),
-    }
-}
+const PAGES: [Page; 2] = [
+    Page::new(Arch::X86_64, "hostile.md", include_str!("begin.md")),
+    Page::new(Arch::Arm64, "hostile-arm64.md", include_str!("begin_arm64.md")),
+];
 
 /// Writes the page and the plots.
 pub(super) fn write(rig: &Rig, all: &[(Platform, Engine, Measured)]) -> Result<()> {
-    let docs = workspace().join("docs");
-    fs::create_dir_all(docs.join("hostile"))?;
-    let (name, begin) = page_of(rig.lab.arch());
-    let mut page = begin.to_owned() + &rig.made_with();
+    let plotted = workspace().join("docs/hostile");
+    fs::create_dir_all(&plotted)?;
+    let page = Page::of(&PAGES, rig.lab.arch());
+    let mut text = page.begin.to_owned() + &page.made_with(&versions(&rig.lab));
     for (platform, engine, measured) in all {
         let title = format!("{}, {} engine", platform.title(), engine.name());
         let plot = format!("{}-{}.svg", platform.name(), engine.name());
-        section(&mut page, &title, &plot, measured);
-        let path = docs.join("hostile").join(plot);
+        section(&mut text, &title, &plot, measured);
+        let path = plotted.join(plot);
         fs::write(&path, bars(&title, measured))
             .with_context(|| format!("writing {}", path.display()))?;
     }
-    let path = docs.join(name);
-    fs::write(&path, page).with_context(|| format!("writing {}", path.display()))
+    page.write(&text)
 }
 
-/// Writes what was measured of the flood into the page, whose other sections stay.
-pub(super) fn write_flood(all: &[(Platform, Flooded)]) -> Result<()> {
-    let path = workspace().join("docs/hostile.md");
-    let page = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    fs::write(&path, with_flood(&page, all)).with_context(|| format!("writing {}", path.display()))
+/// Writes what was measured of the flood into the architecture's page, whose other sections stay.
+pub(super) fn write_flood(arch: Arch, all: &[(Platform, Flooded)]) -> Result<()> {
+    let page = Page::of(&PAGES, arch);
+    page.write(&with_flood(&page.present(), all))
 }
 
 const FLOOD: &str = include_str!("flood.md");
@@ -161,16 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_in_the_repository_has_these_words() {
-        crate::lab::rig::check_page(
-            Arch::X86_64,
-            include_str!("../../../docs/hostile.md"),
-            &[BEGIN, FLOOD],
-        );
-        crate::lab::rig::check_page(
-            Arch::Arm64,
-            include_str!("../../../docs/hostile-arm64.md"),
-            &[BEGIN_ARM64],
-        );
+    fn the_pages_in_the_repository_have_these_words() {
+        PAGES.iter().for_each(|page| page.check(&[FLOOD]));
     }
 }

@@ -61,11 +61,6 @@ impl Rig {
     pub(crate) fn boot(&self, platform: Platform, cpus: u32, name: &str) -> Boot {
         self.module.put(self.programs.put(Boot::new(platform).cpus(cpus).name(name)))
     }
-
-    /// What a page was made with.
-    pub(crate) fn made_with(&self) -> String {
-        made_with(self.lab.arch(), &versions(&self.lab))
-    }
 }
 
 /// Xen, Linux and QEMU: package and version.
@@ -76,36 +71,6 @@ pub(crate) fn versions(lab: &Lab) -> BTreeMap<String, String> {
     let named = named.map(|package| (package.name.clone(), package.version.clone()));
     let (emulator, version) = lab.emulator();
     named.chain([(emulator.to_owned(), version.to_owned())]).collect()
-}
-
-/// Fails unless a page has these parts, and what every page of an architecture has of the machine.
-#[cfg(test)]
-pub(crate) fn check_page(arch: Arch, page: &str, parts: &[&str]) {
-    let parts = parts.iter().copied().chain([machine(arch)]);
-    for part in parts {
-        assert!(page.contains(part), "the page has not:\n{part}");
-    }
-}
-
-/// A page's words for these.
-pub(crate) fn made_with(arch: Arch, versions: &BTreeMap<String, String>) -> String {
-    let rows = versions.iter().map(|(package, version)| format!("| {package} | {version} |\n"));
-    format!("| package | version |\n|---|---|\n{}\n{}\n", rows.collect::<String>(), machine(arch))
-}
-
-/// What the versions do not say.
-fn machine(arch: Arch) -> &'static str {
-    match arch {
-        Arch::X86_64 => {
-            "QEMU is built from that package's source with the patches in `lab/src/emulator/patches`. Which processor \
-             it emulates, and what Xen gets of it, is in `lab/src/arch.rs`."
-        }
-        Arch::Arm64 => {
-            "QEMU is that package's. Xen is not: it is built with ioreq servers, which Debian leaves out on Arm, from \
-             the package's source or from upstream's release 4.20.4 (`XEN_EVENTFD_XEN_SOURCE`). Which processor QEMU \
-             emulates, and what Xen gets of it and is built with, is in `lab/src/arch.rs`."
-        }
-    }
 }
 
 const ENGINES: [Engine; 2] = [Engine::Userspace, Engine::Kernel];

@@ -3,48 +3,31 @@
 use super::Soaked;
 use super::judge::{self, Growth};
 use crate::bench::svg::{self, grouped};
-use crate::lab::rig::Rig;
+use crate::lab::rig::{Rig, versions};
+use crate::page::Page;
 use anyhow::{Context, Result};
 use std::fmt::Write as _;
 use std::fs;
 use xen_eventfd_lab::{Arch, workspace};
 use xen_eventfd_scenarios::soak::Sample;
 
-/// Words that no figure changes.
-const BEGIN: &str = include_str!("begin.md");
-const BEGIN_ARM64: &str = include_str!("begin_arm64.md");
-
-/// An architecture's page, and the words that it begins with.
-fn page_of(arch: Arch) -> (&'static str, &'static str) {
-    match arch {
-        Arch::X86_64 => ("soak.md", BEGIN),
-        Arch::Arm64 => ("soak-arm64.md", BEGIN_ARM64),
-    }
-}
+const PAGES: [Page; 2] = [
+    Page::new(Arch::X86_64, "soak.md", include_str!("begin.md")),
+    Page::new(Arch::Arm64, "soak-arm64.md", include_str!("begin_arm64.md")),
+];
 
 /// Writes the page and the plots.
 pub(super) fn write(rig: &Rig, all: &[Soaked]) -> Result<()> {
-    let docs = workspace().join("docs");
-    fs::create_dir_all(docs.join("soak"))?;
-    let (name, begin) = page_of(rig.lab.arch());
-    let mut files = vec![(docs.join(name), page(begin, rig, all))];
-    for soaked in all {
-        for (name, plot) in plots(soaked) {
-            files.push((docs.join("soak").join(name), plot));
-        }
+    let plotted = workspace().join("docs/soak");
+    fs::create_dir_all(&plotted)?;
+    for (name, plot) in all.iter().flat_map(plots) {
+        let path = plotted.join(name);
+        fs::write(&path, plot).with_context(|| format!("writing {}", path.display()))?;
     }
-    for (path, text) in files {
-        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
-    }
-    Ok(())
-}
-
-fn page(begin: &str, rig: &Rig, all: &[Soaked]) -> String {
-    let mut page = begin.to_owned() + &rig.made_with();
-    for soaked in all {
-        section(&mut page, soaked);
-    }
-    page
+    let page = Page::of(&PAGES, rig.lab.arch());
+    let mut text = page.begin.to_owned() + &page.made_with(&versions(&rig.lab));
+    all.iter().for_each(|soaked| section(&mut text, soaked));
+    page.write(&text)
 }
 
 fn title(soaked: &Soaked) -> String {
@@ -155,12 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_in_the_repository_has_these_words() {
-        crate::lab::rig::check_page(Arch::X86_64, include_str!("../../../docs/soak.md"), &[BEGIN]);
-        crate::lab::rig::check_page(
-            Arch::Arm64,
-            include_str!("../../../docs/soak-arm64.md"),
-            &[BEGIN_ARM64],
-        );
+    fn the_pages_in_the_repository_have_these_words() {
+        PAGES.iter().for_each(|page| page.check(&[]));
     }
 }

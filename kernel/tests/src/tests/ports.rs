@@ -46,11 +46,8 @@ fn handle_on(irq: &str, cpu: usize) -> Result<()> {
 /// Makes the neighbour kick, and returns how often Linux deferred the end of an event meanwhile, and how many
 /// events its longest upcall had.
 fn deferred(neighbour: &mut Guest, go: &Notifier, when: &str) -> Result<(u64, u64)> {
-    let mut events = vec!["workqueue/workqueue_execute_start"];
-    if trace::probe_upcalls() {
-        events.push("kprobes/upcall_event");
-    }
-    let on = On::switch(&events)?;
+    trace::probe_upcalls()?;
+    let on = On::switch(&["workqueue/workqueue_execute_start", "kprobes/upcall_event"])?;
     go.notify()?;
     let ticks = neighbour.measured()?;
     drop(on);
@@ -96,6 +93,7 @@ pub(super) fn flood(test: &mut TestContext<'_>) -> Result<()> {
     neighbour.finish()?;
     ensure!(await_count(&kick, 2 * KICKS)? == 2 * KICKS && take_count(&queue)? == 0);
     ensure!((alone, beside) == (0, 0), "the end of {alone} and {beside} events was deferred");
+    ensure!(longest > 0, "no event was traced");
     ensure!(longest < LONG_UPCALL, "the flood keeps an upcall going for {longest} events");
     Ok(())
 }

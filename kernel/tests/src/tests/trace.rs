@@ -70,10 +70,10 @@ pub(super) fn traced(event: &str) -> Result<Vec<String>> {
 }
 
 /// Has the kernel trace how many events came before each in its upcall: `count` of `struct evtchn_loop_ctrl` of
-/// `drivers/xen/events/events_base.c`. `false`: it cannot.
-pub(super) fn probe_upcalls() -> bool {
-    let probe = "p:upcall_event handle_irq_for_port count=+8(%si):u32\n";
-    fs::write(format!("{TRACING}/kprobe_events"), probe).is_ok()
+/// `drivers/xen/events/events_base.c`.
+pub(super) fn probe_upcalls() -> Result<()> {
+    let probe = "p:upcall_event handle_irq_for_port count=+8($arg2):u32\n";
+    Ok(fs::write(format!("{TRACING}/kprobe_events"), probe)?)
 }
 
 /// The most events that one upcall has handled, as far as it was traced.

@@ -8,9 +8,9 @@ mod sets;
 mod targets;
 
 use crate::lab::of_each_lab;
+use crate::page::Page;
 use anyhow::{Result, bail, ensure};
 use figures::Figures;
-use page::Page;
 use xen_eventfd_lab::Platform;
 
 /// Measures the sets of these names in each dom0, or all, unless it only renders; writes the page of each architecture once

@@ -6,60 +6,32 @@ use super::targets;
 use crate::bench::profile::{Part, functions};
 use crate::bench::svg::grouped;
 use crate::bench::targets::{quotient, table};
-use crate::lab::rig::made_with;
-use anyhow::{Context, Result};
+use crate::page::Page;
+use anyhow::Result;
 use std::fmt::Write as _;
-use std::fs;
 use xen_eventfd_bench::devices::{Loaded, Server};
-use xen_eventfd_lab::{Arch, Platform, workspace};
-
-/// One of the pages: an architecture's.
-#[derive(Debug)]
-pub(super) struct Page {
-    pub(super) arch: Arch,
-    /// Its file's name, below `docs`.
-    file: &'static str,
-    /// Words that no figure changes.
-    begin: &'static str,
-    reading: &'static str,
-}
+use xen_eventfd_lab::{Arch, Platform};
 
 /// All pages.
 pub(super) const PAGES: [Page; 2] = [
-    Page {
-        arch: Arch::X86_64,
-        file: "devices-cost.md",
-        begin: include_str!("begin.md"),
-        reading: include_str!("reading.md"),
-    },
-    Page {
-        arch: Arch::Arm64,
-        file: "devices-cost-arm64.md",
-        begin: include_str!("begin_arm64.md"),
-        reading: include_str!("reading_arm64.md"),
-    },
+    Page::new(Arch::X86_64, "devices-cost.md", include_str!("begin.md"))
+        .ending(include_str!("reading.md")),
+    Page::new(Arch::Arm64, "devices-cost-arm64.md", include_str!("begin_arm64.md"))
+        .ending(include_str!("reading_arm64.md")),
 ];
-
-impl Page {
-    /// The platforms that are on it.
-    pub(super) fn platforms(&self) -> impl Iterator<Item = Platform> {
-        Platform::ALL.into_iter().filter(|platform| platform.arch() == self.arch)
-    }
-}
 
 /// How many functions of a load stand on the page.
 const FUNCTIONS: usize = 8;
 
 /// Writes the page.
 pub(super) fn write(page: &Page, all: &[(Platform, Figures)]) -> Result<()> {
-    let path = workspace().join("docs").join(page.file);
-    fs::write(&path, text(page, all)).with_context(|| format!("writing {}", path.display()))
+    page.write(&text(page, all))
 }
 
 fn text(of: &Page, all: &[(Platform, Figures)]) -> String {
     let mut page = of.begin.to_owned();
     if let Some((_, figures)) = all.first() {
-        let _ = writeln!(page, "Measured with:\n\n{}", made_with(of.arch, &figures.versions));
+        let _ = writeln!(page, "Measured with:\n\n{}", of.made_with(&figures.versions));
     }
     let held =
         |(platform, figures): &(Platform, Figures)| (*platform, targets::all(*platform, figures));
@@ -74,7 +46,7 @@ fn text(of: &Page, all: &[(Platform, Figures)]) -> String {
         starts(&mut page, figures);
         most(&mut page, figures);
     }
-    page.push_str(of.reading);
+    page.push_str(of.end);
     page
 }
 
@@ -280,9 +252,6 @@ mod tests {
 
     #[test]
     fn the_pages_in_the_repository_have_these_words() {
-        for page in &PAGES {
-            let present = fs::read_to_string(workspace().join("docs").join(page.file)).unwrap();
-            crate::lab::rig::check_page(page.arch, &present, &[page.begin, page.reading]);
-        }
+        PAGES.iter().for_each(|page| page.check(&[]));
     }
 }
