@@ -128,8 +128,8 @@ const VCPUS: u32 = 2;
 const MANY_VCPUS: u32 = 8;
 /// Guests boot a stock kernel, each in an emulated machine.
 const TIMEOUT: Duration = Duration::from_secs(900);
-/// An HVM guest has the firmware and the devices of a PC to go through.
-const HVM_TIMEOUT: Duration = Duration::from_secs(1800);
+/// An HVM guest has the firmware and the devices of a PC to go through, and there is what takes long in a PVH dom0.
+const SLOW_TIMEOUT: Duration = Duration::from_secs(1800);
 /// A million accesses.
 const LONG_TIMEOUT: Duration = Duration::from_secs(7200);
 
@@ -316,9 +316,10 @@ impl X86 {
         let soaks = if self.long { MANY_SOAKS } else { SOAKS };
         let command =
             format!("LOG_MARK='{MARK}' sh /lab/script {} {rounds} {rebinds} {soaks}", self.vcpus);
-        let timeout = match (self.long, part.is_hvm()) {
+        let is_slow = part.is_hvm() || (part.rare_in_pvh && kind == Platform::X86Pvh);
+        let timeout = match (self.long, is_slow) {
             (true, _) => LONG_TIMEOUT,
-            (false, true) => HVM_TIMEOUT,
+            (false, true) => SLOW_TIMEOUT,
             (false, false) => TIMEOUT,
         };
         let status = machine.run_with(&command, timeout, |line| tally.receive(place, line))?;
