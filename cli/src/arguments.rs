@@ -1,7 +1,7 @@
 //! The command line. `--help`, the man page and shell completion are all made from this.
 
 use crate::commands;
-use crate::failure::EXIT_CODES;
+use crate::failure::exit_codes;
 use crate::session::Session;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -11,7 +11,7 @@ use xen_eventfd::EngineKind;
 /// ioeventfd and irqfd for Xen guests: a guest's doorbell signals an eventfd, an eventfd raises a
 /// guest's interrupt, and the VMM stays asleep.
 #[derive(Debug, Parser)]
-#[command(name = "xen-eventfd", version, after_help = EXIT_CODES)]
+#[command(name = "xen-eventfd", version, after_help = exit_codes())]
 pub struct Arguments {
     /// The options of every command
     #[command(flatten)]

@@ -27,7 +27,7 @@ pub enum Exit {
     Backend(u8),
 }
 
-/// The table of exit codes, for `--help` and the man page.
+/// The table of exit codes, for `--help` and the man pages of both commands.
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0  done
@@ -38,8 +38,16 @@ Exit codes:
   5  in use: another engine serves the guest, or all its ioreq servers are taken
   6  not permitted
   7  no such guest; it may not be there yet
-  141  standard output has no reader any more
-`run` ends with the exit code of its COMMAND, or 128 + n if signal n ended it.";
+  141  standard output has no reader any more";
+
+/// What `run` adds to it.
+const EXIT_CODE_OF_RUN: &str =
+    "`run` ends with the exit code of its COMMAND, or 128 + n if signal n ended it.";
+
+/// The table of `xen-eventfd`, which has `run`.
+pub(crate) fn exit_codes() -> String {
+    format!("{EXIT_CODES}\n{EXIT_CODE_OF_RUN}")
+}
 
 impl Exit {
     /// Its name in JSON.
