@@ -35,9 +35,15 @@ impl Page {
         }
     }
 
-    /// The page as it is; nothing, if there is none.
+    /// The page as it is.
+    pub(crate) fn read(&self) -> Result<String> {
+        let path = self.path();
+        fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+    }
+
+    /// The same; nothing, if there is none.
     pub(crate) fn present(&self) -> String {
-        fs::read_to_string(self.path()).unwrap_or_default()
+        self.read().unwrap_or_default()
     }
 
     pub(crate) fn write(&self, text: &str) -> Result<()> {
@@ -51,7 +57,7 @@ impl Page {
 
     /// The platforms that are on it.
     pub(crate) fn platforms(&self) -> impl Iterator<Item = Platform> {
-        Platform::ALL.into_iter().filter(|platform| platform.arch() == self.arch)
+        Platform::of(self.arch)
     }
 
     /// What it says of these packages, and of the machine.
@@ -64,7 +70,7 @@ impl Page {
     /// Fails unless the page in the repository has its words, those of the machine, and these.
     #[cfg(test)]
     pub(crate) fn check(&self, more: &[&str]) {
-        let page = self.present();
+        let page = self.read().unwrap();
         for part in more.iter().copied().chain([self.begin, self.end, machine(self.arch)]) {
             assert!(page.contains(part), "{} has not:\n{part}", self.file);
         }

@@ -21,6 +21,11 @@ impl Platform {
     /// Those of x86, over which tables and benches of x86 go.
     pub const X86: [Self; 2] = [Self::X86Pv, Self::X86Pvh];
 
+    /// Those of an architecture.
+    pub fn of(arch: Arch) -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(move |platform| platform.arch() == arch)
+    }
+
     /// What is emulated.
     #[must_use]
     pub fn arch(self) -> Arch {

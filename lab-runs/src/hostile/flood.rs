@@ -100,7 +100,7 @@ fn path(platform: Platform) -> PathBuf {
 /// What was measured last, on the platforms of an architecture where it was.
 pub(super) fn kept(arch: Arch) -> Result<Vec<(Platform, Flooded)>> {
     let mut kept = Vec::new();
-    for platform in Platform::ALL.into_iter().filter(|platform| platform.arch() == arch) {
+    for platform in Platform::of(arch) {
         if let Ok(text) = fs::read_to_string(path(platform)) {
             kept.push((platform, serde_json::from_str(&text)?));
         }

@@ -36,7 +36,7 @@ pub(super) fn write(rig: &Rig, all: &[(Platform, Engine, Measured)]) -> Result<(
 /// Writes what was measured of the flood into the architecture's page, whose other sections stay.
 pub(super) fn write_flood(arch: Arch, all: &[(Platform, Flooded)]) -> Result<()> {
     let page = Page::of(&PAGES, arch);
-    page.write(&with_flood(&page.present(), all))
+    page.write(&with_flood(&page.read()?, all))
 }
 
 const FLOOD: &str = include_str!("flood.md");

@@ -146,7 +146,7 @@ impl Kept {
         arch: Arch,
     ) -> Result<Option<Vec<(Platform, Engine, T)>>> {
         let mut all = Vec::new();
-        for platform in Platform::ALL.into_iter().filter(|one| one.arch() == arch) {
+        for platform in Platform::of(arch) {
             for engine in ENGINES {
                 let Ok(text) = fs::read_to_string(self.path(platform, engine)) else {
                     return Ok(None);

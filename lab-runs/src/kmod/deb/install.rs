@@ -105,7 +105,7 @@ pub(super) fn test_in_dom0(
     }
     let release = lab.kernel_release()?;
     let module = super::contents::installed(&release);
-    let kind = Platform::ALL.into_iter().find(|kind| kind.arch() == lab.arch());
+    let kind = Platform::of(lab.arch()).next();
     let kind = kind.context("a lab has a platform")?;
     let mut boot = Boot::new(kind).name(format!("kmod-deb-{}", kind.name()));
     for path in [&module, "usr/bin/xen-eventfd", "usr/bin/xen-virtio"] {
