@@ -40,13 +40,11 @@ Exit codes:
   7  no such guest; it may not be there yet
   141  standard output has no reader any more";
 
-/// What `run` adds to it.
-const EXIT_CODE_OF_RUN: &str =
-    "`run` ends with the exit code of its COMMAND, or 128 + n if signal n ended it.";
-
-/// The table of `xen-eventfd`, which has `run`.
+/// The same for `xen-eventfd`, which has `run`.
 pub(crate) fn exit_codes() -> String {
-    format!("{EXIT_CODES}\n{EXIT_CODE_OF_RUN}")
+    format!(
+        "{EXIT_CODES}\n`run` ends with the exit code of its COMMAND, or 128 + n if signal n ended it."
+    )
 }
 
 impl Exit {

@@ -54,6 +54,7 @@ const SETTABLE: DeviceStatus = DeviceStatus::ACKNOWLEDGE
     .union(DeviceStatus::FEATURES_OK)
     .union(DeviceStatus::DRIVER_OK);
 
+/// The driver's features, once it and the device have agreed on them (FEATURES_OK).
 fn accepted(status: DeviceStatus, features: u64) -> Option<u64> {
     status.contains(DeviceStatus::FEATURES_OK).then_some(features)
 }
