@@ -90,6 +90,15 @@ pub enum Error {
         /// The time limit.
         limit: Duration,
     },
+    /// The backend goes on after the end of its session.
+    #[error(
+        "the backend has not closed its connection {limit:?} after the session's end; it hangs, and what it has begun may \
+         not be complete: end it and start it again"
+    )]
+    Open {
+        /// The time limit.
+        limit: Duration,
+    },
     /// The backend has sent a reply that breaks the protocol.
     #[error("the backend's reply to {request} {wrong}; this is not vhost-user as specified")]
     Reply {

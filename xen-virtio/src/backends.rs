@@ -41,15 +41,30 @@ impl DeviceSpec {
         }
     }
 
-    /// Whether its connection is kept for the process that goes on with the guest, which asks the backend where each queue
-    /// is (GET_VRING_BASE). A disk's is not: its backend completes what it has begun when the connection ends.
+    /// Whether its connection is kept for the process that goes on with the guest.
     pub(crate) fn keeps_session(&self) -> bool {
         matches!(self.backend, BackendSpec::VhostUser(_))
-            && Resumes::of(self.kind.device_type) != Resumes::Drained
     }
 
-    /// Goes on with the session that the process before had over this connection, whose state this is.
+    /// Goes on with the session that the process before had over this connection, whose state this is: it asks the backend
+    /// where each queue is (GET_VRING_BASE). That says nothing of a disk's requests, whose backend completes what it has begun
+    /// when a session ends, so it gets a new one.
     pub(crate) fn go_on(
+        &self,
+        connection: OwnedFd,
+        state: &DeviceState,
+    ) -> Result<Box<dyn Backend>> {
+        match Resumes::of(self.kind.device_type) {
+            Resumes::Drained => {
+                Frontend::end(connection.into(), ENDING)?;
+                self.connect()
+            }
+            Resumes::InOrder | Resumes::SameSession => self.same_session(connection, state),
+        }
+    }
+
+    /// Goes on with the session itself.
+    pub(crate) fn same_session(
         &self,
         connection: OwnedFd,
         state: &DeviceState,
@@ -122,12 +137,12 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_by_a_socket_is_kept_unless_its_end_has_a_disk_complete_what_it_began() {
+    fn a_connection_by_a_socket_is_kept() {
         let keeps = |device: &str| device.parse::<DeviceSpec>().unwrap().keeps_session();
-        for device in ["fs,socket=/a,tag=fs", "net,socket=/a", "rng,socket=/a", "vsock,socket=/a"] {
+        for device in ["fs,socket=/a,tag=fs", "net,socket=/a", "blk,socket=/a", "scsi,socket=/a"] {
             assert!(keeps(device), "{device}");
         }
-        for device in ["blk,socket=/a", "scsi,socket=/a", "net,tap=tap0", "vsock,cid=3"] {
+        for device in ["net,tap=tap0", "vsock,cid=3"] {
             assert!(!keeps(device), "{device}");
         }
     }

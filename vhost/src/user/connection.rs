@@ -147,6 +147,29 @@ impl Connection {
         }
     }
 
+    /// Tells the backend that no request follows, and waits until it closes the connection. What it sends meanwhile, as
+    /// to another process, is skipped.
+    pub(super) fn end(&self) -> Result<()> {
+        let deadline = Instant::now() + self.limit;
+        let end = || {
+            // It fails if the backend was the first to close it.
+            let _ = shutdown(&self.socket, Shutdown::Write);
+            while Instant::now() < deadline {
+                match recv(&self.socket, &mut [0_u8; 256], RecvFlags::DONTWAIT) {
+                    Ok((_, 0)) | Err(Errno::CONNRESET) => return Ok(()),
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(Errno::AGAIN) => self.wait(PollFlags::IN, deadline)?,
+                    Err(errno) => return Err(errno),
+                }
+            }
+            Err(Errno::TIMEDOUT)
+        };
+        end().map_err(|errno| match errno {
+            Errno::TIMEDOUT => Error::Open { limit: self.limit },
+            errno => self.fail(None, errno.into()),
+        })
+    }
+
     fn idle(&self) -> core::result::Result<(), Failure> {
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         match retry_on_intr(|| recv(&self.socket, &mut [0_u8; 1], flags)) {

@@ -114,6 +114,16 @@ impl Frontend {
         Ok(new)
     }
 
+    /// Ends the session of a process that was killed, over the socket that it had: once the backend has closed the
+    /// connection, it has completed what it had begun, as far as it does that at all. Replies that it owes the process
+    /// find a reader until then: some backends complete nothing more after one that did not.
+    ///
+    /// # Errors
+    /// [`Error::Open`] if it does not close the connection within `limit`; [`Error::System`].
+    pub fn end(socket: UnixStream, limit: Duration) -> Result<()> {
+        Connection::over(socket.into(), limit).end()
+    }
+
     fn negotiate(connection: Connection, needs: Needs, session: Session) -> Result<Self> {
         let mut new = Self {
             connection,

@@ -5,6 +5,8 @@ use super::recorder::{Recorder, serve};
 use super::{ONE_QUEUE, PATIENT, QUEUE, guest_memory, new_eventfd, region};
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use vhost::vhost_user::message::VhostUserProtocolFeatures as Protocol;
 use xen_eventfd_vhost::user::Frontend;
@@ -63,6 +65,42 @@ fn a_reply_that_is_left_is_skipped() {
         drop(frontend);
         served.join().unwrap();
     }
+}
+
+/// A disk's backend closes it once it has completed what it had begun.
+#[test]
+fn the_end_of_a_session_is_waited_for() {
+    let asked = [Request::GetFeatures, Request::GetQueueNum];
+    let recorded = Arc::new(Mutex::new(Vec::new()));
+    let record = Arc::clone(&recorded);
+    let (mut socket, served) = peer(move |request| {
+        // Its replies have a reader still.
+        std::thread::sleep(Duration::from_millis(20));
+        record.lock().unwrap().push(request);
+        Answer::Truth
+    });
+    // What the killed process requested last.
+    for request in asked {
+        socket.write_all(&raw(request as u32, VERSION, &[])).unwrap();
+    }
+    Frontend::end(socket, PATIENT).unwrap();
+    assert_eq!(*recorded.lock().unwrap(), asked);
+    served.join().unwrap();
+}
+
+#[test]
+fn a_session_that_has_ended_already_is_no_error_and_one_that_does_not_end_is() {
+    let (socket, backend) = UnixStream::pair().unwrap();
+    drop(backend);
+    Frontend::end(socket, PATIENT).unwrap();
+    let limit = Duration::from_millis(50);
+    let (socket, _open) = UnixStream::pair().unwrap();
+    assert_eq!(Frontend::end(socket, limit), Err(Error::Open { limit }));
+    // One that sends for ever.
+    let (socket, mut sends) = UnixStream::pair().unwrap();
+    let sending = std::thread::spawn(move || while sends.write_all(&[0; 64]).is_ok() {});
+    assert_eq!(Frontend::end(socket, limit), Err(Error::Open { limit }));
+    sending.join().unwrap();
 }
 
 #[test]

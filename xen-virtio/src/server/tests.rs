@@ -66,17 +66,29 @@ impl Sessions for Kept {
     }
 }
 
+/// What becomes of the disk's connection after a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    /// It ends with the process.
+    Lost,
+    /// The next process has it, and ends it: a disk's.
+    Ended,
+    /// The next process goes on with it, as with those of devices that need that.
+    GoneOnWith,
+}
+
 /// Where a process keeps what the next one goes on with.
 struct Place {
     dir: tempfile::TempDir,
-    /// The disk's connection, if that is kept, though a disk can do without.
+    after: After,
+    /// The disk's connection, if that is kept.
     sessions: Option<Arc<Kept>>,
 }
 
 impl Place {
-    fn new(keeps_sessions: bool) -> Self {
-        let sessions = keeps_sessions.then(Arc::default);
-        Self { dir: tempfile::tempdir().unwrap(), sessions }
+    fn new(after: After) -> Self {
+        let sessions = (after != After::Lost).then(Arc::default);
+        Self { dir: tempfile::tempdir().unwrap(), after, sessions }
     }
 }
 
@@ -176,7 +188,11 @@ impl Machine {
             let connection = sessions.all().remove(&name);
             if let Some((connection, kept)) = connection.zip(kept.as_ref()) {
                 let (spec, state) = (self.spec.clone(), kept.devices[0].registers.clone());
-                let go_on = move || spec.go_on(connection, &state);
+                let after = place.after;
+                let go_on = move || match after {
+                    After::GoneOnWith => spec.same_session(connection, &state),
+                    After::Ended | After::Lost => spec.go_on(connection, &state),
+                };
                 connectors[0] = connectors[0].clone().going_on(go_on);
             }
             KeptSession { sessions: Arc::<Kept>::clone(sessions), name }
@@ -317,10 +333,10 @@ fn kill_at(client: &Arc<Client>, step: u64, from: &Place, left: &Place) -> Arc<K
 }
 
 /// Runs a guest, and kills the process that serves it at a step. Returns whether it came so far.
-fn round(arch: Arch, step: u64, keeps_sessions: bool) -> bool {
+fn round(arch: Arch, step: u64, after: After) -> bool {
     const BLOCKS: usize = 2;
     let machine = Machine::on(arch);
-    let [first, second] = [(); 2].map(|()| Place::new(keeps_sessions));
+    let [first, second] = [(); 2].map(|()| Place::new(after));
     let mut kill = Arc::default();
     let process = machine.process(&first, |client| {
         kill = kill_at(client, step, &first, &second);
@@ -357,7 +373,8 @@ fn round(arch: Arch, step: u64, keeps_sessions: bool) -> bool {
     if let Some(next) = next {
         if goes_on {
             let connections = machine.backend.connections.load(Ordering::Acquire);
-            assert_eq!(connections, 0, "its session ended with the process, killed at step {step}");
+            let ended = u64::from(after == After::Ended);
+            assert_eq!(connections, ended, "sessions that ended, killed at step {step}");
         }
         // For one more process, once its queues are started.
         until(
@@ -374,18 +391,18 @@ fn round(arch: Arch, step: u64, keeps_sessions: bool) -> bool {
 /// One after the other, as each keeps a machine busy.
 #[test]
 fn a_guest_notices_nothing_of_a_kill_at_any_step() {
-    kill_at_every_step(Arch::X86, false);
-    kill_at_every_step(Arch::Arm, false);
-    // Drivers whose session with the backend ends with the connection: the guardian keeps that.
-    kill_at_every_step(Arch::X86, true);
+    kill_at_every_step(Arch::X86, After::Ended);
+    kill_at_every_step(Arch::Arm, After::Lost);
+    // Drivers whose session with the backend ends with the connection.
+    kill_at_every_step(Arch::X86, After::GoneOnWith);
 }
 
-fn kill_at_every_step(arch: Arch, keeps_sessions: bool) {
+fn kill_at_every_step(arch: Arch, after: After) {
     // Rounds wait more than they work.
     let (next, ends) = (AtomicU64::new(1), AtomicBool::new(false));
     let rounds = || {
         while !ends.load(Ordering::Acquire) {
-            if !round(arch, next.fetch_add(1, Ordering::AcqRel), keeps_sessions) {
+            if !round(arch, next.fetch_add(1, Ordering::AcqRel), after) {
                 ends.store(true, Ordering::Release);
             }
         }
