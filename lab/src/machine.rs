@@ -313,7 +313,8 @@ impl Drop for Machine {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let report = self.report("the lab's consoles at the panic:");
-            eprintln!("{report}");
+            // A second panic, for instance as the disk is full, would abort the program.
+            let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{report}\n"));
         }
         self.qemu.end();
     }

@@ -8,8 +8,10 @@ mod packaged;
 mod repo_rules;
 mod stages;
 
+use crate::step::target;
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
+use rustix::fs::statvfs;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use xen_eventfd_lab_runs::Tally;
@@ -112,6 +114,12 @@ impl Arguments {
 /// Nothing is said after the sum: it is the last line, whatever came of it.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let began = Instant::now();
+    if arguments.only.is_empty()
+        && let Ok(disk) = statvfs(target())
+        && let Some(note) = too_little_room(disk.f_bavail.saturating_mul(disk.f_frsize))
+    {
+        println!("{note}\n");
+    }
     let mut stages = stages::Stages::new(arguments.long);
     let wanted = Stage::value_variants().iter().copied().filter(|stage| arguments.wants(*stage));
     let (boots, others): (Vec<Stage>, Vec<Stage>) = wanted.partition(|stage| stage.boots());
@@ -121,6 +129,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     verdicts.extend(stages.boot(&boots, &beside));
     ensure!(!verdicts.is_empty(), "no stage is left; `cargo xtask test --help` lists them");
     Ok(table(&verdicts, began.elapsed()).exit())
+}
+
+/// What all stages take on a machine where nothing is built, in bytes: the target folder, the cache and cargo's.
+const ROOM: u64 = 10 << 30;
+
+/// What to say where so many bytes are free. No error: where the stages ran before, what they take is there.
+fn too_little_room(free: u64) -> Option<String> {
+    let mebibytes = |bytes: u64| bytes >> 20;
+    (free < ROOM).then(|| {
+        format!(
+            "note: {} MiB of disk are free, and a first run takes {} MiB; if it fails for want of them, empty {} or \
+             leave stages out with --skip",
+            mebibytes(free),
+            mebibytes(ROOM),
+            target().display()
+        )
+    })
 }
 
 /// Prints the table; returns the sum.
@@ -158,6 +183,15 @@ mod tests {
         assert!(Stage::value_variants().iter().all(|stage| arguments(&[], &[]).wants(*stage)));
         assert!(!arguments(&[Stage::Demo], &[]).wants(Stage::Kernel));
         assert!(!arguments(&[], &[Stage::Kernel]).wants(Stage::Kernel));
+    }
+
+    #[test]
+    fn too_little_room_is_said() {
+        assert_eq!(too_little_room(ROOM), None);
+        assert!(
+            too_little_room(287 << 20)
+                .is_some_and(|note| note.contains("287 MiB of disk are free"))
+        );
     }
 
     #[test]
