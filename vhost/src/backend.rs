@@ -60,8 +60,8 @@ pub trait Backend: Send + fmt::Debug {
         call: BorrowedFd<'_>,
     ) -> Result<()>;
 
-    /// Whether the backend notes which requests it has begun, in memory that outlives it: [`Backend::new_inflight`] and
-    /// [`Backend::set_inflight`] work.
+    /// Whether the backend notes which requests it has begun, or a card how many pairs of queues its driver has selected,
+    /// in memory that outlives it: [`Backend::new_inflight`] and [`Backend::set_inflight`] work.
     fn notes_requests(&self) -> bool {
         false
     }
@@ -75,23 +75,14 @@ pub trait Backend: Send + fmt::Debug {
         Err(Error::NoInflight)
     }
 
-    /// Gives the backend the memory, before any queue starts. It makes those requests again that are noted there.
+    /// Gives the backend the memory, before any queue starts. It makes those requests again that are noted there, and has
+    /// the pairs selected.
     ///
     /// # Errors
     /// As [`Backend::new_inflight`].
     fn set_inflight(&mut self, inflight: &Inflight) -> Result<()> {
         let _ = inflight;
         Err(Error::NoInflight)
-    }
-
-    /// The driver has put buffers into a queue before this backend was there: called before the queue starts, of a
-    /// device that goes on with another backend.
-    ///
-    /// # Errors
-    /// As [`Backend::start_queue`].
-    fn was_used(&mut self, index: u16) -> Result<()> {
-        let _ = index;
-        Ok(())
     }
 
     /// Where a queue was, in its available ring, when this process went on with the connection of another one, whose
@@ -195,7 +186,7 @@ impl Queue {
     }
 }
 
-/// Memory in which a backend notes which requests it has begun.
+/// Memory in which a backend notes what the next one needs to go on.
 #[derive(Debug)]
 pub struct Inflight {
     /// The file that it is in.

@@ -345,18 +345,13 @@ impl Device {
         registers: &mut dyn Transport,
     ) -> Result<Resumed> {
         let Some(again) = self.again.clone() else { return Ok(Resumed::GoesOn(Vec::new())) };
-        let missing = self.offered & !backend.features();
-        if missing != 0 {
-            return Err(Error::Features(missing));
-        }
-        if core::mem::take(&mut self.was_reset) && again.has_session() {
-            // A session that goes on does not know of it.
-            backend.reset()?;
-        }
-        if self.features != 0 {
-            backend.accept(self.features & backend.features())?;
-        }
-        let config = self.write_again(&mut *backend)?;
+        let config = match self.begin_again(&mut *backend, &again) {
+            Ok(config) => config,
+            Err(error) => {
+                again.connector.give_back(backend);
+                return Err(error);
+            }
+        };
         self.backend = Some(backend);
         match self.go_on(&again, registers.is_broken()) {
             Ok(()) => {
@@ -376,6 +371,22 @@ impl Device {
                 Ok(Resumed::NeedsReset(error))
             }
         }
+    }
+
+    /// Has a backend come so far as the driver had its predecessor. Returns the configuration.
+    fn begin_again(&mut self, backend: &mut dyn Backend, again: &Again) -> Result<Vec<u8>> {
+        let missing = self.offered & !backend.features();
+        if missing != 0 {
+            return Err(Error::Features(missing));
+        }
+        if core::mem::take(&mut self.was_reset) && again.has_session() {
+            // A session that goes on does not know of it.
+            backend.reset()?;
+        }
+        if self.features != 0 {
+            backend.accept(self.features & backend.features())?;
+        }
+        self.write_again(backend)
     }
 
     /// Whether it cannot go on with a new connection to its backend.
@@ -423,12 +434,7 @@ impl Device {
                 None if needs_same_session && self.taken_over.contains(index) => {
                     return Err(Error::SessionEnded);
                 }
-                None => {
-                    if again.rings.available(queue.ring())? != 0 {
-                        backend.was_used(*index)?;
-                    }
-                    again.rings.used(queue.ring())?
-                }
+                None => again.rings.used(queue.ring())?,
             };
             let ring = xen_eventfd_vhost::Queue { base, ..*queue.ring() };
             backend.start_queue(*index, &ring, queue.kick(), queue.call())?;

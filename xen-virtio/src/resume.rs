@@ -127,10 +127,14 @@ impl KeptSession {
     }
 }
 
+/// The place of a backend that cannot be opened again, while no device has it.
+type Spare = Arc<Mutex<Option<Box<dyn Backend>>>>;
+
 /// Connects to a device's backend.
 #[derive(Clone)]
 pub(crate) struct Connector {
     connect: Arc<dyn Fn() -> Result<Box<dyn Backend>> + Send + Sync>,
+    spare: Option<Spare>,
     /// First it goes on with the session of the process before.
     has_session: bool,
 }
@@ -139,7 +143,7 @@ impl Connector {
     pub(crate) fn new(
         connect: impl Fn() -> Result<Box<dyn Backend>> + Send + Sync + 'static,
     ) -> Self {
-        Self { connect: Arc::new(connect), has_session: false }
+        Self { connect: Arc::new(connect), spare: None, has_session: false }
     }
 
     /// The same, but first goes on with the session of the process before.
@@ -157,11 +161,20 @@ impl Connector {
 
     /// Has this backend to give, and no other after it.
     pub(crate) fn once(backend: Box<dyn Backend>) -> Self {
-        let backend = Mutex::new(Some(backend));
-        Self::new(move || {
-            let taken = backend.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let spare = Arc::new(Mutex::new(Some(backend)));
+        let from = Arc::clone(&spare);
+        let connector = Self::new(move || {
+            let taken = from.lock().unwrap_or_else(PoisonError::into_inner).take();
             taken.ok_or(Error::NoBackend)
-        })
+        });
+        Self { spare: Some(spare), ..connector }
+    }
+
+    /// Has a backend with which its device could not go on for the next attempt, if it is the only one.
+    pub(crate) fn give_back(&self, backend: Box<dyn Backend>) {
+        if let Some(spare) = &self.spare {
+            *spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(backend);
+        }
     }
 }
 
@@ -252,7 +265,11 @@ impl Again {
     /// A backend that has the guest's memory.
     pub(crate) fn connect(&self) -> Result<Box<dyn Backend>> {
         let mut backend = (self.connector.connect)()?;
-        backend.set_memory(&self.memory.regions(backend.maps_guests()))?;
+        let regions = self.memory.regions(backend.maps_guests());
+        if let Err(error) = backend.set_memory(&regions) {
+            self.connector.give_back(backend);
+            return Err(error.into());
+        }
         Ok(backend)
     }
 }

@@ -150,7 +150,7 @@ impl Served {
             (VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET) => {
                 let pairs = usize::from(u16::from_le_bytes(reader.read_obj()?));
                 let there = self.pairs.lock().len();
-                (1..=there).contains(&pairs) && self.pairs.set_active(pairs).is_ok()
+                (1..=there).contains(&pairs) && self.pairs.select(pairs).is_ok()
             }
             _ => false,
         };

@@ -7,7 +7,7 @@ use super::tap::Tap;
 use super::{failed, memory, read_config, ring};
 use crate::eventfd::{Signaller, new_eventfd};
 use crate::features::{check_accepted, of_device};
-use crate::{Backend, Error, Queue, Region, Result};
+use crate::{Backend, Error, Inflight, Queue, Region, Result};
 use core::fmt;
 use core::mem::{offset_of, size_of};
 use std::collections::BTreeSet;
@@ -221,12 +221,17 @@ impl Backend for Net {
         Ok(())
     }
 
-    /// The driver fills the queues of the pairs that it has selected, the first few.
-    fn was_used(&mut self, index: u16) -> Result<()> {
-        match self.ring(index)? {
-            Some((pair, _)) => self.pairs.set_active_at_least(pair + 1),
-            None => Ok(()),
-        }
+    fn notes_requests(&self) -> bool {
+        self.pairs.lock().len() > 1
+    }
+
+    fn new_inflight(&mut self, queues: u16, queue_size: u16) -> Result<Inflight> {
+        let (file, size) = self.pairs.new_note()?;
+        Ok(Inflight { file, offset: 0, size, queues, queue_size })
+    }
+
+    fn set_inflight(&mut self, inflight: &Inflight) -> Result<()> {
+        self.pairs.go_on_with(inflight.file.as_fd(), inflight.offset)
     }
 
     fn set_kick(&mut self, index: u16, kick: BorrowedFd<'_>) -> Result<()> {
@@ -257,6 +262,7 @@ impl Backend for Net {
         while let Some(index) = self.running.first().copied() {
             self.stop_queue(index)?;
         }
+        self.pairs.forget_note();
         Ok(())
     }
 

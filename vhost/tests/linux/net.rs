@@ -13,7 +13,7 @@ use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_OK,
 };
 use xen_eventfd_vhost::linux::{Net, Options, Tap};
-use xen_eventfd_vhost::{Backend, Errno, Error, Queue};
+use xen_eventfd_vhost::{Backend, Errno, Error, Inflight, Queue};
 
 const VERSION_1: u64 = 1 << 32;
 const MERGED: u64 = 1 << VIRTIO_NET_F_MRG_RXBUF;
@@ -296,6 +296,52 @@ fn a_card_has_the_pairs_of_queues_that_its_driver_asks_for() {
     control.kick = kick;
     assert_eq!(command(&mut control, &use_pairs(2)), VIRTIO_NET_OK);
     card.reset().unwrap();
+}
+
+/// Packets that the host sends do not come to a queue that the guest's driver does not look at.
+#[test]
+fn the_pairs_that_a_driver_has_selected_are_noted_for_the_next_process() {
+    if !has_vhost() {
+        return;
+    }
+    let mut killed = card("xevnoted", 2, 11);
+    let memory = guest_memory();
+    let begin = |card: &mut Net, noted: &Inflight| {
+        card.accept(VERSION_1 | MERGED | SEVERAL).unwrap();
+        set_memory(card, &memory);
+        card.set_inflight(noted).unwrap();
+    };
+    assert!(killed.notes_requests() && !card("xevnotes", 1, 12).notes_requests());
+    let noted = killed.new_inflight(5, 256).unwrap();
+    let selected = || {
+        let mut bytes = [0; 2];
+        rustix::io::pread(&noted.file, &mut bytes, noted.offset).unwrap();
+        u16::from_le_bytes(bytes)
+    };
+    assert_eq!((selected(), noted.size), (1, 2));
+    begin(&mut killed, &noted);
+    let mut control = Ring::new(&memory, 4);
+    control.start(&mut killed, 0);
+    for pairs in [2, 1, 2] {
+        assert_eq!(command(&mut control, &use_pairs(pairs)), VIRTIO_NET_OK);
+        assert_eq!(selected(), pairs);
+    }
+    assert_eq!(command(&mut control, &use_pairs(3)), VIRTIO_NET_ERR);
+    assert_eq!(selected(), 2);
+    for pairs in [2, 1] {
+        assert_eq!(command(&mut control, &use_pairs(pairs)), VIRTIO_NET_OK);
+        drop(killed);
+        killed = card("xevnoted", 2, 11);
+        begin(&mut killed, &noted);
+        control.start(&mut killed, control.posted);
+        // One to receive and one to transmit.
+        let queues = std::fs::read_dir("/sys/class/net/xevnoted/queues").unwrap().count();
+        assert_eq!(queues, 2 * usize::from(pairs));
+    }
+    // A driver that resets the card has selected none.
+    killed.reset().unwrap();
+    killed.accept(VERSION_1 | MERGED | SEVERAL).unwrap();
+    assert_eq!(selected(), 1);
 }
 
 #[test]

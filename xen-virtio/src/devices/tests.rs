@@ -1009,23 +1009,29 @@ fn a_backend_that_notes_requests_goes_on_with_its_notes() {
 }
 
 #[test]
-fn a_backend_that_lacks_what_the_guest_was_offered_is_not_taken() {
-    let indices = Arc::<Indices>::default();
-    let again = |state: &Arc<Mutex<State>>, dir: &Path| {
-        // Of what the first one offered, the next one lacks a feature.
-        state.lock().unwrap().features = 0;
-        Some(again(state, &indices, dir))
-    };
-    let bench = Bench::with_features(RNG, 1, again);
-    bench.start();
-    bench.end_backend();
-    bench.calls();
-    bench.state.lock().unwrap().has_ended = false;
-    std::thread::sleep(Duration::from_millis(100));
-    assert_eq!((bench.devices.away().len(), bench.calls()), (1, vec![]));
-    bench.state.lock().unwrap().features = 1;
-    bench.restart_backend();
-    assert_eq!(bench.calls(), [Call::Accept(VERSION_1), started()]);
+fn a_backend_that_lacks_what_the_guest_was_offered_is_not_taken_and_tried_again() {
+    for is_only_one in [false, true] {
+        let indices = Arc::<Indices>::default();
+        let again = |state: &Arc<Mutex<State>>, dir: &Path| {
+            // Of what the first one offered, the next one lacks a feature.
+            state.lock().unwrap().features = 0;
+            let mut again = again(state, &indices, dir);
+            if is_only_one {
+                again.connector = Connector::once(Notes::connect(state, None).unwrap());
+            }
+            Some(again)
+        };
+        let bench = Bench::with_features(RNG, 1, again);
+        bench.start();
+        bench.end_backend();
+        bench.calls();
+        bench.state.lock().unwrap().has_ended = false;
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!((bench.devices.away().len(), bench.calls()), (1, vec![]));
+        bench.state.lock().unwrap().features = 1;
+        bench.restart_backend();
+        assert_eq!(bench.calls(), [Call::Accept(VERSION_1), started()]);
+    }
 }
 
 #[test]
