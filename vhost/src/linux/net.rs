@@ -75,6 +75,13 @@ impl fmt::Debug for Net {
     }
 }
 
+impl Drop for Net {
+    fn drop(&mut self) {
+        // Its thread has the tap devices too, which would stay.
+        drop(self.control.take().and_then(Control::stop));
+    }
+}
+
 impl Net {
     /// A card with a pair of queues for each of these queues of tap devices.
     ///
